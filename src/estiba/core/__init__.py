@@ -1,0 +1,1 @@
+"""Words that every chapter needs: errors, options, processors, programs."""

@@ -1,0 +1,234 @@
+"""Signature and Field: the contract of a model's input and output.
+
+A signature has three parts. `fields` describe one row of input. `head` says what the columns of the engine's answer
+mean. `outputs` say how they are shown to a caller.
+
+Every row has a *coded* form: one row of a float64 matrix, one column per field in order. Numbers, integers and
+booleans are themselves, a category is the position of its level, a timestamp is in seconds since 1970 UTC, and a
+missing value is NaN. An unseen level is `UNSEEN`. Text has no coded form; it travels beside the matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import msgspec
+
+from estiba.core.errors import BadProject
+
+Kind = Literal["number", "integer", "boolean", "category", "text", "timestamp"]
+Unseen = Literal["error", "null", "other"]
+Scalar = str | int | float | bool
+Label = str | int | float | bool
+
+UNSEEN = -1.0
+"""The code of a category level that the model never saw."""
+
+MAX_INTEGER = 2**53
+"""Integers beyond this are not exact in float64 and are refused rather than rounded."""
+
+
+class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One input column.
+
+    Args:
+        kind: number (float64), integer, boolean, category, text or timestamp (ISO 8601, UTC where it names no zone).
+        nullable: a missing value is allowed, as null or by leaving the key out.
+        levels: category only: the levels in the order of training; a level's code is its position.
+        unseen: category only, for a level that is not in `levels`: `error` refuses the row; `null` treats it as
+            missing; `other` hands it to the model, whose own encoder knows what to do with one.
+        observed: the smallest and largest value in the sample.
+        minimum, maximum: the allowed range, both inclusive. None leaves that end open.
+        example: a real value from the sample.
+        dtype: the pandas dtype of the column in training, to rebuild the model's exact input.
+    """
+
+    name: str
+    kind: Kind
+    nullable: bool = False
+    levels: tuple[Scalar, ...] = ()
+    unseen: Unseen = "error"
+    observed: tuple[float, float] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    example: Scalar | None = None
+    dtype: str = "float64"
+    description: str = ""
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What the columns of an engine's answer, a float64 matrix of shape (rows, width), mean.
+
+    - `probabilities`: one column per class, in the order of `classes`.
+    - `scores`: decision values. With two classes one column, and `classes[1]` is meant where it is above 0;
+      with more, one column per class and the largest is meant.
+    - `outlier`: one column; `classes` is (-1, 1), and 1 (an inlier) is meant where it is not below 0.
+    - `values`: one column per regression target, named by `names`.
+    """
+
+    kind: Literal["probabilities", "scores", "outlier", "values"]
+    classes: tuple[Label, ...] = ()
+    names: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        if self.kind == "values":
+            return len(self.names)
+        if self.kind == "outlier" or (self.kind == "scores" and len(self.classes) == 2):
+            return 1
+        return len(self.classes)
+
+
+class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A word for a range of the positive class' probability or of the value: n edges part n + 1 labels.
+
+    A number equal to an edge belongs to the band above it.
+    """
+
+    edges: tuple[float, ...]
+    labels: tuple[str, ...]
+
+
+class Outputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How an answer is shown to a caller: `[models.NAME.outputs]` of the project file.
+
+    Args:
+        label: name of the class label in a prediction.
+        probabilities: name of the object of probabilities by class; empty leaves it out.
+        probability: name of the positive class' probability alone; empty leaves it out.
+        score: name of the decision value, for models that have no probabilities.
+        value: name of the predicted value; several targets keep the names they had in training.
+        positive: the class that `probability`, `threshold` and `bands` speak of; the last of two by default.
+        threshold: the positive class is the label from this probability on; without it, the most probable class.
+        bands: by name, words for ranges.
+    """
+
+    label: str = "label"
+    probabilities: str = "probabilities"
+    probability: str = ""
+    score: str = "score"
+    value: str = "value"
+    positive: Label | None = None
+    threshold: float | None = None
+    bands: dict[str, Band] = {}
+
+
+class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The contract of one model."""
+
+    fields: tuple[Field, ...]
+    head: Head
+    outputs: Outputs = Outputs()
+
+    def field(self, name: str) -> Field:
+        for field in self.fields:
+            if field.name == name:
+                return field
+        raise KeyError(name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(field.name for field in self.fields)
+
+    @property
+    def positive(self) -> int:
+        """Position of the positive class among the classes; -1 where there is none."""
+        classes = self.head.classes
+        if self.outputs.positive is not None:
+            return next(i for i, c in enumerate(classes) if str(c) == str(self.outputs.positive))
+        return 1 if len(classes) == 2 else -1
+
+    def validate(self) -> Signature:
+        """Returns itself, or raises BadProject for a contract that contradicts itself."""
+        names = self.names
+        for name in names:
+            if names.count(name) > 1:
+                raise BadProject(f"The field {name!r} appears twice in the signature.")
+        for field in self.fields:
+            if field.kind == "category" and not field.levels:
+                raise BadProject(f"The category field {field.name!r} has no levels.")
+            if field.unseen == "null" and not field.nullable:
+                raise BadProject(
+                    f"The field {field.name!r} has unseen = 'null' but may not be missing.",
+                    hint="Set nullable = true, or choose 'error' or 'other'.",
+                )
+            low, high = field.minimum, field.maximum
+            if low is not None and high is not None and low > high:
+                raise BadProject(f"The field {field.name!r} has minimum {low:g} above maximum {high:g}.")
+        self._validate_outputs()
+        return self
+
+    def _validate_outputs(self) -> None:
+        outputs, classes = self.outputs, self.head.classes
+        if outputs.positive is not None and str(outputs.positive) not in {str(c) for c in classes}:
+            raise BadProject(
+                f"outputs.positive is {outputs.positive!r}, which is no class of this model.",
+                hint=f"Its classes are: {', '.join(map(str, classes)) or 'none'}.",
+            )
+        needs_positive = outputs.threshold is not None or outputs.probability
+        if needs_positive and (self.head.kind != "probabilities" or self.positive < 0):
+            raise BadProject(
+                "outputs.threshold and outputs.probability need a model with probabilities and a positive class.",
+                hint="Set outputs.positive to the class that they speak of.",
+            )
+        for name, band in outputs.bands.items():
+            if len(band.labels) != len(band.edges) + 1 or list(band.edges) != sorted(set(band.edges)):
+                raise BadProject(
+                    f"outputs.bands.{name} needs rising edges and one label more than edges, "
+                    f"not {len(band.edges)} edges and {len(band.labels)} labels."
+                )
+            if self.head.kind in ("scores", "outlier") or (self.head.kind == "probabilities" and self.positive < 0):
+                raise BadProject(f"outputs.bands.{name} needs a positive class or a single value.")
+
+
+def json_schema(signature: Signature) -> dict[str, Any]:
+    """JSON Schema 2020-12 of one record of input."""
+    required = [f.name for f in signature.fields if not f.nullable]
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {f.name: _field_schema(f) for f in signature.fields},
+        "additionalProperties": False,
+    }
+    if required:
+        schema["required"] = required
+    return schema
+
+
+_JSON_TYPES = {"number": "number", "integer": "integer", "boolean": "boolean", "text": "string", "timestamp": "string"}
+
+
+def _field_schema(field: Field) -> dict[str, Any]:
+    schema: dict[str, Any]
+    if field.kind == "category":
+        schema = {"enum": list(field.levels)} if field.unseen == "error" else {"type": _level_types(field.levels)}
+        if field.unseen != "error":
+            schema["examples"] = list(field.levels)
+        if field.nullable:
+            if "enum" in schema:
+                schema["enum"] = [*schema["enum"], None]
+            else:
+                schema["type"] = [*schema["type"], "null"]
+    else:
+        kind = _JSON_TYPES[field.kind]
+        schema = {"type": [kind, "null"] if field.nullable else kind}
+    if field.kind == "timestamp":
+        schema["format"] = "date-time"
+    if field.minimum is not None:
+        schema["minimum"] = _whole(field, field.minimum)
+    if field.maximum is not None:
+        schema["maximum"] = _whole(field, field.maximum)
+    if field.description:
+        schema["description"] = field.description
+    if field.example is not None:
+        schema["examples"] = [field.example]
+    return schema
+
+
+def _level_types(levels: tuple[Scalar, ...]) -> list[str]:
+    names = {bool: "boolean", int: "integer", float: "number", str: "string"}
+    return sorted({names[type(level)] for level in levels})
+
+
+def _whole(field: Field, value: float) -> float | int:
+    return int(value) if field.kind == "integer" and math.isfinite(value) and value == int(value) else value
