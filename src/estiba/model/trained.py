@@ -1,0 +1,53 @@
+"""What a training function gives back: a fitted model, its sample, its figures and its source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where the training data came from.
+
+    name: what people call the data set. rows: how many rows were read, before any filter.
+    simulated: True when no real record is behind the rows; the model card and the terminal
+    say so loudly. url, licence, notes: plain text, empty when unknown.
+    """
+
+    name: str
+    rows: int
+    simulated: bool = False
+    url: str = ""
+    licence: str = ""
+    notes: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A fitted model with all that packing needs to know of its training.
+
+    model: a fitted estimator or Pipeline whose ``predict`` takes a DataFrame shaped (n, p).
+    sample: training features shaped (n, p), real dtypes, up to all rows; the signature and
+    the parity proof are drawn from it.
+    target: the training target shaped (n,), aligned with sample, or None.
+    metrics: held-out or cross-validated figures, finite, by snake_case name, in the unit that
+    the metric itself has (a share between 0 and 1, or the unit of the target).
+    params: the settings worth showing in the model card.
+    threshold: the positive class is predicted from this probability (0 to 1) on; chosen on
+    training data only. None leaves the model's own rule.
+    source: what the data is. notes: the model's limits, for the model card.
+    """
+
+    model: object
+    sample: pandas.DataFrame
+    target: object | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    params: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    threshold: float | None = None
+    source: Source | None = None
+    notes: str = ""
