@@ -1,0 +1,242 @@
+"""An artifact: a packed model in a directory named by the digest of its manifest, the same for the same inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import msgspec
+
+from estiba.core.errors import BadArtifact, EstibaError, NotFound
+from estiba.core.stores.files import TEMPORARY, discard, explained, place
+from estiba.model.signature import Scalar, Signature
+
+SCHEMA = 1
+"""The newest manifest schema that this Estiba reads, and the one it writes."""
+
+MANIFEST = "artifact.json"
+
+Engine = Literal["onnx", "python"]
+Format = Literal["onnx", "skops", "joblib", "xgboost", "lightgbm", "catboost"]
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_AGAIN = "Pack the model again, or fetch the artifact from where it came from."
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file: its path inside the artifact (with forward slashes), SHA-256 in hex, size in bytes."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the packed model answered golden rows beside the original.
+
+    Args:
+        rows: how many golden rows were asked.
+        max_abs_error: by output column, the largest absolute difference.
+        labels_equal, labels_total: on how many rows the label agrees, of how many; both 0 without labels.
+        tolerance: the largest absolute difference that was accepted.
+    """
+
+    rows: int
+    max_abs_error: dict[str, float]
+    labels_equal: int
+    labels_total: int
+    tolerance: float
+    note: str = ""
+
+
+class SourceCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Where the training data came from: `estiba.model.trained.Source` as the manifest keeps it."""
+
+    name: str
+    rows: int
+    simulated: bool = False
+    url: str = ""
+    licence: str = ""
+    notes: str = ""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What artifact.json says. It holds no time of making, so that equal inputs give equal bytes.
+
+    Args:
+        engine: what answers: `onnx` (ONNX Runtime) or `python` (the original estimator).
+        model_file: path of the model inside the artifact; it is one of `files`.
+        format: how `model_file` is encoded.
+        framework: what trained it, with its version: "scikit-learn 1.9.1".
+        metrics: held-out or cross-validated figures, finite.
+        params: the settings worth showing.
+        parity: the proof against the original; None when nothing was converted.
+        libraries: exact version by name of each library on the load path.
+        python: the version of Python that packed it.
+        source: where the training data came from.
+        reason: why the python engine was chosen; empty otherwise.
+        files: every file but artifact.json itself, by path; `write` fills it in.
+    """
+
+    schema: int = SCHEMA
+    name: str
+    engine: Engine
+    model_file: str
+    format: Format
+    framework: str
+    signature: Signature
+    metrics: dict[str, float] = {}
+    params: dict[str, Scalar] = {}
+    parity: Parity | None = None
+    libraries: dict[str, str] = {}
+    python: str = ""
+    source: SourceCard | None = None
+    reason: str = ""
+    description: str = ""
+    notes: str = ""
+    files: tuple[FileEntry, ...] = ()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact on this machine. `digest` is 64 hex digits, the name of the directory `path`."""
+
+    path: Path
+    digest: str
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        """The path of one of the artifact's files.
+
+        Raises:
+            NotFound: the manifest names no such file.
+        """
+        if any(entry.path == name for entry in self.manifest.files):
+            return self.path / name
+        known = ", ".join(entry.path for entry in self.manifest.files)
+        raise NotFound(f"The artifact {self.path} has no file {name!r}.", hint=f"It has: {known}.")
+
+    @property
+    def model(self) -> Path:
+        return self.path / self.manifest.model_file
+
+
+def write(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Artifact:
+    """Writes an artifact below `root` and returns it; the same inputs give the same directory.
+
+    The directory appears whole or not at all. If it is there already it is verified and reused, or written
+    anew when it is damaged.
+
+    Args:
+        manifest: without `files`, which are filled in here.
+        files: content by path inside the artifact; `manifest.model_file` is one of them.
+
+    Raises:
+        EstibaError: the manifest cannot be stored as it is (a number that is not finite, a path that leaves the
+            artifact, no model file), or the place cannot be written.
+    """
+    entries = tuple(FileEntry(path, _sha256(files[path]), len(files[path])) for path in sorted(files))
+    content = encode(msgspec.structs.replace(manifest, files=entries))
+    digest = _sha256(content)
+    target = root / digest
+
+    def fill(folder: Path) -> None:
+        for path, data in {**files, MANIFEST: content}.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(data)
+
+    return settle(target, fill)
+
+
+def settle(target: Path, fill: Any) -> Artifact:
+    """Puts an artifact at `target`, a directory named by its digest, verified before the name appears.
+
+    Args:
+        fill: writes the artifact's files into the directory that it is given.
+
+    Raises:
+        BadArtifact: what `fill` wrote does not match the digest. EstibaError: the place cannot be written.
+    """
+
+    def checked(folder: Path) -> None:
+        fill(folder)
+        check(folder, target.name)
+
+    if target.is_symlink() or target.exists():
+        try:
+            return read(target)
+        except BadArtifact:
+            with explained("replace", target):
+                discard(target)
+    place(target, checked)
+    return read(target)
+
+
+def read(path: Path, *, verify: bool = True) -> Artifact:
+    """Opens an artifact directory and, before anything in it is loaded, proves that it is what its name says.
+
+    Args:
+        path: a directory named by its digest.
+        verify: False skips the size and SHA-256 of each file, for a directory that this process verified before.
+
+    Raises:
+        NotFound: there is no such directory.
+        BadArtifact: it is damaged, foreign, a symbolic link, or made by a newer Estiba; names the file.
+    """
+    path = Path(os.path.abspath(path))
+    if path.is_symlink():
+        raise BadArtifact(f"{path} is a symbolic link.", hint="Artifacts are real directories: use its real path.")
+    return check(path, path.name, verify=verify)
+
+
+def check(path: Path, digest: str, *, verify: bool = True) -> Artifact:
+    """Like `read`, for a directory that does not bear its digest as its name yet."""
+    with explained("read", path):
+        if not path.is_dir():
+            raise NotFound(f"There is no artifact at {path}.", hint="Check the path, or pack the model again.")
+        content = _manifest_bytes(path / MANIFEST)
+        manifest = decode(content, digest, path)
+        if verify:
+            _check_files(path, manifest)
+        return Artifact(path, digest, manifest)
+
+
+def _manifest_bytes(path: Path) -> bytes:
+    if path.is_symlink() or not path.is_file():
+        raise BadArtifact(f"{path} is missing or is not a plain file.", hint=_AGAIN)
+    return path.read_bytes()
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The canonical bytes of artifact.json: fields in the order of the type, mappings by key, two spaces, UTF-8.
+
+    Raises:
+        EstibaError: they would not read back as the same manifest.
+    """
+    try:
+        # Twice: the second pass writes 1 and 1.0 in a field of floats alike.
+        manifest = _parse(_dump(manifest))
+        problem = _fault(manifest)
+    except (TypeError, msgspec.MsgspecError, OverflowError) as error:
+        problem = f"{error}"
+    if problem:
+        hint = "Every number in metrics, params and parity must be finite, and paths stay inside the artifact."
+        raise EstibaError(f"The manifest of {manifest.name!r} cannot be stored: {problem}", hint=hint)
+    return msgspec.json.format(_dump(manifest), indent=2) + b"\n"
+
+
+def _dump(manifest: Manifest) -> bytes:
+    return msgspec.json.encode(manifest, order="deterministic") if False else _ENCODER(manifest)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's scalars as Python's, without importing NumPy."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no place in a manifest")

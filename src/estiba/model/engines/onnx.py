@@ -1,0 +1,41 @@
+"""The onnx engine: ONNX Runtime over one packed float64 input."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from estiba.core.errors import BadArtifact
+
+if TYPE_CHECKING:
+    from estiba.model.artifact import Artifact
+    from estiba.model.coding import Coded, Matrix
+
+
+class OnnxEngine:
+    """Runs a graph with one input `x`, float64 (rows, fields), and one output `y`, float64 (rows, width)."""
+
+    def __init__(self, artifact: Artifact, *, threads: int = 1, trust: bool = False) -> None:
+        self._session = session(artifact.file(artifact.manifest.model_file).read_bytes(), threads)
+
+    def predict(self, coded: Coded) -> Matrix:
+        answer: Matrix = self._session.run(["y"], {"x": coded.matrix})[0]
+        return answer
+
+
+def session(model: bytes, threads: int = 1) -> Any:
+    """An ONNX Runtime session on the CPU; raises BadArtifact for a graph that it cannot run."""
+    # The Linux wheel carries a telemetry client that writes to the home directory unless told not to, before import.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Threads that spin between calls would burn the processor that the HTTP layer needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises its own C++ types, all of which mean the same here
+        raise BadArtifact(f"ONNX Runtime {onnxruntime.__version__} cannot run this graph: {error}") from error
