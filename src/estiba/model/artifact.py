@@ -1,4 +1,4 @@
-"""An artifact: a packed model in a directory named by the digest of its manifest, the same for the same inputs."""
+"""An artifact: a packed model in a directory named by its digest, the same for the same inputs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -138,8 +138,8 @@ def write(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Artifac
         files: content by path inside the artifact; `manifest.model_file` is one of them.
 
     Raises:
-        EstibaError: the manifest cannot be stored as it is (a number that is not finite, a path that leaves the
-            artifact, no model file), or the place cannot be written.
+        EstibaError: the manifest cannot be stored as it is (a number that is not finite, a path that leaves
+            the artifact, no model file), or the place cannot be written.
     """
     entries = tuple(FileEntry(path, _sha256(files[path]), len(files[path])) for path in sorted(files))
     content = encode(msgspec.structs.replace(manifest, files=entries))
@@ -154,7 +154,7 @@ def write(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Artifac
     return settle(target, fill)
 
 
-def settle(target: Path, fill: Any) -> Artifact:
+def settle(target: Path, fill: Callable[[Path], None]) -> Artifact:
     """Puts an artifact at `target`, a directory named by its digest, verified before the name appears.
 
     Args:
@@ -183,15 +183,17 @@ def read(path: Path, *, verify: bool = True) -> Artifact:
 
     Args:
         path: a directory named by its digest.
-        verify: False skips the size and SHA-256 of each file, for a directory that this process verified before.
+        verify: False skips the size and SHA-256 of each file, for a directory that was verified already.
 
     Raises:
         NotFound: there is no such directory.
         BadArtifact: it is damaged, foreign, a symbolic link, or made by a newer Estiba; names the file.
     """
-    path = Path(os.path.abspath(path))
+    path = path.absolute()
     if path.is_symlink():
-        raise BadArtifact(f"{path} is a symbolic link.", hint="Artifacts are real directories: use its real path.")
+        raise BadArtifact(
+            f"{path} is a symbolic link.", hint="Artifacts are real directories: use its real path."
+        )
     return check(path, path.name, verify=verify)
 
 
@@ -199,7 +201,9 @@ def check(path: Path, digest: str, *, verify: bool = True) -> Artifact:
     """Like `read`, for a directory that does not bear its digest as its name yet."""
     with explained("read", path):
         if not path.is_dir():
-            raise NotFound(f"There is no artifact at {path}.", hint="Check the path, or pack the model again.")
+            raise NotFound(
+                f"There is no artifact at {path}.", hint="Check the path, or pack the model again."
+            )
         content = _manifest_bytes(path / MANIFEST)
         manifest = decode(content, digest, path)
         if verify:
@@ -214,7 +218,7 @@ def _manifest_bytes(path: Path) -> bytes:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The canonical bytes of artifact.json: fields in the order of the type, mappings by key, two spaces, UTF-8.
+    """The canonical bytes of artifact.json: UTF-8, fields in the order of the type, mappings by key.
 
     Raises:
         EstibaError: they would not read back as the same manifest.
@@ -226,13 +230,15 @@ def encode(manifest: Manifest) -> bytes:
     except (TypeError, msgspec.MsgspecError, OverflowError) as error:
         problem = f"{error}"
     if problem:
-        hint = "Every number in metrics, params and parity must be finite, and paths stay inside the artifact."
+        hint = (
+            "Every number in metrics, params and parity must be finite, and paths stay inside the artifact."
+        )
         raise EstibaError(f"The manifest of {manifest.name!r} cannot be stored: {problem}", hint=hint)
     return msgspec.json.format(_dump(manifest), indent=2) + b"\n"
 
 
 def _dump(manifest: Manifest) -> bytes:
-    return msgspec.json.encode(manifest, order="deterministic") if False else _ENCODER(manifest)
+    return msgspec.json.encode(manifest, enc_hook=_plain, order="deterministic")
 
 
 def _plain(value: Any) -> Any:
@@ -240,3 +246,104 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item"):
         return value.item()
     raise TypeError(f"{type(value).__name__} has no place in a manifest")
+
+
+def decode(content: bytes, digest: str, where: Path | str) -> Manifest:
+    """Reads the bytes of artifact.json after comparing them with the digest.
+
+    Args:
+        where: the directory or address of the artifact, for messages.
+
+    Raises:
+        BadArtifact: another digest, a newer schema, or a manifest that makes no sense.
+    """
+    name = f"{where}/{MANIFEST}"
+    if not _DIGEST.fullmatch(digest):
+        raise BadArtifact(f"{where} is not named by a digest (64 hex digits).", hint=_AGAIN)
+    if _sha256(content) != digest:
+        raise BadArtifact(f"{name} was changed: it does not match the digest {digest}.", hint=_AGAIN)
+    try:
+        schema = msgspec.json.decode(content, type=_Stamp).schema
+        if schema > SCHEMA:
+            hint = "Upgrade with: pip install --upgrade estiba"
+            raise BadArtifact(
+                f"{name} was made by a newer Estiba (schema {schema}, known: {SCHEMA}).", hint=hint
+            )
+        manifest = _parse(content)
+        problem = _fault(manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        problem = f"{error}"
+    if problem:
+        raise BadArtifact(f"{name} is not a manifest of Estiba: {problem}", hint=_AGAIN)
+    return manifest
+
+
+class _Stamp(msgspec.Struct):
+    """The one key of a manifest that no schema may rename."""
+
+    schema: int
+
+
+def _parse(content: bytes) -> Manifest:
+    return msgspec.json.decode(content, type=Manifest)
+
+
+def _fault(manifest: Manifest) -> str:
+    """What is wrong with a manifest that its types cannot say; empty when nothing is."""
+    paths = [entry.path for entry in manifest.files]
+    for path in paths:
+        if not _inside(path):
+            return f"the path {path!r} leaves the artifact"
+    if paths != sorted(set(paths)):
+        return "its files are not in order, or one is named twice"
+    if manifest.model_file not in paths:
+        return f"the model file {manifest.model_file!r} is not one of its files"
+    return ""
+
+
+def _inside(path: str) -> bool:
+    """True for a relative path with forward slashes that stays inside and is no name of Estiba's own."""
+    plain = PurePosixPath(path)
+    odd = (
+        path != plain.as_posix() or plain.is_absolute() or ".." in plain.parts or "\\" in path or "\0" in path
+    )
+    return not odd and path not in (".", MANIFEST) and not path.startswith(TEMPORARY)
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    expected = {entry.path: entry for entry in manifest.files}
+    found = _walk(folder) - {MANIFEST}
+    for path in sorted(expected.keys() - found):
+        raise BadArtifact(f"{folder / path} is missing.", hint=_AGAIN)
+    for path in sorted(found - expected.keys()):
+        raise BadArtifact(f"{folder / path} is not in the manifest.", hint=f"Remove that file. {_AGAIN}")
+    for path, entry in expected.items():
+        _check_file(folder / path, entry)
+
+
+def _walk(folder: Path) -> set[str]:
+    """The paths of all files below `folder`. Links are refused, whatever they point at."""
+    found = set()
+    for parent, folders, names in os.walk(folder):
+        for name in folders + names:
+            path = Path(parent, name)
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise BadArtifact(f"{path} is a symbolic link or a device, not a plain file.", hint=_AGAIN)
+            if stat.S_ISREG(mode):
+                found.add(path.relative_to(folder).as_posix())
+    return found
+
+
+def _check_file(path: Path, entry: FileEntry) -> None:
+    size = path.stat().st_size
+    if size != entry.bytes:
+        raise BadArtifact(f"{path} has {size} bytes instead of {entry.bytes}.", hint=_AGAIN)
+    with path.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    if digest != entry.sha256:
+        raise BadArtifact(f"{path} was changed: its SHA-256 does not match the manifest.", hint=_AGAIN)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
