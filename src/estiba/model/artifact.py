@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from estiba.core.errors import BadArtifact, EstibaError, NotFound
-from estiba.core.stores.files import TEMPORARY, discard, explained, place
+from estiba.core.stores.disk import TEMPORARY, discard, explained, place
 from estiba.model.signature import Scalar, Signature
 
 SCHEMA = 1

@@ -92,9 +92,7 @@ class Coder:
             pack_into(buffer, offset, *values)
             offset += width
         matrix = np.frombuffer(buffer, np.float64).reshape(len(records), len(self.fields))
-        texts = {
-            name: [msgspec.structs.astuple(record)[i] for record in records] for i, name in self.text_fields
-        }
+        texts = {name: [msgspec.structs.astuple(record)[i] for record in records] for i, name in self.text_fields}
         return Coded(matrix, texts, tuple(warnings))
 
     def _warn(self, warnings: list[Warned], row: int, column: int) -> None:
@@ -191,7 +189,9 @@ class Coder:
         """Codes a whole numeric array at once; False where only a look at each value can say what is wrong."""
         if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
             return False
-        if field.kind not in ("number", "integer", "boolean") or (values.dtype.kind == "b") != (field.kind == "boolean"):
+        if field.kind not in ("number", "integer", "boolean") or (values.dtype.kind == "b") != (
+            field.kind == "boolean"
+        ):
             return False
         out[:] = values
         low = -math.inf if field.minimum is None else field.minimum
@@ -253,7 +253,11 @@ class Coder:
                 whole = number is not None and number == math.floor(number) if _finite(number) else False
                 return number if whole and abs(value) <= MAX_INTEGER else None
             case "boolean":
-                return float(value) if value is True or value is False or (type(value) is int and value in (0, 1)) else None
+                return (
+                    float(value)
+                    if value is True or value is False or (type(value) is int and value in (0, 1))
+                    else None
+                )
             case "category":
                 code = _lookup(self._codes[field.name], value)
                 if code is None and field.unseen != "error" and isinstance(value, _level_types(field)):
@@ -353,8 +357,10 @@ class _Level(float, enum.Enum):
 
 def _is_enum(field: Field) -> bool:
     """msgspec decodes enumerations of strings alone or of integers alone."""
-    return field.unseen == "error" and len({type(level) for level in field.levels} | {type(field.levels[0])}) == 1 and (
-        type(field.levels[0]) in (str, int)
+    return (
+        field.unseen == "error"
+        and len({type(level) for level in field.levels} | {type(field.levels[0])}) == 1
+        and (type(field.levels[0]) in (str, int))
     )
 
 
@@ -385,7 +391,13 @@ def _python_type(field: Field) -> Any:
             return _Level(field.name, members)  # type: ignore[call-overload]
         case "category":
             types = {type(level) for level in field.levels}
-            return str if types == {str} else Annotated[int, msgspec.Meta()] if types == {int} else str | int | float | bool
+            return (
+                str
+                if types == {str}
+                else Annotated[int, msgspec.Meta()]
+                if types == {int}
+                else str | int | float | bool
+            )
         case "timestamp":
             return datetime
         case _:

@@ -48,7 +48,11 @@ class Predictions:
     def names(self) -> list[str]:
         """Column names of `columns`."""
         blank = self.rows(np.zeros((1, self.signature.head.width)))[0]
-        return [f"{n}.{k}" if isinstance(v, dict) else n for n, v in blank.items() for k in (v if isinstance(v, dict) else [n])]
+        return [
+            f"{n}.{k}" if isinstance(v, dict) else n
+            for n, v in blank.items()
+            for k in (v if isinstance(v, dict) else [n])
+        ]
 
 
 def labels(head: Head, raw: Matrix, threshold: float | None = None, positive: int = 1) -> npt.NDArray[Any]:

@@ -195,7 +195,13 @@ def json_schema(signature: Signature) -> dict[str, Any]:
     return schema
 
 
-_JSON_TYPES = {"number": "number", "integer": "integer", "boolean": "boolean", "text": "string", "timestamp": "string"}
+_JSON_TYPES = {
+    "number": "number",
+    "integer": "integer",
+    "boolean": "boolean",
+    "text": "string",
+    "timestamp": "string",
+}
 
 
 def _field_schema(field: Field) -> dict[str, Any]:

@@ -1,124 +1,343 @@
-"""Named bytes kept in a folder or in object storage, written whole or not at all."""
+"""Named bytes kept in a folder or in object storage; every name appears with its whole content or not at all."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any, Protocol
 
-from estiba.core.errors import Conflict, EstibaError, NotFound
+from estiba.core.errors import Conflict, EstibaError, MissingExtra, NotFound, Unavailable
+from estiba.core.stores.disk import TEMPORARY, discard, explained, place, sweep, sync
 
-TEMPORARY = ".tmp-"
-"""How names of unfinished files and folders begin. Readers skip them; a killed writer leaves nothing else."""
-
-STALE_SECONDS = 24 * 3600
-"""An unfinished file or folder this old belongs to nobody any more and is swept away by the next writer."""
-
-_HINTS = {
-    errno.ENOSPC: "The disk is full: free some space, or choose another place, and try again.",
-    errno.EDQUOT: "Your quota on that disk is used up: free some space and try again.",
-    errno.EFBIG: "The file would be larger than this disk or process may write: raise the limit (ulimit -f).",
-    errno.EACCES: "Give this user the right to read and write there, or choose another place.",
-    errno.EPERM: "Give this user the right to read and write there, or choose another place.",
-    errno.EROFS: "That file system is mounted read-only: choose another place.",
-    errno.ENOTDIR: "A file stands where a folder is needed: move it, or choose another place.",
-    errno.EISDIR: "A folder stands where a file is needed: move it, or choose another place.",
-    errno.ENAMETOOLONG: "Choose a shorter name.",
-    errno.ELOOP: "Symbolic links are not followed here: use the real path.",
-}
+PATIENCE_SECONDS = 60.0
+"""How long a writer waits for another one on the same folder before it gives up."""
 
 
-@contextmanager
-def explained(what: str, path: Path) -> Iterator[None]:
-    """Turns an OSError inside the block into an error that says what failed, where, why, and what to do.
+class Store(Protocol):
+    """What a registry needs of a place. Paths are relative and use forward slashes.
 
-    Args:
-        what: the deed, as in "write" or "read"; the message begins "Cannot WHAT PATH".
+    Every method raises EstibaError (NotFound, Conflict and Unavailable among them) and nothing else.
+    """
+
+    url: str
+
+    def read(self, path: str) -> bytes:
+        """The content of one file. Raises NotFound."""
+        ...
+
+    def read_all(self, folder: str) -> dict[str, bytes]:
+        """The content of the files right below `folder`, by name; empty when there is no such folder."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """The names right below `folder`, sorted; empty when there is no such folder."""
+        ...
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The size in bytes of all files below `folder`, by their path from there."""
+        ...
+
+    def create(self, path: str, data: bytes) -> None:
+        """Writes a file that must not exist: of two writers one gets Conflict."""
+        ...
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Writes a file; readers see the old or the new content."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Removes a file or a folder with all it holds; absent is fine."""
+        ...
+
+    def upload(self, source: Path, folder: str, names: Sequence[str]) -> None:
+        """Copies files in the order of `names`, replacing what is there. The last one makes it complete."""
+        ...
+
+    def download(self, folder: str, names: Sequence[str], target: Path) -> None:
+        """Copies files into a folder of this machine."""
+        ...
+
+    def local(self, folder: str) -> Path | None:
+        """Where `folder` is on this machine; None when it must be downloaded."""
+        ...
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keeps other writers out where the place can do that. `create` does not depend on it."""
+        ...
+
+    def stamp(self, folder: str) -> str:
+        """A value that changes when anything below `folder` does. Cheap, for polling."""
+        ...
+
+
+def open_store(url: str | Path) -> Store:
+    """A folder of this machine, or object storage by any URL that fsspec knows, such as s3://bucket/prefix.
 
     Raises:
-        NotFound: the file does not exist. Conflict: it exists already. EstibaError: anything else.
+        MissingExtra: fsspec, or the library for that kind of URL, is not installed.
+        EstibaError: nobody knows that kind of URL.
     """
-    try:
-        yield
-    except OSError as error:
-        message = f"Cannot {what} {path}: {error.strerror or error}."
-        if isinstance(error, FileNotFoundError):
-            raise NotFound(message, hint="Check the path.") from error
-        if isinstance(error, FileExistsError):
-            raise Conflict(message, hint="Another writer was faster; read it again.") from error
-        hint = _HINTS.get(error.errno or 0, "Check that path and the disk it is on.")
-        raise EstibaError(message, hint=hint) from error
+    text = str(url)
+    if isinstance(url, Path) or "://" not in text:
+        return Folder(Path(text).expanduser())
+    return Remote(text)
 
 
-def place(target: Path, fill: Callable[[Path], None]) -> bool:
-    """Makes the folder `target` appear whole: `fill` writes into a folder beside it, which is then renamed.
+class Folder:
+    """A store in a folder of this machine."""
 
-    Everything is on disk (fsync) before the name appears. If `fill` or the disk fails, nothing is left.
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.url = str(self.root)
 
-    Returns:
-        False when `target` was there already, or another writer was faster; that one is left as it is.
+    def read(self, path: str) -> bytes:
+        with explained("read", self.root / path):
+            return (self.root / path).read_bytes()
 
-    Raises:
-        EstibaError: the place cannot be written (full, not permitted, read-only, a file in the way).
-    """
-    with explained("write", target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sweep(target.parent)
-        unfinished = target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
-        unfinished.mkdir()
+    def read_all(self, folder: str) -> dict[str, bytes]:
+        found = {}
+        for name in self.names(folder):
+            with explained("read", self.root / folder / name):
+                # A name that another process removed after the listing is simply not there.
+                try:
+                    found[name] = (self.root / folder / name).read_bytes()
+                except FileNotFoundError:
+                    continue
+        return found
+
+    def names(self, folder: str) -> list[str]:
+        with explained("read", self.root / folder):
+            try:
+                found = os.listdir(self.root / folder)  # noqa: PTH208 - names, not paths
+            except FileNotFoundError:
+                return []
+        return sorted(name for name in found if not name.startswith("."))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        top = self.root / folder
+        with explained("read", top):
+            return {
+                path.relative_to(top).as_posix(): path.lstat().st_size
+                for parent, _, names in os.walk(top)
+                for path in (Path(parent, name) for name in names)
+            }
+
+    def create(self, path: str, data: bytes) -> None:
+        with self._finished(path, data) as (finished, target):
+            # A hard link, unlike a rename, refuses a name that exists, and shows the content at once.
+            os.link(finished, target)
+            sync(target.parent)
+
+    def replace(self, path: str, data: bytes) -> None:
+        with self._finished(path, data) as (finished, target):
+            finished.replace(target)
+            sync(target.parent)
+
+    @contextmanager
+    def _finished(self, path: str, data: bytes) -> Iterator[tuple[Path, Path]]:
+        """A complete file beside the target, and the target; the file is gone afterwards."""
+        target = self.root / path
+        with explained("write", target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            sweep(target.parent)
+            finished = target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+            try:
+                finished.write_bytes(data)
+                sync(finished)
+                yield finished, target
+            finally:
+                finished.unlink(missing_ok=True)
+
+    def delete(self, path: str) -> None:
+        target = self.root / path
+        with explained("remove", target):
+            if not target.is_dir():
+                target.unlink(missing_ok=True)
+                return
+            # Renamed first: a reader finds all of it or nothing.
+            doomed = target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+            target.rename(doomed)
+            discard(doomed)
+
+    def upload(self, source: Path, folder: str, names: Sequence[str]) -> None:
+        self.delete(folder)
+        place(self.root / folder, lambda unfinished: _copy(source, unfinished, names))
+
+    def download(self, folder: str, names: Sequence[str], target: Path) -> None:
+        with explained("write", target):
+            _copy(self.root / folder, target, names)
+
+    def local(self, folder: str) -> Path | None:
+        return self.root / folder
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        with explained("write", self.root / ".lock"):
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fill(unfinished)
-            sync_tree(unfinished)
-            return _rename(unfinished, target)
+            _wait_for(handle, self.root)
+            yield
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            os.close(handle)
+
+    def stamp(self, folder: str) -> str:
+        digest = hashlib.sha256()
+        for parent, folders, names in os.walk(self.root / folder):
+            folders.sort()
+            for name in sorted(names):
+                digest.update(_mark(os.path.join(parent, name)))  # noqa: PTH118 - polled, and Path is slow
+        return digest.hexdigest()
 
 
-def _rename(unfinished: Path, target: Path) -> bool:
+def _mark(path: str) -> bytes:
     try:
-        unfinished.rename(target)
-    except OSError as error:
-        # Renaming onto a folder that holds something is refused by POSIX with one of these two.
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            return False
-        raise
-    sync(target.parent)
-    return True
+        seen = os.stat(path)  # noqa: PTH116 - polled, and Path is slow
+    except OSError:
+        return b""
+    return f"{path} {seen.st_ino} {seen.st_mtime_ns} {seen.st_size}\n".encode(errors="surrogateescape")
 
 
-def sweep(folder: Path) -> None:
-    """Removes what killed writers left in `folder` a day ago or earlier. Never fails."""
-    with suppress(OSError):
-        for path in folder.glob(f"{TEMPORARY}*"):
-            with suppress(OSError):
-                if time.time() - path.lstat().st_mtime > STALE_SECONDS:
-                    discard(path)
+def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target / name, follow_symlinks=False)
 
 
-def discard(path: Path) -> None:
-    """Removes a file, a link or a whole folder; absent is fine."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _wait_for(handle: int, root: Path) -> None:
+    """Takes the lock (flock), which the kernel frees when its process ends, however it ends."""
+    import fcntl
+
+    give_up = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise EstibaError(
+                    f"Cannot lock {root}: {error.strerror}.", hint="Use a local disk."
+                ) from error
+        if time.monotonic() > give_up:
+            hint = "Wait for it to finish, or end it, then try again."
+            raise Conflict(f"Another process has been writing to {root} for a minute.", hint=hint)
+        time.sleep(0.01)
 
 
-def sync(path: Path) -> None:
-    """Asks the disk to keep a file or folder before anything that follows (POSIX fsync)."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+class Remote:
+    """A store in object storage, by fsspec. Exclusive creation is the storage's own (If-None-Match on S3)."""
 
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._fs, self._root = _filesystem(self.url)
 
-def sync_tree(folder: Path) -> None:
-    for parent, _, names in os.walk(folder):
+    def read(self, path: str) -> bytes:
+        with self._explained("read", path):
+            return bytes(self._fs.cat_file(self._at(path)))
+
+    def read_all(self, folder: str) -> dict[str, bytes]:
+        paths = [f"{folder}/{name}" for name in self.names(folder)]
+        with self._explained("read", folder):
+            found = self._fs.cat([self._at(path) for path in paths], on_error="omit") if paths else {}
+        return {path.rpartition("/")[2]: bytes(data) for path, data in sorted(found.items())}
+
+    def names(self, folder: str) -> list[str]:
+        with self._explained("list", folder):
+            try:
+                found = self._fs.ls(self._at(folder), detail=False)
+            except FileNotFoundError:
+                return []
+        names = {path.rstrip("/").rpartition("/")[2] for path in found}
+        return sorted(name for name in names if not name.startswith("."))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        return {path: int(info["size"]) for path, info in self._find(folder).items()}
+
+    def create(self, path: str, data: bytes) -> None:
+        with self._explained("create", path):
+            self._fs.pipe_file(self._at(path), data, mode="create")
+
+    def replace(self, path: str, data: bytes) -> None:
+        with self._explained("write", path):
+            self._fs.pipe_file(self._at(path), data)
+
+    def delete(self, path: str) -> None:
+        with self._explained("remove", path):
+            if found := [self._at(path, name) for name in self._find(path)]:
+                self._fs.rm(found)
+
+    def upload(self, source: Path, folder: str, names: Sequence[str]) -> None:
         for name in names:
-            sync(Path(parent, name))
-        sync(Path(parent))
+            with self._explained("write", f"{folder}/{name}"):
+                self._fs.put_file(str(source / name), self._at(folder, name))
+
+    def download(self, folder: str, names: Sequence[str], target: Path) -> None:
+        for name in names:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            with self._explained("read", f"{folder}/{name}"):
+                self._fs.get_file(self._at(folder, name), str(target / name))
+
+    def local(self, folder: str) -> Path | None:
+        return None
+
+    def lock(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def stamp(self, folder: str) -> str:
+        digest = hashlib.sha256()
+        for path, info in sorted(self._find(folder).items()):
+            marks = [info.get(key) for key in ("size", "ETag", "etag", "LastModified", "mtime", "created")]
+            digest.update(f"{path} {marks}\n".encode())
+        return digest.hexdigest()
+
+    def _find(self, folder: str) -> dict[str, dict[str, Any]]:
+        with self._explained("list", folder):
+            top = self._at(folder)
+            found = self._fs.find(top, detail=True)
+        # A file is found under its own path, which leaves no path from there.
+        return {path[len(top) :].lstrip("/"): info for path, info in found.items() if path.startswith(top)}
+
+    def _at(self, *parts: str) -> str:
+        return "/".join(part for part in (self._root, *parts) if part)
+
+    @contextmanager
+    def _explained(self, what: str, path: str) -> Iterator[None]:
+        address = f"{self.url}/{path}"
+        try:
+            yield
+        except (EstibaError, KeyboardInterrupt):
+            raise
+        except FileNotFoundError as error:
+            raise NotFound(
+                f"Cannot {what} {address}: {error}.", hint="Check the bucket and the path."
+            ) from error
+        except FileExistsError as error:
+            raise Conflict(f"{address} exists already.", hint="Another writer was faster.") from error
+        except PermissionError as error:
+            hint = "Check the credentials and what they may do there."
+            raise EstibaError(f"Cannot {what} {address}: {error}.", hint=hint) from error
+        except Exception as error:
+            # Every library behind fsspec has errors of its own, with no common root.
+            hint = "Check the address, the network and the credentials."
+            raise Unavailable(f"Cannot {what} {address}: {error}", hint=hint) from error
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    scheme = url.partition("://")[0]
+    try:
+        import fsspec
+
+        # Listings must be fresh, and two registries in one process may speak to different endpoints.
+        fs, root = fsspec.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False)
+    except ImportError as error:
+        raise MissingExtra(f"The library for {scheme}:// addresses ({error})", "s3") from error
+    except ValueError as error:
+        hint = "Use a folder, or an address such as s3://bucket/prefix."
+        raise EstibaError(f"Nobody here knows {scheme}:// addresses: {error}", hint=hint) from error
+    return fs, root.rstrip("/")

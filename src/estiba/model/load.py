@@ -1,0 +1,138 @@
+"""Load an artifact as a model that answers: verified, proven on its golden rows, warm."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from estiba.core import cpus
+from estiba.core.errors import BadArtifact, ParityError
+from estiba.model import golden
+from estiba.model.artifact import Artifact, Parity, read
+from estiba.model.coding import Coded, Coder, Matrix
+from estiba.model.engines import Engine, open_engine
+from estiba.model.predictions import Prediction, Predictions
+from estiba.model.registry import open_registry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GOLDEN_FILE = "golden.json"
+
+DEFAULT_REGISTRY = ".estiba/registry"
+
+
+class Model:
+    """A loaded model. `name`, `version` and `digest` say which; safe to share between threads.
+
+    `parity` is what its golden rows just proved; `notes` are sentences about it that an operator should read.
+    """
+
+    def __init__(self, artifact: Artifact, engine: Engine, version: str = "") -> None:
+        self.artifact = artifact
+        self.manifest = artifact.manifest
+        self.signature = artifact.manifest.signature
+        self.name = artifact.manifest.name
+        self.version = version or artifact.digest[:12]
+        self.digest = artifact.digest
+        self.engine = engine
+        self.coder = Coder(self.signature)
+        self.predictions = Predictions(self.signature)
+        self.golden = golden.unseal(artifact.file(GOLDEN_FILE).read_bytes())
+        self.notes: tuple[str, ...] = ()
+        self.parity: Parity | None = None
+
+    def predict(self, rows: Sequence[Mapping[str, Any]] | Mapping[str, Any] | pd.DataFrame) -> list[Prediction]:
+        """One prediction per row, as the server would answer.
+
+        Args:
+            rows: records by field name, one such record, or a DataFrame with the fields as columns, in any order.
+
+        Raises:
+            BadInput: values that do not match the signature, each named.
+        """
+        if isinstance(rows, Mapping):
+            rows = [rows]
+        if hasattr(rows, "to_dict"):
+            rows = rows.to_dict("records")
+        coded = self.coder.check(rows)
+        return self.predictions.rows(self.answer(coded)) if len(coded) else []
+
+    def answer(self, coded: Coded) -> Matrix:
+        """Raw answers: float64 (rows, width), meant as the signature's head says."""
+        return self.engine.predict(coded)
+
+    def prove(self) -> Parity:
+        """Asks the golden rows again; raises ParityError where an answer differs. Also warms the engine."""
+        recorded = self.manifest.parity
+        tolerance = recorded.tolerance if recorded else golden.TOLERANCE
+        self.parity = golden.prove(self.coder, self.golden, self.answer, tolerance)
+        return self.parity
+
+
+def load(
+    ref: str | Path,
+    *,
+    registry: str | Path | None = None,
+    trust: bool = False,
+    threads: int | None = None,
+) -> Model:
+    """A model ready to answer.
+
+    Args:
+        ref: `name`, `name@3` or `name@production` in the registry, or the path of an artifact directory.
+        registry: folder or URL; by default $ESTIBA_REGISTRY, else `.estiba/registry` here.
+        trust: allow a model whose file can run code when it is read (a pickle, or types unknown to skops).
+        threads: threads of native libraries for one call; by default the processors that this process may use.
+
+    Raises:
+        NotFound, BadArtifact, NotTrusted: it is not there, damaged, or needs trust.
+        ParityError: it does not answer as it did in training.
+    """
+    version = ""
+    if isinstance(ref, Path) or os.sep in str(ref):
+        artifact = read(Path(ref))
+    else:
+        store = open_registry(registry or os.environ.get("ESTIBA_REGISTRY") or DEFAULT_REGISTRY)
+        found = store.resolve(str(ref))
+        artifact, version = store.fetch(found), str(found.version)
+    return load_artifact(artifact, version=version, trust=trust, threads=threads)
+
+
+def load_artifact(artifact: Artifact, *, version: str = "", trust: bool = False, threads: int | None = None) -> Model:
+    """As `load`, for an artifact that is at hand and verified."""
+    threads = threads or cpus.available()
+    skew = _skew(artifact)
+    try:
+        model = Model(artifact, open_engine(artifact, threads=threads, trust=trust), version)
+        model.prove()
+    except ParityError as error:
+        if skew:
+            raise ParityError(
+                f"{'; '.join(skew)}. With that, {error.message[0].lower()}{error.message[1:]}",
+                hint="Install the versions it was packed with, or pack it again with these.",
+            ) from error
+        raise
+    except BadArtifact:
+        raise
+    except Exception as error:
+        if skew:
+            raise BadArtifact(
+                f"{artifact.manifest.name} cannot be loaded: {'; '.join(skew)} ({type(error).__name__}: {error}).",
+                hint="Install the versions it was packed with, or pack it again with these.",
+            ) from error
+        raise
+    if skew:
+        model.notes = tuple(f"{sentence}; all {len(model.golden.records)} golden rows still agree" for sentence in skew)
+    return model
+
+
+def _skew(artifact: Artifact) -> list[str]:
+    """Differences between the libraries it was packed with and those installed; the onnx engine depends on none."""
+    if artifact.manifest.engine != "python":
+        return []
+    from estiba.model.engines.python import skew
+
+    return skew(artifact.manifest)
