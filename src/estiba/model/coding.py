@@ -41,10 +41,11 @@ _NAN = math.nan
 
 
 class Warned(msgspec.Struct, frozen=True):
-    """Something odd about an accepted value. `pointer` as in Problem."""
+    """Something odd about an accepted value: of `field`, in the row at position `row`."""
 
     code: str
-    pointer: str
+    row: int
+    field: str
 
 
 class Coded(msgspec.Struct, frozen=True):
@@ -97,8 +98,8 @@ class Coder:
 
     def _warn(self, warnings: list[Warned], row: int, column: int) -> None:
         field = self.fields[column]
-        if field.kind == "category" and len(warnings) < MAX_PROBLEMS:
-            warnings.append(Warned("unseen-category", pointer(row, field.name)))
+        if field.kind == "category":
+            warnings.append(Warned("unseen-category", row, field.name))
 
     def _finisher(self, field: Field) -> Callable[[Any], float] | None:
         """What is left to do after decoding: a code for a level that the decoder let through, NaN for None."""
@@ -184,6 +185,29 @@ class Coder:
             problems.sort(key=lambda p: int(p.pointer.split("/")[2]))
             raise BadInput(problems[:MAX_PROBLEMS])
         return Coded(matrix, texts, tuple(warnings))
+
+    def check_text(self, header: Sequence[str], lines: Sequence[Sequence[str]]) -> Coded:
+        """Lines of text cells under a header, as CSV brings them, to coded rows. An empty cell is a missing value.
+
+        Raises:
+            BadInput: as `check`; also for a line with more or fewer cells than the header.
+        """
+        problems = [
+            Problem(f"#/records/{n}", f"expected {len(header)} cells as in the header, got {len(line)}")
+            for n, line in enumerate(lines)
+            if len(line) != len(header)
+        ]
+        known = set(self.signature.names)
+        problems += [
+            Problem(pointer(0, name), "the model has no such field" + self._nearest(name))
+            for name in header
+            if name not in known
+        ]
+        if problems or len(set(header)) < len(header):
+            twice = [Problem(pointer(0, name), "this column appears twice") for name in header if header.count(name) > 1]
+            raise BadInput([*problems, *twice][:MAX_PROBLEMS])
+        cells = dict(zip(header, zip(*lines, strict=True), strict=True))
+        return self.check_columns({n: _from_text(self.signature.field(n), c) for n, c in cells.items()}, len(lines))
 
     def _code_array(self, field: Field, values: Any, out: Matrix) -> bool:
         """Codes a whole numeric array at once; False where only a look at each value can say what is wrong."""
@@ -322,6 +346,27 @@ def unseen_level(field: Field) -> Scalar:
     if all(isinstance(level, str) for level in field.levels):
         return UNSEEN_TEXT
     return max(int(level) for level in field.levels if not isinstance(level, str)) + 1
+
+
+def _from_text(field: Field, cells: Sequence[str]) -> Any:
+    """Text cells as values of the field's kind; a cell that is none stays text, for the check to name."""
+    if field.kind in ("number", "integer"):
+        try:
+            return np.array([float(cell) if cell else _NAN for cell in cells])
+        except ValueError:
+            return [_number_of(cell) if cell else None for cell in cells]
+    if field.kind == "boolean":
+        words = {"true": True, "false": False, "1": True, "0": False, "": None}
+        return [words.get(cell.lower(), cell) for cell in cells]
+    levels: dict[str, Scalar | None] = {str(level): level for level in field.levels}
+    return [(levels.get(cell, cell) if cell else None) for cell in cells]
+
+
+def _number_of(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
 
 
 def _series(field: Field, values: list[Any], codes: Matrix) -> pd.Series[Any]:

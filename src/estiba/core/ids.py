@@ -1,0 +1,42 @@
+"""Identifiers that sort by time of making: 26 characters, 48 bits of milliseconds and 80 bits of randomness.
+
+The form is the ULID specification's: Crockford's base 32, upper case.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+_DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_STEP = 1 << 24
+
+
+class Ids:
+    """A source of identifiers for one thread. Within a millisecond they count up, so they stay in order and distinct."""
+
+    def __init__(self) -> None:
+        self._milliseconds = -1
+        self._prefix = ""
+        self._count = 0
+
+    def next(self) -> str:
+        now = time.time_ns() // 1_000_000
+        if now > self._milliseconds:
+            self._milliseconds = now
+            # The upper 55 random bits are drawn once a millisecond; the lower 25 start below half and count up.
+            self._prefix = encode(now, 10) + encode(int.from_bytes(os.urandom(7)) >> 1, 11)
+            self._count = int.from_bytes(os.urandom(3))
+        self._count += 1
+        if self._count >= 2 * _STEP:
+            self._milliseconds = -1
+        return self._prefix + encode(self._count, 5)
+
+
+def encode(number: int, length: int) -> str:
+    """`number` in Crockford's base 32, padded with zeros to `length` digits."""
+    digits = ""
+    for _ in range(length):
+        digits = _DIGITS[number & 31] + digits
+        number >>= 5
+    return digits

@@ -1,0 +1,45 @@
+"""Logs: one JSON object per line on standard error, or a readable line where a person is watching."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import IO, Any, Literal
+
+import msgspec
+
+Format = Literal["auto", "json", "text"]
+
+
+class Log:
+    """Writes log lines. `auto` is text on a terminal and JSON elsewhere."""
+
+    def __init__(self, form: Format = "auto", stream: IO[str] | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._json = form == "json" or (form == "auto" and not self._stream.isatty())
+
+    def info(self, message: str, **fields: Any) -> None:
+        self._write("info", message, fields)
+
+    def warning(self, message: str, **fields: Any) -> None:
+        self._write("warning", message, fields)
+
+    def error(self, message: str, *, error: BaseException | None = None, **fields: Any) -> None:
+        """Logs a failure; the exception's whole trace goes to the log and nowhere else."""
+        if error is not None:
+            fields["error"] = f"{type(error).__name__}: {error}"
+            fields["trace"] = "".join(traceback.format_exception(error))
+        self._write("error", message, fields)
+
+    def _write(self, level: str, message: str, fields: dict[str, Any]) -> None:
+        now = datetime.now(UTC)
+        if self._json:
+            stamp = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            line = msgspec.json.encode({"timestamp": stamp, "level": level, "message": message, **fields}).decode()
+        else:
+            trace = fields.pop("trace", "")
+            pairs = "".join(f" {key}={value}" for key, value in fields.items())
+            line = f"{now.astimezone():%H:%M:%S} {level:<7} {message}{pairs}" + (f"\n{trace.rstrip()}" if trace else "")
+        self._stream.write(line + "\n")
+        self._stream.flush()

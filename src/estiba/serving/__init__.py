@@ -1,0 +1,1 @@
+"""Serve: answer a prediction, fast and honestly."""

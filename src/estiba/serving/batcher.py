@@ -1,0 +1,180 @@
+"""Batcher: many calls, one run of the model, and no wait.
+
+Calls that arrive in the same turn of the event loop are answered as one batch: a flush is scheduled behind whatever else
+is ready to be read. Under load batches grow by themselves; a lone call goes to the model at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from estiba.core.errors import EstibaError, Unavailable
+from estiba.model.coding import Coded, Record, Warned
+from estiba.model.load import Model
+from estiba.model.predictions import Prediction
+from estiba.serving.metrics import Metrics
+
+MAX_ROWS = 256
+"""Rows in one batch, unless a single call brings more: larger ones gain nothing and delay whoever waits."""
+
+MAX_QUEUED_ROWS = 20_000
+"""Rows that may wait for a model; beyond this a call is refused at once."""
+
+
+class ModelFailed(EstibaError):
+    """The model itself raised. The caller learns an id; the log has the rest."""
+
+    status = 500
+
+
+Done = Callable[[Sequence[Prediction], Sequence[Warned], Exception | None], None]
+
+
+class Call:
+    """Rows that wait for a model: `records` of the coder's type, or rows that are coded already."""
+
+    __slots__ = ("coded", "count", "done", "records")
+
+    def __init__(self, records: Sequence[Record], coded: Coded | None, done: Done) -> None:
+        self.records = records
+        self.coded = coded
+        self.count = len(records) if coded is None else len(coded)
+        self.done = done
+
+
+class Batcher:
+    """Answers calls to one model. Lives on one event loop.
+
+    An engine that holds the interpreter lock for long (`python`) runs in a thread of its own, one batch at a time, and
+    what arrives meanwhile is the next batch.
+    """
+
+    def __init__(self, model: Model, metrics: Metrics) -> None:
+        self.model = model
+        self._calls: deque[Call] = deque()
+        self._rows = 0
+        self._scheduled = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = ThreadPoolExecutor(1, model.name) if model.manifest.engine == "python" else None
+        name, version = model.name, model.version
+        self._seconds = metrics.histogram("estiba_predict_duration_seconds", name, version)
+        self._sizes = metrics.histogram("estiba_batch_rows", name, version)
+        self._total = metrics.slot("estiba_rows_total", name, version)
+        self._unseen = {
+            field.name: metrics.slot("estiba_unseen_category_total", name, field.name)
+            for field in model.signature.fields
+            if field.kind == "category" and field.unseen != "error"
+        }
+
+    @property
+    def waiting(self) -> int:
+        """Rows that wait."""
+        return self._rows
+
+    def submit(self, call: Call) -> None:
+        """Takes a call; its `done` is called on the event loop, never from within this call.
+
+        Raises:
+            Unavailable: too many rows wait already.
+        """
+        if self._rows + call.count > MAX_QUEUED_ROWS and self._rows:
+            raise Unavailable(f"{self._rows} rows wait for {self.model.name} already.")
+        self._calls.append(call)
+        self._rows += call.count
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop = self._loop or asyncio.get_running_loop()
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _take(self) -> list[Call]:
+        taken: list[Call] = []
+        rows = 0
+        while self._calls and (not taken or rows + self._calls[0].count <= MAX_ROWS):
+            call = self._calls.popleft()
+            rows += call.count
+            taken.append(call)
+        self._rows -= rows
+        return taken
+
+    def _flush(self) -> None:
+        calls = self._take()
+        assert self._loop is not None
+        if self._thread is None:
+            self._finish(calls, self._answer(calls))
+            return
+        loop = self._loop
+        future = loop.run_in_executor(self._thread, self._answer, calls)
+        future.add_done_callback(lambda f: None if f.cancelled() else self._finish(calls, f.result()))
+
+    def _finish(
+        self, calls: list[Call], answers: list[tuple[Sequence[Prediction], Sequence[Warned], Exception | None]]
+    ) -> None:
+        for call, answer in zip(calls, answers, strict=True):
+            call.done(*answer)
+        if self._calls and self._loop is not None:
+            self._loop.call_soon(self._flush)
+        else:
+            self._scheduled = False
+
+    def _answer(self, calls: list[Call]) -> list[tuple[Sequence[Prediction], Sequence[Warned], Exception | None]]:
+        try:
+            coded = self._code(calls)
+            started = time.perf_counter()
+            raw = self.model.answer(coded)
+            self._seconds.observe(time.perf_counter() - started)
+            predictions = self.model.predictions.rows(raw)
+        except Exception as error:
+            if len(calls) > 1:  # one call's rows must not spoil another's
+                return [self._answer([call])[0] for call in calls]
+            failure = ModelFailed(f"{type(error).__name__}: {error}")
+            failure.__cause__ = error
+            return [((), (), failure)]
+        self._sizes.observe(len(coded))
+        self._total.add(len(coded))
+        for warned in coded.warnings:
+            self._unseen[warned.field].add()
+        if len(calls) == 1:
+            return [(predictions, coded.warnings, None)]
+        return _split(calls, predictions, coded.warnings)
+
+    def _code(self, calls: list[Call]) -> Coded:
+        coder = self.model.coder
+        if len(calls) == 1:
+            return calls[0].coded or coder.pack(calls[0].records)
+        if all(call.coded is None for call in calls):
+            return coder.pack([record for call in calls for record in call.records])
+        return _join([call.coded or coder.pack(call.records) for call in calls])
+
+
+def _split(
+    calls: list[Call], predictions: list[Prediction], warnings: Sequence[Warned]
+) -> list[tuple[Sequence[Prediction], Sequence[Warned], Exception | None]]:
+    answers: list[tuple[Sequence[Prediction], Sequence[Warned], Exception | None]] = []
+    start = 0
+    for call in calls:
+        end = start + call.count
+        own = [Warned(w.code, w.row - start, w.field) for w in warnings if start <= w.row < end] if warnings else ()
+        answers.append((predictions[start:end], own, None))
+        start = end
+    return answers
+
+
+def _join(parts: Sequence[Coded]) -> Coded:
+    """Coded rows of several calls, one behind the other."""
+    warnings: list[Warned] = []
+    start = 0
+    for part in parts:
+        warnings += [Warned(w.code, w.row + start, w.field) for w in part.warnings]
+        start += len(part)
+    texts = {name: [v for part in parts for v in part.texts[name]] for name in parts[0].texts}
+    return Coded(np.concatenate([part.matrix for part in parts]), texts, tuple(warnings))

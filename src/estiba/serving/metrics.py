@@ -1,0 +1,257 @@
+"""Prometheus metrics that stay right under several workers.
+
+Every worker keeps its numbers in a memory-mapped file of its own; whichever worker is scraped adds all files up. A worker
+that takes the place of a dead one opens the same file and counts on, so no count is ever lost. An update is an addition
+to a float64 in memory: no lock, no system call.
+
+The file: 8 bytes with the process id, then entries of (uint32 key length, uint32 zero, key padded to 8 bytes, float64).
+A key is the metric's name and its label values as a JSON array. A key length of zero ends the file.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import msgspec
+
+SIZE = 1 << 20
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0, 10240.0, 102400.0)
+
+
+class Metric(NamedTuple):
+    """What a metric is: `labels` are its label names; `buckets` the upper bounds of a histogram."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+METRICS = (
+    Metric(
+        "estiba_requests_total", "counter", "Prediction requests answered.",
+        ("model", "version", "variant", "protocol", "code"),
+    ),
+    Metric(
+        "estiba_request_duration_seconds", "histogram", "From the last byte of the request to the answer.",
+        ("model", "version", "protocol"), SECONDS,
+    ),
+    Metric(
+        "estiba_predict_duration_seconds", "histogram", "Time in the model, per batch.", ("model", "version"), SECONDS
+    ),
+    Metric("estiba_batch_rows", "histogram", "Rows that went to the model at once.", ("model", "version"), ROWS),
+    Metric("estiba_rows_total", "counter", "Rows predicted.", ("model", "version")),
+    Metric("estiba_requests_in_flight", "gauge", "Prediction requests being answered now.", ("model",)),
+    Metric("estiba_rejected_total", "counter", "Requests refused before the model.", ("model", "reason")),
+    Metric("estiba_unseen_category_total", "counter", "Values that the model never saw in training.", ("model", "feature")),
+    Metric("estiba_model_loaded", "gauge", "1 while a version is being served.", ("model", "version")),
+    Metric("estiba_model_load_duration_seconds", "gauge", "Reading, verifying and proving a version.", ("model", "version")),
+    Metric(
+        "estiba_model_info", "gauge", "What is being served; always 1.",
+        ("model", "version", "digest", "framework", "engine"),
+    ),
+    Metric(
+        "estiba_parity_max_abs_error", "gauge", "Largest difference to training over the golden rows, at load.",
+        ("model", "version"),
+    ),
+    Metric("estiba_build_info", "gauge", "The server itself; always 1.", ("version", "python")),
+    Metric("process_resident_memory_bytes", "gauge", "Resident memory of all workers."),
+    Metric("process_cpu_seconds_total", "counter", "Processor time of all workers, user and system."),
+)  # fmt: skip
+
+# Gauges that say the same thing in every worker are not added up.
+_LARGEST = frozenset(
+    {
+        "estiba_model_loaded",
+        "estiba_model_load_duration_seconds",
+        "estiba_model_info",
+        "estiba_parity_max_abs_error",
+        "estiba_build_info",
+    }
+)
+_KINDS = {metric.name: metric for metric in METRICS}
+
+
+class Slot:
+    """One number in the file."""
+
+    __slots__ = ("_at", "_values")
+
+    def __init__(self, values: memoryview, at: int) -> None:
+        self._values = values
+        self._at = at
+
+    def add(self, amount: float = 1.0) -> None:
+        self._values[self._at] += amount
+
+    def set(self, value: float) -> None:
+        self._values[self._at] = value
+
+
+class Histogram:
+    """A count per bucket, a sum and a count."""
+
+    __slots__ = ("_bounds", "_buckets", "_count", "_sum", "_values")
+
+    def __init__(self, values: memoryview, bounds: tuple[float, ...], at: list[int]) -> None:
+        self._values = values
+        self._bounds = bounds
+        self._buckets = at[:-2]
+        self._sum, self._count = at[-2:]
+
+    def observe(self, value: float) -> None:
+        values = self._values
+        values[self._buckets[bisect_left(self._bounds, value)]] += 1.0
+        values[self._sum] += value
+        values[self._count] += 1.0
+
+
+class Metrics:
+    """One worker's numbers. `slot` and `histogram` find or make a child; keep what they return."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        """Opens or makes `file`; without one the numbers live in this process alone."""
+        self._map = _open(file)
+        self._values = memoryview(self._map).cast("d")
+        self._known = {key: at for key, at, _ in _entries(self._map)}
+        self._end = _end(self._map)
+        for key, at in self._known.items():
+            if _KINDS[_name(key)].kind == "gauge":
+                self._values[at] = 0.0
+        self.folder = file.parent if file else None
+
+    def slot(self, name: str, *labels: str) -> Slot:
+        """A counter or gauge with these label values, in the order of the metric's label names."""
+        return Slot(self._values, self._place(name, labels))
+
+    def histogram(self, name: str, *labels: str) -> Histogram:
+        bounds = _KINDS[name].buckets
+        names = [f"{bound:g}" for bound in bounds] + ["+Inf", "sum", "count"]
+        return Histogram(self._values, bounds, [self._place(name, (*labels, part)) for part in names])
+
+    def _place(self, name: str, labels: tuple[str, ...]) -> int:
+        key = msgspec.json.encode([name, *labels])
+        if key not in self._known:
+            padded = key + b" " * (-len(key) % 8)
+            end = self._end + 8 + len(padded) + 8
+            if end + 8 > SIZE:
+                raise MemoryError("The metrics file is full: a label takes too many values.")
+            self._map[self._end + 8 : self._end + 8 + len(padded)] = padded
+            self._known[key] = (end - 8) // 8
+            self._map[self._end : self._end + 8] = struct.pack("=II", len(key), 0)
+            self._end = end
+        return self._known[key]
+
+    def render(self) -> bytes:
+        """All workers' numbers in the Prometheus text format, 0.0.4."""
+        maps = (
+            [self._map.read_all()] if self.folder is None else [p.read_bytes() for p in self.folder.glob("*.metrics")]
+        )
+        return render(maps)
+
+
+class _Memory(bytearray):
+    """Stands in for a mapped file where there is only one process."""
+
+    def read_all(self) -> bytes:
+        return bytes(self)
+
+
+def _open(file: Path | None) -> _Memory | mmap.mmap:
+    if file is None:
+        memory = _Memory(SIZE)
+        memory[:8] = struct.pack("=Q", os.getpid())
+        return memory
+    with file.open("a+b") as opened:
+        opened.truncate(SIZE)
+        mapped = mmap.mmap(opened.fileno(), SIZE)
+    mapped[:8] = struct.pack("=Q", os.getpid())
+    return mapped
+
+
+def _entries(content: bytes | bytearray | mmap.mmap) -> Iterator[tuple[bytes, int, float]]:
+    """(key, position of the value counted in float64, value) of each entry."""
+    at = 8
+    while at + 8 <= SIZE:
+        (length,) = struct.unpack_from("=I", content, at)
+        if not length:
+            return
+        value = at + 8 + length + (-length % 8)
+        yield bytes(content[at + 8 : at + 8 + length]), value // 8, struct.unpack_from("=d", content, value)[0]
+        at = value + 8
+
+
+def _end(content: bytes | bytearray | mmap.mmap) -> int:
+    end = 8
+    for _, at, _ in _entries(content):
+        end = at * 8 + 8
+    return end
+
+
+def _name(key: bytes) -> str:
+    name: str = msgspec.json.decode(key)[0]
+    return name
+
+
+def render(files: Iterable[bytes]) -> bytes:
+    """The text format of the sum of several workers' files."""
+    totals: defaultdict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
+    for content in files:
+        _add_process(totals, struct.unpack_from("=Q", content)[0])
+        for key, _, value in _entries(content):
+            name, *labels = msgspec.json.decode(key)
+            family = totals[name]
+            known = family.get(tuple(labels), 0.0)
+            family[tuple(labels)] = max(known, value) if name in _LARGEST else known + value
+    lines: list[str] = []
+    for metric in METRICS:
+        if metric.name in totals:
+            lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
+            lines += _samples(metric, totals[metric.name])
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _add_process(totals: dict[str, dict[tuple[str, ...], float]], pid: int) -> None:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # the worker is gone, or there is no /proc
+        return
+    cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    memory = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+    for name, value in (("process_cpu_seconds_total", cpu), ("process_resident_memory_bytes", float(memory))):
+        totals[name][()] = totals[name].get((), 0.0) + value
+
+
+def _samples(metric: Metric, values: dict[tuple[str, ...], float]) -> Iterator[str]:
+    if metric.kind != "histogram":
+        for labels in sorted(values):
+            yield f"{metric.name}{_labels(metric.labels, labels)} {_number(values[labels])}"
+        return
+    for labels in sorted({key[:-1] for key in values}):
+        running = 0.0
+        for bound in [f"{b:g}" for b in metric.buckets] + ["+Inf"]:
+            running += values[(*labels, bound)]
+            yield f"{metric.name}_bucket{_labels((*metric.labels, 'le'), (*labels, bound))} {_number(running)}"
+        for part in ("sum", "count"):
+            yield f"{metric.name}_{part}{_labels(metric.labels, labels)} {_number(values[(*labels, part)])}"
+
+
+def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
+    if not names:
+        return ""
+    escaped = (v.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for v in values)
+    return "{" + ",".join(f'{n}="{v}"' for n, v in zip(names, escaped, strict=True)) + "}"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)

@@ -1,0 +1,200 @@
+"""Routes: everything but predictions. Health, metrics, models, the OpenAPI document and the pages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+import estiba
+from estiba.core.errors import EstibaError
+from estiba.model.load import Model
+from estiba.model.signature import json_schema
+from estiba.serving import metrics, openapi
+from estiba.serving.pages import CONTENT_SECURITY_POLICY, page
+from estiba.serving.problems import CONTENT_TYPE, problem
+
+if TYPE_CHECKING:
+    from estiba.serving.server import Server
+
+
+def application(server: Server) -> Starlette:
+    """The ASGI application of a server."""
+    routes = _Routes(server)
+    gets = {
+        "/": routes.home,
+        "/health": routes.health,
+        "/health/live": routes.live,
+        "/livez": routes.live,
+        "/health/ready": routes.ready,
+        "/readyz": routes.ready,
+        "/healthz": routes.ready,
+        "/health/startup": routes.ready,
+        "/metrics": routes.metrics,
+        "/models": routes.models,
+        "/models/{name}": routes.model,
+        "/models/{name}/schema": routes.schema,
+        "/models/{name}/parity": routes.parity,
+        "/models/{name}/card": routes.card,
+        "/openapi.json": routes.openapi,
+        "/docs": routes.page,
+        "/docs/{file}": routes.page,
+        "/favicon.ico": routes.favicon,
+    }
+    return Starlette(
+        routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()],
+        exception_handlers={HTTPException: _http_error, EstibaError: _estiba_error},  # type: ignore[dict-item]
+    )
+
+
+class _Routes:
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._document: tuple[tuple[str, ...], bytes] = ((), b"")
+
+    async def home(self, request: Request) -> Response:
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse("docs")
+        return _json({"name": "estiba", "version": estiba.__version__, "docs": "/docs", "models": "/models"})
+
+    async def health(self, request: Request) -> Response:
+        ready = self._server.ready
+        body = {
+            "status": "ready" if ready else "draining" if self._server.draining else "starting",
+            "version": estiba.__version__,
+            "models": {model.name: {"version": model.version, "status": "ready"} for model in self._server.models()},
+        }
+        return _json(body, 200 if ready else 503)
+
+    async def live(self, request: Request) -> Response:
+        return _json({"status": "alive"})
+
+    async def ready(self, request: Request) -> Response:
+        if self._server.ready:
+            return _json({"status": "ready"})
+        status = "draining" if self._server.draining else "starting"
+        return _problem(request, 503, f"The server is {status}.", kind="not-ready", headers={"retry-after": "1"})
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(self._server.metrics.render(), headers={"content-type": metrics.CONTENT_TYPE})
+
+    async def models(self, request: Request) -> Response:
+        return _json({"models": [_about(m, default=m.name == self._server.default) for m in self._server.models()]})
+
+    async def model(self, request: Request) -> Response:
+        model = self._find(request)
+        versions = sorted(self._server.endpoints[model.name])
+        return _json({**_about(model, default=model.name == self._server.default), "versions": versions})
+
+    async def schema(self, request: Request) -> Response:
+        model = self._find(request)
+        return _json(
+            {
+                "$schema": "https://json-schema.org/draft/2020-12/schema",
+                "title": model.name,
+                **json_schema(model.signature),
+            },
+            content_type="application/schema+json",
+        )
+
+    async def parity(self, request: Request) -> Response:
+        model = self._find(request)
+        recorded = model.manifest.parity
+        body = {"model": model.name, "version": model.version, "digest": model.digest, "engine": model.manifest.engine}
+        return _json({**body, "packed": recorded, "loaded": model.parity, "reason": model.manifest.reason})
+
+    async def card(self, request: Request) -> Response:
+        model = self._find(request)
+        return Response(model.artifact.file("card.md").read_bytes(), media_type="text/markdown; charset=utf-8")
+
+    async def openapi(self, request: Request) -> Response:
+        models = self._server.models()
+        key = tuple(f"{m.name}@{m.version}" for m in models)
+        if self._document[0] != key:
+            described = [_described(m, default=m.name == self._server.default) for m in models]
+            document = openapi.document(
+                described, title="Estiba", version=estiba.__version__, server_version=estiba.__version__
+            )
+            self._document = (key, msgspec.json.encode(document))
+        return Response(self._document[1], media_type="application/json")
+
+    async def page(self, request: Request) -> Response:
+        found = page(request.url.path.strip("/"))
+        if found is None:
+            raise HTTPException(404)
+        content, kind = found
+        headers = {
+            "content-type": kind,
+            "content-security-policy": CONTENT_SECURITY_POLICY,
+            "x-content-type-options": "nosniff",
+            "referrer-policy": "no-referrer",
+            "cache-control": "no-cache",
+        }
+        return Response(content, headers=headers)
+
+    async def favicon(self, request: Request) -> Response:
+        return RedirectResponse("docs/favicon.svg")
+
+    def _find(self, request: Request) -> Model:
+        return self._server.current(request.path_params["name"]).model
+
+
+def _about(model: Model, *, default: bool) -> dict[str, Any]:
+    manifest = model.manifest
+    source = manifest.source
+    return {
+        "name": model.name,
+        "version": model.version,
+        "status": "ready",
+        "default": default,
+        "digest": f"sha256:{model.digest}",
+        "description": manifest.description,
+        "engine": manifest.engine,
+        "framework": manifest.framework,
+        "metrics": manifest.metrics,
+        "simulated_data": bool(source and source.simulated),
+        "notes": model.notes,
+    }
+
+
+def _described(model: Model, *, default: bool) -> openapi.Described:
+    example = model.golden.records[0]
+    return openapi.Described(
+        name=model.name,
+        version=model.version,
+        signature=model.signature,
+        example=example,
+        answer=model.predict([example])[0],
+        description=model.manifest.description,
+        default=default,
+    )
+
+
+def _json(body: Any, status: int = 200, *, content_type: str = "application/json") -> Response:
+    return Response(msgspec.json.encode(body), status, media_type=content_type)
+
+
+def _problem(
+    request: Request, status: int, detail: str, *, kind: str = "", headers: dict[str, str] | None = None
+) -> Response:
+    body = problem(status, detail, kind=kind, request_id=request.state.request_id)
+    return Response(body, status, headers={"content-type": CONTENT_TYPE.decode(), **(headers or {})})
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    detail = ""
+    if error.status_code == 404:
+        detail = f"There is nothing at {request.url.path}. /docs shows what this server has."
+    elif error.status_code == 405:
+        detail = f"{request.url.path} does not take {request.method}."
+    return _problem(request, error.status_code, detail, headers=dict(error.headers or {}))
+
+
+async def _estiba_error(request: Request, error: EstibaError) -> Response:
+    text = f"{error.message} {error.hint}" if error.hint else error.message
+    return _problem(request, error.status, text)

@@ -1,0 +1,210 @@
+"""Server: the models it serves, which request goes where, and how it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+import estiba
+from estiba.core import cpus
+from estiba.core.errors import EstibaError, NotFound
+from estiba.core.ids import Ids
+from estiba.core.log import Format, Log
+from estiba.model.load import Model
+from estiba.serving.bridge import Bridge
+from estiba.serving.http import App, Connection, Headers, HttpOptions, Request
+from estiba.serving.metrics import Metrics
+from estiba.serving.native import Endpoint, request_id
+from estiba.serving.problems import CONTENT_TYPE, problem
+
+SWEEP = 0.5
+"""Seconds between looks at connections whose time is up."""
+
+
+class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[server]` of the project file.
+
+    Args:
+        port: 0 lets the system choose a free one.
+        threads: threads of native libraries for one batch; by default the processors that this process may use.
+        drain: seconds that requests in flight have to finish after a signal to stop.
+        log: `json`, `text`, or `auto`, which is text on a terminal.
+        default: the model that answers `POST /predict`; by default the only one.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    threads: int | None = None
+    drain: float = 10.0
+    log: Format = "auto"
+    default: str = ""
+    http: HttpOptions = HttpOptions()
+
+
+class Server(App):
+    """Serves models over HTTP on one event loop."""
+
+    def __init__(self, options: ServerOptions, *, metrics_file: Path | None = None) -> None:
+        from estiba.serving.routes import application
+
+        self.settings = options
+        self.options = options.http
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.ready = False
+        self.log = Log(options.log)
+        self.metrics = Metrics(metrics_file)
+        self.metrics.slot("estiba_build_info", estiba.__version__, platform.python_version()).set(1)
+        self.endpoints: dict[str, dict[str, Endpoint]] = {}
+        self._current: dict[str, str] = {}
+        self._hot: dict[bytes, Endpoint] = {}
+        self._ids = Ids()
+        self._executor = ThreadPoolExecutor(max_workers=max(1, cpus.available()), thread_name_prefix="large")
+        self._bridge = Bridge(application(self), self.log)
+
+    # Models
+
+    def add(self, model: Model, *, load_seconds: float = 0.0) -> None:
+        """Serves a loaded and proven model, as the current version of its name."""
+        endpoint = Endpoint(model, self.metrics, self._ids, self.log, self._executor)
+        self.endpoints.setdefault(model.name, {})[model.version] = endpoint
+        self._current[model.name] = model.version
+        self._describe(model, load_seconds)
+        self._hot = self._paths()
+
+    def _describe(self, model: Model, load_seconds: float) -> None:
+        metrics, name, version, manifest = self.metrics, model.name, model.version, model.manifest
+        metrics.slot("estiba_model_loaded", name, version).set(1)
+        metrics.slot("estiba_model_load_duration_seconds", name, version).set(load_seconds)
+        metrics.slot("estiba_model_info", name, version, model.digest, manifest.framework, manifest.engine).set(1)
+        if model.parity is not None:
+            worst = max(model.parity.max_abs_error.values(), default=0.0)
+            metrics.slot("estiba_parity_max_abs_error", name, version).set(worst)
+
+    def _paths(self) -> dict[bytes, Endpoint]:
+        hot: dict[bytes, Endpoint] = {}
+        for name, versions in self.endpoints.items():
+            hot[f"/models/{name}/predict".encode()] = versions[self._current[name]]
+            for version, endpoint in versions.items():
+                hot[f"/models/{name}/versions/{version}/predict".encode()] = endpoint
+        default = self.default
+        if default is not None:
+            hot[b"/predict"] = self.current(default)
+        return hot
+
+    @property
+    def default(self) -> str | None:
+        """The model that `POST /predict` asks; None where there are several and none was named."""
+        if self.settings.default:
+            return self.settings.default if self.settings.default in self._current else None
+        return next(iter(self._current)) if len(self._current) == 1 else None
+
+    def current(self, name: str) -> Endpoint:
+        """The endpoint of a model's current version; raises NotFound."""
+        if name not in self._current:
+            known = ", ".join(sorted(self._current)) or "none"
+            raise NotFound(f"There is no model {name!r} here.", hint=f"Being served: {known}.")
+        return self.endpoints[name][self._current[name]]
+
+    def models(self) -> list[Model]:
+        """The current version of every model, by name."""
+        return [self.current(name).model for name in sorted(self._current)]
+
+    # Requests
+
+    def handle(self, connection: Connection, request: Request) -> None:
+        endpoint = self._hot.get(request.path)
+        if endpoint is not None:
+            endpoint.handle(connection, request)
+            return
+        request.id = request_id(request) or self._ids.next()
+        self._bridge.handle(connection, request)
+
+    def refuse(self, status: int, detail: str) -> tuple[Headers, bytes]:
+        request_id = self._ids.next()
+        headers = [(b"content-type", CONTENT_TYPE), (b"x-request-id", request_id.encode())]
+        return headers, problem(status, detail, request_id=request_id)
+
+    # Life
+
+    async def run(self, listener: socket.socket, *, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Serves until SIGINT or SIGTERM, then drains: finishes what is in flight, closes politely, returns."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        server = await loop.create_server(lambda: Connection(self), sock=listener)
+        sweeper = loop.create_task(self._sweep())
+        self.ready = True
+        on_ready()
+        try:
+            await stop.wait()
+            await self._drain(server)
+        finally:
+            sweeper.cancel()
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            for versions in self.endpoints.values():
+                for endpoint in versions.values():
+                    endpoint.batcher.close()
+
+    async def _drain(self, server: asyncio.Server) -> None:
+        self.ready = False
+        self.draining = True
+        server.close()
+        until = time.monotonic() + self.settings.drain
+        while self.connections and time.monotonic() < until:
+            for connection in [c for c in self.connections if c.idle]:
+                connection.close()
+            await asyncio.sleep(0.02)
+        if self.connections:
+            self.log.warning("stopped with requests in flight", connections=len(self.connections))
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP)
+            now = time.monotonic()
+            for connection in [c for c in self.connections if c.deadline < now]:
+                connection.expire()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises EstibaError where the address is taken or not this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise EstibaError(
+            f"Cannot listen on {host}:{port}: {error.strerror}.",
+            hint="Stop what listens there, or choose another port with --port.",
+        ) from error
+    listener.listen(2048)
+    listener.setblocking(False)
+    return listener
+
+
+def serve(models: Sequence[Model], options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:
+    """Serves loaded models until a signal says stop.
+
+    Args:
+        on_ready: called with the server's URL once it answers.
+    """
+    import uvloop
+
+    listener = listen(options.host, options.port)
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    server = Server(options)
+    for model in models:
+        server.add(model)
+    uvloop.run(server.run(listener, on_ready=lambda: on_ready(f"http://{shown}:{port}")))
