@@ -168,14 +168,15 @@ def settle(target: Path, fill: Callable[[Path], None]) -> Artifact:
         fill(folder)
         check(folder, target.name)
 
-    if target.is_symlink() or target.exists():
-        try:
-            return read(target)
-        except BadArtifact:
-            with explained("replace", target):
-                discard(target)
-    place(target, checked)
-    return read(target)
+    try:
+        return read(target)
+    except NotFound:
+        pass
+    except BadArtifact:
+        with explained("replace", target):
+            discard(target)
+    made = place(target, checked)
+    return read(target, verify=not made)
 
 
 def read(path: Path, *, verify: bool = True) -> Artifact:
@@ -190,20 +191,19 @@ def read(path: Path, *, verify: bool = True) -> Artifact:
         BadArtifact: it is damaged, foreign, a symbolic link, or made by a newer Estiba; names the file.
     """
     path = path.absolute()
-    if path.is_symlink():
-        raise BadArtifact(
-            f"{path} is a symbolic link.", hint="Artifacts are real directories: use its real path."
-        )
     return check(path, path.name, verify=verify)
 
 
 def check(path: Path, digest: str, *, verify: bool = True) -> Artifact:
     """Like `read`, for a directory that does not bear its digest as its name yet."""
     with explained("read", path):
+        if path.is_symlink():
+            hint = "Artifacts are real directories: use its real path."
+            raise BadArtifact(f"{path} is a symbolic link.", hint=hint)
+        if not path.exists():
+            raise NotFound(f"There is no artifact at {path}.", hint="Check the path, or pack the model again.")
         if not path.is_dir():
-            raise NotFound(
-                f"There is no artifact at {path}.", hint="Check the path, or pack the model again."
-            )
+            raise BadArtifact(f"{path} is not a directory.", hint=_AGAIN)
         content = _manifest_bytes(path / MANIFEST)
         manifest = decode(content, digest, path)
         if verify:
@@ -230,9 +230,7 @@ def encode(manifest: Manifest) -> bytes:
     except (TypeError, msgspec.MsgspecError, OverflowError) as error:
         problem = f"{error}"
     if problem:
-        hint = (
-            "Every number in metrics, params and parity must be finite, and paths stay inside the artifact."
-        )
+        hint = "Every number in metrics, params and parity must be finite, and paths stay inside the artifact."
         raise EstibaError(f"The manifest of {manifest.name!r} cannot be stored: {problem}", hint=hint)
     return msgspec.json.format(_dump(manifest), indent=2) + b"\n"
 
@@ -266,9 +264,7 @@ def decode(content: bytes, digest: str, where: Path | str) -> Manifest:
         schema = msgspec.json.decode(content, type=_Stamp).schema
         if schema > SCHEMA:
             hint = "Upgrade with: pip install --upgrade estiba"
-            raise BadArtifact(
-                f"{name} was made by a newer Estiba (schema {schema}, known: {SCHEMA}).", hint=hint
-            )
+            raise BadArtifact(f"{name} was made by a newer Estiba (schema {schema}, known: {SCHEMA}).", hint=hint)
         manifest = _parse(content)
         problem = _fault(manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -304,9 +300,7 @@ def _fault(manifest: Manifest) -> str:
 def _inside(path: str) -> bool:
     """True for a relative path with forward slashes that stays inside and is no name of Estiba's own."""
     plain = PurePosixPath(path)
-    odd = (
-        path != plain.as_posix() or plain.is_absolute() or ".." in plain.parts or "\\" in path or "\0" in path
-    )
+    odd = path != plain.as_posix() or plain.is_absolute() or ".." in plain.parts or "\\" in path or "\0" in path
     return not odd and path not in (".", MANIFEST) and not path.startswith(TEMPORARY)
 
 

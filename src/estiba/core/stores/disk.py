@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from estiba.core.errors import Conflict, EstibaError, NotFound
 
@@ -89,6 +90,25 @@ def _rename(unfinished: Path, target: Path) -> bool:
         raise
     sync(target.parent)
     return True
+
+
+def write_whole(target: Path, fill: Callable[[IO[bytes]], None]) -> None:
+    """Makes the file `target` appear whole, replacing what was there. If `fill` or the disk fails, nothing changes.
+
+    Raises:
+        EstibaError: the place cannot be written.
+    """
+    with explained("write", target):
+        unfinished = target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+        try:
+            with unfinished.open("xb") as handle:
+                fill(handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+            unfinished.replace(target)
+            sync(target.parent)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Named bytes kept in a folder or in object storage; every name appears with its whole content or not at all."""
+"""Named bytes in a folder or in object storage; a name appears with its whole content or not at all."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def open_store(url: str | Path) -> Store:
         MissingExtra: fsspec, or the library for that kind of URL, is not installed.
         EstibaError: nobody knows that kind of URL.
     """
-    text = str(url)
+    text = str(url).removeprefix("file://")
     if isinstance(url, Path) or "://" not in text:
         return Folder(Path(text).expanduser())
     return Remote(text)
@@ -221,9 +221,7 @@ def _wait_for(handle: int, root: Path) -> None:
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise EstibaError(
-                    f"Cannot lock {root}: {error.strerror}.", hint="Use a local disk."
-                ) from error
+                raise EstibaError(f"Cannot lock {root}: {error.strerror}.", hint="Use a local disk.") from error
         if time.monotonic() > give_up:
             hint = "Wait for it to finish, or end it, then try again."
             raise Conflict(f"Another process has been writing to {root} for a minute.", hint=hint)
@@ -314,9 +312,7 @@ class Remote:
         except (EstibaError, KeyboardInterrupt):
             raise
         except FileNotFoundError as error:
-            raise NotFound(
-                f"Cannot {what} {address}: {error}.", hint="Check the bucket and the path."
-            ) from error
+            raise NotFound(f"Cannot {what} {address}: {error}.", hint="Check the bucket and the path.") from error
         except FileExistsError as error:
             raise Conflict(f"{address} exists already.", hint="Another writer was faster.") from error
         except PermissionError as error:
