@@ -13,7 +13,7 @@ _STEP = 1 << 24
 
 
 class Ids:
-    """A source of identifiers for one thread. Within a millisecond they count up, so they stay in order and distinct."""
+    """A source of identifiers for one thread. Within a millisecond they count up: in order and distinct."""
 
     def __init__(self) -> None:
         self._milliseconds = -1

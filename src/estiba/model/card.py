@@ -32,8 +32,8 @@ def _section(title: str, body: str) -> str:
 def _warning(manifest: Manifest) -> str:
     if manifest.source and manifest.source.simulated:
         return (
-            "> **SIMULATED DATA.** This model was trained on rows that a program made up. Its figures say nothing about "
-            "the world. Train it on real data before anybody relies on it."
+            "> **SIMULATED DATA.** This model was trained on rows that a program made up. Its figures say nothing "
+            "about the world. Train it on real data before anybody relies on it."
         )
     return ""
 

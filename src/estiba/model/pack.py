@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -20,6 +21,7 @@ from estiba.model.coding import Coded, Coder, Matrix
 from estiba.model.engines.onnx import session
 from estiba.model.infer import FieldOptions, infer
 from estiba.model.load import DEFAULT_REGISTRY, GOLDEN_FILE, load_artifact
+from estiba.model.records import check_name
 from estiba.model.registry import open_registry
 from estiba.model.signature import Head, Outputs, Scalar, Signature
 from estiba.model.trained import Source, Trained
@@ -132,8 +134,9 @@ def register(
 ) -> Packed:
     """Packs a trained model into a registry; a failure leaves the registry as it was."""
     store = open_registry(registry)
-    with store.workspace() as folder:
-        made = build(trained, name, options, folder)
+    check_name(name)
+    with tempfile.TemporaryDirectory(prefix="estiba-") as folder:
+        made = build(trained, name, options, Path(folder))
         known = {v.version for v in store.versions(name)} if name in store.list() else set()
         version = store.push(made, aliases=aliases)
         return Packed(store.fetch(version), version.version, version.version not in known)
@@ -282,7 +285,7 @@ def _prove(
     where = draft.coder.rows(Coded(rows.matrix[broken : broken + 1]))[0]
     reason = (
         f"The converted model is off by up to {max(parity.max_abs_error.values()):.3g} and agrees on "
-        f"{parity.labels_equal} of {parity.labels_total} labels; first on the row {msgspec.json.encode(where).decode()}."
+        f"{parity.labels_equal} of {parity.labels_total} labels; first on {msgspec.json.encode(where).decode()}."
     )
     if options.engine == "onnx":
         raise ParityError(reason, hint="Raise tolerance if that is acceptable, or use engine = 'auto'.")

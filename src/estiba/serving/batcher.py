@@ -1,7 +1,7 @@
 """Batcher: many calls, one run of the model, and no wait.
 
-Calls that arrive in the same turn of the event loop are answered as one batch: a flush is scheduled behind whatever else
-is ready to be read. Under load batches grow by themselves; a lone call goes to the model at once.
+Calls that arrive in the same turn of the event loop are answered as one batch: a flush is scheduled behind whatever
+else is ready to be read. Under load batches grow by themselves; a lone call goes to the model at once.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class ModelFailed(EstibaError):
     status = 500
 
 
+Answered = tuple[Sequence[Prediction], Sequence[Warned], Exception | None]
 Done = Callable[[Sequence[Prediction], Sequence[Warned], Exception | None], None]
 
 
@@ -116,9 +117,7 @@ class Batcher:
         future = loop.run_in_executor(self._thread, self._answer, calls)
         future.add_done_callback(lambda f: None if f.cancelled() else self._finish(calls, f.result()))
 
-    def _finish(
-        self, calls: list[Call], answers: list[tuple[Sequence[Prediction], Sequence[Warned], Exception | None]]
-    ) -> None:
+    def _finish(self, calls: list[Call], answers: list[Answered]) -> None:
         for call, answer in zip(calls, answers, strict=True):
             call.done(*answer)
         if self._calls and self._loop is not None:
@@ -126,7 +125,7 @@ class Batcher:
         else:
             self._scheduled = False
 
-    def _answer(self, calls: list[Call]) -> list[tuple[Sequence[Prediction], Sequence[Warned], Exception | None]]:
+    def _answer(self, calls: list[Call]) -> list[Answered]:
         try:
             coded = self._code(calls)
             started = time.perf_counter()
@@ -156,10 +155,8 @@ class Batcher:
         return _join([call.coded or coder.pack(call.records) for call in calls])
 
 
-def _split(
-    calls: list[Call], predictions: list[Prediction], warnings: Sequence[Warned]
-) -> list[tuple[Sequence[Prediction], Sequence[Warned], Exception | None]]:
-    answers: list[tuple[Sequence[Prediction], Sequence[Warned], Exception | None]] = []
+def _split(calls: list[Call], predictions: list[Prediction], warnings: Sequence[Warned]) -> list[Answered]:
+    answers: list[Answered] = []
     start = 0
     for call in calls:
         end = start + call.count

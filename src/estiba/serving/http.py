@@ -12,6 +12,7 @@ from collections import deque
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Protocol as Interface
+from typing import cast
 
 import httptools
 import msgspec
@@ -86,6 +87,8 @@ class Connection(asyncio.Protocol):
         "_busy",
         "_continue",
         "_header_bytes",
+        "_headers",
+        "_length",
         "_parser",
         "_pumping",
         "_queue",
@@ -95,9 +98,9 @@ class Connection(asyncio.Protocol):
         "_size",
         "_target",
         "_transport",
+        "_type",
         "_write_paused",
         "deadline",
-        "on_close",
     )
 
     def __init__(self, app: App) -> None:
@@ -110,16 +113,17 @@ class Connection(asyncio.Protocol):
         self._reading_paused = self._write_paused = self._continue = False
         self._header_bytes = 0
         self._target = b""
+        self._headers: Headers = []
+        self._type = b""
+        self._length = -1
         self._body: list[bytes] = []
         self._size = 0
         self.deadline = 0.0
-        self.on_close: asyncio.Event | None = None
 
     # The connection itself
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own types do not derive from asyncio's
         self.deadline = time.monotonic() + self._app.options.header_timeout
         self._app.connections.add(self)
 
@@ -127,8 +131,6 @@ class Connection(asyncio.Protocol):
         self._app.connections.discard(self)
         self._transport = None
         self._queue.clear()
-        if self.on_close is not None:
-            self.on_close.set()
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -193,7 +195,7 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._body = []
         self._size = 0
-        self._headers: Headers = []
+        self._headers = []
         self._type = b""
         self._length = -1
         self._continue = False

@@ -1,8 +1,8 @@
 """Prometheus metrics that stay right under several workers.
 
-Every worker keeps its numbers in a memory-mapped file of its own; whichever worker is scraped adds all files up. A worker
-that takes the place of a dead one opens the same file and counts on, so no count is ever lost. An update is an addition
-to a float64 in memory: no lock, no system call.
+Every worker keeps its numbers in a memory-mapped file of its own; whichever worker is scraped adds all files up. A
+worker that takes the place of a dead one opens the same file and counts on, so no count is ever lost. An update is an
+addition to a float64 in memory: no lock, no system call.
 
 The file: 8 bytes with the process id, then entries of (uint32 key length, uint32 zero, key padded to 8 bytes, float64).
 A key is the metric's name and its label values as a JSON array. A key length of zero ends the file.
@@ -53,9 +53,13 @@ METRICS = (
     Metric("estiba_rows_total", "counter", "Rows predicted.", ("model", "version")),
     Metric("estiba_requests_in_flight", "gauge", "Prediction requests being answered now.", ("model",)),
     Metric("estiba_rejected_total", "counter", "Requests refused before the model.", ("model", "reason")),
-    Metric("estiba_unseen_category_total", "counter", "Values that the model never saw in training.", ("model", "feature")),
+    Metric(
+        "estiba_unseen_category_total", "counter", "Values that the model never saw in training.", ("model", "feature")
+    ),
     Metric("estiba_model_loaded", "gauge", "1 while a version is being served.", ("model", "version")),
-    Metric("estiba_model_load_duration_seconds", "gauge", "Reading, verifying and proving a version.", ("model", "version")),
+    Metric(
+        "estiba_model_load_duration_seconds", "gauge", "Reading, verifying and proving a version.", ("model", "version")
+    ),
     Metric(
         "estiba_model_info", "gauge", "What is being served; always 1.",
         ("model", "version", "digest", "framework", "engine"),
@@ -154,17 +158,13 @@ class Metrics:
 
     def render(self) -> bytes:
         """All workers' numbers in the Prometheus text format, 0.0.4."""
-        maps = (
-            [self._map.read_all()] if self.folder is None else [p.read_bytes() for p in self.folder.glob("*.metrics")]
-        )
-        return render(maps)
+        if self.folder is None:
+            return render([bytes(self._map)])
+        return render([path.read_bytes() for path in self.folder.glob("*.metrics")])
 
 
 class _Memory(bytearray):
     """Stands in for a mapped file where there is only one process."""
-
-    def read_all(self) -> bytes:
-        return bytes(self)
 
 
 def _open(file: Path | None) -> _Memory | mmap.mmap:

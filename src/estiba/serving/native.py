@@ -29,7 +29,7 @@ MAX_ROWS = 100_000
 INLINE_BYTES = 64 * 1024
 """Bodies up to this size are decoded on the event loop; larger ones in a thread, so that small ones do not wait."""
 
-RETRY_AFTER = 1
+_MORE_HEADERS = {405: b"allow: POST\r\n", 503: b"retry-after: 1\r\n"}
 
 
 class Endpoint:
@@ -45,17 +45,17 @@ class Endpoint:
         self._record = msgspec.json.Decoder(model.coder.record)
         envelope = msgspec.defstruct(
             "Envelope",
-            [("records", list[model.coder.record]), ("params", dict[str, Any] | None, None)],  # type: ignore[name-defined]
+            [("records", list[model.coder.record]), ("params", dict[str, Any] | None, None)],
             forbid_unknown_fields=True,
             gc=False,
         )
         self._envelope = msgspec.json.Decoder(envelope)
         self._encode = msgspec.json.Encoder().encode
-        self._ok = self._codes: dict[int, Slot] = {}
+        self._codes: dict[int, Slot] = {}
         self._ok = self._code(200)
         self._seconds = metrics.histogram("estiba_request_duration_seconds", model.name, model.version, "native")
         self._in_flight = metrics.slot("estiba_requests_in_flight", model.name)
-        self._start = b"content-type: application/json\r\nx-model-version: %b\r\nx-request-id: " % model.version.encode()
+        self._version = b"x-model-version: %b\r\nx-request-id: " % model.version.encode()
 
     def handle(self, connection: Connection, request: Request) -> None:
         """Answers a prediction request."""
@@ -63,8 +63,7 @@ class Endpoint:
         self._in_flight.add()
         kind = request.content_type.partition(b";")[0].strip().lower()
         if request.method != b"POST":
-            headers = b"allow: POST\r\n"
-            self._fail(connection, request, 405, b"Use POST with records as JSON or CSV.".decode(), headers=headers)
+            self._fail(connection, request, 405, "Use POST with records as JSON or CSV.")
         elif kind not in (b"application/json", b"", b"text/csv"):
             said = kind.decode("latin-1")
             detail = f"This path takes application/json or text/csv, not {said!r}."
@@ -189,15 +188,13 @@ class Endpoint:
         self._ok.add()
         self._seconds.observe(time.perf_counter() - request.arrived)
         self._in_flight.add(-1)
-        connection.respond(request, 200, self._start + request.id.encode() + b"\r\n", body)
+        head = b"content-type: application/json\r\n%b%b\r\n" % (self._version, request.id.encode())
+        connection.respond(request, 200, head, body)
 
     def _fail_with(self, connection: Connection, request: Request, error: BaseException) -> None:
         if isinstance(error, EstibaError) and not isinstance(error, ModelFailed):
-            headers = b"retry-after: %d\r\n" % RETRY_AFTER if error.status == 503 else b""
             errors = error.problems if isinstance(error, BadInput) else ()
-            status = 413 if isinstance(error, TooManyRows) else error.status
-            detail = "" if errors else error.message
-            self._fail(connection, request, status, detail, errors=errors, headers=headers)
+            self._fail(connection, request, error.status, "" if errors else error.message, errors=errors)
             return
         kind = "model-failed" if isinstance(error, ModelFailed) else "internal"
         self._log.error("request failed", error=error, request_id=request.id, model=self.model.name)
@@ -212,7 +209,6 @@ class Endpoint:
         *,
         kind: str = "",
         errors: Sequence[Problem] = (),
-        headers: bytes = b"",
     ) -> None:
         self._code(status).add()
         self._seconds.observe(time.perf_counter() - request.arrived)
@@ -222,12 +218,8 @@ class Endpoint:
             self._metrics.slot("estiba_rejected_total", self.model.name, reason).add()
         about = {"model": self.model.name, "version": self.model.version}
         body = problem(status, detail, kind=kind, request_id=request.id, errors=errors, **about)
-        start = b"content-type: %b\r\nx-model-version: %b\r\nx-request-id: %b\r\n" % (
-            CONTENT_TYPE,
-            self.model.version.encode(),
-            request.id.encode(),
-        )
-        connection.respond(request, status, start + headers, body)
+        head = b"content-type: %b\r\n%b%b\r\n" % (CONTENT_TYPE, self._version, request.id.encode())
+        connection.respond(request, status, head + _MORE_HEADERS.get(status, b""), body)
 
     def _code(self, status: int) -> Slot:
         if status not in self._codes:

@@ -9,9 +9,11 @@ __all__ = ["CONTENT_SECURITY_POLICY", "page"]
 CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 """The header to send with every page: nothing inline runs, and nothing is loaded from elsewhere."""
 
+_MODULES = ("docs", "answer", "code", "dom", "form", "reference")
+
 _PAGES = {
     "docs": ("docs.html", "text/html; charset=utf-8"),
-    "docs/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
+    **{f"docs/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8") for name in _MODULES},
     "docs/docs.css": ("docs.css", "text/css; charset=utf-8"),
     "docs/favicon.svg": ("favicon.svg", "image/svg+xml"),
 }

@@ -1,0 +1,89 @@
+// The answer of a prediction, drawn by what the signature says of each output.
+
+import { el, pointerKeys, readable } from "./dom.js";
+
+/** One prediction as blocks, several as a table; the whole answer as JSON below. */
+export function answerView(answer, schema) {
+  const predictions = answer.predictions || [];
+  const shown = predictions.length === 1 ? onePrediction(predictions[0], schema) : table(predictions);
+  return [shown, warnings(answer.warnings || []), raw(answer)];
+}
+
+/** A problem (RFC 9457) with the errors that have no field of their own. */
+export function problemView(problem, elsewhere) {
+  const list = elsewhere.map(({ pointer, detail }) => el("li", {}, el("code", {}, pointer), " ", detail));
+  return [
+    el("div", { class: "problem" },
+      el("h3", {}, problem.title || "The call failed."),
+      problem.detail ? el("p", {}, problem.detail) : "",
+      list.length ? el("ul", {}, list) : ""),
+    raw(problem),
+  ];
+}
+
+function onePrediction(prediction, schema) {
+  const parts = Object.entries(prediction).map(([name, value]) => {
+    const role = ((schema.properties || {})[name] || {})["x-estiba"]?.role;
+    return [role, name, value];
+  });
+  // The short answers side by side, then what needs the whole width.
+  const wide = ([, , value]) => value !== null && typeof value === "object";
+  return el("div", { class: "prediction" },
+    el("dl", { class: "headline" }, parts.filter((part) => !wide(part)).map(headline)),
+    parts.filter(wide).map(([role, name, value]) => byClass(role, name, value, prediction)));
+}
+
+function headline([role, name, value]) {
+  const text = role === "probability" && value !== null ? percent(value) : readable(value);
+  return el("div", { "data-role": role || "" }, el("dt", {}, name), el("dd", { title: String(value) }, text));
+}
+
+function byClass(role, name, values, prediction) {
+  const largest = Math.max(...Object.values(values).map((value) => Math.abs(value ?? 0)), 1e-300);
+  const isShare = role === "probabilities";
+  const chosen = new Set(Object.values(prediction).filter((value) => typeof value !== "object").map(String));
+  const rows = Object.entries(values).map(([label, value]) => {
+    const bar = el("span", { class: "bar", "aria-hidden": "true" }, el("span"));
+    // Set by script and not as an attribute, which the content security policy would refuse.
+    bar.firstChild.style.width = `${(100 * Math.abs(value ?? 0)) / (isShare ? 1 : largest)}%`;
+    const number = isShare && value !== null ? percent(value) : readable(value);
+    return el("li", { class: chosen.has(label) ? "chosen" : null },
+      el("span", { class: "class" }, label), bar, el("span", { class: "number", title: String(value) }, number));
+  });
+  return el("section", { class: "classes" }, el("h3", { class: "small" }, name), el("ul", {}, rows));
+}
+
+function percent(share) {
+  const hundred = share * 100;
+  const digits = share !== 0 && share !== 1 && (hundred < 0.1 || hundred > 99.9) ? 3 : 1;
+  return `${hundred.toFixed(digits)} %`;
+}
+
+function table(predictions) {
+  const rows = predictions.map(flat);
+  const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
+  const cell = (value) => el("td", { class: typeof value === "number" ? "number" : null }, readable(value));
+  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Predictions" }, el("table", {},
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "record"), names.map((name) => el("th", { scope: "col" }, name)))),
+    el("tbody", {}, rows.map((row, index) =>
+      el("tr", {}, el("th", { scope: "row" }, String(index)), names.map((name) => cell(row[name])))))));
+}
+
+function flat(prediction) {
+  const entries = Object.entries(prediction).flatMap(([name, value]) =>
+    value !== null && typeof value === "object"
+      ? Object.entries(value).map(([key, inner]) => [`${name}.${key}`, inner])
+      : [[name, value]]);
+  return Object.fromEntries(entries);
+}
+
+function warnings(list) {
+  if (!list.length) return "";
+  const items = list.map(({ code, pointer }) => el("li", {}, code.replaceAll("-", " "), ": ", el("code", {}, pointerKeys(pointer).pop())));
+  return el("ul", { class: "warnings" }, items);
+}
+
+function raw(body) {
+  return el("details", { class: "raw" }, el("summary", {}, "As JSON"),
+    el("pre", { tabindex: "0" }, el("code", {}, JSON.stringify(body, null, 2))));
+}

@@ -1,0 +1,218 @@
+// The page: reads ./openapi.json and draws the models, a form to try each, and the reference.
+
+import { answerView, problemView } from "./answer.js";
+import { callView } from "./code.js";
+import { el, newId, readable, resolve, tabs } from "./dom.js";
+import { recordForm } from "./form.js";
+import { referenceView } from "./reference.js";
+
+// The page is at PREFIX/docs, so everything else is beside it.
+const ROOT = new URL(".", location.href).href.replace(/\/$/, "");
+
+start();
+
+async function start() {
+  const main = document.getElementById("main");
+  try {
+    const response = await fetch("openapi.json", { headers: { accept: "application/json" } });
+    if (!response.ok) throw new Error(`openapi.json answered ${response.status}.`);
+    draw(await response.json(), main);
+  } catch (error) {
+    main.replaceChildren(el("p", { class: "notice", role: "alert" }, `The models could not be read. ${error.message}`));
+  }
+}
+
+function draw(doc, main) {
+  const operations = allOperations(doc);
+  const models = modelsOf(operations);
+  document.title = doc.info.title;
+  document.getElementById("title").textContent = doc.info.title;
+  document.getElementById("version").textContent = `version ${doc.info.version}`;
+  const links = models.map((model) => el("a", { href: `#${encodeURIComponent(model.key)}` },
+    el("span", { class: "name" }, model.name, el("span", { class: "badge" }, `v${model.version}`)),
+    el("span", { class: "muted" }, model.predicts)));
+  document.getElementById("models").replaceChildren(...links.map((link) => el("li", {}, link)));
+
+  function show() {
+    const wanted = decodeURIComponent(location.hash.slice(1));
+    const index = Math.max(0, models.findIndex((model) => model.key === wanted));
+    links.forEach((link, i) => (i === index ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current")));
+    const others = operations.filter(({ operation }) => !operation["x-estiba"]);
+    main.replaceChildren(...(models.length ? modelPage(doc, models[index]) : [el("p", { class: "notice" }, "No model is served.")]),
+      el("section", { class: "card" }, el("h2", {}, "Other endpoints"), referenceView(doc, others)));
+  }
+  addEventListener("hashchange", () => {
+    if (location.hash === "#main") return;
+    show();
+    scrollTo({ top: 0 });
+  });
+  show();
+}
+
+function allOperations(doc) {
+  return Object.entries(doc.paths).flatMap(([path, item]) =>
+    Object.entries(item).map(([method, operation]) => ({ path, method, operation })));
+}
+
+/** One entry per served version; a model's leading version has its shortest path below /models. */
+function modelsOf(operations) {
+  const models = new Map();
+  for (const each of operations) {
+    const said = each.operation["x-estiba"];
+    if (!said) continue;
+    const key = `${said.model}@${said.version}`;
+    const model = models.get(key) || { key, name: said.model, version: said.version, ...said, operations: [] };
+    model.operations.push(each);
+    models.set(key, model);
+  }
+  for (const model of models.values()) {
+    const own = model.operations.filter(({ path }) => path.startsWith("/models/"));
+    own.sort((one, other) => one.path.length - other.path.length);
+    model.call = own[0];
+  }
+  return [...models.values()];
+}
+
+function modelPage(doc, model) {
+  const { operation, path } = model.call;
+  const record = resolve(doc, { $ref: model.record });
+  const content = operation.requestBody.content["application/json"];
+  const golden = Object.values(content.examples)[0].value.records[0];
+  const call = callView(ROOT, model.name);
+  const result = resultView();
+  const input = inputView({ record, golden, changed: (body) => call.show(ROOT + path, body) });
+  input.form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    predict({ url: ROOT + path, input, result, schema: resolve(doc, { $ref: model.prediction }) });
+  });
+  return [
+    el("div", { class: "heading" },
+      el("h1", {}, model.name, el("span", { class: "badge" }, `version ${model.version}`)),
+      operation.description ? el("p", {}, operation.description) : "",
+      el("p", { class: "muted" }, "Predicts ", el("strong", {}, model.predicts), ` from ${Object.keys(record.properties).length} fields.`)),
+    el("div", { class: "try" }, input.form, el("div", { class: "side" }, result.element, call.element)),
+    el("section", { class: "card" }, el("h2", {}, `Endpoints of ${model.name}`), referenceView(doc, model.operations)),
+  ];
+}
+
+function inputView({ record, golden, changed }) {
+  const fields = recordForm(record);
+  const jsonId = newId("json");
+  const json = el("textarea", { id: jsonId, spellcheck: "false", rows: 18, autocomplete: "off" });
+  const note = el("p", { class: "note", role: "alert" });
+  const jsonPanel = el("div", {}, el("label", { for: jsonId, class: "hidden" }, "The body as JSON"), json, note);
+  let isJson = false;
+  const body = () => (isJson ? parsed() : { records: [fields.read()] });
+
+  function parsed() {
+    try {
+      return JSON.parse(json.value);
+    } catch (error) {
+      complain(`This is not JSON: ${error.message}`);
+      return undefined;
+    }
+  }
+  function complain(text) {
+    note.textContent = text;
+    note.dataset.kind = text ? "error" : "";
+  }
+  function chosen(index) {
+    if (index === 1 && !isJson) json.value = JSON.stringify(body(), null, 2);
+    if (index === 0 && isJson && !backToForm()) return false;
+    isJson = index === 1;
+    complain("");
+    return true;
+  }
+  function backToForm() {
+    const value = parsed();
+    const records = value && (Array.isArray(value.records) ? value.records : [value]);
+    if (!records) return false;
+    if (records.length !== 1) complain(`The form shows one record; this body has ${records.length}.`);
+    else fields.write(records[0]);
+    return records.length === 1;
+  }
+  function update() {
+    const now = body();
+    if (isJson) complain(now === undefined ? note.textContent : "");
+    if (now !== undefined) changed(now);
+  }
+  function reset() {
+    fields.clear();
+    fields.write(golden);
+    json.value = JSON.stringify({ records: [golden] }, null, 2);
+    update();
+  }
+
+  const { list } = tabs("Input", [["Form", fields.element], ["JSON", jsonPanel]], chosen);
+  const button = el("button", { type: "submit", class: "main" }, "Predict");
+  const form = el("form", { class: "card input", novalidate: true, input: update },
+    el("div", { class: "bar-of-card" }, el("h2", {}, "Input"), list, el("span", { class: "grow" }),
+      el("button", { type: "button", class: "quiet", click: reset }, "Example")),
+    fields.element, jsonPanel, el("div", { class: "actions" }, button));
+  reset();
+  return { form, fields, button, body, complain, isJson: () => isJson };
+}
+
+function resultView() {
+  const status = el("p", { class: "muted status-line" });
+  const content = el("div", { class: "result" }, el("p", { class: "muted" }, "Press Predict to ask the model about this record."));
+  const element = el("section", { class: "card answer", "aria-live": "polite" },
+    el("div", { class: "bar-of-card" }, el("h2", {}, "Answer"), el("span", { class: "grow" }), status), content);
+  return {
+    element,
+    show(line, parts) {
+      status.replaceChildren(...line);
+      content.replaceChildren(...parts.filter(Boolean));
+    },
+  };
+}
+
+async function predict({ url, input, result, schema }) {
+  const { fields } = input;
+  fields.clear();
+  const body = input.body();
+  if (body === undefined) return;
+  const local = input.isJson() ? [] : fields.problems();
+  if (local.length) {
+    showProblem({ title: "The form cannot be read.", errors: local }, [], input, result);
+    return;
+  }
+  input.button.disabled = true;
+  try {
+    await send(url, body, { input, result, schema });
+  } catch (error) {
+    showProblem({ title: "The server could not be reached.", detail: error.message }, [], input, result);
+  } finally {
+    input.button.disabled = false;
+  }
+}
+
+async function send(url, body, { input, result, schema }) {
+  const began = performance.now();
+  const response = await fetch(url, {
+    method: "POST", headers: { "content-type": "application/json", accept: "application/json, application/problem+json" },
+    body: JSON.stringify(body),
+  });
+  const text = await response.text();
+  const took = performance.now() - began;
+  const line = [el("span", { class: `status s${String(response.status)[0]}` }, String(response.status)), ` ${readable(Math.round(took * 10) / 10)} ms`];
+  let answer;
+  try {
+    answer = JSON.parse(text);
+  } catch {
+    answer = { title: `The server answered ${response.status} without JSON.`, detail: text.slice(0, 300) };
+  }
+  if (!response.ok || !answer.predictions) {
+    showProblem(answer, line, input, result);
+    return;
+  }
+  for (const { pointer, code } of answer.warnings || []) input.fields.mark(pointer, code.replaceAll("-", " "), "warning");
+  result.show(line, answerView(answer, schema));
+}
+
+function showProblem(problem, line, input, result) {
+  const errors = problem.errors || [];
+  const elsewhere = errors.filter(({ pointer, detail }) => !input.fields.mark(pointer, detail, "error") || input.isJson());
+  result.show(line, problemView(problem, elsewhere));
+  if (!input.isJson()) input.fields.focusFirstError();
+}

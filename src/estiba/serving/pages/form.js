@@ -1,0 +1,146 @@
+// The form of one record: a control for each field of the signature.
+
+import { el, newId, pointerKeys, readable } from "./dom.js";
+
+const MISSING = "\u0000missing";
+
+/** A form for the record `schema`. It has the element, and reads, writes and marks a record. */
+export function recordForm(schema) {
+  const required = new Set(schema.required || []);
+  const fields = Object.entries(schema.properties || {}).map(([name, field]) => fieldOf(name, field, required.has(name)));
+  const byName = new Map(fields.map((field) => [field.name, field]));
+  const element = el("div", { class: "fields" }, fields.map((field) => field.element));
+
+  return {
+    element,
+    read: () => Object.fromEntries(fields.map((f) => [f.name, f.read()]).filter(([, value]) => value !== undefined)),
+    write: (record) => fields.forEach((field) => field.write(record[field.name])),
+    clear: () => fields.forEach((field) => field.mark("")),
+    /** Problems of the form itself, in the server's own shape. */
+    problems: () => fields.filter((f) => f.unreadable()).map((f) => ({ pointer: pointerTo(f.name), detail: "not a number" })),
+    /** Marks the field that a pointer names; says whether there is one. */
+    mark(pointer, detail, kind) {
+      const field = byName.get(fieldName(pointer));
+      if (field) field.mark(detail, kind);
+      return Boolean(field);
+    },
+    focusFirstError() {
+      const first = element.querySelector("[aria-invalid=true]");
+      if (first) first.focus();
+    },
+  };
+}
+
+function pointerTo(name) {
+  return `#/records/0/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`;
+}
+
+function fieldName(pointer) {
+  const keys = pointerKeys(pointer);
+  return keys[0] === "records" ? (keys[1] === "0" ? keys[2] : undefined) : keys[0];
+}
+
+function fieldOf(name, schema, isRequired) {
+  const id = newId("field");
+  const [hintId, noteId] = [`${id}-hint`, `${id}-note`];
+  const control = controlOf(schema, id, isRequired);
+  const hint = hintOf(schema);
+  control.node.setAttribute("aria-describedby", hint ? `${hintId} ${noteId}` : noteId);
+  const note = el("p", { class: "note", id: noteId });
+  const label = el("label", { for: id }, name, isRequired ? "" : el("span", { class: "optional" }, " optional"));
+  const element = el("div", { class: "field" }, label, control.node, control.list,
+    hint ? el("p", { class: "hint", id: hintId }, hint) : "", note);
+  const mark = (text, kind = "error") => {
+    note.textContent = text;
+    note.dataset.kind = text ? kind : "";
+    if (text && kind === "error") control.node.setAttribute("aria-invalid", "true");
+    else control.node.removeAttribute("aria-invalid");
+  };
+  control.node.addEventListener("input", () => mark(""));
+  return { name, element, mark, ...control };
+}
+
+function hintOf(schema) {
+  const extra = schema["x-estiba"] || {};
+  const parts = [];
+  const { minimum: low, maximum: high } = schema;
+  if (low !== undefined && high !== undefined) parts.push(`${plain(low, extra)} to ${plain(high, extra)}`);
+  else if (low !== undefined) parts.push(`from ${plain(low, extra)}`);
+  else if (high !== undefined) parts.push(`up to ${plain(high, extra)}`);
+  if (extra.observed && !(extra.observed[0] === low && extra.observed[1] === high)) {
+    parts.push(`seen in training: ${extra.observed.map((edge) => plain(edge, extra)).join(" to ")}`);
+  }
+  if (extra.unseen && extra.unseen !== "error") parts.push("other values are taken too");
+  if (schema.format === "date-time") parts.push("ISO 8601");
+  const words = parts.join("; ");
+  const sentence = words && `${words[0].toUpperCase()}${words.slice(1)}.`;
+  return [schema.description, sentence].filter(Boolean).join(" ");
+}
+
+/** Years are whole numbers as well, and 1,990 is none. */
+function plain(number, { kind }) {
+  return kind === "integer" && Math.abs(number) < 10000 ? String(number) : readable(number);
+}
+
+function controlOf(schema, id, isRequired) {
+  const extra = schema["x-estiba"] || {};
+  if (schema.enum) return choice(schema.enum.filter((value) => value !== null), id, isRequired);
+  if (extra.kind === "boolean") return choice([true, false], id, isRequired);
+  if (extra.levels) return suggestions(extra.levels, id, isRequired);
+  if (extra.kind === "number" || extra.kind === "integer") return number(schema, id, isRequired);
+  return text(extra.kind, id, isRequired);
+}
+
+function choice(values, id, isRequired) {
+  const options = values.map((value, index) => el("option", { value: index }, String(value)));
+  if (!isRequired) options.unshift(el("option", { value: MISSING }, "— missing —"));
+  const node = el("select", { id }, options);
+  return {
+    node,
+    read: () => (node.value === MISSING ? null : values[Number(node.value)]),
+    write(value) {
+      const index = values.indexOf(value);
+      node.value = index >= 0 ? String(index) : isRequired ? "" : MISSING;
+    },
+    unreadable: () => false,
+  };
+}
+
+function number({ minimum, maximum, "x-estiba": { kind } }, id, isRequired) {
+  const node = el("input", {
+    id, type: "number", step: kind === "integer" ? "1" : "any", min: minimum, max: maximum,
+    inputmode: kind === "integer" ? "numeric" : "decimal", autocomplete: "off",
+  });
+  return {
+    node,
+    read: () => (node.value === "" ? (isRequired ? undefined : null) : Number(node.value)),
+    write: (value) => { node.value = value ?? ""; },
+    unreadable: () => node.validity.badInput,
+  };
+}
+
+function suggestions(levels, id, isRequired) {
+  const list = el("datalist", { id: `${id}-levels` }, levels.map((level) => el("option", { value: String(level) })));
+  const control = text("category", id, isRequired);
+  control.node.setAttribute("list", list.id);
+  const read = () => {
+    const said = control.read();
+    const known = levels.find((level) => String(level) === said);
+    if (known !== undefined || typeof said !== "string") return known ?? said;
+    return levels.every((level) => typeof level === "number") && !Number.isNaN(Number(said)) ? Number(said) : said;
+  };
+  return { ...control, list, read };
+}
+
+function text(kind, id, isRequired) {
+  const node = el("input", {
+    id, type: "text", autocomplete: "off", spellcheck: "false",
+    placeholder: kind === "timestamp" ? "2026-01-31T12:00:00Z" : null,
+  });
+  return {
+    node,
+    read: () => (node.value === "" && !isRequired ? null : node.value),
+    write: (value) => { node.value = value ?? ""; },
+    unreadable: () => false,
+  };
+}
