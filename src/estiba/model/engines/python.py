@@ -1,0 +1,87 @@
+"""The python engine: the original estimator, for models that have no exact ONNX form."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from estiba.model.answers import answer
+from estiba.model.coding import Coder
+from estiba.model.formats import open_file
+from estiba.model.loadpath import reachable
+
+if TYPE_CHECKING:
+    from estiba.model.artifact import Artifact, Manifest
+    from estiba.model.coding import Coded, Matrix
+
+
+class PythonEngine:
+    """Asks the estimator itself, with at most `threads` native threads for one call.
+
+    Raises:
+        NotTrusted: loading the estimator could run code of the artifact, and `trust` is False.
+        BadArtifact, MissingExtra: it cannot be read, or a library is missing.
+    """
+
+    def __init__(self, artifact: Artifact, *, threads: int = 1, trust: bool = False) -> None:
+        manifest = artifact.manifest
+        self._model = open_file(artifact.file(manifest.model_file), manifest.format, trust=trust).model
+        self._coder = Coder(manifest.signature)
+        self._threads = threads
+        for item in reachable(self._model):
+            _limit(item, threads)
+        self._pools = _pools()
+
+    def predict(self, coded: Coded) -> Matrix:
+        frame = self._coder.frame(coded)
+        with self._limited():
+            return answer(self._model, frame, self._coder.signature.head)
+
+    def _limited(self) -> AbstractContextManager[Any]:
+        # On every call, because OpenMP keeps its limit by calling thread.
+        limited: AbstractContextManager[Any] = self._pools.limit(limits=self._threads) if self._pools else nullcontext()
+        return limited
+
+
+def _pools() -> Any:
+    """The thread pools of BLAS and OpenMP in this process; None without threadpoolctl. A limit costs about 15 µs."""
+    try:
+        return importlib.import_module("threadpoolctl").ThreadpoolController()
+    except ImportError:
+        return None
+
+
+def _limit(item: Any, threads: int) -> None:
+    """Keeps one object of a model to `threads` native threads, and to one thread of Python's."""
+    library = type(item).__module__.partition(".")[0]
+    if library == "xgboost" and type(item).__name__ == "Booster":
+        item.set_param({"nthread": threads})
+    elif library == "catboost":
+        for name in ("predict", "predict_proba"):
+            if hasattr(item, name):  # it takes the number of threads with each call and nowhere else
+                setattr(item, name, functools.partial(getattr(item, name), thread_count=threads))
+    elif "n_jobs" in getattr(item, "__dict__", {}):
+        item.n_jobs = threads if library in ("xgboost", "lightgbm") else 1
+
+
+def skew(manifest: Manifest) -> list[str]:
+    """How libraries here differ from those a model was packed with: "scikit-learn 1.8.0 packed, 1.9.1 installed"."""
+    found = [(name, packed, _installed(name)) for name, packed in manifest.libraries.items()]
+    if manifest.python.split(".")[:2] != platform.python_version().split(".")[:2] and manifest.python:
+        found.append(("Python", manifest.python, platform.python_version()))
+    return [f"{name} {packed} packed, {here or 'none'} installed" for name, packed, here in found if here != packed]
+
+
+def _installed(name: str) -> str:
+    """The installed version of a distribution, or of its twin built for processors alone; empty where there is none."""
+    twin = name.removesuffix("-cpu") if name.endswith("-cpu") else f"{name}-cpu"
+    for candidate in (name, twin):
+        try:
+            return importlib.metadata.version(candidate)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
