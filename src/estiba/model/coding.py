@@ -16,7 +16,7 @@ import math
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -46,6 +46,13 @@ class Warned(msgspec.Struct, frozen=True):
     code: str
     row: int
     field: str
+
+
+class Encoded(NamedTuple):
+    """A column with few distinct words: `positions` into `words` by row, -1 for a missing value."""
+
+    positions: npt.NDArray[np.int64]
+    words: Sequence[object]
 
 
 class Coded(msgspec.Struct, frozen=True):
@@ -176,6 +183,7 @@ class Coder:
                 texts.update({field.name: [None] * count} if field.kind == "text" else {})
                 continue
             if not self._code_array(field, values, matrix[:, i]):
+                values = _plain_values(values)
                 self._code_values(i, values, matrix[:, i], problems)
             if field.kind == "category" and field.unseen != "error":
                 self._warn_unseen(i, values, matrix[:, i], warnings)
@@ -204,13 +212,17 @@ class Coder:
             if name not in known
         ]
         if problems or len(set(header)) < len(header):
-            twice = [Problem(pointer(0, name), "this column appears twice") for name in header if header.count(name) > 1]
+            twice = [
+                Problem(pointer(0, name), "this column appears twice") for name in header if header.count(name) > 1
+            ]
             raise BadInput([*problems, *twice][:MAX_PROBLEMS])
         cells = dict(zip(header, zip(*lines, strict=True), strict=True))
         return self.check_columns({n: _from_text(self.signature.field(n), c) for n, c in cells.items()}, len(lines))
 
     def _code_array(self, field: Field, values: Any, out: Matrix) -> bool:
-        """Codes a whole numeric array at once; False where only a look at each value can say what is wrong."""
+        """Codes a whole column at once; False where only a look at each value can say what is wrong."""
+        if isinstance(values, Encoded):
+            return self._code_words(field, values, out)
         if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
             return False
         if field.kind not in ("number", "integer", "boolean") or (values.dtype.kind == "b") != (
@@ -227,6 +239,14 @@ class Coder:
             if field.kind == "integer":
                 fits &= missing | ((out == np.floor(out)) & (np.abs(out) <= MAX_INTEGER))
         return bool(fits.all())
+
+    def _code_words(self, field: Field, values: Encoded, out: Matrix) -> bool:
+        codes = [self._code(field, word) for word in (*values.words, None)]
+        used = np.unique(values.positions).tolist()
+        if field.kind == "text" or any(isinstance(codes[position], str) for position in used):
+            return False
+        out[:] = np.array([_NAN if isinstance(code, str) else code for code in codes])[values.positions]
+        return True
 
     def _code_values(self, column: int, values: Iterable[object], out: Matrix, problems: list[Problem]) -> None:
         field = self.fields[column]
@@ -245,7 +265,7 @@ class Coder:
         suspects = np.flatnonzero((codes == UNSEEN) | np.isnan(codes))
         if not len(suspects):
             return
-        values = list(values)
+        values = list(_plain_values(values))
         for number in suspects.tolist():
             if not _missing(values[number]):
                 self._warn(warnings, number, column)
@@ -358,8 +378,20 @@ def _from_text(field: Field, cells: Sequence[str]) -> Any:
     if field.kind == "boolean":
         words = {"true": True, "false": False, "1": True, "0": False, "": None}
         return [words.get(cell.lower(), cell) for cell in cells]
-    levels: dict[str, Scalar | None] = {str(level): level for level in field.levels}
-    return [(levels.get(cell, cell) if cell else None) for cell in cells]
+    if field.kind != "category":
+        return [cell or None for cell in cells]
+    levels = {str(level): level for level in field.levels}
+    table: dict[str, int] = {}
+    positions = np.array([table.setdefault(cell, len(table)) for cell in cells], np.int64)
+    return Encoded(positions, [levels.get(cell, cell) if cell else None for cell in table])
+
+
+def _plain_values(values: Any) -> Iterable[object]:
+    if isinstance(values, Encoded):
+        words = [*values.words, None]
+        return [words[position] for position in values.positions.tolist()]
+    plain: Iterable[object] = values
+    return plain
 
 
 def _number_of(cell: str) -> float | str:

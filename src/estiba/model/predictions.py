@@ -21,7 +21,6 @@ class Predictions:
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
         self._one = _one_row(signature)
-        self._finite_only = signature.head.kind == "values"
 
     def rows(self, raw: Matrix) -> list[Prediction]:
         """One object per row. A number that is not finite becomes null: JSON has no NaN."""
@@ -30,29 +29,30 @@ class Predictions:
             return [one([v if v - v == 0 else None for v in row]) for row in raw.tolist()]
         return [one(row) for row in raw.tolist()]
 
-    def columns(self, raw: Matrix) -> dict[str, list[Any]]:
-        """The same by column, for files: nested probabilities become `probabilities.CLASS`."""
-        rows = self.rows(raw)
-        if not rows:
-            return {name: [] for name in self.names}
-        columns: dict[str, list[Any]] = {}
-        for name, first in rows[0].items():
-            if isinstance(first, dict):
-                for key in first:
-                    columns[f"{name}.{key}"] = [row[name][key] for row in rows]
-            else:
-                columns[name] = [row[name] for row in rows]
+    def columns(self, raw: Matrix) -> dict[str, npt.NDArray[Any]]:
+        """The same by column, for files: probabilities become `probabilities.CLASS`. NaN stays NaN in numbers."""
+        outputs, head, positive = self.signature.outputs, self.signature.head, self.signature.positive
+        classes = [str(c) for c in head.classes]
+        columns: dict[str, npt.NDArray[Any]] = {}
+        if head.classes and outputs.label:
+            chosen = labels(head, raw, outputs.threshold, positive)
+            columns[outputs.label] = np.where(np.isnan(raw).any(axis=1), None, chosen)
+        if head.kind == "probabilities":
+            if outputs.probability:
+                columns[outputs.probability] = raw[:, positive]
+            if outputs.probabilities:
+                columns |= {f"{outputs.probabilities}.{c}": raw[:, i] for i, c in enumerate(classes)}
+        elif head.kind == "values":
+            names = head.names if len(head.names) > 1 else (outputs.value,)
+            columns |= {name: raw[:, i] for i, name in enumerate(names)}
+        elif outputs.score:
+            names = tuple(f"{outputs.score}.{c}" for c in classes) if raw.shape[1] > 1 else (outputs.score,)
+            columns |= {name: raw[:, i] for i, name in enumerate(names)}
+        number = raw[:, positive] if head.kind == "probabilities" else raw[:, 0]
+        for name, band in outputs.bands.items():
+            words = np.array([*band.labels, None], dtype=object)
+            columns[name] = words[np.where(np.isnan(number), -1, np.searchsorted(band.edges, number, side="right"))]
         return columns
-
-    @property
-    def names(self) -> list[str]:
-        """Column names of `columns`."""
-        blank = self.rows(np.zeros((1, self.signature.head.width)))[0]
-        return [
-            f"{n}.{k}" if isinstance(v, dict) else n
-            for n, v in blank.items()
-            for k in (v if isinstance(v, dict) else [n])
-        ]
 
 
 def labels(head: Head, raw: Matrix, threshold: float | None = None, positive: int = 1) -> npt.NDArray[Any]:
