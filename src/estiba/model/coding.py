@@ -557,8 +557,8 @@ def _say(value: object) -> str:
     """A caller's value for an error message, never longer than a line."""
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else "an array"
-    if isinstance(value, float) and not math.isfinite(value):
-        return repr(value)
+    if isinstance(value, float):
+        return f"{value:.17g}"
     try:
         text = msgspec.json.encode(value).decode()
     except (TypeError, ValueError):
