@@ -68,7 +68,7 @@ def place(target: Path, fill: Callable[[Path], None]) -> bool:
         EstibaError: the place cannot be written (full, not permitted, read-only, a file in the way).
     """
     with explained("write", target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         sweep(target.parent)
         unfinished = target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
         unfinished.mkdir()
@@ -90,6 +90,14 @@ def _rename(unfinished: Path, target: Path) -> bool:
         raise
     sync(target.parent)
     return True
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it; there already is fine. A file in its place is an OSError that says so."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
 
 
 def write_whole(target: Path, fill: Callable[[IO[bytes]], None]) -> None:

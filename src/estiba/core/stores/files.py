@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from estiba.core.errors import Conflict, EstibaError, MissingExtra, NotFound, Unavailable
-from estiba.core.stores.disk import TEMPORARY, discard, explained, place, sweep, sync
+from estiba.core.stores.disk import TEMPORARY, discard, explained, make_folder, place, sweep, sync
 
 PATIENCE_SECONDS = 60.0
 """How long a writer waits for another one on the same folder before it gives up."""
@@ -145,7 +145,7 @@ class Folder:
         """A complete file beside the target, and the target; the file is gone afterwards."""
         target = self.root / path
         with explained("write", target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             sweep(target.parent)
             finished = target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
             try:
@@ -180,7 +180,7 @@ class Folder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         with explained("write", self.root / ".lock"):
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_folder(self.root)
             handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             _wait_for(handle, self.root)

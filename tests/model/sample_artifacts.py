@@ -1,0 +1,71 @@
+"""Small artifacts, and what other processes do with them, for the tests of the artifact and the registry."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from estiba.core.errors import EstibaError
+from estiba.model import artifact
+from estiba.model.artifact import Artifact, Manifest, Parity, SourceCard
+from estiba.model.registry import open_registry
+from estiba.model.signature import Field, Head, Signature
+
+FILES = {"model.onnx": b"not really a model " * 50, "golden/rows.json": b"[[1.0]]", "card.md": b"# iris"}
+
+
+def manifest(name: str = "iris", **changed: object) -> Manifest:
+    settings: dict[str, object] = {
+        "name": name,
+        "engine": "onnx",
+        "model_file": "model.onnx",
+        "format": "onnx",
+        "framework": "scikit-learn 1.9.0",
+        "signature": Signature(
+            fields=(Field(name="length", kind="number", minimum=0.0),),
+            head=Head(kind="probabilities", classes=("no", "yes")),
+        ),
+        "metrics": {"accuracy": 0.96, "brier": 0.03},
+        "params": {"trees": 100, "criterion": "gini"},
+        "parity": Parity(rows=9, max_abs_error={"no": 1e-7}, labels_equal=9, labels_total=9, tolerance=1e-5),
+        "libraries": {"onnxruntime": "1.31.0"},
+        "python": "3.11.7",
+        "source": SourceCard(name="Fisher", rows=150),
+    }
+    return Manifest(**{**settings, **changed})  # type: ignore[arg-type]
+
+
+def packed(root: Path, number: int = 0, name: str = "iris") -> Artifact:
+    """An artifact that differs from others by its number only."""
+    return artifact.write(root, manifest(name, metrics={"number": float(number)}), FILES)
+
+
+def push_many(url: str, scratch: Path, first: int, count: int) -> list[int]:
+    """What one of two writers does."""
+    registry = open_registry(url, cache=scratch / "cache")
+    found = [registry.push(packed(scratch, n)).version for n in range(first, first + count)]
+    registry.set_alias("iris", "candidate", found[-1])
+    return found
+
+
+def push_for_ever(url: str, scratch: Path) -> None:
+    """A writer that somebody kills."""
+    number = 0
+    while True:
+        number += 1
+        open_registry(url).push(packed(scratch, number), ["production"])
+
+
+def killed(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def refusal(action: object, *args: object) -> EstibaError:
+    """The error that calling `action` gives."""
+    try:
+        action(*args)  # type: ignore[operator]
+    except EstibaError as error:
+        return error
+    raise AssertionError("nothing was refused")
