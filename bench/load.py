@@ -1,0 +1,58 @@
+"""Load from wrk: closed loop, keep-alive, the 500 bodies in turn, every status counted by wrk itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LUA = Path(__file__).resolve().parent / "rotate.lua"
+
+
+class NotMeasurable(Exception):
+    """Why a peer or a round has no figures; the table prints it."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one run of wrk saw. Latencies in microseconds; `bad` answers above 399, broken connections and time-outs."""
+
+    requests: int
+    seconds: float
+    p50_us: float
+    p99_us: float
+    max_us: float
+    bad: int
+
+
+def drive(url: str, bodies: Path, *, connections: int, seconds: float, core: int) -> Seen:
+    """Loads `url` for some seconds from one core. Raises NotMeasurable if wrk fails."""
+    if not shutil.which("wrk"):
+        raise NotMeasurable("wrk is not installed (Debian: apt-get install wrk)")
+    span = max(1, round(seconds))
+    wrk = ["wrk", "-t1", f"-c{connections}", f"-d{span}s", "--timeout", "10s", "-s", str(LUA), url, "--", str(bodies)]
+    command = ["taskset", "-c", str(core), *wrk]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=span + 30, check=True)
+        last = json.loads(ran.stdout.strip().splitlines()[-1])
+    except (subprocess.SubprocessError, ValueError, IndexError) as error:
+        raise NotMeasurable(f"wrk failed: {error}") from error
+    bad = last.pop("bad_status") + last.pop("broken")
+    return Seen(**last, bad=bad)
+
+
+def ask(url: str, body: bytes, timeout: float = 10) -> Any:
+    """The answer to one body, decoded. Raises NotMeasurable if its status is not 200; OSError if nobody answers."""
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            if answer.status != 200:
+                raise NotMeasurable(f"status {answer.status}")
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        raise NotMeasurable(f"status {error.code}: {error.read()[:200].decode(errors='replace')}") from error
