@@ -1,0 +1,125 @@
+"""A real browser, headless Chromium, spoken to in W3C WebDriver through its own driver: no library needed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars"
+).split()
+
+
+def missing() -> str:
+    """Which program is missing for a browser test; empty if none is."""
+    return next((name for name in ("chromium", "chromedriver") if shutil.which(name) is None), "")
+
+
+class Browser:
+    """One tab. `run` calls the body of a function in the page and gives back what it returns."""
+
+    def __init__(self, driver: str, profile: Path) -> None:
+        self._driver = driver
+        options = {"binary": shutil.which("chromium"), "args": [*FLAGS, f"--user-data-dir={profile}"]}
+        logging = {"browser": "ALL", "performance": "ALL"}
+        always = {"goog:chromeOptions": options, "goog:loggingPrefs": logging}
+        made = self._call("POST", "/session", {"capabilities": {"alwaysMatch": always}})
+        self._session = f"/session/{made['sessionId']}"
+
+    def open(self, url: str, *, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
+        """Loads the page afresh, in a window of `width` by `height` CSS pixels."""
+        self._devtools(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
+        )
+        self._devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self._call("POST", f"{self._session}/url", {"url": "about:blank"})
+        self._call("POST", f"{self._session}/url", {"url": url})
+        self.wait("return document.querySelector('h1') !== null")
+
+    def run(self, script: str, *arguments: object) -> Any:
+        return self._call("POST", f"{self._session}/execute/sync", {"script": script, "args": list(arguments)})
+
+    def wait(self, script: str, *arguments: object, seconds: float = 10) -> None:
+        end = time.monotonic() + seconds
+        while not self.run(script, *arguments):
+            assert time.monotonic() < end, f"still not true after {seconds} s: {script}"
+            time.sleep(0.05)
+
+    def click(self, xpath: str) -> None:
+        self._call("POST", f"{self._session}/element/{self._find(xpath)}/click", {})
+
+    def fill(self, label: str, text: str) -> None:
+        """Types into the control that the label names, as a person would."""
+        element = f"{self._session}/element/{self._labelled(label)}"
+        self._call("POST", f"{element}/clear", {})
+        self._call("POST", f"{element}/value", {"text": text})
+
+    def screenshot(self, path: Path) -> None:
+        shot = self._devtools("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    def console(self) -> list[str]:
+        """What the console said since it was last asked: errors, warnings, refusals of the security policy."""
+        return [entry["message"] for entry in self._log("browser")]
+
+    def requested(self) -> list[str]:
+        """The addresses that pages asked for since this was last called."""
+        events = [json.loads(entry["message"])["message"] for entry in self._log("performance")]
+        return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+
+    def _labelled(self, label: str) -> str:
+        return self._find(f"//*[@id=//label[starts-with(., '{label}')]/@for]")
+
+    def _find(self, xpath: str) -> str:
+        found = self._call("POST", f"{self._session}/element", {"using": "xpath", "value": xpath})
+        return str(next(iter(found.values())))
+
+    def _devtools(self, command: str, **params: object) -> Any:
+        return self._call("POST", f"{self._session}/goog/cdp/execute", {"cmd": command, "params": params})
+
+    def _log(self, kind: str) -> list[dict[str, Any]]:
+        entries: list[dict[str, Any]] = self._call("POST", f"{self._session}/se/log", {"type": kind})
+        return entries
+
+    def _call(self, method: str, path: str, body: object) -> Any:
+        data = json.dumps(body).encode()
+        request = urllib.request.Request(self._driver + path, data, {"content-type": "application/json"}, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return json.load(response)["value"]
+        except urllib.error.HTTPError as error:
+            raise AssertionError(json.load(error)["value"]["message"]) from None
+
+    def close(self) -> None:
+        self._call("DELETE", self._session, {})
+
+
+@contextmanager
+def browsing(profile: Path) -> Iterator[Browser]:
+    """A browser with an empty profile, and its driver, both gone at the end."""
+    command = [shutil.which("chromedriver") or "", "--port=0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as driver:
+        try:
+            browser = Browser(f"http://127.0.0.1:{_port(driver)}", profile)
+            yield browser
+            browser.close()
+        finally:
+            driver.terminate()
+
+
+def _port(driver: subprocess.Popen[str]) -> int:
+    assert driver.stdout is not None
+    for line in driver.stdout:
+        if "started successfully on port" in line:
+            return int(line.rstrip(".\n").split()[-1])
+    raise AssertionError("chromedriver ended without a port")
