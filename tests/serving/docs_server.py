@@ -10,13 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+from tests.serving.described import RAW, described
 
 from estiba.core.errors import BadInput
 from estiba.model.coding import Coder
 from estiba.model.predictions import Predictions
 from estiba.serving.openapi import Described, document
 from estiba.serving.pages import CONTENT_SECURITY_POLICY, page
-from tests.serving.described import RAW, described
 
 MODELS = {model.name: model for model in described()}
 
@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         model = MODELS[self.path.split("/")[-2]]
-        records = body["records"] if "records" in body else [body]
+        records = body.get("records", [body])
         try:
             answer = predict(model, records)
         except BadInput as error:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from tests.serving.described import CAR, CHURN, CHURN_ROW, IRIS, IRIS_ROW, described, predicted
 
 from estiba.model.predictions import Predictions
 from estiba.model.signature import Head, Outputs, Signature
 from estiba.serving import openapi
 from estiba.serving.openapi import Described, document, prediction_schema
-from tests.serving.described import CAR, CHURN, CHURN_ROW, IRIS, IRIS_ROW, described, predicted
 
 Json = dict[str, Any]
 

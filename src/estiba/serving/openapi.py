@@ -15,8 +15,18 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from estiba.core.errors import Problem
+from estiba.model.coding import expected, pointer
 from estiba.model.signature import Field, Scalar, Signature, json_schema
-from estiba.serving.openapi_common import OK_HEADERS, REQUEST_ID, components, problem, server_paths, server_tags
+from estiba.serving.openapi_common import (
+    EXAMPLE_ID,
+    OK_HEADERS,
+    REQUEST_ID,
+    components,
+    problem,
+    server_paths,
+    server_tags,
+)
 
 __all__ = ["Described", "document", "prediction_schema"]
 
@@ -240,7 +250,7 @@ def _csv(record: Mapping[str, object]) -> str:
 
 def _responses(model: Described, name: str) -> Json:
     answer = {
-        "id": "01k9zq3v8m5t2c7x4b6n0d1e9f",
+        "id": EXAMPLE_ID,
         "model": model.name,
         "version": model.version,
         "predictions": [dict(model.answer)],
@@ -252,17 +262,15 @@ def _responses(model: Described, name: str) -> Json:
     return {
         "200": {"description": "One prediction per record.", "headers": OK_HEADERS, "content": answered},
         **wrong,
-        "422": problem(422, errors=[_a_wrong_value(model.signature)], model=model.name, version=model.version),
+        "422": problem(422, [_a_wrong_value(model.signature)], model=model.name, version=model.version),
         **later,
     }
 
 
-def _a_wrong_value(signature: Signature) -> Json:
+def _a_wrong_value(signature: Signature) -> Problem:
     # A choice or a number shows more of what an error looks like than a free text does.
     field = next((f for f in signature.fields if f.kind != "text"), signature.fields[0])
-    wanted = f"one of: {', '.join(map(str, field.levels[:5]))}" if field.levels else f"a {field.kind}"
-    name = field.name.replace("~", "~0").replace("/", "~1")
-    return {"detail": f"expected {wanted}", "pointer": f"#/records/0/{name}"}
+    return Problem(pointer(0, field.name), f"expected {expected(field)}")
 
 
 def _predicts(signature: Signature) -> str:

@@ -5,20 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["OK_HEADERS", "REQUEST_ID", "components", "problem", "server_paths", "server_tags"]
+import msgspec
+
+from estiba.core.errors import Problem
+from estiba.serving import problems
+
+__all__ = ["EXAMPLE_ID", "OK_HEADERS", "REQUEST_ID", "components", "problem", "server_paths", "server_tags"]
 
 Json = dict[str, Any]
 
-_PROBLEMS: dict[int, tuple[str, str]] = {
-    400: ("The body could not be read.", "The body is not JSON: unexpected character at byte 17."),
-    404: ("There is no such model or version.", "No model 'iris2' is served here."),
-    413: ("The body is too large.", "The body has 21,004,288 bytes; this server takes 16,777,216."),
-    415: ("The media type is not supported.", "Send application/json or text/csv, not text/xml."),
-    422: ("The input does not match the signature.", "1 value is wrong."),
-    500: ("The model failed.", "The server's log has the reason under this request's id."),
-    503: ("The server is not ready, is full or is stopping.", "Try again in 1 second."),
-    504: ("The deadline passed before the model answered.", "The request waited longer than 30 seconds."),
+_DETAILS = {
+    400: "The body is not valid JSON.",
+    404: "There is no model 'iris2' here.",
+    413: "The body is larger than this server takes.",
+    415: "Send application/json or text/csv.",
+    422: "",
+    500: "The log has the reason under the request's id.",
+    503: "Try again in a second.",
+    504: "The model had not answered when the deadline passed.",
 }
+
+EXAMPLE_ID = "01k9zq3v8m5t2c7x4b6n0d1e9f"
 
 REQUEST_ID: Json = {"$ref": "#/components/parameters/RequestID"}
 
@@ -44,15 +51,20 @@ def components() -> Json:
     }
 
 
-def problem(status: int, **more: object) -> Json:
-    """A response of RFC 9457 with an example; `more` are further members of the example."""
-    title, detail = _PROBLEMS[status]
-    example = {"title": title, "status": status, "detail": detail, "instance": "urn:request:01k9zq3v8m5t2c7x", **more}
+def problem(status: int, errors: Sequence[Problem] = (), **more: object) -> Json:
+    """A response of RFC 9457 whose example is made as the server makes it; `more` are further members, as `model`."""
+    example = msgspec.json.decode(
+        problems.problem(status, _DETAILS[status], request_id=EXAMPLE_ID, errors=errors, **more)
+    )
     headers = {"X-Request-ID": OK_HEADERS["X-Request-ID"]}
     if status == 503:
         headers["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
-    content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {"problem": {"value": example}}}
-    return {"description": title, "headers": headers, "content": {"application/problem+json": content}}
+    content = {"schema": _ref("Problem"), "examples": {"problem": {"value": example}}}
+    return {
+        "description": example["title"],
+        "headers": headers,
+        "content": {"application/problem+json": content},
+    }
 
 
 def server_tags() -> list[Json]:
@@ -66,21 +78,20 @@ def server_paths(models: Sequence[str]) -> Json:
     """The endpoints beside predict. `models` are the names that are served."""
     one = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(models)}}
     named = [one] if models else [{**one, "schema": {"type": "string"}}]
+    schema, card = {"application/schema+json": {"schema": _OBJECT}}, {"text/markdown": {"schema": _TEXT}}
+    about, proof = "JSON Schema of one record", "The proof that it answers as it did in training"
     return {
         "/models": _get("list_models", "Models", "The models that are served", _json(_MODELS)),
         "/models/{model}": _get("show_model", "Models", "One model", _json(_ref("Model")), named),
-        "/models/{model}/schema": _get(
-            "show_schema", "Models", "JSON Schema of one record", _json({"type": "object"}), named
-        ),
-        "/models/{model}/parity": _get(
-            "show_parity", "Models", "The proof that it answers as in training", _json({"type": "object"}), named
-        ),
-        "/health": _get("health", "Server", "A summary of the server and its models", _json(_ref("Health"))),
+        "/models/{model}/schema": _get("show_schema", "Models", about, schema, named),
+        "/models/{model}/parity": _get("show_parity", "Models", proof, _json(_OBJECT), named),
+        "/models/{model}/card": _get("show_card", "Models", "The model card", card, named),
+        "/health": _summary(),
         "/health/live": _get("health_live", "Server", "The process works", _json(_ref("Health"))),
         "/health/ready": _probe("health_ready", "Every model is loaded, verified and warmed"),
         "/health/startup": _probe("health_startup", "The server has started"),
-        "/metrics": _get("metrics", "Server", "Prometheus metrics", {"text/plain": {"schema": {"type": "string"}}}),
-        "/openapi.json": _get("openapi", "Server", "This document", _json({"type": "object"})),
+        "/metrics": _get("metrics", "Server", "Prometheus metrics", {"text/plain": {"schema": _TEXT}}),
+        "/openapi.json": _get("openapi", "Server", "This document", _json(_OBJECT)),
     }
 
 
@@ -94,9 +105,15 @@ def _get(operation: str, tag: str, summary: str, content: Json, parameters: Sequ
     return {"get": get}
 
 
+def _summary() -> Json:
+    path = _get("health", "Server", "A summary of the server and its models", _json(_ref("Health")))
+    path["get"]["responses"]["503"] = {"description": "The same, while not ready.", "content": _json(_ref("Health"))}
+    return path
+
+
 def _probe(operation: str, summary: str) -> Json:
     path = _get(operation, "Server", summary, _json(_ref("Health")))
-    path["get"]["responses"]["503"] = {"description": "Not yet.", "content": _json(_ref("Health"))}
+    path["get"]["responses"]["503"] = {"$ref": "#/components/responses/503"}
     return path
 
 
@@ -107,6 +124,9 @@ def _json(schema: Json) -> Json:
 def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
+
+_OBJECT: Json = {"type": "object"}
+_TEXT: Json = {"type": "string"}
 
 _PROBLEM: Json = {
     "type": "object",
@@ -146,7 +166,20 @@ _WARNING: Json = {
 
 _MODEL: Json = {
     "type": "object",
-    "properties": {"name": {"type": "string"}, "version": {"type": "string"}},
+    "properties": {
+        "name": _TEXT,
+        "version": _TEXT,
+        "status": _TEXT,
+        "default": {"type": "boolean", "description": "This model answers POST /predict."},
+        "digest": {"type": "string", "description": "Digest of the artifact."},
+        "description": _TEXT,
+        "engine": _TEXT,
+        "framework": _TEXT,
+        "metrics": {"type": "object", "description": "As measured in training."},
+        "simulated_data": {"type": "boolean", "description": "The model learned from simulated data."},
+        "notes": {"type": "array", "items": _TEXT},
+        "versions": {"type": "array", "items": _TEXT, "description": "For one model only."},
+    },
     "required": ["name", "version"],
 }
 
