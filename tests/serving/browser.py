@@ -33,6 +33,9 @@ def missing() -> str:
     return next((name for name in ("chromium", "chromedriver") if shutil.which(name) is None), "")
 
 
+LOADED = "return document.querySelector('h1') !== null"
+
+
 class Browser:
     """One tab. `run` calls the body of a function in the page and gives back what it returns."""
 
@@ -44,7 +47,9 @@ class Browser:
         made = self._call("POST", "/session", {"capabilities": {"alwaysMatch": always}})
         self._session = f"/session/{made['sessionId']}"
 
-    def open(self, url: str, *, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
+    def open(
+        self, url: str, *, width: int = 1280, height: int = 900, scheme: str = "light", wait: str = LOADED
+    ) -> None:
         """Loads the page afresh, in a window of `width` by `height` CSS pixels."""
         self._devtools(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
@@ -52,7 +57,8 @@ class Browser:
         self._devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
         self._call("POST", f"{self._session}/url", {"url": "about:blank"})
         self._call("POST", f"{self._session}/url", {"url": url})
-        self.wait("return document.querySelector('h1') !== null")
+        if wait:
+            self.wait(wait)
 
     def run(self, script: str, *arguments: object) -> Any:
         return self._call("POST", f"{self._session}/execute/sync", {"script": script, "args": list(arguments)})
@@ -72,6 +78,15 @@ class Browser:
         self._call("POST", f"{element}/clear", {})
         self._call("POST", f"{element}/value", {"text": text})
 
+    def edit(self, selector: str, content: object) -> None:
+        """Puts a text, or anything else as JSON, in the place of what a text area holds."""
+        text = content if isinstance(content, str) else json.dumps(content)
+        script = "n.value = arguments[1]; n.dispatchEvent(new Event('input', {bubbles: true}))"
+        self.run(f"const n = document.querySelector(arguments[0]); {script}", selector, text)
+
+    def value(self, label: str) -> str:
+        return str(self._call("GET", f"{self._session}/element/{self._labelled(label)}/property/value", None))
+
     def screenshot(self, path: Path) -> None:
         shot = self._devtools("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
@@ -86,7 +101,7 @@ class Browser:
         return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
 
     def _labelled(self, label: str) -> str:
-        return self._find(f"//*[@id=//label[starts-with(., '{label}')]/@for]")
+        return self._find(f"//*[@id=//label[.='{label}' or .='{label} optional']/@for]")
 
     def _find(self, xpath: str) -> str:
         found = self._call("POST", f"{self._session}/element", {"using": "xpath", "value": xpath})
@@ -100,7 +115,7 @@ class Browser:
         return entries
 
     def _call(self, method: str, path: str, body: object) -> Any:
-        data = json.dumps(body).encode()
+        data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._driver + path, data, {"content-type": "application/json"}, method=method)
         try:
             with urllib.request.urlopen(request, timeout=60) as response:

@@ -163,6 +163,8 @@ function resultView() {
     show(line, parts) {
       status.replaceChildren(...line);
       content.replaceChildren(...parts.filter(Boolean));
+      // On a phone the answer stands below the form.
+      if (line.length) element.scrollIntoView({ block: "nearest" });
     },
   };
 }
