@@ -6,7 +6,6 @@ import os
 import signal
 from pathlib import Path
 
-from estiba.core.errors import EstibaError
 from estiba.model import artifact
 from estiba.model.artifact import Artifact, Manifest, Parity, SourceCard
 from estiba.model.registry import open_registry
@@ -57,15 +56,9 @@ def push_for_ever(url: str, scratch: Path) -> None:
         open_registry(url).push(packed(scratch, number), ["production"])
 
 
-def killed(pid: int) -> None:
+def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
 
 
-def refusal(action: object, *args: object) -> EstibaError:
-    """The error that calling `action` gives."""
-    try:
-        action(*args)  # type: ignore[operator]
-    except EstibaError as error:
-        return error
-    raise AssertionError("nothing was refused")
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from sample_artifacts import FILES, manifest
+from sample_artifacts import FILES, manifest, names
 
 from estiba.core.errors import BadArtifact, EstibaError, NotFound
 from estiba.model import artifact
@@ -65,7 +65,7 @@ def test_writing_again_reuses_what_is_there(tmp_path: Path, good: Artifact) -> N
     before = good.model.stat()
     artifact.write(tmp_path / "artifacts", manifest(), FILES)
     assert good.model.stat() == before
-    assert os.listdir(tmp_path / "artifacts") == [good.digest]
+    assert names(tmp_path / "artifacts") == [good.digest]
 
 
 def test_writing_again_repairs_what_is_damaged(tmp_path: Path, good: Artifact) -> None:
@@ -246,7 +246,7 @@ def test_a_full_disk_leaves_nothing_and_says_why(small_disk: Path) -> None:
         artifact.write(small_disk, manifest(), {**FILES, "large.bin": bytes(200_000)})
     assert f"Cannot write {small_disk}" in caught.value.message
     assert "disk" in str(caught.value.hint)
-    assert os.listdir(small_disk) == []
+    assert names(small_disk) == []
     assert artifact.write(small_disk, manifest(), FILES).model.exists()
 
 
@@ -258,7 +258,7 @@ def test_a_file_larger_than_the_limit_leaves_nothing(tmp_path: Path) -> None:
             artifact.write(tmp_path, manifest(), {**FILES, "large.bin": bytes(200_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 @pytest.fixture
@@ -282,7 +282,7 @@ def test_no_permission_says_where_and_what_to_do(forbidden: Path) -> None:
             artifact.write(root, manifest(), FILES)
         assert f"Cannot write {root}" in caught.value.message
         assert "right to" in str(caught.value.hint)
-    assert os.listdir(forbidden) == []
+    assert names(forbidden) == []
 
 
 def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
@@ -298,4 +298,4 @@ def test_what_a_killed_writer_left_is_swept_after_a_day(tmp_path: Path) -> None:
         then = time.time() - hours * 3600
         os.utime(tmp_path / f".tmp-{name}", times=(then, then))
     made = artifact.write(tmp_path, manifest(), FILES)
-    assert sorted(os.listdir(tmp_path)) == [".tmp-young", made.digest]
+    assert names(tmp_path) == [".tmp-young", made.digest]

@@ -74,7 +74,7 @@ def _unpack(tar: tarfile.TarFile, into: Path, file: Path) -> Artifact:
                 raise BadArtifact(f"{file} holds {member.name!r}, which its manifest does not.", hint=_AGAIN)
             _extract(_content(tar, member), folder / member.name.removeprefix(f"{digest}/"))
 
-    return artifact.settle(into / digest, fill)
+    return artifact.settle(into / digest, fill, file)
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:

@@ -154,11 +154,12 @@ def write(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Artifac
     return settle(target, fill)
 
 
-def settle(target: Path, fill: Callable[[Path], None]) -> Artifact:
+def settle(target: Path, fill: Callable[[Path], None], origin: Path | str = "") -> Artifact:
     """Puts an artifact at `target`, a directory named by its digest, verified before the name appears.
 
     Args:
         fill: writes the artifact's files into the directory that it is given.
+        origin: where they come from, for messages; `target` by default.
 
     Raises:
         BadArtifact: what `fill` wrote does not match the digest. EstibaError: the place cannot be written.
@@ -166,7 +167,7 @@ def settle(target: Path, fill: Callable[[Path], None]) -> Artifact:
 
     def checked(folder: Path) -> None:
         fill(folder)
-        check(folder, target.name)
+        _check(folder, target.name, origin or target)
 
     try:
         return read(target)
@@ -191,11 +192,6 @@ def read(path: Path, *, verify: bool = True) -> Artifact:
         BadArtifact: it is damaged, foreign, a symbolic link, or made by a newer Estiba; names the file.
     """
     path = path.absolute()
-    return check(path, path.name, verify=verify)
-
-
-def check(path: Path, digest: str, *, verify: bool = True) -> Artifact:
-    """Like `read`, for a directory that does not bear its digest as its name yet."""
     with explained("read", path):
         if path.is_symlink():
             hint = "Artifacts are real directories: use its real path."
@@ -204,17 +200,18 @@ def check(path: Path, digest: str, *, verify: bool = True) -> Artifact:
             raise NotFound(f"There is no artifact at {path}.", hint="Check the path, or pack the model again.")
         if not path.is_dir():
             raise BadArtifact(f"{path} is not a directory.", hint=_AGAIN)
-        content = _manifest_bytes(path / MANIFEST)
-        manifest = decode(content, digest, path)
-        if verify:
-            _check_files(path, manifest)
-        return Artifact(path, digest, manifest)
+        return Artifact(path, path.name, _check(path, path.name, path, verify=verify))
 
 
-def _manifest_bytes(path: Path) -> bytes:
+def _check(folder: Path, digest: str, where: Path | str, *, verify: bool = True) -> Manifest:
+    """The manifest of what is in `folder`, after comparing all of it. `where` is what messages call the folder."""
+    path = folder / MANIFEST
     if path.is_symlink() or not path.is_file():
-        raise BadArtifact(f"{path} is missing or is not a plain file.", hint=_AGAIN)
-    return path.read_bytes()
+        raise BadArtifact(f"{where}/{MANIFEST} is missing or is not a plain file.", hint=_AGAIN)
+    manifest = decode(path.read_bytes(), digest, where)
+    if verify:
+        _check_files(folder, manifest, where)
+    return manifest
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -304,39 +301,37 @@ def _inside(path: str) -> bool:
     return not odd and path not in (".", MANIFEST) and not path.startswith(TEMPORARY)
 
 
-def _check_files(folder: Path, manifest: Manifest) -> None:
+def _check_files(folder: Path, manifest: Manifest, where: Path | str) -> None:
     expected = {entry.path: entry for entry in manifest.files}
-    found = _walk(folder) - {MANIFEST}
-    for path in sorted(expected.keys() - found):
-        raise BadArtifact(f"{folder / path} is missing.", hint=_AGAIN)
-    for path in sorted(found - expected.keys()):
-        raise BadArtifact(f"{folder / path} is not in the manifest.", hint=f"Remove that file. {_AGAIN}")
-    for path, entry in expected.items():
-        _check_file(folder / path, entry)
+    found = _walk(folder)
+    for path in sorted({*expected, *found} - {MANIFEST}):
+        if path not in found:
+            raise BadArtifact(f"{where}/{path} is missing.", hint=_AGAIN)
+        if not stat.S_ISREG(found[path].st_mode):
+            raise BadArtifact(f"{where}/{path} is a symbolic link or a device, not a plain file.", hint=_AGAIN)
+        if path not in expected:
+            raise BadArtifact(f"{where}/{path} is not in the manifest.", hint=f"Remove that file. {_AGAIN}")
+        if problem := _difference(folder / path, found[path].st_size, expected[path]):
+            raise BadArtifact(f"{where}/{path} {problem}.", hint=_AGAIN)
 
 
-def _walk(folder: Path) -> set[str]:
-    """The paths of all files below `folder`. Links are refused, whatever they point at."""
-    found = set()
+def _walk(folder: Path) -> dict[str, os.stat_result]:
+    """All that is below `folder` and no directory, by path. Links are not followed."""
+    found = {}
     for parent, folders, names in os.walk(folder):
         for name in folders + names:
-            path = Path(parent, name)
-            mode = path.lstat().st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise BadArtifact(f"{path} is a symbolic link or a device, not a plain file.", hint=_AGAIN)
-            if stat.S_ISREG(mode):
-                found.add(path.relative_to(folder).as_posix())
+            seen = Path(parent, name).lstat()
+            if not stat.S_ISDIR(seen.st_mode):
+                found[Path(parent, name).relative_to(folder).as_posix()] = seen
     return found
 
 
-def _check_file(path: Path, entry: FileEntry) -> None:
-    size = path.stat().st_size
+def _difference(path: Path, size: int, entry: FileEntry) -> str:
     if size != entry.bytes:
-        raise BadArtifact(f"{path} has {size} bytes instead of {entry.bytes}.", hint=_AGAIN)
+        return f"has {size} bytes instead of {entry.bytes}"
     with path.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    if digest != entry.sha256:
-        raise BadArtifact(f"{path} was changed: its SHA-256 does not match the manifest.", hint=_AGAIN)
+    return "" if digest == entry.sha256 else "was changed: its SHA-256 does not match the manifest"
 
 
 def _sha256(data: bytes) -> str:

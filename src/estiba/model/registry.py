@@ -197,7 +197,11 @@ class Registry:
         content = self._store.read(f"{folder}/{MANIFEST}")
         manifest = artifact.decode(content, digest, f"{self.url}/{folder}")
         names = [MANIFEST, *(entry.path for entry in manifest.files)]
-        return artifact.settle(self._cache / digest, lambda into: self._store.download(folder, names, into))
+
+        def fill(into: Path) -> None:
+            self._store.download(folder, names, into)
+
+        return artifact.settle(self._cache / digest, fill, f"{self.url}/{folder}")
 
     def list(self) -> tuple[str, ...]:
         """The names of all models that have a version, sorted. A damaged record counts: it must be seen."""
