@@ -1,0 +1,359 @@
+"""XGBoost, LightGBM and CatBoost: their own files read into trees, as wrappers of scikit-learn or bare."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from estiba.model.convert.columns import Column, Columns, NotConvertible, Table
+from estiba.model.convert.context import Context, Want, unsupported
+from estiba.model.convert.graph import DOUBLE, FLOAT, Graph
+from estiba.model.convert.trees import Tree, constant, scalar_sum, single_sum, vector_sum
+
+ZERO = 1e-35
+"""LightGBM takes numbers this near to zero for zero."""
+
+
+def _codes(columns: Columns, categories: dict[int, list[Any]]) -> Columns:
+    """Category columns as the library's codes: the position in its own list, NaN where it has no such level."""
+    made: list[Column] = list(columns.columns)
+    for i, levels in categories.items():
+        column = made[i]
+        if not isinstance(column, Table):
+            continue
+        place = {level: float(n) for n, level in enumerate(levels)}
+        values = np.asarray([place.get(v, np.nan) if v == v else np.nan for v in column.values])
+        made[i] = Table(column.key, values, column.dead, column.sample)
+    return columns.same(tuple(made), columns.sample)
+
+
+def _sample_categories(columns: Columns) -> dict[int, list[Any]]:
+    """Levels of the sample's columns of pandas' category type, in order."""
+    dtypes = getattr(columns.sample, "dtypes", [])
+    return {i: list(d.categories) for i, d in enumerate(dtypes) if hasattr(d, "categories")}
+
+
+def xgboost_model(c: Context, model: Any, columns: Columns, want: Want) -> str:
+    """XGBoost: float32 input, float32 sums, strict comparison."""
+    booster = model.get_booster() if hasattr(model, "get_booster") else model
+    config = json.loads(booster.save_raw("json"))["learner"]
+    if config["gradient_booster"]["name"] != "gbtree":
+        raise unsupported(model, f"with the booster {config['gradient_booster']['name']} has no rule")
+    content = config["gradient_booster"]["model"]
+    codes = _codes(columns, _xgboost_categories(content, columns))
+    missing = getattr(model, "missing", np.nan)
+    x = c.matrix(codes)
+    if missing is not None and missing == missing:
+        x = c.graph.op(
+            "Where", c.graph.op("Equal", x, c.graph.const(float(missing))), c.graph.const(np.nan), x
+        )
+    raw = _xgboost_sum(c.graph, x, model, config, content)
+    return _xgboost_link(c.graph, raw, config["objective"]["name"], want)
+
+
+def _xgboost_categories(content: Any, columns: Columns) -> dict[int, list[Any]]:
+    """Since 3.1 the file keeps the categories; before, a column's code was its place in the DataFrame's categories."""
+    kept = (content.get("cats") or {}).get("enc") or []
+    found = _sample_categories(columns)
+    for i, entry in enumerate(kept):
+        values, offsets = entry.get("values", []), entry.get("offsets", [])
+        if offsets:
+            raw = bytes(v & 0xFF for v in values)
+            pairs = zip(offsets, offsets[1:], strict=False)
+            found[i] = [raw[a:b].decode() for a, b in pairs]
+        elif values:
+            found[i] = list(values)
+    return found
+
+
+def _xgboost_sum(g: Graph, x: str, model: Any, config: Any, content: Any) -> str:
+    """Margins in float32 precision: the sum starts from the base score and grows tree by tree, rounded each time."""
+    classes = int(config["learner_model_param"]["num_class"])
+    width = max(1, classes, int(config["learner_model_param"].get("num_target", 1)))
+    base = _xgboost_base(config, width)
+    last = _xgboost_rounds(model, content)
+    trees = [constant(float(v), k) for k, v in enumerate(base)]
+    for tree, target in zip(content["trees"][:last], content["tree_info"][:last], strict=True):
+        if int(tree["tree_param"]["size_leaf_vector"]) > 1:
+            raise unsupported(model, "with vector leaves has no rule")
+        trees.append(_xgboost_tree(tree, int(target)))
+    if content.get("weight_drop"):
+        raise unsupported(model, "with the booster dart has no rule")
+    return single_sum(g, g.cast(x, FLOAT), trees, targets=width)
+
+
+def _xgboost_rounds(model: Any, content: Any) -> int:
+    """Trees to use: those up to the best iteration where training stopped early, which the wrapper respects."""
+    best = (
+        getattr(model, "best_iteration", None)
+        if hasattr(model, "get_booster") and _stopped_early(model)
+        else None
+    )
+    return len(content["trees"]) if best is None else int(content["iteration_indptr"][best + 1])
+
+
+def _stopped_early(model: Any) -> bool:
+    return "best_iteration" in (model.get_booster().attributes() or {})
+
+
+def _xgboost_base(config: Any, width: int) -> npt.NDArray[np.float32]:
+    text = config["learner_model_param"]["base_score"]
+    values = json.loads(text) if text.startswith("[") else [float(text)]
+    score = np.broadcast_to(np.asarray(values, np.float32), (width,))
+    name = config["objective"]["name"]
+    if name in ("binary:logistic", "reg:logistic"):
+        return np.asarray(-np.log(np.float32(1) / score - np.float32(1)), np.float32)
+    if name in ("count:poisson", "reg:gamma", "reg:tweedie", "survival:cox"):
+        return np.asarray(np.log(score), np.float32)
+    return np.array(score)
+
+
+def _xgboost_tree(tree: Any, target: int) -> Tree:
+    left, right = (np.asarray(tree[k], np.int64) for k in ("left_children", "right_children"))
+    default = np.asarray(tree["default_left"], bool)
+    split = np.asarray(tree["split_conditions"], np.float32).astype(np.float64)
+    members = {}
+    for node, start, size in zip(
+        tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True
+    ):
+        # The listed codes go right, so the sides change places.
+        members[int(node)] = tuple(tree["categories"][start : start + size])
+        left[node], right[node] = right[node], left[node]
+        default[node] = not default[node]
+    feature = np.asarray(tree["split_indices"], np.int64)
+    return Tree(feature, split, left, right, default, split, target, members)
+
+
+def _xgboost_link(g: Graph, raw: str, objective: str, want: Want) -> str:
+    """Margins to answers. XGBoost answers in float32; the link is computed in double and rounded once."""
+    margin = g.cast(raw, DOUBLE)
+    if objective == "binary:logistic":
+        positive = g.as_float32(g.expit(margin))
+        return g.as_float32(g.pair(positive)) if want == "proba" else margin
+    if objective in ("multi:softprob", "multi:softmax"):
+        return g.as_float32(g.softmax(margin))
+    if objective == "reg:logistic":
+        return g.as_float32(g.expit(margin))
+    if objective in ("count:poisson", "reg:gamma", "reg:tweedie"):
+        return g.as_float32(g.op("Exp", margin))
+    if objective.startswith(("reg:", "rank:")):
+        return margin
+    raise NotConvertible(f"XGBoost with the objective {objective} has no rule")
+
+
+def lightgbm_model(c: Context, model: Any, columns: Columns, want: Want) -> str:
+    """LightGBM: double throughout; missing values by each node's own rule; sets of categories."""
+    booster = getattr(model, "booster_", model)
+    dump = booster.dump_model()
+    if any(t.get("is_linear") for t in dump["tree_info"]) or "linear_tree" in str(dump.get("objective")):
+        raise unsupported(model, "with linear trees has no rule")
+    codes = _codes(columns, _lightgbm_categories(dump, columns))
+    classes = int(dump["num_tree_per_iteration"])
+    trees = [_lightgbm_tree(t, i % classes) for i, t in enumerate(dump["tree_info"])]
+    x = _lightgbm_zeros(c.graph, c.matrix(codes), dump)
+    raw = scalar_sum(c.graph, x, trees, targets=classes)
+    if dump.get("average_output"):
+        raw = c.graph.op("Div", raw, c.graph.const(len(trees) / classes))
+    return _lightgbm_link(c.graph, raw, str(dump["objective"]), want)
+
+
+def _lightgbm_categories(dump: Any, columns: Columns) -> dict[int, list[Any]]:
+    places = list(_sample_categories(columns))
+    return dict(zip(places, dump.get("pandas_categorical") or [], strict=False))
+
+
+def _nodes(tree: Any) -> list[dict[str, Any]]:
+    """The nested dump as a list, a parent before its children."""
+    flat: list[dict[str, Any]] = []
+    stack = [tree["tree_structure"]]
+    while stack:
+        node = stack.pop()
+        node["place"] = len(flat)
+        flat.append(node)
+        stack += [node[k] for k in ("right_child", "left_child") if k in node]
+    return flat
+
+
+def _lightgbm_tree(tree: Any, target: int) -> Tree:
+    nodes = _nodes(tree)
+    inner = [n for n in nodes if "split_feature" in n]
+    made = _empty(len(nodes), target)
+    members = dict(made.members)
+    for node in inner:
+        i = node["place"]
+        made.feature[i] = node["split_feature"]
+        made.left[i], made.right[i] = node["left_child"]["place"], node["right_child"]["place"]
+        if node["decision_type"] == "==":
+            members[i] = tuple(int(v) for v in str(node["threshold"]).split("||"))
+            continue
+        made.threshold[i] = node["threshold"]
+        # Where training saw no missing value, LightGBM takes one for zero.
+        made.missing_left[i] = (
+            made.threshold[i] >= 0 if node["missing_type"] == "None" else node["default_left"]
+        )
+    for node in nodes:
+        made.value[node["place"]] = node.get("leaf_value", 0.0)
+    return Tree(
+        made.feature, made.threshold, made.left, made.right, made.missing_left, made.value, target, members
+    )
+
+
+def _empty(count: int, target: int = 0) -> Tree:
+    none = np.full(count, -1, np.int64)
+    return Tree(
+        np.zeros(count, np.int64),
+        np.zeros(count),
+        none,
+        none.copy(),
+        np.zeros(count, bool),
+        np.zeros(count),
+        target,
+    )
+
+
+def _lightgbm_zeros(g: Graph, x: str, dump: Any) -> str:
+    """Where zero means missing, zeros become NaN before the trees."""
+    features = {
+        n["split_feature"]
+        for tree in dump["tree_info"]
+        for n in _nodes(tree)
+        if n.get("missing_type") == "Zero" and n["decision_type"] != "=="
+    }
+    if not features:
+        return x
+    mask = np.isin(np.arange(dump["max_feature_idx"] + 1), list(features))[None, :]
+    small = g.op("LessOrEqual", g.op("Abs", x), g.const(float(np.float32(ZERO))))
+    return g.op("Where", g.op("And", small, g.const(mask, bool)), g.const(np.nan), x)
+
+
+def _lightgbm_link(g: Graph, raw: str, objective: str, want: Want) -> str:
+    name, *options = objective.split(" ")
+    parameters = dict(o.split(":") for o in options if ":" in o)
+    if name in ("binary", "multiclassova", "cross_entropy"):
+        scaled = g.op("Mul", g.const(float(parameters.get("sigmoid", 1))), raw)
+        share = g.expit(raw if float(parameters.get("sigmoid", 1)) == 1 else scaled)
+        return g.pair(share) if name == "binary" and want == "proba" else share
+    if name == "multiclass":
+        return g.softmax(raw)
+    if name in ("poisson", "gamma", "tweedie"):
+        return g.op("Exp", raw)
+    if name == "regression" and "sqrt" in options:
+        return g.op("Mul", g.op("Sign", raw), g.op("Mul", raw, raw))
+    if name in (
+        "regression",
+        "regression_l1",
+        "huber",
+        "fair",
+        "quantile",
+        "mape",
+        "lambdarank",
+        "rank_xendcg",
+    ):
+        return raw
+    raise NotConvertible(f"LightGBM with the objective {name} has no rule")
+
+
+def catboost_model(c: Context, model: Any, columns: Columns, want: Want) -> str:
+    """CatBoost on numbers: float32 input, double sums; symmetric and other trees."""
+    content = _catboost_content(model)
+    if content["features_info"].get("categorical_features") or content["features_info"].get("text_features"):
+        raise unsupported(
+            model, "computes statistics of its category features, which have no exact ONNX form"
+        )
+    features = {f["feature_index"]: f for f in content["features_info"]["float_features"]}
+    if "oblivious_trees" in content:
+        trees = [_symmetric_tree(t, features) for t in content["oblivious_trees"]]
+    else:
+        trees = [_catboost_tree(t, features) for t in content["trees"]]
+    g, x = c.graph, c.graph.as_float32(c.matrix(columns))
+    width = trees[0].value.shape[1]
+    raw = vector_sum(g, x, trees) if width > 1 else scalar_sum(g, x, [_flat(t) for t in trees])
+    scale, bias = content["scale_and_bias"]
+    if scale != 1:
+        raw = g.op("Mul", raw, g.const(float(scale)))
+    if any(np.atleast_1d(bias)):
+        raw = g.op("Add", raw, g.const(np.atleast_1d(np.asarray(bias, np.float64))[None, :]))
+    return _catboost_link(g, raw, model, want)
+
+
+def _catboost_content(model: Any) -> Any:
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.json"
+        model.save_model(str(path), format="json")
+        return json.loads(path.read_text())
+
+
+def _flat(tree: Tree) -> Tree:
+    return replace(tree, value=tree.value[:, 0])
+
+
+def _missing_left(feature: Any) -> bool:
+    """A missing value is below every border, or above all of them."""
+    return str(feature.get("nan_value_treatment")) != "AsTrue"
+
+
+def _symmetric_tree(tree: Any, features: Any) -> Tree:
+    """All nodes of a level ask the same; bit d of a leaf's number is the answer at level d from the bottom up."""
+    splits = tree.get("splits") or []
+    depth = len(splits)
+    leaves = 2**depth
+    values = np.asarray(tree["leaf_values"], np.float64).reshape(leaves, -1)
+    made = _empty(2 * leaves - 1)
+    value = np.zeros((2 * leaves - 1, values.shape[1]))
+    for level in range(depth):
+        split = splits[depth - 1 - level]
+        feature = features[split["float_feature_index"]]
+        span = slice(2**level - 1, 2 ** (level + 1) - 1)
+        made.feature[span] = feature["flat_feature_index"]
+        made.threshold[span] = np.float32(split["border"])
+        made.missing_left[span] = _missing_left(feature)
+    inner = np.arange(leaves - 1)
+    made.left[inner], made.right[inner] = 2 * inner + 1, 2 * inner + 2
+    value[leaves - 1 :] = values
+    return Tree(made.feature, made.threshold, made.left, made.right, made.missing_left, value)
+
+
+def _catboost_tree(tree: Any, features: Any) -> Tree:
+    nodes: list[dict[str, Any]] = []
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        node["place"] = len(nodes)
+        nodes.append(node)
+        stack += [node[k] for k in ("right", "left") if k in node]
+    made = _empty(len(nodes))
+    value = [np.zeros(1)] * len(nodes)
+    for i, node in enumerate(nodes):
+        if "split" not in node:
+            value[i] = np.atleast_1d(np.asarray(node["value"], np.float64))
+            continue
+        feature = features[node["split"]["float_feature_index"]]
+        made.feature[i] = feature["flat_feature_index"]
+        made.threshold[i] = np.float32(node["split"]["border"])
+        made.left[i], made.right[i] = node["left"]["place"], node["right"]["place"]
+        made.missing_left[i] = _missing_left(feature)
+    width = max(len(v) for v in value)
+    table = np.stack([v if len(v) == width else np.zeros(width) for v in value])
+    return Tree(made.feature, made.threshold, made.left, made.right, made.missing_left, table)
+
+
+def _catboost_link(g: Graph, raw: str, model: Any, want: Want) -> str:
+    loss = str(model.get_all_params().get("loss_function", "")).split(":")[0]
+    if want == "decision":
+        return raw
+    if loss in ("Logloss", "CrossEntropy") and want == "proba":
+        return g.pair(g.expit(raw))
+    if loss == "MultiClass":
+        return g.softmax(raw)
+    if loss in ("Poisson", "Tweedie"):
+        return g.op("Exp", raw)
+    if loss in ("RMSE", "MAE", "Quantile", "MAPE", "Huber", "LogCosh", "Expectile", "MultiRMSE", "Lq"):
+        return raw
+    raise unsupported(model, f"with the loss {loss} has no rule")

@@ -1,0 +1,56 @@
+"""Pipelines, column transformers and unions: what only arranges other steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from estiba.model.convert.columns import Column, Columns
+from estiba.model.convert.context import Context, unsupported
+from estiba.model.convert.tables import dense
+
+
+def pipeline(c: Context, pipe: Any, columns: Columns) -> Columns:
+    """A Pipeline of transformers, one after the other."""
+    for _, step in pipe.steps:
+        columns = c.apply(step, columns)
+    return columns
+
+
+def union(c: Context, features: Any, columns: Columns) -> Columns:
+    """A FeatureUnion: several transformers on the same columns, with weights."""
+    weights = features.transformer_weights or {}
+    parts: list[Column] = []
+    for name, transformer in features.transformer_list:
+        if isinstance(transformer, str) and transformer == "drop":
+            continue
+        if weights.get(name) is not None:
+            raise unsupported(features, "with transformer_weights has no rule")
+        parts += c.apply(transformer, columns).columns
+    return columns.same(tuple(parts), dense(features.transform(columns.sample)))
+
+
+def column_transformer(c: Context, transformer: Any, columns: Columns) -> Columns:
+    """A ColumnTransformer, with names, slices, masks, callables and a remainder."""
+    output = dense(transformer.transform(columns.sample))
+    parts: list[Column] = []
+    weights = transformer.transformer_weights or {}
+    for name, step, _ in transformer.transformers_:
+        indices = list(map(int, transformer._transformer_to_input_indices.get(name, [])))
+        if (isinstance(step, str) and step == "drop") or not indices:
+            continue
+        if weights.get(name) is not None:
+            raise unsupported(transformer, "with transformer_weights has no rule")
+        parts += c.apply(step, columns.take(indices)).columns
+    if len(parts) != np.shape(output)[1]:
+        raise unsupported(transformer, "arranges its columns in a way that no rule covers")
+    return columns.same(tuple(parts), output)
+
+
+STRUCTURES: dict[str, Callable[[Context, Any, Columns], Columns]] = {
+    "Pipeline": pipeline,
+    "FeatureUnion": union,
+    "ColumnTransformer": column_transformer,
+}

@@ -1,0 +1,71 @@
+"""What every rule of the conversion is handed: the graph, the notes, and the way to convert a part of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from estiba.model.convert.columns import Columns, NotConvertible, matrix
+from estiba.model.convert.graph import INT64, Graph
+
+Want = Literal["proba", "decision", "value"]
+"""Which answer of an estimator: predict_proba (n, classes), decision_function (n, 1 or classes), predict (n, targets)."""
+
+
+@dataclass
+class Context:
+    """Passed to all rules. `emit(context, model, columns, want)` converts any estimator, `apply` any transformer."""
+
+    graph: Graph
+    emit_with: Callable[[Context, Any, Columns, Want], str]
+    apply_with: Callable[[Context, Any, Columns], Columns]
+    notes: list[str] = field(default_factory=list)
+
+    def emit(self, model: Any, columns: Columns, want: Want) -> str:
+        return self.emit_with(self, model, columns, want)
+
+    def apply(self, transformer: Any, columns: Columns) -> Columns:
+        return self.apply_with(self, transformer, columns)
+
+    def note(self, sentence: str) -> None:
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
+    def matrix(self, columns: Columns) -> str:
+        """The columns as one float64 tensor."""
+        return matrix(self.graph, columns.columns)
+
+    def label(self, model: Any, columns: Columns) -> str:
+        """Position of the predicted class, int64 of shape (n, 1), decided as the model's own predict does."""
+        if _decides_by_score(model):
+            scores = self.emit(model, columns, "decision")
+            if len(model.classes_) > 2:
+                return self.graph.argmax(scores)
+            positive = self.graph.op("Greater", scores, self.graph.const(0.0))
+            return self.graph.cast(positive, INT64)
+        return self.graph.argmax(self.emit(model, columns, "proba"))
+
+
+def _decides_by_score(model: Any) -> bool:
+    """Linear and support vector classifiers look at the sign of the score even where they have probabilities."""
+    name = type(_last(model)).__name__
+    linear = (
+        "LogisticRegression",
+        "LogisticRegressionCV",
+        "SGDClassifier",
+        "LinearDiscriminantAnalysis",
+        "SVC",
+    )
+    return name in linear or not hasattr(model, "predict_proba")
+
+
+def _last(model: Any) -> Any:
+    while hasattr(model, "steps") or hasattr(model, "best_estimator_"):
+        model = model.steps[-1][1] if hasattr(model, "steps") else model.best_estimator_
+    return model
+
+
+def unsupported(model: Any, why: str = "has no exact ONNX form") -> NotConvertible:
+    """The error for an estimator or transformer that no rule covers."""
+    return NotConvertible(f"{type(model).__name__} {why}")

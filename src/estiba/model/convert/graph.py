@@ -1,0 +1,163 @@
+"""A small writer of ONNX graphs: numbered names, shared constants, no metadata, so that one model gives one file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import onnx
+
+Array = npt.NDArray[Any]
+
+OPSET, ML_OPSET, IR_VERSION = 21, 5, 10
+"""ONNX Runtime 1.20 reads all three; TreeEnsemble, which computes in double, came with ai.onnx.ml 5."""
+
+ML, MICROSOFT = "ai.onnx.ml", "com.microsoft"
+FLOAT, DOUBLE, INT64, BOOL = 1, 11, 7, 9
+
+
+class Graph:
+    """Nodes and constants in the order in which they were asked for; tensors are known by name.
+
+    The input is `x`, float64 of shape (n, width). Asking for the same node or constant twice gives the same tensor, so
+    that the members of an ensemble share their preparation.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self._known: dict[Any, str] = {}
+        self._count = 0
+        self.domains: set[str] = set()
+
+    def name(self) -> str:
+        """A fresh tensor name."""
+        self._count += 1
+        return f"t{self._count}"
+
+    def const(self, value: Any, dtype: npt.DTypeLike = np.float64) -> str:
+        """A constant tensor; equal constants are stored once."""
+        from onnx import numpy_helper
+
+        array = np.ascontiguousarray(np.asarray(value, dtype)).reshape(np.shape(value))
+        key = ("const", array.dtype.str, array.shape, array.tobytes())
+        if key not in self._known:
+            self._known[key] = name = f"c{len(self.initializers)}"
+            self.initializers.append(numpy_helper.from_array(array, name))
+        return self._known[key]
+
+    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """Adds a node with one output and returns the output's name."""
+        from onnx import helper
+
+        key = (kind, inputs, domain, repr(sorted(attributes.items()))) if kind != "TreeEnsemble" else None
+        if key is not None and key in self._known:
+            return self._known[key]
+        output = self.name()
+        self.nodes.append(helper.make_node(kind, list(inputs), [output], domain=domain, **attributes))
+        self.domains.add(domain)
+        if key is not None:
+            self._known[key] = output
+        return output
+
+    def add(self, node: onnx.NodeProto) -> None:
+        """Adds a finished node, for those with several outputs or a body of their own."""
+        self.nodes.append(node)
+        self.domains.add(node.domain)
+
+    def cast(self, tensor: str, to: int) -> str:
+        return self.op("Cast", tensor, to=to)
+
+    def as_float32(self, tensor: str) -> str:
+        """Rounds to float32 and widens back, as libraries do that store their input in float32."""
+        return self.cast(self.cast(tensor, FLOAT), DOUBLE)
+
+    def columns(self, tensor: str, indices: list[int], width: int) -> str:
+        """Some columns of a tensor of that width, in that order."""
+        return (
+            tensor
+            if indices == list(range(width))
+            else self.op("Gather", tensor, self.const(indices, np.int64), axis=1)
+        )
+
+    def concat(self, tensors: list[str]) -> str:
+        """Tensors side by side."""
+        return tensors[0] if len(tensors) == 1 else self.op("Concat", *tensors, axis=1)
+
+    def total(self, tensor: str) -> str:
+        """Row sums, shape (n, 1)."""
+        return self.op("ReduceSum", tensor, self.const([1], np.int64))
+
+    def fill(self, row: npt.ArrayLike) -> str:
+        """The same row of constants for each row of the input, shape (n, len(row))."""
+        zeros = self.op(
+            "Mul",
+            self.op("Cast", self.op("IsNaN", self.columns("x", [0], self.width)), to=DOUBLE),
+            self.const(0.0),
+        )
+        return self.op("Add", zeros, self.const(np.asarray(row, np.float64).reshape(1, -1)))
+
+    def expit(self, tensor: str) -> str:
+        """The logistic function. ONNX Runtime's own Sigmoid is only good to 1e-10."""
+        return self.op(
+            "Div", self.const(1.0), self.op("Add", self.const(1.0), self.op("Exp", self.op("Neg", tensor)))
+        )
+
+    def softmax(self, tensor: str) -> str:
+        """Softmax of each row: exp(x - max) / sum, the order in which scikit-learn computes it."""
+        shifted = self.op("Sub", tensor, self.op("ReduceMax", tensor, self.const([1], np.int64)))
+        powers = self.op("Exp", shifted)
+        return self.op("Div", powers, self.total(powers))
+
+    def pair(self, positive: str) -> str:
+        """Probabilities of two classes from the second's."""
+        return self.concat([self.op("Sub", self.const(1.0), positive), positive])
+
+    def one_hot(self, index: str, count: int) -> str:
+        """1.0 in the column that the (n, 1) int64 tensor names."""
+        return self.cast(self.op("Equal", index, self.const(np.arange(count)[None, :], np.int64)), DOUBLE)
+
+    def argmax(self, tensor: str) -> str:
+        """Position of the first largest value of each row, shape (n, 1), int64."""
+        return self.op("ArgMax", tensor, axis=1)
+
+    def model(self, output: str, width: int) -> bytes:
+        """The finished file, with the tensor `output` renamed to `y`."""
+        from onnx import helper
+
+        self.add(helper.make_node("Identity", [output], ["y"]))
+        inputs = [helper.make_tensor_value_info("x", DOUBLE, [None, self.width])]
+        outputs = [helper.make_tensor_value_info("y", DOUBLE, [None, width])]
+        nodes = _needed(self.nodes)
+        used = {name for node in nodes for name in _inputs(node)}
+        constants = [t for t in self.initializers if t.name in used]
+        graph = helper.make_graph(nodes, "estiba", inputs, outputs, constants)
+        versions = {"": OPSET, ML: ML_OPSET, MICROSOFT: 1}
+        opsets = [
+            helper.make_opsetid(d, versions[d]) for d in sorted({"", ML} | (self.domains & set(versions)))
+        ]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="estiba")
+        return bytes(model.SerializeToString(deterministic=True))
+
+
+def _inputs(node: onnx.NodeProto) -> set[str]:
+    """What a node reads, from its own inputs and from the bodies of an If."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            names |= _inputs(inner)
+    return names
+
+
+def _needed(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Drops what does not lead to `y`."""
+    wanted, kept = {"y"}, []
+    for node in reversed(nodes):
+        if wanted & set(node.output):
+            wanted |= _inputs(node)
+            kept.append(node)
+    return kept[::-1]

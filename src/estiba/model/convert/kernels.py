@@ -1,0 +1,155 @@
+"""Support vector machines and nearest neighbours, in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from estiba.model.convert.columns import Columns
+from estiba.model.convert.context import Context, Want, unsupported
+from estiba.model.convert.graph import DOUBLE, Graph
+
+MAX_POINTS = 20_000
+"""Nearest neighbours of more training rows than this are slow in any graph, and large."""
+
+
+def _kernel(g: Graph, model: Any, x: str) -> str:
+    """The kernel between each row and each support vector, (n, vectors)."""
+    vectors = np.asarray(model.support_vectors_, np.float64)
+    if not isinstance(model.kernel, str) or model.kernel == "precomputed" or model._sparse:
+        raise unsupported(model, f"with the kernel {model.kernel} has no rule")
+    if model.kernel == "rbf":
+        return g.op("Exp", g.op("Mul", g.const(-float(model._gamma)), _squared_distance(g, x, vectors)))
+    inner = g.op("MatMul", x, g.const(vectors.T))
+    if model.kernel == "linear":
+        return inner
+    inner = g.op("Add", g.op("Mul", g.const(float(model._gamma)), inner), g.const(float(model.coef0)))
+    return (
+        g.op("Tanh", inner) if model.kernel == "sigmoid" else g.op("Pow", inner, g.const(float(model.degree)))
+    )
+
+
+def _squared_distance(g: Graph, x: str, points: Any) -> str:
+    """Feature after feature, as libsvm and the trees of neighbours add it: no cancellation, and ties stay ties."""
+    total = ""
+    for i in range(points.shape[1]):
+        difference = g.op("Sub", g.columns(x, [i], points.shape[1]), g.const(points[None, :, i]))
+        square = g.op("Mul", difference, difference)
+        total = g.op("Add", total, square) if total else square
+    return total
+
+
+def svr(c: Context, model: Any, columns: Columns, want: Want) -> str:
+    """SVR, NuSVR and OneClassSVM: one weighted sum of kernels."""
+    g = c.graph
+    kernel = _kernel(g, model, c.matrix(columns))
+    return g.op(
+        "Add", g.op("MatMul", kernel, g.const(model._dual_coef_.T)), g.const(model._intercept_[None, :])
+    )
+
+
+def svc(c: Context, model: Any, columns: Columns, want: Want) -> str:
+    """SVC and NuSVC: pairwise scores, their votes, and Platt's probabilities for two classes."""
+    g, classes = c.graph, len(model.classes_)
+    pairs = _pairs(g, model, _kernel(g, model, c.matrix(columns)))
+    if classes == 2:
+        if want == "decision":
+            return g.op("Neg", pairs)
+        line = g.op("Add", g.op("Mul", pairs, g.const(model.probA_[None, :])), g.const(model.probB_[None, :]))
+        c.note(
+            "the label is the most probable class; SVC.predict looks at the score instead, and may differ near 0.5"
+        )
+        return g.pair(g.op("Sub", g.const(1.0), g.expit(g.op("Neg", line))))
+    if want == "proba":
+        raise unsupported(model, "couples the probabilities of more than two classes by iteration")
+    if model.decision_function_shape != "ovr":
+        raise unsupported(model, "with decision_function_shape='ovo' has one score per pair of classes")
+    return _one_vs_rest(g, pairs, classes)
+
+
+def _pairs(g: Graph, model: Any, kernel: str) -> str:
+    """libsvm's decision values, positive for the first class of each pair, (n, pairs)."""
+    starts = np.cumsum([0, *model._n_support])
+    classes = len(model.classes_)
+    weights = []
+    for i in range(classes):
+        for j in range(i + 1, classes):
+            column = np.zeros(len(model.support_vectors_))
+            first, second = slice(starts[i], starts[i + 1]), slice(starts[j], starts[j + 1])
+            column[first] = model._dual_coef_[j - 1, first]
+            column[second] = model._dual_coef_[i, second]
+            weights.append(column)
+    return g.op(
+        "Add", g.op("MatMul", kernel, g.const(np.stack(weights, axis=1))), g.const(model._intercept_[None, :])
+    )
+
+
+def _one_vs_rest(g: Graph, pairs: str, classes: int) -> str:
+    """Votes, and confidences squeezed below half a vote to break ties, as scikit-learn does."""
+    indices = [(i, j) for i in range(classes) for j in range(i + 1, classes)]
+    sign = np.zeros((len(indices), classes))
+    first, second = np.zeros_like(sign), np.zeros_like(sign)
+    for k, (i, j) in enumerate(indices):
+        sign[k, i], sign[k, j] = 1, -1
+        first[k, i], second[k, j] = 1, 1
+    negative = g.cast(g.op("Less", pairs, g.const(0.0)), DOUBLE)
+    other = g.op("Sub", g.const(1.0), negative)
+    votes = g.op("Add", g.op("MatMul", other, g.const(first)), g.op("MatMul", negative, g.const(second)))
+    confidence = g.op("MatMul", pairs, g.const(sign))
+    bounded = g.op("Mul", g.const(3.0), g.op("Add", g.op("Abs", confidence), g.const(1.0)))
+    return g.op("Add", votes, g.op("Div", confidence, bounded))
+
+
+def neighbours(c: Context, model: Any, columns: Columns, want: Want) -> str:
+    """KNeighborsClassifier and -Regressor with the Euclidean or Manhattan distance, every distance computed."""
+    g = c.graph
+    points = np.asarray(model._fit_X, np.float64)
+    metric = (model.effective_metric_, (model.effective_metric_params_ or {}).get("p", 2))
+    if metric[0] != "euclidean" and metric != ("minkowski", 2):
+        raise unsupported(model, f"with the metric {metric[0]} has no rule")
+    if len(points) > MAX_POINTS:
+        raise unsupported(model, f"looks through {len(points)} training rows, more than a graph should hold")
+    distances = _squared_distance(g, c.matrix(columns), points)
+    near, index = g.name(), g.name()
+    from onnx import helper
+
+    count = g.const([model.n_neighbors], np.int64)
+    g.add(helper.make_node("TopK", [distances, count], [near, index], axis=1, largest=0, sorted=1))
+    weights = _weights(g, model, near)
+    if want == "proba":
+        return _votes(g, model, index, weights)
+    targets = np.asarray(model._y, np.float64).reshape(len(points), -1)
+    answers = g.op("Gather", g.const(targets), index, axis=0)
+    return _mean_of_neighbours(g, answers, weights, model.n_neighbors)
+
+
+def _weights(g: Graph, model: Any, near: str) -> str:
+    """Shape (n, k, 1); empty where all count the same."""
+    if model.weights == "uniform":
+        return ""
+    if model.weights != "distance":
+        raise unsupported(model, "with weights by a function has no rule")
+    distance = g.op("Sqrt", near)
+    zero = g.op("Equal", distance, g.const(0.0))
+    exact = g.cast(zero, DOUBLE)
+    some = g.op("Greater", g.total(exact), g.const(0.0))
+    inverse = g.op("Div", g.const(1.0), g.op("Where", zero, g.const(1.0), distance))
+    return g.op("Unsqueeze", g.op("Where", some, exact, inverse), g.const([2], np.int64))
+
+
+def _votes(g: Graph, model: Any, index: str, weights: str) -> str:
+    classes = len(model.classes_)
+    ballots = np.eye(classes)[np.asarray(model._y).ravel()]
+    votes = g.op("Gather", g.const(ballots), index, axis=0)
+    votes = g.op("Mul", votes, weights) if weights else votes
+    count = g.op("ReduceSum", votes, g.const([1], np.int64), keepdims=0)
+    return g.op("Div", count, g.total(count))
+
+
+def _mean_of_neighbours(g: Graph, answers: str, weights: str, count: int) -> str:
+    middle = g.const([1], np.int64)
+    if not weights:
+        return g.op("Div", g.op("ReduceSum", answers, middle, keepdims=0), g.const(float(count)))
+    total = g.op("ReduceSum", g.op("Mul", answers, weights), middle, keepdims=0)
+    return g.op("Div", total, g.op("ReduceSum", weights, middle, keepdims=0))

@@ -1,0 +1,84 @@
+"""Which rule converts which estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from estiba.model.convert import boosters, ensembles, forests, kernels, linear
+from estiba.model.convert.columns import Columns
+from estiba.model.convert.context import Context, Want, unsupported
+from estiba.model.convert.foreign import convert_foreign
+
+Rule = Callable[[Context, Any, Columns, Want], str]
+
+_GROUPS: tuple[tuple[Rule, str], ...] = (
+    (
+        forests.tree_or_forest,
+        "DecisionTreeClassifier DecisionTreeRegressor ExtraTreeClassifier ExtraTreeRegressor RandomForestClassifier "
+        "RandomForestRegressor ExtraTreesClassifier ExtraTreesRegressor",
+    ),
+    (forests.gradient_boosting, "GradientBoostingClassifier GradientBoostingRegressor"),
+    (forests.hist_gradient_boosting, "HistGradientBoostingClassifier HistGradientBoostingRegressor"),
+    (forests.isolation_forest, "IsolationForest"),
+    (forests.adaboost_classifier, "AdaBoostClassifier"),
+    (forests.adaboost_regressor, "AdaBoostRegressor"),
+    (forests.bagging, "BaggingClassifier BaggingRegressor"),
+    (
+        linear.linear_regressor,
+        "LinearRegression Ridge RidgeCV Lasso LassoCV ElasticNet ElasticNetCV Lars LarsCV LassoLars LassoLarsCV "
+        "LassoLarsIC OrthogonalMatchingPursuit OrthogonalMatchingPursuitCV BayesianRidge ARDRegression HuberRegressor "
+        "TheilSenRegressor QuantileRegressor SGDRegressor PassiveAggressiveRegressor LinearSVR MultiTaskLasso "
+        "MultiTaskElasticNet MultiTaskLassoCV MultiTaskElasticNetCV",
+    ),
+    (linear.exponential_regressor, "PoissonRegressor GammaRegressor TweedieRegressor"),
+    (
+        linear.linear_classifier,
+        "LinearSVC RidgeClassifier RidgeClassifierCV Perceptron PassiveAggressiveClassifier",
+    ),
+    (linear.logistic_regression, "LogisticRegression LogisticRegressionCV"),
+    (linear.sgd_classifier, "SGDClassifier"),
+    (linear.discriminant, "LinearDiscriminantAnalysis"),
+    (linear.gaussian_nb, "GaussianNB"),
+    (linear.discrete_nb, "MultinomialNB ComplementNB BernoulliNB"),
+    (linear.perceptron, "MLPClassifier MLPRegressor"),
+    (linear.dummy, "DummyClassifier DummyRegressor"),
+    (kernels.svc, "SVC NuSVC"),
+    (kernels.svr, "SVR NuSVR OneClassSVM"),
+    (kernels.neighbours, "KNeighborsClassifier KNeighborsRegressor"),
+    (ensembles.pipeline, "Pipeline"),
+    (ensembles.search, "GridSearchCV RandomizedSearchCV HalvingGridSearchCV HalvingRandomSearchCV"),
+    (ensembles.threshold, "FixedThresholdClassifier TunedThresholdClassifierCV"),
+    (ensembles.frozen, "FrozenEstimator"),
+    (ensembles.transformed_target, "TransformedTargetRegressor"),
+    (ensembles.voting_classifier, "VotingClassifier"),
+    (ensembles.voting_regressor, "VotingRegressor"),
+    (ensembles.stacking, "StackingClassifier StackingRegressor"),
+    (ensembles.calibrated, "CalibratedClassifierCV"),
+    (ensembles.multi_output, "MultiOutputRegressor"),
+    (ensembles.one_vs_rest, "OneVsRestClassifier"),
+)
+
+RULES: dict[str, Rule] = {name: rule for rule, names in _GROUPS for name in names.split()}
+"""scikit-learn's estimators by class name."""
+
+LIBRARIES: dict[str, Rule] = {
+    "xgboost": boosters.xgboost_model,
+    "lightgbm": boosters.lightgbm_model,
+    "catboost": boosters.catboost_model,
+}
+
+
+def emit(c: Context, model: Any, columns: Columns, want: Want) -> str:
+    """Adds an estimator's answer to the graph.
+
+    Raises:
+        NotConvertible: no rule covers it.
+    """
+    library = type(model).__module__.partition(".")[0]
+    if library in LIBRARIES:
+        return LIBRARIES[library](c, model, columns, want)
+    if library != "sklearn":
+        raise unsupported(model, "is a class of the user's own, which only Python can run")
+    rule = RULES.get(type(model).__name__)
+    return rule(c, model, columns, want) if rule else convert_foreign(c, model, columns, want)

@@ -1,0 +1,307 @@
+"""Transformers of numbers, in float64 and in scikit-learn's own order of operations, and the choice among rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from estiba.model.convert.columns import Column, Columns, Slot, Table, slots
+from estiba.model.convert.compose import STRUCTURES
+from estiba.model.convert.context import Context, unsupported
+from estiba.model.convert.graph import DOUBLE, Graph
+from estiba.model.convert.tables import dense, keyed, tabulate
+
+Rule = Callable[[Graph, Any, str], str]
+"""The graph, the fitted transformer, its input of shape (n, width) -> its output."""
+
+
+def apply(c: Context, transformer: Any, columns: Columns) -> Columns:
+    """Adds a fitted transformer to the graph.
+
+    Raises:
+        NotConvertible: no rule covers it.
+    """
+    if transformer is None or (isinstance(transformer, str) and transformer == "passthrough"):
+        return columns
+    name = type(transformer).__name__
+    ours = type(transformer).__module__.startswith("sklearn.")
+    if ours and name in STRUCTURES:
+        return STRUCTURES[name](c, transformer, columns)
+    output = dense(transformer.transform(columns.sample))
+    if ours and hasattr(transformer, "get_support"):
+        return columns.take(list(map(int, transformer.get_support(indices=True)))).same(
+            tuple(columns.columns[i] for i in transformer.get_support(indices=True)), output
+        )
+    if ours and name == "SimpleImputer":
+        return _impute(c, transformer, columns, output)
+    columns = keyed(columns, _levels(transformer, columns))
+    if columns.tables:
+        made = tabulate(transformer, columns, output)
+        if made is not None:
+            return made
+    rule = RULES.get(name) if ours else None
+    if rule is None:
+        raise unsupported(transformer, _why_not(transformer))
+    result = rule(c.graph, transformer, c.matrix(columns))
+    return columns.same(slots(result, output.shape[1]), output)
+
+
+def _why_not(transformer: Any) -> str:
+    if type(transformer).__name__ == "FunctionTransformer":
+        name = getattr(transformer.func, "__name__", "a function")
+        return f"calls {name}, which has no exact ONNX form on numbers"
+    return "has no exact ONNX form on numbers"
+
+
+def _levels(transformer: Any, columns: Columns) -> list[npt.NDArray[np.float64] | None]:
+    """Per column the few numbers that matter to the transformer: those of an encoder, or a boolean's two."""
+    categories = getattr(transformer, "categories_", None)
+    levels: list[npt.NDArray[np.float64] | None] = []
+    for i, column in enumerate(columns.columns):
+        if isinstance(column, Slot) and categories is not None and len(categories) == len(columns):
+            levels.append(_numbers(categories[i]))
+        else:
+            levels.append(column.levels if isinstance(column, Slot) and _cannot(transformer) else None)
+    return levels
+
+
+def _cannot(transformer: Any) -> bool:
+    """No rule in numbers."""
+    name = type(transformer).__name__
+    return name not in RULES or (name == "FunctionTransformer" and _ufunc(transformer) is None)
+
+
+def _numbers(categories: Any) -> npt.NDArray[np.float64] | None:
+    try:
+        return np.asarray([np.nan if c is None else float(c) for c in categories], np.float64)
+    except (TypeError, ValueError):
+        return None
+
+
+def _impute(c: Context, imputer: Any, columns: Columns, output: Any) -> Columns:
+    """SimpleImputer column by column, because strings and numbers may stand side by side."""
+    if columns.tables:
+        made = tabulate(imputer, columns, output)
+        if made is not None:
+            return made
+    kept = [i for i, s in enumerate(imputer.statistics_) if imputer.keep_empty_features or not _is_nan(s)]
+    fills = np.asarray(imputer.statistics_, object)
+    made_columns = _fill(c, imputer, columns, kept, fills)
+    if imputer.add_indicator:
+        flagged = [int(i) for i in imputer.indicator_.features_]
+        missing = _missing(c.graph, imputer, c.matrix(columns.take(flagged)))
+        made_columns += slots(c.graph.cast(missing, DOUBLE), len(flagged))
+    return columns.same(made_columns, output)
+
+
+def _is_nan(value: Any) -> bool:
+    return bool(value != value)
+
+
+def _missing(g: Graph, imputer: Any, x: str) -> str:
+    value = imputer.missing_values
+    if value is None or _is_nan(value):
+        return g.op("IsNaN", x)
+    return g.op("Equal", x, g.const(float(value)))
+
+
+def _fill(c: Context, imputer: Any, columns: Columns, kept: list[int], fills: Any) -> tuple[Column, ...]:
+    g = c.graph
+    numeric = [i for i in kept if isinstance(columns.columns[i], Slot)]
+    done: dict[int, Column] = {}
+    if numeric:
+        x = c.matrix(columns.take(numeric))
+        row = g.const(np.asarray([[float(fills[i]) for i in numeric]]))
+        result = g.op("Where", _missing(g, imputer, x), row, x)
+        done = dict(zip(numeric, slots(result, len(numeric)), strict=True))
+    for i in kept:
+        column = columns.columns[i]
+        if isinstance(column, Table):
+            done[i] = _fill_table(column, imputer.missing_values, fills[i])
+    return tuple(done[i] for i in kept)
+
+
+def _fill_table(table: Table, missing: Any, fill: Any) -> Table:
+    def is_missing(value: Any) -> bool:
+        return (
+            bool(value != value) or value is None if missing is None or _is_nan(missing) else value == missing
+        )
+
+    values = np.empty(len(table.values), object)
+    values[:] = [fill if is_missing(v) else v for v in table.values]
+    return replace(table, values=values)
+
+
+def _standard(g: Graph, t: Any, x: str) -> str:
+    if t.with_mean:
+        x = g.op("Sub", x, g.const(t.mean_[None, :]))
+    return g.op("Div", x, g.const(t.scale_[None, :])) if t.with_std else x
+
+
+def _min_max(g: Graph, t: Any, x: str) -> str:
+    x = g.op("Add", g.op("Mul", x, g.const(t.scale_[None, :])), g.const(t.min_[None, :]))
+    low, high = t.feature_range
+    return g.op("Clip", x, g.const(float(low)), g.const(float(high))) if t.clip else x
+
+
+def _max_abs(g: Graph, t: Any, x: str) -> str:
+    x = g.op("Div", x, g.const(t.scale_[None, :]))
+    return g.op("Clip", x, g.const(-1.0), g.const(1.0)) if getattr(t, "clip", False) else x
+
+
+def _robust(g: Graph, t: Any, x: str) -> str:
+    if t.with_centering:
+        x = g.op("Sub", x, g.const(t.center_[None, :]))
+    return g.op("Div", x, g.const(t.scale_[None, :])) if t.with_scaling else x
+
+
+def _normalise(g: Graph, t: Any, x: str) -> str:
+    if t.norm == "l2":
+        size = g.op("Sqrt", g.total(g.op("Mul", x, x)))
+    elif t.norm == "l1":
+        size = g.total(g.op("Abs", x))
+    else:
+        size = g.op("ReduceMax", g.op("Abs", x), g.const([1], np.int64))
+    return g.op("Div", x, g.op("Where", g.op("Equal", size, g.const(0.0)), g.const(1.0), size))
+
+
+def _binarise(g: Graph, t: Any, x: str) -> str:
+    return g.cast(g.op("Greater", x, g.const(float(t.threshold))), DOUBLE)
+
+
+def _components(g: Graph, t: Any, x: str) -> str:
+    """PCA as scikit-learn computes it: the mean goes through the product on its own."""
+    components = np.asarray(t.components_, np.float64)
+    result = g.op("MatMul", x, g.const(components.T))
+    mean = getattr(t, "mean_", None)
+    if mean is not None:
+        result = g.op("Sub", result, g.const((mean.reshape(1, -1) @ components.T).reshape(1, -1)))
+    if getattr(t, "whiten", False):
+        scale = np.sqrt(t.explained_variance_)
+        scale[scale < np.finfo(scale.dtype).eps] = np.finfo(scale.dtype).eps
+        result = g.op("Div", result, g.const(scale[None, :]))
+    return result
+
+
+def _polynomial(g: Graph, t: Any, x: str) -> str:
+    """Each power is one more factor on the product of fewer, from the left."""
+    width = t.n_features_in_
+    factors = [[i for i in range(width) for _ in range(p)] for p in t.powers_]
+    longest = max(map(len, factors))
+    if longest == 0:
+        return g.fill(np.ones(len(factors)))
+    ones = g.fill([1.0])
+    extended = g.concat([x, ones])
+    places = [f + [width] * (longest - len(f)) for f in factors]
+    result = g.columns(extended, [p[0] for p in places], width + 1)
+    for k in range(1, longest):
+        result = g.op("Mul", result, g.columns(extended, [p[k] for p in places], width + 1))
+    return result
+
+
+def _bins(g: Graph, t: Any, x: str) -> str:
+    """KBinsDiscretizer: how many inner edges are not above the value."""
+    codes = []
+    for i, edges in enumerate(t.bin_edges_):
+        column = g.columns(x, [i], len(t.bin_edges_))
+        inner = np.asarray(edges[1:-1], np.float64)
+        above = (
+            g.cast(g.op("GreaterOrEqual", column, g.const(inner[None, :])), DOUBLE)
+            if len(inner)
+            else g.fill([0.0])
+        )
+        code = g.total(above)
+        if t.encode != "ordinal":
+            code = g.cast(g.op("Equal", code, g.const(np.arange(len(inner) + 1.0)[None, :])), DOUBLE)
+        codes.append(code)
+    return g.concat(codes)
+
+
+def _log1p(g: Graph, x: str) -> str:
+    """log(1 + x) without losing small x: log(u) * x / (u - 1) with u = 1 + x (Kahan's trick, Goldberg 1991)."""
+    one = g.const(1.0)
+    u = g.op("Add", one, x)
+    rest = g.op("Sub", u, one)
+    flat = g.op("Or", g.op("Equal", rest, g.const(0.0)), g.op("IsInf", u))
+    safe = g.op("Where", flat, one, rest)
+    value = g.op("Mul", g.op("Log", u), g.op("Div", x, safe))
+    return g.op("Where", flat, x, value)
+
+
+def _expm1(g: Graph, x: str) -> str:
+    """exp(x) - 1 without losing small x: (u - 1) * x / log(u) with u = exp(x) (Kahan; Higham 2002, section 1.14.1)."""
+    one = g.const(1.0)
+    u = g.op("Exp", x)
+    plain = g.op("Sub", u, one)
+    big = g.op("Greater", g.op("Abs", x), g.const(0.5))
+    same = g.op("Equal", u, one)
+    below = g.op("Where", g.op("Or", same, big), one, g.op("Log", u))
+    value = g.op("Div", g.op("Mul", plain, x), below)
+    return g.op("Where", big, plain, g.op("Where", same, x, value))
+
+
+def _over(operator: str, constant: float, first: bool = False) -> Callable[[Graph, str], str]:
+    def rule(g: Graph, x: str) -> str:
+        return g.op(operator, g.const(constant), x) if first else g.op(operator, x, g.const(constant))
+
+    return rule
+
+
+def _plain(operator: str) -> Callable[[Graph, str], str]:
+    return lambda g, x: g.op(operator, x)
+
+
+FUNCTIONS: dict[str, Callable[[Graph, str], str]] = {
+    "log1p": _log1p,
+    "expm1": _expm1,
+    "log2": lambda g, x: g.op("Div", g.op("Log", x), g.const(np.log(2.0))),
+    "log10": lambda g, x: g.op("Div", g.op("Log", x), g.const(np.log(10.0))),
+    "square": lambda g, x: g.op("Mul", x, x),
+    "exp2": _over("Pow", 2.0, first=True),
+    "cbrt": lambda g, x: g.op("Mul", g.op("Sign", x), g.op("Pow", g.op("Abs", x), g.const(1 / 3))),
+    "isnan": lambda g, x: g.cast(g.op("IsNaN", x), DOUBLE),
+    "deg2rad": _over("Mul", np.pi / 180),
+    "rad2deg": _over("Mul", 180 / np.pi),
+    "rint": _plain("Round"),
+    "negative": _plain("Neg"),
+    "absolute": _plain("Abs"),
+    "fabs": _plain("Abs"),
+} | {
+    name: _plain(name.capitalize())
+    for name in ("log", "exp", "sqrt", "floor", "ceil", "sign", "tanh", "reciprocal")
+}
+"""NumPy functions of one number, by name."""
+
+
+def _ufunc(transformer: Any) -> Callable[[Graph, str], str] | None:
+    function = transformer.func
+    if function is None:
+        return lambda g, x: x
+    known = isinstance(function, np.ufunc) and not transformer.kw_args
+    return FUNCTIONS.get(function.__name__) if known else None
+
+
+def _function(g: Graph, t: Any, x: str) -> str:
+    rule = _ufunc(t)
+    if rule is None:
+        raise unsupported(t, _why_not(t))
+    return rule(g, x)
+
+
+RULES: dict[str, Rule] = {
+    "StandardScaler": _standard,
+    "MinMaxScaler": _min_max,
+    "MaxAbsScaler": _max_abs,
+    "RobustScaler": _robust,
+    "Normalizer": _normalise,
+    "Binarizer": _binarise,
+    "PCA": _components,
+    "TruncatedSVD": _components,
+    "PolynomialFeatures": _polynomial,
+    "KBinsDiscretizer": _bins,
+    "FunctionTransformer": _function,
+}

@@ -1,0 +1,236 @@
+"""Decision trees of every library in one form, and that form as the ONNX operator TreeEnsemble, in double.
+
+The operator's leaves carry one number each. Forests whose leaves are vectors therefore answer with the positions of
+their leaves, one per tree, and the vectors are looked up and added after it, in the order of the trees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from estiba.model.convert.graph import DOUBLE, INT64, ML, Graph
+
+LESS_OR_EQUAL, LESS, MEMBER = 0, 1, 6
+"""Numbers of the comparisons in the operator's `nodes_modes`."""
+
+TIE = 1e-9
+"""Sums closer than this to half of all votes are added up for both classes, because their last bits decide."""
+
+Numbers = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """One tree. Node 0 is its root; a node whose `left` is below 0 is a leaf.
+
+    Args:
+        feature, left, right: per node.
+        threshold: per node; left is meant by `x <= threshold`, in XGBoost by `x < threshold`.
+        missing_left: per node: NaN goes left.
+        value: per node, float64 of shape (nodes,) or (nodes, width); only those of leaves count.
+        target: the output that the tree adds to, where leaves are scalars.
+        members: for nodes that ask for membership, the codes that go left.
+    """
+
+    feature: Indices
+    threshold: Numbers
+    left: Indices
+    right: Indices
+    missing_left: npt.NDArray[np.bool_]
+    value: Numbers
+    target: int = 0
+    members: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+
+def constant(value: float, target: int = 0) -> Tree:
+    """A tree that is only a leaf: the number that a sum starts from."""
+    one = np.zeros(1, np.int64)
+    return Tree(one, np.zeros(1), one - 1, one - 1, np.zeros(1, bool), np.array([value]), target)
+
+
+def scalar_sum(g: Graph, x: str, trees: Sequence[Tree], *, targets: int = 1) -> str:
+    """Sum of the leaves that a row falls into, per target, added in the order of the trees; (n, targets) float64."""
+    return g.op("TreeEnsemble", x, domain=ML, **_attributes(trees, [t.value for t in trees], targets))
+
+
+def single_sum(g: Graph, x: str, trees: Sequence[Tree], *, targets: int = 1) -> str:
+    """The same with strict comparison and everything in float32, as XGBoost computes; x too is float32."""
+    values = [t.value for t in trees]
+    return g.op("TreeEnsemble", x, domain=ML, **_attributes(trees, values, targets, LESS, np.float32))
+
+
+def vector_sum(g: Graph, x: str, trees: Sequence[Tree]) -> str:
+    """The same for trees whose leaves are vectors, (n, width), in double."""
+    positions, rows, start = [], [], 0
+    for tree in trees:
+        leaves = np.flatnonzero(tree.left < 0)
+        position = np.zeros(len(tree.left))
+        position[leaves] = np.arange(start, start + len(leaves))
+        positions.append(position)
+        rows.append(tree.value[leaves])
+        start += len(leaves)
+    numbered = [replace(tree, target=i) for i, tree in enumerate(trees)]
+    found = g.op("TreeEnsemble", x, domain=ML, **_attributes(numbered, positions, len(trees)))
+    vectors = g.op("Gather", g.const(np.concatenate(rows)), g.cast(found, INT64), axis=0)
+    if len(trees) == 1:
+        return g.op("Squeeze", vectors, g.const([1], np.int64))
+    # CumSum adds strictly in order; ReduceSum may not.
+    running = g.op("CumSum", vectors, g.const(1, np.int64))
+    return g.op("Gather", running, g.const(-1, np.int64), axis=1)
+
+
+def vote_share(g: Graph, x: str, trees: Sequence[Tree]) -> str:
+    """Mean of the trees' class probabilities, as scikit-learn's forests compute it, (n, classes).
+
+    With two classes the trees are run once, for the second class, and the first gets the rest: off by 1e-16 at most,
+    which matters only near a tie. There the first class is added up as well, so that the label is the original's.
+    """
+    count = float(len(trees))
+    if len(trees) == 1 or trees[0].value.shape[1] != 2:
+        return _divide(g, vector_sum(g, x, trees), count)
+    first, second = (_scalar_attributes(trees, c) for c in (0, 1))
+    votes = g.op("TreeEnsemble", x, domain=ML, **second)
+    rest = g.op("Sub", g.const(count), votes) if _whole(trees) else _rest_or_exact(g, x, votes, first, count)
+    return _divide(g, g.concat([rest, votes]), count)
+
+
+def _scalar_attributes(trees: Sequence[Tree], column: int) -> dict[str, Any]:
+    return _attributes(trees, [t.value[:, column] for t in trees], 1)
+
+
+def _divide(g: Graph, tensor: str, by: float) -> str:
+    return tensor if by == 1 else g.op("Div", tensor, g.const(by))
+
+
+def _whole(trees: Sequence[Tree]) -> bool:
+    """Sums of zeros and ones are exact, so the rest is exact too."""
+    return all(np.isin(t.value[t.left < 0], (0.0, 1.0)).all() for t in trees)
+
+
+def _rest_or_exact(g: Graph, x: str, votes: str, attributes: dict[str, Any], count: float) -> str:
+    from onnx import helper
+
+    distance = g.op("Abs", g.op("Sub", votes, g.const(count / 2)))
+    tie = g.op("Less", g.op("ReduceMin", distance, keepdims=0), g.const(TIE * count))
+    output, exact, rest = g.name(), g.name(), g.name()
+    shape = [None, 1]
+    near = helper.make_graph(
+        [helper.make_node("TreeEnsemble", [x], [exact], domain=ML, **attributes)],
+        "near", [], [helper.make_tensor_value_info(exact, DOUBLE, shape)],
+    )  # fmt: skip
+    far = helper.make_graph(
+        [helper.make_node("Sub", [g.const(count), votes], [rest])],
+        "far", [], [helper.make_tensor_value_info(rest, DOUBLE, shape)],
+    )  # fmt: skip
+    g.add(helper.make_node("If", [tie], [output], then_branch=near, else_branch=far))
+    return output
+
+
+class _Writer:
+    """Collects the operator's flat lists: inner nodes and leaves are numbered apart."""
+
+    def __init__(self) -> None:
+        self.features: list[int] = []
+        self.splits: list[float] = []
+        self.modes: list[int] = []
+        self.missing: list[int] = []
+        self.members: list[float] = []
+        self.branches: tuple[list[int], list[int]] = ([], [])
+        self.is_leaf: tuple[list[int], list[int]] = ([], [])
+        self.roots: list[int] = []
+        self.weights: list[float] = []
+        self.targets: list[int] = []
+
+    def tree(self, tree: Tree, value: Numbers, mode: int) -> None:
+        order = _inner_order(tree)
+        start = len(self.features)
+        self.roots.append(start)
+        if not order:
+            self._stump(float(value[0]), tree.target)
+            return
+        place = {node: start + i for i, node in enumerate(order)}
+        for node in order:
+            self._node(tree, node, mode)
+            for side, child in enumerate((int(tree.left[node]), int(tree.right[node]))):
+                leaf = child not in place
+                self.is_leaf[side].append(int(leaf))
+                self.branches[side].append(
+                    self._leaf(float(value[child]), tree.target) if leaf else place[child]
+                )
+
+    def _node(self, tree: Tree, node: int, mode: int) -> None:
+        members = tree.members.get(node)
+        self.features.append(int(tree.feature[node]))
+        self.missing.append(int(tree.missing_left[node]))
+        self.modes.append(mode if members is None else MEMBER)
+        self.splits.append(0.0 if members is not None else float(tree.threshold[node]))
+        if members is not None:
+            self.members += [*map(float, members), np.nan]
+
+    def _leaf(self, weight: float, target: int) -> int:
+        self.weights.append(weight)
+        self.targets.append(target)
+        return len(self.weights) - 1
+
+    def _stump(self, weight: float, target: int) -> None:
+        """The operator has no tree without a node: ask anything, and answer the same."""
+        leaf = self._leaf(weight, target)
+        self.features.append(0)
+        self.splits.append(0.0)
+        self.modes.append(LESS_OR_EQUAL)
+        self.missing.append(0)
+        for side in (0, 1):
+            self.is_leaf[side].append(1)
+            self.branches[side].append(leaf)
+
+
+def _inner_order(tree: Tree) -> list[int]:
+    """Inner nodes, a parent right before its left child: near in memory when a row walks down."""
+    left, right = tree.left, tree.right
+    order: list[int] = []
+    stack = [0] if left[0] >= 0 else []
+    while stack:
+        node = stack.pop()
+        order.append(node)
+        stack += [int(c) for c in (right[node], left[node]) if left[c] >= 0]
+    return order
+
+
+def _attributes(
+    trees: Sequence[Tree],
+    values: Sequence[Numbers],
+    targets: int,
+    mode: int = LESS_OR_EQUAL,
+    dtype: npt.DTypeLike = np.float64,
+) -> dict[str, Any]:
+    from onnx import numpy_helper
+
+    writer = _Writer()
+    for tree, value in zip(trees, values, strict=True):
+        writer.tree(tree, value, mode)
+    attributes: dict[str, Any] = {
+        "n_targets": targets,
+        "aggregate_function": 1,
+        "post_transform": 0,
+        "tree_roots": writer.roots,
+        "nodes_featureids": writer.features,
+        "nodes_splits": numpy_helper.from_array(np.asarray(writer.splits, dtype)),
+        "nodes_modes": numpy_helper.from_array(np.asarray(writer.modes, np.uint8)),
+        "nodes_truenodeids": writer.branches[0],
+        "nodes_trueleafs": writer.is_leaf[0],
+        "nodes_falsenodeids": writer.branches[1],
+        "nodes_falseleafs": writer.is_leaf[1],
+        "leaf_targetids": writer.targets,
+        "leaf_weights": numpy_helper.from_array(np.asarray(writer.weights, dtype)),
+    }
+    if any(writer.missing):
+        attributes["nodes_missing_value_tracks_true"] = writer.missing
+    if writer.members:
+        attributes["membership_values"] = numpy_helper.from_array(np.asarray(writer.members, dtype))
+    return attributes
