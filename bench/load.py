@@ -18,6 +18,10 @@ class NotMeasurable(Exception):
     """Why a peer or a round has no figures; the table prints it."""
 
 
+class Refused(NotMeasurable):
+    """A server understood enough of a request to call it wrong: it will not change its mind."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """What one run of wrk saw. Latencies in microseconds; `bad` answers above 399, broken connections and time-outs."""
@@ -55,4 +59,5 @@ def ask(url: str, body: bytes, timeout: float = 10) -> Any:
                 raise NotMeasurable(f"status {answer.status}")
             return json.loads(answer.read())
     except urllib.error.HTTPError as error:
-        raise NotMeasurable(f"status {error.code}: {error.read()[:200].decode(errors='replace')}") from error
+        kind = Refused if error.code in (400, 415, 422) else NotMeasurable
+        raise kind(f"status {error.code}: {error.read()[:200].decode(errors='replace')}") from error

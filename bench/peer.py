@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from load import NotMeasurable
-from models import ROOT, TEXTS, pack
+from models import ROOT, pack
 
 from estiba.core.errors import EstibaError
 
@@ -33,15 +33,11 @@ def _v2(record: Record) -> Any:
     return {"inputs": inputs}
 
 
-def _floats(record: Record) -> Record:
-    return {k: v if k in TEXTS else float(v) for k, v in record.items()}
-
-
 BODIES: dict[str, Callable[[Record], Any]] = {
     "record": lambda record: record,
     "records": lambda record: {"records": [record]},
     "customers": lambda record: {"customers": [record]},
-    "dataframe_records": lambda record: {"dataframe_records": [_floats(record)]},
+    "tensors": lambda record: {"inputs": {k: [[v]] for k, v in record.items()}},
     "v2": _v2,
 }
 

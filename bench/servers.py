@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from load import NotMeasurable, ask
+from load import NotMeasurable, Refused, ask
 from peer import Peer
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -112,6 +112,8 @@ def _wait(process: subprocess.Popen[bytes], url: str, body: bytes, log: Path) ->
             raise NotMeasurable(f"ended with {process.returncode} while starting: {last[0][:200]}")
         try:
             ask(url, body)
+        except Refused:
+            raise
         except (OSError, ValueError, NotMeasurable) as error:
             reason = str(error)
             time.sleep(0.005)

@@ -24,7 +24,7 @@ class Customer(BaseModel):
     EstimatedSalary: float = Field(ge=0)
 
 
-@bentoml.service(workers=1, traffic={"timeout": 30})
+@bentoml.service(workers=1, traffic={"timeout": 30}, logging={"access": {"enabled": False}})
 class Churn:
     def __init__(self) -> None:
         options = ort.SessionOptions()

@@ -1,6 +1,7 @@
-"""LitServe as its documentation shows it: a LitAPI over the ONNX file, with dynamic batching."""
+"""LitServe as its documentation shows it: a LitAPI over the ONNX file, with dynamic batching.
 
-from __future__ import annotations
+LitServe reads the annotations of decode_request at run time, so they must not be postponed.
+"""
 
 import os
 import sys
