@@ -88,8 +88,8 @@ class Browser:
         return str(self._call("GET", f"{self._session}/element/{self._labelled(label)}/property/value", None))
 
     def screenshot(self, path: Path) -> None:
-        shot = self._devtools("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(shot["data"]))
+        """What the window shows, as PNG."""
+        path.write_bytes(base64.b64decode(self._devtools("Page.captureScreenshot", format="png")["data"]))
 
     def console(self) -> list[str]:
         """What the console said since it was last asked: errors, warnings, refusals of the security policy."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from tests.serving.described import CAR, CHURN, CHURN_ROW, IRIS, IRIS_ROW, described, predicted
 
 from estiba.model.predictions import Predictions
-from estiba.model.signature import Head, Outputs, Signature
+from estiba.model.signature import Field, Head, Outputs, Signature
 from estiba.serving import openapi
 from estiba.serving.openapi import Described, document, prediction_schema
 
@@ -141,6 +145,18 @@ def test_a_prediction_of_another_model_is_refused() -> None:
     assert schema.is_valid(right)
     assert not schema.is_valid({**right, "species": "rosa"})
     assert not schema.is_valid({**right, "probabilities": {"setosa": 1.0}})
+
+
+@given(st.lists(st.text(min_size=1), min_size=1, unique=True))
+@settings(max_examples=30, deadline=None)
+def test_a_field_may_have_any_name(names: list[str]) -> None:
+    signature = Signature(fields=tuple(Field(name=name, kind="number") for name in names), head=CAR.head)
+    row = dict.fromkeys(names, 1.5)
+    doc = made([Described("any", "1", signature, row, {"value": 1.0})])
+    content = doc["paths"]["/models/any/predict"]["post"]["requestBody"]["content"]
+    assert validator(doc, content["application/json"]["schema"]).is_valid({"records": [row]})
+    header = next(csv.reader(io.StringIO(content["text/csv"]["examples"]["csv"]["value"], newline="")))
+    assert header == names
 
 
 def test_the_public_names() -> None:

@@ -66,7 +66,8 @@ def document(models: Sequence[Described], *, title: str, version: str, server_ve
     paths: Json = {}
     for model, name in zip(models, _identifiers(models), strict=True):
         shared["schemas"].update(_schemas(model, name))
-        paths.update(_predict_paths(model, name, models))
+        for path, item in _predict_paths(model, name, models).items():
+            paths.setdefault(path, item)
     names = list(dict.fromkeys(model.name for model in models))
     return {
         "openapi": "3.1.0",
@@ -242,7 +243,7 @@ def _request(model: Described, name: str) -> Json:
 
 def _csv(record: Mapping[str, object]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)
     writer.writerow(record)
     writer.writerow("" if v is None else str(v).lower() if isinstance(v, bool) else v for v in record.values())
     return text.getvalue()

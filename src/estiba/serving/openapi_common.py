@@ -136,7 +136,7 @@ _PROBLEM: Json = {
         "title": {"type": "string", "description": "The same for every problem of this type."},
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
         "detail": {"type": "string", "description": "What happened this time, and what to do."},
-        "instance": {"type": "string", "format": "uri-reference", "description": "`urn:request:` and the request id."},
+        "instance": {"type": "string", "format": "uri-reference", "description": "urn:request: and the request's id."},
         "errors": {"type": "array", "items": {"$ref": "#/components/schemas/Problem/$defs/Error"}},
         "model": {"type": "string"},
         "version": {"type": "string"},

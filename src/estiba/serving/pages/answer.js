@@ -9,13 +9,14 @@ export function answerView(answer, schema) {
   return [shown, warnings(answer.warnings || []), raw(answer)];
 }
 
-/** A problem (RFC 9457) with the errors that have no field of their own. */
-export function problemView(problem, elsewhere) {
+/** A problem (RFC 9457): the fields that were marked for it, and the errors that have no field of their own. */
+export function problemView(problem, marked, elsewhere) {
   const list = elsewhere.map(({ pointer, detail }) => el("li", {}, el("code", {}, pointer), " ", detail));
   return [
     el("div", { class: "problem" },
       el("h3", {}, problem.title || "The call failed."),
       problem.detail ? el("p", {}, problem.detail) : "",
+      marked.length ? el("p", {}, "See ", marked.map((name, index) => [index ? ", " : "", el("strong", {}, name)]), ".") : "",
       list.length ? el("ul", {}, list) : ""),
     raw(problem),
   ];

@@ -36,14 +36,17 @@ async function copyText(code, said) {
 
 function curl({ url, body }) {
   const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
-  return `curl -X POST ${quoted(url)} \\\n  -H 'content-type: application/json' \\\n  -d ${quoted(JSON.stringify(body))}`;
+  // Spaces let the line wrap where it is narrow; in JSON text only structure has line ends.
+  const json = JSON.stringify(body, null, 1).replace(/\n\s*/g, " ");
+  return `curl ${quoted(url)} \\\n  -H 'content-type: application/json' \\\n  -d ${quoted(json)}`;
 }
 
 function python({ root, model, body }) {
   const records = Array.isArray(body?.records) ? body.records : [body];
   const calls = records.map((record) => literal(record, "    ")).join(",\n    ");
+  const version = model.leads ? "" : `, version=${JSON.stringify(model.version)}`;
   return `import estiba\n\nclient = estiba.Client(${JSON.stringify(root)})\n`
-    + `client.predict([\n    ${calls},\n], model=${JSON.stringify(model)})`;
+    + `client.predict([\n    ${calls},\n], model=${JSON.stringify(model.name)}${version})`;
 }
 
 function literal(value, indent = "") {

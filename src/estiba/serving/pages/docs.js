@@ -34,8 +34,8 @@ function draw(doc, main) {
   document.getElementById("models").replaceChildren(...links.map((link) => el("li", {}, link)));
 
   function show() {
-    const wanted = decodeURIComponent(location.hash.slice(1));
-    const index = Math.max(0, models.findIndex((model) => model.key === wanted));
+    const wanted = location.hash.slice(1);
+    const index = Math.max(0, models.findIndex(({ key }) => key === wanted || encodeURIComponent(key) === wanted));
     links.forEach((link, i) => (i === index ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current")));
     const others = operations.filter(({ operation }) => !operation["x-estiba"]);
     main.replaceChildren(...(models.length ? modelPage(doc, models[index]) : [el("p", { class: "notice" }, "No model is served.")]),
@@ -60,10 +60,12 @@ function modelsOf(operations) {
   for (const each of operations) {
     const said = each.operation["x-estiba"];
     if (!said) continue;
-    const key = `${said.model}@${said.version}`;
-    const model = models.get(key) || { key, name: said.model, version: said.version, ...said, operations: [] };
+    const id = `${said.model}@${said.version}`;
+    // A link to a model outlives its version; only the versions behind the leading one are named.
+    const leads = ![...models.values()].some(({ name }) => name === said.model);
+    const model = models.get(id) || { key: leads ? said.model : id, leads, name: said.model, version: said.version, ...said, operations: [] };
     model.operations.push(each);
-    models.set(key, model);
+    models.set(id, model);
   }
   for (const model of models.values()) {
     const own = model.operations.filter(({ path }) => path.startsWith("/models/"));
@@ -78,7 +80,7 @@ function modelPage(doc, model) {
   const record = resolve(doc, { $ref: model.record });
   const content = operation.requestBody.content["application/json"];
   const golden = Object.values(content.examples)[0].value.records[0];
-  const call = callView(ROOT, model.name);
+  const call = callView(ROOT, model);
   const result = resultView();
   const input = inputView({ record, golden, changed: (body) => call.show(ROOT + path, body) });
   input.form.addEventListener("submit", (event) => {
@@ -144,13 +146,12 @@ function inputView({ record, golden, changed }) {
   }
 
   const { list } = tabs("Input", [["Form", fields.element], ["JSON", jsonPanel]], chosen);
-  const button = el("button", { type: "submit", class: "main" }, "Predict");
   const form = el("form", { class: "card input", novalidate: true, input: update },
     el("div", { class: "bar-of-card" }, el("h2", {}, "Input"), list, el("span", { class: "grow" }),
       el("button", { type: "button", class: "quiet", click: reset }, "Example")),
-    fields.element, jsonPanel, el("div", { class: "actions" }, button));
+    fields.element, jsonPanel, el("div", { class: "actions" }, el("button", { type: "submit", class: "main" }, "Predict")));
   reset();
-  return { form, fields, button, body, complain, isJson: () => isJson };
+  return { form, fields, body, isJson: () => isJson };
 }
 
 function resultView() {
@@ -173,19 +174,20 @@ async function predict({ url, input, result, schema }) {
   const { fields } = input;
   fields.clear();
   const body = input.body();
-  if (body === undefined) return;
+  if (body === undefined || input.form.ariaBusy === "true") return;
   const local = input.isJson() ? [] : fields.problems();
   if (local.length) {
     showProblem({ title: "The form cannot be read.", errors: local }, [], input, result);
     return;
   }
-  input.button.disabled = true;
+  // A disabled button would lose the keyboard's focus.
+  input.form.ariaBusy = "true";
   try {
     await send(url, body, { input, result, schema });
   } catch (error) {
     showProblem({ title: "The server could not be reached.", detail: error.message }, [], input, result);
   } finally {
-    input.button.disabled = false;
+    input.form.ariaBusy = "false";
   }
 }
 
@@ -214,7 +216,12 @@ async function send(url, body, { input, result, schema }) {
 
 function showProblem(problem, line, input, result) {
   const errors = problem.errors || [];
-  const elsewhere = errors.filter(({ pointer, detail }) => !input.fields.mark(pointer, detail, "error") || input.isJson());
-  result.show(line, problemView(problem, elsewhere));
+  const marked = [];
+  const elsewhere = errors.filter(({ pointer, detail }) => {
+    const name = input.isJson() ? undefined : input.fields.mark(pointer, detail, "error");
+    if (name !== undefined) marked.push(name);
+    return name === undefined;
+  });
+  result.show(line, problemView(problem, marked, elsewhere));
   if (!input.isJson()) input.fields.focusFirstError();
 }

@@ -18,11 +18,11 @@ export function recordForm(schema) {
     clear: () => fields.forEach((field) => field.mark("")),
     /** Problems of the form itself, in the server's own shape. */
     problems: () => fields.filter((f) => f.unreadable()).map((f) => ({ pointer: pointerTo(f.name), detail: "not a number" })),
-    /** Marks the field that a pointer names; says whether there is one. */
+    /** Marks the field that a pointer names, and gives its name; undefined where there is none. */
     mark(pointer, detail, kind) {
       const field = byName.get(fieldName(pointer));
       if (field) field.mark(detail, kind);
-      return Boolean(field);
+      return field?.name;
     },
     focusFirstError() {
       const first = element.querySelector("[aria-invalid=true]");
@@ -70,7 +70,9 @@ function hintOf(schema) {
   if (extra.observed && !(extra.observed[0] === low && extra.observed[1] === high)) {
     parts.push(`seen in training: ${extra.observed.map((edge) => plain(edge, extra)).join(" to ")}`);
   }
-  if (extra.unseen && extra.unseen !== "error") parts.push("other values are taken too");
+  if (extra.unseen && extra.unseen !== "error") {
+    parts.push(extra.unseen === "null" ? "any other value counts as missing" : "other values are taken too");
+  }
   if (schema.format === "date-time") parts.push("ISO 8601");
   const words = parts.join("; ");
   const sentence = words && `${words[0].toUpperCase()}${words.slice(1)}.`;

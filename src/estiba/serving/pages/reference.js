@@ -63,7 +63,7 @@ function schemaView(doc, unresolved) {
 function property(doc, name, unresolved, isRequired) {
   const schema = resolve(doc, unresolved);
   const line = [el("code", {}, name), " ", el("span", { class: "type" }, words(doc, schema)),
-    isRequired ? "" : el("span", { class: "optional" }, " optional")];
+    isRequired ? "" : el("span", { class: "optional" }, " · optional")];
   const description = schema.description ? el("p", { class: "hint" }, schema.description) : "";
   const inner = schema.type === "array" ? resolve(doc, schema.items || {}) : schema;
   if (!inner.properties) return el("li", {}, line, description);
@@ -84,6 +84,6 @@ function words(doc, unresolved) {
 /** Details whose content is made when they are first opened. */
 function lazily(kind, summary, make) {
   const node = el("details", { class: kind || null }, summary);
-  node.addEventListener("toggle", () => node.open && node.append(...make().flat(3).filter(Boolean)), { once: true });
+  node.addEventListener("toggle", () => node.open && node.append(...make().flat(Infinity).filter(Boolean)), { once: true });
   return node;
 }
