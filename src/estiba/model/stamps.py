@@ -1,0 +1,239 @@
+"""Stamps: what a training was made from, written down so that what has not changed is not trained again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from estiba.core.stores.disk import explained, make_folder, write_whole
+
+MISSING = "missing"
+"""Stands for the digest of a file that was looked for and is not there."""
+
+UNSTABLE = "changed while it was read"
+"""Stands for the digest of a file that was written during the training; it never equals anything."""
+
+DATA = "$ESTIBA_DATA"
+"""How paths below the folder that this variable names begin in a stamp."""
+
+
+class Stamp(msgspec.Struct, frozen=True, kw_only=True):
+    """What one training was made from and what came of it. Digests are SHA-256 in hex.
+
+    Args:
+        version, digest: the version and artifact that it gave.
+        section: digest of the model's section of the project file.
+        data: by declared name, the digest of the file that was found for it.
+        files: by path below the project or `$ESTIBA_DATA`, the digest of each file that was read.
+        folders: by path, the digest of the names in each folder that was listed.
+        libraries: exact versions by distribution; `python` is that of the interpreter.
+    """
+
+    version: int
+    digest: str
+    section: str
+    data: dict[str, str] = {}
+    files: dict[str, str] = {}
+    folders: dict[str, str] = {}
+    libraries: dict[str, str] = {}
+    python: str = ""
+
+
+def stamp_file(folder: Path, name: str) -> Path:
+    return folder / ".estiba" / "trained" / f"{name}.json"
+
+
+def write(folder: Path, name: str, stamp: Stamp) -> None:
+    """Keeps the stamp of a model below a project's folder; raises EstibaError where that cannot be written."""
+    path = stamp_file(folder, name)
+    with explained("write", path):
+        make_folder(path.parent)
+    content = msgspec.json.format(msgspec.json.encode(stamp, order="deterministic"), indent=2)
+
+    def fill(handle: IO[bytes]) -> None:
+        handle.write(content + b"\n")
+
+    write_whole(path, fill)
+
+
+def read(folder: Path, name: str) -> Stamp | None:
+    """The stamp of a model; None where there is none, or none that can be read: then it is trained again."""
+    try:
+        return msgspec.json.decode(stamp_file(folder, name).read_bytes(), type=Stamp)
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError):
+        return None
+
+
+def change(stamp: Stamp, section: msgspec.Struct, folder: Path, names: Iterable[str]) -> str:
+    """The first thing that is not as it was, in words; empty where nothing changed.
+
+    Args:
+        section: the model's options now.
+        names: the data files that it declares now.
+    """
+    return next(_changes(stamp, section, folder, names), "")
+
+
+def _changes(stamp: Stamp, section: msgspec.Struct, folder: Path, names: Iterable[str]) -> Iterator[str]:
+    if stamp.section != digest_options(section):
+        yield "its section of the project file changed"
+    for name in names:
+        found = find_data(folder, name)
+        yield from _differs(name, stamp.data.get(name, MISSING), digest_file(found) if found else MISSING)
+    places = roots(folder)
+    for key, before in stamp.files.items():
+        yield from _differs(key, before, digest_file(_path(key, places)))
+    for key, before in stamp.folders.items():
+        if digest_folder(_path(key, places)) != before:
+            yield f"what is in {key} changed"
+    for name, before in stamp.libraries.items():
+        if (now := version(name)) != before:
+            yield f"{name} {before} became {now}"
+    if stamp.python != platform.python_version():
+        yield f"Python {stamp.python} became {platform.python_version()}"
+
+
+def _differs(name: str, before: str, now: str) -> Iterator[str]:
+    if before == now:
+        return
+    if before == MISSING:
+        yield f"{name} is there now"
+    else:
+        yield f"{name} is gone" if now == MISSING else f"{name} changed"
+
+
+def find_data(folder: Path, name: str) -> Path | None:
+    """A data file of a project: in the folder that $ESTIBA_DATA names, else in the project's data folder."""
+    shared = os.environ.get("ESTIBA_DATA")
+    places = [Path(shared) / name] if shared else []
+    return next((path.absolute() for path in [*places, folder / "data" / name] if path.is_file()), None)
+
+
+def roots(folder: Path) -> dict[str, Path]:
+    """The folders whose files count, by how their paths begin in a stamp; the project's own begin with nothing."""
+    shared = os.environ.get("ESTIBA_DATA")
+    return {**({DATA: Path(shared).absolute()} if shared else {}), "": folder.absolute()}
+
+
+def _path(key: str, places: Mapping[str, Path]) -> Path:
+    if key.split("/", 1)[0] == DATA:
+        return places.get(DATA, Path(MISSING)) / key.removeprefix(DATA).lstrip("/")
+    return places[""] / key
+
+
+def digest_options(section: msgspec.Struct) -> str:
+    return hashlib.sha256(msgspec.json.encode(section, order="deterministic")).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError:
+        return MISSING
+
+
+def digest_folder(path: Path) -> str:
+    """The digest of the names in a folder; hidden ones and Python's caches do not count."""
+    try:
+        names = sorted(name for name in os.listdir(path) if name[0] != "." and name != "__pycache__")  # noqa: PTH208
+    except OSError:
+        return MISSING
+    return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
+
+
+def version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return MISSING
+
+
+class Reads:
+    """Notes which files below some folders this process reads, by the audit events of PEP 578.
+
+    Not noted: hidden files and folders, Python's caches, installed libraries, and what this process wrote itself.
+    A library that opens files by its own native code goes unnoticed; declared data files are noted in any case.
+    """
+
+    def __init__(self, places: Mapping[str, Path]) -> None:
+        self._places = {key: str(path) + os.sep for key, path in places.items()}
+        self._libraries = tuple(str(p) + os.sep for p in {sys.prefix, sys.base_prefix})
+        self._seen: dict[str, tuple[str, object]] = {}
+        self._folders: dict[str, str] = {}
+        self._written: set[str] = set()
+        self._on = True
+        sys.addaudithook(self._notice)
+
+    def stop(self) -> None:
+        """Stops noting, and adds the modules that came from the folders: their cached form may have been read."""
+        self._on = False
+        for module in list(sys.modules.values()):
+            self._see(getattr(module, "__file__", None))
+
+    def files(self) -> dict[str, str]:
+        """The digest of each file that was read, by its path in a stamp."""
+        kept = {path: entry for path, entry in self._seen.items() if path not in self._written}
+        return {key: _settled(path, before) for path, (key, before) in kept.items()}
+
+    def folders(self) -> dict[str, str]:
+        return {key: digest_folder(Path(path)) for path, key in self._folders.items()}
+
+    def _notice(self, event: str, args: tuple[Any, ...]) -> None:
+        if not self._on or event not in ("open", "os.listdir", "os.scandir"):
+            return
+        if event == "open":
+            self._see(args[0], writes=bool((args[2] or 0) & (os.O_WRONLY | os.O_RDWR)))
+        elif "importlib" not in sys._getframe(1).f_code.co_filename:
+            self._list(args[0])
+
+    def _see(self, path: Any, *, writes: bool = False) -> None:
+        path, key = self._place(path)
+        if not key or path in self._seen:
+            return
+        if writes:
+            self._written.add(path)
+        else:
+            self._seen[path] = (key, _look(path))
+
+    def _list(self, path: Any) -> None:
+        path, key = self._place(path)
+        if key:  # the project's folder itself has no key: everything that looks for modules lists it
+            self._folders[path] = key
+
+    def _place(self, path: Any) -> tuple[str, str]:
+        """The absolute path and its form in a stamp; empty where it does not count."""
+        if not isinstance(path, (str, bytes, os.PathLike)):
+            return "", ""
+        absolute = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - a Path here would raise events of its own
+        if absolute.startswith(self._libraries):
+            return absolute, ""
+        for begin, root in self._places.items():
+            if (absolute + os.sep).startswith(root):
+                parts = absolute[len(root) :].split(os.sep)  # noqa: PTH206 - see above
+                if any(part[:1] == "." or part in ("__pycache__", "site-packages") for part in parts):
+                    return absolute, ""
+                return absolute, "/".join(part for part in (begin, *parts) if part)
+        return absolute, ""
+
+
+def _look(path: str) -> object:
+    """What changes when a file is written: its size and time; None where it is not there."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    return (found.st_size, found.st_mtime_ns)
+
+
+def _settled(path: str, before: object) -> str:
+    digest = digest_file(Path(path))
+    return digest if _look(path) == before else UNSTABLE

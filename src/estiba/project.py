@@ -1,0 +1,155 @@
+"""Project: the whole of estiba.toml as one tree, gathered from the options classes of the features."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from estiba.core import options
+from estiba.core.errors import BadProject, EstibaError, NotFound
+from estiba.core.stores.disk import explained
+from estiba.model import train
+from estiba.model.load import DEFAULT_REGISTRY
+from estiba.model.records import check_name
+from estiba.model.tracking import MlflowOptions
+from estiba.model.train import ModelOptions, Workshop
+from estiba.serving.options import ServerOptions
+
+FILE = "estiba.toml"
+
+
+class ProjectOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`[project]` of the project file.
+
+    Args:
+        name: what the project is called; by default as its folder.
+        registry: a folder, relative to the project file, or the URL of object storage. $ESTIBA_REGISTRY goes before it.
+    """
+
+    name: str = ""
+    registry: str = DEFAULT_REGISTRY
+
+
+class Tree(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The sections of estiba.toml."""
+
+    project: ProjectOptions = ProjectOptions()
+    server: ServerOptions = ServerOptions()
+    models: dict[str, ModelOptions] = {}
+    mlflow: MlflowOptions = MlflowOptions()
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project file that was read and checked, with what the environment says.
+
+    Args:
+        file: its absolute path.
+        registry: an absolute folder or a URL.
+    """
+
+    file: Path
+    name: str
+    registry: str
+    server: ServerOptions
+    models: dict[str, ModelOptions]
+    mlflow: MlflowOptions
+
+    @property
+    def folder(self) -> Path:
+        return self.file.parent
+
+    @property
+    def workshop(self) -> Workshop:
+        return Workshop(self.folder, self.registry, self.models, self.mlflow)
+
+
+def load(place: Path | None = None) -> Project:
+    """Reads the project file.
+
+    Args:
+        place: the file or its folder; by default it is searched for from the working directory upwards.
+
+    Raises:
+        NotFound: there is none. BadProject: a mistake in it, named by its path or line.
+    """
+    file = find(place)
+    with explained("read", file):
+        content = file.read_bytes()
+    try:
+        return _project(file, options.read(_parsed(content), Tree))
+    except BadProject as error:
+        raise BadProject(f"{file}: {error.message}", hint=error.hint) from None
+
+
+def find(place: Path | None = None) -> Path:
+    """The absolute path of the project file; raises NotFound. See `load`."""
+    start = (place or Path()).absolute()
+    folders = [start] if place else [start, *start.parents]
+    candidates = [start] if start.is_file() else [folder / FILE for folder in folders]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    where = "in" if place else "in or above"
+    hint = "Make a project with: estiba init, or name its folder with -C DIR."
+    raise NotFound(f"There is no {FILE} {where} {start}.", hint=hint)
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadProject(f"line {line} is not UTF-8.", hint="Save the file as UTF-8.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BadProject(f"not TOML: {error}.", hint="See https://toml.io for how values are written.") from None
+
+
+def _project(file: Path, tree: Tree) -> Project:
+    for name, model in tree.models.items():
+        train.check(name, model)
+    _check_default(tree)
+    name = tree.project.name or file.parent.name
+    return Project(
+        file=file,
+        name=_name(tree.project.name) or name,
+        registry=_registry(file.parent, tree.project.registry),
+        server=tree.server,
+        models=tree.models,
+        mlflow=_mlflow(tree.mlflow, name),
+    )
+
+
+def _check_default(tree: Tree) -> None:
+    default = tree.server.default
+    if default and default not in tree.models:
+        near = get_close_matches(default, tree.models, 1)
+        meant = f"; did you mean {near[0]!r}?" if near else "."
+        known = ", ".join(tree.models) or "none"
+        raise BadProject(f"server.default: there is no model {default!r}{meant}", hint=f"Models: {known}.")
+
+
+def _name(name: str) -> str:
+    if name:
+        try:
+            check_name(name)
+        except EstibaError as error:
+            raise BadProject(f"project.name: {name!r} cannot be a name.", hint=error.hint) from None
+    return name
+
+
+def _registry(folder: Path, named: str) -> str:
+    if override := os.environ.get("ESTIBA_REGISTRY"):
+        return override if "://" in override else str(Path(override).absolute())
+    return named if "://" in named else str(folder / named)
+
+
+def _mlflow(named: MlflowOptions, project: str) -> MlflowOptions:
+    uri = named.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    return MlflowOptions(tracking_uri=uri, experiment=named.experiment or project)
