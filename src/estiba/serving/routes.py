@@ -16,6 +16,7 @@ from estiba.core.errors import EstibaError
 from estiba.model.load import Model
 from estiba.model.signature import json_schema
 from estiba.serving import metrics, openapi
+from estiba.serving.messages import Status
 from estiba.serving.pages import CONTENT_SECURITY_POLICY, page
 from estiba.serving.problems import CONTENT_TYPE, problem
 
@@ -63,33 +64,41 @@ class _Routes:
         return _json({"name": "estiba", "version": estiba.__version__, "docs": "/docs", "models": "/models"})
 
     async def health(self, request: Request) -> Response:
-        ready = self._server.ready
+        server = self._server
+        state = server.state
         body = {
-            "status": "ready" if ready else "draining" if self._server.draining else "starting",
+            "status": state,
             "version": estiba.__version__,
-            "models": {model.name: {"version": model.version, "status": "ready"} for model in self._server.models()},
+            "models": {model.name: {"version": model.version, "status": "ready"} for model in server.models()},
+            **_workers(server.status),
         }
-        return _json(body, 200 if ready else 503)
+        return _json(body, 200 if state == "ready" else 503)
 
     async def live(self, request: Request) -> Response:
+        status = self._server.status
+        if status is not None and status.failing:
+            detail = f"Workers died too often: {status.restarts} were replaced."
+            return _problem(request, 503, detail, kind="not-ready")
         return _json({"status": "alive"})
 
     async def ready(self, request: Request) -> Response:
-        if self._server.ready:
-            return _json({"status": "ready"})
-        status = "draining" if self._server.draining else "starting"
-        return _problem(request, 503, f"The server is {status}.", kind="not-ready", headers={"retry-after": "1"})
+        state = self._server.state
+        if state == "ready":
+            return _json({"status": state})
+        return _problem(request, 503, f"The server is {state}.", kind="not-ready", headers={"retry-after": "1"})
 
     async def metrics(self, request: Request) -> Response:
         return Response(self._server.metrics.render(), headers={"content-type": metrics.CONTENT_TYPE})
 
     async def models(self, request: Request) -> Response:
-        return _json({"models": [_about(m, default=m.name == self._server.default) for m in self._server.models()]})
+        status = self._server.status
+        models = [self._about(model) for model in self._server.models()]
+        return _json({"models": models, **_workers(status)})
 
     async def model(self, request: Request) -> Response:
         model = self._find(request)
         versions = sorted(self._server.endpoints[model.name])
-        return _json({**_about(model, default=model.name == self._server.default), "versions": versions})
+        return _json({**self._about(model), "versions": versions})
 
     async def schema(self, request: Request) -> Response:
         model = self._find(request)
@@ -140,8 +149,22 @@ class _Routes:
     async def favicon(self, request: Request) -> Response:
         return RedirectResponse("docs/favicon.svg")
 
+    def _about(self, model: Model) -> dict[str, Any]:
+        about = _about(model, default=model.name == self._server.default)
+        status = self._server.status
+        if status is not None and model.name in status.failed:
+            about["refused"] = status.failed[model.name]
+        return about
+
     def _find(self, request: Request) -> Model:
         return self._server.current(request.path_params["name"]).model
+
+
+def _workers(status: Status | None) -> dict[str, Any]:
+    if status is None:
+        return {}
+    counts = {"ready": status.workers, "wanted": status.wanted, "threads": status.threads, "restarts": status.restarts}
+    return {"workers": counts}
 
 
 def _about(model: Model, *, default: bool) -> dict[str, Any]:

@@ -17,42 +17,26 @@ import estiba
 from estiba.core import cpus
 from estiba.core.errors import EstibaError, NotFound
 from estiba.core.ids import Ids
-from estiba.core.log import Format, Log
+from estiba.core.log import Log
 from estiba.model.load import Model
 from estiba.serving.bridge import Bridge
-from estiba.serving.http import App, Connection, Headers, HttpOptions, Request
-from estiba.serving.metrics import Metrics
+from estiba.serving.http import App, Connection, Headers, Request
+from estiba.serving.messages import Status
+from estiba.serving.metrics import Metrics, Slot
 from estiba.serving.native import Endpoint, request_id
+from estiba.serving.options import ServerOptions
 from estiba.serving.problems import CONTENT_TYPE, problem
 
 SWEEP = 0.5
 """Seconds between looks at connections whose time is up."""
 
 
-class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[server]` of the project file.
-
-    Args:
-        port: 0 lets the system choose a free one.
-        threads: threads of native libraries for one batch; by default the processors that this process may use.
-        drain: seconds that requests in flight have to finish after a signal to stop.
-        log: `json`, `text`, or `auto`, which is text on a terminal.
-        default: the model that answers `POST /predict`; by default the only one.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    threads: int | None = None
-    drain: float = 10.0
-    log: Format = "auto"
-    default: str = ""
-    http: HttpOptions = HttpOptions()
-
-
 class Server(App):
     """Serves models over HTTP on one event loop."""
 
-    def __init__(self, options: ServerOptions, *, metrics_file: Path | None = None) -> None:
+    def __init__(
+        self, options: ServerOptions, *, metrics_file: Path | None = None, status_file: Path | None = None
+    ) -> None:
         from estiba.serving.routes import application
 
         self.settings = options
@@ -60,31 +44,57 @@ class Server(App):
         self.connections: set[Connection] = set()
         self.draining = False
         self.ready = False
+        self._status_file = status_file
         self.log = Log(options.log)
         self.metrics = Metrics(metrics_file)
         self.metrics.slot("estiba_build_info", estiba.__version__, platform.python_version()).set(1)
         self.endpoints: dict[str, dict[str, Endpoint]] = {}
         self._current: dict[str, str] = {}
+        self._shown: dict[str, tuple[Slot, ...]] = {}
         self._hot: dict[bytes, Endpoint] = {}
         self._ids = Ids()
         self._executor = ThreadPoolExecutor(max_workers=max(1, cpus.available()), thread_name_prefix="large")
         self._bridge = Bridge(application(self), self.log)
 
+    @property
+    def status(self) -> Status | None:
+        """What the supervisor says of the whole server; None where there is none."""
+        if self._status_file is None:
+            return None
+        try:
+            return msgspec.json.decode(self._status_file.read_bytes(), type=Status)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    @property
+    def state(self) -> str:
+        """`ready`, `starting` or `draining`."""
+        status = self.status
+        if self.draining or (status is not None and status.draining):
+            return "draining"
+        return "ready" if self.ready else "starting"
+
     # Models
 
-    def add(self, model: Model, *, load_seconds: float = 0.0) -> None:
+    def add(self, model: Model, load_seconds: float = 0.0) -> None:
         """Serves a loaded and proven model, as the current version of its name."""
         endpoint = Endpoint(model, self.metrics, self._ids, self.log, self._executor)
-        self.endpoints.setdefault(model.name, {})[model.version] = endpoint
+        for slot in self._shown.pop(model.name, ()):
+            slot.set(0)
+        # What an older version has in flight keeps that alive until it is answered.
+        self.endpoints[model.name] = {model.version: endpoint}
         self._current[model.name] = model.version
         self._describe(model, load_seconds)
         self._hot = self._paths()
 
     def _describe(self, model: Model, load_seconds: float) -> None:
         metrics, name, version, manifest = self.metrics, model.name, model.version, model.manifest
-        metrics.slot("estiba_model_loaded", name, version).set(1)
+        loaded = metrics.slot("estiba_model_loaded", name, version)
+        info = metrics.slot("estiba_model_info", name, version, model.digest, manifest.framework, manifest.engine)
+        self._shown[name] = (loaded, info)
+        for slot in self._shown[name]:
+            slot.set(1)
         metrics.slot("estiba_model_load_duration_seconds", name, version).set(load_seconds)
-        metrics.slot("estiba_model_info", name, version, model.digest, manifest.framework, manifest.engine).set(1)
         if model.parity is not None:
             worst = max(model.parity.max_abs_error.values(), default=0.0)
             metrics.slot("estiba_parity_max_abs_error", name, version).set(worst)
@@ -142,7 +152,7 @@ class Server(App):
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         server = await loop.create_server(lambda: Connection(self), sock=listener)
-        sweeper = loop.create_task(self._sweep())
+        sweeper = loop.create_task(self.sweep())
         self.ready = True
         on_ready()
         try:
@@ -150,10 +160,14 @@ class Server(App):
             await self._drain(server)
         finally:
             sweeper.cancel()
-            self._executor.shutdown(wait=False, cancel_futures=True)
-            for versions in self.endpoints.values():
-                for endpoint in versions.values():
-                    endpoint.batcher.close()
+            self.close()
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        for versions in self.endpoints.values():
+            for endpoint in versions.values():
+                endpoint.batcher.close()
 
     async def _drain(self, server: asyncio.Server) -> None:
         self.ready = False
@@ -167,7 +181,8 @@ class Server(App):
         if self.connections:
             self.log.warning("stopped with requests in flight", connections=len(self.connections))
 
-    async def _sweep(self) -> None:
+    async def sweep(self) -> None:
+        """Ends connections whose time is up, for ever."""
         while True:
             await asyncio.sleep(SWEEP)
             now = time.monotonic()

@@ -35,7 +35,7 @@ async function copyText(code, said) {
 }
 
 function curl({ url, body }) {
-  const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+  const quoted = (text) => (/^[\w:/.-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
   // Spaces let the line wrap where it is narrow; in JSON text only structure has line ends.
   const json = JSON.stringify(body, null, 1).replace(/\n\s*/g, " ");
   return `curl ${quoted(url)} \\\n  -H 'content-type: application/json' \\\n  -d ${quoted(json)}`;

@@ -1,0 +1,41 @@
+"""`[server]` of the project file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from estiba.core.log import Format
+from estiba.serving.http import HttpOptions
+
+
+class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How models are served.
+
+    Args:
+        host: the address to listen on.
+        port: 0 lets the system choose a free one.
+        workers: processes that answer; by default as many as the processors that this process may use.
+        threads: threads of native libraries for one batch; by default the processors divided by the workers.
+        drain: seconds that requests in flight have to finish after a signal to stop.
+        shutdown_delay: seconds for which the server says that it is not ready, and still answers, before it drains.
+        max_restarts: workers that may die within a minute before liveness fails.
+        log: `json`, `text`, or `auto`, which is text on a terminal.
+        default: the model that answers `POST /predict`; by default the only one.
+        insecure: allow a host other than loopback although there are no keys yet.
+        http: limits of a connection.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    workers: Annotated[int, Meta(ge=1)] | None = None
+    threads: Annotated[int, Meta(ge=1)] | None = None
+    drain: Annotated[float, Meta(ge=0)] = 10.0
+    shutdown_delay: Annotated[float, Meta(ge=0)] = 0.0
+    max_restarts: Annotated[int, Meta(ge=0)] = 5
+    log: Format = "auto"
+    default: str = ""
+    insecure: bool = False
+    http: HttpOptions = HttpOptions()

@@ -1,0 +1,212 @@
+"""A worker process as its supervisor sees it: alive or not, ready or not, and which clients it has."""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from estiba.core import cpus
+from estiba.core.errors import EstibaError
+from estiba.serving import messages
+from estiba.serving.messages import BUSY, HEARTBEAT, SLOTS, WorkerSpec
+
+SILENT = 1.0
+"""Seconds without a heartbeat after which a worker gets no new clients, and is replaced unless it is only slow."""
+
+SLOW = 10.0
+"""Seconds without a heartbeat that are forgiven where the process computes, or waits for a processor."""
+
+STARTING = 60.0
+"""Seconds that a worker may take to load its models."""
+
+
+class Process:
+    """One worker. Starts when made, or at `start_at` on the monotonic clock."""
+
+    def __init__(
+        self, spec: WorkerSpec, on_message: Callable[[Process, messages.AnyMessage], None], start_at: float = 0.0
+    ) -> None:
+        self.spec = spec
+        self.index = spec.index
+        self.ready = False
+        self.draining = False
+        self.failure: EstibaError | None = None
+        self.clients: dict[int, socket.socket] = {}
+        self._free = list(range(SLOTS))
+        self._on_message = on_message
+        self._start_at = start_at
+        self._child: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._memory: mmap.mmap | None = None
+        self._drained_at = 0.0
+        self._seen = (0.0, 0.0)  # processor seconds, and when they were last seen to grow
+        if start_at <= time.monotonic():
+            self._start()
+
+    def _start(self) -> None:
+        state = Path(self.spec.state)
+        state.write_bytes(bytes(HEARTBEAT + SLOTS))
+        with state.open("r+b") as file:
+            self._memory = mmap.mmap(file.fileno(), HEARTBEAT + SLOTS)
+        state.touch()
+        self._channel, theirs = messages.pair()
+        spec = msgspec.structs.replace(self.spec, channel=theirs.fileno())
+        threads = {name: str(self.spec.threads) for name in cpus.NATIVE_THREADS}
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "estiba.serving.worker"],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.PIPE,
+            env={**os.environ, **threads, "ORT_DISABLE_TELEMETRY": "1"},
+        )
+        theirs.close()
+        assert self._child.stdin is not None
+        self._child.stdin.write(msgspec.json.encode(spec))
+        self._child.stdin.close()
+        self._start_at = time.monotonic()
+        asyncio.get_running_loop().add_reader(self._channel, self._read)
+
+    def _read(self) -> None:
+        while self._channel is not None:
+            try:
+                message, _ = messages.receive(self._channel)
+            except BlockingIOError:
+                return
+            if message is None:
+                asyncio.get_running_loop().remove_reader(self._channel)
+                return
+            if isinstance(message, messages.Ready):
+                self.ready = True
+            elif isinstance(message, messages.Failed):
+                self.failure = EstibaError(message.message, hint=message.hint)
+                self.failure.exit_code = message.exit_code
+            self._on_message(self, message)
+
+    # Clients
+
+    @property
+    def serving(self) -> bool:
+        """Whether it may be given clients now."""
+        return self.ready and not self.draining and self.exit_code() is None and self._silence() < SILENT
+
+    def give(self, client: socket.socket) -> bool:
+        """Hands a client to the worker, keeping a copy of its socket; False where it cannot take one now."""
+        if not self._free or self._channel is None or self._memory is None:
+            return False
+        slot = self._free.pop()
+        self._memory[HEARTBEAT + slot] = 0
+        try:
+            messages.send(self._channel, messages.Take(slot), client)
+        except OSError:
+            self._free.append(slot)
+            return False
+        self.clients[slot] = client
+        return True
+
+    def release(self, slot: int) -> socket.socket | None:
+        """Forgets a client that the worker let go, and returns its socket."""
+        client = self.clients.pop(slot, None)
+        if client is not None:
+            self._free.append(slot)
+        return client
+
+    def busy(self, slot: int) -> bool:
+        """Whether the worker is within a request of that client."""
+        return self._memory is not None and self._memory[HEARTBEAT + slot] == BUSY
+
+    # Life
+
+    def tell(self, message: messages.AnyMessage) -> None:
+        """Sends a message; one that is gone or hung will be noticed elsewhere."""
+        if self._channel is not None:
+            try:
+                messages.send(self._channel, message)
+            except OSError:
+                return
+
+    def drain(self, *, hand_over: bool) -> None:
+        """Tells it to end. It gets no clients any more."""
+        self.draining = True
+        self._drained_at = time.monotonic()
+        self.tell(messages.Drain(hand_over))
+
+    def overdue(self, seconds: float) -> bool:
+        """Whether it should have ended by now."""
+        return self.draining and time.monotonic() > self._drained_at + seconds
+
+    def exit_code(self) -> int | None:
+        return None if self._child is None else self._child.poll()
+
+    @property
+    def ended(self) -> bool:
+        return self.exit_code() is not None
+
+    def ending(self) -> str:
+        """How it ended, in words."""
+        code = self.exit_code()
+        if code is None:
+            return "no heartbeat"
+        return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+    def trouble(self) -> str:
+        """Why it must be replaced: `died`, `stopped`, `hung` or `slow start`; empty where all is well.
+
+        Starts it where its time has come.
+        """
+        now = time.monotonic()
+        if self._child is None:
+            if now >= self._start_at:
+                self._start()
+            return ""
+        if self.ended:
+            return "died"
+        if not self.ready:
+            return "slow start" if now > self._start_at + STARTING else ""
+        silence = self._silence()
+        if silence < SILENT:
+            return ""
+        state, seconds = _process_state(self._child.pid)
+        if state in "Tt":
+            return "stopped"
+        if seconds > self._seen[0]:
+            self._seen = (seconds, now)
+        alive = state == "R" or now < self._seen[1] + SILENT
+        return "" if alive and silence < SLOW else "hung"
+
+    def _silence(self) -> float:
+        """Seconds since the last heartbeat."""
+        assert self._memory is not None
+        (beat,) = struct.unpack("=d", self._memory[:HEARTBEAT])
+        return time.monotonic() - float(beat)
+
+    def kill(self) -> None:
+        """Ends it at once, if it has not ended by itself."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+        if self._channel is not None:
+            asyncio.get_running_loop().remove_reader(self._channel)
+            self._read()  # its last words: clients that it closed or handed over
+            if self._channel is not None:
+                self._channel.close()
+                self._channel = None
+        Path(self.spec.state).unlink(missing_ok=True)
+
+
+def _process_state(pid: int) -> tuple[str, float]:
+    """The kernel's letter for a process (R runs or waits for a processor, T is stopped) and its processor seconds."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # no /proc on this system: judge by the heartbeat alone
+        return "S", 0.0
+    return fields[0], (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,412 @@
+"""Supervisor: the process that listens, hands clients to workers, and keeps the workers alive and honest.
+
+It accepts every connection and passes the socket to the worker with the fewest, keeping a copy. So a worker's death
+costs only the requests that it was answering, and those get a 503 at once: clients between requests move to another
+worker and notice nothing. The same moves them when workers are replaced on purpose. It knows nothing of requests, and
+imports neither NumPy nor a model's libraries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import signal
+import socket
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from estiba.core import cpus
+from estiba.core.errors import EstibaError
+from estiba.core.log import Log
+from estiba.serving import messages
+from estiba.serving.messages import ServedModel, Status, WorkerSpec
+from estiba.serving.metrics import Metrics
+from estiba.serving.options import ServerOptions
+from estiba.serving.problems import CONTENT_TYPE, problem
+from estiba.serving.process import Process
+
+TICK = 0.05
+"""Seconds between looks at the workers."""
+
+POLL = 0.5
+"""Seconds between looks at the registry."""
+
+BACKOFF = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Seconds before a worker is started again, by how many died within a minute."""
+
+HOLD = 2.0
+"""Seconds for which a new client waits while no worker is ready, before it gets a 503."""
+
+Resolve = Callable[[], Sequence[ServedModel]]
+Stamp = Callable[[], object]
+
+
+class Supervisor:
+    """One server of several processes."""
+
+    def __init__(self, options: ServerOptions, resolve: Resolve, stamp: Stamp, folder: Path) -> None:
+        """Starts nothing yet.
+
+        Args:
+            resolve: the versions to serve now; raises EstibaError.
+            stamp: changes whenever `resolve` may say something else.
+            folder: for what the processes share; removed by the caller.
+        """
+        self._options = options
+        self._folder = folder
+        self._log = Log(options.log)
+        processors = cpus.available()
+        self._count = options.workers or processors
+        self._threads = options.threads or max(1, processors // self._count)
+        self._metrics = Metrics(folder / "supervisor.metrics")
+        self._models = _Models(resolve, stamp, self._log, self._metrics)
+        self._workers: list[Process] = []
+        self._fresh: dict[int, Process] = {}
+        self._leaving: list[Process] = []
+        self._waiting: deque[tuple[socket.socket, float]] = deque()
+        self._deaths: deque[float] = deque()
+        self._restarts = 0
+        self._made = 0
+        self._draining = False
+        self._status = b""
+
+    async def run(self, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+        """Serves until SIGINT or SIGTERM, then drains. SIGHUP replaces the workers by fresh ones."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._replace_all)
+        self._models.start()
+        try:
+            self._workers = [self._start(index) for index in range(self._count)]
+            await self._first_start(stop)
+            loop.add_reader(listener, self._accept, listener)
+            if not stop.is_set():
+                on_ready()
+            await self._watch(stop)
+            await self._stop(listener)
+        finally:
+            for worker in (*self._workers, *self._fresh.values(), *self._leaving):
+                worker.kill()
+
+    async def _first_start(self, stop: asyncio.Event) -> None:
+        """Waits until every worker is ready. One that cannot start now never will: its reason is the server's."""
+        while not all(worker.ready for worker in self._workers) and not stop.is_set():
+            for worker in self._workers:
+                if worker.ended:
+                    await asyncio.sleep(TICK)  # its last words may still be on the way
+                    raise worker.failure or EstibaError(f"A worker ended while starting: {worker.ending()}.")
+            await asyncio.sleep(0.005)
+        self._publish()
+
+    async def _watch(self, stop: asyncio.Event) -> None:
+        looked = time.monotonic()
+        while not stop.is_set():
+            self._tick()
+            if time.monotonic() > looked + POLL:
+                looked = time.monotonic()
+                self._models.look([w for w in self._workers if w.serving])
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), TICK)
+
+    def _start(self, index: int, start_at: float = 0.0) -> Process:
+        self._made += 1
+        spec = WorkerSpec(
+            index=index,
+            folder=str(self._folder),
+            state=str(self._folder / f"{index}-{self._made}.state"),
+            models=self._models.served,
+            options=self._options,
+            threads=self._threads,
+        )
+        return Process(spec, self._message, start_at)
+
+    # Clients
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(64):
+            try:
+                client, _ = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:  # too many open files, most likely: those that are open go on
+                self._log.error("a connection cannot be accepted", error=error)
+                return
+            self._place(client, time.monotonic())
+
+    def _place(self, client: socket.socket, since: float) -> None:
+        """Gives a client to the worker with the fewest; keeps it for a moment where none can take it."""
+        ready = sorted((w for w in self._workers if w.serving), key=lambda w: len(w.clients))
+        if not any(worker.give(client) for worker in ready):
+            self._waiting.append((client, since))
+
+    def _retry_waiting(self) -> None:
+        for _ in range(len(self._waiting)):
+            client, since = self._waiting.popleft()
+            if time.monotonic() > since + HOLD:
+                _refuse(client, "No worker is ready.")
+            else:
+                self._place(client, since)
+
+    def _message(self, worker: Process, message: messages.AnyMessage) -> None:
+        match message:
+            case messages.Closed(slot, handed_over):
+                client = worker.release(slot)
+                if client is not None and handed_over:
+                    self._place(client, time.monotonic())
+                elif client is not None:
+                    client.close()
+            case messages.Loaded():
+                self._models.told(worker, message)
+
+    # Workers
+
+    def _tick(self) -> None:
+        for position, worker in enumerate(self._workers):
+            reason = worker.trouble()
+            if reason:
+                self._workers[position] = self._succeed(worker, reason)
+        for position, fresh in list(self._fresh.items()):
+            self._take_over(position, fresh)
+        for worker in [w for w in self._leaving if w.ended or w.overdue(self._options.drain + 1)]:
+            self._leaving.remove(worker)
+            self._end(worker)
+        self._models.go_on([w for w in self._workers if w.serving])
+        self._retry_waiting()
+        self._publish()
+
+    def _succeed(self, worker: Process, reason: str) -> Process:
+        """Ends a dead or hung worker; its successor starts at once, or later where too many died lately."""
+        now = time.monotonic()
+        self._deaths.append(now)
+        self._restarts += 1
+        self._metrics.slot("estiba_worker_restarts_total", reason).add()
+        self._log.error("worker replaced", worker=worker.index, reason=reason, ending=worker.ending())
+        self._end(worker)
+        recent = len([death for death in self._deaths if death > now - 60])
+        return self._start(worker.index, now + BACKOFF[min(recent, len(BACKOFF)) - 1])
+
+    def _end(self, worker: Process) -> None:
+        """Kills what is left of a worker. Its clients between requests go to another; the rest are told at once."""
+        worker.kill()
+        for slot in list(worker.clients):
+            client = worker.release(slot)
+            if client is None:
+                continue
+            if worker.busy(slot):
+                _refuse(client, "The process that was answering this request died.")
+            else:
+                self._place(client, time.monotonic())
+
+    def _replace_all(self) -> None:
+        """Starts a fresh worker beside each; the old one leaves once that is ready."""
+        self._log.info("replacing workers", count=len(self._workers))
+        for position, old in enumerate(self._workers):
+            if position not in self._fresh:
+                self._fresh[position] = self._start(old.index)
+
+    def _take_over(self, position: int, fresh: Process) -> None:
+        if fresh.ready:
+            old = self._workers[position]
+            self._workers[position] = self._fresh.pop(position)
+            self._leaving.append(old)
+            old.drain(hand_over=True)
+        elif fresh.trouble():
+            reason = fresh.failure.message if fresh.failure else fresh.ending()
+            self._log.error("a fresh worker cannot start; the old one stays", worker=fresh.index, reason=reason)
+            self._fresh.pop(position).kill()
+
+    def _publish(self) -> None:
+        """Tells the workers how the whole server is."""
+        ready = sum(worker.serving for worker in self._workers)
+        while self._deaths and self._deaths[0] < time.monotonic() - 60:
+            self._deaths.popleft()
+        status = Status(
+            workers=ready,
+            wanted=self._count,
+            threads=self._threads,
+            restarts=self._restarts,
+            draining=self._draining,
+            failing=len(self._deaths) >= self._options.max_restarts,
+            failed=dict(self._models.failed),
+        )
+        content = msgspec.json.encode(status)
+        if content != self._status:
+            self._status = content
+            fresh = self._folder / "status.new"
+            fresh.write_bytes(content)
+            fresh.replace(self._folder / messages.STATUS)
+            self._metrics.slot("estiba_workers", "ready").set(ready)
+            self._metrics.slot("estiba_workers", "starting").set(self._count - ready)
+
+    async def _stop(self, listener: socket.socket) -> None:
+        """Says that it is not ready, waits as announced, takes who is at the door, and lets the workers drain."""
+        self._draining = True
+        self._publish()
+        until = time.monotonic() + self._options.shutdown_delay
+        while time.monotonic() < until:
+            self._tick()
+            await asyncio.sleep(TICK)
+        asyncio.get_running_loop().remove_reader(listener)
+        self._accept(listener)
+        listener.close()
+        for worker in self._workers:
+            worker.drain(hand_over=False)
+        while any(not w.ended and not w.overdue(self._options.drain + 1) for w in (*self._workers, *self._leaving)):
+            await asyncio.sleep(0.01)
+        for worker in (*self._workers, *self._leaving):
+            self._end(worker)
+        for client, _ in self._waiting:
+            _refuse(client, "The server is shutting down.")
+
+
+class _Models:
+    """What is served, and how a newer version takes its place: loaded by every worker beside the old one, proven there,
+    and switched to in all of them once all have it."""
+
+    def __init__(self, resolve: Resolve, stamp: Stamp, log: Log, metrics: Metrics) -> None:
+        self._resolve = resolve
+        self._stamp = stamp
+        self._log = log
+        self._metrics = metrics
+        self.served: tuple[ServedModel, ...] = ()
+        self.failed: dict[str, str] = {}
+        self._seen: object = None
+        self._refused: set[ServedModel] = set()
+        self._next: ServedModel | None = None
+        self._loading: set[Process] = set()
+        self._loaded: set[Process] = set()
+
+    def start(self) -> None:
+        """Resolves for the first time; raises EstibaError."""
+        self._seen = self._stamp()
+        self.served = tuple(self._resolve())
+
+    def look(self, workers: Sequence[Process]) -> None:
+        """Looks whether other versions are wanted than are served; begins to load the first such."""
+        try:
+            stamp = self._stamp()
+            if stamp == self._seen or self._next is not None or not workers:
+                return
+            wanted = tuple(self._resolve())
+        except EstibaError as error:
+            self._log.warning("the registry cannot be read", reason=error.message)
+            return
+        current = {model.ref: model for model in self.served}
+        for model in wanted:
+            if current[model.ref] == model:
+                self.failed.pop(model.name, None)
+            elif model not in self._refused:
+                self._next = model
+                self._begin(workers)
+                return
+        self._seen = stamp
+
+    def _begin(self, workers: Sequence[Process]) -> None:
+        assert self._next is not None
+        self._loading, self._loaded = set(workers), set()
+        for worker in workers:
+            worker.tell(messages.Load(self._next))
+
+    def told(self, worker: Process, message: messages.Loaded) -> None:
+        """A worker has loaded the next version, or could not."""
+        model = self._next
+        if model is None or (message.name, message.version) != (model.name, model.version):
+            return
+        if not message.error:
+            self._loaded.add(worker)
+            return
+        self._refused.add(model)
+        self.failed[model.name] = f"version {model.version}: {message.error}"
+        self._metrics.slot("estiba_swap_failures_total", model.name).add()
+        self._log.error("a newer version is not served", model=model.name, version=model.version, reason=message.error)
+        for other in self._loading:
+            other.tell(messages.Discard(model.name, model.version))
+        self._next = None
+
+    def go_on(self, workers: Sequence[Process]) -> None:
+        """Switches once every worker has loaded; begins again where the workers are not the same any more."""
+        model = self._next
+        if model is None:
+            return
+        if set(workers) != self._loading:
+            if workers:
+                self._begin(workers)
+        elif self._loaded == self._loading:
+            for worker in workers:
+                worker.tell(messages.Switch(model.name, model.version))
+            self.served = tuple(model if old.ref == model.ref else old for old in self.served)
+            self.failed.pop(model.name, None)
+            self._next = None
+            self._log.info("a newer version is served", model=model.name, version=model.version)
+
+
+def supervise(
+    options: ServerOptions, resolve: Resolve, stamp: Stamp, *, on_ready: Callable[[str, int, int], None]
+) -> None:
+    """Serves models in worker processes until a signal says stop.
+
+    Args:
+        resolve: the versions to serve now.
+        stamp: changes whenever `resolve` may say something else.
+        on_ready: called with the URL, the number of workers and their threads once the server answers.
+
+    Raises:
+        EstibaError: the address is taken, or a model cannot be served.
+    """
+    _allow_many_files()
+    listener = listen(options.host, options.port)
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    with tempfile.TemporaryDirectory(prefix="estiba-server-") as folder:
+        supervisor = Supervisor(options, resolve, stamp, Path(folder))
+        counts = (supervisor._count, supervisor._threads)
+        asyncio.run(supervisor.run(listener, lambda: on_ready(url, *counts)))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises EstibaError where the address is taken or not this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or error
+        raise EstibaError(
+            f"Cannot listen on {host}:{port}: {reason}.",
+            hint="Stop what listens there, or choose another port with --port.",
+        ) from error
+    listener.listen(2048)
+    listener.setblocking(False)
+    return listener
+
+
+def _allow_many_files() -> None:
+    """Every connection is a descriptor in two processes; the soft limit is often 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _refuse(client: socket.socket, detail: str) -> None:
+    """Tells a client that nobody will answer its request, and closes."""
+    body = problem(503, detail)
+    head = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: %b\r\nretry-after: 1\r\n" % CONTENT_TYPE
+    with contextlib.suppress(OSError):
+        client.setblocking(False)
+        client.send(head + b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body))
+        client.shutdown(socket.SHUT_WR)
+        # What the client had sent and nobody read would turn the close into a reset, and lose this answer.
+        while client.recv(65536):
+            pass
+    client.close()
