@@ -253,7 +253,10 @@ def _xgboost_class(told: str | None) -> str:
 def _read_lightgbm(path: Path) -> Any:
     import lightgbm
 
-    return lightgbm.Booster(model_str=path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    if "\nend of trees" not in text:  # LightGBM itself would answer with the trees that are left
+        raise BadArtifact(f"{path} ends before its last tree.", hint="Copy or save the model again.")
+    return lightgbm.Booster(model_str=text)
 
 
 def _read_catboost(path: Path) -> Any:
