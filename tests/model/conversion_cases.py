@@ -1,0 +1,344 @@
+"""The models of the conversion table: each is fitted on small seeded data and asked about hard rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+ROWS = 400
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table.
+
+    data: `numbers`, `counts` (small whole numbers) or `mixed`. classes: 0 for a regression, 1 for outliers.
+    """
+
+    name: str
+    make: Callable[[], Any]
+    classes: int
+    data: str = "numbers"
+    missing: bool = False
+    unseen: bool = False
+
+    def fit(self) -> tuple[Any, pd.DataFrame]:
+        """The fitted model and its training rows."""
+        sample = frame(self.data, self.missing)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = self.make()
+            return model.fit(sample, target(sample, self.classes)), sample
+
+
+def frame(data: str, missing: bool) -> pd.DataFrame:
+    rng = np.random.default_rng(7)
+    if data == "counts":
+        return pd.DataFrame(rng.integers(0, 9, (ROWS, 4)), columns=list("abcd"))
+    if data == "numbers":
+        made = pd.DataFrame(rng.normal(0.2, 1.5, (ROWS, 4)), columns=list("abcd"))
+        made["b"] = made["b"].round(1)
+    else:
+        made = pd.DataFrame(
+            {
+                "age": rng.integers(18, 90, ROWS),
+                "balance": rng.gamma(2.0, 900.0, ROWS).round(2),
+                "country": rng.choice(["ES", "FR", "DE", "PT"], ROWS, p=[0.5, 0.3, 0.18, 0.02]),
+                "plan": pd.Categorical(rng.choice(["basic", "plus", "pro"], ROWS), categories=["pro", "basic", "plus"]),
+                "active": rng.random(ROWS) < 0.6,
+                "products": rng.integers(1, 5, ROWS),
+            }
+        )
+    if missing:
+        for column in [c for c in made if made[c].dtype.kind not in "bi"]:
+            made.loc[rng.random(ROWS) < 0.08, column] = np.nan
+    return made
+
+
+def target(sample: pd.DataFrame, classes: int) -> np.ndarray:
+    """Something that depends on all columns; several answers are equally near, so that ties happen."""
+    codes = [pd.factorize(sample[c], sort=True)[0] if sample[c].dtype.kind not in "biuf" else sample[c] for c in sample]
+    values = np.nan_to_num(np.stack([np.asarray(c, float) for c in codes], axis=1))
+    score = ((values - values.mean(0)) / values.std(0)) @ np.linspace(1.0, 0.4, values.shape[1])
+    score += np.random.default_rng(3).normal(0, 0.7, len(score))
+    if classes == 0:
+        return np.exp(score / 3) + 0.1
+    if classes < 3:
+        return np.where(score > 0.3, "yes", "no")
+    return np.asarray(["low", "middle", "top"])[np.digitize(score, [-0.7, 0.9])]
+
+
+def prepared(model: Any, **options: Any) -> Any:
+    """A pipeline as people write them: impute, scale and encode, then the model."""
+    from sklearn.compose import ColumnTransformer, make_column_selector
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    encoder = options.get("encoder") or OneHotEncoder(handle_unknown="ignore")
+    words = make_pipeline(SimpleImputer(strategy="most_frequent"), encoder) if options.get("impute", True) else encoder
+    numbers = make_pipeline(SimpleImputer(strategy="median", add_indicator=True), options.get("scaler") or StandardScaler())
+    preparation = ColumnTransformer(
+        [("numbers", numbers, ["age", "balance", "products"]), ("words", words, make_column_selector(dtype_exclude="number"))]
+        if options.get("bools", True)
+        else [("numbers", numbers, ["age", "balance", "products"]), ("words", words, ["country", "plan"])],
+        remainder=options.get("remainder", "drop"),
+    )
+    return make_pipeline(preparation, *options.get("steps", ()), model)
+
+
+def _classifiers() -> dict[str, Callable[[], Any]]:
+    from sklearn import discriminant_analysis, ensemble, gaussian_process, linear_model, naive_bayes, neighbors, svm, tree
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.neural_network import MLPClassifier
+
+    logistic = linear_model.LogisticRegression
+
+    def members() -> list[tuple[str, Any]]:
+        forest = ensemble.RandomForestClassifier(10, max_depth=4, random_state=1)
+        return [("logistic", logistic()), ("forest", forest), ("bayes", naive_bayes.GaussianNB())]
+
+    return {
+        "LogisticRegression": logistic,
+        "SGDClassifier(log_loss)": lambda: linear_model.SGDClassifier(loss="log_loss", random_state=1),
+        "SGDClassifier(modified_huber)": lambda: linear_model.SGDClassifier(loss="modified_huber", random_state=1),
+        "SGDClassifier(hinge)": lambda: linear_model.SGDClassifier(random_state=1),
+        "LinearSVC": svm.LinearSVC,
+        "RidgeClassifier": linear_model.RidgeClassifier,
+        "SVC": svm.SVC,
+        "SVC(probability)": lambda: svm.SVC(probability=True, random_state=1),
+        "KNeighborsClassifier": neighbors.KNeighborsClassifier,
+        "KNeighborsClassifier(distance)": lambda: neighbors.KNeighborsClassifier(7, weights="distance"),
+        "GaussianNB": naive_bayes.GaussianNB,
+        "BernoulliNB": naive_bayes.BernoulliNB,
+        "LinearDiscriminantAnalysis": discriminant_analysis.LinearDiscriminantAnalysis,
+        "QuadraticDiscriminantAnalysis": discriminant_analysis.QuadraticDiscriminantAnalysis,
+        "GaussianProcessClassifier": lambda: gaussian_process.GaussianProcessClassifier(max_iter_predict=5),
+        "DecisionTreeClassifier": lambda: tree.DecisionTreeClassifier(max_depth=6, random_state=1),
+        "RandomForestClassifier": lambda: ensemble.RandomForestClassifier(30, max_depth=6, random_state=1),
+        "RandomForestClassifier(full depth)": lambda: ensemble.RandomForestClassifier(20, random_state=1),
+        "ExtraTreesClassifier": lambda: ensemble.ExtraTreesClassifier(30, max_depth=8, random_state=1),
+        "GradientBoostingClassifier": lambda: ensemble.GradientBoostingClassifier(n_estimators=20, random_state=1),
+        "HistGradientBoostingClassifier": lambda: ensemble.HistGradientBoostingClassifier(max_iter=15, random_state=1),
+        "AdaBoostClassifier": lambda: ensemble.AdaBoostClassifier(n_estimators=15, random_state=1),
+        "AdaBoostClassifier(logistic)": lambda: ensemble.AdaBoostClassifier(logistic(), n_estimators=5, random_state=1),
+        "BaggingClassifier": lambda: ensemble.BaggingClassifier(n_estimators=8, max_features=0.6, random_state=1),
+        "BaggingClassifier(logistic)": lambda: ensemble.BaggingClassifier(logistic(), n_estimators=5, random_state=1),
+        "MLPClassifier": lambda: MLPClassifier((12, 6), max_iter=80, random_state=1),
+        "MLPClassifier(tanh)": lambda: MLPClassifier((8,), activation="tanh", max_iter=80, random_state=1),
+        "VotingClassifier(soft)": lambda: ensemble.VotingClassifier(members(), voting="soft", weights=[2, 1, 1]),
+        "VotingClassifier(hard)": lambda: ensemble.VotingClassifier(members()),
+        "StackingClassifier": lambda: ensemble.StackingClassifier(members(), cv=3, passthrough=True),
+        "CalibratedClassifierCV(sigmoid)": lambda: CalibratedClassifierCV(svm.LinearSVC(), cv=3),
+        "CalibratedClassifierCV(isotonic)": lambda: CalibratedClassifierCV(
+            ensemble.RandomForestClassifier(10, max_depth=5, random_state=1), method="isotonic", cv=3
+        ),
+        "CalibratedClassifierCV(ensemble=False)": lambda: CalibratedClassifierCV(
+            naive_bayes.GaussianNB(), method="isotonic", cv=3, ensemble=False
+        ),
+    }
+
+
+def _regressors() -> dict[str, Callable[[], Any]]:
+    from sklearn import compose, ensemble, gaussian_process, linear_model, neighbors, svm, tree
+    from sklearn.neural_network import MLPRegressor
+
+    def members() -> list[tuple[str, Any]]:
+        return [("ridge", linear_model.Ridge()), ("tree", tree.DecisionTreeRegressor(max_depth=5, random_state=1))]
+
+    return {
+        "LinearRegression": linear_model.LinearRegression,
+        "Ridge": linear_model.Ridge,
+        "Lasso": lambda: linear_model.Lasso(alpha=0.01),
+        "SGDRegressor": lambda: linear_model.SGDRegressor(random_state=1),
+        "PoissonRegressor": linear_model.PoissonRegressor,
+        "TweedieRegressor": lambda: linear_model.TweedieRegressor(power=1.5),
+        "SVR": svm.SVR,
+        "KNeighborsRegressor": neighbors.KNeighborsRegressor,
+        "KNeighborsRegressor(distance)": lambda: neighbors.KNeighborsRegressor(weights="distance"),
+        "GaussianProcessRegressor": lambda: gaussian_process.GaussianProcessRegressor(alpha=0.1),
+        "DecisionTreeRegressor": lambda: tree.DecisionTreeRegressor(max_depth=7, random_state=1),
+        "RandomForestRegressor": lambda: ensemble.RandomForestRegressor(30, max_depth=7, random_state=1),
+        "ExtraTreesRegressor": lambda: ensemble.ExtraTreesRegressor(20, random_state=1),
+        "GradientBoostingRegressor": lambda: ensemble.GradientBoostingRegressor(n_estimators=20, random_state=1),
+        "HistGradientBoostingRegressor": lambda: ensemble.HistGradientBoostingRegressor(max_iter=15, random_state=1),
+        "HistGradientBoostingRegressor(poisson)": lambda: ensemble.HistGradientBoostingRegressor(
+            loss="poisson", max_iter=15, random_state=1
+        ),
+        "AdaBoostRegressor": lambda: ensemble.AdaBoostRegressor(n_estimators=9, random_state=1),
+        "BaggingRegressor": lambda: ensemble.BaggingRegressor(n_estimators=8, random_state=1),
+        "MLPRegressor": lambda: MLPRegressor((10,), max_iter=80, random_state=1),
+        "VotingRegressor": lambda: ensemble.VotingRegressor(members()),
+        "StackingRegressor": lambda: ensemble.StackingRegressor(members(), cv=3),
+        "TransformedTargetRegressor(log1p)": lambda: compose.TransformedTargetRegressor(
+            linear_model.Ridge(), func=np.log1p, inverse_func=np.expm1
+        ),
+    }
+
+
+def _pipelines() -> dict[str, tuple[Callable[[], Any], bool]]:
+    """By name: how to make it, and whether it takes missing and unseen values."""
+    from sklearn import ensemble, feature_selection, linear_model, preprocessing as pre
+
+    def forest() -> Any:
+        return ensemble.RandomForestClassifier(20, max_depth=6, random_state=1)
+
+    def logistic() -> Any:
+        return linear_model.LogisticRegression(max_iter=500)
+
+    ordinal = pre.OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2)
+    rare = pre.OneHotEncoder(min_frequency=20, handle_unknown="infrequent_if_exist", sparse_output=False)
+    best = feature_selection.SelectKBest(k=5)
+    return {
+        "OneHotEncoder, LogisticRegression": (lambda: prepared(logistic()), True),
+        "OneHotEncoder, RandomForestClassifier": (lambda: prepared(forest()), True),
+        "OneHotEncoder(drop), MinMaxScaler": (
+            lambda: prepared(logistic(), encoder=pre.OneHotEncoder(drop="first"), scaler=pre.MinMaxScaler()),
+            False,
+        ),
+        "OneHotEncoder(min_frequency), RobustScaler": (
+            lambda: prepared(logistic(), encoder=rare, scaler=pre.RobustScaler(), impute=False),
+            True,
+        ),
+        "OrdinalEncoder, RandomForestClassifier": (lambda: prepared(forest(), encoder=ordinal, impute=False), True),
+        "OrdinalEncoder, passthrough": (
+            lambda: prepared(forest(), encoder=ordinal, bools=False, remainder="passthrough"),
+            True,
+        ),
+        "TargetEncoder, LogisticRegression": (
+            lambda: prepared(logistic(), encoder=pre.TargetEncoder(random_state=1), impute=False, bools=False),
+            True,
+        ),
+        "FunctionTransformer(log1p), SelectKBest": (
+            lambda: prepared(logistic(), scaler=pre.FunctionTransformer(np.log1p), steps=(best,)),
+            True,
+        ),
+        "PolynomialFeatures, PCA": (
+            lambda: prepared(
+                logistic(),
+                steps=(pre.PolynomialFeatures(2), pre.StandardScaler(), _pca()),
+            ),
+            True,
+        ),
+        "KBinsDiscretizer": (
+            lambda: prepared(
+                logistic(),
+                scaler=pre.KBinsDiscretizer(4, encode="onehot-dense", quantile_method="averaged_inverted_cdf"),
+            ),
+            True,
+        ),
+        "A function of the user's own on a category": (
+            lambda: prepared(logistic(), encoder=pre.FunctionTransformer(_length), bools=False),
+            True,
+        ),
+        "A function of the user's own on a number": (
+            lambda: prepared(logistic(), scaler=pre.FunctionTransformer(_half)),
+            True,
+        ),
+    }
+
+
+def _pca() -> Any:
+    from sklearn.decomposition import PCA
+
+    return PCA(6)
+
+
+def _length(values: Any) -> Any:
+    return np.vectorize(len, otypes=[float])(np.asarray(values, object))
+
+
+def _half(values: Any) -> Any:
+    return np.asarray(values, float) / 2
+
+
+def _boosters() -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """By name: a classifier and a regressor."""
+    import catboost
+    import lightgbm
+    import xgboost
+
+    def xgb(kind: Any, **options: Any) -> Callable[[], Any]:
+        return lambda: kind(n_estimators=12, max_depth=4, n_jobs=1, enable_categorical=True, **options)
+
+    def lgb(kind: Any, **options: Any) -> Callable[[], Any]:
+        return lambda: kind(n_estimators=12, num_leaves=12, min_child_samples=8, n_jobs=1, verbose=-1, **options)
+
+    def cat(kind: Any, **options: Any) -> Callable[[], Any]:
+        quiet = {"verbose": 0, "allow_writing_files": False, "thread_count": 1}
+        return lambda: kind(iterations=12, depth=4, **quiet, **options)
+
+    return {
+        "XGBoost": (xgb(_Labelled), xgb(xgboost.XGBRegressor)),
+        "LightGBM": (lgb(lightgbm.LGBMClassifier), lgb(lightgbm.LGBMRegressor)),
+        "CatBoost": (cat(catboost.CatBoostClassifier), cat(catboost.CatBoostRegressor)),
+        "CatBoost(Lossguide)": (
+            cat(catboost.CatBoostClassifier, grow_policy="Lossguide"),
+            cat(catboost.CatBoostRegressor, grow_policy="Lossguide"),
+        ),
+    }
+
+
+def _Labelled(**options: Any) -> Any:  # noqa: N802
+    return _NumberedClasses(options)
+
+
+class _NumberedClasses:
+    """XGBClassifier wants classes that are numbers from 0; this fits one on the positions of the words."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+
+    def fit(self, sample: pd.DataFrame, words: np.ndarray) -> Any:
+        import xgboost
+
+        return xgboost.XGBClassifier(**self.options).fit(sample, np.unique(words, return_inverse=True)[1])
+
+
+def cases() -> list[Case]:
+    """All lines of the table."""
+    made = []
+    for name, make in _classifiers().items():
+        made += [Case(f"{name}, {k} classes", make, k) for k in (2, 3)]
+    made += [Case(name, make, 0) for name, make in _regressors().items()]
+    made += _others()
+    for name, (make, loose) in _pipelines().items():
+        made += [Case(f"{name}, {k} classes", make, k, "mixed", missing=loose, unseen=loose) for k in (2, 3)]
+    for name, (classifier, regressor) in _boosters().items():
+        data = [("numbers", False), ("numbers", True)] + [("mixed", True)] * ("CatBoost" not in name)
+        for kind, missing in data:
+            words = f"{name}, {'categories, ' if kind == 'mixed' else ''}{'missing, ' if missing else ''}"
+            made += [Case(f"{words}{k} classes", classifier, k, kind, missing) for k in (2, 3)]
+            made.append(Case(f"{words}regression", regressor, 0, kind, missing))
+    return made
+
+
+def _others() -> list[Case]:
+    from sklearn import ensemble, naive_bayes, svm
+
+    def hist(**options: Any) -> Callable[[], Any]:
+        return lambda: ensemble.HistGradientBoostingClassifier(max_iter=15, random_state=1, **options)
+
+    def forest() -> Any:
+        return ensemble.RandomForestClassifier(20, max_depth=6, random_state=1)
+
+    named = {"categorical_features": ["country", "plan", "active"]}
+    made = [
+        Case("IsolationForest", lambda: ensemble.IsolationForest(30, random_state=1), 1),
+        Case("IsolationForest(contamination)", lambda: ensemble.IsolationForest(30, contamination=0.1, random_state=1), 1),
+        Case("OneClassSVM", svm.OneClassSVM, 1),
+    ]
+    for k in (2, 3):
+        made += [
+            Case(f"MultinomialNB, {k} classes", naive_bayes.MultinomialNB, k, "counts"),
+            Case(f"ComplementNB, {k} classes", naive_bayes.ComplementNB, k, "counts"),
+            Case(f"RandomForestClassifier, missing, {k} classes", forest, k, missing=True),
+            Case(f"HistGradientBoostingClassifier, missing, {k} classes", hist(), k, missing=True),
+            Case(f"HistGradientBoostingClassifier, categories, missing, {k} classes", hist(**named), k, "mixed", True, True),
+        ]
+    return made

@@ -1,0 +1,129 @@
+"""Asks a converted model and its original about the same hard rows, and compares."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from conversion_cases import Case
+from estiba.model.answers import answer
+from estiba.model.coding import Coded, Coder
+from estiba.model.convert import Converted, NotConvertible, convert
+from estiba.model.signature import UNSEEN, Field, Head, Signature
+
+PROBES = 3000
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`difference` is the largest absolute one; `agree` of `rows` labels are the original's."""
+
+    name: str
+    engine: str
+    difference: float = math.nan
+    agree: int = 0
+    rows: int = 0
+    labels: bool = True
+    reason: str = ""
+
+
+def fields_of(sample: pd.DataFrame, missing: bool, unseen: bool) -> tuple[Field, ...]:
+    return tuple(_field(str(c), sample[c], missing, unseen) for c in sample)
+
+
+def _field(name: str, column: pd.Series, missing: bool, unseen: bool) -> Field:
+    dtype = column.dtype
+    common: dict[str, Any] = {"name": name, "nullable": missing and dtype.kind not in "ib", "dtype": str(dtype)}
+    if dtype.kind in "fiub":
+        return Field(kind={"f": "number", "b": "boolean"}.get(dtype.kind, "integer"), **common)
+    levels = list(dtype.categories) if hasattr(dtype, "categories") else sorted(column.dropna().unique())
+    return Field(kind="category", levels=tuple(levels), unseen="other" if unseen else "error", **common)
+
+
+def coded_rows(sample: pd.DataFrame, fields: tuple[Field, ...], converted: Converted) -> np.ndarray:
+    """Rows of the sample with cells put at tree thresholds or one step beside them, missing, unseen, any level."""
+    rng = np.random.default_rng(5)
+    splits = _splits(converted)
+    matrix = np.empty((PROBES, len(fields)))
+    for i, field in enumerate(fields):
+        column = sample.iloc[:, i]
+        if field.kind == "category":
+            matrix[:, i] = rng.integers(0, len(field.levels), PROBES)
+            if field.unseen == "other":
+                matrix[rng.random(PROBES) < 0.1, i] = UNSEEN
+        else:
+            values = column.dropna().to_numpy(float)
+            near = values if field.kind != "number" else np.concatenate([values, _beside(splits.get(i, values[:50]))])
+            matrix[:, i] = rng.choice(near, PROBES)
+        if field.nullable:
+            matrix[rng.random(PROBES) < 0.1, i] = np.nan
+    return matrix
+
+
+def _splits(converted: Converted) -> dict[int, np.ndarray]:
+    import onnx
+
+    found: dict[int, list[float]] = {}
+    for node in onnx.load_from_string(converted.onnx).graph.node:
+        if node.op_type == "TreeEnsemble":
+            given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            values = onnx.numpy_helper.to_array(given["nodes_splits"]).astype(float)
+            for feature, value in zip(given["nodes_featureids"], values, strict=True):
+                found.setdefault(int(feature), []).append(float(value))
+    return {f: np.asarray(v[:400]) for f, v in found.items()}
+
+
+def _beside(values: np.ndarray) -> np.ndarray:
+    """The values, and the next numbers to either side in float64 and in float32."""
+    single = values.astype(np.float32)
+    steps = [np.nextafter(values, -np.inf), np.nextafter(values, np.inf), single]
+    steps += [np.nextafter(single, np.float32(-np.inf)), np.nextafter(single, np.float32(np.inf))]
+    return np.concatenate([values, *(s.astype(float) for s in steps)])
+
+
+def run(onnx: bytes, matrix: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    result: np.ndarray = session.run(["y"], {"x": matrix})[0]
+    return result
+
+
+def labels(matrix: np.ndarray, head: Head) -> np.ndarray:
+    """Labels as the signature defines them."""
+    classes = np.asarray(head.classes, object)
+    if head.kind == "outlier":
+        return classes[(matrix[:, 0] >= 0).astype(int)]
+    if head.kind == "scores" and head.width == 1:
+        return classes[(matrix[:, 0] > 0).astype(int)]
+    return classes[matrix.argmax(axis=1)]
+
+
+def judge(case: Case) -> Verdict:
+    """Fits, converts, asks and compares."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, sample = case.fit()
+        fields = fields_of(sample, case.missing, case.unseen)
+        try:
+            converted = convert(model, fields, sample)
+        except NotConvertible as error:
+            return Verdict(case.name, "python", reason=error.message)
+        matrix = coded_rows(sample, fields, converted)
+        frame = Coder(Signature(fields=fields, head=converted.head)).frame(Coded(matrix))
+        expected = answer(model, frame, converted.head)
+        found = np.concatenate([run(converted.onnx, matrix[:1]), run(converted.onnx, matrix[1:])])
+        difference = float(np.abs(found - expected).max())
+        if converted.head.kind == "values":
+            return Verdict(case.name, "onnx", difference, rows=PROBES, labels=False)
+        said = np.asarray(model.predict(frame)).ravel()
+        agree = int((labels(found, converted.head) == said).sum())
+    return Verdict(case.name, "onnx", difference, agree, PROBES)
