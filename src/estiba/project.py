@@ -15,8 +15,7 @@ from estiba.core import options
 from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import explained
 from estiba.model import train
-from estiba.model.load import DEFAULT_REGISTRY
-from estiba.model.records import check_name
+from estiba.model.records import DEFAULT_REGISTRY, check_name
 from estiba.model.tracking import MlflowOptions
 from estiba.model.train import ModelOptions, Workshop
 from estiba.serving.options import ServerOptions

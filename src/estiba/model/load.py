@@ -14,14 +14,13 @@ from estiba.model.artifact import Artifact, Parity, read
 from estiba.model.coding import Coded, Coder, Matrix
 from estiba.model.engines import Engine, open_engine
 from estiba.model.predictions import Prediction, Predictions
+from estiba.model.records import DEFAULT_REGISTRY
 from estiba.model.registry import open_registry
 
 if TYPE_CHECKING:
     import pandas as pd
 
 GOLDEN_FILE = "golden.json"
-
-DEFAULT_REGISTRY = ".estiba/registry"
 
 
 class Model:

@@ -20,8 +20,8 @@ from estiba.model.artifact import Artifact, Manifest, Parity, SourceCard
 from estiba.model.coding import Coded, Coder, Matrix
 from estiba.model.engines.onnx import session
 from estiba.model.infer import FieldOptions, infer
-from estiba.model.load import DEFAULT_REGISTRY, GOLDEN_FILE, load_artifact
-from estiba.model.records import check_name
+from estiba.model.load import GOLDEN_FILE, load_artifact
+from estiba.model.records import DEFAULT_REGISTRY, check_name
 from estiba.model.registry import open_registry
 from estiba.model.signature import Head, Outputs, Scalar, Signature
 from estiba.model.trained import Source, Trained

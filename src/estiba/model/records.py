@@ -12,6 +12,9 @@ import msgspec
 
 from estiba.core.errors import BadArtifact, EstibaError
 
+DEFAULT_REGISTRY = ".estiba/registry"
+"""Where a registry is when nobody says otherwise, below the working directory."""
+
 PRODUCTION = "production"
 """The alias that a bare name means."""
 
