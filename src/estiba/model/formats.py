@@ -325,10 +325,15 @@ def _dump_catboost(model: Any) -> tuple[Format, str, bytes] | None:
     copy = model.copy()
     _strip(copy)
     copy.get_metadata()[_CLASS] = name
+    # What was read from a file keeps its notes in another order than what was trained; after one round all are alike.
+    return "catboost", "model.cbm", _catboost_bytes(type(model)().load_model(blob=_catboost_bytes(copy)))
+
+
+def _catboost_bytes(model: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.cbm")
-        copy.save_model(str(path))
-        return "catboost", "model.cbm", path.read_bytes()
+        model.save_model(str(path))
+        return path.read_bytes()
 
 
 def _strip(model: Any) -> None:
@@ -347,7 +352,7 @@ def _without_stamps(model: Any) -> Any:
     for item in reachable(copied):
         if type(item).__name__ in _CATBOOST and item.is_fitted():
             _strip(item)
-    return copied
+    return pickle.loads(_freeze(copied))
 
 
 def _dump_skops(model: Any) -> tuple[Format, str, bytes] | None:

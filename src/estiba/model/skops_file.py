@@ -36,6 +36,7 @@ _SKLEARN = {
     "tree._tree": "Tree",
     "utils._bunch": "Bunch",
     "utils._metadata_requests": "MetadataRequest MethodMetadataRequest",
+    "utils.validation": "check_array",
     "_loss.loss": "HalfTweedieLoss HalfTweedieLossIdentity",
 }
 
@@ -44,6 +45,7 @@ _OTHERS = (
     "catboost.core.CatBoostClassifier",
     "catboost.core.CatBoostRegressor",
     "collections.OrderedDict",
+    "functools.partial",  # what it calls is looked at by itself
     "lightgbm.basic.Booster",
     "lightgbm.sklearn.LGBMClassifier",
     "lightgbm.sklearn.LGBMRanker",
