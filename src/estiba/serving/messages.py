@@ -30,13 +30,20 @@ STATUS = "status.json"
 
 
 class ServedModel(msgspec.Struct, frozen=True):
-    """One version to serve. `ref` is what was asked for, and is looked up again when the registry changes."""
+    """One version to serve.
+
+    Args:
+        ref: what was asked for, and is looked up again when the registry changes.
+        path: of the artifact directory.
+        error: why it cannot be served, where that is known before any worker tried.
+    """
 
     ref: str
     name: str
     version: str
     path: str
     trust: bool = False
+    error: str = ""
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):

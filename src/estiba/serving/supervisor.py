@@ -303,6 +303,8 @@ class _Models:
         for model in wanted:
             if current[model.ref] == model:
                 self.failed.pop(model.name, None)
+            elif model.error and model not in self._refused:
+                self._refuse(model, model.error)
             elif model not in self._refused:
                 self._next = model
                 self._begin(workers)
@@ -323,13 +325,17 @@ class _Models:
         if not message.error:
             self._loaded.add(worker)
             return
-        self._refused.add(model)
-        self.failed[model.name] = f"version {model.version}: {message.error}"
-        self._metrics.slot("estiba_swap_failures_total", model.name).add()
-        self._log.error("a newer version is not served", model=model.name, version=model.version, reason=message.error)
+        self._refuse(model, message.error)
         for other in self._loading:
             other.tell(messages.Discard(model.name, model.version))
         self._next = None
+
+    def _refuse(self, model: ServedModel, reason: str) -> None:
+        """A version that failed is not tried again; the old one goes on serving, and everybody can see why."""
+        self._refused.add(model)
+        self.failed[model.name] = f"version {model.version}: {reason}"
+        self._metrics.slot("estiba_swap_failures_total", model.name).add()
+        self._log.error("a newer version is not served", model=model.name, version=model.version, reason=reason)
 
     def go_on(self, workers: Sequence[Process]) -> None:
         """Switches once every worker has loaded; begins again where the workers are not the same any more."""
