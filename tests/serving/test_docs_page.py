@@ -17,6 +17,7 @@ needs_browser = pytest.mark.skipif(bool(missing()), reason=f"{missing()} is not 
 SIZE_LIMIT = 60_000
 FILES = [f"docs/{name}" for name in pages.FILES]
 PREDICT, JSON, FORM, EXAMPLE = (f"//button[.='{text}']" for text in ("Predict", "JSON", "Form", "Example"))
+ARROW_RIGHT, ENTER = "\ue014", "\ue007"
 ANSWERED = "return document.querySelector('.prediction, .problem, table') !== null"
 
 
@@ -122,6 +123,18 @@ def test_the_json_tab_and_the_form_show_the_same_record(tab: Browser, url: str) 
     tab.edit("textarea", '{"records": [{"Age": 33}]}')
     tab.click(FORM)
     assert tab.value("Age") == "33"
+
+
+@needs_browser
+def test_the_keyboard_alone_will_do(tab: Browser, url: str) -> None:
+    tab.open(f"{url}/docs#iris")
+    tab.press(FORM, ARROW_RIGHT)
+    assert tab.run("return document.activeElement.innerText") == "JSON"
+    assert tab.run("return document.querySelector('textarea').offsetParent !== null")
+    tab.press(JSON, ARROW_RIGHT)
+    tab.press("//input[1]", ENTER)
+    tab.wait(ANSWERED)
+    assert text(tab, ".headline dd") == "versicolor"
 
 
 @needs_browser

@@ -18,7 +18,8 @@ export function problemView(problem, marked, elsewhere) {
       problem.detail ? el("p", {}, problem.detail) : "",
       marked.length ? el("p", {}, "See ", marked.map((name, index) => [index ? ", " : "", el("strong", {}, name)]), ".") : "",
       list.length ? el("ul", {}, list) : ""),
-    raw(problem),
+    // Only a server's answer has a status; what the form itself refused was never sent.
+    problem.status ? raw(problem) : "",
   ];
 }
 
