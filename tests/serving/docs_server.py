@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
-from tests.serving.described import RAW, described
+from described import RAW, described
 
 from estiba.core.errors import BadInput
 from estiba.model.coding import Coder

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from tests.serving.browser import Browser, browsing, missing
-from tests.serving.docs_server import serving
+from browser import Browser, browsing, missing
+from docs_server import serving
 
 from estiba.serving import pages
 from estiba.serving.pages import page

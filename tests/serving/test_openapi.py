@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from described import CAR, CHURN, CHURN_ROW, IRIS, IRIS_ROW, described, predicted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from tests.serving.described import CAR, CHURN, CHURN_ROW, IRIS, IRIS_ROW, described, predicted
 
 from estiba.model.predictions import Predictions
 from estiba.model.signature import Field, Head, Outputs, Signature
