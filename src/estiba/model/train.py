@@ -68,7 +68,7 @@ class Workshop:
     mlflow: MlflowOptions = MlflowOptions()  # noqa: RUF009 - it is frozen
 
 
-Stage = Literal["unchanged", "training", "packing", "logging", "warning", "done"]
+Stage = Literal["unchanged", "reading", "training", "packing", "logging", "warning", "done"]
 
 
 @dataclass(frozen=True)

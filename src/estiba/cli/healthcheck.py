@@ -1,0 +1,43 @@
+"""estiba healthcheck."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  estiba healthcheck
+  estiba healthcheck http://127.0.0.1:9000
+  HEALTHCHECK CMD ["estiba", "healthcheck"]     in a Dockerfile
+"""
+)
+@click.argument("url", default="http://127.0.0.1:8000")
+@click.option("--timeout", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Seconds to wait.")
+def healthcheck(url: str, timeout: float) -> int:
+    """Ask whether a server is ready: exit code 0 if it is, 1 if not.
+
+    URL is where the server is; with a path, exactly that is asked instead of /health/ready.
+    """
+    from urllib.error import HTTPError
+    from urllib.parse import urlsplit
+    from urllib.request import ProxyHandler, build_opener
+
+    if "://" not in url:
+        url = f"http://{url}"
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise click.BadParameter("must begin with http:// or https://", param_hint="URL")
+    if urlsplit(url).path in ("", "/"):
+        url = url.rstrip("/") + "/health/ready"
+    try:
+        # A health check asks this very machine: a proxy from the environment would answer for another one.
+        with build_opener(ProxyHandler({})).open(url, timeout=timeout) as answer:
+            click.echo(f"{url}: ready ({answer.status})")
+            return 0
+    except HTTPError as error:
+        error.close()
+        click.echo(f"{url}: not ready ({error.code})", err=True)
+    except (OSError, ValueError) as error:
+        click.echo(f"{url}: no answer ({getattr(error, 'reason', error)})", err=True)
+    return 1

@@ -1,0 +1,115 @@
+"""The command `estiba`: which subcommands there are, and how errors become words and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+import estiba
+from estiba.core.errors import EstibaError
+
+COMMANDS = {
+    "up": ("up", "Train what has changed and serve the project."),
+    "train": ("train", "Train, pack and register the project's models."),
+    "serve": ("serve", "Serve models of the registry over HTTP."),
+    "predict": ("predict", "Score a file of rows."),
+    "pack": ("pack", "Pack and register a saved model file."),
+    "models": ("models", "List, show, move and remove what is in the registry."),
+    "verify": ("verify", "Prove again that a model answers as it did in training."),
+    "init": ("init", "Start a project that works at once."),
+    "healthcheck": ("healthcheck", "Ask whether a server is ready."),
+    "version": ("version", "Show the versions of Estiba and of what it uses."),
+}
+"""By name: the module of `estiba.cli` with a function of that name, and its help in a line. Imported when used."""
+
+INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """The subcommands. Each is imported when it runs, so that help and completion stay fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"estiba.cli.{COMMANDS[cmd_name][0]}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from difflib import get_close_matches
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], COMMANDS, 1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"There is no command {args[0]!r}.{meant}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.command(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`estiba COMMAND --help` shows what a command takes, with examples.",
+    no_args_is_help=True,
+)
+@click.version_option(estiba.__version__, message="estiba %(version)s")
+def cli() -> None:
+    """Takes a trained model to production: packed with proof, served fast, shipped small."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs a command line and returns its exit code; what went wrong is on standard error, without a trace."""
+    try:
+        result = cli.main(list(arguments), prog_name="estiba", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except EstibaError as error:
+        report(error)
+        return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except click.ClickException as error:
+        return _usage(error)
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+
+
+def report(error: EstibaError) -> None:
+    """Says on standard error what happened and what to do."""
+    output = getattr(error, "output", "")
+    if output:
+        click.secho(output.rstrip(), dim=True, err=True, color=_colour())
+    _say("error", "red", error.message)
+    for problem in getattr(error, "problems", ())[1:10]:
+        _say("error", "red", f"{problem.pointer}: {problem.detail}")
+    if error.hint:
+        _say("hint", "cyan", error.hint)
+
+
+def _usage(error: click.ClickException) -> int:
+    _say("error", "red", error.format_message())
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        _say("hint", "cyan", f"{context.get_usage().removeprefix('Usage: ')} (see {context.command_path} --help)")
+    return error.exit_code
+
+
+def _say(word: str, colour: str, text: str) -> None:
+    click.echo(click.style(f"{word}:", fg=colour, bold=True) + f" {text}", err=True, color=_colour())
+
+
+def _colour() -> bool | None:
+    """None lets click decide: colour on a terminal. See https://no-color.org."""
+    import os
+
+    return False if os.environ.get("NO_COLOR") or not sys.stderr.isatty() else None

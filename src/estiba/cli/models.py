@@ -1,0 +1,158 @@
+"""estiba models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from estiba.cli import places, summary, terminal
+from estiba.cli.places import json_option, registry_option
+
+if TYPE_CHECKING:
+    from estiba.model.artifact import Manifest
+    from estiba.model.registry import Registry
+
+
+@click.group(
+    invoke_without_command=True,
+    epilog="""\b
+Examples:
+  estiba models                                  every model, version and alias
+  estiba models show bankchurn                   what a model is
+  estiba models alias bankchurn@3 production     serve version 3 from now on
+  estiba models export bankchurn@3 bank.estiba   one file, for another machine
+""",
+)
+@click.pass_context
+def models(context: click.Context) -> None:
+    """List, show, move and remove what is in the registry."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_)
+
+
+@models.command("list", epilog="\b\nExamples:\n  estiba models list\n  estiba models list --json")
+@registry_option
+@json_option
+def list_(registry: str | None = None, as_json: bool = False) -> None:
+    """List every model, its versions and aliases."""
+    store = _store(registry)
+    found = {name: (store.versions(name), store.aliases(name)) for name in store.list()}
+    if as_json:
+        terminal.json(
+            [{"name": n, "versions": versions, "aliases": aliases} for n, (versions, aliases) in found.items()]
+        )
+        return
+    rows = []
+    for name, (versions, aliases) in found.items():
+        for version in reversed(versions):
+            named = ", ".join(alias for alias, number in sorted(aliases.items()) if number == version.version)
+            created = version.created[:16].replace("T", " ")
+            cells = (name, str(version.version), named, created, version.digest[:12], summary.metrics(version.metrics))
+            rows.append(cells)
+    if rows:
+        terminal.table(("model", "version", "alias", "created (UTC)", "digest", "metrics"), rows)
+    else:
+        terminal.line(f"There is no model in {store.url} yet.")
+
+
+@models.command(epilog="\b\nExamples:\n  estiba models show bankchurn\n  estiba models show bankchurn@2 --json")
+@click.argument("ref")
+@registry_option
+@json_option
+def show(ref: str, registry: str | None, as_json: bool) -> None:
+    """Show what a model is: its fields, answer, metrics, proof, data and libraries."""
+    from estiba.local import find
+
+    artifact, version = find(ref, _store(registry))
+    manifest = artifact.manifest
+    if as_json:
+        terminal.json({"version": version, "digest": f"sha256:{artifact.digest}", "manifest": manifest})
+        return
+    terminal.line(f"{manifest.name}@{version}", bold=True)
+    terminal.line(f"sha256:{artifact.digest}")
+    if manifest.description:
+        terminal.line(manifest.description)
+    summary.shout([manifest])
+    _show_fields(manifest)
+    _show_facts(manifest)
+    terminal.line(f"Model card: {artifact.file('card.md')}")
+
+
+def _show_fields(manifest: Manifest) -> None:
+    rows = []
+    for field in manifest.signature.fields:
+        ends = ["" if end is None else f"{end:g}" for end in (field.minimum, field.maximum)]
+        accepted = ", ".join(map(str, field.levels[:6])) + (", ..." if len(field.levels) > 6 else "")
+        accepted = accepted or (" to ".join(ends) if any(ends) else "")
+        missing = "may be missing" if field.nullable else ""
+        rows.append((field.name, field.kind, missing, accepted, "" if field.example is None else str(field.example)))
+    terminal.line()
+    terminal.table(("field", "kind", "", "accepted", "example"), rows)
+
+
+def _show_facts(manifest: Manifest) -> None:
+    head, source = manifest.signature.head, manifest.source
+    answer = f"{head.kind}: {', '.join(map(str, head.classes or head.names))}"
+    origin = f"{source.name}, {summary.data(manifest)}" if source else "not stated"
+    facts = [("answer", answer), ("engine", manifest.engine), ("proof", summary.parity(manifest)), ("data", origin)]
+    facts += [("why python", manifest.reason)] if manifest.reason else []
+    facts += [("made with", f"{manifest.framework}, Python {manifest.python}")]
+    facts += [("libraries", ", ".join(f"{name} {version}" for name, version in manifest.libraries.items()))]
+    facts += [(name, f"{value:.6g}") for name, value in manifest.metrics.items()]
+    terminal.line()
+    terminal.table(("fact", "value"), facts)
+
+
+@models.command(epilog="\b\nExamples:\n  estiba models alias bankchurn@3 production")
+@click.argument("ref", metavar="NAME@VERSION")
+@click.argument("alias")
+@registry_option
+def alias(ref: str, alias: str, registry: str | None) -> None:
+    """Point an alias at a version. A running server follows within a second."""
+    store = _store(registry)
+    found = store.resolve(ref)
+    store.set_alias(found.name, alias, found.version)
+    terminal.line(f"{found.name}@{alias} is {found} now.")
+
+
+@models.command(epilog="\b\nExamples:\n  estiba models export bankchurn@3 bankchurn.estiba")
+@click.argument("ref")
+@click.argument("file", type=click.Path(path_type=Path))
+@registry_option
+def export(ref: str, file: Path, registry: str | None) -> None:
+    """Write a version into one file."""
+    version = _store(registry).export(ref, file)
+    terminal.line(f"{version} is in {file}.")
+
+
+@models.command("import", epilog="\b\nExamples:\n  estiba models import bankchurn.estiba --alias candidate")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--alias", "aliases", multiple=True, help="Set on the version; may be given several times.")
+@registry_option
+def import_(file: Path, aliases: tuple[str, ...], registry: str | None) -> None:
+    """Register the model in a file that export wrote; all of it is verified first."""
+    version = _store(registry).import_(file, aliases)
+    terminal.line(f"{version} sha256:{version.digest}")
+
+
+@models.command(epilog="\b\nExamples:\n  estiba models remove bankchurn@1")
+@click.argument("ref", metavar="NAME@VERSION")
+@click.option("--force", is_flag=True, help="Also remove the aliases that point at it.")
+@registry_option
+def remove(ref: str, force: bool, registry: str | None) -> None:
+    """Remove a version. Its number is not given again."""
+    from estiba.model.registry import Ref
+
+    parsed = Ref.parse(ref)
+    if not isinstance(parsed.selector, int):
+        raise click.BadParameter("name the version by its number, such as bankchurn@1", param_hint="NAME@VERSION")
+    _store(registry).remove(parsed.name, parsed.selector, force=force)
+    terminal.line(f"{ref} is removed.")
+
+
+def _store(named: str | None) -> Registry:
+    from estiba.model.registry import open_registry
+
+    return open_registry(places.registry(named))

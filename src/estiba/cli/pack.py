@@ -1,0 +1,93 @@
+"""estiba pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from estiba.cli.places import json_option, registry_option, trust_option
+
+if TYPE_CHECKING:
+    from estiba.model.pack import Packed
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  estiba pack churn.skops --name churn --sample rows.csv --target Exited
+  estiba pack price.onnx --name price --sample rows.parquet --engine onnx
+  estiba pack old.joblib --name old --sample rows.csv --trust --alias candidate
+"""
+)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="What the model is called.")
+@click.option("--sample", type=click.Path(path_type=Path), required=True, help="Rows as in training: .csv or .parquet.")
+@click.option("--target", default="", metavar="COLUMN", help="A column of the sample that is no input of the model.")
+@click.option("--description", default="", help="What the model is for, in a sentence.")
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "onnx", "python"]),
+    default="auto",
+    show_default=True,
+    help="What answers: auto converts to ONNX where that holds; onnx fails where it does not; python never converts.",
+)
+@click.option("--alias", "aliases", multiple=True, help="Set on the new version; may be given several times.")
+@registry_option
+@trust_option
+@json_option
+def pack(  # noqa: PLR0913 - one parameter per option
+    file: Path,
+    name: str,
+    sample: Path,
+    target: str,
+    description: str,
+    engine: Literal["auto", "onnx", "python"],
+    aliases: tuple[str, ...],
+    registry: str | None,
+    trust: bool,
+    as_json: bool,
+) -> None:
+    """Pack and register a saved model file.
+
+    FILE is a model saved with skops, joblib or pickle, ONNX, XGBoost, LightGBM or CatBoost. The sample tells its
+    fields, and the packed model is proven on rows drawn from it.
+    """
+    from estiba.cli import places, progress
+    from estiba.model.pack import PackOptions, register
+    from estiba.model.records import check_name
+    from estiba.model.saved import from_file
+    from estiba.model.train import Event
+
+    check_name(name)
+    options = PackOptions(description=description, engine=engine)
+    with progress.trainings() as on_event:
+        on_event(Event(name, "reading", str(file)))
+        trained, notes = from_file(file, sample, target=target, trust=trust)
+        on_event(Event(name, "packing"))
+        packed = register(trained, name, options, registry=places.registry(registry), aliases=aliases)
+        on_event(Event(name, "done", packed.ref))
+    _show(packed, notes, as_json)
+
+
+def _show(packed: Packed, notes: tuple[str, ...], as_json: bool) -> None:
+    from estiba.cli import summary, terminal
+
+    manifest = packed.artifact.manifest
+    if as_json:
+        found = {
+            "ref": packed.ref,
+            "digest": f"sha256:{packed.artifact.digest}",
+            "new": packed.new,
+            "engine": manifest.engine,
+            "reason": manifest.reason,
+            "parity": manifest.parity,
+            "notes": [*notes, *packed.notes],
+        }
+        terminal.json(found)
+        return
+    summary.models([(manifest, str(packed.version))])
+    for note in (*notes, *packed.notes):
+        terminal.warning(note)
+    terminal.line(f"{packed}{'' if packed.new else ' (was there already)'}")

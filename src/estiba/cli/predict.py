@@ -1,0 +1,87 @@
+"""estiba predict."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from estiba.cli import terminal
+from estiba.cli.places import json_option, registry_option, trust_option
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  estiba predict bankchurn customers.csv -o scores.csv
+  estiba predict bankchurn@3 customers.parquet -o scores.parquet --keep CustomerId
+  estiba predict iris flowers.csv -o answers.jsonl
+"""
+)
+@click.argument("ref")
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.option("-o", "--output", "target", metavar="OUT", type=click.Path(path_type=Path), required=True,
+              help=".csv, .parquet or .jsonl; appears whole or not at all.")  # fmt: skip
+@click.option("--keep", metavar="COLUMN", multiple=True, help="A column of IN to carry over; may be repeated.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of native libraries.")
+@registry_option
+@trust_option
+@json_option
+def predict(  # noqa: PLR0913 - one parameter per option
+    ref: str,
+    source: Path,
+    target: Path,
+    keep: tuple[str, ...],
+    threads: int | None,
+    registry: str | None,
+    trust: bool,
+    as_json: bool,
+) -> None:
+    """Score a file of rows.
+
+    IN is .csv (UTF-8, a header line, an empty cell is a missing value) or .parquet. Rows are answered in order, by the
+    same code as the server's.
+    """
+    from estiba.cli import places
+    from estiba.model.load import load
+    from estiba.model.score import score
+
+    model = load(ref, registry=places.registry(registry), trust=trust, threads=threads)
+    start = time.perf_counter()
+    with _bar(source.name) as on_rows:
+        scored = score(model, source, target, keep=keep, on_rows=on_rows)
+    seconds = time.perf_counter() - start
+    rate = scored.rows / max(seconds, 1e-9)
+    if as_json:
+        found = {
+            "model": model.name,
+            "version": model.version,
+            "rows": scored.rows,
+            "seconds": round(seconds, 3),
+            "ignored": scored.ignored,
+        }
+        terminal.json(found)
+        return
+    terminal.line(
+        f"{scored.rows:,} rows answered by {model.name}@{model.version} in {seconds:.1f} s ({rate:,.0f}/s): {target}"
+    )
+    if scored.ignored:
+        terminal.warning(f"Columns that the model does not know were left out: {', '.join(scored.ignored)}.")
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar on a terminal; silent elsewhere."""
+    if not terminal.is_terminal(sys.stderr):
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=terminal.console(sys.stderr), transient=True) as shown:
+        task = shown.add_task(name, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)

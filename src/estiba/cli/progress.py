@@ -1,0 +1,96 @@
+"""Progress of trainings: one live line per model on a terminal, a plain line per step elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import click
+
+from estiba.cli import terminal
+from estiba.model.train import Event
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_MARKS = {"done": "✔", "unchanged": "=", "failed": "✘"}
+
+
+@contextmanager
+def trainings() -> Iterator[Callable[[Event], None]]:
+    """Shows events on standard error while the block runs."""
+    if not terminal.is_terminal(sys.stderr):
+        yield _plain
+        return
+    from rich.live import Live
+
+    lines = _Lines()
+    with Live(get_renderable=lines.render, console=terminal.console(sys.stderr), refresh_per_second=8):
+        try:
+            yield lines.take
+        except BaseException:
+            lines.fail()
+            raise
+
+
+def _plain(event: Event) -> None:
+    if event.stage == "warning":
+        terminal.warning(f"{event.model}: {event.detail}")
+        return
+    detail = {"training": f" ({event.detail})"}.get(event.stage, f" {event.detail}")
+    click.echo(f"{event.model}: {event.stage}{detail if event.detail else ''}", err=True)
+
+
+@dataclass
+class _Line:
+    stage: str
+    detail: str
+    began: float = field(default_factory=time.monotonic)
+    seconds: float | None = None
+
+
+class _Lines:
+    """The live lines, by model."""
+
+    def __init__(self) -> None:
+        from rich.spinner import Spinner
+
+        self._lines: dict[str, _Line] = {}
+        self._warnings: list[str] = []
+        self._spinner = Spinner("dots")
+
+    def take(self, event: Event) -> None:
+        if event.stage == "warning":
+            self._warnings.append(f"{event.model}: {event.detail}")
+            return
+        known = self._lines.setdefault(event.model, _Line(event.stage, event.detail))
+        known.stage = event.stage
+        known.detail = event.detail or known.detail
+        if event.stage in _MARKS:
+            known.seconds = time.monotonic() - known.began
+
+    def fail(self) -> None:
+        for known in self._lines.values():
+            if known.seconds is None:
+                known.stage, known.seconds = "failed", time.monotonic() - known.began
+
+    def render(self) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
+        shown = Table.grid(padding=(0, 2))
+        for model, known in self._lines.items():
+            mark = _MARKS.get(known.stage)
+            seconds = known.seconds if known.seconds is not None else time.monotonic() - known.began
+            spent = "" if known.stage == "unchanged" else f"{seconds:.0f} s"
+            first = Text(mark) if mark else self._spinner
+            shown.add_row(first, Text(model, "bold"), known.stage, Text(known.detail, "dim"), spent)
+        for text in self._warnings:
+            shown.add_row(
+                Text("!", "yellow"), Text(text.partition(":")[0], "bold"), "warning", Text(text, "yellow"), ""
+            )
+        return shown

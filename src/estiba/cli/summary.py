@@ -1,0 +1,74 @@
+"""How models and their proofs read in a line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from estiba.cli import terminal
+from estiba.model.artifact import Manifest, Parity
+
+_FIRST = ("roc_auc", "accuracy", "rmse", "r2", "f1", "brier", "log_loss", "mae")
+"""Metrics that say most, in the order in which they are shown."""
+
+HEADS = ("model", "version", "engine", "parity", "metrics", "data")
+
+
+def row(manifest: Manifest, version: str) -> tuple[str, ...]:
+    """The cells of a model under HEADS."""
+    return (
+        manifest.name,
+        version,
+        manifest.engine,
+        parity(manifest),
+        metrics(manifest.metrics),
+        data(manifest),
+    )
+
+
+def models(entries: Sequence[tuple[Manifest, str]]) -> None:
+    """Prints a table of models, and shouts where data was simulated or the python engine had to be taken."""
+    terminal.table(HEADS, [row(manifest, version) for manifest, version in entries])
+    for manifest, _ in entries:
+        if manifest.reason:
+            terminal.line(f"{manifest.name} runs on the python engine: {manifest.reason}")
+    shout([manifest for manifest, _ in entries])
+
+
+def shout(manifests: Sequence[Manifest]) -> None:
+    """Says loudly which models were trained on simulated data."""
+    names = [m.name for m in manifests if m.source is not None and m.source.simulated]
+    if names:
+        terminal.warning(
+            f"SIMULATED DATA: {', '.join(names)} learned from rows that a program made up. "
+            "Their figures say nothing about the world."
+        )
+
+
+def data(manifest: Manifest) -> str:
+    source = manifest.source
+    if source is None:
+        return ""
+    return f"{source.rows:,} rows{', SIMULATED' if source.simulated else ''}"
+
+
+def parity(manifest: Manifest) -> str:
+    """The proof in a few words."""
+    if manifest.engine == "python":
+        return "the original"
+    return proof(manifest.parity) if manifest.parity else ""
+
+
+def proof(parity: Parity) -> str:
+    worst = max(parity.max_abs_error.values(), default=0.0)
+    labels = f", {parity.labels_equal:,}/{parity.labels_total:,} labels" if parity.labels_total else ""
+    return f"{worst:.2g} off{labels}" if worst else f"equal{labels}"
+
+
+def metrics(found: Mapping[str, float], count: int = 3) -> str:
+    """The first few metrics that say most."""
+    names = [name for first in _FIRST for name in (first, f"cv_{first}_mean") if name in found]
+    names += [name for name in found if name not in names and not name.startswith("cv_")]
+    shown: dict[str, str] = {}
+    for name in names:
+        shown.setdefault(name.removeprefix("cv_").removesuffix("_mean"), f"{name}={found[name]:.4g}")
+    return " ".join(list(shown.values())[:count])

@@ -1,0 +1,63 @@
+"""What commands print: tables, JSON and warnings; plain in a pipe, with colour on a terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def console(stream: IO[str]) -> Console:
+    """A rich console on a terminal; it honours NO_COLOR."""
+    from rich.console import Console
+
+    return Console(file=stream, highlight=False)
+
+
+def is_terminal(stream: IO[str]) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def json(value: Any) -> None:
+    """Prints a value as indented JSON."""
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def line(text: str = "", **style: Any) -> None:
+    """Prints a line; the style (click's) shows on a terminal only."""
+    click.secho(text, color=False if os.environ.get("NO_COLOR") else None, **style)
+
+
+def warning(text: str) -> None:
+    """Says on standard error what a person should know."""
+    colour = not os.environ.get("NO_COLOR") and sys.stderr.isatty()
+    click.secho(text, err=True, fg="yellow", bold=True, color=None if colour else False)
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table; in a pipe its cells stand in columns parted by two spaces, and no line is broken."""
+    if is_terminal(sys.stdout):
+        _rich_table(heads, rows)
+        return
+    every = [heads, *rows]
+    widths = [max(len(row[i]) for row in every) for i in range(len(heads))]
+    for row in every:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _rich_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(*heads, box=SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    console(sys.stdout).print(shown)

@@ -1,0 +1,44 @@
+"""estiba verify."""
+
+from __future__ import annotations
+
+import click
+
+from estiba.cli.places import json_option, registry_option, trust_option
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  estiba verify bankchurn
+  estiba verify ./artifacts/4f1c... --json
+"""
+)
+@click.argument("ref")
+@registry_option
+@trust_option
+@json_option
+def verify(ref: str, registry: str | None, trust: bool, as_json: bool) -> None:
+    """Prove again that a model answers as it did in training.
+
+    Every file is compared with its digest, and the golden rows are asked again. The exit code is 3 where that fails.
+    """
+    from estiba.cli import places, summary, terminal
+    from estiba.model.load import load
+
+    model = load(ref, registry=places.registry(registry), trust=trust)
+    if as_json:
+        found = {
+            "model": model.name,
+            "version": model.version,
+            "digest": f"sha256:{model.digest}",
+            "parity": model.parity,
+            "notes": model.notes,
+        }
+        terminal.json(found)
+        return
+    rows, files = len(model.golden.records), len(model.manifest.files)
+    shown = summary.proof(model.parity) if model.parity else ""
+    terminal.line(f"{model.name}@{model.version} is sound: {files} files as packed, {rows} golden rows ({shown}).")
+    for note in model.notes:
+        terminal.warning(note)

@@ -1,0 +1,32 @@
+"""estiba version."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import metadata
+
+import click
+
+import estiba
+from estiba.cli.places import json_option
+
+_SHOWN = ("onnxruntime", "numpy", "scikit-learn", "onnx", "skl2onnx", "pandas", "xgboost-cpu", "lightgbm", "catboost")
+
+
+@click.command(epilog="\b\nExamples:\n  estiba version\n  estiba version --json")
+@json_option
+def version(as_json: bool) -> None:
+    """Show the versions of Estiba and of what it uses."""
+    from estiba.cli import terminal
+
+    found = {"estiba": estiba.__version__, "python": platform.python_version(), "platform": sys.platform}
+    for name in _SHOWN:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    if as_json:
+        terminal.json(found)
+    else:
+        terminal.table(("part", "version"), list(found.items()))

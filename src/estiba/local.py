@@ -1,0 +1,160 @@
+"""Local: the whole project on this machine, trained where it changed and served by worker processes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from estiba.core.errors import BadArtifact, BadProject, EstibaError
+from estiba.model import artifact
+from estiba.model.artifact import Artifact
+from estiba.model.registry import Registry, open_registry
+from estiba.serving.messages import ServedModel
+from estiba.serving.options import ServerOptions
+
+if TYPE_CHECKING:
+    from estiba.model.train import Event, Outcome
+    from estiba.project import Project
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers.
+
+    Args:
+        threads: of native libraries, in each worker.
+        examples: a real record by model, to try it with.
+    """
+
+    url: str
+    workers: int
+    threads: int
+    examples: Mapping[str, Mapping[str, Any]]
+
+
+def prepare(
+    project: Project, *, force: bool = False, on_event: Callable[[Event], None] = lambda event: None
+) -> tuple[Outcome, ...]:
+    """Trains what has changed, after a look at whether it could be served at all.
+
+    Args:
+        force: train everything. on_event: is told how training goes.
+
+    Raises:
+        TrainingFailed: a training failed. BadProject: there is no model. EstibaError: the address is taken or not
+            allowed.
+    """
+    from estiba.model.train import train
+    from estiba.serving.supervisor import listen
+
+    if not project.models:
+        hint = 'Add a section [models.NAME] with train = "module:function".'
+        raise BadProject(f"{project.file}: there is no model.", hint=hint)
+    _check_address(project.server)
+    listen(project.server.host, project.server.port).close()
+    return train(project.workshop, force=force, on_event=on_event)
+
+
+def up(project: Project, outcomes: Sequence[Outcome], *, on_ready: Callable[[Running], None]) -> None:
+    """Serves the models of a project until a signal says stop.
+
+    What was trained here may run its own code; what somebody else put into the registry may not.
+
+    Args:
+        outcomes: of `prepare`. on_ready: is told where.
+
+    Raises:
+        NotTrusted, BadArtifact: a model is not sound. EstibaError: the address is taken.
+    """
+    ours = {outcome.version.digest for outcome in outcomes}
+    serve(list(project.models), project.server, registry=project.registry, trusted=ours, on_ready=on_ready)
+
+
+def serve(
+    refs: Sequence[str],
+    options: ServerOptions,
+    *,
+    registry: str,
+    trust: bool = False,
+    trusted: Collection[str] = (),
+    on_ready: Callable[[Running], None],
+) -> None:
+    """Serves models until a signal says stop. An alias that moves is followed.
+
+    Args:
+        refs: references into the registry, or paths of artifact directories.
+        trust: allow models whose file can run code when it is read.
+        trusted: digests of artifacts that are allowed so, because they were made here.
+
+    Raises:
+        NotFound, BadArtifact: a model is not there, or not sound. EstibaError: the address is taken or not allowed.
+    """
+    from estiba.serving.supervisor import supervise
+
+    _check_address(options)
+    store = open_registry(registry)
+    running = False
+
+    def resolve() -> list[ServedModel]:
+        return [_served(ref, store, trust, trusted or set(), strict=not running) for ref in refs]
+
+    def ready(url: str, workers: int, threads: int) -> None:
+        nonlocal running
+        running = True
+        examples = {model.name: _example(Path(model.path)) for model in resolve()}
+        on_ready(Running(url, workers, threads, examples))
+
+    supervise(options, resolve, store.stamp, on_ready=ready)
+
+
+def find(ref: str, store: Registry) -> tuple[Artifact, str]:
+    """The artifact that a reference or a path names, and its version; a path has none but its digest's beginning.
+
+    Raises:
+        NotFound, BadArtifact: it is not there, or not sound. EstibaError: it is no reference.
+    """
+    if os.sep in ref or Path(ref).is_dir():
+        found = artifact.read(Path(ref))
+        return found, found.digest[:12]
+    version = store.resolve(ref)
+    return store.fetch(version), str(version.version)
+
+
+def _served(ref: str, store: Registry, trust: bool, trusted: set[str], *, strict: bool) -> ServedModel:
+    """What a reference names now. Once the server runs, an artifact that is not sound is an answer, not an error: the
+    version before it goes on serving."""
+    try:
+        found, version = find(ref, store)
+    except BadArtifact as error:
+        if strict or os.sep in ref:
+            raise
+        named = store.resolve(ref)
+        return ServedModel(ref, named.name, str(named.version), "", False, error.message)
+    return ServedModel(ref, found.manifest.name, version, str(found.path), trust or found.digest in trusted)
+
+
+def _example(path: Path) -> Mapping[str, Any]:
+    """The first golden row of an artifact."""
+    golden: Mapping[str, Any] = json.loads((path / "golden.json").read_bytes())
+    record: Mapping[str, Any] = golden["records"][0]
+    return record
+
+
+def _check_address(options: ServerOptions) -> None:
+    if not options.insecure and not _is_loopback(options.host):
+        raise EstibaError(
+            f"Serving on {options.host} would let every machine that reaches it ask the models, without saying who it is.",
+            hint="Serve on 127.0.0.1 behind something that asks; or say --insecure (insecure = true in [server]).",
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
