@@ -17,7 +17,8 @@ ROWS = 400
 class Case:
     """One line of the table.
 
-    data: `numbers`, `counts` (small whole numbers) or `mixed`. classes: 0 for a regression, 1 for outliers.
+    data: `numbers`, `counts` (small whole numbers), `mixed` or `categories` (mixed, in pandas' own
+    category type). classes: 0 for a regression, 1 for outliers.
     """
 
     name: str
@@ -54,6 +55,8 @@ def frame(data: str, missing: bool) -> pd.DataFrame:
                 "products": rng.integers(1, 5, ROWS),
             }
         )
+    if data == "categories":
+        made["country"] = made["country"].astype("category")
     if missing:
         for column in [c for c in made if made[c].dtype.kind not in "bi"]:
             made.loc[rng.random(ROWS) < 0.08, column] = np.nan
@@ -82,9 +85,14 @@ def prepared(model: Any, **options: Any) -> Any:
 
     encoder = options.get("encoder") or OneHotEncoder(handle_unknown="ignore")
     words = make_pipeline(SimpleImputer(strategy="most_frequent"), encoder) if options.get("impute", True) else encoder
-    numbers = make_pipeline(SimpleImputer(strategy="median", add_indicator=True), options.get("scaler") or StandardScaler())
+    numbers = make_pipeline(
+        SimpleImputer(strategy="median", add_indicator=True), options.get("scaler") or StandardScaler()
+    )
     preparation = ColumnTransformer(
-        [("numbers", numbers, ["age", "balance", "products"]), ("words", words, make_column_selector(dtype_exclude="number"))]
+        [
+            ("numbers", numbers, ["age", "balance", "products"]),
+            ("words", words, make_column_selector(dtype_exclude="number")),
+        ]
         if options.get("bools", True)
         else [("numbers", numbers, ["age", "balance", "products"]), ("words", words, ["country", "plan"])],
         remainder=options.get("remainder", "drop"),
@@ -93,7 +101,16 @@ def prepared(model: Any, **options: Any) -> Any:
 
 
 def _classifiers() -> dict[str, Callable[[], Any]]:
-    from sklearn import discriminant_analysis, ensemble, gaussian_process, linear_model, naive_bayes, neighbors, svm, tree
+    from sklearn import (
+        discriminant_analysis,
+        ensemble,
+        gaussian_process,
+        linear_model,
+        naive_bayes,
+        neighbors,
+        svm,
+        tree,
+    )
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.neural_network import MLPClassifier
 
@@ -172,7 +189,7 @@ def _regressors() -> dict[str, Callable[[], Any]]:
         ),
         "AdaBoostRegressor": lambda: ensemble.AdaBoostRegressor(n_estimators=9, random_state=1),
         "BaggingRegressor": lambda: ensemble.BaggingRegressor(n_estimators=8, random_state=1),
-        "MLPRegressor": lambda: MLPRegressor((10,), max_iter=80, random_state=1),
+        "MLPRegressor": lambda: MLPRegressor(hidden_layer_sizes=(10,), max_iter=80, random_state=1),
         "VotingRegressor": lambda: ensemble.VotingRegressor(members()),
         "StackingRegressor": lambda: ensemble.StackingRegressor(members(), cv=3),
         "TransformedTargetRegressor(log1p)": lambda: compose.TransformedTargetRegressor(
@@ -183,7 +200,8 @@ def _regressors() -> dict[str, Callable[[], Any]]:
 
 def _pipelines() -> dict[str, tuple[Callable[[], Any], bool]]:
     """By name: how to make it, and whether it takes missing and unseen values."""
-    from sklearn import ensemble, feature_selection, linear_model, preprocessing as pre
+    from sklearn import ensemble, feature_selection, linear_model
+    from sklearn import preprocessing as pre
 
     def forest() -> Any:
         return ensemble.RandomForestClassifier(20, max_depth=6, random_state=1)
@@ -284,7 +302,7 @@ def _boosters() -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     }
 
 
-def _Labelled(**options: Any) -> Any:  # noqa: N802
+def _Labelled(**options: Any) -> Any:
     return _NumberedClasses(options)
 
 
@@ -310,9 +328,9 @@ def cases() -> list[Case]:
     for name, (make, loose) in _pipelines().items():
         made += [Case(f"{name}, {k} classes", make, k, "mixed", missing=loose, unseen=loose) for k in (2, 3)]
     for name, (classifier, regressor) in _boosters().items():
-        data = [("numbers", False), ("numbers", True)] + [("mixed", True)] * ("CatBoost" not in name)
+        data = [("numbers", False), ("numbers", True)] + [("categories", True)] * ("CatBoost" not in name)
         for kind, missing in data:
-            words = f"{name}, {'categories, ' if kind == 'mixed' else ''}{'missing, ' if missing else ''}"
+            words = f"{name}, {'categories, ' if kind == 'categories' else ''}{'missing, ' if missing else ''}"
             made += [Case(f"{words}{k} classes", classifier, k, kind, missing) for k in (2, 3)]
             made.append(Case(f"{words}regression", regressor, 0, kind, missing))
     return made
@@ -329,8 +347,12 @@ def _others() -> list[Case]:
 
     named = {"categorical_features": ["country", "plan", "active"]}
     made = [
-        Case("IsolationForest", lambda: ensemble.IsolationForest(30, random_state=1), 1),
-        Case("IsolationForest(contamination)", lambda: ensemble.IsolationForest(30, contamination=0.1, random_state=1), 1),
+        Case("IsolationForest", lambda: ensemble.IsolationForest(n_estimators=30, random_state=1), 1),
+        Case(
+            "IsolationForest(contamination)",
+            lambda: ensemble.IsolationForest(n_estimators=30, contamination=0.1, random_state=1),
+            1,
+        ),
         Case("OneClassSVM", svm.OneClassSVM, 1),
     ]
     for k in (2, 3):
@@ -339,6 +361,13 @@ def _others() -> list[Case]:
             Case(f"ComplementNB, {k} classes", naive_bayes.ComplementNB, k, "counts"),
             Case(f"RandomForestClassifier, missing, {k} classes", forest, k, missing=True),
             Case(f"HistGradientBoostingClassifier, missing, {k} classes", hist(), k, missing=True),
-            Case(f"HistGradientBoostingClassifier, categories, missing, {k} classes", hist(**named), k, "mixed", True, True),
+            Case(
+                f"HistGradientBoostingClassifier, categories, missing, {k} classes",
+                hist(**named),
+                k,
+                "mixed",
+                True,
+                True,
+            ),
         ]
     return made

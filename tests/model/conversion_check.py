@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-
 from conversion_cases import Case
+
 from estiba.model.answers import answer
 from estiba.model.coding import Coded, Coder
 from estiba.model.convert import Converted, NotConvertible, convert
@@ -75,7 +75,7 @@ def _splits(converted: Converted) -> dict[int, np.ndarray]:
             values = onnx.numpy_helper.to_array(given["nodes_splits"]).astype(float)
             for feature, value in zip(given["nodes_featureids"], values, strict=True):
                 found.setdefault(int(feature), []).append(float(value))
-    return {f: np.asarray(v[:400]) for f, v in found.items()}
+    return {f: np.asarray([s for s in v if math.isfinite(s)][:400]) for f, v in found.items()}
 
 
 def _beside(values: np.ndarray) -> np.ndarray:

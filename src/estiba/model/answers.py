@@ -82,9 +82,7 @@ def _is_hard_vote(model: Any) -> bool:
 
 
 def _is_regressor(model: Any) -> bool:
-    return getattr(model, "_estimator_type", None) == "regressor" or type(model).__name__.endswith(
-        "Regressor"
-    )
+    return getattr(model, "_estimator_type", None) == "regressor" or type(model).__name__.endswith("Regressor")
 
 
 def _is_outlier_detector(model: Any) -> bool:
@@ -105,7 +103,13 @@ def _classifier_head(model: Any) -> Head:
             hint="Pack one model for each target.",
         )
     labels = tuple(_label(c) for c in np.asarray(classes).tolist())
-    return Head(kind="probabilities" if hasattr(model, "predict_proba") else "scores", classes=labels)
+    sure = hasattr(model, "predict_proba") and not _clips(_innermost(model))
+    return Head(kind="probabilities" if sure else "scores", classes=labels)
+
+
+def _clips(model: Any) -> bool:
+    """Modified Huber probabilities of more than two classes are often equal; only the scores say which wins."""
+    return getattr(model, "loss", None) == "modified_huber" and len(model.classes_) > 2
 
 
 def _label(value: object) -> Label:

@@ -77,9 +77,7 @@ def _input(g: Graph, fields: Sequence[Field], head: Head, sample: pd.DataFrame) 
     for i, field in enumerate(fields):
         slot = Slot(x, i, len(fields), np.asarray([0.0, 1.0]) if field.kind == "boolean" else None)
         if field.kind in ("text", "timestamp"):
-            raise NotConvertible(
-                f"the field {field.name!r} is a {field.kind}, which only Python code can read"
-            )
+            raise NotConvertible(f"the field {field.name!r} is a {field.kind}, which only Python code can read")
         columns.append(_levels(slot, i, fields, head, sample) if field.kind == "category" else slot)
     return Columns(tuple(columns), sample)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from estiba.model.convert.context import Context, Want, unsupported
 from estiba.model.convert.graph import DOUBLE, FLOAT, Graph
 from estiba.model.convert.trees import Tree, constant, scalar_sum, single_sum, vector_sum
 
-ZERO = 1e-35
+ZERO = float(np.float32(1e-35))
 """LightGBM takes numbers this near to zero for zero."""
 
 
@@ -48,9 +49,7 @@ def xgboost_model(c: Context, model: Any, columns: Columns, want: Want) -> str:
     missing = getattr(model, "missing", np.nan)
     x = c.matrix(codes)
     if missing is not None and missing == missing:
-        x = c.graph.op(
-            "Where", c.graph.op("Equal", x, c.graph.const(float(missing))), c.graph.const(np.nan), x
-        )
+        x = c.graph.op("Where", c.graph.op("Equal", x, c.graph.const(float(missing))), c.graph.const(np.nan), x)
     raw = _xgboost_sum(c.graph, x, model, config, content)
     return _xgboost_link(c.graph, raw, config["objective"]["name"], want)
 
@@ -63,8 +62,7 @@ def _xgboost_categories(content: Any, columns: Columns) -> dict[int, list[Any]]:
         values, offsets = entry.get("values", []), entry.get("offsets", [])
         if offsets:
             raw = bytes(v & 0xFF for v in values)
-            pairs = zip(offsets, offsets[1:], strict=False)
-            found[i] = [raw[a:b].decode() for a, b in pairs]
+            found[i] = [raw[a:b].decode() for a, b in pairwise(offsets)]
         elif values:
             found[i] = list(values)
     return found
@@ -88,11 +86,7 @@ def _xgboost_sum(g: Graph, x: str, model: Any, config: Any, content: Any) -> str
 
 def _xgboost_rounds(model: Any, content: Any) -> int:
     """Trees to use: those up to the best iteration where training stopped early, which the wrapper respects."""
-    best = (
-        getattr(model, "best_iteration", None)
-        if hasattr(model, "get_booster") and _stopped_early(model)
-        else None
-    )
+    best = getattr(model, "best_iteration", None) if hasattr(model, "get_booster") and _stopped_early(model) else None
     return len(content["trees"]) if best is None else int(content["iteration_indptr"][best + 1])
 
 
@@ -190,16 +184,17 @@ def _lightgbm_tree(tree: Any, target: int) -> Tree:
         if node["decision_type"] == "==":
             members[i] = tuple(int(v) for v in str(node["threshold"]).split("||"))
             continue
-        made.threshold[i] = node["threshold"]
+        made.threshold[i] = _below_zero(float(node["threshold"]))
         # Where training saw no missing value, LightGBM takes one for zero.
-        made.missing_left[i] = (
-            made.threshold[i] >= 0 if node["missing_type"] == "None" else node["default_left"]
-        )
+        made.missing_left[i] = made.threshold[i] >= 0 if node["missing_type"] == "None" else node["default_left"]
     for node in nodes:
         made.value[node["place"]] = node.get("leaf_value", 0.0)
-    return Tree(
-        made.feature, made.threshold, made.left, made.right, made.missing_left, made.value, target, members
-    )
+    return Tree(made.feature, made.threshold, made.left, made.right, made.missing_left, made.value, target, members)
+
+
+def _below_zero(threshold: float) -> float:
+    """A threshold just below zero must not catch the numbers beside it, which LightGBM takes for zero."""
+    return float(np.nextafter(-ZERO, -np.inf)) if -ZERO <= threshold < 0 else threshold
 
 
 def _empty(count: int, target: int = 0) -> Tree:
@@ -226,7 +221,7 @@ def _lightgbm_zeros(g: Graph, x: str, dump: Any) -> str:
     if not features:
         return x
     mask = np.isin(np.arange(dump["max_feature_idx"] + 1), list(features))[None, :]
-    small = g.op("LessOrEqual", g.op("Abs", x), g.const(float(np.float32(ZERO))))
+    small = g.op("LessOrEqual", g.op("Abs", x), g.const(ZERO))
     return g.op("Where", g.op("And", small, g.const(mask, bool)), g.const(np.nan), x)
 
 
@@ -261,9 +256,7 @@ def catboost_model(c: Context, model: Any, columns: Columns, want: Want) -> str:
     """CatBoost on numbers: float32 input, double sums; symmetric and other trees."""
     content = _catboost_content(model)
     if content["features_info"].get("categorical_features") or content["features_info"].get("text_features"):
-        raise unsupported(
-            model, "computes statistics of its category features, which have no exact ONNX form"
-        )
+        raise unsupported(model, "computes statistics of its category features, which have no exact ONNX form")
     features = {f["feature_index"]: f for f in content["features_info"]["float_features"]}
     if "oblivious_trees" in content:
         trees = [_symmetric_tree(t, features) for t in content["oblivious_trees"]]

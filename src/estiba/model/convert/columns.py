@@ -1,4 +1,4 @@
-"""What flows between the steps of a pipeline during conversion: columns that are computed, and columns that are looked up."""
+"""What flows between the steps of a pipeline: columns that are computed, and columns that are looked up."""
 
 from __future__ import annotations
 

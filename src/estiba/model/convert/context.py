@@ -10,7 +10,7 @@ from estiba.model.convert.columns import Columns, NotConvertible, matrix
 from estiba.model.convert.graph import INT64, Graph
 
 Want = Literal["proba", "decision", "value"]
-"""Which answer of an estimator: predict_proba (n, classes), decision_function (n, 1 or classes), predict (n, targets)."""
+"""Which answer: predict_proba (n, classes), decision_function (n, 1 or classes) or predict (n, targets)."""
 
 
 @dataclass

@@ -134,8 +134,7 @@ def _calibrated_member(c: Context, member: Any, columns: Columns) -> str:
         scores = g.columns(scores, [1], 2) if classes == 2 else scores
     width = 1 if classes == 2 else classes
     shares = [
-        _calibrate(g, calibrator, g.columns(scores, [i], width))
-        for i, calibrator in enumerate(member.calibrators)
+        _calibrate(g, calibrator, g.columns(scores, [i], width)) for i, calibrator in enumerate(member.calibrators)
     ]
     if classes == 2:
         return g.pair(shares[0])

@@ -63,10 +63,8 @@ def mean_of_trees(g: Graph, x: str, trees: list[Tree], want: Want) -> str:
     """The mean of the trees' answers, in float64."""
     if want == "proba":
         return vote_share(g, x, trees)
-    if trees[0].value.shape[1] > 1:
-        total = vector_sum(g, x, trees)
-    else:
-        total = scalar_sum(g, x, [_scalar(t) for t in trees])
+    many = trees[0].value.shape[1] > 1
+    total = vector_sum(g, x, trees) if many else scalar_sum(g, x, [_scalar(t) for t in trees])
     return total if len(trees) == 1 else g.op("Div", total, g.const(float(len(trees))))
 
 
@@ -118,7 +116,7 @@ def _linked(g: Graph, raw: str, model: Any, want: Want) -> str:
 def hist_gradient_boosting(c: Context, model: Any, columns: Columns, want: Want) -> str:
     """HistGradientBoosting: float64 throughout, missing values, and category splits as sets of codes."""
     if model._preprocessor is not None:
-        columns = c.apply(model._preprocessor, columns)
+        columns = _encoded(c, model, columns)
     x = c.matrix(columns)
     start = np.asarray(model._baseline_prediction, np.float64).ravel()
     trees = [constant(float(v), k) for k, v in enumerate(start)]
@@ -127,6 +125,15 @@ def hist_gradient_boosting(c: Context, model: Any, columns: Columns, want: Want)
         trees += [_read_predictor(p, k, known) for k, p in enumerate(iteration)]
     raw = scalar_sum(c.graph, x, trees, targets=len(start))
     return _linked(c.graph, raw, model, want)
+
+
+def _encoded(c: Context, model: Any, columns: Columns) -> Columns:
+    """As the model's own preprocessor does: categories first and as codes, then the numbers as they are."""
+    encoder = model._preprocessor.named_transformers_["encoder"]
+    flags = np.asarray(model.is_categorical_, bool)
+    first = c.apply(encoder, columns.take(np.flatnonzero(flags).tolist()))
+    rest = columns.take(np.flatnonzero(~flags).tolist())
+    return columns.same(first.columns + rest.columns, None)
 
 
 def _known_codes(model: Any) -> dict[int, list[int]]:
@@ -165,9 +172,7 @@ def isolation_forest(c: Context, model: Any, columns: Columns, want: Want) -> st
 
     g = c.graph
     trees = []
-    for i, (estimator, features) in enumerate(
-        zip(model.estimators_, model.estimators_features_, strict=True)
-    ):
+    for i, (estimator, features) in enumerate(zip(model.estimators_, model.estimators_features_, strict=True)):
         depth = model._decision_path_lengths[i] + model._average_path_length_per_tree[i] - 1.0
         trees.append(read_tree(estimator, np.asarray(depth, np.float64), features))
     expected = float(len(trees) * _average_path_length([model._max_samples])[0])
@@ -192,9 +197,7 @@ def adaboost_classifier(c: Context, model: Any, columns: Columns, want: Want) ->
 
 
 def _all_trees(model: Any) -> bool:
-    return all(
-        type(e).__name__ in ("DecisionTreeClassifier", "ExtraTreeClassifier") for e in model.estimators_
-    )
+    return all(type(e).__name__ in ("DecisionTreeClassifier", "ExtraTreeClassifier") for e in model.estimators_)
 
 
 def _ballots(model: Any, weight: float) -> Numbers:

@@ -103,9 +103,7 @@ class Graph:
 
     def expit(self, tensor: str) -> str:
         """The logistic function. ONNX Runtime's own Sigmoid is only good to 1e-10."""
-        return self.op(
-            "Div", self.const(1.0), self.op("Add", self.const(1.0), self.op("Exp", self.op("Neg", tensor)))
-        )
+        return self.op("Div", self.const(1.0), self.op("Add", self.const(1.0), self.op("Exp", self.op("Neg", tensor))))
 
     def softmax(self, tensor: str) -> str:
         """Softmax of each row: exp(x - max) / sum, the order in which scikit-learn computes it."""
@@ -137,9 +135,7 @@ class Graph:
         constants = [t for t in self.initializers if t.name in used]
         graph = helper.make_graph(nodes, "estiba", inputs, outputs, constants)
         versions = {"": OPSET, ML: ML_OPSET, MICROSOFT: 1}
-        opsets = [
-            helper.make_opsetid(d, versions[d]) for d in sorted({"", ML} | (self.domains & set(versions)))
-        ]
+        opsets = [helper.make_opsetid(d, versions[d]) for d in sorted({"", ML} | (self.domains & set(versions)))]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="estiba")
         return bytes(model.SerializeToString(deterministic=True))
 

@@ -25,9 +25,7 @@ def _kernel(g: Graph, model: Any, x: str) -> str:
     if model.kernel == "linear":
         return inner
     inner = g.op("Add", g.op("Mul", g.const(float(model._gamma)), inner), g.const(float(model.coef0)))
-    return (
-        g.op("Tanh", inner) if model.kernel == "sigmoid" else g.op("Pow", inner, g.const(float(model.degree)))
-    )
+    return g.op("Tanh", inner) if model.kernel == "sigmoid" else g.op("Pow", inner, g.const(float(model.degree)))
 
 
 def _squared_distance(g: Graph, x: str, points: Any) -> str:
@@ -44,27 +42,20 @@ def svr(c: Context, model: Any, columns: Columns, want: Want) -> str:
     """SVR, NuSVR and OneClassSVM: one weighted sum of kernels."""
     g = c.graph
     kernel = _kernel(g, model, c.matrix(columns))
-    return g.op(
-        "Add", g.op("MatMul", kernel, g.const(model._dual_coef_.T)), g.const(model._intercept_[None, :])
-    )
+    return g.op("Add", g.op("MatMul", kernel, g.const(model._dual_coef_.T)), g.const(model._intercept_[None, :]))
 
 
 def svc(c: Context, model: Any, columns: Columns, want: Want) -> str:
-    """SVC and NuSVC: pairwise scores, their votes, and Platt's probabilities for two classes."""
+    """SVC and NuSVC: pairwise scores and their votes."""
     g, classes = c.graph, len(model.classes_)
+    if want == "proba":
+        raise unsupported(model, "estimates probabilities by an iteration that stops early")
     pairs = _pairs(g, model, _kernel(g, model, c.matrix(columns)))
     if classes == 2:
-        if want == "decision":
-            return g.op("Neg", pairs)
-        line = g.op("Add", g.op("Mul", pairs, g.const(model.probA_[None, :])), g.const(model.probB_[None, :]))
-        c.note(
-            "the label is the most probable class; SVC.predict looks at the score instead, and may differ near 0.5"
-        )
-        return g.pair(g.op("Sub", g.const(1.0), g.expit(g.op("Neg", line))))
-    if want == "proba":
-        raise unsupported(model, "couples the probabilities of more than two classes by iteration")
+        return g.op("Neg", pairs)
     if model.decision_function_shape != "ovr":
         raise unsupported(model, "with decision_function_shape='ovo' has one score per pair of classes")
+    c.note("SVC.predict breaks a tie of votes by the order of classes; here the larger score wins, as with break_ties")
     return _one_vs_rest(g, pairs, classes)
 
 
@@ -80,9 +71,7 @@ def _pairs(g: Graph, model: Any, kernel: str) -> str:
             column[first] = model._dual_coef_[j - 1, first]
             column[second] = model._dual_coef_[i, second]
             weights.append(column)
-    return g.op(
-        "Add", g.op("MatMul", kernel, g.const(np.stack(weights, axis=1))), g.const(model._intercept_[None, :])
-    )
+    return g.op("Add", g.op("MatMul", kernel, g.const(np.stack(weights, axis=1))), g.const(model._intercept_[None, :]))
 
 
 def _one_vs_rest(g: Graph, pairs: str, classes: int) -> str:

@@ -150,9 +150,7 @@ def perceptron(c: Context, model: Any, columns: Columns, want: Want) -> str:
 def _activate(g: Graph, x: str, name: str) -> str:
     if name == "logistic":
         return g.expit(x)
-    return (
-        x if name == "identity" else g.op(_ACTIVATIONS[name], x) if name in _ACTIVATIONS else g.op("Exp", x)
-    )
+    return x if name == "identity" else g.op(_ACTIVATIONS[name], x) if name in _ACTIVATIONS else g.op("Exp", x)
 
 
 def dummy(c: Context, model: Any, columns: Columns, want: Want) -> str:

@@ -32,9 +32,7 @@ def _key_column(columns: Columns, i: int, column: Slot, levels: npt.NDArray[np.f
     numbers = np.asarray(given, np.float64)
     sample = np.searchsorted(known, numbers)
     inside = np.minimum(sample, len(known) - 1)
-    sample = (
-        np.where(known[inside] == numbers, inside + 1, 0) if len(known) else np.zeros(len(numbers), np.int64)
-    )
+    sample = np.where(known[inside] == numbers, inside + 1, 0) if len(known) else np.zeros(len(numbers), np.int64)
     sample = np.where(np.isnan(numbers), len(known) + 1, sample).astype(np.int64)
     return Table(key, values, np.zeros(key.rows, bool), sample)
 
@@ -80,9 +78,7 @@ def tabulate(transformer: Any, columns: Columns, output: Any) -> Columns | None:
     return columns.same(tuple(made), output)
 
 
-def _run(
-    transformer: Any, columns: Columns, tables: list[Table], j: int
-) -> tuple[Array, npt.NDArray[np.bool_]]:
+def _run(transformer: Any, columns: Columns, tables: list[Table], j: int) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Answers for each row of table j, the others held still; (rows, outputs), and which rows it refuses."""
     table = tables[j]
     frame = _probe(columns, tables, j)
@@ -90,9 +86,7 @@ def _run(
     try:
         answers = dense(transformer.transform(_rows(frame, alive)))
     except (ValueError, TypeError, KeyError):
-        alive = np.asarray(
-            [r for r in alive if _accepts(transformer, _rows(frame, np.asarray([r])))], np.int64
-        )
+        alive = np.asarray([r for r in alive if _accepts(transformer, _rows(frame, np.asarray([r])))], np.int64)
         if not len(alive):
             raise NotConvertible(f"{type(transformer).__name__} refuses every level of a category") from None
         answers = dense(transformer.transform(_rows(frame, alive)))

@@ -91,8 +91,8 @@ def _impute(c: Context, imputer: Any, columns: Columns, output: Any) -> Columns:
     kept = [i for i, s in enumerate(imputer.statistics_) if imputer.keep_empty_features or not _is_nan(s)]
     fills = np.asarray(imputer.statistics_, object)
     made_columns = _fill(c, imputer, columns, kept, fills)
-    if imputer.add_indicator:
-        flagged = [int(i) for i in imputer.indicator_.features_]
+    flagged = [int(i) for i in imputer.indicator_.features_] if imputer.add_indicator else []
+    if flagged:
         missing = _missing(c.graph, imputer, c.matrix(columns.take(flagged)))
         made_columns += slots(c.graph.cast(missing, DOUBLE), len(flagged))
     return columns.same(made_columns, output)
@@ -127,9 +127,7 @@ def _fill(c: Context, imputer: Any, columns: Columns, kept: list[int], fills: An
 
 def _fill_table(table: Table, missing: Any, fill: Any) -> Table:
     def is_missing(value: Any) -> bool:
-        return (
-            bool(value != value) or value is None if missing is None or _is_nan(missing) else value == missing
-        )
+        return bool(value != value) or value is None if missing is None or _is_nan(missing) else value == missing
 
     values = np.empty(len(table.values), object)
     values[:] = [fill if is_missing(v) else v for v in table.values]
@@ -190,7 +188,7 @@ def _components(g: Graph, t: Any, x: str) -> str:
 def _polynomial(g: Graph, t: Any, x: str) -> str:
     """Each power is one more factor on the product of fewer, from the left."""
     width = t.n_features_in_
-    factors = [[i for i in range(width) for _ in range(p)] for p in t.powers_]
+    factors = [[i for i in range(width) for _ in range(p[i])] for p in t.powers_]
     longest = max(map(len, factors))
     if longest == 0:
         return g.fill(np.ones(len(factors)))
@@ -209,11 +207,7 @@ def _bins(g: Graph, t: Any, x: str) -> str:
     for i, edges in enumerate(t.bin_edges_):
         column = g.columns(x, [i], len(t.bin_edges_))
         inner = np.asarray(edges[1:-1], np.float64)
-        above = (
-            g.cast(g.op("GreaterOrEqual", column, g.const(inner[None, :])), DOUBLE)
-            if len(inner)
-            else g.fill([0.0])
-        )
+        above = g.cast(g.op("GreaterOrEqual", column, g.const(inner[None, :])), DOUBLE) if len(inner) else g.fill([0.0])
         code = g.total(above)
         if t.encode != "ordinal":
             code = g.cast(g.op("Equal", code, g.const(np.arange(len(inner) + 1.0)[None, :])), DOUBLE)
@@ -270,10 +264,7 @@ FUNCTIONS: dict[str, Callable[[Graph, str], str]] = {
     "negative": _plain("Neg"),
     "absolute": _plain("Abs"),
     "fabs": _plain("Abs"),
-} | {
-    name: _plain(name.capitalize())
-    for name in ("log", "exp", "sqrt", "floor", "ceil", "sign", "tanh", "reciprocal")
-}
+} | {name: _plain(name.capitalize()) for name in ("log", "exp", "sqrt", "floor", "ceil", "sign", "tanh", "reciprocal")}
 """NumPy functions of one number, by name."""
 
 

@@ -160,18 +160,17 @@ class _Writer:
             for side, child in enumerate((int(tree.left[node]), int(tree.right[node]))):
                 leaf = child not in place
                 self.is_leaf[side].append(int(leaf))
-                self.branches[side].append(
-                    self._leaf(float(value[child]), tree.target) if leaf else place[child]
-                )
+                self.branches[side].append(self._leaf(float(value[child]), tree.target) if leaf else place[child])
 
     def _node(self, tree: Tree, node: int, mode: int) -> None:
         members = tree.members.get(node)
         self.features.append(int(tree.feature[node]))
         self.missing.append(int(tree.missing_left[node]))
-        self.modes.append(mode if members is None else MEMBER)
-        self.splits.append(0.0 if members is not None else float(tree.threshold[node]))
-        if members is not None:
+        self.modes.append(MEMBER if members else mode)
+        if members:
             self.members += [*map(float, members), np.nan]
+        # The operator knows no empty set; no code is below minus infinity.
+        self.splits.append(float(tree.threshold[node]) if members is None else 0.0 if members else -np.inf)
 
     def _leaf(self, weight: float, target: int) -> int:
         self.weights.append(weight)
