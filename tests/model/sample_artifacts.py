@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
+from threading import Barrier
 
+from estiba.core.errors import Conflict
+from estiba.core.stores.files import open_store
 from estiba.model import artifact
 from estiba.model.artifact import Artifact, Manifest, Parity, SourceCard
 from estiba.model.registry import open_registry
@@ -40,12 +41,28 @@ def packed(root: Path, number: int = 0, name: str = "iris") -> Artifact:
     return artifact.write(root, manifest(name, metrics={"number": float(number)}), FILES)
 
 
-def push_many(url: str, scratch: Path, first: int, count: int) -> list[int]:
+def push_many(url: str, scratch: Path, first: int, count: int, gate: Barrier) -> list[int]:
     """What one of two writers does."""
     registry = open_registry(url, cache=scratch / "cache")
-    found = [registry.push(packed(scratch, n)).version for n in range(first, first + count)]
+    made = [packed(scratch, n) for n in range(first, first + count)]
+    gate.wait()
+    found = [registry.push(one).version for one in made]
     registry.set_alias("iris", "candidate", found[-1])
     return found
+
+
+def create_many(url: str, writer: int, count: int, gate: Barrier) -> list[int]:
+    """The numbers of the files that this one of two writers got; both ask for each at the same moment."""
+    won = []
+    store = open_store(url)
+    for number in range(count):
+        gate.wait()
+        try:
+            store.create(f"race/{number}.json", str(writer).encode())
+        except Conflict:
+            continue
+        won.append(number)
+    return won
 
 
 def push_for_ever(url: str, scratch: Path) -> None:
@@ -54,10 +71,6 @@ def push_for_ever(url: str, scratch: Path) -> None:
     while True:
         number += 1
         open_registry(url).push(packed(scratch, number), ["production"])
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
 
 
 def names(folder: Path) -> list[str]:

@@ -110,21 +110,23 @@ class Registry:
 
     def _number(self, packed: Artifact) -> Version:
         """The version of this artifact, made where there is none: the first free number that nobody else got."""
-        name = packed.manifest.name
+        name, number = packed.manifest.name, 0
         while True:
             records = self._records(name)
             for known in living(records):
                 if known.digest == packed.digest:
                     return known
+            # Past what was tried before: a name that is taken but cannot be read must not hold us for ever.
+            number = max(number, *records, 0) + 1
             version = Version(
                 name=name,
-                version=max(records, default=0) + 1,
+                version=number,
                 digest=packed.digest,
                 created=now(),
                 metrics=packed.manifest.metrics,
             )
             with suppress(Conflict):
-                self._store.create(version_file(name, version.version), encode(version))
+                self._store.create(version_file(name, number), encode(version))
                 return version
 
     def resolve(self, ref: Ref | str) -> Version:

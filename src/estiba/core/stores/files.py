@@ -313,15 +313,22 @@ class Remote:
             raise
         except FileNotFoundError as error:
             raise NotFound(f"Cannot {what} {address}: {error}.", hint="Check the bucket and the path.") from error
-        except FileExistsError as error:
-            raise Conflict(f"{address} exists already.", hint="Another writer was faster.") from error
         except PermissionError as error:
             hint = "Check the credentials and what they may do there."
             raise EstibaError(f"Cannot {what} {address}: {error}.", hint=hint) from error
         except Exception as error:
+            if _was_slower(error):
+                raise Conflict(f"{address} exists already.", hint="Another writer was faster.") from error
             # Every library behind fsspec has errors of its own, with no common root.
             hint = "Check the address, the network and the credentials."
             raise Unavailable(f"Cannot {what} {address}: {error}", hint=hint) from error
+
+
+def _was_slower(error: Exception) -> bool:
+    """True where an exclusive creation lost: the name was there (412 on S3), or was being made (409 on S3)."""
+    answer = getattr(error.__cause__, "response", None) or {}
+    code = answer.get("Error", {}).get("Code")
+    return isinstance(error, FileExistsError) or code == "ConditionalRequestConflict"
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
