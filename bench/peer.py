@@ -51,6 +51,8 @@ class Peer:
         body: how a record is put into a request, a key of BODIES.
         answer: keys to the probability of churn in an answer; empty for a server without a model.
         prepare: run once before the first start, in the peer's environment.
+        batch: how many records travel in one request: path, key of the list of records, and in the answer the key of
+            the list of predictions and the keys to a probability in each.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Peer:
     source: str
     prepare: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
+    batch: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, name: str) -> Peer:
@@ -97,9 +100,11 @@ class Peer:
         return target
 
     def probability(self, answer: Any) -> float:
-        for key in self.answer:
-            answer = answer[key]
-        return float(answer)
+        return _at(answer, self.answer)
+
+    def probabilities(self, answer: Any) -> list[float]:
+        """As `probability`, of the answer to a batch."""
+        return [_at(one, self.batch["each"]) for one in answer[self.batch["list"]]]
 
     @cached_property
     def versions(self) -> dict[str, str]:
@@ -146,6 +151,12 @@ class Peer:
     def size_mb(self) -> float:
         """Disk space of its environment without the interpreter, in MB (10^6 bytes)."""
         return sum(f.stat().st_size for f in self.environment.rglob("*") if f.is_file() and not f.is_symlink()) / 1e6
+
+
+def _at(answer: Any, keys: list[Any]) -> float:
+    for key in keys:
+        answer = answer[key]
+    return float(answer)
 
 
 def _uv(*words: str) -> str:

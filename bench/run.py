@@ -2,7 +2,7 @@
 
     python bench/run.py [--peers a,b] [--rounds 3] [--seconds 3] [--connections 1,8,64] [--json FILE]
 
-Writes bench/results/DATE.json and .md. README.md beside this file says what each figure means.
+Writes bench/results/peers-DATE.json and .md. README.md beside this file says what each figure means.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +33,24 @@ WARM_SECONDS = 1
 
 def main(words: Sequence[str] | None = None) -> None:
     options = _options(words)
-    adopt_orphans()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    os.sched_setaffinity(0, {LOAD_CORE})
+    started()
     model = prepare()
     found = {name: Peer.read(name) for name in options.peers}
     report = _report(options, model, found)
     for name, peer in found.items():
-        _attempt(report["peers"][name], lambda peer=peer: _built(peer, model))
+        attempt(report["peers"][name], lambda peer=peer: built(peer, model))
     for turn in range(options.rounds):
-        for peer in _rotated([p for n, p in found.items() if "skipped" not in report["peers"][n]], turn):
+        for peer in rotated([p for n, p in found.items() if "skipped" not in report["peers"][n]], turn):
             figures = report["peers"][peer.name]
-            _attempt(figures, lambda peer=peer, figures=figures: _round(peer, model, options, figures))
-    _write(report, options.json)
+            attempt(figures, lambda peer=peer, figures=figures: _round(peer, model, options, figures))
+    write(report, options.json, "peers", markdown(report))
+
+
+def started() -> None:
+    """Makes this process fit to measure: it ends its servers whatever happens, and stays off their core."""
+    adopt_orphans()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.sched_setaffinity(0, {LOAD_CORE})
 
 
 def _options(words: Sequence[str] | None) -> argparse.Namespace:
@@ -55,7 +60,7 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3, help="of load for each round and number of connections")
     parser.add_argument("--connections", type=lambda t: [int(n) for n in t.split(",")], default=[1, 8, 64])
-    parser.add_argument("--json", type=Path, help="where to write; by default bench/results/DATE.json")
+    parser.add_argument("--json", type=Path, help="where to write; by default bench/results/peers-DATE.json")
     options = parser.parse_args(words)
     if unknown := set(options.peers) - set(known):
         parser.error(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
@@ -64,7 +69,7 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
 
 def _report(options: argparse.Namespace, model: Path, found: dict[str, Peer]) -> dict[str, Any]:
     return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": now(),
         "machine": machine(),
         "commit": commit(),
         "data": (model / "said").read_text(),
@@ -73,6 +78,10 @@ def _report(options: argparse.Namespace, model: Path, found: dict[str, Peer]) ->
         "connections": options.connections,
         "peers": {n: {"title": p.title, "source": p.source, "rounds": []} for n, p in found.items()},
     }
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def machine() -> dict[str, Any]:
@@ -97,7 +106,7 @@ def commit() -> str:
     return head.strip() + ("+" if changed else "")
 
 
-def _attempt(figures: dict[str, Any], work: Any) -> None:
+def attempt(figures: dict[str, Any], work: Callable[[], dict[str, Any] | None]) -> None:
     """Does `work`; a peer that cannot be measured is left out from here on, with its reason."""
     try:
         figures.update(work() or {})
@@ -106,13 +115,14 @@ def _attempt(figures: dict[str, Any], work: Any) -> None:
         print(f"bench: {figures['title']}: left out: {error}", file=sys.stderr)
 
 
-def _built(peer: Peer, model: Path) -> dict[str, Any]:
+def built(peer: Peer, model: Path) -> dict[str, Any]:
+    """Makes a peer ready to start, and what is known of it before that."""
     peer.build()
     peer.prepared(model)
     return {"versions": peer.versions, "environment_mb": peer.size_mb()}
 
 
-def _rotated(peers: list[Peer], turn: int) -> list[Peer]:
+def rotated(peers: list[Peer], turn: int) -> list[Peer]:
     """Another peer begins each round, so that nobody always follows the same neighbour."""
     turn %= max(1, len(peers))
     return peers[turn:] + peers[:turn]
@@ -166,12 +176,14 @@ def _own_cpu() -> float:
     return sum(use.ru_utime + use.ru_stime for use in uses)
 
 
-def _write(report: dict[str, Any], target: Path | None) -> None:
-    target = target or HERE / "results" / f"{report['date'][:19].replace(':', '')}.json"
+def write(report: dict[str, Any], target: Path | None, kind: str, text: str) -> None:
+    """Writes a report as JSON, with its date and machine, and its table beside it; prints the table."""
+    report = {"date": now(), "commit": commit(), "machine": machine(), **report}
+    target = target or HERE / "results" / f"{kind}-{report['date'][:19].replace(':', '')}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(report, indent=1))
-    target.with_suffix(".md").write_text(markdown(report))
-    print(markdown(report))
+    target.with_suffix(".md").write_text(text)
+    print(text)
     print(f"bench: written to {target} and {target.with_suffix('.md').name}", file=sys.stderr)
 
 

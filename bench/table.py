@@ -31,17 +31,17 @@ def _speeds(peers: dict[str, Figures], n: str) -> str:
     rows = [
         [
             p["title"],
-            _spread([r["loads"][n]["rps"] for r in p["rounds"]], "{:,.0f}"),
+            spread([r["loads"][n]["rps"] for r in p["rounds"]], "{:,.0f}"),
             _ratio(peers, name, lambda r: r["loads"][n]["rps"]),
-            _spread([r["loads"][n]["p50_ms"] for r in p["rounds"]], "{:.2f}"),
-            _spread([r["loads"][n]["p99_ms"] for r in p["rounds"]], "{:.2f}"),
-            _spread([r["loads"][n]["cpu_us"] for r in p["rounds"]], "{:,.0f}"),
+            spread([r["loads"][n]["p50_ms"] for r in p["rounds"]], "{:.2f}"),
+            spread([r["loads"][n]["p99_ms"] for r in p["rounds"]], "{:.2f}"),
+            spread([r["loads"][n]["cpu_us"] for r in p["rounds"]], "{:,.0f}"),
             str(sum(r["loads"][n]["bad"] for r in p["rounds"])),
         ]
         for name, p in sorted(peers.items(), key=lambda item: -_middle(item[1], n))
     ]
     names = ["server", "requests/s", "Estiba / it", "p50 ms", "p99 ms", "CPU µs/request", "not 2xx"]
-    return f"### {n} connection{'' if n == '1' else 's'}\n\n{_table(names, rows)}"
+    return f"### {n} connection{'' if n == '1' else 's'}\n\n{table(names, rows)}"
 
 
 def _middle(figures: Figures, n: str) -> float:
@@ -60,7 +60,7 @@ def _footprint(peers: dict[str, Figures]) -> str:
     rows = [
         [
             p["title"],
-            _spread([r["cold_start_s"] for r in p["rounds"]], "{:.2f}"),
+            spread([r["cold_start_s"] for r in p["rounds"]], "{:.2f}"),
             f"{median(r['rss_mb'] for r in p['rounds']):,.0f}",
             f"{median(r['pss_mb'] for r in p['rounds']):,.0f}",
             f"{p['environment_mb']:,.0f}",
@@ -70,7 +70,7 @@ def _footprint(peers: dict[str, Figures]) -> str:
         for p in peers.values()
     ]
     names = ["server", "cold start s", "RSS MB", "PSS MB", "environment MB", "off scikit-learn by", "versions"]
-    return f"### Start, memory, disk, truth\n\n{_table(names, rows)}"
+    return f"### Start, memory, disk, truth\n\n{table(names, rows)}"
 
 
 def _remarks(report: dict[str, Any], done: dict[str, Figures]) -> list[str]:
@@ -86,7 +86,8 @@ def _remarks(report: dict[str, Any], done: dict[str, Figures]) -> list[str]:
     return remarks
 
 
-def _spread(values: list[float], form: str) -> str:
+def spread(values: list[float], form: str) -> str:
+    """The median, with the lowest and highest in brackets."""
     middle = form.format(median(values))
     return f"{middle} ({form.format(min(values))}–{form.format(max(values))})" if len(values) > 1 else middle
 
@@ -95,6 +96,7 @@ def _significant(value: float) -> str:
     return f"{value:.0f}×" if value >= 10 else f"{value:.2g}×"
 
 
-def _table(names: list[str], rows: list[list[str]]) -> str:
+def table(names: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; all columns but the first are aligned right."""
     lines = [names, ["---", *["---:"] * (len(names) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
