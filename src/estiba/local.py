@@ -106,7 +106,7 @@ def serve(
     def ready(url: str, workers: int, threads: int) -> None:
         nonlocal running
         running = True
-        examples = {model.name: _example(Path(model.path)) for model in resolve()}
+        examples = {model.name: _example(Path(model.path)) for model in resolve() if model.path}
         on_ready(Running(url, workers, threads, examples))
 
     supervise(options, resolve, store.stamp, on_ready=ready)
@@ -125,7 +125,7 @@ def find(ref: str, store: Registry) -> tuple[Artifact, str]:
     return store.fetch(version), str(version.version)
 
 
-def _served(ref: str, store: Registry, trust: bool, trusted: set[str], *, strict: bool) -> ServedModel:
+def _served(ref: str, store: Registry, trust: bool, trusted: Collection[str], *, strict: bool) -> ServedModel:
     """What a reference names now. Once the server runs, an artifact that is not sound is an answer, not an error: the
     version before it goes on serving."""
     try:
@@ -148,7 +148,7 @@ def _example(path: Path) -> Mapping[str, Any]:
 def _check_address(options: ServerOptions) -> None:
     if not options.insecure and not _is_loopback(options.host):
         raise EstibaError(
-            f"Serving on {options.host} would let every machine that reaches it ask the models, without saying who it is.",
+            f"Serving on {options.host} would let every machine that reaches it ask the models.",
             hint="Serve on 127.0.0.1 behind something that asks; or say --insecure (insecure = true in [server]).",
         )
 
