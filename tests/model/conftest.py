@@ -1,8 +1,11 @@
-"""A registry over each kind of place: a folder, and a real S3 server."""
+"""A registry over each kind of place: a folder, a real S3 server, and a disk that is soon full."""
 
 from __future__ import annotations
 
 import hashlib
+import resource
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -62,3 +65,19 @@ def make(tmp_path: Path) -> Callable[..., Artifact]:
         return packed(tmp_path / "packed", number, name)
 
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder that holds 64 KiB: a file system of its own, or, where mounting is not allowed, a process limit."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if shutil.which("mount") and subprocess.run(mount, capture_output=True, check=False).returncode == 0:
+        yield folder
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, hard))
+    yield folder
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -6,7 +6,6 @@ import hashlib
 import os
 import resource
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -223,22 +222,6 @@ def test_the_model_file_must_be_among_the_files(tmp_path: Path) -> None:
 def test_an_unknown_file_is_not_found(good: Artifact) -> None:
     with pytest.raises(NotFound, match=r"no file 'x\.onnx'"):
         good.file("x.onnx")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder that holds 64 KiB: a file system of its own, or, where mounting is not allowed, a process limit."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if shutil.which("mount") and subprocess.run(mount, capture_output=True, check=False).returncode == 0:
-        yield folder
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, hard))
-    yield folder
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_leaves_nothing_and_says_why(small_disk: Path) -> None:

@@ -12,11 +12,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-from sample_artifacts import FILES, create_many, names, packed, push_for_ever, push_many
+from sample_artifacts import FILES, create_many, manifest, names, packed, push_for_ever, push_many
 
 from estiba.core.errors import BadArtifact, Conflict, EstibaError, MissingExtra, NotFound, Unavailable
 from estiba.core.stores import files
 from estiba.core.stores.files import Store, open_store
+from estiba.model import artifact
 from estiba.model.artifact import Artifact
 from estiba.model.registry import Registry, open_registry
 
@@ -120,6 +121,18 @@ def test_a_registry_that_may_not_be_read_says_so(forbidden: Path) -> None:
         (forbidden / "models" / "iris" / "versions").chmod(0)
     with pytest.raises(EstibaError, match=r"Cannot read .*Permission denied"):
         registry.versions("iris")
+
+
+def test_a_full_disk_leaves_the_registry_as_it_was(small_disk: Path, make: Make, tmp_path: Path) -> None:
+    registry = open_registry(small_disk)
+    registry.push(make(1), ["production"])
+    before = sorted(small_disk.rglob("*"))
+    large = artifact.write(tmp_path / "large", manifest(), {**FILES, "large.bin": bytes(200_000)})
+    with pytest.raises(EstibaError, match=f"Cannot write {small_disk}") as caught:
+        registry.push(large)
+    assert "disk" in str(caught.value.hint)
+    assert sorted(small_disk.rglob("*")) == before
+    assert registry.fetch(registry.resolve("iris")).manifest == make(1).manifest
 
 
 def test_a_file_in_place_of_the_registry(tmp_path: Path, make: Make) -> None:
