@@ -46,14 +46,9 @@ def wrap(
     columns = _names(inputs, sample, names)
     frame = _synthetic(inputs, columns) if sample is None else _select(sample, columns, inputs)
     output = output_of(proto)
-    probe = _typical(frame)
-    labels, raw = _run(proto, inputs, output, probe)
+    fields = _fields(frame, inputs, seen=sample is not None)
+    labels, raw = _run(proto, inputs, output, _typical(frame))
     head = _head(labels, raw, output)
-    fields = tuple(
-        _field(field, part) for field, part in zip(infer(object(), frame, head).fields, spread(inputs), strict=True)
-    )
-    if sample is None:
-        fields = tuple(msgspec.structs.replace(field, observed=None, example=None) for field in fields)
     return build(proto, inputs, output, (head, fields, raw.shape[1])), head, fields
 
 
@@ -155,6 +150,13 @@ def _typical(frame: pd.DataFrame) -> pd.DataFrame:
         raise BadProject("The sample has no rows.", hint="Pass rows that the model was trained on.")
     rows = np.linspace(0, len(frame) - 1, min(max(len(frame), 2), 1000)).astype(int)
     return frame.iloc[rows].reset_index(drop=True)
+
+
+def _fields(frame: pd.DataFrame, inputs: Sequence[Input], *, seen: bool) -> tuple[Field, ...]:
+    """One field per column. `seen`: the rows are real, and so are their ranges and examples."""
+    inferred = infer(object(), frame, Head(kind="values", names=("value",))).fields
+    fields = tuple(_field(field, part) for field, part in zip(inferred, spread(inputs), strict=True))
+    return fields if seen else tuple(msgspec.structs.replace(field, observed=None, example=None) for field in fields)
 
 
 def _field(field: Field, part: Input) -> Field:

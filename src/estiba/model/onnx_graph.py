@@ -104,7 +104,7 @@ def _levels(proto: Any, name: str) -> tuple[tuple[str, ...], bool]:
     for node in proto.graph.node:
         if name in node.input:
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            if node.op_type in ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"):
+            if node.op_type in ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Gather"):
                 return _levels(proto, node.output[0])
             listed = attributes.get("cats_strings") or attributes.get("keys_strings") or []
             return tuple(level.decode() for level in listed), attributes.get("zeros", 0) == 1

@@ -91,14 +91,18 @@ def loads(content: bytes, name: str, *, trust: bool = False) -> Any:
         NotTrusted: it holds other types; names them. BadArtifact: a tree in it points outside itself.
     """
     import skops.io
+    from skops.io.exceptions import UntrustedTypesFoundException
 
-    unknown = sorted(set(skops.io.get_untrusted_types(data=content)) - set(TRUSTED))
-    if unknown and not trust:
-        raise NotTrusted(
-            f"{name} holds types that are not known to be harmless: {', '.join(unknown)}.",
-            hint="If you trust whoever made this file, load it with --trust (trust=True in Python).",
-        )
-    model = skops.io.loads(content, trusted=[*TRUSTED, *unknown])
+    try:
+        model = skops.io.loads(content, trusted=TRUSTED)
+    except UntrustedTypesFoundException:
+        unknown = sorted(set(skops.io.get_untrusted_types(data=content)) - set(TRUSTED))
+        if not trust:
+            raise NotTrusted(
+                f"{name} holds types that are not known to be harmless: {', '.join(unknown)}.",
+                hint="If you trust whoever made this file, load it with --trust (trust=True in Python).",
+            ) from None
+        model = skops.io.loads(content, trusted=[*TRUSTED, *unknown])
     for item in reachable(model):
         problem = _fault(item)
         if problem:
