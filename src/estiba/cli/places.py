@@ -37,8 +37,10 @@ def trust_option(command: Command) -> Command:
 def server_options(command: Command) -> Command:
     """The options of `up` and `serve`; None keeps what the project file says."""
     insecure = "Serve other machines, although nothing asks them who they are."
+    delay = "Seconds to say 'not ready', and still answer, before stopping: what a load balancer needs to notice."
     for option in (
         click.option("--insecure", is_flag=True, default=None, help=insecure),
+        click.option("--shutdown-delay", type=click.FloatRange(0), metavar="SECONDS", help=delay),
         click.option("--workers", type=click.IntRange(1), help="Processes that answer."),
         click.option("--port", type=click.IntRange(0, 65535), help="8000 unless the project says otherwise."),
         click.option("--host", metavar="ADDRESS", help="127.0.0.1 unless the project says otherwise."),

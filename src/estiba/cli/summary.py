@@ -10,19 +10,12 @@ from estiba.model.artifact import Manifest, Parity
 _FIRST = ("roc_auc", "accuracy", "rmse", "r2", "f1", "brier", "log_loss", "mae")
 """Metrics that say most, in the order in which they are shown."""
 
-HEADS = ("model", "version", "engine", "parity", "metrics", "data")
+HEADS = ("model", "version", "engine", "parity", "metrics")
 
 
 def row(manifest: Manifest, version: str) -> tuple[str, ...]:
     """The cells of a model under HEADS."""
-    return (
-        manifest.name,
-        version,
-        manifest.engine,
-        parity(manifest),
-        metrics(manifest.metrics),
-        data(manifest),
-    )
+    return (manifest.name, version, manifest.engine, parity(manifest), metrics(manifest.metrics))
 
 
 def models(entries: Sequence[tuple[Manifest, str]]) -> None:

@@ -57,7 +57,9 @@ def _rich_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(*heads, box=SIMPLE_HEAD, pad_edge=False)
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for head in heads:
+        shown.add_column(head, overflow="fold")
     for row in rows:
         shown.add_row(*(Text(cell) for cell in row))
     console(sys.stdout).print(shown)

@@ -1,0 +1,46 @@
+# What people do with a clone. `make` alone lists it.
+
+PYTHON ?= python3
+VENV := .venv
+UV := $(VENV)/bin/uv
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help up test lint format docs lock clean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: $(READY) ## train and serve the portfolio (examples/portfolio); Ctrl-C stops
+	@exec $(VENV)/bin/estiba up -C examples/portfolio
+
+test: $(READY) ## run the whole test suite, and print what it covers
+	$(VENV)/bin/python -m pytest -n 2 --cov=estiba --cov-report=term-missing:skip-covered
+
+lint: $(READY) ## ruff, mypy --strict, and whether generated pages are up to date
+	$(VENV)/bin/ruff check src tests examples scripts
+	$(VENV)/bin/ruff format --check src tests examples scripts
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python scripts/reference.py --check
+
+format: $(READY) ## let ruff arrange the code
+	$(VENV)/bin/ruff check --fix src tests examples scripts
+	$(VENV)/bin/ruff format src tests examples scripts
+
+docs: $(READY) ## write the generated pages again
+	$(VENV)/bin/python scripts/reference.py
+
+lock: $(READY) ## resolve requirements.lock again after a change of pyproject.toml
+	$(UV) pip compile pyproject.toml --all-extras --group test --group lint --universal --generate-hashes --quiet -o requirements.lock
+
+clean: ## remove the environment, what was trained, and caches
+	rm -rf $(VENV) .estiba examples/portfolio/.estiba .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist build
+
+$(READY): pyproject.toml requirements.lock examples/portfolio/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Estiba needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make an environment. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@test -x $(UV) || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV) pip install --python $(VENV)/bin/python --quiet --require-hashes -r requirements.lock
+	$(UV) pip install --python $(VENV)/bin/python --quiet --no-deps -e .
+	$(UV) pip install --python $(VENV)/bin/python --quiet --no-deps --require-hashes -r examples/portfolio/requirements.txt
+	@touch $@
