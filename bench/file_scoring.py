@@ -1,9 +1,9 @@
-"""A million rows of a file: `estiba predict` beside pandas and scikit-learn, each a fresh process on one core with one thread.
+"""A million rows of a file: `estiba predict` beside pandas and scikit-learn, each a fresh process on one core.
 
     python bench/file_scoring.py [--rows 1000000] [--rounds 3] [--kinds parquet,csv] [--json FILE]
 
-Both read the file, predict, and write labels and probabilities in the same format. Time is from exec to exit, with
-imports and loading of the model; CPU time and the peak of resident memory are the kernel's own counts.
+Both have one thread, read the file, predict, and write labels and probabilities in the same format. Time is from exec
+to exit, with imports and loading of the model; CPU time and the peak of resident memory are the kernel's own counts.
 """
 
 from __future__ import annotations

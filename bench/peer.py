@@ -121,21 +121,22 @@ class Peer:
 
     def build(self) -> None:
         """Makes its environment, unless it was made from the same pins. Raises NotMeasurable with the reason."""
-        wanted = (self.folder / "requirements.txt").read_text()
-        mark = self.environment / "bench-mark"
-        digest = hashlib.sha256(wanted.encode()).hexdigest()
-        if self.name != OURS and mark.is_file() and mark.read_text() == digest:
-            return
-        print(f"bench: building the environment of {self.name}", file=sys.stderr)
-        if not (self.environment / "bin" / "python").exists():
-            _uv("venv", "-q", "--python", sys.executable, str(self.environment))
-        # Ours is installed from the working tree each time; the others only when their pins change.
-        what = ["-r", str(self.folder / "requirements.txt")]
         if self.name == OURS:
-            what = ["--reinstall-package", OURS, str(ROOT)]
-        python = str(self.environment / "bin" / "python")
-        _uv("pip", "install", "-q", "--compile-bytecode", "--python", python, *what)
-        mark.write_text(digest)
+            # From the working tree each time, as a user of the package gets it: no extras.
+            return self._install("--reinstall-package", OURS, str(ROOT))
+        pins, mark = self.folder / "requirements.txt", self.environment / "bench-mark"
+        digest = hashlib.sha256(pins.read_bytes()).hexdigest()
+        if not mark.is_file() or mark.read_text() != digest:
+            print(f"bench: building the environment of {self.name}", file=sys.stderr)
+            self._install("-r", str(pins))
+            mark.write_text(digest)
+        return None
+
+    def _install(self, *what: str) -> None:
+        python = self.environment / "bin" / "python"
+        if not python.exists():
+            _uv("venv", "-q", "--python", sys.executable, str(self.environment))
+        _uv("pip", "install", "-q", "--compile-bytecode", "--python", str(python), *what)
 
     def prepared(self, model: Path) -> None:
         """Packs the model for us; runs a peer's preparation, if it has one, in its own environment."""

@@ -32,15 +32,16 @@ def _speeds(peers: dict[str, Figures], n: str) -> str:
         [
             p["title"],
             spread([r["loads"][n]["rps"] for r in p["rounds"]], "{:,.0f}"),
-            _ratio(peers, name, lambda r: r["loads"][n]["rps"]),
+            _ratio(peers, name, lambda ours, its: ours["loads"][n]["rps"] / its["loads"][n]["rps"]),
             spread([r["loads"][n]["p50_ms"] for r in p["rounds"]], "{:.2f}"),
             spread([r["loads"][n]["p99_ms"] for r in p["rounds"]], "{:.2f}"),
             spread([r["loads"][n]["cpu_us"] for r in p["rounds"]], "{:,.0f}"),
+            _ratio(peers, name, lambda ours, its: its["loads"][n]["cpu_us"] / ours["loads"][n]["cpu_us"]),
             str(sum(r["loads"][n]["bad"] for r in p["rounds"])),
         ]
         for name, p in sorted(peers.items(), key=lambda item: -_middle(item[1], n))
     ]
-    names = ["server", "requests/s", "Estiba / it", "p50 ms", "p99 ms", "CPU µs/request", "not 2xx"]
+    names = ["server", "requests/s", "Estiba / it", "p50 ms", "p99 ms", "CPU µs/request", "its / Estiba's", "not 2xx"]
     return f"### {n} connection{'' if n == '1' else 's'}\n\n{table(names, rows)}"
 
 
@@ -48,12 +49,12 @@ def _middle(figures: Figures, n: str) -> float:
     return median(r["loads"][n]["rps"] for r in figures["rounds"])
 
 
-def _ratio(peers: dict[str, Figures], name: str, of: Callable[[Figures], float]) -> str:
-    """The median over rounds of ours / theirs: a slow minute of the machine hits both sides of one round."""
+def _ratio(peers: dict[str, Figures], name: str, of: Callable[[Figures, Figures], float]) -> str:
+    """The median over rounds of a ratio within one round: a slow minute of the machine hits both of its sides."""
     if OURS not in peers or name == OURS:
         return "–" if name != OURS else "1"
     pairs = zip(peers[OURS]["rounds"], peers[name]["rounds"], strict=False)
-    return _significant(median(of(ours) / of(theirs) for ours, theirs in pairs))
+    return _significant(median(of(ours, its) for ours, its in pairs))
 
 
 def _footprint(peers: dict[str, Figures]) -> str:
