@@ -85,16 +85,11 @@ def prepared(model: Any, **options: Any) -> Any:
 
     encoder = options.get("encoder") or OneHotEncoder(handle_unknown="ignore")
     words = make_pipeline(SimpleImputer(strategy="most_frequent"), encoder) if options.get("impute", True) else encoder
-    numbers = make_pipeline(
-        SimpleImputer(strategy="median", add_indicator=True), options.get("scaler") or StandardScaler()
-    )
+    imputer = SimpleImputer(strategy="median", add_indicator=True)
+    numbers = make_pipeline(imputer, options.get("scaler") or StandardScaler())
+    chosen = make_column_selector(dtype_exclude="number") if options.get("bools", True) else ["country", "plan"]
     preparation = ColumnTransformer(
-        [
-            ("numbers", numbers, ["age", "balance", "products"]),
-            ("words", words, make_column_selector(dtype_exclude="number")),
-        ]
-        if options.get("bools", True)
-        else [("numbers", numbers, ["age", "balance", "products"]), ("words", words, ["country", "plan"])],
+        [("numbers", numbers, ["age", "balance", "products"]), ("words", words, chosen)],
         remainder=options.get("remainder", "drop"),
     )
     return make_pipeline(preparation, *options.get("steps", ()), model)
@@ -229,7 +224,7 @@ def _pipelines() -> dict[str, tuple[Callable[[], Any], bool]]:
             True,
         ),
         "TargetEncoder, LogisticRegression": (
-            lambda: prepared(logistic(), encoder=pre.TargetEncoder(random_state=1), impute=False, bools=False),
+            lambda: prepared(logistic(), encoder=pre.TargetEncoder(), impute=False, bools=False),
             True,
         ),
         "FunctionTransformer(log1p), SelectKBest": (
@@ -292,7 +287,7 @@ def _boosters() -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
         return lambda: kind(iterations=12, depth=4, **quiet, **options)
 
     return {
-        "XGBoost": (xgb(_Labelled), xgb(xgboost.XGBRegressor)),
+        "XGBoost": (xgb(_Numbered), xgb(xgboost.XGBRegressor)),
         "LightGBM": (lgb(lightgbm.LGBMClassifier), lgb(lightgbm.LGBMRegressor)),
         "CatBoost": (cat(catboost.CatBoostClassifier), cat(catboost.CatBoostRegressor)),
         "CatBoost(Lossguide)": (
@@ -302,14 +297,10 @@ def _boosters() -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     }
 
 
-def _Labelled(**options: Any) -> Any:
-    return _NumberedClasses(options)
-
-
-class _NumberedClasses:
+class _Numbered:
     """XGBClassifier wants classes that are numbers from 0; this fits one on the positions of the words."""
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, **options: Any) -> None:
         self.options = options
 
     def fit(self, sample: pd.DataFrame, words: np.ndarray) -> Any:
@@ -345,12 +336,15 @@ def _others() -> list[Case]:
     def forest() -> Any:
         return ensemble.RandomForestClassifier(20, max_depth=6, random_state=1)
 
-    named = {"categorical_features": ["country", "plan", "active"]}
+    def isolation(**options: Any) -> Callable[[], Any]:
+        return lambda: ensemble.IsolationForest(n_estimators=30, random_state=1, **options)
+
+    named = hist(categorical_features=["country", "plan", "active"])
     made = [
-        Case("IsolationForest", lambda: ensemble.IsolationForest(n_estimators=30, random_state=1), 1),
+        Case("IsolationForest", isolation(), 1),
         Case(
             "IsolationForest(contamination)",
-            lambda: ensemble.IsolationForest(n_estimators=30, contamination=0.1, random_state=1),
+            isolation(contamination=0.1),
             1,
         ),
         Case("OneClassSVM", svm.OneClassSVM, 1),
@@ -363,7 +357,7 @@ def _others() -> list[Case]:
             Case(f"HistGradientBoostingClassifier, missing, {k} classes", hist(), k, missing=True),
             Case(
                 f"HistGradientBoostingClassifier, categories, missing, {k} classes",
-                hist(**named),
+                named,
                 k,
                 "mixed",
                 True,

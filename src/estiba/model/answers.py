@@ -48,19 +48,21 @@ def head_of(model: Any) -> Head:
 
 def answer(model: Any, frame: pd.DataFrame, head: Head) -> Matrix:
     """The model's answers to the rows of a DataFrame, float64 of shape (rows, head.width)."""
+    raw = _booster_answer(model, frame, head) if _is_booster(model) else _estimator_answer(model, frame, head)
+    return np.ascontiguousarray(np.asarray(raw, np.float64).reshape(len(frame), head.width))
+
+
+def _estimator_answer(model: Any, frame: pd.DataFrame, head: Head) -> Any:
     rows: Any = frame.to_numpy() if _wants_array(model) else frame
     match head.kind:
-        case _ if _is_booster(model):
-            raw = _booster_answer(model, frame, head)
         case "probabilities":
-            raw = model.predict_proba(rows)
+            return model.predict_proba(rows)
         case "scores":
-            raw = _scores(model, rows, head)
+            return _scores(model, rows, head)
         case "outlier":
-            raw = model.decision_function(rows)
+            return model.decision_function(rows)
         case _:
-            raw = model.predict(rows)
-    return np.ascontiguousarray(np.asarray(raw, np.float64).reshape(len(frame), head.width))
+            return model.predict(rows)
 
 
 def _scores(model: Any, rows: Any, head: Head) -> Any:

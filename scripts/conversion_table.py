@@ -1,0 +1,89 @@
+"""Fits every model of the conversion matrix, converts it, and writes docs/reference/conversion.md.
+
+python scripts/conversion_table.py           # write the page
+python scripts/conversion_table.py --check   # fail if an engine or an agreement on the page is no longer so
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "reference" / "conversion.md"
+sys.path.insert(0, str(ROOT / "tests" / "model"))
+
+from conversion_cases import cases  # noqa: E402
+from conversion_check import PROBES, Verdict, judge  # noqa: E402
+
+HEAD = """# What converts to ONNX, and how exactly
+
+Written by `python scripts/conversion_table.py`; do not edit. Each model is fitted on 400 seeded rows, converted, and
+asked together with its original about {probes} rows: training values in new combinations, every level of a category,
+cells exactly at tree thresholds and one float64 or float32 step to either side, and, where the model takes them,
+missing values and levels that were never seen.
+
+- **Engine**: `onnx` where an exact graph exists, otherwise `python`: the original estimator.
+- **Difference**: the largest absolute difference of any probability, score or value.
+- **Labels**: rows whose label is what the original's `predict` says.
+
+Libraries: {versions}.
+
+| Model | Engine | Difference | Labels | Why not, or what to know |
+|---|---|---|---|---|
+"""
+
+TAIL = """
+## How to read the differences
+
+Trees are compared as the library compares them: scikit-learn, XGBoost and CatBoost round their input to float32,
+LightGBM and HistGradientBoosting do not. Sums are taken in the library's order. What is left, around 1e-16, is the last bit of
+`exp` and of matrix products. XGBoost answers in float32; its 6e-8 is the last bit of that.
+
+`SVC` with three classes: `predict` breaks a tie of votes by the order of the classes, the scores break it by
+confidence, and Estiba's label follows the scores, whichever engine runs.
+"""
+
+
+def versions() -> str:
+    from importlib.metadata import version
+
+    names = ("scikit-learn", "xgboost-cpu", "lightgbm", "catboost", "onnxruntime")
+    return ", ".join(f"{name} {version(name)}" for name in names)
+
+
+def line(verdict: Verdict) -> str:
+    """One row of the table."""
+    if verdict.engine == "python":
+        return f"| {verdict.name} | python | | | {verdict.reason} |"
+    labels = f"{verdict.agree}/{verdict.rows}" if verdict.labels else ""
+    difference = "0" if verdict.difference == 0 else f"{verdict.difference:.0e}"
+    return f"| {verdict.name} | onnx | {difference} | {labels} | {verdict.reason} |"
+
+
+def verdicts_of(page: str) -> dict[str, tuple[str, str]]:
+    """Engine and label agreement by model, which is what must not change unnoticed."""
+    rows = re.findall(r"^\| (.+?) \| (onnx|python) \|[^|]*\|([^|]*)\|", page, re.MULTILINE)
+    return {name: (engine, labels.strip()) for name, engine, labels in rows}
+
+
+def main() -> int:
+    lines = []
+    for case in cases():
+        verdict = judge(case)
+        lines.append(line(verdict))
+        print(lines[-1], flush=True)
+    page = HEAD.format(probes=PROBES, versions=versions()) + "\n".join(lines) + "\n" + TAIL
+    if "--check" not in sys.argv[1:]:
+        PAGE.write_text(page)
+        return 0
+    kept, now = (verdicts_of(text) for text in (PAGE.read_text() if PAGE.exists() else "", page))
+    stale = [name for name in sorted(kept.keys() | now.keys()) if kept.get(name) != now.get(name)]
+    for name in stale:
+        print(f"{name}: the page says {kept.get(name)}, it is {now.get(name)}", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

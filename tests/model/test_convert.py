@@ -1,0 +1,217 @@
+"""Conversion: every model of the matrix answers as its original does, on hard rows, and what cannot says why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conversion_cases import Case, cases, frame, prepared, target
+from conversion_check import coded_rows, fields_of, judge, run
+
+from estiba.model.answers import NoAnswer, answer, head_of
+from estiba.model.coding import Coded, Coder
+from estiba.model.convert import Converted, NotConvertible, convert
+from estiba.model.signature import Field, Signature
+
+PYTHON = ("SVC(probability)", "GaussianProcess", "A function of the user's own on a number")
+"""What stays with the original estimator."""
+
+TOLERANCE = 1e-12
+SINGLE = 1.2e-7
+"""XGBoost answers in float32."""
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda c: c.name)
+def test_every_case_answers_as_its_original(case: Case) -> None:
+    verdict = judge(case)
+    if case.name.startswith(PYTHON):
+        assert verdict.engine == "python"
+        assert verdict.reason
+        return
+    assert verdict.engine == "onnx", verdict.reason
+    assert verdict.difference <= (SINGLE if "XGBoost" in case.name else TOLERANCE)
+    ties = 5 if case.name == "SVC, 3 classes" else 0
+    assert not verdict.labels or verdict.agree >= verdict.rows - ties
+
+
+def compare(model: Any, sample: pd.DataFrame, *, missing: bool = False, unseen: bool = False) -> float:
+    """Converts and compares; the largest difference."""
+    fields = fields_of(sample, missing, unseen)
+    converted = convert(model, fields, sample)
+    matrix = coded_rows(sample, fields, converted)
+    rows = Coder(Signature(fields=fields, head=converted.head)).frame(Coded(matrix))
+    return float(np.abs(run(converted.onnx, matrix) - answer(model, rows, converted.head)).max())
+
+
+def forest_pipeline() -> tuple[Any, pd.DataFrame]:
+    from sklearn.ensemble import RandomForestClassifier
+
+    sample = frame("mixed", missing=True)
+    return prepared(RandomForestClassifier(5, random_state=1)).fit(sample, target(sample, 2)), sample
+
+
+def test_the_same_model_gives_the_same_bytes() -> None:
+    model, sample = forest_pipeline()
+    fields = fields_of(sample, missing=True, unseen=True)
+    assert convert(model, fields, sample).onnx == convert(model, fields, sample).onnx
+
+
+def test_the_file_passes_the_checker_and_has_the_contracted_ends() -> None:
+    import onnx
+
+    model, sample = forest_pipeline()
+    made = onnx.load_from_string(convert(model, fields_of(sample, True, True), sample).onnx)
+    onnx.checker.check_model(made)
+    assert [i.name for i in made.graph.input] == ["x"]
+    assert [o.name for o in made.graph.output] == ["y"]
+    assert made.ir_version == 10
+
+
+def test_text_is_left_to_python() -> None:
+    model, sample = forest_pipeline()
+    fields = [Field(name=f.name, kind="text") if f.name == "country" else f for f in fields_of(sample, True, True)]
+    with pytest.raises(NotConvertible, match="'country' is a text"):
+        convert(model, fields, sample)
+
+
+class Constant:
+    """A model of the user's own."""
+
+    classes_ = np.asarray([0, 1])
+
+    def fit(self, rows: Any, wanted: Any = None) -> Constant:
+        return self
+
+    def predict(self, rows: Any) -> Any:
+        return np.zeros(len(rows))
+
+
+def test_a_class_of_the_users_own_is_left_to_python() -> None:
+    sample = frame("mixed", missing=False)
+    with pytest.raises(NotConvertible, match="Constant is a class of the user's own"):
+        convert(Constant(), fields_of(sample, False, False), sample)
+
+
+def test_a_model_fitted_on_an_array() -> None:
+    from sklearn.ensemble import GradientBoostingRegressor
+
+    sample = frame("numbers", missing=False)
+    model = GradientBoostingRegressor(n_estimators=5).fit(sample.to_numpy(), target(sample, 0))
+    assert compare(model, sample) == 0
+
+
+def test_columns_in_another_order_than_in_training() -> None:
+    model, sample = forest_pipeline()
+    turned = sample[sample.columns[::-1]]
+    assert compare(model, turned, missing=True, unseen=True) < TOLERANCE
+
+
+def test_whole_numbers_and_booleans_through_encoders() -> None:
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, TargetEncoder
+
+    sample = frame("mixed", missing=False)[["age", "products", "active"]]
+    encode = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), ["products", "active"]), (TargetEncoder(), ["age"])
+    )
+    model = make_pipeline(encode, LogisticRegression()).fit(sample, target(sample, 2))
+    assert compare(model, sample) < TOLERANCE
+
+
+def test_search_frozen_and_union() -> None:
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.preprocessing import MaxAbsScaler, Normalizer
+
+    sample = frame("numbers", missing=False)
+    pipe = make_pipeline(make_union(MaxAbsScaler(), Normalizer(), "passthrough"), Ridge())
+    model = GridSearchCV(pipe, {"ridge__alpha": [0.1, 1.0]}, cv=2).fit(sample, target(sample, 0))
+    assert compare(FrozenEstimator(model), sample) < TOLERANCE
+
+
+def test_a_threshold_becomes_a_note() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import FixedThresholdClassifier
+
+    sample = frame("numbers", missing=False)
+    model = FixedThresholdClassifier(LogisticRegression(), threshold=0.3).fit(sample, target(sample, 2))
+    made = convert(model, fields_of(sample, False, False), sample)
+    assert made.head.kind == "probabilities"
+    assert any("0.3" in note for note in made.notes)
+
+
+def test_several_targets() -> None:
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.linear_model import LinearRegression
+
+    sample = frame("numbers", missing=False)
+    targets = np.stack([target(sample, 0), target(sample, 0) * 2 + sample["a"]], axis=1)
+    for model in (RandomForestRegressor(5, random_state=1), LinearRegression()):
+        assert head_of(model.fit(sample, targets)).width == 2
+        assert compare(model, sample) < TOLERANCE
+
+
+@pytest.mark.parametrize("data", ["numbers", "categories"])
+def test_bare_boosters(data: str) -> None:
+    import lightgbm
+    import xgboost
+
+    sample = frame(data, missing=True)
+    wanted = (target(sample, 2) == "yes").astype(int)
+    light = lightgbm.train({"objective": "binary", "verbose": -1}, lightgbm.Dataset(sample, wanted), 8)
+    assert compare(light, sample, missing=True) < TOLERANCE
+    rows = xgboost.DMatrix(sample, wanted, enable_categorical=True)
+    boost = xgboost.train({"objective": "binary:logistic", "nthread": 1}, rows, 8)
+    assert compare(boost, sample, missing=True) < SINGLE
+
+
+def test_float32_columns_are_rounded_as_pandas_rounds_them() -> None:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    sample = frame("numbers", missing=False).astype("float32")
+    model = HistGradientBoostingRegressor(max_iter=5).fit(sample, target(sample, 0))
+    assert compare(model, sample) < TOLERANCE
+
+
+def test_near_a_tie_both_classes_are_added_up() -> None:
+    from sklearn.ensemble import RandomForestClassifier
+
+    sample = frame("numbers", missing=False).round(0)
+    model = RandomForestClassifier(10, max_depth=2, random_state=0).fit(sample, target(sample, 2))
+    made = convert(model, fields_of(sample, False, False), sample)
+    matrix = sample.to_numpy()
+    found = [run(made.onnx, matrix[i : i + 1])[0].argmax() for i in range(len(matrix))]
+    assert (model.classes_[found] == model.predict(sample)).all()
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(NoAnswer, match="dict has no predict"):
+        head_of({})
+
+
+def test_the_reason_names_the_step() -> None:
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, QuantileTransformer
+
+    sample = frame("numbers", missing=False)
+    for step, words in (
+        (QuantileTransformer(n_quantiles=20), "Quantile"),
+        (FunctionTransformer(lambda v: v), "lambda"),
+    ):
+        model = make_pipeline(step, Ridge()).fit(sample, target(sample, 0))
+        with pytest.raises(NotConvertible, match=words):
+            convert(model, fields_of(sample, False, False), sample)
+
+
+def test_converted_is_a_value() -> None:
+    model, sample = forest_pipeline()
+    made = convert(model, fields_of(sample, True, True), sample)
+    assert isinstance(made, Converted)
+    assert made.head.classes == ("no", "yes")
