@@ -29,6 +29,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
 )
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
@@ -225,6 +226,8 @@ def forged(content: bytes, new: dict[str, int]) -> bytes:
         (IsolationForest(n_estimators=2), {"right_child": 10_000}),
         (HistGradientBoostingClassifier(max_iter=2), {"left": 10_000}),
         (HistGradientBoostingClassifier(max_iter=2), {"feature_idx": 7}),
+        (KNeighborsClassifier(algorithm="kd_tree"), {"idx_end": 10_000}),
+        (KNeighborsClassifier(algorithm="ball_tree"), {"idx_start": -1}),
     ],
 )
 def test_a_forged_tree_that_points_outside_itself_is_refused(model: Any, change: dict[str, int]) -> None:
@@ -232,6 +235,14 @@ def test_a_forged_tree_that_points_outside_itself_is_refused(model: Any, change:
     skops_file.loads(content, "model.skops")
     with pytest.raises(BadArtifact, match="damaged or forged: a tree"):
         skops_file.loads(forged(content, change), "model.skops")
+
+
+def test_being_asked_changes_no_byte() -> None:
+    model = KNeighborsClassifier(algorithm="ball_tree").fit(X, Y)
+    before = formats.dumps(model)
+    model.predict(X)
+    assert formats.dumps(model) == before
+    assert before[0] == "skops"
 
 
 def test_another_version_of_scikit_learn_is_noted(tmp_path: Path) -> None:

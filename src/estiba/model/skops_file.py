@@ -6,13 +6,13 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from estiba.core.errors import BadArtifact, NotTrusted
 from estiba.model.loadpath import reachable
+from estiba.model.soundness import fault
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -28,9 +28,14 @@ _SKLEARN = {
         "RationalQuadratic Sum WhiteKernel"
     ),
     "metrics._scorer": "_CurveScorer _PassthroughScorer _Scorer",
-    "metrics._dist_metrics": "EuclideanDistance64",
+    "metrics._classification": (
+        "accuracy_score balanced_accuracy_score f1_score fbeta_score matthews_corrcoef precision_score recall_score"
+    ),
+    "metrics._dist_metrics": "ChebyshevDistance64 EuclideanDistance64 ManhattanDistance64",
     "model_selection._split": "GroupKFold KFold StratifiedKFold TimeSeriesSplit",
     "multiclass": "_ConstantPredictor",
+    "neighbors._ball_tree": "BallTree",
+    "neighbors._kd_tree": "KDTree",
     "neural_network._stochastic_optimizers": "AdamOptimizer SGDOptimizer",
     "preprocessing._function_transformer": "_identity",
     "tree._tree": "Tree",
@@ -51,6 +56,11 @@ _OTHERS = (
     "lightgbm.sklearn.LGBMRanker",
     "lightgbm.sklearn.LGBMRegressor",
     "numpy.dtype",
+    "numpy.max",
+    "numpy.mean",
+    "numpy.median",
+    "numpy.min",
+    "scipy._lib.array_api_compat.numpy._aliases.asarray",
     "scipy.interpolate._bsplines.BSpline",
     "scipy.interpolate._interpolate.interp1d",
     "scipy.sparse._csr.csr_matrix",
@@ -68,8 +78,8 @@ TRUSTED: tuple[str, ...] = (
 )
 """Types beyond skops' own list that run nothing of the file's when they are read and used.
 
-skops leaves the two tree types out because a forged tree can make scikit-learn read beyond its arrays; here `loads`
-checks the trees instead. Nearest-neighbour trees have the same weakness and are not listed.
+skops leaves the tree types out because a forged tree can make scikit-learn read beyond its arrays; here `loads` checks
+the trees instead.
 """
 
 
@@ -104,7 +114,7 @@ def loads(content: bytes, name: str, *, trust: bool = False) -> Any:
             ) from None
         model = skops.io.loads(content, trusted=[*TRUSTED, *unknown])
     for item in reachable(model):
-        problem = _fault(item)
+        problem = fault(item)
         if problem:
             raise BadArtifact(f"{name} is damaged or forged: {problem}.", hint="Save the model again and pack that.")
     return model
@@ -161,6 +171,9 @@ class _Rewriting:
             node.pop("__id__", None)
         elif isinstance(identity, int):
             node["__id__"] = self.identities.setdefault(identity, len(self.identities) + 1)
+        if node.get("__class__") in ("KDTree", "BallTree") and node.get("__loader__") == "ObjectNode":
+            for counter in node["content"]["content"][7:11]:  # how often it was asked what
+                counter["content"] = "0"
         stop_words = node.get("_stop_words_id")
         if isinstance(stop_words, dict) and stop_words.get("__loader__") == "JsonNode":
             stop_words["content"] = "0"  # a memory address, which scikit-learn's text vectorisers remember
@@ -194,59 +207,3 @@ def _nameless(node: Any) -> Any:
     if isinstance(node, dict):
         return {key: _nameless(value) for key, value in node.items() if key not in ("__id__", "file")}
     return [_nameless(value) for value in node] if isinstance(node, list) else node
-
-
-def _fault(item: Any) -> str:
-    """What would make native code leave its arrays; empty for all that is well."""
-    if type(item).__name__ == "Tree":
-        return _tree_fault(item)
-    if hasattr(item, "_predictors"):
-        return _histogram_fault(item)
-    if type(getattr(item, "tree_", None)).__name__ == "Tree":
-        return _width_fault([item], getattr(item, "n_features_in_", -1))
-    # These hand rows straight to their trees; other ensembles go through an estimator, which counts the columns.
-    module = type(item).__module__.rpartition(".")[2]
-    if module in ("_forest", "_gb", "_iforest") and hasattr(item, "estimators_"):
-        return _width_fault(item.estimators_, item._max_features if module == "_iforest" else item.n_features_in_)
-    return ""
-
-
-def _width_fault(members: Any, width: int) -> str:
-    members = members.ravel().tolist() if isinstance(members, np.ndarray) else members
-    agree = all(member.tree_.n_features == width for member in members)
-    return "" if agree else "a tree was grown on another number of features than its estimator"
-
-
-def _tree_fault(tree: Any) -> str:
-    count = tree.node_count
-    inner = np.flatnonzero(tree.children_left != -1)
-    return _nodes_fault(
-        inner, (tree.children_left[inner], tree.children_right[inner]), tree.feature[inner], (count, tree.n_features)
-    )
-
-
-def _histogram_fault(model: Any) -> str:
-    for predictor in (p for stage in model._predictors for p in stage):
-        nodes = predictor.nodes
-        inner = np.flatnonzero(nodes["is_leaf"] == 0)
-        chosen = nodes[inner]
-        problem = _nodes_fault(
-            inner, (chosen["left"], chosen["right"]), chosen["feature_idx"], (len(nodes), model.n_features_in_)
-        )
-        sets = chosen["bitset_idx"][chosen["is_categorical"] != 0]
-        bitsets = predictor.raw_left_cat_bitsets
-        if not problem and len(sets) and (int(sets.max()) >= len(bitsets) or bitsets.shape[1:] != (8,)):
-            problem = "a tree names a set of categories that it does not have"
-        if problem:
-            return problem
-    return ""
-
-
-def _nodes_fault(inner: Any, children: Iterable[Any], features: Any, limits: tuple[int, int]) -> str:
-    count, width = limits
-    # Children come after their parent in every tree that scikit-learn grows; so no walk can go round in a circle.
-    if any(bool(((child <= inner) | (child >= count)).any()) for child in children):
-        return "a tree has a child that is no node of it"
-    if len(features) and not 0 <= int(features.min()) <= int(features.max()) < width:
-        return "a tree asks for a feature that the model does not have"
-    return ""
