@@ -10,6 +10,7 @@ import importlib
 import inspect
 import os
 import platform
+import signal
 import sys
 import threading
 import traceback
@@ -68,6 +69,8 @@ def _die_with_parent() -> None:
     def watch() -> None:
         while os.read(private, 4096):
             pass
+        if os.getpgrp() == os.getpid():  # a session of its own: what the training started goes with it
+            os.killpg(0, signal.SIGKILL)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -141,13 +144,13 @@ def _arguments(function: Callable[..., Any], place: str, data: Mapping[str, Path
 
 
 def _checked(result: object, place: str) -> Trained:
-    import pandas as pd
-
     if isinstance(result, tuple) and 2 <= len(result) <= 4:
         target, metrics = (*result[2:], None, None)[:2]
         result = Trained(model=result[0], sample=result[1], target=target, metrics=metrics or {})
     if not isinstance(result, Trained):
         raise BadProject(f"{place} returned {_described(result)}.", hint=_EXPECTED)
+    import pandas as pd
+
     if not isinstance(result.sample, pd.DataFrame):
         raise BadProject(
             f"{place} returned a sample that is {_described(result.sample)}.",
