@@ -100,12 +100,14 @@ def load(
     return load_artifact(artifact, version=version, trust=trust, threads=threads)
 
 
-def load_artifact(artifact: Artifact, *, version: str = "", trust: bool = False, threads: int | None = None) -> Model:
-    """As `load`, for an artifact that is at hand and verified."""
+def load_artifact(
+    artifact: Artifact, *, version: str = "", trust: bool = False, threads: int | None = None, isolated: bool = False
+) -> Model:
+    """As `load`, for an artifact that is at hand and verified; `isolated` gives a slow engine a process of its own."""
     threads = threads or cpus.available()
     skew = _skew(artifact)
     try:
-        model = Model(artifact, open_engine(artifact, threads=threads, trust=trust), version)
+        model = Model(artifact, open_engine(artifact, threads=threads, trust=trust, isolated=isolated), version)
         model.prove()
     except ParityError as error:
         if skew:

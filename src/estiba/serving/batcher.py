@@ -96,6 +96,7 @@ class Batcher:
     def close(self) -> None:
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
+        self.model.engine.close()
 
     def _take(self) -> list[Call]:
         taken: list[Call] = []
@@ -132,6 +133,8 @@ class Batcher:
             raw = self.model.answer(coded)
             self._seconds.observe(time.perf_counter() - started)
             predictions = self.model.predictions.rows(raw)
+        except Unavailable as error:
+            return [((), (), error)] * len(calls)
         except Exception as error:
             if len(calls) > 1:  # one call's rows must not spoil another's
                 return [self._answer([call])[0] for call in calls]

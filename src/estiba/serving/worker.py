@@ -107,7 +107,9 @@ class Worker:
     def _load(self, served: ServedModel) -> tuple[Model, float]:
         started = time.perf_counter()
         artifact = read(Path(served.path))
-        model = load_artifact(artifact, version=served.version, trust=served.trust, threads=self.spec.threads)
+        model = load_artifact(
+            artifact, version=served.version, trust=served.trust, threads=self.spec.threads, isolated=True
+        )
         return model, time.perf_counter() - started
 
     def tell(self, message: messages.AnyMessage) -> None:

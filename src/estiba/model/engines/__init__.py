@@ -16,6 +16,9 @@ ENGINES = {
     "python": "estiba.model.engines.python:PythonEngine",
 }
 
+ISOLATED = {"python": "estiba.model.engines.isolated:IsolatedEngine"}
+"""What serves instead where other models must not wait for an engine that holds the interpreter lock."""
+
 
 class Engine(Protocol):
     """Computes answers. Safe to call from several threads."""
@@ -23,13 +26,17 @@ class Engine(Protocol):
     def predict(self, coded: Coded) -> Matrix:
         """Coded rows to the float64 matrix of shape (rows, width) that the signature's head describes."""
 
+    def close(self) -> None:
+        """Lets go of what it holds beyond memory."""
 
-def open_engine(artifact: Artifact, *, threads: int = 1, trust: bool = False) -> Engine:
+
+def open_engine(artifact: Artifact, *, threads: int = 1, trust: bool = False, isolated: bool = False) -> Engine:
     """The engine of a verified artifact, ready to answer.
 
     Args:
         threads: how many threads native libraries may use for one call.
         trust: whether loading may run code from the artifact (pickles, types unknown to skops).
+        isolated: give slow engines a process of their own.
     """
     name = artifact.manifest.engine
     if name not in ENGINES:
@@ -37,6 +44,6 @@ def open_engine(artifact: Artifact, *, threads: int = 1, trust: bool = False) ->
             f"The artifact {artifact.digest[:12]} needs the engine {name!r}, which this Estiba does not have.",
             hint=f"It has: {', '.join(ENGINES)}.",
         )
-    module, _, attribute = ENGINES[name].partition(":")
+    module, _, attribute = (ISOLATED if isolated and name in ISOLATED else ENGINES)[name].partition(":")
     engine: Engine = getattr(importlib.import_module(module), attribute)(artifact, threads=threads, trust=trust)
     return engine

@@ -22,6 +22,9 @@ class OnnxEngine:
         answer: Matrix = self._session.run(["y"], {"x": coded.matrix})[0]
         return answer
 
+    def close(self) -> None:
+        """Holds nothing but memory."""
+
 
 def session(model: bytes, threads: int = 1) -> Any:
     """An ONNX Runtime session on the CPU; raises BadArtifact for a graph that it cannot run."""

@@ -41,6 +41,9 @@ class PythonEngine:
         with self._limited():
             return answer(self._model, frame, self._coder.signature.head)
 
+    def close(self) -> None:
+        """Holds nothing but memory."""
+
     def _limited(self) -> AbstractContextManager[Any]:
         # On every call, because OpenMP keeps its limit by calling thread.
         limited: AbstractContextManager[Any] = self._pools.limit(limits=self._threads) if self._pools else nullcontext()

@@ -1,0 +1,181 @@
+"""A python engine in a process of its own, so that its interpreter lock, its memory and its crashes stay there.
+
+The parent talks to it over a socket pair, one call at a time. Run as `python -m estiba.model.engines.isolated`, with a
+Task as JSON on standard input.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from estiba.core import cpus, errors
+from estiba.core.errors import BadArtifact, EstibaError, Unavailable
+
+if TYPE_CHECKING:
+    from estiba.model.artifact import Artifact
+    from estiba.model.coding import Coded, Matrix
+
+TIMEOUT = 60.0
+"""Seconds after which a call, or loading, is given up and the process is replaced."""
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What the process is told: the artifact's directory, and the descriptor to talk over."""
+
+    path: str
+    threads: int
+    trust: bool
+    channel: int
+
+
+class Question(msgspec.Struct, frozen=True):
+    """Coded rows: the matrix as the bytes of its float64, and its shape."""
+
+    shape: tuple[int, int]
+    matrix: bytes
+    texts: dict[str, list[str | None]]
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer of that shape, or an error by the name of its class."""
+
+    shape: tuple[int, int] = (0, 0)
+    matrix: bytes = b""
+    error: str = ""
+    message: str = ""
+    hint: str | None = None
+
+
+class IsolatedEngine:
+    """Asks a python engine that runs in a child process. A process that died is started anew by the next call."""
+
+    def __init__(self, artifact: Artifact, *, threads: int = 1, trust: bool = False) -> None:
+        self._artifact = artifact
+        self._threads = threads
+        self._trust = trust
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._channel: Connection | None = None
+        with self._lock:
+            self._start()
+
+    def predict(self, coded: Coded) -> Matrix:
+        """As Engine says; raises Unavailable where the process died or took too long."""
+        matrix = np.ascontiguousarray(coded.matrix)
+        question = Question((matrix.shape[0], matrix.shape[1]), matrix.tobytes(), coded.texts)
+        with self._lock:
+            if self._child is None or self._child.poll() is not None:
+                self._start()
+            assert self._channel is not None
+            try:
+                self._channel.send_bytes(msgspec.msgpack.encode(question))
+            except OSError:
+                self._give_up()
+            reply = self._receive()
+        return np.frombuffer(reply.matrix).reshape(reply.shape)
+
+    def close(self) -> None:
+        """Ends the process."""
+        with self._lock:
+            self._end()
+
+    def _start(self) -> None:
+        self._end()
+        ours, theirs = socket.socketpair()
+        task = Task(str(self._artifact.path), self._threads, self._trust, theirs.fileno())
+        threads = {name: str(self._threads) for name in cpus.NATIVE_THREADS}
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "estiba.model.engines.isolated"],
+            stdin=subprocess.PIPE,
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, **threads},
+        )
+        theirs.close()
+        assert self._child.stdin is not None
+        self._child.stdin.write(msgspec.json.encode(task))
+        self._child.stdin.close()
+        self._channel = Connection(ours.detach())
+        try:
+            self._receive()
+        except BaseException:
+            self._end()
+            raise
+
+    def _receive(self) -> Reply:
+        assert self._channel is not None
+        try:
+            if not self._channel.poll(TIMEOUT):
+                self._give_up()
+            reply = msgspec.msgpack.decode(self._channel.recv_bytes(), type=Reply)
+        except (EOFError, OSError):
+            self._give_up()
+        if reply.error:
+            kind = getattr(errors, reply.error, None)
+            if kind is None:
+                raise RuntimeError(f"{reply.error}: {reply.message}")
+            raise kind(reply.message, hint=reply.hint)
+        return reply
+
+    def _give_up(self) -> None:
+        code = self._child.poll() if self._child is not None else None
+        self._end()
+        how = f"died (exit code {code})" if code is not None else f"did not answer within {TIMEOUT:g} seconds"
+        raise Unavailable(f"The process of the model {self._artifact.manifest.name!r} {how}.")
+
+    def _end(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+        self._child = self._channel = None
+
+
+def main() -> None:
+    task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when this ends
+    channel = Connection(task.channel)
+    from estiba.model.artifact import read
+    from estiba.model.coding import Coded
+    from estiba.model.engines.python import PythonEngine
+
+    try:
+        engine = PythonEngine(read(Path(task.path)), threads=task.threads, trust=task.trust)
+    except Exception as error:
+        channel.send_bytes(msgspec.msgpack.encode(_failed(error)))
+        return
+    channel.send_bytes(msgspec.msgpack.encode(Reply()))
+    while True:
+        try:
+            question = msgspec.msgpack.decode(channel.recv_bytes(), type=Question)
+        except (EOFError, OSError):
+            return  # the parent is gone, or done with this
+        try:
+            matrix = np.frombuffer(question.matrix).reshape(question.shape)
+            answer = np.ascontiguousarray(engine.predict(Coded(matrix, question.texts)), np.float64)
+            reply = Reply((answer.shape[0], answer.shape[1]), answer.tobytes())
+        except Exception as error:
+            reply = _failed(error)
+        channel.send_bytes(msgspec.msgpack.encode(reply))
+
+
+def _failed(error: Exception) -> Reply:
+    if isinstance(error, EstibaError):
+        known = type(error).__name__ if hasattr(errors, type(error).__name__) else BadArtifact.__name__
+        return Reply(error=known, message=error.message, hint=error.hint)
+    return Reply(error=type(error).__name__, message=str(error))
+
+
+if __name__ == "__main__":
+    main()
