@@ -1,4 +1,8 @@
-"""Saved model files: which format a file is in, and reading and writing each without running foreign code unasked."""
+"""Saved model files: which format a file is in, and reading and writing each without running foreign code unasked.
+
+XGBoost, LightGBM and CatBoost read their own formats in C++ that runs nothing of the file, but does not survive every
+damaged one: such a file can end the process. Inside an artifact a digest stands before it.
+"""
 
 from __future__ import annotations
 
@@ -137,7 +141,7 @@ def _is_onnx(file: BinaryIO, size: int) -> bool:
         key, start = _varint(file)
         number, wire = key >> 3, key & 7
         length, after = _varint(file) if wire in (0, 2) else (0, 0)
-        if number not in (*range(1, 9), 14, 20, 25, 26) or wire not in (0, 2) or not after:
+        if number not in (*range(1, 9), 14, 20, 25, 26) or wire not in (0, 2) or not (start and after):
             return False
         position += start + after + (length if wire == 2 else 0)
         fields.add(number)
