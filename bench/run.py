@@ -49,7 +49,8 @@ def main(words: Sequence[str] | None = None) -> None:
 def started() -> None:
     """Makes this process fit to measure: it ends its servers whatever happens, and stays off their core."""
     adopt_orphans()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda got, _: sys.exit(128 + got))
     os.sched_setaffinity(0, {LOAD_CORE})
 
 

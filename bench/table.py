@@ -82,7 +82,8 @@ def _remarks(report: dict[str, Any], done: dict[str, Figures]) -> list[str]:
     if noisy:
         remarks.append(
             f"**The machine was not quiet:** other programs took more than {QUIET:g} of a core in {noisy} of "
-            f"{len(loads)} measurements (up to {max(loads):.2f} cores). Trust CPU time and ratios, not rates."
+            f"{len(loads)} measurements (up to {max(loads):.2f} cores). "
+            "Trust the ratios of CPU time; rates depend on what the scheduler gave each server."
         )
     return remarks
 
