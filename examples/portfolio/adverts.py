@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import pandas as pd
-import tables
+import reading
 
 from estiba import EstibaError, Source
 
@@ -39,7 +39,7 @@ def load(path: Path | None) -> tuple[pd.DataFrame, Source]:
 
 
 def _vehicles(path: Path) -> tuple[pd.DataFrame, Source]:
-    raw = tables.read(path, ["price", *(f for f in FIELDS if f != "drive"), "is_4wd"])
+    raw = reading.read(path, ["price", *(f for f in FIELDS if f != "drive"), "is_4wd"])
     # The file marks four-wheel drive and leaves all else blank, so front, rear and unknown are one: missing.
     drive = pd.Series("4wd", index=raw.index, dtype="str").where(raw["is_4wd"] == 1)
     source = Source(
@@ -55,7 +55,7 @@ def _vehicles(path: Path) -> tuple[pd.DataFrame, Source]:
 def _mercedes() -> tuple[pd.DataFrame, Source]:
     names = {"price_USD": "price", "odometer_mi": "odometer", "year": "model_year", "num_cylinders": "cylinders"}
     same = ["condition", "paint_color", "model", "fuel", "transmission", "drive", "type"]
-    raw = tables.read(_wheel_file(), [*names, *same, "VIN", "title_status"]).rename(columns=names)
+    raw = reading.read(_wheel_file(), [*names, *same, "VIN", "title_status"]).rename(columns=names)
     clean = raw[raw["title_status"] == "clean"]
     # "used" is what the package wrote where an advert gave no condition; all of these cars are used.
     condition = clean["condition"].mask(clean["condition"] == "used")

@@ -110,10 +110,10 @@ def _same(table: pd.DataFrame, test: npt.NDArray[np.intp]) -> npt.NDArray[np.boo
     return pd.MultiIndex.from_frame(table[key]).isin(pd.MultiIndex.from_frame(table[key].iloc[test]))
 
 
-def crossed(table: pd.DataFrame, folds: int = 5) -> list[dict[str, float]]:
-    """The figures of each of `folds` grouped folds of a table of adverts, judged where the odometer is known."""
+def crossed(table: pd.DataFrame, *, seed: int = SEED) -> list[dict[str, float]]:
+    """The figures of each of 5 grouped folds of a table of adverts, judged where the odometer is known."""
     X, y, result = table[FIELDS], table["price"], []
-    for inside, outside in GroupKFold(folds, shuffle=True, random_state=SEED).split(X, groups=table["car"]):
+    for inside, outside in GroupKFold(5, shuffle=True, random_state=seed).split(X, groups=table["car"]):
         judge = outside[X["odometer"].iloc[outside].notna()]
         clean = inside[~_same(table, judge)[inside] | X["odometer"].iloc[inside].notna().to_numpy()]
         model = fit(X.iloc[clean], y.iloc[clean])
@@ -121,6 +121,7 @@ def crossed(table: pd.DataFrame, folds: int = 5) -> list[dict[str, float]]:
     return result
 
 
+@figures.one_thread
 def train(data: Mapping[str, Path | None]) -> Trained:
     """Fits on four fifths of the cars and reports on the fifth that the model never saw in any advert."""
     table, source = adverts.load(data.get(FILE))
@@ -154,9 +155,8 @@ def _blind(model: Any, held: pd.DataFrame) -> dict[str, float]:
     """What the price is worth when the caller knows less."""
     X, nothing = held[FIELDS], pd.Series([None] * len(held), index=held.index, dtype="str")
     without = {"no_odometer": X.assign(odometer=np.nan), "unknown_model": X.assign(model=nothing)}
-    return {
-        f"rmse_{name}": figures.prices(held["price"], model.predict(rows))["rmse"] for name, rows in without.items()
-    }
+    price = held["price"]
+    return {f"rmse_{name}": figures.prices(price, model.predict(rows))["rmse"] for name, rows in without.items()}
 
 
 NOTES = (

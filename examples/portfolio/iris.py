@@ -29,6 +29,7 @@ def recipe() -> Pipeline:
     return Pipeline([("scale", StandardScaler()), ("classify", LogisticRegression(max_iter=1000))])
 
 
+@figures.one_thread
 def train() -> Trained:
     """Fits on all flowers; 30 held-out ones would say less than the 50 fits of the cross-validation do."""
     X, y = load()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import figures
 import pandas as pd
+import reading
 import simulate
-import tables
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.model_selection import train_test_split
 
@@ -27,7 +27,7 @@ def load(path: Path | None) -> tuple[pd.DataFrame, pd.Series, Source]:
         table = simulate.telecom(3_214, seed=SEED)
         source = Source(name="Simulated subscribers", rows=len(table), simulated=True, notes=simulate.TELECOM)
     else:
-        table = tables.read(path, [*FIELDS, TARGET])
+        table = reading.read(path, [*FIELDS, TARGET])
         source = Source(
             name=f"Subscribers of the Megaline plans ({FILE})",
             rows=len(table),
@@ -48,6 +48,7 @@ def split(y: pd.Series) -> tuple[list[int], list[int]]:
     return list(fit), list(held)
 
 
+@figures.one_thread
 def train(data: Mapping[str, Path | None]) -> Trained:
     """Fits on four fifths of the rows and reports on the fifth that the model and its threshold never saw."""
     X, y, source = load(data.get(FILE))
