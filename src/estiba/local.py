@@ -141,8 +141,8 @@ def _served(ref: str, store: Registry, trust: bool, trusted: Collection[str], *,
 def _example(path: Path) -> Mapping[str, Any]:
     """The first golden row of an artifact."""
     golden: Mapping[str, Any] = json.loads((path / "golden.json").read_bytes())
-    record: Mapping[str, Any] = golden["records"][0]
-    return record
+    records: list[Mapping[str, Any]] = golden["records"]
+    return next((record for record in records if None not in record.values()), records[0])
 
 
 def _check_address(options: ServerOptions) -> None:

@@ -115,7 +115,7 @@ class Coder:
         if field.kind == "timestamp":
             return _timestamp
         if field.kind == "category" and not _is_enum(field):
-            codes = {**self._codes[field.name], None: _NAN}
+            codes: dict[Any, float] = {**self._codes[field.name], None: _NAN}
             unseen = _NAN if field.unseen == "null" else UNSEEN
             return lambda value: codes.get(value, unseen)
         return _nan_if_none if field.nullable else None
@@ -188,7 +188,7 @@ class Coder:
             if field.kind == "category" and field.unseen != "error":
                 self._warn_unseen(i, values, matrix[:, i], warnings)
             if field.kind == "text":
-                texts[field.name] = [None if _missing(v) else v for v in values]
+                texts[field.name] = [None if _missing(v) else str(v) for v in values]
         if problems:
             problems.sort(key=lambda p: int(p.pointer.split("/")[2]))
             raise BadInput(problems[:MAX_PROBLEMS])
@@ -465,16 +465,10 @@ def _python_type(field: Field) -> Any:
             return bool
         case "category" if _is_enum(field):
             members = [(f"L{i}", (float(i), level)) for i, level in enumerate(field.levels)]
-            return _Level(field.name, members)  # type: ignore[call-overload]
+            return _Level(field.name, members)  # type: ignore[arg-type] # an enumeration made by a call
         case "category":
             types = {type(level) for level in field.levels}
-            return (
-                str
-                if types == {str}
-                else Annotated[int, msgspec.Meta()]
-                if types == {int}
-                else str | int | float | bool
-            )
+            return types.pop() if types in ({str}, {int}) else str | int | float | bool
         case "timestamp":
             return datetime
         case _:
@@ -482,8 +476,8 @@ def _python_type(field: Field) -> Any:
 
 
 def _ranged(kind: type, low: float | None, high: float | None) -> Any:
-    limits = {k: v for k, v in (("ge", low), ("le", high)) if v is not None}
-    return Annotated[kind, msgspec.Meta(**limits)] if limits else kind  # type: ignore[arg-type]
+    limits: dict[str, Any] = {k: v for k, v in (("ge", low), ("le", high)) if v is not None}
+    return Annotated[kind, msgspec.Meta(**limits)] if limits else kind
 
 
 def _nan_if_none(value: Any) -> float:

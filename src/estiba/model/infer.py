@@ -120,7 +120,8 @@ def _kind(column: pd.Series[Any], known: _Levels | None) -> Kind:
 def _categorical() -> type:
     import pandas as pd
 
-    return pd.CategoricalDtype
+    kind: type = pd.CategoricalDtype
+    return kind
 
 
 def _levels(column: pd.Series[Any], present: pd.Series[Any]) -> tuple[Scalar, ...]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from estiba.core import cpus
 from estiba.core.errors import BadArtifact, ParityError
@@ -13,12 +11,11 @@ from estiba.model import golden
 from estiba.model.artifact import Artifact, Parity, read
 from estiba.model.coding import Coded, Coder, Matrix
 from estiba.model.engines import Engine, open_engine
-from estiba.model.predictions import Prediction, Predictions
+from estiba.model.predictions import Predictions
 from estiba.model.records import DEFAULT_REGISTRY
 from estiba.model.registry import open_registry
-
-if TYPE_CHECKING:
-    import pandas as pd
+from estiba.model.rows import Prediction, Rows, records_of
+from estiba.model.signature import Scalar
 
 GOLDEN_FILE = "golden.json"
 
@@ -43,7 +40,7 @@ class Model:
         self.notes: tuple[str, ...] = ()
         self.parity: Parity | None = None
 
-    def predict(self, rows: Sequence[Mapping[str, Any]] | Mapping[str, Any] | pd.DataFrame) -> list[Prediction]:
+    def predict(self, rows: Rows) -> list[Prediction]:
         """One prediction per row, as the server would answer.
 
         Args:
@@ -52,12 +49,14 @@ class Model:
         Raises:
             BadInput: values that do not match the signature, each named.
         """
-        if isinstance(rows, Mapping):
-            rows = [rows]
-        if hasattr(rows, "to_dict"):
-            rows = rows.to_dict("records")
-        coded = self.coder.check(rows)
+        coded = self.coder.check(records_of(rows))
         return self.predictions.rows(self.answer(coded)) if len(coded) else []
+
+    @property
+    def example(self) -> dict[str, Scalar | None]:
+        """A golden record, complete where there is one."""
+        records = self.golden.records
+        return next((record for record in records if None not in record.values()), records[0])
 
     def answer(self, coded: Coded) -> Matrix:
         """Raw answers: float64 (rows, width), meant as the signature's head says."""

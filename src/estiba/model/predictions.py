@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from estiba.model.coding import Matrix
+from estiba.model.rows import Prediction
 from estiba.model.signature import Head, Label, Signature
-
-Prediction = dict[str, Any]
 
 
 class Predictions:
@@ -36,7 +35,8 @@ class Predictions:
         columns: dict[str, npt.NDArray[Any]] = {}
         if head.classes and outputs.label:
             chosen = labels(head, raw, outputs.threshold, positive)
-            columns[outputs.label] = np.where(np.isnan(raw).any(axis=1), None, chosen)
+            chosen[np.isnan(raw).any(axis=1)] = None
+            columns[outputs.label] = chosen
         if head.kind == "probabilities":
             if outputs.probability:
                 columns[outputs.probability] = raw[:, positive]
@@ -57,14 +57,16 @@ class Predictions:
 
 def labels(head: Head, raw: Matrix, threshold: float | None = None, positive: int = 1) -> npt.NDArray[Any]:
     """The class of each row, shape (rows,), as the estimator's own `predict` would say unless a threshold is given."""
-    classes = np.array(head.classes, dtype=object)
+    classes: npt.NDArray[Any] = np.array(head.classes, dtype=object)
     if head.kind == "outlier":
-        return classes[(raw[:, 0] >= 0).astype(int)]
-    if raw.shape[1] == 1:
-        return classes[(raw[:, 0] > 0).astype(int)]
-    if threshold is not None and len(classes) == 2:
-        return classes[np.where(raw[:, positive] >= threshold, positive, 1 - positive)]
-    return classes[np.argmax(raw, axis=1)]
+        chosen = (raw[:, 0] >= 0).astype(int)
+    elif raw.shape[1] == 1:
+        chosen = (raw[:, 0] > 0).astype(int)
+    elif threshold is not None and len(classes) == 2:
+        chosen = np.where(raw[:, positive] >= threshold, positive, 1 - positive)
+    else:
+        chosen = np.argmax(raw, axis=1)
+    return np.take(classes, chosen)
 
 
 def _one_row(signature: Signature) -> Callable[[list[Any]], Prediction]:

@@ -41,7 +41,10 @@ class _Chunk(NamedTuple):
 
 class _Source(Protocol):
     ignored: tuple[str, ...]
-    total: int | None
+    columns: tuple[str, ...]
+
+    @property
+    def total(self) -> int | None: ...
 
     def chunks(self, coder: Coder, keep: Sequence[str]) -> Iterator[_Chunk]: ...
 
@@ -77,7 +80,7 @@ def _reader(source: Path, coder: Coder, keep: Sequence[str]) -> _Source:
         raise NotFound(f"There is no file {source}.")
     if source.suffix not in INPUTS:
         raise EstibaError(f"{source} is not of a kind that can be read.", hint=f"Known: {', '.join(INPUTS)}.")
-    reader = _Csv(source) if source.suffix == ".csv" else _Parquet(source)
+    reader: _Source = _Csv(source) if source.suffix == ".csv" else _Parquet(source)
     known = set(coder.signature.names)
     missing = [f.name for f in coder.fields if not f.nullable and f.name not in reader.columns]
     if missing or (absent := [name for name in keep if name not in reader.columns]):

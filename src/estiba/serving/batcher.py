@@ -17,7 +17,7 @@ import numpy as np
 from estiba.core.errors import EstibaError, Unavailable
 from estiba.model.coding import Coded, Record, Warned
 from estiba.model.load import Model
-from estiba.model.predictions import Prediction
+from estiba.model.rows import Prediction
 from estiba.serving.metrics import Metrics
 
 MAX_ROWS = 256

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import urllib3
 
 import estiba
 from estiba.core.errors import BadInput, BadRequest, EstibaError, NotFound, Problem, Unavailable
-from estiba.model.predictions import Prediction
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-Rows = Sequence[Mapping[str, Any]] | Mapping[str, Any]
+from estiba.model.rows import Prediction, Rows, records_of
 
 _RETRIED = urllib3.Retry(
     total=4,
@@ -45,9 +39,7 @@ class Client:
             retries=_RETRIED, timeout=timeout, maxsize=8, headers={"user-agent": f"estiba/{estiba.__version__}"}
         )
 
-    def predict(
-        self, rows: Rows | pd.DataFrame, *, model: str | None = None, version: str | int | None = None
-    ) -> list[Prediction]:
+    def predict(self, rows: Rows, *, model: str | None = None, version: str | int | None = None) -> list[Prediction]:
         """One prediction per row.
 
         Args:
@@ -59,9 +51,7 @@ class Client:
             BadInput: values that do not match the model's signature, each named.
             NotFound: no such model or version. Unavailable: not ready, or not reached. EstibaError: anything else.
         """
-        if hasattr(rows, "to_dict"):
-            rows = rows.to_dict("records")
-        records = [rows] if isinstance(rows, Mapping) else list(rows)
+        records = records_of(rows)
         if not records:
             return []
         path = f"/models/{model}" if model else ""

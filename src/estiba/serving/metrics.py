@@ -94,7 +94,7 @@ class Slot:
 
     __slots__ = ("_at", "_values")
 
-    def __init__(self, values: memoryview, at: int) -> None:
+    def __init__(self, values: memoryview[float], at: int) -> None:
         self._values = values
         self._at = at
 
@@ -110,7 +110,7 @@ class Histogram:
 
     __slots__ = ("_bounds", "_buckets", "_count", "_sum", "_values")
 
-    def __init__(self, values: memoryview, bounds: tuple[float, ...], at: list[int]) -> None:
+    def __init__(self, values: memoryview[float], bounds: tuple[float, ...], at: list[int]) -> None:
         self._values = values
         self._bounds = bounds
         self._buckets = at[:-2]

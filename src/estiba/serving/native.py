@@ -17,7 +17,7 @@ from estiba.core.ids import Ids
 from estiba.core.log import Log
 from estiba.model.coding import MAX_PROBLEMS, Coded, Warned, pointer
 from estiba.model.load import Model
-from estiba.model.predictions import Prediction
+from estiba.model.rows import Prediction
 from estiba.serving.batcher import Batcher, Call, ModelFailed
 from estiba.serving.http import Connection, Request
 from estiba.serving.metrics import Metrics, Slot
@@ -43,9 +43,10 @@ class Endpoint:
         self._log = log
         self._executor = executor
         self._record = msgspec.json.Decoder(model.coder.record)
-        envelope = msgspec.defstruct(
+        record: Any = model.coder.record
+        envelope: Any = msgspec.defstruct(
             "Envelope",
-            [("records", list[model.coder.record]), ("params", dict[str, Any] | None, None)],
+            [("records", list[record]), ("params", dict[str, Any] | None, None)],
             forbid_unknown_fields=True,
             gc=False,
         )

@@ -186,7 +186,7 @@ def _about(model: Model, *, default: bool) -> dict[str, Any]:
 
 
 def _described(model: Model, *, default: bool) -> openapi.Described:
-    example = model.golden.records[0]
+    example = model.example
     return openapi.Described(
         name=model.name,
         version=model.version,
