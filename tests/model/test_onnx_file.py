@@ -138,6 +138,23 @@ def test_an_unseen_level_is_unseen_by_the_graph_as_well() -> None:
     assert np.array_equal(answered(wrapped, fields, head, other), ask(piped(), other, head))
 
 
+def test_a_missing_string_is_the_empty_one_to_the_graph() -> None:
+    holed = MIXED.assign(c=MIXED["c"].where(MIXED.index % 7 > 0, None))
+    wrapped, head, fields = wrap(piped(), holed)
+    assert fields[2].nullable
+    assert np.array_equal(answered(wrapped, fields, head, holed), ask(piped(), holed, head))
+
+
+def test_one_input_may_hold_several_columns_of_strings() -> None:
+    cells = pd.DataFrame({"p": RANDOM.choice(["u", "v"], 120), "q": RANDOM.choice(["k", "l", "m"], 120)})
+    model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(cells.to_numpy(), WORDS)
+    types = [("cells", StringTensorType([None, 2]))]
+    original = bytes(to_onnx(model, initial_types=types, target_opset=OPSETS).SerializeToString())
+    wrapped, head, fields = wrap(original, cells)
+    assert [(f.name, f.levels) for f in fields] == [("p", ("u", "v")), ("q", ("k", "l", "m"))]
+    assert np.array_equal(answered(wrapped, fields, head, cells), ask(original, cells, head))
+
+
 def test_without_a_sample_the_file_itself_tells_names_and_levels() -> None:
     wrapped, head, fields = wrap(piped())
     assert [f.name for f in fields] == ["a", "i", "c", "b"]
