@@ -38,8 +38,8 @@ TAIL = """
 ## How to read the differences
 
 Trees are compared as the library compares them: scikit-learn, XGBoost and CatBoost round their input to float32,
-LightGBM and HistGradientBoosting do not. Sums are taken in the library's order. What is left, around 1e-16, is the last bit of
-`exp` and of matrix products. XGBoost answers in float32; its 6e-8 is the last bit of that.
+LightGBM and HistGradientBoosting do not. Sums are taken in the library's order. What is left, around 1e-16, is the
+last bit of `exp` and of matrix products. XGBoost answers in float32; its 6e-8 is the last bit of that.
 
 `SVC` with three classes: `predict` breaks a tie of votes by the order of the classes, the scores break it by
 confidence, and Estiba's label follows the scores, whichever engine runs.

@@ -83,7 +83,8 @@ def _beside(values: np.ndarray) -> np.ndarray:
     single = values.astype(np.float32)
     steps = [np.nextafter(values, -np.inf), np.nextafter(values, np.inf), single]
     steps += [np.nextafter(single, np.float32(-np.inf)), np.nextafter(single, np.float32(np.inf))]
-    return np.concatenate([values, *(s.astype(float) for s in steps)])
+    beside = np.concatenate([values, *(s.astype(float) for s in steps)])
+    return beside[np.isfinite(beside)]
 
 
 def run(onnx: bytes, matrix: np.ndarray) -> np.ndarray:
@@ -108,8 +109,10 @@ def labels(matrix: np.ndarray, head: Head) -> np.ndarray:
 
 
 def judge(case: Case) -> Verdict:
-    """Fits, converts, asks and compares."""
-    with warnings.catch_warnings():
+    """Fits, converts, asks and compares, on one thread: on so few rows more of them only wait for each other."""
+    from threadpoolctl import threadpool_limits
+
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")
         model, sample = case.fit()
         fields = fields_of(sample, case.missing, case.unseen)

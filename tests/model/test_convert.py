@@ -190,6 +190,112 @@ def test_near_a_tie_both_classes_are_added_up() -> None:
     assert (model.classes_[found] == model.predict(sample)).all()
 
 
+def _odd_models() -> dict[str, tuple[Any, str, int]]:
+    """What people build beside the table: the unfitted model, its data and its classes."""
+    from sklearn import compose, ensemble, feature_selection, linear_model, multiclass, preprocessing, tree
+    from sklearn.base import clone
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+
+    one_hot = preprocessing.OneHotEncoder(handle_unknown="ignore")
+    by_name = compose.make_column_transformer((one_hot, ["country", "plan"]), remainder="passthrough")
+    by_place = compose.make_column_transformer((one_hot, [2, 3]), remainder="passthrough")
+    frequent = SimpleImputer(strategy="most_frequent")
+    logistic = linear_model.LogisticRegression(max_iter=300)
+    boosting = ensemble.GradientBoostingRegressor(n_estimators=5)
+    pick = feature_selection.SelectFromModel(tree.DecisionTreeClassifier(random_state=1))
+    leaves = tree.DecisionTreeClassifier(max_depth=6, random_state=1)
+    pandas_inside = make_pipeline(clone(frequent).set_output(transform="pandas"), by_name, leaves)
+    return {
+        "pandas inside": (pandas_inside, "mixed", 2),
+        "places": (make_pipeline(frequent, by_place, leaves), "mixed", 3),
+        "selection": (make_pipeline(pick, logistic), "numbers", 3),
+        "one versus rest": (multiclass.OneVsRestClassifier(logistic), "numbers", 3),
+        "stack of pipelines": (ensemble.StackingClassifier([("a", prepared(logistic))], cv=2), "mixed", 2),
+        "log target": (
+            compose.TransformedTargetRegressor(prepared(boosting), func=np.log, inverse_func=np.exp),
+            "mixed",
+            0,
+        ),
+        "scaled target": (
+            compose.TransformedTargetRegressor(boosting, transformer=preprocessing.StandardScaler()),
+            "numbers",
+            0,
+        ),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:Found unknown categories")
+@pytest.mark.parametrize("name", _odd_models())
+def test_odd_models(name: str) -> None:
+    model, data, classes = _odd_models()[name]
+    sample = frame(data, missing=data == "mixed")
+    loose = data == "mixed"
+    assert compare(model.fit(sample, target(sample, classes)), sample, missing=loose, unseen=loose) < TOLERANCE
+
+
+def _odd_boosters() -> dict[str, tuple[Any, str]]:
+    import catboost
+    import lightgbm
+    import xgboost
+
+    quiet = {"verbose": 0, "allow_writing_files": False, "iterations": 5}
+    return {
+        "zero is missing": (lightgbm.LGBMRegressor(zero_as_missing=True, n_estimators=8, verbose=-1), "counts"),
+        "poisson": (lightgbm.LGBMRegressor(objective="poisson", n_estimators=8, verbose=-1), "numbers"),
+        "forest": (
+            lightgbm.LGBMRegressor(
+                boosting_type="rf", bagging_freq=1, bagging_fraction=0.6, n_estimators=5, verbose=-1
+            ),
+            "numbers",
+        ),
+        "dart": (xgboost.XGBRegressor(booster="dart", n_estimators=6, rate_drop=0.4), "numbers"),
+        "another missing": (xgboost.XGBRegressor(n_estimators=6, missing=0), "counts"),
+        "gamma": (xgboost.XGBRegressor(objective="reg:gamma", n_estimators=6), "numbers"),
+        "one-hot splits": (
+            xgboost.XGBRegressor(n_estimators=6, max_cat_to_onehot=9, enable_categorical=True),
+            "categories",
+        ),
+        "depthwise": (catboost.CatBoostRegressor(grow_policy="Depthwise", **quiet), "numbers"),
+    }
+
+
+@pytest.mark.parametrize("name", _odd_boosters())
+def test_odd_boosters(name: str) -> None:
+    model, data = _odd_boosters()[name]
+    sample = frame(data, missing=data == "categories")
+    wanted = target(sample, 0)
+    assert compare(model.fit(sample, wanted), sample, missing=data == "categories") < SINGLE * wanted.max()
+
+
+def test_several_targets_of_xgboost() -> None:
+    import xgboost
+
+    sample = frame("numbers", missing=False)
+    wanted = np.stack([target(sample, 0), target(sample, 0) + sample["a"]], axis=1)
+    assert compare(xgboost.XGBRegressor(n_estimators=4).fit(sample, wanted), sample) < 1e-6
+
+
+def test_linear_trees_are_left_to_python() -> None:
+    import lightgbm
+
+    sample = frame("numbers", missing=False)
+    model = lightgbm.LGBMRegressor(linear_tree=True, n_estimators=3, verbose=-1).fit(sample, target(sample, 0))
+    with pytest.raises(NotConvertible, match="linear trees"):
+        convert(model, fields_of(sample, False, False), sample)
+
+
+def test_many_levels_are_looked_up_column_by_column() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    numbers = np.arange(400)
+    sample = pd.DataFrame({"a": [f"a{i % 300}" for i in numbers], "b": [f"b{i * 7 % 350}" for i in numbers]})
+    model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(sample, numbers % 3 == 0)
+    assert compare(model, sample, unseen=True) < TOLERANCE
+
+
 def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(NoAnswer, match="dict has no predict"):
         head_of({})

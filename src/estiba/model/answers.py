@@ -126,6 +126,8 @@ def _targets(model: Any) -> tuple[str, ...]:
 def _target_count(model: Any) -> int:
     """Number of regression targets; estimators keep it under different names."""
     model = _innermost(model)
+    if type(model).__module__.startswith("xgboost"):
+        return _xgboost_targets(model)
     for name in ("n_outputs_", "_n_outputs"):
         if isinstance(getattr(model, name, None), int):
             return int(getattr(model, name))
@@ -136,6 +138,13 @@ def _target_count(model: Any) -> int:
         return len(model.estimators_)
     fitted = getattr(model, "_y", None)
     return int(fitted.shape[1]) if isinstance(fitted, np.ndarray) and fitted.ndim == 2 else 1
+
+
+def _xgboost_targets(model: Any) -> int:
+    import json
+
+    learner = json.loads(model.get_booster().save_config())["learner"]
+    return int(learner["learner_model_param"].get("num_target", 1))
 
 
 def _innermost(model: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -42,15 +43,16 @@ def xgboost_model(c: Context, model: Any, columns: Columns, want: Want) -> str:
     """XGBoost: float32 input, float32 sums, strict comparison."""
     booster = model.get_booster() if hasattr(model, "get_booster") else model
     config = json.loads(booster.save_raw("json"))["learner"]
-    if config["gradient_booster"]["name"] != "gbtree":
-        raise unsupported(model, f"with the booster {config['gradient_booster']['name']} has no rule")
-    content = config["gradient_booster"]["model"]
+    content, drops = _xgboost_trees(model, config["gradient_booster"])
     codes = _codes(columns, _xgboost_categories(content, columns))
     missing = getattr(model, "missing", np.nan)
     x = c.matrix(codes)
     if missing is not None and missing == missing:
         x = c.graph.op("Where", c.graph.op("Equal", x, c.graph.const(float(missing))), c.graph.const(np.nan), x)
-    raw = _xgboost_sum(c.graph, x, model, config, content)
+    trees = [_scaled(t, w) for t, w in zip(_xgboost_read(model, content), drops, strict=False)]
+    base = _xgboost_base(config)
+    start = [constant(float(v), k) for k, v in enumerate(base)]
+    raw = single_sum(c.graph, c.graph.cast(x, FLOAT), start + trees, targets=len(base))
     return _xgboost_link(c.graph, raw, config["objective"]["name"], want)
 
 
@@ -68,20 +70,26 @@ def _xgboost_categories(content: Any, columns: Columns) -> dict[int, list[Any]]:
     return found
 
 
-def _xgboost_sum(g: Graph, x: str, model: Any, config: Any, content: Any) -> str:
-    """Margins in float32 precision: the sum starts from the base score and grows tree by tree, rounded each time."""
-    classes = int(config["learner_model_param"]["num_class"])
-    width = max(1, classes, int(config["learner_model_param"].get("num_target", 1)))
-    base = _xgboost_base(config, width)
+def _xgboost_trees(model: Any, booster: Any) -> tuple[Any, list[float]]:
+    """The part of the file that has the trees, and by how much dart scales each."""
+    if booster["name"] == "dart":
+        return booster["gbtree"]["model"], list(booster["weight_drop"])
+    if booster["name"] != "gbtree":
+        raise unsupported(model, f"with the booster {booster['name']} has no rule")
+    return booster["model"], [1.0] * len(booster["model"]["trees"])
+
+
+def _scaled(tree: Tree, by: float) -> Tree:
+    value = tree.value.astype(np.float32) * np.float32(by)
+    return tree if by == 1 else replace(tree, value=value.astype(np.float64))
+
+
+def _xgboost_read(model: Any, content: Any) -> list[Tree]:
     last = _xgboost_rounds(model, content)
-    trees = [constant(float(v), k) for k, v in enumerate(base)]
-    for tree, target in zip(content["trees"][:last], content["tree_info"][:last], strict=True):
-        if int(tree["tree_param"]["size_leaf_vector"]) > 1:
-            raise unsupported(model, "with vector leaves has no rule")
-        trees.append(_xgboost_tree(tree, int(target)))
-    if content.get("weight_drop"):
-        raise unsupported(model, "with the booster dart has no rule")
-    return single_sum(g, g.cast(x, FLOAT), trees, targets=width)
+    if any(int(tree["tree_param"]["size_leaf_vector"]) > 1 for tree in content["trees"]):
+        raise unsupported(model, "with vector leaves has no rule")
+    pairs = zip(content["trees"][:last], content["tree_info"][:last], strict=True)
+    return [_xgboost_tree(tree, int(target)) for tree, target in pairs]
 
 
 def _xgboost_rounds(model: Any, content: Any) -> int:
@@ -94,8 +102,11 @@ def _stopped_early(model: Any) -> bool:
     return "best_iteration" in (model.get_booster().attributes() or {})
 
 
-def _xgboost_base(config: Any, width: int) -> npt.NDArray[np.float32]:
-    text = config["learner_model_param"]["base_score"]
+def _xgboost_base(config: Any) -> npt.NDArray[np.float32]:
+    """Where the margin of each output starts, in float32."""
+    parameters = config["learner_model_param"]
+    width = max(1, int(parameters["num_class"]), int(parameters.get("num_target", 1)))
+    text = parameters["base_score"]
     values = json.loads(text) if text.startswith("[") else [float(text)]
     score = np.broadcast_to(np.asarray(values, np.float32), (width,))
     name = config["objective"]["name"]
@@ -143,7 +154,7 @@ def lightgbm_model(c: Context, model: Any, columns: Columns, want: Want) -> str:
     """LightGBM: double throughout; missing values by each node's own rule; sets of categories."""
     booster = getattr(model, "booster_", model)
     dump = booster.dump_model()
-    if any(t.get("is_linear") for t in dump["tree_info"]) or "linear_tree" in str(dump.get("objective")):
+    if any("leaf_coeff" in n for t in dump["tree_info"] for n in _nodes(t)):
         raise unsupported(model, "with linear trees has no rule")
     codes = _codes(columns, _lightgbm_categories(dump, columns))
     classes = int(dump["num_tree_per_iteration"])
@@ -184,7 +195,7 @@ def _lightgbm_tree(tree: Any, target: int) -> Tree:
         if node["decision_type"] == "==":
             members[i] = tuple(int(v) for v in str(node["threshold"]).split("||"))
             continue
-        made.threshold[i] = _below_zero(float(node["threshold"]))
+        made.threshold[i] = _threshold(float(node["threshold"]))
         # Where training saw no missing value, LightGBM takes one for zero.
         made.missing_left[i] = made.threshold[i] >= 0 if node["missing_type"] == "None" else node["default_left"]
     for node in nodes:
@@ -192,9 +203,11 @@ def _lightgbm_tree(tree: Any, target: int) -> Tree:
     return Tree(made.feature, made.threshold, made.left, made.right, made.missing_left, made.value, target, members)
 
 
-def _below_zero(threshold: float) -> float:
-    """A threshold just below zero must not catch the numbers beside it, which LightGBM takes for zero."""
-    return float(np.nextafter(-ZERO, -np.inf)) if -ZERO <= threshold < 0 else threshold
+def _threshold(printed: float) -> float:
+    """Just below zero it must not catch the numbers beside it, taken for zero; and 1e300 is how infinity is printed."""
+    if -ZERO <= printed < 0:
+        return float(np.nextafter(-ZERO, -np.inf))
+    return math.inf if printed >= 1e300 else printed
 
 
 def _empty(count: int, target: int = 0) -> Tree:
