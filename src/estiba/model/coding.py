@@ -65,6 +65,11 @@ class Coded(msgspec.Struct, frozen=True):
     def __len__(self) -> int:
         return len(self.matrix)
 
+    def take(self, rows: npt.NDArray[np.int_]) -> Coded:
+        """The rows at these positions, without warnings."""
+        texts = {name: [values[i] for i in rows.tolist()] for name, values in self.texts.items()}
+        return Coded(self.matrix[rows], texts)
+
 
 class Coder:
     """Made once per loaded model; safe to share between threads."""

@@ -65,7 +65,7 @@ def choose(coder: Coder, sample: Coded, predict: Predict | None = None) -> Coded
     """
     fields, rows = coder.fields, len(sample)
     typical = np.unique(np.linspace(0, rows - 1, min(TYPICAL, rows)).astype(int))
-    parts = [_take(sample, typical), _take(sample, _extremes(fields, sample.matrix))]
+    parts = [sample.take(typical), sample.take(_extremes(fields, sample.matrix))]
     parts.append(_varied(fields, sample, typical))
     if predict is not None:
         parts.append(beside_thresholds(fields, sample, predict))
@@ -93,7 +93,7 @@ def _varied(fields: Sequence[Field], sample: Coded, bases: np.ndarray[Any, Any])
             changes += [(i, float(code)) for code in range(min(len(field.levels), LEVELS // 2))]
         changes += [(i, float(end)) for end in (field.minimum, field.maximum) if end is not None]
     changes = [changes[n] for n in np.unique(np.linspace(0, len(changes) - 1, min(LEVELS, len(changes))).astype(int))]
-    varied = _take(sample, np.resize(bases, len(changes)))
+    varied = sample.take(np.resize(bases, len(changes)))
     matrix = varied.matrix.copy()
     for row, (column, value) in enumerate(changes):
         matrix[row, column] = value
@@ -109,12 +109,12 @@ def beside_thresholds(fields: Sequence[Field], sample: Coded, predict: Predict, 
     numeric = [i for i, f in enumerate(fields) if f.kind in ("number", "integer")]
     rows = len(sample)
     if not numeric or rows < 2:
-        return _take(sample, np.array([], dtype=int))
+        return sample.take(np.array([], dtype=int))
     step = max(1, rows // count)
     bases = np.array([(n * step) % rows for n in range(count)])
     others = np.array([(n * step + rows // 2 + n) % rows for n in range(count)])
     columns = np.array([numeric[n % len(numeric)] for n in range(count)])
-    low, high = _take(sample, bases), _take(sample, bases)
+    low, high = sample.take(bases), sample.take(bases)
     below, above = low.matrix.copy(), high.matrix.copy()
     lines = np.arange(count)
     above[lines, columns] = sample.matrix[others, columns]
@@ -136,7 +136,7 @@ def beside_thresholds(fields: Sequence[Field], sample: Coded, predict: Predict, 
     jumps = np.abs(end - start).max(axis=1) > 1e-9
     jumps &= np.isfinite(below[lines, columns]) & np.isfinite(above[lines, columns])
     kept = np.flatnonzero(jumps)
-    return _join([Coded(below[kept], _texts(low, kept)), Coded(above[kept], _texts(low, kept))])
+    return _join([Coded(below[kept], low.take(kept).texts), Coded(above[kept], low.take(kept).texts)])
 
 
 def compare(
@@ -199,14 +199,6 @@ def _difference(signature: Signature, golden: Golden, got: Matrix, row: int, tol
     )
 
 
-def _take(coded: Coded, rows: np.ndarray[Any, Any]) -> Coded:
-    return Coded(coded.matrix[rows], _texts(coded, rows))
-
-
-def _texts(coded: Coded, rows: np.ndarray[Any, Any]) -> dict[str, list[str | None]]:
-    return {name: [values[i] for i in rows.tolist()] for name, values in coded.texts.items()}
-
-
 def _join(parts: Sequence[Coded]) -> Coded:
     texts = {name: [v for part in parts for v in part.texts[name]] for name in parts[0].texts}
     return Coded(np.concatenate([part.matrix for part in parts]), texts)
@@ -221,4 +213,4 @@ def _unique(coded: Coded) -> Coded:
         if key not in seen:
             seen.add(key)
             kept.append(i)
-    return _take(coded, np.array(kept, dtype=int))
+    return coded.take(np.array(kept, dtype=int))

@@ -57,16 +57,18 @@ def infer(
     Raises:
         BadProject: an override names no column, or the result contradicts itself.
     """
-    overrides = dict(fields or {})
     known = dict(_encoders(model, [str(c) for c in sample.columns]))
-    inferred = tuple(
-        _override(_field(str(name), sample[name], known.get(str(name))), overrides.pop(str(name), None))
-        for name in sample.columns
-    )
-    if overrides:
-        names = ", ".join(str(c) for c in sample.columns)
-        raise BadProject(f"The model has no field {next(iter(overrides))!r}.", hint=f"Its fields are: {names}.")
-    return Signature(fields=inferred, head=head, outputs=outputs or Outputs()).validate()
+    found = [_field(str(name), sample[name], known.get(str(name))) for name in sample.columns]
+    return Signature(fields=override(found, fields or {}), head=head, outputs=outputs or Outputs()).validate()
+
+
+def override(fields: Sequence[Field], options: Mapping[str, FieldOptions]) -> tuple[Field, ...]:
+    """Fields with what the user knows better; raises BadProject for an option of a field that is not there."""
+    names = [field.name for field in fields]
+    unknown = [name for name in options if name not in names]
+    if unknown:
+        raise BadProject(f"The model has no field {unknown[0]!r}.", hint=f"Its fields are: {', '.join(names)}.")
+    return tuple(_override(field, options.get(field.name)) for field in fields)
 
 
 def _field(name: str, column: pd.Series[Any], known: _Levels | None) -> Field:

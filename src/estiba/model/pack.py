@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import numpy as np
 
-from estiba.core.errors import BadInput, BadProject, EstibaError, MissingExtra, ParityError
+from estiba.core.errors import BadProject, EstibaError, MissingExtra, ParityError
 from estiba.model import artifact, card, golden
 from estiba.model.artifact import Artifact, Manifest, Parity, SourceCard
-from estiba.model.coding import Coded, Coder, Matrix
+from estiba.model.coding import Coded, Matrix
+from estiba.model.draft import Draft, draft
 from estiba.model.engines.onnx import session
-from estiba.model.infer import FieldOptions, infer
+from estiba.model.infer import FieldOptions
 from estiba.model.load import GOLDEN_FILE, load_artifact
 from estiba.model.records import DEFAULT_REGISTRY, check_name
 from estiba.model.registry import open_registry
-from estiba.model.signature import Head, Outputs, Scalar, Signature
+from estiba.model.signature import Outputs, Scalar
 from estiba.model.trained import Source, Trained
 
 if TYPE_CHECKING:
@@ -144,69 +145,35 @@ def register(
 
 def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> Artifact:
     """Packs a trained model into `folder` and returns its artifact, loaded once and proven."""
-    draft = _draft(trained, options)
-    onnx, reason = (None, "") if options.engine == "python" else _converted(draft, options)
-    if options.engine == "python":
-        reason = "The project asks for the python engine."
-    golden_rows = golden.choose(draft.coder, draft.coded, _runner(onnx) if onnx else None)
-    answers = draft.original(golden_rows)
+    made = draft(trained, options.fields, options.outputs)
+    onnx, reason = _converted(made, options)
+    golden_rows = golden.choose(made.coder, made.coded, _runner(onnx) if onnx else None)
+    answers = made.original(golden_rows)
+    parity = golden.compare(made.signature, answers, answers, tolerance=options.tolerance)[0]
     if onnx is not None:
-        parity, reason = _prove(draft, golden_rows, answers, _runner(onnx), options)
-        if reason:
-            onnx = None
-    if onnx is None:
-        content = _python_parts(draft, reason)
-        parity = golden.compare(draft.signature, answers, answers, tolerance=options.tolerance)[0]
-    else:
-        content = _onnx_parts(draft, onnx)
+        parity, reason = _prove(made, golden_rows, answers, _runner(onnx), options)
+    content = _python_parts(trained.model, reason) if onnx is None or reason else _onnx_parts(trained.model, onnx)
     manifest = Manifest(
         name=name,
-        signature=draft.signature,
+        signature=made.signature,
         metrics={k: float(v) for k, v in trained.metrics.items()},
         params=dict(trained.params),
         parity=parity,
         python=platform.python_version(),
         source=SourceCard(**vars(trained.source)) if trained.source else None,
-        reason=reason if onnx is None else "",
+        reason=reason,
         description=options.description,
         notes=trained.notes,
         **content.described,
     )
     files = {
         manifest.model_file: content.model,
-        GOLDEN_FILE: golden.seal(draft.coder, golden_rows, answers),
+        GOLDEN_FILE: golden.seal(made.coder, golden_rows, answers),
         card.FILE: card.render(manifest).encode(),
     }
-    made = artifact.write(folder, manifest, files)
-    load_artifact(made, trust=True, threads=1)  # what cannot be loaded and proven here is never registered
-    return made
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """A model on its way: its signature, and its sample in coded form."""
-
-    trained: Trained
-    signature: Signature
-    coder: Coder
-    coded: Coded
-
-    @property
-    def head(self) -> Head:
-        return self.signature.head
-
-    def original(self, coded: Coded) -> Matrix:
-        """The original estimator's raw answers to coded rows."""
-        from estiba.model.answers import answer
-
-        frame = self.coder.frame(coded)
-        try:
-            return answer(self.trained.model, frame, self.head)
-        except Exception as error:
-            raise BadProject(
-                f"The model fails on rows that its signature allows: {type(error).__name__}: {error}",
-                hint="If a field may be missing or unseen only in the signature, narrow nullable, unseen or the range.",
-            ) from error
+    written = artifact.write(folder, manifest, files)
+    load_artifact(written, trust=True, threads=1)  # what cannot be loaded and proven here is never registered
+    return written
 
 
 @dataclass(frozen=True)
@@ -215,51 +182,14 @@ class _Content:
     described: dict[str, Any]
 
 
-def _draft(trained: Trained, options: PackOptions) -> _Draft:
-    from estiba.model.answers import head_of
+def _converted(made: Draft, options: PackOptions) -> tuple[bytes | None, str]:
+    """The model as ONNX, or why not."""
+    from estiba.model.convert import NotConvertible
 
-    sample = trained.sample
-    if not len(sample):
-        raise BadProject("The sample has no rows.", hint="Pass rows that the model was trained on.")
-    outputs = options.outputs
-    if trained.threshold is not None and outputs.threshold is None:
-        outputs = msgspec.structs.replace(outputs, threshold=float(trained.threshold))
-    signature = infer(trained.model, sample, head_of(trained.model), fields=options.fields, outputs=outputs)
-    coder = Coder(signature)
+    if options.engine == "python":
+        return None, "The project asks for the python engine."
     try:
-        coded = coder.check_columns(_columns(sample), len(sample))
-    except BadInput as error:
-        raise BadProject(
-            f"The sample itself does not match the signature: {error.message}",
-            hint="The numbers after /records/ count the sample's rows from 0. Widen the field in the project file.",
-        ) from error
-    draft = _Draft(trained, signature, coder, coded)
-    _same_input(draft)
-    return draft
-
-
-def _same_input(draft: _Draft) -> None:
-    """Rows rebuilt from their coded form must be answered as the sample itself is."""
-    from estiba.model.answers import answer
-
-    some = np.unique(np.linspace(0, len(draft.coded) - 1, 200).astype(int))
-    direct = answer(draft.trained.model, draft.trained.sample.iloc[some], draft.head)
-    texts = {n: [v[i] for i in some.tolist()] for n, v in draft.coded.texts.items()}
-    rebuilt = draft.original(Coded(draft.coded.matrix[some], texts))
-    if not np.array_equal(direct, rebuilt, equal_nan=True):
-        worst = float(np.nanmax(np.abs(direct - rebuilt)))
-        if worst > 1e-12:
-            raise ParityError(
-                f"The model answers rows rebuilt from the signature differently from the sample (by {worst:.3g}).",
-                hint="A field's kind is probably wrong: set it in the project file.",
-            )
-
-
-def _converted(draft: _Draft, options: PackOptions) -> tuple[bytes | None, str]:
-    from estiba.model.convert import NotConvertible, convert
-
-    try:
-        return convert(draft.trained.model, draft.signature.fields, draft.trained.sample).onnx, ""
+        return made.convert(), ""
     except NotConvertible as error:
         if options.engine == "onnx":
             raise
@@ -272,17 +202,17 @@ def _runner(onnx: bytes) -> golden.Predict:
 
 
 def _prove(
-    draft: _Draft, golden_rows: Coded, answers: Matrix, predict: golden.Predict, options: PackOptions
+    made: Draft, golden_rows: Coded, answers: Matrix, predict: golden.Predict, options: PackOptions
 ) -> tuple[Parity, str]:
     """The proof over golden rows and up to 10,000 sample rows, and why it fails (empty where it holds)."""
-    some = np.unique(np.linspace(0, len(draft.coded) - 1, min(PROVEN_ROWS, len(draft.coded))).astype(int))
-    rows = Coded(np.concatenate([golden_rows.matrix, draft.coded.matrix[some]]))
-    expected = np.concatenate([answers, draft.original(Coded(draft.coded.matrix[some]))])
-    note = f"{len(golden_rows)} golden rows and {len(some)} rows of the sample"
-    parity, broken = golden.compare(draft.signature, expected, predict(rows), tolerance=options.tolerance, note=note)
+    sample = made.some(PROVEN_ROWS)
+    rows = Coded(np.concatenate([golden_rows.matrix, sample.matrix]))
+    expected = np.concatenate([answers, made.original(sample)])
+    note = f"{len(golden_rows)} golden rows and {len(sample)} rows of the sample"
+    parity, broken = golden.compare(made.signature, expected, predict(rows), tolerance=options.tolerance, note=note)
     if broken is None:
         return parity, ""
-    where = draft.coder.rows(Coded(rows.matrix[broken : broken + 1]))[0]
+    where = made.coder.rows(Coded(rows.matrix[broken : broken + 1]))[0]
     reason = (
         f"The converted model is off by up to {max(parity.max_abs_error.values()):.3g} and agrees on "
         f"{parity.labels_equal} of {parity.labels_total} labels; first on {msgspec.json.encode(where).decode()}."
@@ -292,42 +222,29 @@ def _prove(
     return parity, reason
 
 
-def _onnx_parts(draft: _Draft, onnx: bytes) -> _Content:
+def _onnx_parts(model: object, onnx: bytes) -> _Content:
     from estiba.model.formats import framework
 
     libraries = {name: version(name) for name in ("numpy", "onnxruntime")}
     described = {"engine": "onnx", "format": "onnx", "model_file": "model.onnx", "libraries": libraries}
-    return _Content(onnx, {**described, "framework": framework(draft.trained.model)})
+    return _Content(onnx, {**described, "framework": framework(model)})
 
 
-def _python_parts(draft: _Draft, reason: str) -> _Content:
+def _python_parts(model: object, reason: str) -> _Content:
     from estiba.model.formats import dumps, framework, libraries, local_modules
 
-    local = local_modules(draft.trained.model)
+    if isinstance(model, bytes):
+        raise ParityError(f"The graph around the ONNX file does not answer as the file does. {reason}")
+    local = local_modules(model)
     if local:
         raise EstibaError(
             f"The model needs the python engine ({reason.rstrip('.')}) and uses code of your own from "
             f"{', '.join(sorted(local))}, which a server would not find.",
             hint="Install that code as a package, or replace it with library transformers that convert to ONNX.",
         )
-    kind, file, content = dumps(draft.trained.model)
-    described = {
-        "engine": "python",
-        "format": kind,
-        "model_file": file,
-        "libraries": libraries(draft.trained.model),
-    }
-    return _Content(content, {**described, "framework": framework(draft.trained.model)})
-
-
-def _columns(sample: pd.DataFrame) -> dict[str, Any]:
-    """Columns as the coder takes them: numeric ones as arrays, others as lists of plain values."""
-    columns: dict[str, Any] = {}
-    for name in sample.columns:
-        column = sample[name]
-        plain = column.dtype.kind in "fiub" and isinstance(column.dtype, np.dtype)
-        columns[str(name)] = column.to_numpy() if plain else column.astype(object).tolist()
-    return columns
+    kind, file, content = dumps(model)
+    described = {"engine": "python", "format": kind, "model_file": file, "libraries": libraries(model, kind)}
+    return _Content(content, {**described, "framework": framework(model)})
 
 
 def _frame(X: Any) -> pd.DataFrame:
