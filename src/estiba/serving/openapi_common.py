@@ -51,7 +51,7 @@ def components() -> Json:
     }
 
 
-def problem(status: int, errors: Sequence[Problem] = (), **more: object) -> Json:
+def problem(status: int, errors: Sequence[Problem] = (), **more: Any) -> Json:
     """A response of RFC 9457 whose example is made as the server makes it; `more` are further members, as `model`."""
     example = msgspec.json.decode(
         problems.problem(status, _DETAILS[status], request_id=EXAMPLE_ID, errors=errors, **more)
