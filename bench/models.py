@@ -7,6 +7,7 @@ as ONNX by skl2onnx with one input per column (what a user of the peers would ma
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import numpy as np
 import pandas as pd
 
 HERE = Path(__file__).resolve().parent
@@ -40,36 +40,22 @@ def rows() -> tuple[pd.DataFrame, pd.Series[int], str]:
         frame = pd.read_csv(Path(folder) / "Churn.csv").head(10_000)
         said = "10,000 rows of Churn.csv from $ESTIBA_DATA (a missing Tenure filled with the median)"
     else:
-        frame = simulated(10_000, np.random.default_rng(0))
-        said = "10,000 simulated rows (seed 0); no Churn.csv in $ESTIBA_DATA"
+        frame = simulated(10_000)
+        said = "10,000 simulated rows (seed 0, a missing Tenure filled with the median): no Churn.csv in $ESTIBA_DATA"
     frame = frame.assign(Tenure=frame["Tenure"].fillna(frame["Tenure"].median()))
     frame = frame.astype({**dict.fromkeys(WHOLE, int), "Balance": float, "EstimatedSalary": float})
     return frame[FIELDS], frame[TARGET].astype(int), said
 
 
-def simulated(n: int, draw: np.random.Generator) -> pd.DataFrame:
-    """n made-up customers with the fields and rough shape of Churn.csv; for speed measurements only."""
-    place = draw.choice(["France", "Spain", "Germany"], n, p=[0.5, 0.25, 0.25])
-    age = np.clip(draw.gamma(8.0, 3.0, n) + 18, 18, 92).astype(int)
-    active = draw.integers(0, 2, n)
-    products = draw.choice([1, 2, 3, 4], n, p=[0.51, 0.46, 0.025, 0.005])
-    balance = np.where(draw.random(n) < 0.36, 0.0, np.abs(draw.normal(119_000, 30_000, n)).round(2))
-    risk = 0.07 * (age - 42) - 0.9 * active + 0.8 * (place == "Germany") + 1.8 * (products > 2) - 1.2
-    return pd.DataFrame(
-        {
-            "CreditScore": np.clip(draw.normal(650, 97, n), 350, 850).astype(int),
-            "Geography": place.astype(object),
-            "Gender": draw.choice(["Female", "Male"], n).astype(object),
-            "Age": age,
-            "Tenure": draw.integers(0, 11, n),
-            "Balance": balance,
-            "NumOfProducts": products,
-            "HasCrCard": (draw.random(n) < 0.7).astype(int),
-            "IsActiveMember": active,
-            "EstimatedSalary": draw.uniform(11, 199_992, n).round(2),
-            TARGET: (draw.random(n) < 1 / (1 + np.exp(-risk))).astype(int),
-        }
-    )
+def simulated(n: int) -> pd.DataFrame:
+    """n made-up customers from the portfolio example's simulator."""
+    spec = importlib.util.spec_from_file_location("simulate", ROOT / "examples" / "portfolio" / "simulate.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    frame: pd.DataFrame = module.bank(n, seed=0)
+    return frame
 
 
 def fit(X: pd.DataFrame, y: pd.Series[int]) -> Any:

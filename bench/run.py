@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,11 @@ def main(words: Sequence[str] | None = None) -> None:
     found = {name: Peer.read(name) for name in options.peers}
     report = _report(options, model, found)
     for name, peer in found.items():
-        attempt(report["peers"][name], lambda peer=peer: built(peer, model))
+        attempt(report["peers"][name], partial(built, peer, model))
     for turn in range(options.rounds):
         for peer in rotated([p for n, p in found.items() if "skipped" not in report["peers"][n]], turn):
             figures = report["peers"][peer.name]
-            attempt(figures, lambda peer=peer, figures=figures: _round(peer, model, options, figures))
+            attempt(figures, partial(_round, peer, model, options, figures))
     write(report, options.json, "peers", markdown(report))
 
 
@@ -148,7 +149,7 @@ def _difference(peer: Peer, server: Server, model: Path) -> float | None:
     answers = [ask(server.url, body) for body in peer.bodies(model).read_bytes().splitlines()]
     if not peer.answer:
         return None
-    return max(abs(peer.probability(a) - e) for a, e in zip(answers, expected, strict=True))
+    return max(float(abs(peer.probability(a) - e)) for a, e in zip(answers, expected, strict=True))
 
 
 def _load(server: Server, bodies: Path, connections: int, seconds: float) -> dict[str, float]:
