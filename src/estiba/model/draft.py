@@ -116,7 +116,7 @@ def _code(coder: Coder, sample: pd.DataFrame) -> Coded:
 
 def _check_rebuilt(made: Draft, sample: pd.DataFrame) -> None:
     rows = np.unique(np.linspace(0, len(sample) - 1, min(CHECKED_ROWS, len(sample))).astype(int))
-    direct, rebuilt = made.ask(sample.iloc[rows]), made.original(made.coded.take(rows))
+    direct, rebuilt = _asked(made, sample.iloc[rows]), made.original(made.coded.take(rows))
     if np.array_equal(direct, rebuilt, equal_nan=True):
         return
     worst = float(np.nanmax(np.abs(direct - rebuilt)))
@@ -125,6 +125,16 @@ def _check_rebuilt(made: Draft, sample: pd.DataFrame) -> None:
             f"The model answers rows rebuilt from the signature differently from the sample (by {worst:.3g}).",
             hint="A field's kind is probably wrong: set it in the project file.",
         )
+
+
+def _asked(made: Draft, rows: pd.DataFrame) -> Matrix:
+    try:
+        return made.ask(rows)
+    except Exception as error:  # every library has its own errors for rows that are not its own
+        raise BadProject(
+            f"The model fails on its own sample: {type(error).__name__}: {error}",
+            hint="The sample must have the columns that the model was trained on, and no others.",
+        ) from error
 
 
 def _columns(sample: pd.DataFrame) -> dict[str, Any]:

@@ -371,7 +371,7 @@ def supervise(
     listener = listen(options.host, options.port)
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    with tempfile.TemporaryDirectory(prefix="estiba-server-") as folder:
+    with listener, tempfile.TemporaryDirectory(prefix="estiba-server-") as folder:
         supervisor = Supervisor(options, resolve, stamp, Path(folder))
         counts = (supervisor._count, supervisor._threads)
         asyncio.run(supervisor.run(listener, lambda: on_ready(url, *counts)))

@@ -1,0 +1,162 @@
+"""estiba init, up, serve, healthcheck: real processes, real requests, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from command_line import Estiba
+
+pytestmark = pytest.mark.timeout(240)
+
+
+class Running:
+    """A server started by a command line, its URL and what it printed until it answered."""
+
+    def __init__(self, child: subprocess.Popen[str]) -> None:
+        self.child = child
+        self.lines: list[str] = []
+        assert child.stdout is not None
+        for line in child.stdout:
+            self.lines.append(line.rstrip("\n"))
+            if line.startswith("  curl "):
+                break
+        found = re.search(r"Serving .* at (http://\S+) ", "\n".join(self.lines))
+        assert found, f"it never answered: {self.lines} {child.stderr.read() if child.stderr else ''}"
+        self.url = found[1]
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> tuple[int, str]:
+        """Sends a signal as a terminal or a supervisor does; the exit code and standard error."""
+        self.child.send_signal(number)
+        _, errors = self.child.communicate(timeout=60)
+        return self.child.returncode, errors
+
+
+@contextmanager
+def running(*arguments: object, folder: Path) -> Iterator[Running]:
+    command = [sys.executable, "-m", "estiba", *(str(a) for a in arguments), "--port", "0", "--workers", "1"]
+    child = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    guard = threading.Timer(200, child.kill)
+    guard.start()
+    try:
+        yield Running(child)
+    finally:
+        guard.cancel()
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+        child.communicate()
+
+
+@pytest.fixture(scope="module")
+def flowers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `estiba init` makes."""
+    folder = tmp_path_factory.mktemp("init") / "flowers"
+    subprocess.run([sys.executable, "-m", "estiba", "init", str(folder)], check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def ask(url: str, body: object) -> dict[str, object]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        found: dict[str, object] = json.load(answer)
+        return found
+
+
+def test_what_init_makes_works_at_once_and_stops_cleanly(flowers: Path) -> None:
+    with running("up", folder=flowers) as server:
+        (curl,) = [line for line in server.lines if line.startswith("  curl ")]
+        answer = json.loads(subprocess.run(curl, shell=True, capture_output=True, check=True).stdout)
+        assert answer["predictions"][0]["species"] == "setosa"
+        code, errors = server.stop()
+    assert code == 0
+    assert "iris: training (it is not trained yet)" in errors
+    assert "Traceback" not in errors
+
+
+def test_the_second_time_nothing_is_trained_and_sigterm_stops_too(flowers: Path) -> None:
+    with running("up", "-C", flowers, folder=flowers.parent) as server:
+        record = {"sepal_length": 6.3, "sepal_width": 3.3, "petal_length": 6.0, "petal_width": 2.5}
+        answer = ask(f"{server.url}/models/iris/predict", {"records": [record]})
+        assert "virginica" in str(answer["predictions"])
+        code, errors = server.stop(signal.SIGTERM)
+    assert code == 0
+    assert "iris: unchanged iris@1" in errors
+    assert "training" not in errors
+
+
+def test_serve_takes_references_and_folders(estiba: Estiba, registry: Path) -> None:
+    folder = next(p for p in sorted(registry.glob("artifacts/*")) if '"flats"' in (p / "artifact.json").read_text())
+    with running("serve", "churn@2", folder, "--registry", registry, folder=registry) as server:
+        ready = estiba("healthcheck", server.url)
+        assert (ready.code, ready.out) == (0, f"{server.url}/health/ready: ready (200)\n")
+        answer = ask(f"{server.url}/models/churn/predict", {"records": [{"age": 70, "balance": 1.0}]})
+        assert (answer["version"], len(server.lines)) == ("2", 3)
+        assert ask(f"{server.url}/models/flats/predict", {"records": [{"age": 70}]})["model"] == "flats"
+        assert server.stop()[0] == 0
+    assert estiba("healthcheck", server.url).code == 1
+
+
+def test_healthcheck_asks_the_path_that_is_given_and_tells_what_is_no_address(estiba: Estiba) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/livez"
+        ran = estiba("healthcheck", url)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"{url}: no answer (")
+    assert estiba("healthcheck", "ftp://here").code == 2
+
+
+def test_a_model_that_is_not_there_is_not_served(estiba: Estiba, registry: Path) -> None:
+    ran = estiba("serve", "nobody", "--port", "0")
+    assert ran.code == 4
+    assert "There is no model 'nobody'" in ran.err
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_other_machines_are_served_only_on_purpose(estiba: Estiba, registry: Path, host: str) -> None:
+    ran = estiba("serve", "churn", "--host", host, "--port", "0")
+    assert ran.code == 1
+    assert f"error: Serving on {host} would let every machine" in ran.err
+    assert "--insecure" in ran.err
+
+
+def test_up_looks_at_the_address_before_it_trains(estiba: Estiba, tmp_path: Path) -> None:
+    assert estiba("init", tmp_path / "p").code == 0
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ran = estiba("up", "-C", tmp_path / "p", "--port", port)
+    assert ran.code == 1
+    assert f"Cannot listen on 127.0.0.1:{port}" in ran.err
+    assert "training" not in ran.err
+
+
+def test_up_without_models_says_how_to_add_one(estiba: Estiba, tmp_path: Path) -> None:
+    (tmp_path / "estiba.toml").write_text("")
+    ran = estiba("up", "-C", tmp_path)
+    assert ran.code == 2
+    assert "there is no model" in ran.err
+
+
+def test_init_replaces_nothing(estiba: Estiba, tmp_path: Path) -> None:
+    (tmp_path / "iris.py").write_text("mine")
+    ran = estiba("init", tmp_path)
+    assert ran.code == 5
+    assert (tmp_path / "iris.py").read_text() == "mine"
+    assert not (tmp_path / "estiba.toml").exists()
+    (tmp_path / "file").write_text("")
+    assert estiba("init", tmp_path / "file").code == 2
