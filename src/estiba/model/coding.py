@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import difflib
 import enum
+import functools
 import math
+import operator
 import struct
+import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from urllib.parse import quote
 
 import msgspec
 import numpy as np
@@ -38,6 +42,8 @@ UNSEEN_TEXT = "(a level never seen in training)"
 """Stands for an unseen level where a model or a golden row needs a word for it."""
 
 _NAN = math.nan
+
+_FRAGMENT = "!$&'()*+,;=:@/?-._~"
 
 
 class Warned(msgspec.Struct, frozen=True):
@@ -77,7 +83,7 @@ class Coder:
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
         self.fields = signature.fields
-        self.record: type[Record] = _record_type(signature)
+        self.record: type[Record] = _record_type(signature, self._code)
         self._index = {f.name: i for i, f in enumerate(self.fields)}
         self._row = struct.Struct(f"={len(self.fields)}d")
         self._codes = {f.name: {level: float(i) for i, level in enumerate(f.levels)} for f in self.fields}
@@ -117,12 +123,12 @@ class Coder:
         """What is left to do after decoding: a code for a level that the decoder let through, NaN for None."""
         if field.kind == "text":
             return _text
-        if field.kind == "timestamp":
+        if field.kind == "timestamp" and not _is_odd(field):
             return _timestamp
-        if field.kind == "category" and not _is_enum(field):
-            codes: dict[Any, float] = {**self._codes[field.name], None: _NAN}
+        if field.kind == "category" and field.unseen != "error":
+            codes = self._codes[field.name]
             unseen = _NAN if field.unseen == "null" else UNSEEN
-            return lambda value: codes.get(value, unseen)
+            return lambda value: _NAN if value is None else unseen if (c := _lookup(codes, value)) is None else c
         return _nan_if_none if field.nullable else None
 
     def check(self, rows: Sequence[object]) -> Coded:
@@ -242,7 +248,8 @@ class Coder:
             fits = missing if field.nullable else np.zeros(len(out), bool)
             fits = fits | (np.isfinite(out) & (out >= low) & (out <= high))
             if field.kind == "integer":
-                fits &= missing | ((out == np.floor(out)) & (np.abs(out) <= MAX_INTEGER))
+                exact = (values <= MAX_INTEGER) & (values >= -MAX_INTEGER)  # before float64 rounds them
+                fits &= missing | ((out == np.floor(out)) & exact)
         return bool(fits.all())
 
     def _code_words(self, field: Field, values: Encoded, out: Matrix) -> bool:
@@ -279,8 +286,10 @@ class Coder:
         """The code of one value, or a sentence saying what is wrong with it."""
         if _missing(value):
             return _NAN if field.nullable else f"may not be missing; expected {expected(field)}"
-        if hasattr(value, "item") and not isinstance(value, (str, bytes)):
-            value = value.item()  # a NumPy scalar
+        if isinstance(value, np.datetime64):
+            value = value.astype("datetime64[us]").item()
+        elif isinstance(value, np.generic):
+            value = value.item()
         code = self._code_present(field, value)
         if code is None:
             return f"expected {expected(field)}, got {_say(value)}"
@@ -309,7 +318,7 @@ class Coder:
                 )
             case "category":
                 code = _lookup(self._codes[field.name], value)
-                if code is None and field.unseen != "error" and isinstance(value, _level_types(field)):
+                if code is None and field.unseen != "error" and type(value) in _level_types(field):
                     return _NAN if field.unseen == "null" else UNSEEN
                 return code
             case "timestamp":
@@ -352,8 +361,13 @@ class Coder:
 
 
 def pointer(row: int, name: str) -> str:
-    """JSON pointer of one field of one record; `~` and `/` escaped as RFC 6901 says."""
-    return f"#/records/{row}/{name.replace('~', '~0').replace('/', '~1')}"
+    """JSON pointer of one field of one record, as a URI fragment (RFC 6901, sections 3 and 6)."""
+    return f"#/records/{row}/{escape(name)}"
+
+
+def escape(name: str) -> str:
+    """One step of a JSON pointer in a URI fragment: `~` and `/` as RFC 6901 says, the rest as RFC 3986 does."""
+    return name if name.isalnum() and name.isascii() else quote(name.replace("~", "~0").replace("/", "~1"), _FRAGMENT)
 
 
 def expected(field: Field) -> str:
@@ -377,18 +391,25 @@ def _from_text(field: Field, cells: Sequence[str]) -> Any:
     """Text cells as values of the field's kind; a cell that is none stays text, for the check to name."""
     if field.kind in ("number", "integer"):
         try:
-            return np.array([float(cell) if cell else _NAN for cell in cells])
+            numbers = np.array([float(cell) if cell else _NAN for cell in cells])
         except ValueError:
-            return [_number_of(cell) if cell else None for cell in cells]
+            numbers = np.array([math.inf])
+        # float() rounds large integers and takes "1_000" for a number: where that may be, each cell is looked at.
+        plain = bool(np.all(~(np.abs(numbers) >= MAX_INTEGER))) and not any("_" in cell for cell in cells)
+        return numbers if plain else [_number_of(cell) if cell else None for cell in cells]
     if field.kind == "boolean":
         words = {"true": True, "false": False, "1": True, "0": False, "": None}
         return [words.get(cell.lower(), cell) for cell in cells]
     if field.kind != "category":
         return [cell or None for cell in cells]
-    levels = {str(level): level for level in field.levels}
+    levels: dict[str, object] = {str(level): level for level in field.levels}
+    if bool in _level_types(field):
+        levels |= {"true": True, "false": False}
     table: dict[str, int] = {}
     positions = np.array([table.setdefault(cell, len(table)) for cell in cells], np.int64)
-    return Encoded(positions, [levels.get(cell, cell) if cell else None for cell in table])
+    numeric = not any(isinstance(level, (str, bool)) for level in field.levels)
+    other: Callable[[str], object] = _number_of if numeric else str
+    return Encoded(positions, [levels.get(cell, other(cell)) if cell else None for cell in table])
 
 
 def _plain_values(values: Any) -> Iterable[object]:
@@ -400,10 +421,13 @@ def _plain_values(values: Any) -> Iterable[object]:
 
 
 def _number_of(cell: str) -> float | str:
-    try:
-        return float(cell)
-    except ValueError:
-        return cell
+    """A cell as a number, an integer where it is one; anything else as it is."""
+    for kind in (int, float):
+        try:
+            return cell if "_" in cell else kind(cell)
+        except ValueError:
+            continue
+    return cell
 
 
 def _series(field: Field, values: list[Any], codes: Matrix) -> pd.Series[Any]:
@@ -439,23 +463,55 @@ class _Level(float, enum.Enum):
 
 def _is_enum(field: Field) -> bool:
     """msgspec decodes enumerations of strings alone or of integers alone."""
-    return (
-        field.unseen == "error"
-        and len({type(level) for level in field.levels} | {type(field.levels[0])}) == 1
-        and (type(field.levels[0]) in (str, int))
-    )
+    if field.unseen != "error" or {type(level) for level in field.levels} not in ({str}, {int}):
+        return False
+    return all(isinstance(level, str) or abs(level) < 2**63 for level in field.levels)
 
 
-def _record_type(signature: Signature) -> type[Record]:
+def _is_odd(field: Field) -> bool:
+    """Whether msgspec has no type that accepts just what the field does."""
+    if field.kind == "timestamp":
+        return field.minimum is not None or field.maximum is not None
+    return field.kind == "category" and field.unseen == "error" and not _is_enum(field)
+
+
+class _Odd(float):
+    """The code of a value that `code_hook` judges. Subclasses, one per field, know how."""
+
+    @staticmethod
+    def judge(value: object) -> float | str:
+        raise NotImplementedError
+
+
+def code_hook(kind: type, value: object) -> float:
+    """For `dec_hook` of the decoder of a coder's records: judges what msgspec itself cannot.
+
+    Raises:
+        ValueError: with a sentence that says what is wrong; msgspec makes a ValidationError of it.
+    """
+    if not issubclass(kind, _Odd):
+        raise NotImplementedError(f"{kind} is no type of a coder.")
+    code = kind.judge(value)
+    if isinstance(code, str):
+        raise ValueError(code)
+    return kind(code)
+
+
+def _record_type(signature: Signature, code: Callable[[Field, object], float | str]) -> type[Record]:
     definitions: list[Any] = []
     rename = {}
     for i, field in enumerate(signature.fields):
         rename[f"f{i}"] = field.name
-        kind = _python_type(field)
+        kind = _odd_type(field, code) if _is_odd(field) else _python_type(field)
         definitions.append((f"f{i}", kind | None, None) if field.nullable else (f"f{i}", kind))
     return msgspec.defstruct(
         "Record", definitions, rename=rename, kw_only=True, forbid_unknown_fields=True, gc=False, frozen=True
     )
+
+
+def _odd_type(field: Field, code: Callable[[Field, object], float | str]) -> Any:
+    judge = staticmethod(functools.partial(code, field))
+    return types.new_class(f"Odd{field.kind}", (_Odd,), exec_body=lambda names: names.update(judge=judge))
 
 
 def _python_type(field: Field) -> Any:
@@ -463,17 +519,16 @@ def _python_type(field: Field) -> Any:
         case "number":
             return _ranged(float, field.minimum, field.maximum)
         case "integer":
-            low = -MAX_INTEGER if field.minimum is None else math.ceil(field.minimum)
-            high = MAX_INTEGER if field.maximum is None else math.floor(field.maximum)
-            return _ranged(int, low, high)
+            low = max(-MAX_INTEGER, -math.inf if field.minimum is None else field.minimum)
+            high = min(MAX_INTEGER, math.inf if field.maximum is None else field.maximum)
+            return _ranged(int, math.ceil(low), math.floor(high))
         case "boolean":
             return bool
         case "category" if _is_enum(field):
             members = [(f"L{i}", (float(i), level)) for i, level in enumerate(field.levels)]
             return _Level(field.name, members)  # type: ignore[arg-type] # an enumeration made by a call
         case "category":
-            types = {type(level) for level in field.levels}
-            return types.pop() if types in ({str}, {int}) else str | int | float | bool
+            return functools.reduce(operator.or_, _level_types(field))
         case "timestamp":
             return datetime
         case _:
@@ -540,14 +595,16 @@ def _lookup(codes: Mapping[Any, float], value: object) -> float | None:
 
 
 def _level_types(field: Field) -> tuple[type, ...]:
-    return tuple({type(level) for level in field.levels})
+    """Types of a value that may stand for a level, seen or not."""
+    found = {type(level) for level in field.levels}
+    return tuple(found | {int} if float in found else found)
 
 
 def _missing(value: object) -> bool:
     if value is None:
         return True
-    if isinstance(value, float):
-        return value != value
+    if isinstance(value, (float, np.floating, np.datetime64)):
+        return bool(value != value)
     # pandas' NA and NaT are not equal to themselves or refuse to be asked; neither imports pandas here.
     return type(value).__name__ in ("NAType", "NaTType")
 

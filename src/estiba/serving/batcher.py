@@ -60,6 +60,7 @@ class Batcher:
         self.model = model
         self._calls: deque[Call] = deque()
         self._rows = 0
+        self._ran: deque[tuple[Coded, float]] = deque()
         self._scheduled = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = ThreadPoolExecutor(1, model.name) if model.manifest.engine == "python" else None
@@ -93,6 +94,29 @@ class Batcher:
             self._loop = self._loop or asyncio.get_running_loop()
             self._loop.call_soon(self._flush)
 
+    def run(self, coded: Coded) -> list[Prediction]:
+        """Asks the model, in any thread; `settle` counts it.
+
+        Raises:
+            ModelFailed: it answered another number of rows than it was asked.
+        """
+        started = time.perf_counter()
+        raw = self.model.answer(coded)
+        self._ran.append((coded, time.perf_counter() - started))
+        if len(raw) != len(coded):
+            raise ModelFailed(f"{len(coded)} rows were answered with {len(raw)}.")
+        return self.model.predictions.rows(raw)
+
+    def settle(self) -> None:
+        """Counts what ran. On the event loop alone, as numbers in the metrics file have no lock."""
+        while self._ran:
+            coded, seconds = self._ran.popleft()
+            self._seconds.observe(seconds)
+            self._sizes.observe(len(coded))
+            self._total.add(len(coded))
+            for warned in coded.warnings:
+                self._unseen[warned.field].add()
+
     def close(self) -> None:
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
@@ -119,20 +143,18 @@ class Batcher:
         future.add_done_callback(lambda f: None if f.cancelled() else self._finish(calls, f.result()))
 
     def _finish(self, calls: list[Call], answers: list[Answered]) -> None:
+        self.settle()
+        # First of all the next batch, which must not hang on what becomes of this one.
+        self._scheduled = bool(self._calls)
+        if self._scheduled and self._loop is not None:
+            self._loop.call_soon(self._flush)
         for call, answer in zip(calls, answers, strict=True):
             call.done(*answer)
-        if self._calls and self._loop is not None:
-            self._loop.call_soon(self._flush)
-        else:
-            self._scheduled = False
 
     def _answer(self, calls: list[Call]) -> list[Answered]:
         try:
             coded = self._code(calls)
-            started = time.perf_counter()
-            raw = self.model.answer(coded)
-            self._seconds.observe(time.perf_counter() - started)
-            predictions = self.model.predictions.rows(raw)
+            predictions = self.run(coded)
         except Unavailable as error:
             return [((), (), error)] * len(calls)
         except Exception as error:
@@ -141,10 +163,6 @@ class Batcher:
             failure = ModelFailed(f"{type(error).__name__}: {error}")
             failure.__cause__ = error
             return [((), (), failure)]
-        self._sizes.observe(len(coded))
-        self._total.add(len(coded))
-        for warned in coded.warnings:
-            self._unseen[warned.field].add()
         if len(calls) == 1:
             return [(predictions, coded.warnings, None)]
         return _split(calls, predictions, coded.warnings)

@@ -27,7 +27,7 @@ class Bridge:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, connection: Connection, request: Request) -> None:
-        answer = _Answer(request.body)
+        answer = _Answer(bytes(request.body))
         try:
             await self._app(_scope(request), answer.receive, answer.send)
         except Exception as error:

@@ -1,7 +1,8 @@
 """HTTP/1.1 on an asyncio Protocol: bytes to Request, Response to bytes, and a connection's whole life.
 
 Predictions are answered from here without a task per request. Everything else is handed to an ASGI application by
-`serving/bridge.py`. Parsing is llhttp's, through httptools; its strict mode refuses what could smuggle a request.
+`serving/bridge.py`. Parsing is llhttp's, through httptools; its strict mode refuses most of what smuggles requests
+(RFC 9112, section 11.2), and `Connection._objection` the rest.
 """
 
 from __future__ import annotations
@@ -25,12 +26,17 @@ MAX_PIPELINED = 16
 LINGER = 2.0
 """Seconds for which a refused client may go on sending before its connection is closed."""
 
+FOREVER = float("inf")
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
 
 
 class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits of a connection. Sizes are in bytes, times in seconds."""
+    """Limits of a connection. Sizes are in bytes, times in seconds.
+
+    `write_timeout` is how long a client may take no byte of an answer that waits for it.
+    """
 
     max_body: int = 16 * 1024 * 1024
     max_header: int = 32 * 1024
@@ -50,7 +56,7 @@ class Request:
         self.path = path
         self.query = query
         self.headers = headers
-        self.body = b""
+        self.body: bytes | bytearray = b""
         self.keep_alive = True
         self.content_type = b""
         self.id = ""
@@ -64,41 +70,63 @@ class Request:
         return b""
 
 
+class Clock:
+    """The Date header's value, made once a second (RFC 9110, section 6.6.1)."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._date = b""
+
+    def date(self) -> bytes:
+        now = int(time.time())
+        if self._second != now:
+            self._second, self._date = now, formatdate(now, usegmt=True).encode()
+        return self._date
+
+
 class App(Interface):
     """What a connection needs of the server behind it."""
 
     options: HttpOptions
     connections: set[Connection]
+    clock: Clock
     draining: bool
 
     def handle(self, connection: Connection, request: Request) -> None:
-        """Answers `request`, now or later, by exactly one call of `connection.respond`."""
+        """Answers `request`, now or later, by exactly one call of `connection.respond`. Raises nothing."""
 
     def refuse(self, status: int, detail: str) -> tuple[Headers, bytes]:
         """Headers and body of an answer to something that is no proper request."""
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection. Requests are answered one at a time and in order."""
+    """One client's connection. Requests are answered one at a time and in order.
+
+    What cannot be read further is refused, in its turn, and ends the connection: what follows it cannot be trusted.
+    """
 
     __slots__ = (
         "_app",
         "_body",
         "_busy",
+        "_codings",
         "_continue",
+        "_ended",
         "_header_bytes",
         "_headers",
+        "_hosts",
         "_length",
         "_parser",
         "_pumping",
         "_queue",
         "_reading_paused",
-        "_refused",
+        "_refusal",
         "_request",
-        "_size",
+        "_segment",
         "_target",
         "_transport",
         "_type",
+        "_unsent",
         "_write_paused",
         "deadline",
     )
@@ -108,16 +136,14 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[Request] = deque()
-        self._request: Request | None = None
-        self._busy = self._pumping = self._refused = False
-        self._reading_paused = self._write_paused = self._continue = False
-        self._header_bytes = 0
-        self._target = b""
-        self._headers: Headers = []
-        self._type = b""
-        self._length = -1
-        self._body: list[bytes] = []
-        self._size = 0
+        self._request: Request | None = None  # one whose header is read and whose body is not
+        self._refusal: tuple[int, str] | None = None  # to be said once what came before it is answered
+        self._busy = self._pumping = self._reading_paused = self._write_paused = False
+        self._ended = False  # nothing more is read from this client
+        self._unsent = 0
+        self._segment = 0
+        self._header_bytes = 0  # of a header that is being read; 0 between requests
+        self._forget()
         self.deadline = 0.0
 
     # The connection itself
@@ -132,14 +158,25 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._queue.clear()
 
+    def eof_received(self) -> bool:
+        """A client that only stops sending still gets its answers; True keeps the connection for them."""
+        waited_for = self._busy or bool(self._queue) or self._refusal is not None
+        self._ended = self._ended or waited_for
+        return waited_for
+
     def pause_writing(self) -> None:
         self._write_paused = True
+        if self._transport is not None:
+            self._unsent = self._transport.get_write_buffer_size()
         self.deadline = time.monotonic() + self._app.options.write_timeout
         self._read_or_pause()
 
     def resume_writing(self) -> None:
         self._write_paused = False
-        self.deadline = time.monotonic() + self._app.options.idle_timeout
+        options = self._app.options
+        partial = self._request is not None or self._header_bytes
+        wait = options.body_timeout if partial else FOREVER if self._busy else options.idle_timeout
+        self.deadline = time.monotonic() + (LINGER if self._ended and not self._busy else wait)
         self._read_or_pause()
         self._pump()
 
@@ -156,14 +193,27 @@ class Connection(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Nothing is being read or answered."""
-        return not self._busy and not self._queue and self._request is None and self._header_bytes == 0
+        return not (self._busy or self._queue or self._request is not None or self._header_bytes or self._ended)
 
     def expire(self) -> None:
-        """Its time is up: a request half sent is told so, anything else is closed."""
-        if not self._refused and (self._request is not None or self._header_bytes):
+        """Its time is up: a request half sent is told so, a slow reader that reads on may, anything else is closed."""
+        transport, options = self._transport, self._app.options
+        if transport is None:
+            return
+        self.deadline = time.monotonic() + options.write_timeout
+        waiting = transport.get_write_buffer_size()
+        if self._write_paused and waiting < self._unsent:
+            self._unsent = waiting
+        elif self._write_paused or transport.is_closing():
+            transport.abort()
+        elif self._ended:
+            transport.close()
+        elif self._reading_paused:
+            pass  # the rest of a request cannot arrive while nobody reads
+        elif self._request is not None or self._header_bytes:
             self._refuse(408, "The request did not arrive in time.")
-        elif self._transport is not None:
-            self._transport.abort() if self._write_paused else self._transport.close()
+        else:
+            transport.close()
 
     def close(self) -> None:
         if self._transport is not None:
@@ -172,33 +222,37 @@ class Connection(asyncio.Protocol):
     # Parsing: called by httptools
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        if self._ended:
             return
+        self._segment = len(data)
         if self._request is None:
-            self._header_bytes += len(data)
-            if self._header_bytes > self._app.options.max_header + len(data):
-                self._refuse(431, f"The header is larger than {self._app.options.max_header} bytes.")
+            if self._header_bytes > self._app.options.max_header:
+                self._refuse(431, self._too_long())
                 return
+            self._header_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            # Nothing here is upgraded; the request itself was read whole and is answered.
-            self._refused = True
+            pass  # nothing here is upgraded: such a request is the last of its connection and is answered as any other
         except httptools.HttpParserError as error:
-            if not self._refused:
-                self._refuse(400, f"This is not a valid HTTP/1.1 request: {error}")
+            self._refuse(400, f"This is not a valid HTTP/1.1 request: {error}")
 
     def on_message_begin(self) -> None:
+        if self._ended:
+            return
         self._header_bytes = self._header_bytes or 1
         self.deadline = time.monotonic() + self._app.options.header_timeout
-        self._request = None
+        self._forget()
+
+    def _forget(self) -> None:
         self._target = b""
-        self._body = []
-        self._size = 0
-        self._headers = []
+        self._headers: Headers = []
         self._type = b""
+        self._codings: bytes | None = None
+        self._hosts = 0
         self._length = -1
         self._continue = False
+        self._body: bytes | bytearray = b""
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -206,45 +260,90 @@ class Connection(asyncio.Protocol):
             self._refuse(414, "The request target is too long.")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._request is not None or self._ended:
+            return  # a trailer field: allowed, and of no meaning here
         name = name.lower()
         self._headers.append((name, value))
         if name == b"content-type":
             self._type = value
         elif name == b"content-length":
             self._length = int(value) if value.isdigit() else -1
+        elif name == b"host":
+            self._hosts += 1
+        elif name == b"transfer-encoding":
+            self._codings = value if self._codings is None else self._codings + b"," + value
         elif name == b"expect":
             self._continue = value.lower() == b"100-continue"
 
     def on_headers_complete(self) -> None:
-        if self._refused:
+        if self._ended:
             return
+        parser, options = self._parser, self._app.options
+        version = parser.get_http_version()
+        long = self._segment > options.max_header or self._header_bytes > options.max_header
+        odd = version != "1.1" or self._hosts != 1 or self._codings is not None
+        if long or odd or self._length > options.max_body:
+            objection = self._objection(version)
+            if objection is not None:
+                self._refuse(*objection)
+                return
         path, _, query = self._target.partition(b"?")
-        request = Request(self._parser.get_method(), path, query, self._headers)
+        request = Request(parser.get_method(), path, query, self._headers)
         request.content_type = self._type
-        request.keep_alive = self._parser.should_keep_alive()
+        # What speaks HTTP/1.0 would need to be told that a connection stays open.
+        request.keep_alive = version == "1.1" and parser.should_keep_alive() and not parser.should_upgrade()
         self._request = request
-        self.deadline = time.monotonic() + self._app.options.body_timeout
-        if self._length > self._app.options.max_body:
-            self._refuse(413, f"The body is larger than {self._app.options.max_body} bytes.")
-        elif self._continue and self._transport is not None and not self._busy:
-            self._transport.write(_CONTINUE)
+        self.deadline = time.monotonic() + options.body_timeout
+        if self._continue:
+            self._continue = version == "1.1"
+            self._invite()
+
+    def _objection(self, version: str) -> tuple[int, str] | None:
+        """What is wrong with a header as a whole, as status and sentence."""
+        options = self._app.options
+        size = len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+        codings = self._codings
+        if version not in ("1.0", "1.1"):
+            return 505, "This server speaks HTTP/1.1."
+        if size > options.max_header:
+            return 431, self._too_long()
+        if self._hosts > 1 or (self._hosts == 0 and version == "1.1"):
+            return 400, "A request names its host once."
+        if codings is not None and version == "1.0":
+            return 400, "HTTP/1.0 knows no Transfer-Encoding."
+        if codings is not None and codings.strip().lower() != b"chunked":
+            return 501, "The only Transfer-Encoding that this server knows is chunked."
+        if self._length > options.max_body:
+            return 413, f"The body is larger than {options.max_body} bytes."
+        return None
+
+    def _too_long(self) -> str:
+        return f"The header is larger than {self._app.options.max_header} bytes."
 
     def on_body(self, data: bytes) -> None:
-        self._body.append(data)
-        self._size += len(data)
-        if self._size > self._app.options.max_body and not self._refused:
+        if self._ended:
+            return
+        if not self._body:
+            self._body = data
+        elif isinstance(self._body, bytearray):
+            self._body += data
+        else:
+            self._body = bytearray(self._body) + data
+        if len(self._body) > self._app.options.max_body:
             self._refuse(413, f"The body is larger than {self._app.options.max_body} bytes.")
 
     def on_message_complete(self) -> None:
         request = self._request
-        if self._refused or request is None:
+        if self._ended or request is None:
             return
         self._request = None
         self._header_bytes = 0
-        body = self._body
-        request.body = body[0] if len(body) == 1 else b"".join(body)
+        self._continue = False
+        request.body = self._body
+        self._body = b""
         request.arrived = time.perf_counter()
-        self.deadline = float("inf")
+        self._ended = not request.keep_alive
+        self.deadline = FOREVER
         self._queue.append(request)
         if not self._busy:
             self._pump()
@@ -266,6 +365,16 @@ class Connection(asyncio.Protocol):
             self._pumping = False
         if self._reading_paused:
             self._read_or_pause()
+        if self._refusal is not None:
+            self._say_refusal()
+        elif self._continue:
+            self._invite()
+
+    def _invite(self) -> None:
+        """Asks for the body that a client holds back (RFC 9110, section 10.1.1), once it is this request's turn."""
+        if self._request is not None and not self._busy and not self._queue and self._transport is not None:
+            self._continue = False
+            self._transport.write(_CONTINUE)
 
     def respond(self, request: Request, status: int, headers: bytes, body: bytes) -> None:
         """Sends the one answer to `request`.
@@ -277,55 +386,63 @@ class Connection(asyncio.Protocol):
         self._busy = False
         if transport is None:
             return
-        closing = self._app.draining or not request.keep_alive
+        last = (self._ended or self._app.draining) and not self._queue and self._refusal is None
         head = b"%bdate: %b\r\n%bcontent-length: %d\r\n%b\r\n" % (
             _STATUS.get(status) or f"HTTP/1.1 {status} Unknown\r\n".encode(),
-            _date(),
+            self._app.clock.date(),
             headers,
             len(body),
-            b"connection: close\r\n" if closing else b"",
+            b"connection: close\r\n" if last else b"",
         )
         transport.write(head if request.method == b"HEAD" else head + body)
-        if closing:
-            self._refused = True
-            self._queue.clear()
-            transport.close()
+        if last:
+            self._leave()
             return
-        if not self._write_paused:
-            self.deadline = time.monotonic() + self._app.options.idle_timeout
-        if self._queue and not self._pumping:
+        if not self._write_paused and self._request is None and not self._header_bytes:
+            self.deadline = FOREVER if self._queue else time.monotonic() + self._app.options.idle_timeout
+        if (self._queue or self._refusal is not None or self._continue) and not self._pumping:
             self._pump()
 
     def _refuse(self, status: int, detail: str) -> None:
-        """Answers what is no proper request, or one over a limit, and closes: what follows it cannot be trusted."""
-        self._refused = True
-        self._queue.clear()
+        """Answers what is no proper request, or one over a limit, after everything that came before it."""
+        if self._ended:
+            return
+        self._ended = True
+        self._refusal = (status, detail)
+        self._request = None
+        self._header_bytes = 0
+        self._body = b""
+        self.deadline = FOREVER
+        self._say_refusal()
+
+    def _say_refusal(self) -> None:
         transport = self._transport
-        if transport is None:
+        if self._refusal is None or self._busy or self._queue or self._write_paused or transport is None:
             return
-        if self._busy:
-            # An earlier request's answer is still to come; this connection just ends after it.
-            transport.close()
-            return
+        status, detail = self._refusal
+        self._refusal = None
         pairs, body = self._app.refuse(status, detail)
-        head = _STATUS[status] + header_lines(pairs)
+        head = _STATUS[status] + header_lines([(b"date", self._app.clock.date()), *pairs])
         transport.write(b"%bcontent-length: %d\r\nconnection: close\r\n\r\n%b" % (head, len(body), body))
-        # A client that is still sending would lose this answer to a reset: say goodbye, and read on for a while.
-        transport.write_eof()
-        self.deadline = time.monotonic() + LINGER
+        self._linger()
+
+    def _leave(self) -> None:
+        """Closes after the last answer. A client that sends on meanwhile would lose that answer to a reset."""
+        if self._request is not None or self._header_bytes or self._reading_paused:
+            self._linger()
+        elif self._transport is not None:
+            self._ended = True
+            self.deadline = time.monotonic() + self._app.options.write_timeout
+            self._transport.close()
+
+    def _linger(self) -> None:
+        """Says goodbye, and reads on for a while to throw away what still arrives (RFC 9112, section 9.6)."""
+        self._ended = True
+        if self._transport is not None:
+            self.deadline = time.monotonic() + LINGER
+            self._transport.write_eof()
+            self._read_or_pause()
 
 
 def header_lines(headers: Headers) -> bytes:
     return b"".join(b"%b: %b\r\n" % pair for pair in headers)
-
-
-_date_cache = (0, b"")
-
-
-def _date() -> bytes:
-    """The Date header's value, made once a second (RFC 9110, section 6.6.1)."""
-    global _date_cache
-    now = int(time.time())
-    if _date_cache[0] != now:
-        _date_cache = (now, formatdate(now, usegmt=True).encode())
-    return _date_cache[1]

@@ -8,6 +8,7 @@ import io
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from types import NoneType
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from estiba.core.errors import BadInput, BadRequest, EstibaError, Problem, Unavailable
 from estiba.core.ids import Ids
 from estiba.core.log import Log
-from estiba.model.coding import MAX_PROBLEMS, Coded, Warned, pointer
+from estiba.model.coding import MAX_PROBLEMS, Coded, Warned, code_hook, escape, pointer
 from estiba.model.load import Model
 from estiba.model.rows import Prediction
 from estiba.serving.batcher import Batcher, Call, ModelFailed
@@ -28,6 +29,12 @@ MAX_ROWS = 100_000
 
 INLINE_BYTES = 64 * 1024
 """Bodies up to this size are decoded on the event loop; larger ones in a thread, so that small ones do not wait."""
+
+MAX_WAITING_BYTES = 256 * 1024 * 1024
+"""Larger bodies that may wait for a thread; beyond this a call is refused at once."""
+
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises: for what is no JSON or does not fit, for text that is not UTF-8, for deep nesting."""
 
 _MORE_HEADERS = {405: b"allow: POST\r\n", 503: b"retry-after: 1\r\n"}
 
@@ -42,7 +49,8 @@ class Endpoint:
         self._ids = ids
         self._log = log
         self._executor = executor
-        self._record = msgspec.json.Decoder(model.coder.record)
+        self._waiting = 0
+        self._record = msgspec.json.Decoder(model.coder.record, dec_hook=code_hook)
         record: Any = model.coder.record
         envelope: Any = msgspec.defstruct(
             "Envelope",
@@ -50,7 +58,7 @@ class Endpoint:
             forbid_unknown_fields=True,
             gc=False,
         )
-        self._envelope = msgspec.json.Decoder(envelope)
+        self._envelope = msgspec.json.Decoder(envelope, dec_hook=code_hook)
         self._encode = msgspec.json.Encoder().encode
         self._codes: dict[int, Slot] = {}
         self._ok = self._code(200)
@@ -74,13 +82,13 @@ class Endpoint:
         else:
             try:
                 records = self._decode(request.body)
-            except msgspec.DecodeError:
+            except _UNREADABLE:
                 self._carefully(connection, request)
             else:
                 self._submit(connection, request, Call(records, None, self._answerer(connection, request)))
 
-    def _decode(self, body: bytes) -> Sequence[Any]:
-        """The fast way; raises msgspec.DecodeError for whatever only the careful way can judge."""
+    def _decode(self, body: bytes | bytearray) -> Sequence[Any]:
+        """The fast way; raises one of _UNREADABLE for whatever only the careful way can judge."""
         if b'"records"' in body[:64]:
             records: Sequence[Any] = self._envelope.decode(body).records
             if not records:
@@ -104,37 +112,43 @@ class Endpoint:
 
     def _large(self, connection: Connection, request: Request, is_csv: bool) -> None:
         """Decodes, predicts and encodes in a thread; only the answer comes back to the event loop."""
+        size = len(request.body)
+        if self._waiting + size > MAX_WAITING_BYTES and self._waiting:
+            self._fail_with(connection, request, Unavailable("Too many large requests wait already."))
+            return
+        self._waiting += size
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._executor, self._work, request, is_csv)
         future.add_done_callback(lambda done: self._finish_large(connection, request, done))
 
     def _work(self, request: Request, is_csv: bool) -> bytes:
         coded = self.check_csv(request.body) if is_csv else self._code_large(request.body)
-        predictions = self.model.predictions.rows(self._answer_in_parts(coded))
+        try:
+            predictions = self.batcher.run(coded)
+        except EstibaError:
+            raise
+        except Exception as error:
+            raise ModelFailed(f"{type(error).__name__}: {error}") from error
         return self._body(request, predictions, coded.warnings)
 
-    def _code_large(self, body: bytes) -> Coded:
+    def _code_large(self, body: bytes | bytearray) -> Coded:
         try:
             records = self._decode(body)
-        except msgspec.DecodeError:
+        except _UNREADABLE:
             return self.check_json(body)
         _check_count(len(records))
         return self.model.coder.pack(records)
 
-    def _answer_in_parts(self, coded: Coded) -> Any:
-        try:
-            return self.model.answer(coded)
-        except Exception as error:
-            raise ModelFailed(f"{type(error).__name__}: {error}") from error
-
     def _finish_large(self, connection: Connection, request: Request, done: asyncio.Future[bytes]) -> None:
+        self._waiting -= len(request.body)
+        self.batcher.settle()
         error = done.exception() if not done.cancelled() else Unavailable("The server is shutting down.")
         if error is None:
             self._succeed(connection, request, done.result())
         else:
             self._fail_with(connection, request, error)
 
-    def check_json(self, body: bytes) -> Coded:
+    def check_json(self, body: bytes | bytearray) -> Coded:
         """The careful way: any JSON body to coded rows.
 
         Raises:
@@ -142,8 +156,10 @@ class Endpoint:
         """
         try:
             content = msgspec.json.decode(body)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise BadRequest(f"The body is not valid JSON: {error}") from None
+        except RecursionError:
+            raise BadRequest("The body is nested too deep.") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(f"The body cannot be read as JSON: {error}") from None
         rows, bare = _rows(content)
         _check_count(len(rows))
         try:
@@ -151,7 +167,7 @@ class Endpoint:
         except BadInput as error:
             raise BadInput([_shown(p, bare) for p in error.problems]) from None
 
-    def check_csv(self, body: bytes) -> Coded:
+    def check_csv(self, body: bytes | bytearray) -> Coded:
         """A CSV body with a header line to coded rows. An empty cell is a missing value."""
         try:
             text = body.decode("utf-8-sig")
@@ -166,10 +182,15 @@ class Endpoint:
 
     def _answerer(self, connection: Connection, request: Request) -> Any:
         def done(predictions: Sequence[Prediction], warnings: Sequence[Warned], error: Exception | None) -> None:
+            if error is None:
+                try:
+                    body = self._body(request, predictions, warnings)
+                except Exception as failure:  # a label that JSON does not know must not cost other calls their answers
+                    error = failure
             if error is not None:
                 self._fail_with(connection, request, error)
             else:
-                self._succeed(connection, request, self._body(request, predictions, warnings))
+                self._succeed(connection, request, body)
 
         return done
 
@@ -253,7 +274,10 @@ def _rows(content: Any) -> tuple[list[Any], bool]:
         raise BadInput([Problem("#/records", "expected at least one record")])
     unknown = [key for key in content if key not in ("records", "params")]
     if unknown:
-        raise BadInput([Problem(f"#/{key}", "expected only records and params here") for key in unknown])
+        shown = unknown[:MAX_PROBLEMS]
+        raise BadInput([Problem(f"#/{escape(key)}", "expected only records and params here") for key in shown])
+    if not isinstance(content.get("params"), (dict, NoneType)):
+        raise BadInput([Problem("#/params", "expected an object")])
     return rows, False
 
 

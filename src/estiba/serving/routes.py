@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 import estiba
-from estiba.core.errors import EstibaError
+from estiba.core.errors import EstibaError, NotFound
 from estiba.model.load import Model
 from estiba.model.signature import json_schema
 from estiba.serving import metrics, openapi
@@ -44,13 +44,21 @@ def application(server: Server) -> Starlette:
         "/models/{name}/card": routes.card,
         "/openapi.json": routes.openapi,
         "/docs": routes.page,
+        "/docs/": routes.docs,
         "/docs/{file}": routes.page,
         "/favicon.ico": routes.favicon,
     }
-    return Starlette(
-        routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()],
+    anything = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    # Predictions never come this far; what does asks for a model that is not here.
+    lost = ("/predict", "/models/{name}/predict", "/models/{name}/versions/{version}/predict")
+    application = Starlette(
+        routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
+        + [Route(path, routes.lost, methods=anything) for path in lost],
         exception_handlers={HTTPException: _http_error, EstibaError: _estiba_error},  # type: ignore[dict-item]
     )
+    # Its redirects would repeat whatever host a client names.
+    application.router.redirect_slashes = False
+    return application
 
 
 class _Routes:
@@ -133,7 +141,7 @@ class _Routes:
         return Response(self._document[1], media_type="application/json")
 
     async def page(self, request: Request) -> Response:
-        found = page(request.url.path.strip("/"))
+        found = page(request.scope["path"].strip("/"))
         if found is None:
             raise HTTPException(404)
         content, kind = found
@@ -145,6 +153,17 @@ class _Routes:
             "cache-control": "no-cache",
         }
         return Response(content, headers=headers)
+
+    async def docs(self, request: Request) -> Response:
+        return RedirectResponse("../docs")
+
+    async def lost(self, request: Request) -> Response:
+        name, version = request.path_params.get("name"), request.path_params.get("version")
+        known = ", ".join(model.name for model in self._server.models()) or "none"
+        if name is None:
+            raise NotFound("This server has no default model.", hint=f"Ask /models/NAME/predict, of: {known}.")
+        model = self._find(request)
+        raise NotFound(f"{name}@{version} is not served here.", hint=f"Being served: {name}@{model.version}.")
 
     async def favicon(self, request: Request) -> Response:
         return RedirectResponse("docs/favicon.svg")
@@ -212,9 +231,9 @@ def _problem(
 async def _http_error(request: Request, error: HTTPException) -> Response:
     detail = ""
     if error.status_code == 404:
-        detail = f"There is nothing at {request.url.path}. /docs shows what this server has."
+        detail = f"There is nothing at {request.scope['path']}. /docs shows what this server has."
     elif error.status_code == 405:
-        detail = f"{request.url.path} does not take {request.method}."
+        detail = f"{request.scope['path']} does not take {request.method}."
     return _problem(request, error.status_code, detail, headers=dict(error.headers or {}))
 
 

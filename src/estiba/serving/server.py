@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
@@ -20,7 +21,7 @@ from estiba.core.ids import Ids
 from estiba.core.log import Log
 from estiba.model.load import Model
 from estiba.serving.bridge import Bridge
-from estiba.serving.http import App, Connection, Headers, Request
+from estiba.serving.http import App, Clock, Connection, Headers, Request, header_lines
 from estiba.serving.messages import Status
 from estiba.serving.metrics import Metrics, Slot
 from estiba.serving.native import Endpoint, request_id
@@ -42,6 +43,7 @@ class Server(App):
         self.settings = options
         self.options = options.http
         self.connections: set[Connection] = set()
+        self.clock = Clock()
         self.draining = False
         self.ready = False
         self._status_file = status_file
@@ -131,12 +133,17 @@ class Server(App):
     # Requests
 
     def handle(self, connection: Connection, request: Request) -> None:
-        endpoint = self._hot.get(request.path)
-        if endpoint is not None:
-            endpoint.handle(connection, request)
-            return
-        request.id = request_id(request) or self._ids.next()
-        self._bridge.handle(connection, request)
+        endpoint = self._hot.get(request.path) or self._hot.get(normal(request))
+        try:
+            if endpoint is not None:
+                endpoint.handle(connection, request)
+            else:
+                request.id = request_id(request) or self._ids.next()
+                self._bridge.handle(connection, request)
+        except Exception as error:
+            self.log.error("request failed", error=error, path=request.path.decode("latin-1"))
+            headers, body = self.refuse(500, "The log has the reason.")
+            connection.respond(request, 500, header_lines(headers), body)
 
     def refuse(self, status: int, detail: str) -> tuple[Headers, bytes]:
         request_id = self._ids.next()
@@ -188,6 +195,14 @@ class Server(App):
             now = time.monotonic()
             for connection in [c for c in self.connections if c.deadline < now]:
                 connection.expire()
+
+
+def normal(request: Request) -> bytes:
+    """The path in origin form (RFC 9112, section 3.2), decoded. A target that names its host loses it for good."""
+    path = request.path
+    if not path.startswith(b"/") and b"://" in path:
+        request.path = path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
+    return unquote_to_bytes(path) if b"%" in path else path
 
 
 def listen(host: str, port: int) -> socket.socket:
