@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from conversion_check import coded_rows, fields_of, judge, run
 from estiba.model.answers import NoAnswer, answer, head_of
 from estiba.model.coding import Coded, Coder
 from estiba.model.convert import Converted, NotConvertible, convert
+from estiba.model.convert.graph import Graph
+from estiba.model.convert.trees import Tree, constant, scalar_sum
 from estiba.model.signature import Field, Signature
 
 PYTHON = ("SVC(probability)", "GaussianProcess", "A function of the user's own on a number")
@@ -283,6 +286,31 @@ def test_linear_trees_are_left_to_python() -> None:
     model = lightgbm.LGBMRegressor(linear_tree=True, n_estimators=3, verbose=-1).fit(sample, target(sample, 0))
     with pytest.raises(NotConvertible, match="linear trees"):
         convert(model, fields_of(sample, False, False), sample)
+
+
+def _small_tree(leaf_first: bool, scale: float) -> Tree:
+    """A root with one leaf and one branch."""
+    left, right = ([1, -1, 3, -1, -1], [2, -1, 4, -1, -1]) if leaf_first else ([1, 3, -1, -1, -1], [2, 4, -1, -1, -1])
+    sides = (np.asarray(left, np.int64), np.asarray(right, np.int64))
+    threshold = np.asarray([0.0, 1, 1, 0, 0])
+    feature = np.asarray([0, 1, 1, 0, 0], np.int64)
+    return Tree(feature, threshold, *sides, np.zeros(5, bool), scale * np.asarray([0.0, 1, 2, 4, 8]))
+
+
+def _walk(tree: Tree, row: np.ndarray) -> float:
+    node = 0
+    while tree.left[node] >= 0:
+        node = (tree.left if row[tree.feature[node]] <= tree.threshold[node] else tree.right)[node]
+    return float(tree.value[node])
+
+
+@pytest.mark.parametrize("kinds", list(itertools.product("lrc", repeat=3)), ids="".join)
+def test_small_trees_in_any_order(kinds: tuple[str, ...]) -> None:
+    trees = [constant(0.5) if k == "c" else _small_tree(k == "l", 10.0**i) for i, k in enumerate(kinds)]
+    graph = Graph(2)
+    rows = np.random.default_rng(0).normal(0, 2, (50, 2))
+    found = run(graph.model(scalar_sum(graph, "x", trees), 1), rows)[:, 0]
+    assert np.abs(found - [sum(_walk(t, row) for t in trees) for row in rows]).max() < 1e-9
 
 
 def test_many_levels_are_looked_up_column_by_column() -> None:

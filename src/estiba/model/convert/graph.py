@@ -58,7 +58,7 @@ class Graph:
         if key is not None and key in self._known:
             return self._known[key]
         output = self.name()
-        self.nodes.append(helper.make_node(kind, list(inputs), [output], domain=domain, **attributes))
+        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, domain=domain, **attributes))
         self.domains.add(domain)
         if key is not None:
             self._known[key] = output

@@ -155,12 +155,19 @@ class _Writer:
             self._stump(float(value[0]), tree.target)
             return
         place = {node: start + i for i, node in enumerate(order)}
+        self._part_numbers([place.get(int(child)) for child in (tree.left[0], tree.right[0])], tree.target)
         for node in order:
             self._node(tree, node, mode)
             for side, child in enumerate((int(tree.left[node]), int(tree.right[node]))):
                 leaf = child not in place
                 self.is_leaf[side].append(int(leaf))
                 self.branches[side].append(self._leaf(float(value[child]), tree.target) if leaf else place[child])
+
+    def _part_numbers(self, branches: list[int | None], target: int) -> None:
+        """Keeps a root's leaf from having its sibling's number: ONNX Runtime before 1.26 takes such a root for a leaf
+        (microsoft/onnxruntime#24679). An unused leaf moves the count on."""
+        if None in branches and len(self.weights) in branches:
+            self._leaf(0.0, target)
 
     def _node(self, tree: Tree, node: int, mode: int) -> None:
         members = tree.members.get(node)
@@ -178,15 +185,15 @@ class _Writer:
         return len(self.weights) - 1
 
     def _stump(self, weight: float, target: int) -> None:
-        """The operator has no tree without a node: ask anything, and answer the same."""
-        leaf = self._leaf(weight, target)
+        """The operator has no tree without a node: ask anything, and answer the same. Two leaves, because ONNX Runtime
+        before 1.28 miscounts a root whose sides are one leaf unless it comes first."""
         self.features.append(0)
         self.splits.append(0.0)
         self.modes.append(LESS_OR_EQUAL)
         self.missing.append(0)
         for side in (0, 1):
             self.is_leaf[side].append(1)
-            self.branches[side].append(leaf)
+            self.branches[side].append(self._leaf(weight, target))
 
 
 def _inner_order(tree: Tree) -> list[int]:
