@@ -21,10 +21,11 @@ from estiba.core.ids import Ids
 from estiba.core.log import Log
 from estiba.model.load import Model
 from estiba.serving.bridge import Bridge
+from estiba.serving.endpoint import Served, request_id
 from estiba.serving.http import App, Clock, Connection, Headers, Request, header_lines
 from estiba.serving.messages import Status
 from estiba.serving.metrics import Metrics, Slot
-from estiba.serving.native import Endpoint, request_id
+from estiba.serving.native import Endpoint
 from estiba.serving.options import ServerOptions
 from estiba.serving.problems import CONTENT_TYPE, problem
 
@@ -80,7 +81,7 @@ class Server(App):
 
     def add(self, model: Model, load_seconds: float = 0.0) -> None:
         """Serves a loaded and proven model, as the current version of its name."""
-        endpoint = Endpoint(model, self.metrics, self._ids, self.log, self._executor)
+        endpoint = Endpoint(Served(model, self.metrics, self._ids, self.log, self._executor))
         for slot in self._shown.pop(model.name, ()):
             slot.set(0)
         # What an older version has in flight keeps that alive until it is answered.

@@ -1,0 +1,104 @@
+"""Bodies: what every protocol does alike with the bytes of a request, and with what is wrong about them."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from estiba.core.errors import BadInput, BadRequest, EstibaError, Problem
+from estiba.model.coding import Coded, Coder
+
+MAX_ROWS = 100_000
+"""Records in one request."""
+
+MAX_SAID = 5
+"""Problems in an error that has room for one sentence only."""
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises: for what is no JSON or does not fit, for text that is not UTF-8, for deep nesting."""
+
+
+class TooManyRows(EstibaError):
+    status = 413
+
+
+class NotAllowed(EstibaError):
+    status = 405
+
+
+class NotSupported(EstibaError):
+    """A media type, or an encoding, that a path does not take."""
+
+    status = 415
+
+
+def check_count(count: int) -> None:
+    """Raises TooManyRows for more than MAX_ROWS records."""
+    if count > MAX_ROWS:
+        raise TooManyRows(f"A request may hold {MAX_ROWS:,} records; this one has {count:,}.")
+
+
+def parse_json(body: bytes | bytearray) -> Any:
+    """A body as plain values; raises BadRequest for one that is not JSON in UTF-8."""
+    try:
+        return msgspec.json.decode(body)
+    except RecursionError:
+        raise BadRequest("The body is nested too deep.") from None
+    except UNREADABLE as error:
+        raise BadRequest(f"The body cannot be read as JSON: {error}") from None
+
+
+def code_csv(coder: Coder, body: bytes | bytearray) -> Coded:
+    """A CSV body with a header line to coded rows. An empty cell is a missing value.
+
+    Raises:
+        BadRequest: it is not CSV in UTF-8. BadInput: it does not match the signature.
+    """
+    try:
+        text = body.decode("utf-8-sig")
+        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadRequest(f"The body is not valid CSV in UTF-8: {error}") from None
+    lines = [line for line in lines if line]
+    if len(lines) < 2:
+        raise BadInput([Problem("#/records", "expected a header line and at least one row")])
+    check_count(len(lines) - 1)
+    return coder.check_text(lines[0], lines[1:])
+
+
+def check_names(coder: Coder, names: Iterable[str]) -> None:
+    """Raises BadRequest for names that are given twice or that the model does not have."""
+    known = coder.signature.names
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise BadRequest(f"{name!r} appears twice.")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise BadRequest(f"The model has no {name!r}{f'; did you mean {near[0]!r}?' if near else '.'}")
+        seen.add(name)
+
+
+def sentence(problems: Sequence[Problem]) -> str:
+    """Problems in one line, for protocols whose errors are a string: `age in row 3: expected an integer, got "x"`."""
+    said = "; ".join(f"{_place(problem.pointer)}{problem.detail}" for problem in problems[:MAX_SAID])
+    more = len(problems) - MAX_SAID
+    return f"{said}; and {more} more" if more > 0 else said
+
+
+def place(row: int, name: str) -> str:
+    """Where a value stands, in words. Rows are counted from 0."""
+    return f"{name} in row {row}"
+
+
+def _place(pointer: str) -> str:
+    parts = [unquote(part).replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+    if len(parts) >= 2 and parts[0] == "records":
+        return f"{place(int(parts[1]), parts[2]) if len(parts) > 2 else f'row {parts[1]}'}: "
+    return f"{'/'.join(parts)}: " if parts else ""

@@ -1,0 +1,209 @@
+"""Endpoint: one version of one model behind one protocol. A protocol says how to decode, to encode and to complain;
+batching, threads for large bodies, metrics and the log are the same for all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from typing import Any, ClassVar, NamedTuple
+
+from estiba.core.errors import BadInput, EstibaError, Problem, Unavailable
+from estiba.core.ids import Ids
+from estiba.core.log import Log
+from estiba.model.coding import Coded, Record, Warned
+from estiba.model.load import Model
+from estiba.model.rows import Prediction
+from estiba.serving.batcher import Batcher, Call, ModelFailed
+from estiba.serving.http import Connection, Request
+from estiba.serving.metrics import Metrics, Slot
+
+INLINE_BYTES = 64 * 1024
+"""Bodies up to this size are decoded on the event loop; larger ones in a thread, so that small ones do not wait."""
+
+MAX_WAITING_BYTES = 256 * 1024 * 1024
+"""Larger bodies that may wait for a thread; beyond this a call is refused at once."""
+
+JSON = b"content-type: application/json\r\n"
+
+_MORE_HEADERS = {405: b"allow: POST\r\n", 503: b"retry-after: 1\r\n"}
+
+
+class Served:
+    """One version of one model, and what its endpoints share."""
+
+    def __init__(self, model: Model, metrics: Metrics, ids: Ids, log: Log, executor: Executor) -> None:
+        self.model = model
+        self.batcher = Batcher(model, metrics)
+        self.metrics = metrics
+        self.ids = ids
+        self.log = log
+        self.executor = executor
+        self.in_flight = metrics.slot("estiba_requests_in_flight", model.name)
+        self.waiting = 0
+        """Bytes of bodies that wait for a thread."""
+
+
+class Asked(NamedTuple):
+    """A decoded request: `records` of the coder's type, or rows that are coded already; `how` is for `encode`."""
+
+    records: Sequence[Record] = ()
+    coded: Coded | None = None
+    how: Any = None
+
+
+class Failure(NamedTuple):
+    """What went wrong with a request, before a protocol puts it in words."""
+
+    status: int
+    detail: str
+    kind: str = ""
+    errors: Sequence[Problem] = ()
+
+
+Sent = tuple[bytes, bytes]
+"""Header lines of an answer, each ended by CRLF, and its body."""
+
+
+class Endpoint(ABC):
+    """One version of one model, answering one protocol."""
+
+    protocol: ClassVar[str]
+    invalid: ClassVar[int] = 422
+    """The status for rows that do not match the signature."""
+
+    def __init__(self, served: Served) -> None:
+        model, metrics = served.model, served.metrics
+        self.served = served
+        self.model = model
+        self.batcher = served.batcher
+        self._in_flight = served.in_flight
+        self._codes: dict[int, Slot] = {}
+        self._ok = self._code(200)
+        self._seconds = metrics.histogram("estiba_request_duration_seconds", model.name, model.version, self.protocol)
+        self._about = b"x-model-version: %b\r\nx-request-id: " % model.version.encode()
+
+    # What a protocol says
+
+    @abstractmethod
+    def decode(self, request: Request) -> Asked:
+        """What is asked. Called in any thread; raises EstibaError."""
+
+    @abstractmethod
+    def encode(
+        self, request: Request, predictions: Sequence[Prediction], warnings: Sequence[Warned], how: Any
+    ) -> Sent:
+        """The answer. Called in any thread."""
+
+    @abstractmethod
+    def problem(self, request: Request, failure: Failure) -> Sent:
+        """The answer to a request that failed."""
+
+    def is_large(self, request: Request) -> bool:
+        """Whether it would hold up the event loop."""
+        return len(request.body) > INLINE_BYTES
+
+    # What is the same for all
+
+    def handle(self, connection: Connection, request: Request) -> None:
+        """Answers a prediction request, now or later, by one call of `connection.respond`."""
+        request.id = request_id(request) or self.served.ids.next()
+        self._in_flight.add()
+        try:
+            if self.is_large(request):
+                self._large(connection, request)
+            else:
+                records, coded, how = self.decode(request)
+                self.batcher.submit(Call(records, coded, self._answerer(connection, request, how)))
+        except Exception as error:
+            self._fail(connection, request, error)
+
+    def _answerer(self, connection: Connection, request: Request, how: Any) -> Callable[..., None]:
+        def done(predictions: Sequence[Prediction], warnings: Sequence[Warned], error: Exception | None) -> None:
+            if error is None:
+                try:
+                    sent = self.encode(request, predictions, warnings, how)
+                except Exception as failure:  # a label that JSON does not know must not cost other calls their answers
+                    error = failure
+            if error is not None:
+                self._fail(connection, request, error)
+            else:
+                self._succeed(connection, request, sent)
+
+        return done
+
+    def _large(self, connection: Connection, request: Request) -> None:
+        """Decodes, predicts and encodes in a thread; only the answer comes back to the event loop."""
+        size = len(request.body)
+        if self.served.waiting + size > MAX_WAITING_BYTES and self.served.waiting:
+            raise Unavailable("Too many large requests wait already.")
+        self.served.waiting += size
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self.served.executor, self._work, request)
+        future.add_done_callback(lambda done: self._finish_large(connection, request, done))
+
+    def _work(self, request: Request) -> Sent:
+        records, coded, how = self.decode(request)
+        if coded is None:
+            coded = self.model.coder.pack(records)
+        try:
+            predictions = self.batcher.run(coded)
+        except EstibaError:
+            raise
+        except Exception as error:
+            raise ModelFailed(f"{type(error).__name__}: {error}") from error
+        return self.encode(request, predictions, coded.warnings, how)
+
+    def _finish_large(self, connection: Connection, request: Request, done: asyncio.Future[Sent]) -> None:
+        self.served.waiting -= len(request.body)
+        self.batcher.settle()
+        error = done.exception() if not done.cancelled() else Unavailable("The server is shutting down.")
+        if error is None:
+            self._succeed(connection, request, done.result())
+        else:
+            self._fail(connection, request, error)
+
+    def _succeed(self, connection: Connection, request: Request, sent: Sent) -> None:
+        self._ok.add()
+        self._seconds.observe(time.perf_counter() - request.arrived)
+        self._in_flight.add(-1)
+        head = b"%b%b%b\r\n" % (sent[0], self._about, request.id.encode())
+        connection.respond(request, 200, head, sent[1])
+
+    def _fail(self, connection: Connection, request: Request, error: BaseException) -> None:
+        failure = self._failure(request, error)
+        status = failure.status
+        self._code(status).add()
+        self._seconds.observe(time.perf_counter() - request.arrived)
+        self._in_flight.add(-1)
+        if status < 500 or status == 503:
+            reason = "full" if status == 503 else "invalid"
+            self.served.metrics.slot("estiba_rejected_total", self.model.name, reason).add()
+        head, body = self.problem(request, failure)
+        head = b"%b%b%b\r\n%b" % (head, self._about, request.id.encode(), _MORE_HEADERS.get(status, b""))
+        connection.respond(request, status, head, body)
+
+    def _failure(self, request: Request, error: BaseException) -> Failure:
+        if isinstance(error, BadInput):
+            return Failure(self.invalid, "", errors=error.problems)
+        if isinstance(error, EstibaError) and not isinstance(error, ModelFailed):
+            return Failure(error.status, f"{error.message} {error.hint}" if error.hint else error.message)
+        kind = "model-failed" if isinstance(error, ModelFailed) else "internal"
+        self.served.log.error("request failed", error=error, request_id=request.id, model=self.model.name)
+        return Failure(500, "The log has the reason under the request's id.", kind)
+
+    def _code(self, status: int) -> Slot:
+        if status not in self._codes:
+            labels = (self.model.name, self.model.version, "", self.protocol, str(status))
+            self._codes[status] = self.served.metrics.slot("estiba_requests_total", *labels)
+        return self._codes[status]
+
+
+def request_id(request: Request) -> str:
+    """The caller's X-Request-ID, if it is short and plain enough to be passed on; else empty."""
+    said = request.header(b"x-request-id")
+    if 0 < len(said) <= 128 and all(0x21 <= byte <= 0x7E for byte in said):
+        return said.decode()
+    return ""
