@@ -41,6 +41,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
         observed: the smallest and largest value in the sample.
         minimum, maximum: the allowed range, both inclusive. None leaves that end open.
         example: a real value from the sample.
+        description: what it is, with its unit, for people.
         dtype: the pandas dtype of the column in training, to rebuild the model's exact input.
     """
 
@@ -84,6 +85,10 @@ class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A word for a range of the positive class' probability or of the value: n edges part n + 1 labels.
 
     A number equal to an edge belongs to the band above it.
+
+    Args:
+        edges: rising numbers.
+        labels: the words, from the lowest range up; one more than edges.
     """
 
     edges: tuple[float, ...]

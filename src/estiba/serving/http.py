@@ -12,11 +12,12 @@ import time
 from collections import deque
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Annotated, cast
 from typing import Protocol as Interface
-from typing import cast
 
 import httptools
 import msgspec
+from msgspec import Meta
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -35,15 +36,21 @@ _STATUS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPS
 class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits of a connection. Sizes are in bytes, times in seconds.
 
-    `write_timeout` is how long a client may take no byte of an answer that waits for it.
+    Args:
+        max_body: the largest body; a larger one is refused before it is read.
+        max_header: the request line and all headers together.
+        header_timeout: from the first byte of a request to the end of its headers.
+        body_timeout: from there to the end of its body.
+        idle_timeout: between two requests on one connection.
+        write_timeout: how long a client may take no byte of an answer that waits for it.
     """
 
-    max_body: int = 16 * 1024 * 1024
-    max_header: int = 32 * 1024
-    header_timeout: float = 10.0
-    body_timeout: float = 30.0
-    idle_timeout: float = 75.0
-    write_timeout: float = 30.0
+    max_body: Annotated[int, Meta(ge=1)] = 16 * 1024 * 1024
+    max_header: Annotated[int, Meta(ge=1)] = 32 * 1024
+    header_timeout: Annotated[float, Meta(gt=0)] = 10.0
+    body_timeout: Annotated[float, Meta(gt=0)] = 30.0
+    idle_timeout: Annotated[float, Meta(gt=0)] = 75.0
+    write_timeout: Annotated[float, Meta(gt=0)] = 30.0
 
 
 class Request:
