@@ -29,6 +29,8 @@ FIELDS = [
 def load(path: Path | None) -> tuple[pd.DataFrame, Source]:
     """Plausible adverts: the ten fields, `price` in US dollars, and `car`, a number that all adverts of one car share.
 
+    Those of vehicles_us.csv also have `posted`, the day of the advert.
+
     Args:
         path: vehicles_us.csv, or None for the Mercedes adverts of the wheel.
 
@@ -39,7 +41,7 @@ def load(path: Path | None) -> tuple[pd.DataFrame, Source]:
 
 
 def _vehicles(path: Path) -> tuple[pd.DataFrame, Source]:
-    raw = reading.read(path, ["price", *(f for f in FIELDS if f != "drive"), "is_4wd"])
+    raw = reading.read(path, ["price", *(f for f in FIELDS if f != "drive"), "is_4wd", "date_posted"])
     # The file marks four-wheel drive and leaves all else blank, so front, rear and unknown are one: missing.
     drive = pd.Series("4wd", index=raw.index, dtype="str").where(raw["is_4wd"] == 1)
     source = Source(
@@ -49,7 +51,8 @@ def _vehicles(path: Path) -> tuple[pd.DataFrame, Source]:
         notes="51,525 adverts of May 2018 to April 2019, many of them reposts of one car. Only four-wheel drive is "
         "marked, so fwd, rwd and null get the same answer.",
     )
-    return _plausible(raw.assign(drive=drive)), source
+    posted = pd.to_datetime(raw["date_posted"], format="%m/%d/%Y")
+    return _plausible(raw.assign(drive=drive, posted=posted)), source
 
 
 def _mercedes() -> tuple[pd.DataFrame, Source]:

@@ -107,7 +107,8 @@ def split(table: pd.DataFrame) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int
 def _same(table: pd.DataFrame, test: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
     """Rows that may be the same car as a test row although their advert leaves the odometer out."""
     key = ["model", "model_year", "price"]
-    return pd.MultiIndex.from_frame(table[key]).isin(pd.MultiIndex.from_frame(table[key].iloc[test]))
+    here, there = (pd.MultiIndex.from_frame(rows[key]) for rows in (table, table.iloc[test]))
+    return np.asarray(here.isin(there), bool)
 
 
 def crossed(table: pd.DataFrame, *, seed: int = SEED) -> list[dict[str, float]]:

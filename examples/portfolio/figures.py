@@ -101,11 +101,12 @@ def spread(name: str, values: Iterable[float]) -> dict[str, float]:
     return {f"cv_{name}_mean": float(numbers.mean()), f"cv_{name}_sd": float(numbers.std(ddof=1))}
 
 
-def interval(
-    figure: Callable[[Any, Any], float], y: Any, p: Vector, *, seed: int = 0, draws: int = 1000
-) -> tuple[float, float]:
-    """The 95 % percentile bootstrap interval of `figure(y, p)` (Efron 1979) over held-out rows."""
+def intervals(
+    compute: Callable[[Any, Any], dict[str, float]], y: Any, p: Vector, *, seed: int = 0, draws: int = 1000
+) -> dict[str, tuple[float, float]]:
+    """The 95 % percentile bootstrap interval (Efron 1979) over held-out rows of each figure in `compute(y, p)`."""
     generator, target = np.random.default_rng(seed), np.asarray(y)
     rows = (generator.integers(0, len(target), len(target)) for _ in range(draws))
-    low, high = np.percentile([figure(target[r], p[r]) for r in rows], [2.5, 97.5])
-    return float(low), float(high)
+    drawn = [compute(target[r], p[r]) for r in rows]
+    bounds = {name: np.percentile([one[name] for one in drawn], [2.5, 97.5]) for name in drawn[0]}
+    return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}

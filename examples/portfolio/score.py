@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,7 @@ import bankchurn
 import carvision
 import figures
 import iris
+import pandas as pd
 import telecom
 
 from estiba import EstibaError, Source, Trained
@@ -83,6 +84,7 @@ class Judged:
     rows: list[Row]
     comparable: bool
     split: str
+    remark: str = ""
 
     @property
     def source(self) -> Source:
@@ -115,10 +117,11 @@ def judge_binary(name: str, module: ModuleType) -> Judged:
     crossed = {"roc_auc": [auc for auc, _ in folds], "brier": [brier for _, brier in folds]}
     threshold = trained.threshold
     assert threshold is not None
-    rows = [
-        _row(name, figure, trained, lambda t, q, f=figure: figures.binary(t, q, threshold)[f], (target, p), crossed)
-        for figure in ("roc_auc", "brier", "f1")
-    ]
+
+    def compute(y: Any, p: Any) -> dict[str, float]:
+        return figures.binary(y, p, threshold)
+
+    rows = _rows(name, trained, figures.intervals(compute, target, p), crossed)
     split = f"stratified fifth held out: {len(y) - len(held):,} to train on, {len(held):,} to judge by"
     return Judged(name, trained, rows, not source.simulated, split)
 
@@ -133,30 +136,37 @@ def judge_cars() -> Judged:
     crossed = {figure: [fold[figure] for fold in folds] for figure in folds[0]}
     predicted: Any = trained.model
     pair = held["price"].to_numpy(), predicted.predict(held[carvision.FIELDS])
-    rows = [
-        _row("carvision", figure, trained, lambda t, q, f=figure: figures.prices(t, q)[f], pair, crossed)
-        for figure in ("rmse", "mae", "r2")
-    ]
+    rows = _rows("carvision", trained, figures.intervals(figures.prices, *pair), crossed)
     split = (
         f"a fifth of the cars held out with all their adverts: {len(inside):,} adverts to train on, "
         f"{len(outside):,} with a known odometer to judge by"
     )
-    return Judged("carvision", trained, rows, path is not None, split)
+    return Judged("carvision", trained, rows, path is not None, split, _later(table) if path else "")
 
 
-def _row(
-    model: str,
-    figure: str,
-    trained: Trained,
-    compute: Callable[[Any, Any], float],
-    pair: tuple[Any, Any],
-    crossed: dict[str, list[float]],
-) -> Row:
-    spread = None
-    if figure in crossed:
-        mean, sd = figures.spread(figure, crossed[figure]).values()
-        spread = (mean, sd)
-    return Row(model, figure, trained.metrics[figure], figures.interval(compute, *pair), spread)
+def _later(table: pd.DataFrame) -> str:
+    """The figures of the newest fifth of the adverts, of cars that had none before, by a model of the older ones."""
+    day = table["posted"].quantile(0.8)
+    old = table["posted"] < day
+    new = table[~old & ~table["car"].isin(table["car"][old]) & table["odometer"].notna()]
+    model = carvision.fit(table.loc[old, carvision.FIELDS], table.loc[old, "price"])
+    m = figures.prices(new["price"], model.predict(new[carvision.FIELDS]))
+    return (
+        f" Out of time: trained on adverts before {day:%Y-%m-%d}, judged by {len(new):,} later ones of cars not seen "
+        f"before: RMSE ${m['rmse']:,.0f}, MAE ${m['mae']:,.0f}, R² {m['r2']:.3f}."
+    )
+
+
+def _rows(
+    name: str, trained: Trained, drawn: dict[str, tuple[float, float]], folds: dict[str, list[float]]
+) -> list[Row]:
+    """A line for each figure that ORIGINALS knows of this model."""
+    rows = []
+    for figure in (figure for model, figure in ORIGINALS if model == name):
+        spread = tuple(figures.spread(figure, folds[figure]).values()) if figure in folds else None
+        crossed = (spread[0], spread[1]) if spread else None
+        rows.append(Row(name, figure, trained.metrics[figure], drawn[figure], crossed))
+    return rows
 
 
 def table(judged: list[Judged]) -> str:
@@ -195,7 +205,7 @@ def _about(one: Judged) -> str:
     else:
         what = "the original's own data" if one.comparable else "real data, but not the original's: no comparison"
     threshold = f"; threshold {one.trained.threshold:.2f}" if one.trained.threshold is not None else ""
-    return f"- {one.model}: {one.source.name}, {one.source.rows:,} rows, {what}; {one.split}{threshold}."
+    return f"- {one.model}: {one.source.name}, {one.source.rows:,} rows, {what}; {one.split}{threshold}.{one.remark}"
 
 
 def shortfalls(judged: list[Judged]) -> Iterator[str]:

