@@ -45,7 +45,8 @@ def apply(c: Context, transformer: Any, columns: Columns) -> Columns:
             return made
     rule = RULES.get(name) if ours else None
     if rule is None:
-        raise unsupported(transformer, _why_not(transformer))
+        alone = "does not turn each category column, one by one, into what the sample shows"
+        raise unsupported(transformer, alone if columns.tables else _why_not(transformer))
     result = rule(c.graph, transformer, c.matrix(columns))
     return columns.same(slots(result, output.shape[1]), output)
 

@@ -164,7 +164,7 @@ class _Writer:
                 self.branches[side].append(self._leaf(float(value[child]), tree.target) if leaf else place[child])
 
     def _part_numbers(self, branches: list[int | None], target: int) -> None:
-        """Keeps a root's leaf from having its sibling's number: ONNX Runtime before 1.26 takes such a root for a leaf
+        """Keeps a root's leaf from having its sibling's number: many an ONNX Runtime takes such a root for a leaf
         (microsoft/onnxruntime#24679). An unused leaf moves the count on."""
         if None in branches and len(self.weights) in branches:
             self._leaf(0.0, target)
@@ -186,7 +186,7 @@ class _Writer:
 
     def _stump(self, weight: float, target: int) -> None:
         """The operator has no tree without a node: ask anything, and answer the same. Two leaves, because ONNX Runtime
-        before 1.28 miscounts a root whose sides are one leaf unless it comes first."""
+        up to 1.26 at least miscounts a root whose sides are one leaf unless it comes first."""
         self.features.append(0)
         self.splits.append(0.0)
         self.modes.append(LESS_OR_EQUAL)
