@@ -239,10 +239,24 @@ class Connection(asyncio.Protocol):
             self._header_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # nothing here is upgraded: such a request is the last of its connection and is answered as any other
+        except httptools.HttpParserUpgrade as upgrade:
+            self._read_again(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._refuse(400, f"This is not a valid HTTP/1.1 request: {error}")
+
+    def _read_again(self, rest: bytes) -> None:
+        """Ignores a wish to upgrade (RFC 9110, section 7.8): the parser would skip the body, so it starts afresh."""
+        if self._ended:
+            return
+        first = b"%b %b HTTP/%b\r\n" % (
+            self._parser.get_method(),
+            self._target,
+            self._parser.get_http_version().encode(),
+        )
+        head = first + header_lines([pair for pair in self._headers if pair[0] != b"upgrade"]) + b"\r\n"
+        self._parser = httptools.HttpRequestParser(self)
+        self._header_bytes = 0
+        self.data_received(head + rest)
 
     def on_message_begin(self) -> None:
         if self._ended:
@@ -294,11 +308,17 @@ class Connection(asyncio.Protocol):
             if objection is not None:
                 self._refuse(*objection)
                 return
+        method = parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(501, "This server is no proxy.")
+            return
+        if parser.should_upgrade():
+            return  # see _read_again
         path, _, query = self._target.partition(b"?")
-        request = Request(parser.get_method(), path, query, self._headers)
+        request = Request(method, path, query, self._headers)
         request.content_type = self._type
         # What speaks HTTP/1.0 would need to be told that a connection stays open.
-        request.keep_alive = version == "1.1" and parser.should_keep_alive() and not parser.should_upgrade()
+        request.keep_alive = version == "1.1" and parser.should_keep_alive()
         self._request = request
         self.deadline = time.monotonic() + options.body_timeout
         if self._continue:
