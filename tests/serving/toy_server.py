@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from typing import Any
 
 import msgspec
@@ -14,10 +16,11 @@ from estiba.serving.server import serve
 
 BROKEN_ROW = -99.0
 SLOW_ROW = -98.0
+LOST_ROW = -97.0
 
 
 class Moody:
-    """An engine that raises at a balance of -99 and takes a while at -98; otherwise as the real one."""
+    """An engine that raises at -99, takes a while at -98 and knows no answer at -97; otherwise as the real one."""
 
     def __init__(self, engine: Any) -> None:
         self.engine = engine
@@ -26,11 +29,9 @@ class Moody:
         if BROKEN_ROW in coded.matrix:
             raise RuntimeError("this row breaks me: secret-of-the-house")
         if SLOW_ROW in coded.matrix:
-            import time
-
             time.sleep(0.5)
         answer: Matrix = self.engine.predict(coded)
-        return answer
+        return answer * math.nan if LOST_ROW in coded.matrix else answer
 
     def close(self) -> None:
         self.engine.close()
