@@ -11,39 +11,45 @@ There are two ways in, which agree (a property test holds them to it):
 from __future__ import annotations
 
 import difflib
-import enum
-import functools
 import math
-import operator
 import struct
-import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
-from urllib.parse import quote
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from estiba.core.errors import BadInput, Problem
+from estiba.model.frames import series
+from estiba.model.record_type import Record, record_type
 from estiba.model.signature import MAX_INTEGER, UNSEEN, Field, Scalar, Signature
+from estiba.model.values import (
+    NAN,
+    Encoded,
+    expected,
+    from_text,
+    is_finite,
+    is_missing,
+    level_types,
+    lookup,
+    plain,
+    pointer,
+    say,
+    seconds,
+    to_float,
+    to_timestamp,
+    unseen_level,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Matrix = npt.NDArray[np.float64]
-Record = msgspec.Struct
 
 MAX_PROBLEMS = 100
 """A caller who sends a wrong file learns enough from this many problems."""
-
-UNSEEN_TEXT = "(a level never seen in training)"
-"""Stands for an unseen level where a model or a golden row needs a word for it."""
-
-_NAN = math.nan
-
-_FRAGMENT = "!$&'()*+,;=:@/?-._~"
 
 
 class Warned(msgspec.Struct, frozen=True):
@@ -52,13 +58,6 @@ class Warned(msgspec.Struct, frozen=True):
     code: str
     row: int
     field: str
-
-
-class Encoded(NamedTuple):
-    """A column with few distinct words: `positions` into `words` by row, -1 for a missing value."""
-
-    positions: npt.NDArray[np.int64]
-    words: Sequence[object]
 
 
 class Coded(msgspec.Struct, frozen=True):
@@ -83,7 +82,7 @@ class Coder:
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
         self.fields = signature.fields
-        self.record: type[Record] = _record_type(signature, self._code)
+        self.record: type[Record] = record_type(signature, self._code)
         self._index = {f.name: i for i, f in enumerate(self.fields)}
         self._row = struct.Struct(f"={len(self.fields)}d")
         self._codes = {f.name: {level: float(i) for i, level in enumerate(f.levels)} for f in self.fields}
@@ -123,12 +122,12 @@ class Coder:
         """What is left to do after decoding: a code for a level that the decoder let through, NaN for None."""
         if field.kind == "text":
             return _text
-        if field.kind == "timestamp" and not _is_odd(field):
+        if field.kind == "timestamp" and not is_odd(field):
             return _timestamp
         if field.kind == "category" and field.unseen != "error":
             codes = self._codes[field.name]
-            unseen = _NAN if field.unseen == "null" else UNSEEN
-            return lambda value: _NAN if value is None else unseen if (c := _lookup(codes, value)) is None else c
+            unseen = NAN if field.unseen == "null" else UNSEEN
+            return lambda value: NAN if value is None else unseen if (c := lookup(codes, value)) is None else c
         return _nan_if_none if field.nullable else None
 
     def check(self, rows: Sequence[object]) -> Coded:
@@ -150,7 +149,7 @@ class Coder:
 
     def _check_keys(self, number: int, row: object, problems: list[Problem]) -> None:
         if not isinstance(row, Mapping):
-            problems.append(Problem(f"#/records/{number}", f"expected an object, got {_say(row)}"))
+            problems.append(Problem(f"#/records/{number}", f"expected an object, got {say(row)}"))
             return
         for name in row:
             if name not in self._index:
@@ -190,7 +189,7 @@ class Coder:
             if values is None:
                 if not field.nullable and count:
                     problems.append(Problem(pointer(0, field.name), "missing; it is required"))
-                matrix[:, i] = _NAN
+                matrix[:, i] = NAN
                 texts.update({field.name: [None] * count} if field.kind == "text" else {})
                 continue
             if not self._code_array(field, values, matrix[:, i]):
@@ -199,7 +198,7 @@ class Coder:
             if field.kind == "category" and field.unseen != "error":
                 self._warn_unseen(i, values, matrix[:, i], warnings)
             if field.kind == "text":
-                texts[field.name] = [None if _missing(v) else str(v) for v in values]
+                texts[field.name] = [None if is_missing(v) else str(v) for v in values]
         if problems:
             problems.sort(key=lambda p: int(p.pointer.split("/")[2]))
             raise BadInput(problems[:MAX_PROBLEMS])
@@ -228,7 +227,7 @@ class Coder:
             ]
             raise BadInput([*problems, *twice][:MAX_PROBLEMS])
         cells = dict(zip(header, zip(*lines, strict=True), strict=True))
-        return self.check_columns({n: _from_text(self.signature.field(n), c) for n, c in cells.items()}, len(lines))
+        return self.check_columns({n: from_text(self.signature.field(n), c) for n, c in cells.items()}, len(lines))
 
     def _code_array(self, field: Field, values: Any, out: Matrix) -> bool:
         """Codes a whole column at once; False where only a look at each value can say what is wrong."""
@@ -257,7 +256,7 @@ class Coder:
         used = np.unique(values.positions).tolist()
         if field.kind == "text" or any(isinstance(codes[position], str) for position in used):
             return False
-        out[:] = np.array([_NAN if isinstance(code, str) else code for code in codes])[values.positions]
+        out[:] = np.array([NAN if isinstance(code, str) else code for code in codes])[values.positions]
         return True
 
     def _code_values(self, column: int, values: Iterable[object], out: Matrix, problems: list[Problem]) -> None:
@@ -279,36 +278,36 @@ class Coder:
             return
         values = list(_plain_values(values))
         for number in suspects.tolist():
-            if not _missing(values[number]):
+            if not is_missing(values[number]):
                 self._warn(warnings, number, column)
 
     def _code(self, field: Field, value: object) -> float | str:
         """The code of one value, or a sentence saying what is wrong with it."""
-        if _missing(value):
-            return _NAN if field.nullable else f"may not be missing; expected {expected(field)}"
+        if is_missing(value):
+            return NAN if field.nullable else f"may not be missing; expected {expected(field)}"
         if isinstance(value, np.datetime64):
             value = value.astype("datetime64[us]").item()
         elif isinstance(value, np.generic):
             value = value.item()
         code = self._code_present(field, value)
         if code is None:
-            return f"expected {expected(field)}, got {_say(value)}"
+            return f"expected {expected(field)}, got {say(value)}"
         if field.kind in ("number", "integer", "boolean", "timestamp"):
             if not math.isfinite(code):
-                return f"expected a finite number, got {_say(value)}"
+                return f"expected a finite number, got {say(value)}"
             if field.minimum is not None and code < field.minimum:
-                return f"must be at least {_plain(field.minimum)}, got {_say(value)}"
+                return f"must be at least {plain(field.minimum)}, got {say(value)}"
             if field.maximum is not None and code > field.maximum:
-                return f"must be at most {_plain(field.maximum)}, got {_say(value)}"
+                return f"must be at most {plain(field.maximum)}, got {say(value)}"
         return code
 
     def _code_present(self, field: Field, value: Any) -> float | None:
         match field.kind:
             case "number":
-                return _to_float(value)
+                return to_float(value)
             case "integer":
-                number = _to_float(value)
-                whole = number is not None and number == math.floor(number) if _finite(number) else False
+                number = to_float(value)
+                whole = number is not None and number == math.floor(number) if is_finite(number) else False
                 return number if whole and abs(value) <= MAX_INTEGER else None
             case "boolean":
                 return (
@@ -317,12 +316,12 @@ class Coder:
                     else None
                 )
             case "category":
-                code = _lookup(self._codes[field.name], value)
-                if code is None and field.unseen != "error" and type(value) in _level_types(field):
-                    return _NAN if field.unseen == "null" else UNSEEN
+                code = lookup(self._codes[field.name], value)
+                if code is None and field.unseen != "error" and type(value) in level_types(field):
+                    return NAN if field.unseen == "null" else UNSEEN
                 return code
             case "timestamp":
-                return _to_timestamp(value)
+                return to_timestamp(value)
             case "text":
                 return 0.0 if isinstance(value, str) else None
 
@@ -356,60 +355,8 @@ class Coder:
         import pandas as pd
 
         return pd.DataFrame(
-            {f.name: _series(f, self._column(i, coded), coded.matrix[:, i]) for i, f in enumerate(self.fields)}
+            {f.name: series(f, self._column(i, coded), coded.matrix[:, i]) for i, f in enumerate(self.fields)}
         )
-
-
-def pointer(row: int, name: str) -> str:
-    """JSON pointer of one field of one record, as a URI fragment (RFC 6901, sections 3 and 6)."""
-    return f"#/records/{row}/{escape(name)}"
-
-
-def escape(name: str) -> str:
-    """One step of a JSON pointer in a URI fragment: `~` and `/` as RFC 6901 says, the rest as RFC 3986 does."""
-    return name if name.isalnum() and name.isascii() else quote(name.replace("~", "~0").replace("/", "~1"), _FRAGMENT)
-
-
-def expected(field: Field) -> str:
-    """What a field accepts, in words."""
-    if field.kind == "category":
-        if len(field.levels) <= 12:
-            return "one of: " + ", ".join(map(str, field.levels))
-        return f"one of {len(field.levels)} levels ({', '.join(map(str, field.levels[:5]))}, ...)"
-    article = {"integer": "an integer", "boolean": "true or false", "text": "a string"}
-    return article.get(field.kind, "a number" if field.kind == "number" else "a timestamp such as 2026-01-31T12:00:00Z")
-
-
-def unseen_level(field: Field) -> Scalar:
-    """A level that the field does not have, of the type that its levels have."""
-    if all(isinstance(level, str) for level in field.levels):
-        return UNSEEN_TEXT
-    return max(int(level) for level in field.levels if not isinstance(level, str)) + 1
-
-
-def _from_text(field: Field, cells: Sequence[str]) -> Any:
-    """Text cells as values of the field's kind; a cell that is none stays text, for the check to name."""
-    if field.kind in ("number", "integer"):
-        try:
-            numbers = np.array([float(cell) if cell else _NAN for cell in cells])
-        except ValueError:
-            numbers = np.array([math.inf])
-        # float() rounds large integers and takes "1_000" for a number: where that may be, each cell is looked at.
-        plain = bool(np.all(~(np.abs(numbers) >= MAX_INTEGER))) and not any("_" in cell for cell in cells)
-        return numbers if plain else [_number_of(cell) if cell else None for cell in cells]
-    if field.kind == "boolean":
-        words = {"true": True, "false": False, "1": True, "0": False, "": None}
-        return [words.get(cell.lower(), cell) for cell in cells]
-    if field.kind != "category":
-        return [cell or None for cell in cells]
-    levels: dict[str, object] = {str(level): level for level in field.levels}
-    if bool in _level_types(field):
-        levels |= {"true": True, "false": False}
-    table: dict[str, int] = {}
-    positions = np.array([table.setdefault(cell, len(table)) for cell in cells], np.int64)
-    numeric = not any(isinstance(level, (str, bool)) for level in field.levels)
-    other: Callable[[str], object] = _number_of if numeric else str
-    return Encoded(positions, [levels.get(cell, other(cell)) if cell else None for cell in table])
 
 
 def _plain_values(values: Any) -> Iterable[object]:
@@ -420,207 +367,13 @@ def _plain_values(values: Any) -> Iterable[object]:
     return plain
 
 
-def _number_of(cell: str) -> float | str:
-    """A cell as a number, an integer where it is one; anything else as it is."""
-    for kind in (int, float):
-        try:
-            return cell if "_" in cell else kind(cell)
-        except ValueError:
-            continue
-    return cell
-
-
-def _series(field: Field, values: list[Any], codes: Matrix) -> pd.Series[Any]:
-    import pandas as pd
-
-    match field.kind:
-        case "category" if field.dtype == "category":
-            return pd.Series(pd.Categorical.from_codes(np.nan_to_num(codes, nan=-1).astype(int), list(field.levels)))
-        case "category" | "text" if field.dtype in ("str", "string", "object"):
-            return pd.Series(values, dtype=field.dtype)
-        case "timestamp":
-            return pd.Series(pd.to_datetime(codes, unit="s", utc="UTC" in field.dtype)).astype(field.dtype)
-        case "category":
-            column = pd.Series(values, dtype=object)
-            return column if column.isna().any() else column.astype(field.dtype)
-        case "integer" | "boolean" if np.isnan(codes).any() and field.dtype[0].islower():
-            # NumPy's own integers and booleans cannot be missing; what a library makes of one that is, is float.
-            return pd.Series(codes)
-        case "integer" | "boolean":
-            return pd.Series(values, dtype=field.dtype)
-        case _:
-            return pd.Series(codes).astype(field.dtype)
-
-
-class _Level(float, enum.Enum):
-    """A category level that *is* its code: it decodes from the level and packs as the code."""
-
-    def __new__(cls, code: float, level: Scalar) -> _Level:
-        member = float.__new__(cls, code)
-        member._value_ = level
-        return member
-
-
-def _is_enum(field: Field) -> bool:
-    """msgspec decodes enumerations of strings alone or of integers alone."""
-    if field.unseen != "error" or {type(level) for level in field.levels} not in ({str}, {int}):
-        return False
-    return all(isinstance(level, str) or abs(level) < 2**63 for level in field.levels)
-
-
-def _is_odd(field: Field) -> bool:
-    """Whether msgspec has no type that accepts just what the field does."""
-    if field.kind == "timestamp":
-        return field.minimum is not None or field.maximum is not None
-    return field.kind == "category" and field.unseen == "error" and not _is_enum(field)
-
-
-class _Odd(float):
-    """The code of a value that `code_hook` judges. Subclasses, one per field, know how."""
-
-    @staticmethod
-    def judge(value: object) -> float | str:
-        raise NotImplementedError
-
-
-def code_hook(kind: type, value: object) -> float:
-    """For `dec_hook` of the decoder of a coder's records: judges what msgspec itself cannot.
-
-    Raises:
-        ValueError: with a sentence that says what is wrong; msgspec makes a ValidationError of it.
-    """
-    if not issubclass(kind, _Odd):
-        raise NotImplementedError(f"{kind} is no type of a coder.")
-    code = kind.judge(value)
-    if isinstance(code, str):
-        raise ValueError(code)
-    return kind(code)
-
-
-def _record_type(signature: Signature, code: Callable[[Field, object], float | str]) -> type[Record]:
-    definitions: list[Any] = []
-    rename = {}
-    for i, field in enumerate(signature.fields):
-        rename[f"f{i}"] = field.name
-        kind = _odd_type(field, code) if _is_odd(field) else _python_type(field)
-        definitions.append((f"f{i}", kind | None, None) if field.nullable else (f"f{i}", kind))
-    return msgspec.defstruct(
-        "Record", definitions, rename=rename, kw_only=True, forbid_unknown_fields=True, gc=False, frozen=True
-    )
-
-
-def _odd_type(field: Field, code: Callable[[Field, object], float | str]) -> Any:
-    judge = staticmethod(functools.partial(code, field))
-    return types.new_class(f"Odd{field.kind}", (_Odd,), exec_body=lambda names: names.update(judge=judge))
-
-
-def _python_type(field: Field) -> Any:
-    match field.kind:
-        case "number":
-            return _ranged(float, field.minimum, field.maximum)
-        case "integer":
-            low = max(-MAX_INTEGER, -math.inf if field.minimum is None else field.minimum)
-            high = min(MAX_INTEGER, math.inf if field.maximum is None else field.maximum)
-            return _ranged(int, math.ceil(low), math.floor(high))
-        case "boolean":
-            return bool
-        case "category" if _is_enum(field):
-            members = [(f"L{i}", (float(i), level)) for i, level in enumerate(field.levels)]
-            return _Level(field.name, members)  # type: ignore[arg-type] # an enumeration made by a call
-        case "category":
-            return functools.reduce(operator.or_, _level_types(field))
-        case "timestamp":
-            return datetime
-        case _:
-            return str
-
-
-def _ranged(kind: type, low: float | None, high: float | None) -> Any:
-    limits: dict[str, Any] = {k: v for k, v in (("ge", low), ("le", high)) if v is not None}
-    return Annotated[kind, msgspec.Meta(**limits)] if limits else kind
-
-
 def _nan_if_none(value: Any) -> float:
-    return _NAN if value is None else value
+    return NAN if value is None else value
 
 
 def _text(value: str | None) -> float:
-    return _NAN if value is None else 0.0
+    return NAN if value is None else 0.0
 
 
 def _timestamp(value: datetime | None) -> float:
-    return _NAN if value is None else _seconds(value)
-
-
-def _seconds(value: datetime) -> float:
-    return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-
-
-def _to_timestamp(value: object) -> float | None:
-    if isinstance(value, str):
-        try:
-            value = msgspec.convert(value, datetime)
-        except msgspec.ValidationError:
-            return None
-    if isinstance(value, datetime):
-        return _seconds(value)
-    if isinstance(value, date):
-        return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
-    return None
-
-
-def _to_float(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
-def _lookup(codes: Mapping[Any, float], value: object) -> float | None:
-    """Position of a level; True is not the level 1, and 1.0 is."""
-    try:
-        code = codes.get(value)
-    except TypeError:  # unhashable: a list or an object
-        return None
-    if code is None:
-        return None
-    level = next(level for level, c in codes.items() if c == code) if isinstance(value, (bool, float)) else value
-    return code if isinstance(level, bool) == isinstance(value, bool) else None
-
-
-def _level_types(field: Field) -> tuple[type, ...]:
-    """Types of a value that may stand for a level, seen or not."""
-    found = {type(level) for level in field.levels}
-    return tuple(found | {int} if float in found else found)
-
-
-def _missing(value: object) -> bool:
-    if value is None:
-        return True
-    if isinstance(value, (float, np.floating, np.datetime64)):
-        return bool(value != value)
-    # pandas' NA and NaT are not equal to themselves or refuse to be asked; neither imports pandas here.
-    return type(value).__name__ in ("NAType", "NaTType")
-
-
-def _say(value: object) -> str:
-    """A caller's value for an error message, never longer than a line."""
-    if isinstance(value, (dict, list)):
-        return "an object" if isinstance(value, dict) else "an array"
-    if isinstance(value, float):
-        return f"{value:.17g}"
-    try:
-        text = msgspec.json.encode(value).decode()
-    except (TypeError, ValueError):
-        text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _plain(number: float) -> str:
-    return f"{number:.15g}"
+    return NAN if value is None else seconds(value)

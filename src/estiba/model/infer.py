@@ -155,7 +155,13 @@ def _override(field: Field, options: FieldOptions | None) -> Field:
     changes = {k: v for k, v in msgspec.structs.asdict(options).items() if v is not None}
     kind = changes.get("kind", field.kind)
     if kind != field.kind:
-        allowed = {("integer", "number"), ("integer", "boolean"), ("category", "text"), ("text", "category")}
+        allowed = {
+            ("integer", "number"),
+            ("number", "integer"),  # a column of whole numbers that may be missing is float64 in pandas
+            ("integer", "boolean"),
+            ("category", "text"),
+            ("text", "category"),
+        }
         if (field.kind, kind) not in allowed:
             raise BadProject(f"The field {field.name!r} is a column of {field.kind} and cannot become {kind}.")
         changes.setdefault("levels", ())

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from estiba.model.coding import UNSEEN_TEXT
 from estiba.model.onnx_graph import Input, Output, bare
 from estiba.model.signature import Field, Head
+from estiba.model.values import UNSEEN_TEXT
 
 MISSING_TEXT = ""
 """What a graph that takes strings is given for a missing one."""

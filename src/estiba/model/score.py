@@ -14,9 +14,10 @@ import msgspec
 import numpy as np
 
 from estiba.core.errors import BadInput, EstibaError, MissingExtra, NotFound
-from estiba.model.coding import Coded, Coder, Encoded
+from estiba.model.coding import Coded, Coder
 from estiba.model.load import Model
 from estiba.model.signature import Field
+from estiba.model.values import Encoded
 
 CHUNK = 50_000
 """Rows read, answered and written at a time."""

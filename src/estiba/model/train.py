@@ -184,8 +184,12 @@ def train(
 
     Raises:
         TrainingFailed: a training failed; it and the models after it are not registered.
-        NotFound: the project has no model of that name. MissingExtra: MLflow is named and not installed.
+        NotFound: the project has no model of that name. BadProject: it has none at all.
+        MissingExtra: MLflow is named and not installed.
     """
+    if not workshop.models:
+        hint = 'Add a section [models.NAME] with train = "module:function".'
+        raise BadProject(f"The project in {workshop.folder} has no model.", hint=hint)
     chosen = [_named(workshop, name) for name in names] or list(workshop.models)
     tracking.check(workshop.mlflow)
     return tuple(_ensure(workshop, name, force, on_event) for name in dict.fromkeys(chosen))

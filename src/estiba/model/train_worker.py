@@ -24,7 +24,7 @@ from estiba.core.errors import BadProject, EstibaError, Unavailable
 from estiba.model import stamps, tracking
 from estiba.model.pack import Packed, register
 from estiba.model.stamps import Reads, Stamp
-from estiba.model.train import Done, Failure, Job, Progress, Report
+from estiba.model.train import Done, Failure, Job, ModelOptions, Progress, Report
 from estiba.model.trained import Trained
 
 _EXPECTED = (
@@ -81,6 +81,7 @@ def _do(job: Job, tell: Callable[[Report], None]) -> Done:
     reads = Reads(stamps.roots(folder))
     data = {name: Path(path) if path else None for name, path in job.data.items()}
     before = {name: stamps.digest_file(path) if path else stamps.MISSING for name, path in data.items()}
+    named = _named(job.options, folder)
     trained, notes = _trained(job, folder, data)
     reads.stop()
     tell(Progress("packing"))
@@ -92,7 +93,7 @@ def _do(job: Job, tell: Callable[[Report], None]) -> Done:
         digest=packed.artifact.digest,
         section=stamps.digest_options(options),
         data=before,
-        files=_without(reads.files(), data, folder),
+        files={**_without(reads.files(), data), **named},
         folders=reads.folders(),
         libraries=_libraries(trained.model),
         python=platform.python_version(),
@@ -180,10 +181,15 @@ def _track(job: Job, packed: Packed, tell: Callable[[Report], None]) -> tuple[st
     return ()
 
 
-def _without(files: dict[str, str], data: Mapping[str, Path | None], folder: Path) -> dict[str, str]:
+def _without(files: dict[str, str], data: Mapping[str, Path | None]) -> dict[str, str]:
     """Declared data files are compared by their own names."""
     declared = {f"data/{name}" for name in data} | {f"{stamps.DATA}/{name}" for name in data}
     return {key: digest for key, digest in files.items() if key not in declared}
+
+
+def _named(options: ModelOptions, folder: Path) -> dict[str, str]:
+    """The files that the section itself names; they may lie outside the project."""
+    return {name: stamps.digest_file(folder / name) for name in (options.file, options.sample) if name}
 
 
 def _libraries(model: object) -> dict[str, str]:

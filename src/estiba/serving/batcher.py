@@ -15,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from estiba.core.errors import EstibaError, Unavailable
-from estiba.model.coding import Coded, Record, Warned
+from estiba.model.coding import Coded, Warned
 from estiba.model.load import Model
+from estiba.model.record_type import Record
 from estiba.model.rows import Prediction
 from estiba.serving.metrics import Metrics
 

@@ -13,8 +13,9 @@ from typing import Any, ClassVar, NamedTuple
 from estiba.core.errors import BadInput, EstibaError, Problem, Unavailable
 from estiba.core.ids import Ids
 from estiba.core.log import Log
-from estiba.model.coding import Coded, Record, Warned
+from estiba.model.coding import Coded, Warned
 from estiba.model.load import Model
+from estiba.model.record_type import Record
 from estiba.model.rows import Prediction
 from estiba.serving.batcher import Batcher, Call, ModelFailed
 from estiba.serving.http import Connection, Request
@@ -92,9 +93,7 @@ class Endpoint(ABC):
         """What is asked. Called in any thread; raises EstibaError."""
 
     @abstractmethod
-    def encode(
-        self, request: Request, predictions: Sequence[Prediction], warnings: Sequence[Warned], how: Any
-    ) -> Sent:
+    def encode(self, request: Request, predictions: Sequence[Prediction], warnings: Sequence[Warned], how: Any) -> Sent:
         """The answer. Called in any thread."""
 
     @abstractmethod

@@ -13,8 +13,10 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from estiba.core.errors import BadInput, BadRequest, Problem
-from estiba.model.coding import MAX_PROBLEMS, Coded, Warned, code_hook, escape, pointer
+from estiba.model.coding import MAX_PROBLEMS, Coded, Warned
+from estiba.model.record_type import code_hook
 from estiba.model.rows import Prediction
+from estiba.model.values import escape, pointer
 from estiba.serving import endpoint
 from estiba.serving.bodies import UNREADABLE, NotAllowed, NotSupported, check_count, code_csv, parse_json
 from estiba.serving.endpoint import JSON, Asked, Failure, Sent, Served
@@ -89,9 +91,7 @@ class Endpoint(endpoint.Endpoint):
         except BadInput as error:
             raise BadInput([_shown(p, True) for p in error.problems]) from None
 
-    def encode(
-        self, request: Request, predictions: Sequence[Prediction], warnings: Sequence[Warned], how: Any
-    ) -> Sent:
+    def encode(self, request: Request, predictions: Sequence[Prediction], warnings: Sequence[Warned], how: Any) -> Sent:
         body: dict[str, Any] = {
             "id": request.id,
             "model": self.model.name,

@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import quote
 
 from estiba.core.errors import Problem
-from estiba.model.coding import expected, pointer
 from estiba.model.signature import Field, Scalar, Signature, json_schema
+from estiba.model.values import expected, pointer
 from estiba.serving.openapi_common import (
     EXAMPLE_ID,
     OK_HEADERS,
