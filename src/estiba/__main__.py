@@ -7,9 +7,13 @@ import sys
 
 def main() -> None:
     """Runs the command line and ends the process with its exit code."""
-    from estiba.cli.main import run
+    try:
+        from estiba.cli.main import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # so early that nobody else has caught it
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

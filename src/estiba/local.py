@@ -10,7 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from estiba.core.errors import BadArtifact, BadProject, EstibaError
+from estiba.core.errors import BadArtifact, EstibaError
 from estiba.model import artifact
 from estiba.model.artifact import Artifact
 from estiba.model.registry import Registry, open_registry
@@ -52,9 +52,6 @@ def prepare(
     from estiba.model.train import train
     from estiba.serving.supervisor import listen
 
-    if not project.models:
-        hint = 'Add a section [models.NAME] with train = "module:function".'
-        raise BadProject(f"{project.file}: there is no model.", hint=hint)
     _check_address(project.server)
     listen(project.server.host, project.server.port).close()
     return train(project.workshop, force=force, on_event=on_event)

@@ -149,7 +149,7 @@ def test_up_without_models_says_how_to_add_one(estiba: Estiba, tmp_path: Path) -
     (tmp_path / "estiba.toml").write_text("")
     ran = estiba("up", "-C", tmp_path)
     assert ran.code == 2
-    assert "there is no model" in ran.err
+    assert "has no model." in ran.err
 
 
 def test_init_replaces_nothing(estiba: Estiba, tmp_path: Path) -> None:

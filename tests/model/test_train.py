@@ -286,3 +286,23 @@ def test_a_training_ends_with_the_process_that_wanted_it(sleeping: subprocess.Po
     pid = _wait_for(tmp_path / "pid")
     sleeping.kill()
     assert _is_gone(pid)
+
+
+def test_a_model_from_a_file_is_packed_and_watched_outside_the_project_too(trained: project.Project) -> None:
+    import joblib
+    import pandas as pd
+    from sklearn.linear_model import LinearRegression
+
+    folder = trained.folder
+    rows = pd.DataFrame({"x": [float(i) for i in range(20)], "y": [2.0 * i for i in range(20)]})
+    rows.to_csv(folder / "rows.csv", index=False)
+    joblib.dump(LinearRegression().fit(rows[["x"]], rows["y"]), folder.parent / "old.joblib")
+    trained.file.write_text(
+        '[models.line]\nfile = "../old.joblib"\nsample = "rows.csv"\ntarget = "y"\ntrust = true\nalias = "candidate"\n'
+    )
+    (outcome,) = train((found := project.load(folder)).workshop)
+    assert outcome.why == "its section of the project file changed"
+    assert open_registry(found.registry).aliases("line")["candidate"] == outcome.version.version
+    assert why(found) == ""
+    (folder.parent / "old.joblib").write_bytes(b"")
+    assert why(found) == "../old.joblib changed"

@@ -1,0 +1,68 @@
+"""Programs: what they are told, what they say, and that none is left behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from estiba.core import shell
+from estiba.core.errors import NotFound
+
+
+def converse(code: str, folder: Path, *, on_line: object = None, **environment: str) -> tuple[int, list[bytes]]:
+    lines: list[bytes] = []
+    told = on_line if callable(on_line) else lines.append
+    command = [sys.executable, "-c", code]
+    exit_code = shell.converse(
+        command, b"a message", on_line=told, folder=folder, environment=environment, errors=folder / "errors"
+    )
+    return exit_code, lines
+
+
+def test_it_gets_the_message_and_each_line_comes_back(tmp_path: Path) -> None:
+    code = "import os\nprint(input())\nprint(os.getcwd(), os.environ['WORD'])"
+    assert converse(code, tmp_path, WORD="yes") == (0, [b"a message\n", f"{tmp_path} yes\n".encode()])
+
+
+def test_its_exit_code_and_its_errors_are_kept(tmp_path: Path) -> None:
+    code = "import sys\nprint('oh', file=sys.stderr)\nsys.exit(7)"
+    assert converse(code, tmp_path) == (7, [])
+    assert (tmp_path / "errors").read_text() == "oh\n"
+
+
+def test_one_that_dies_before_it_listens_is_no_error_here(tmp_path: Path) -> None:
+    assert converse("import os\nos.close(0)\nos.kill(os.getpid(), 9)", tmp_path) == (-9, [])
+
+
+def test_an_exception_here_ends_it_and_what_it_started(tmp_path: Path) -> None:
+    code = "import subprocess, time\nprint(subprocess.Popen(['sleep', '60']).pid, flush=True)\ntime.sleep(60)"
+    pids: list[int] = []
+
+    def leave(line: bytes) -> None:
+        pids.append(int(line))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        converse(code, tmp_path, on_line=leave)
+    for _ in range(100):
+        if not _runs(pids[0]):
+            return
+        time.sleep(0.05)
+    raise AssertionError("what it started is still running")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+
+
+def test_a_folder_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="Cannot run a program in"):
+        converse("", tmp_path / "nowhere")
