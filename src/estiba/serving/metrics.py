@@ -10,6 +10,7 @@ A key is the metric's name and its label values as a JSON array. A key length of
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import struct
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
+
+from estiba.model.signature import MAX_INTEGER
 
 SIZE = 1 << 20
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -240,13 +243,14 @@ def _samples(metric: Metric, values: dict[tuple[str, ...], float]) -> Iterator[s
         for labels in sorted(values):
             yield f"{metric.name}{_labels(metric.labels, labels)} {_number(values[labels])}"
         return
+    # A part may be absent: another worker may be making this very histogram.
     for labels in sorted({key[:-1] for key in values}):
         running = 0.0
         for bound in [f"{b:g}" for b in metric.buckets] + ["+Inf"]:
-            running += values[(*labels, bound)]
+            running += values.get((*labels, bound), 0.0)
             yield f"{metric.name}_bucket{_labels((*metric.labels, 'le'), (*labels, bound))} {_number(running)}"
         for part in ("sum", "count"):
-            yield f"{metric.name}_{part}{_labels(metric.labels, labels)} {_number(values[(*labels, part)])}"
+            yield f"{metric.name}_{part}{_labels(metric.labels, labels)} {_number(values.get((*labels, part), 0.0))}"
 
 
 def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
@@ -257,4 +261,6 @@ def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
 
 
 def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(value)
+    if not math.isfinite(value):
+        return "NaN" if value != value else "+Inf" if value > 0 else "-Inf"
+    return str(int(value)) if value == int(value) and abs(value) < MAX_INTEGER else repr(value)
