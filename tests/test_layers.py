@@ -29,7 +29,7 @@ LAYERS = (
 ORDER = {
     "core": "errors log ids cpus options stores.disk stores.files shell",
     "model": """
-        signature trained rows artifact archive records registry
+        signature trained rows values record_type frames artifact archive records registry
         coding predictions golden loadpath soundness skops_file formats card
         answers infer onnx_graph onnx_wrapping engines engines.onnx engines.python engines.isolated
         convert onnx_file draft load score saved pack
