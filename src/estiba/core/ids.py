@@ -9,6 +9,7 @@ import os
 import time
 
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = tuple(a + b for a in _DIGITS for b in _DIGITS)
 _STEP = 1 << 24
 
 
@@ -30,7 +31,8 @@ class Ids:
         self._count += 1
         if self._count >= 2 * _STEP:
             self._milliseconds = -1
-        return self._prefix + encode(self._count, 5)
+        count = self._count
+        return self._prefix + _DIGITS[count >> 20] + _PAIRS[count >> 10 & 1023] + _PAIRS[count & 1023]
 
 
 def encode(number: int, length: int) -> str:
