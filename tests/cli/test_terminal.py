@@ -1,0 +1,89 @@
+"""What a person sees: live lines and tables on a terminal, plain words in a pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOML = '[models.line]\ntrain = "line:train"\n'
+
+WORKS = """
+import pandas as pd
+from sklearn.linear_model import LinearRegression
+
+
+def train():
+    sample = pd.DataFrame({"x": [float(i) for i in range(20)]})
+    return LinearRegression().fit(sample, sample["x"]), sample
+"""
+
+
+def shown(*arguments: object, **environment: str) -> tuple[int, str]:
+    """The exit code of a command line on a terminal 80 columns wide, and what it showed, without colours."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "estiba", *(str(a) for a in arguments)]
+    settings = {**os.environ, "TERM": "xterm", "COLUMNS": "80", **environment}
+    child = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=settings, start_new_session=True)
+    os.close(theirs)
+    screen = b""
+    with contextlib.suppress(OSError):  # Linux says EIO where others say end of file
+        while part := os.read(ours, 65536):
+            screen += part
+    os.close(ours)
+    return child.wait(60), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.decode())
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "estiba.toml").write_text(TOML)
+    (tmp_path / "line.py").write_text(WORKS)
+    return tmp_path
+
+
+def test_a_training_has_a_live_line_and_a_table_at_the_end(project: Path) -> None:
+    code, screen = shown("train", "-C", project)
+    assert code == 0
+    assert re.search(r"line +training +it is not trained yet +\d+ s", screen)
+    assert re.search(r"✔ +line +done +line@1 +\d+ s", screen)
+    assert re.search(r"model +version +engine +parity +metrics", screen)
+    code, screen = shown("train", "-C", project)
+    assert re.search(r"= +line +unchanged +line@1", screen)
+
+
+def test_a_failure_ends_its_line_and_shows_the_output(project: Path) -> None:
+    (project / "line.py").write_text("print('as far as here')\nraise ValueError('no luck')\n")
+    code, screen = shown("train", "-C", project)
+    assert code == 1
+    assert re.search(r"✘ +line +failed", screen)
+    assert "as far as here" in screen
+    assert "error: Training line failed: ValueError: no luck" in screen
+    assert "hint: All of its output is in" in screen
+
+
+def test_a_file_is_scored_with_a_bar(registry: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("age,balance\n" + "20,100\n70,100\n" * 500)
+    code, screen = shown("predict", "churn", tmp_path / "in.csv", "-o", tmp_path / "out.csv")
+    assert code == 0
+    assert "in.csv" in screen
+    assert "1,000 rows answered by churn@1" in screen
+
+
+def test_a_table_on_a_terminal_breaks_words_rather_than_losing_them(registry: Path) -> None:
+    code, screen = shown("models", COLUMNS="60")
+    assert code == 0
+    assert "…" not in screen
+    assert "─" in screen
+
+
+def test_a_terminal_that_can_do_nothing_gets_plain_lines(project: Path) -> None:
+    (project / "line.py").write_text("raise ValueError('no luck')\n")
+    code, screen = shown("train", "-C", project, TERM="dumb")
+    assert code == 1
+    assert "line: training (it is not trained yet)" in screen
