@@ -31,13 +31,13 @@ ORDER = {
     "model": """
         signature trained rows values record_type frames artifact archive records registry
         coding predictions golden loadpath soundness skops_file formats card
-        answers infer onnx_graph onnx_wrapping engines engines.onnx engines.python engines.isolated
+        tables answers infer onnx_graph onnx_wrapping engines engines.onnx engines.python engines.isolated
         convert onnx_file draft load score saved pack
         stamps tracking train train_worker
         """,
     "serving": """
         http options metrics problems pages messages client bridge openapi_common openapi
-        batcher bodies tensors endpoint open_inference native routes server worker process supervisor
+        batcher bodies bulk tensors endpoint open_inference native routes server worker process supervisor
         """,
     "cli": """
         terminal places summary progress

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 import numpy as np
 
-from estiba.core.errors import BadInput, EstibaError, MissingExtra, NotFound
+from estiba.core.errors import BadInput, EstibaError, NotFound
+from estiba.model import tables
 from estiba.model.coding import Coded, Coder
 from estiba.model.load import Model
-from estiba.model.signature import Field
-from estiba.model.values import Encoded
 
 CHUNK = 50_000
 """Rows read, answered and written at a time."""
@@ -148,7 +147,7 @@ class _Parquet:
     """Read with pyarrow, by column: strings arrive as positions in a dictionary and are coded once per word."""
 
     def __init__(self, path: Path) -> None:
-        parquet = _pyarrow("parquet")
+        parquet = tables.pyarrow("parquet")
         self._path = path
         self.ignored: tuple[str, ...] = ()
         try:
@@ -162,24 +161,11 @@ class _Parquet:
         fields = [field for field in coder.fields if field.name in self.columns]
         start = 0
         for batch in self._file.iter_batches(CHUNK, columns=[*(f.name for f in fields), *keep]):
-            columns = {field.name: _values(field, batch.column(field.name)) for field in fields}
+            columns = tables.columns(fields, batch)
             with _placed(self._path, start, "row", 1):
                 coded = coder.check_columns(columns, batch.num_rows)
             yield _Chunk(coded, {name: batch.column(name).to_pylist() for name in keep})
             start += batch.num_rows
-
-
-def _values(field: Field, column: Any) -> Any:
-    import pyarrow as arrow
-
-    kind = column.type
-    if arrow.types.is_dictionary(kind) or (field.kind == "category" and arrow.types.is_string(kind)):
-        encoded = column if arrow.types.is_dictionary(kind) else column.dictionary_encode()
-        positions = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-        return Encoded(positions, encoded.dictionary.to_pylist())
-    if field.kind in ("number", "integer") and (arrow.types.is_integer(kind) or arrow.types.is_floating(kind)):
-        return column.to_numpy(zero_copy_only=False)
-    return column.to_pylist()
 
 
 @contextmanager
@@ -265,11 +251,11 @@ def _write_json_lines(file: Path) -> Iterator[Write]:
 
 @contextmanager
 def _write_parquet(file: Path) -> Iterator[Write]:
-    arrow, parquet = _pyarrow(), _pyarrow("parquet")
+    parquet = tables.pyarrow("parquet")
     writers: list[Any] = []
 
     def write(columns: dict[str, Any]) -> None:
-        table = arrow.table({name: arrow.array(values, from_pandas=True) for name, values in columns.items()})
+        table = tables.table(columns)
         if not writers:
             writers.append(parquet.ParquetWriter(file, table.schema))
         writers[0].write_table(table.cast(writers[0].schema))
@@ -279,12 +265,3 @@ def _write_parquet(file: Path) -> Iterator[Write]:
     finally:
         for writer in writers:
             writer.close()
-
-
-def _pyarrow(part: str = "") -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtra("pyarrow", "parquet") from None
-    return pyarrow.parquet if part else pyarrow

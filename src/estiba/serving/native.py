@@ -1,4 +1,5 @@
-"""The native protocol: `POST /models/{model}/predict` with records in JSON or CSV, predictions in JSON out.
+"""The native protocol: `POST /models/{model}/predict` with records in JSON, CSV, Arrow or Parquet; predictions in JSON,
+or as a table where a bulk caller accepts one.
 
 A GET with one record as its query is answered too, for browsers and old clients.
 """
@@ -17,11 +18,13 @@ from estiba.model.coding import MAX_PROBLEMS, Coded, Warned
 from estiba.model.record_type import code_hook
 from estiba.model.rows import Prediction
 from estiba.model.values import escape, pointer
-from estiba.serving import endpoint
+from estiba.serving import bulk, endpoint
 from estiba.serving.bodies import UNREADABLE, NotAllowed, NotSupported, check_count, code_csv, parse_json
 from estiba.serving.endpoint import JSON, Asked, Failure, Sent, Served
 from estiba.serving.http import Request
 from estiba.serving.problems import CONTENT_TYPE, problem
+
+_IN_A_THREAD = (b"text/csv", *bulk.KINDS)
 
 
 class Endpoint(endpoint.Endpoint):
@@ -31,6 +34,7 @@ class Endpoint(endpoint.Endpoint):
 
     def __init__(self, served: Served) -> None:
         super().__init__(served)
+        _ = self._ok, self._seconds  # at zero before the first request, as a rate needs
         record: Any = self.model.coder.record
         self._record = msgspec.json.Decoder(record, dec_hook=code_hook)
         envelope: Any = msgspec.defstruct(
@@ -43,7 +47,7 @@ class Endpoint(endpoint.Endpoint):
         self._encode = msgspec.json.Encoder().encode
 
     def is_large(self, request: Request) -> bool:
-        return super().is_large(request) or (request.method == b"POST" and _kind(request) == b"text/csv")
+        return super().is_large(request) or (request.method == b"POST" and _kind(request) in _IN_A_THREAD)
 
     def decode(self, request: Request) -> Asked:
         if request.method != b"POST":
@@ -51,9 +55,12 @@ class Endpoint(endpoint.Endpoint):
         kind = _kind(request)
         if kind == b"text/csv":
             return Asked(coded=code_csv(self.model.coder, request.body))
+        if kind in bulk.KINDS:
+            coded = bulk.code_bulk(self.model.coder, request.body, kind)
+            return Asked(coded=coded, how=bulk.wanted(request.header(b"accept")))
         if kind not in (b"application/json", b""):
             said = kind.decode("latin-1")
-            raise NotSupported(f"This path takes application/json or text/csv, not {said!r}.")
+            raise NotSupported(f"This path takes application/json, text/csv, an Arrow stream or Parquet, not {said!r}.")
         try:
             records = self._decode_fast(request.body)
         except UNREADABLE:
@@ -92,6 +99,8 @@ class Endpoint(endpoint.Endpoint):
             raise BadInput([_shown(p, True) for p in error.problems]) from None
 
     def encode(self, request: Request, predictions: Sequence[Prediction], warnings: Sequence[Warned], how: Any) -> Sent:
+        if how:
+            return b"content-type: %b\r\n" % how, bulk.encode_bulk(predictions, how)
         body: dict[str, Any] = {
             "id": request.id,
             "model": self.model.name,
