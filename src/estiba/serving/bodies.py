@@ -72,6 +72,35 @@ def code_csv(coder: Coder, body: bytes | bytearray) -> Coded:
     return coder.check_text(lines[0], lines[1:])
 
 
+def code_instances(coder: Coder, rows: object, name: str) -> Coded:
+    """An array of records, of rows with one value per field in order, or of values of the only field, to coded rows.
+
+    Args:
+        name: of the array, for what is wrong about it.
+
+    Raises:
+        BadRequest: it is no such array. BadInput: it does not match the signature.
+    """
+    if not isinstance(rows, list) or not rows:
+        raise BadRequest(f"{name!r} must be an array of one row or more.")
+    check_count(len(rows))
+    if isinstance(rows[0], dict):
+        return coder.check(rows)
+    names = coder.signature.names
+    if not isinstance(rows[0], list) and len(names) == 1:
+        return coder.check_columns({names[0]: rows}, len(rows))
+    return code_table(coder, names, rows)
+
+
+def code_table(coder: Coder, names: Sequence[str], rows: Sequence[object]) -> Coded:
+    """Rows of values under names of fields to coded rows; raises as `code_instances`."""
+    check_names(coder, names)
+    for number, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != len(names):
+            raise BadRequest(f"Row {number} must be an array of {len(names)} values, one for each field.")
+    return coder.check_columns(dict(zip(names, zip(*rows, strict=True), strict=True)), len(rows))
+
+
 def check_names(coder: Coder, names: Iterable[str]) -> None:
     """Raises BadRequest for names that are given twice or that the model does not have."""
     known = coder.signature.names

@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 from estiba.core.errors import BadInput, EstibaError, Problem, Unavailable
@@ -19,7 +20,7 @@ from estiba.model.record_type import Record
 from estiba.model.rows import Prediction
 from estiba.serving.batcher import Batcher, Call, ModelFailed
 from estiba.serving.http import Connection, Request
-from estiba.serving.metrics import Metrics, Slot
+from estiba.serving.metrics import Histogram, Metrics, Slot
 
 INLINE_BYTES = 64 * 1024
 """Bodies up to this size are decoded on the event loop; larger ones in a thread, so that small ones do not wait."""
@@ -76,15 +77,23 @@ class Endpoint(ABC):
     """The status for rows that do not match the signature."""
 
     def __init__(self, served: Served) -> None:
-        model, metrics = served.model, served.metrics
         self.served = served
-        self.model = model
+        self.model = model = served.model
         self.batcher = served.batcher
         self._in_flight = served.in_flight
         self._codes: dict[int, Slot] = {}
-        self._ok = self._code(200)
-        self._seconds = metrics.histogram("estiba_request_duration_seconds", model.name, model.version, self.protocol)
         self._about = b"x-model-version: %b\r\nx-request-id: " % model.version.encode()
+
+    # A protocol that nobody speaks leaves no series in the metrics.
+
+    @cached_property
+    def _ok(self) -> Slot:
+        return self._code(200)
+
+    @cached_property
+    def _seconds(self) -> Histogram:
+        labels = (self.model.name, self.model.version, self.protocol)
+        return self.served.metrics.histogram("estiba_request_duration_seconds", *labels)
 
     # What a protocol says
 

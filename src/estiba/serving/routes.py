@@ -15,7 +15,7 @@ import estiba
 from estiba.core.errors import EstibaError, NotFound
 from estiba.model.load import Model
 from estiba.model.signature import json_schema
-from estiba.serving import metrics, openapi
+from estiba.serving import metrics, openapi, protocols
 from estiba.serving.messages import Status
 from estiba.serving.pages import CONTENT_SECURITY_POLICY, page
 from estiba.serving.problems import CONTENT_TYPE, problem
@@ -53,7 +53,8 @@ def application(server: Server) -> Starlette:
     lost = ("/predict", "/models/{name}/predict", "/models/{name}/versions/{version}/predict")
     application = Starlette(
         routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
-        + [Route(path, routes.lost, methods=anything) for path in lost],
+        + [Route(path, routes.lost, methods=anything) for path in lost]
+        + protocols.routes(server),
         exception_handlers={HTTPException: _http_error, EstibaError: _estiba_error},  # type: ignore[dict-item]
     )
     # Its redirects would repeat whatever host a client names.
@@ -224,6 +225,9 @@ def _json(body: Any, status: int = 200, *, content_type: str = "application/json
 def _problem(
     request: Request, status: int, detail: str, *, kind: str = "", headers: dict[str, str] | None = None
 ) -> Response:
+    foreign = protocols.error_body(request.scope["path"], status, detail)
+    if foreign is not None:
+        return Response(foreign, status, headers={"content-type": "application/json", **(headers or {})})
     body = problem(status, detail, kind=kind, request_id=request.state.request_id)
     return Response(body, status, headers={"content-type": CONTENT_TYPE.decode(), **(headers or {})})
 

@@ -20,6 +20,7 @@ from estiba.core.errors import EstibaError, NotFound
 from estiba.core.ids import Ids
 from estiba.core.log import Log
 from estiba.model.load import Model
+from estiba.serving import endpoint, protocols
 from estiba.serving.bridge import Bridge
 from estiba.serving.endpoint import Served, request_id
 from estiba.serving.http import App, Clock, Connection, Headers, Request, header_lines
@@ -54,7 +55,8 @@ class Server(App):
         self.endpoints: dict[str, dict[str, Endpoint]] = {}
         self._current: dict[str, str] = {}
         self._shown: dict[str, tuple[Slot, ...]] = {}
-        self._hot: dict[bytes, Endpoint] = {}
+        self._protocols: dict[str, dict[str, dict[str, endpoint.Endpoint]]] = {}
+        self._hot: dict[bytes, endpoint.Endpoint] = {}
         self._ids = Ids()
         self._executor = ThreadPoolExecutor(max_workers=max(1, cpus.available()), thread_name_prefix="large")
         self._bridge = Bridge(application(self), self.log)
@@ -81,11 +83,12 @@ class Server(App):
 
     def add(self, model: Model, load_seconds: float = 0.0) -> None:
         """Serves a loaded and proven model, as the current version of its name."""
-        endpoint = Endpoint(Served(model, self.metrics, self._ids, self.log, self._executor))
+        served = Served(model, self.metrics, self._ids, self.log, self._executor)
         for slot in self._shown.pop(model.name, ()):
             slot.set(0)
         # What an older version has in flight keeps that alive until it is answered.
-        self.endpoints[model.name] = {model.version: endpoint}
+        self.endpoints[model.name] = {model.version: Endpoint(served)}
+        self._protocols[model.name] = {model.version: protocols.endpoints(served)}
         self._current[model.name] = model.version
         self._describe(model, load_seconds)
         self._hot = self._paths()
@@ -102,12 +105,16 @@ class Server(App):
             worst = max(model.parity.max_abs_error.values(), default=0.0)
             metrics.slot("estiba_parity_max_abs_error", name, version).set(worst)
 
-    def _paths(self) -> dict[bytes, Endpoint]:
-        hot: dict[bytes, Endpoint] = {}
+    def _paths(self) -> dict[bytes, endpoint.Endpoint]:
+        hot: dict[bytes, endpoint.Endpoint] = {}
         for name, versions in self.endpoints.items():
             hot[f"/models/{name}/predict".encode()] = versions[self._current[name]]
-            for version, endpoint in versions.items():
-                hot[f"/models/{name}/versions/{version}/predict".encode()] = endpoint
+            for version, native in versions.items():
+                hot[f"/models/{name}/versions/{version}/predict".encode()] = native
+                is_current = version == self._current[name]
+                is_default = is_current and name == self.default
+                paths = protocols.hot_paths(name, version, is_current=is_current, is_default=is_default)
+                hot |= {path: self._protocols[name][version][protocol] for path, protocol in paths.items()}
         default = self.default
         if default is not None:
             hot[b"/predict"] = self.current(default)
@@ -174,8 +181,8 @@ class Server(App):
         """Ends the threads."""
         self._executor.shutdown(wait=False, cancel_futures=True)
         for versions in self.endpoints.values():
-            for endpoint in versions.values():
-                endpoint.batcher.close()
+            for each in versions.values():
+                each.batcher.close()
 
     async def _drain(self, server: asyncio.Server) -> None:
         self.ready = False

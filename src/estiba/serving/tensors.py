@@ -1,0 +1,191 @@
+"""Tensors of the Open Inference Protocol: their datatypes, and values to and from JSON and the binary extension."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from estiba.core.errors import BadRequest
+from estiba.model.signature import MAX_INTEGER, Field, Label, Scalar, Signature
+
+DTYPES: dict[str, npt.DTypeLike] = {
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP16": np.float16,
+    "FP32": np.float32,
+    "FP64": np.float64,
+}
+"""Every datatype but BYTES, whose elements are strings."""
+
+DATATYPES = (*DTYPES, "BYTES")
+
+Values = npt.NDArray[Any] | list[Any]
+"""A tensor's elements, row by row."""
+
+_JSON_TYPES: dict[str, set[type]] = {"B": {str}, "b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
+
+
+class Tensor(NamedTuple):
+    """An input or output in the model's metadata; -1 is any number of rows."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    parameters: dict[str, str] | None = None
+
+
+def input_tensor(field: Field) -> Tensor:
+    """One input per field, one value per row."""
+    datatypes = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
+    if field.kind == "category":
+        return Tensor(field.name, datatype_of(field.levels), (-1,))
+    kind = "datetime" if field.kind == "timestamp" else "str"
+    datatype = datatypes.get(field.kind, "BYTES")
+    return Tensor(field.name, datatype, (-1,), {"content_type": kind} if datatype == "BYTES" else None)
+
+
+def output_tensors(signature: Signature) -> list[Tensor]:
+    """One output per part of a prediction, named as there. Probabilities are one column per class."""
+    head, outputs = signature.head, signature.outputs
+    count = len(head.classes)
+    found: list[Tensor] = []
+    if head.kind == "values":
+        names = head.names if len(head.names) > 1 else (outputs.value,)
+        found += [Tensor(name, "FP64", (-1,)) for name in names]
+    elif outputs.label:
+        found.append(Tensor(outputs.label, datatype_of(head.classes), (-1,)))
+    if head.kind == "probabilities":
+        if outputs.probability:
+            found.append(Tensor(outputs.probability, "FP64", (-1,)))
+        if outputs.probabilities:
+            found.append(Tensor(outputs.probabilities, "FP64", (-1, count)))
+    elif head.kind != "values" and outputs.score:
+        found.append(Tensor(outputs.score, "FP64", (-1,) if head.width == 1 else (-1, count)))
+    return found + [Tensor(name, "BYTES", (-1,)) for name in outputs.bands]
+
+
+def datatype_of(values: Sequence[Label | Scalar]) -> str:
+    """The datatype that holds all of these."""
+    types = {type(value) for value in values}
+    if types <= {int, float} and types:
+        return "FP64" if float in types else "INT64"
+    return "BOOL" if types == {bool} else "BYTES"
+
+
+def flatten(data: Any, shape: Sequence[int], name: str) -> list[Any]:
+    """A tensor's `data`, flat or nested as its shape says, as a flat list. Raises BadRequest for any other."""
+    if not isinstance(data, list):
+        raise BadRequest(f"The data of input {name!r} is not an array.")
+    flat = _flat(data, shape, name) if any(isinstance(part, list) for part in data) else data
+    if len(flat) != math.prod(shape):
+        raise BadRequest(f"Input {name!r} has shape {list(shape)}, {math.prod(shape)} values, but {len(flat)} of data.")
+    return flat
+
+
+def _flat(data: Any, shape: Sequence[int], name: str) -> list[Any]:
+    if not shape:
+        return [data]
+    if not isinstance(data, list) or len(data) != shape[0]:
+        raise BadRequest(f"The nested data of input {name!r} is not of the shape that it names.")
+    return [value for part in data for value in _flat(part, shape[1:], name)]
+
+
+def from_json(flat: list[Any], datatype: str, name: str) -> Values:
+    """Elements that came in JSON. A null stays None: what is missing is for the signature to judge.
+
+    Raises:
+        BadRequest: an element is not of the datatype, or does not fit into it.
+    """
+    dtype = None if datatype == "BYTES" else np.dtype(DTYPES[datatype])
+    kind = "B" if dtype is None else dtype.kind
+    for position, value in enumerate(flat):
+        if value is not None and type(value) not in _JSON_TYPES[kind]:
+            raise BadRequest(f"Element {position} of input {name!r} is not of datatype {datatype}.")
+    if dtype is None:
+        return flat
+    missing = None in flat
+    values: npt.NDArray[Any]
+    try:
+        with np.errstate(over="ignore"):
+            values = np.array([0 if value is None else value for value in flat] if missing else flat, dtype)
+    except OverflowError:
+        raise BadRequest(f"Input {name!r} has a value that does not fit into {datatype}.") from None
+    if missing:
+        return [None if given is None else value for given, value in zip(flat, values.tolist(), strict=True)]
+    return _exact(values)
+
+
+def from_binary(block: bytes | memoryview, datatype: str, count: int, name: str) -> Values:
+    """Elements that came in the binary extension: little endian; strings with their length, 4 bytes, before them.
+
+    Raises:
+        BadRequest: the block holds another number of elements, or text that is not UTF-8.
+    """
+    if datatype == "BYTES":
+        return _strings(bytes(block), count, name)
+    dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
+    if len(block) != count * dtype.itemsize:
+        needed = count * dtype.itemsize
+        raise BadRequest(f"Input {name!r} needs {needed} bytes for {count} values of {datatype}, not {len(block)}.")
+    return _exact(np.frombuffer(block, dtype))
+
+
+def _exact(values: npt.NDArray[Any]) -> Values:
+    """Integers that float64 cannot hold stay integers, for the signature to refuse rather than to round."""
+    large = values.dtype.kind in "iu" and values.dtype.itemsize == 8 and len(values)
+    if large and (int(values.max()) > MAX_INTEGER or int(values.min()) < -MAX_INTEGER):
+        return list(values.tolist())
+    return values
+
+
+def _strings(block: bytes, count: int, name: str) -> list[Any]:
+    found: list[str] = []
+    at = 0
+    try:
+        while at < len(block) and len(found) < count:
+            (size,) = struct.unpack_from("<I", block, at)
+            at += 4
+            if at + size > len(block):
+                raise BadRequest(f"Input {name!r} ends in the middle of a string.")
+            found.append(block[at : at + size].decode())
+            at += size
+    except (struct.error, UnicodeDecodeError):
+        raise BadRequest(f"Input {name!r} is not a block of strings in UTF-8.") from None
+    if len(found) != count or at != len(block):
+        raise BadRequest(f"Input {name!r} does not hold the {count} strings that its shape says.")
+    return found
+
+
+def from_base64(values: Values, name: str) -> list[str | None]:
+    """Strings of base64 to the text that they stand for."""
+    try:
+        return [None if v is None else base64.b64decode(v, validate=True).decode() for v in values]
+    except (binascii.Error, UnicodeDecodeError, TypeError, ValueError):
+        raise BadRequest(f"Input {name!r} is not base64 of text in UTF-8.") from None
+
+
+def to_binary(values: Sequence[Any], datatype: str) -> bytes | None:
+    """Flat values in the binary extension's form; None where it has no way to say that one of them is missing."""
+    if datatype == "BYTES":
+        if None in values:
+            return None
+        encoded = [str(value).encode() for value in values]
+        return b"".join(struct.pack("<I", len(part)) + part for part in encoded)
+    if None in values and not datatype.startswith("FP"):
+        return None
+    made: npt.NDArray[Any] = np.array(values, np.dtype(DTYPES[datatype]).newbyteorder("<"))
+    return made.tobytes()
