@@ -28,6 +28,7 @@ from estiba.serving.server import listen
 ROOT = Path(__file__).parent.parent
 README, SPANISH = ROOT / "README.md", ROOT / "README.es.md"
 PAGES = [README, SPANISH, *sorted((ROOT / "docs").rglob("*.md"))]
+OTHERS = [ROOT / name for name in ("CONTRIBUTING.md", "bench/README.md", "examples/portfolio/README.md")]
 GUIDES = ROOT / "docs/guides"
 TOURS = {
     "readme": [README],
@@ -88,7 +89,7 @@ def test_both_languages_have_the_same_tables() -> None:
     assert [row.count("|") for row in there] == [row.count("|") for row in here]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=shown)
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=shown)
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
     for link in _LINK.findall(prose(page)):
         if re.match(r"[a-z]+:", link):
