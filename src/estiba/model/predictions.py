@@ -29,8 +29,9 @@ class Predictions:
         return [one(row) for row in raw.tolist()]
 
     def columns(self, raw: Matrix) -> dict[str, npt.NDArray[Any]]:
-        """The same by column, for files: probabilities become `probabilities.CLASS`. NaN stays NaN in numbers."""
+        """The same by column, for files: probabilities become `probabilities.CLASS`. What is not finite is NaN."""
         outputs, head, positive = self.signature.outputs, self.signature.head, self.signature.positive
+        raw = np.where(np.isfinite(raw), raw, np.nan)
         classes = [str(c) for c in head.classes]
         columns: dict[str, npt.NDArray[Any]] = {}
         if head.classes and outputs.label:
