@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from estiba.core.errors import BadInput, Problem
 from estiba.model.frames import series
-from estiba.model.record_type import Record, is_enum, is_odd, record_type
+from estiba.model.record_type import Record, is_odd, record_type
 from estiba.model.signature import MAX_INTEGER, UNSEEN, Field, Scalar, Signature
 from estiba.model.values import (
     NAN,
