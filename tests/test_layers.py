@@ -36,8 +36,9 @@ ORDER = {
         stamps tracking train train_worker
         """,
     "serving": """
-        http options metrics problems pages messages client bridge openapi_common openapi
-        batcher bodies bulk tensors endpoint open_inference native routes server worker process supervisor
+        request http options metrics problems pages messages client bridge openapi_common openapi_protocols openapi
+        batcher bodies bulk tensors endpoint open_inference mlflow_scoring kserve_v1 native protocols routes server
+        worker process supervisor
         """,
     "cli": """
         terminal places summary progress
@@ -104,7 +105,7 @@ def test_every_module_has_its_place_in_the_order(package: str) -> None:
     ("library", "homes"),
     [
         ("httptools", {"estiba.serving.http"}),
-        ("starlette", {"estiba.serving.routes", "estiba.serving.bridge"}),
+        ("starlette", {"estiba.serving.routes", "estiba.serving.protocols", "estiba.serving.bridge"}),
         ("subprocess", {"estiba.core.shell", "estiba.serving.process", "estiba.model.engines.isolated"}),
         ("fsspec", {"estiba.core.stores.files"}),
         ("rich", {name for name in modules() if name.startswith("estiba.cli.")}),

@@ -1,4 +1,4 @@
-"""Run by a Python that has MLServer: asks with its pandas codec, and reads the answer with its own types and codecs."""
+"""Run by a Python that has MLServer and pandas 2: asks with its codecs, and reads the answer with its own types."""
 
 from __future__ import annotations
 
@@ -36,6 +36,9 @@ def infer(model: str, request: InferenceRequest) -> InferenceResponse:
 def main() -> None:
     metadata = MetadataModelResponse.model_validate_json(ask("/v2/models/churn"))
     assert [output.name for output in metadata.outputs or []] == ["label", "probabilities"]
+    # Missing numbers, which its pandas codec sends as null.
+    gaps = PandasCodec.encode_request(rows.assign(**{"a/b~c d": [np.nan, 2.0]}))
+    assert len(infer("churn", gaps).outputs) == 2
     tensor = NumpyCodec.encode_input("input-0", np.array([[1.0], [2.0]]))
     assert isinstance(tensor, RequestInput)
     value = infer("price", InferenceRequest(inputs=[tensor])).outputs[0]

@@ -27,6 +27,7 @@ from estiba.serving.openapi_common import (
     server_paths,
     server_tags,
 )
+from estiba.serving.openapi_protocols import protocol_components, protocol_paths, protocol_tags
 
 __all__ = ["Described", "document", "prediction_schema"]
 
@@ -69,12 +70,16 @@ def document(models: Sequence[Described], *, title: str, version: str, server_ve
         for path, item in _predict_paths(model, name, models).items():
             paths.setdefault(path, item)
     names = list(dict.fromkeys(model.name for model in models))
+    shared["schemas"].update(protocol_components())
+    has_default = len(models) == 1 or any(model.default for model in models)
+    foreign = protocol_paths([(model.name, model.version) for model in models], default=has_default)
+    tags = [*({"name": n, "description": _about(models, n)} for n in names), *server_tags(), *protocol_tags()]
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "x-estiba": {"server": server_version}},
         "servers": [{"url": ".", "description": "Where this document was read"}],
-        "tags": [*({"name": n, "description": _about(models, n)} for n in names), *server_tags()],
-        "paths": {**paths, **server_paths(names)},
+        "tags": tags,
+        "paths": {**paths, **server_paths(names), **foreign},
         "components": shared,
     }
 
@@ -204,6 +209,7 @@ def _leads(model: Described, models: Sequence[Described]) -> bool:
 
 def _predict(model: Described, name: str, operation: str, summary: str, *, short: bool = False) -> Json:
     return {
+        "get": _by_query(model, name, operation, summary),
         "post": {
             "operationId": operation,
             "summary": summary,
@@ -220,8 +226,31 @@ def _predict(model: Described, name: str, operation: str, summary: str, *, short
                 "prediction": _ref(f"{name}.Prediction")["$ref"],
                 **({"default": True} if short else {}),
             },
-        }
+        },
     }
+
+
+def _by_query(model: Described, name: str, operation: str, summary: str) -> Json:
+    """The same for one record as the query, in which a missing value is left out."""
+    schema = json_schema(model.signature)
+    required = schema.get("required", ())
+    fields = [
+        {"name": field.name, "in": "query", "required": field.name in required, "schema": _in_query(each)}
+        for field, each in zip(model.signature.fields, schema["properties"].values(), strict=True)
+    ]
+    return {
+        "operationId": f"{operation}_by_query",
+        "summary": f"{summary}: one record as the query",
+        "tags": [model.name],
+        "parameters": [REQUEST_ID, *fields],
+        "responses": _responses(model, name),
+    }
+
+
+def _in_query(schema: Json) -> Json:
+    kinds = schema.get("type")
+    plain = {**schema, "type": [kind for kind in kinds if kind != "null"]} if isinstance(kinds, list) else schema
+    return {**plain, "enum": [v for v in plain["enum"] if v is not None]} if "enum" in plain else plain
 
 
 def _request(model: Described, name: str) -> Json:
