@@ -30,7 +30,7 @@ MAX_WAITING_BYTES = 256 * 1024 * 1024
 
 JSON = b"content-type: application/json\r\n"
 
-_MORE_HEADERS = {405: b"allow: POST\r\n", 503: b"retry-after: 1\r\n"}
+_MORE_HEADERS = {503: b"retry-after: 1\r\n"}
 
 
 class Served:
@@ -75,6 +75,8 @@ class Endpoint(ABC):
     protocol: ClassVar[str]
     invalid: ClassVar[int] = 422
     """The status for rows that do not match the signature."""
+    allow: ClassVar[bytes] = b"POST"
+    """The methods that it takes."""
 
     def __init__(self, served: Served) -> None:
         self.served = served
@@ -190,7 +192,8 @@ class Endpoint(ABC):
             reason = "full" if status == 503 else "invalid"
             self.served.metrics.slot("estiba_rejected_total", self.model.name, reason).add()
         head, body = self.problem(request, failure)
-        head = b"%b%b%b\r\n%b" % (head, self._about, request.id.encode(), _MORE_HEADERS.get(status, b""))
+        more = b"allow: %b\r\n" % self.allow if status == 405 else _MORE_HEADERS.get(status, b"")
+        head = b"%b%b%b\r\n%b" % (head, self._about, request.id.encode(), more)
         connection.respond(request, status, head, body)
 
     def _failure(self, request: Request, error: BaseException) -> Failure:

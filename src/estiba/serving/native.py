@@ -31,6 +31,7 @@ class Endpoint(endpoint.Endpoint):
     """One version of one model, answering the native protocol."""
 
     protocol = "native"
+    allow = b"GET, POST"
 
     def __init__(self, served: Served) -> None:
         super().__init__(served)
@@ -87,10 +88,11 @@ class Endpoint(endpoint.Endpoint):
 
     def _check_query(self, request: Request) -> Coded:
         """`?age=41&country=ES` as one record."""
-        if request.method != b"GET" or not request.query:
+        if request.method != b"GET":
             raise NotAllowed("Use POST with records as JSON or CSV, or GET with one record as the query.")
         try:
-            pairs = parse_qsl(request.query.decode(), keep_blank_values=True, strict_parsing=True, errors="strict")
+            query = request.query.decode()
+            pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict") if query else []
         except (UnicodeDecodeError, ValueError):
             raise BadRequest("The query is not of the form name=value&name=value in UTF-8.") from None
         try:

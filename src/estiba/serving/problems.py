@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -68,7 +69,7 @@ def problem(
     if detail:
         body["detail"] = detail
     if request_id:
-        body["instance"] = f"urn:request:{request_id}"
+        body["instance"] = f"urn:request:{quote(request_id)}"  # a caller's own id may hold what a URI may not
     if errors:
         body["errors"] = errors
     return msgspec.json.encode({**body, **extra})
