@@ -20,19 +20,20 @@ class Log:
         self._json = form == "json" or (form == "auto" and not self._stream.isatty())
 
     def info(self, message: str, **fields: Any) -> None:
-        self._write("info", message, fields)
+        self.write(self.line("info", message, fields))
 
     def warning(self, message: str, **fields: Any) -> None:
-        self._write("warning", message, fields)
+        self.write(self.line("warning", message, fields))
 
     def error(self, message: str, *, error: BaseException | None = None, **fields: Any) -> None:
         """Logs a failure; the exception's whole trace goes to the log and nowhere else."""
         if error is not None:
             fields["error"] = f"{type(error).__name__}: {error}"
             fields["trace"] = "".join(traceback.format_exception(error))
-        self._write("error", message, fields)
+        self.write(self.line("error", message, fields))
 
-    def _write(self, level: str, message: str, fields: dict[str, Any]) -> None:
+    def line(self, level: str, message: str, fields: dict[str, Any]) -> str:
+        """A line as it is written, its end included."""
         now = datetime.now(UTC)
         if self._json:
             stamp = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -41,5 +42,13 @@ class Log:
             trace = fields.pop("trace", "")
             pairs = "".join(f" {key}={value}" for key, value in fields.items())
             line = f"{now.astimezone():%H:%M:%S} {level:<7} {message}{pairs}" + (f"\n{trace.rstrip()}" if trace else "")
-        self._stream.write(line + "\n")
+        return line + "\n"
+
+    def write(self, text: str) -> None:
+        """Writes whole lines at once."""
+        self._stream.write(text)
         self._stream.flush()
+
+    def descriptor(self) -> int:
+        """Of the file that it writes to; raises io.UnsupportedOperation where it is none."""
+        return self._stream.fileno()

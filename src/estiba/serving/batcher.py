@@ -19,13 +19,11 @@ from estiba.model.coding import Coded, Warned
 from estiba.model.load import Model
 from estiba.model.record_type import Record
 from estiba.model.rows import Prediction
+from estiba.serving.deadline import Expired
 from estiba.serving.metrics import Metrics
 
 MAX_ROWS = 256
 """Rows in one batch, unless a single call brings more: larger ones gain nothing and delay whoever waits."""
-
-MAX_QUEUED_ROWS = 20_000
-"""Rows that may wait for a model; beyond this a call is refused at once."""
 
 
 class ModelFailed(EstibaError):
@@ -39,15 +37,19 @@ Done = Callable[[Sequence[Prediction], Sequence[Warned], Exception | None], None
 
 
 class Call:
-    """Rows that wait for a model: `records` of the coder's type, or rows that are coded already."""
+    """Rows that wait for a model: `records` of the coder's type, or rows that are coded already.
 
-    __slots__ = ("coded", "count", "done", "records")
+    After its `deadline`, on the clock of `time.perf_counter`, it never reaches the model.
+    """
 
-    def __init__(self, records: Sequence[Record], coded: Coded | None, done: Done) -> None:
+    __slots__ = ("coded", "count", "deadline", "done", "records")
+
+    def __init__(self, records: Sequence[Record], coded: Coded | None, done: Done, deadline: float) -> None:
         self.records = records
         self.coded = coded
         self.count = len(records) if coded is None else len(coded)
         self.done = done
+        self.deadline = deadline
 
 
 class Batcher:
@@ -57,8 +59,9 @@ class Batcher:
     what arrives meanwhile is the next batch.
     """
 
-    def __init__(self, model: Model, metrics: Metrics) -> None:
+    def __init__(self, model: Model, metrics: Metrics, max_queued_rows: int) -> None:
         self.model = model
+        self._most = max_queued_rows
         self._calls: deque[Call] = deque()
         self._rows = 0
         self._ran: deque[tuple[Coded, float]] = deque()
@@ -69,6 +72,7 @@ class Batcher:
         self._seconds = metrics.histogram("estiba_predict_duration_seconds", name, version)
         self._sizes = metrics.histogram("estiba_batch_rows", name, version)
         self._total = metrics.slot("estiba_rows_total", name, version)
+        self._queued = metrics.slot("estiba_queue_rows", name)
         self._unseen = {
             field.name: metrics.slot("estiba_unseen_category_total", name, field.name)
             for field in model.signature.fields
@@ -86,10 +90,11 @@ class Batcher:
         Raises:
             Unavailable: too many rows wait already.
         """
-        if self._rows + call.count > MAX_QUEUED_ROWS and self._rows:
+        if self._rows + call.count > self._most and self._rows:
             raise Unavailable(f"{self._rows} rows wait for {self.model.name} already.")
         self._calls.append(call)
         self._rows += call.count
+        self._queued.add(call.count)
         if not self._scheduled:
             self._scheduled = True
             self._loop = self._loop or asyncio.get_running_loop()
@@ -123,24 +128,52 @@ class Batcher:
             self._thread.shutdown(wait=False, cancel_futures=True)
         self.model.engine.close()
 
-    def _take(self) -> list[Call]:
+    def expire(self) -> None:
+        """Answers calls whose time is over while they wait. On the event loop."""
+        now = time.perf_counter()
+        late = [call for call in self._calls if call.deadline < now]
+        if late:
+            self._calls = deque(call for call in self._calls if call.deadline >= now)
+            self._forget(late)
+
+    def _forget(self, late: list[Call]) -> None:
+        rows = sum(call.count for call in late)
+        self._rows -= rows
+        self._queued.add(-rows)
+        for call in late:
+            call.done((), (), Expired())
+
+    def _take(self) -> tuple[list[Call], list[Call]]:
+        """Calls for one batch, and those before them whose time is over."""
         taken: list[Call] = []
-        rows = 0
+        late: list[Call] = []
+        rows, now = 0, time.perf_counter()
         while self._calls and (not taken or rows + self._calls[0].count <= MAX_ROWS):
             call = self._calls.popleft()
-            rows += call.count
-            taken.append(call)
+            if call.deadline < now:
+                late.append(call)
+            else:
+                rows += call.count
+                taken.append(call)
         self._rows -= rows
-        return taken
+        self._queued.add(-rows)
+        return taken, late
 
     def _flush(self) -> None:
-        calls = self._take()
-        assert self._loop is not None
-        if self._thread is None:
+        calls, late = self._take()
+        if not calls:
+            self._finish([], [])
+        elif self._thread is None:
             self._finish(calls, self._answer(calls))
-            return
+        else:
+            self._start(calls, self._thread)
+        if late:
+            self._forget(late)
+
+    def _start(self, calls: list[Call], thread: ThreadPoolExecutor) -> None:
+        assert self._loop is not None
         loop = self._loop
-        future = loop.run_in_executor(self._thread, self._answer, calls)
+        future = loop.run_in_executor(thread, self._answer, calls)
         future.add_done_callback(lambda f: None if f.cancelled() else self._finish(calls, f.result()))
 
     def _finish(self, calls: list[Call], answers: list[Answered]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 from urllib.parse import unquote
 
 from estiba.core.log import Log
+from estiba.serving.access_log import AccessLog, is_probe
 from estiba.serving.http import Connection, Request, header_lines
 from estiba.serving.problems import CONTENT_TYPE, problem
 
@@ -16,9 +18,10 @@ _OURS = frozenset({b"content-length", b"date", b"connection", b"transfer-encodin
 class Bridge:
     """One ASGI application behind connections. Answers are collected whole: none of them is large or a stream."""
 
-    def __init__(self, app: Any, log: Log) -> None:
+    def __init__(self, app: Any, log: Log, access: AccessLog) -> None:
         self._app = app
         self._log = log
+        self._access = access
         self._tasks: set[asyncio.Task[None]] = set()
 
     def handle(self, connection: Connection, request: Request) -> None:
@@ -27,9 +30,9 @@ class Bridge:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, connection: Connection, request: Request) -> None:
-        answer = _Answer(bytes(request.body))
+        answer, scope = _Answer(bytes(request.body)), _scope(request)
         try:
-            await self._app(_scope(request), answer.receive, answer.send)
+            await self._app(scope, answer.receive, answer.send)
         except Exception as error:
             self._log.error("request failed", error=error, request_id=request.id, path=request.path.decode("latin-1"))
             answer.status = 500
@@ -38,6 +41,9 @@ class Bridge:
         headers = [(k, v) for k, v in answer.headers if k.lower() not in _OURS]
         if not any(key == b"x-request-id" for key, _ in headers):
             headers.append((b"x-request-id", request.id.encode()))
+        if (answer.status >= 400 or not is_probe(request.path)) and self._access.wants(answer.status):
+            route = getattr(scope.get("route"), "path", "")  # what is nowhere has none: a path may say anything
+            self._access.add(request, answer.status, time.perf_counter() - request.arrived, route=route)
         connection.respond(request, answer.status, header_lines(headers), b"".join(answer.body))
 
 

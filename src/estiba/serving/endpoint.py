@@ -18,9 +18,13 @@ from estiba.model.coding import Coded, Warned
 from estiba.model.load import Model
 from estiba.model.record_type import Record
 from estiba.model.rows import Prediction
+from estiba.serving import deadline
+from estiba.serving.access_log import AccessLog
 from estiba.serving.batcher import Batcher, Call, ModelFailed
 from estiba.serving.http import Connection, Request
 from estiba.serving.metrics import Histogram, Metrics, Slot
+from estiba.serving.options import ServerOptions
+from estiba.serving.trace import trace_id
 
 INLINE_BYTES = 64 * 1024
 """Bodies up to this size are decoded on the event loop; larger ones in a thread, so that small ones do not wait."""
@@ -31,19 +35,33 @@ MAX_WAITING_BYTES = 256 * 1024 * 1024
 JSON = b"content-type: application/json\r\n"
 
 _MORE_HEADERS = {503: b"retry-after: 1\r\n"}
+_REASONS = {503: "full", 504: "deadline"}
+
+
+class Shared(NamedTuple):
+    """What all models of a server share."""
+
+    options: ServerOptions
+    metrics: Metrics
+    ids: Ids
+    log: Log
+    access: AccessLog
+    executor: Executor
 
 
 class Served:
     """One version of one model, and what its endpoints share."""
 
-    def __init__(self, model: Model, metrics: Metrics, ids: Ids, log: Log, executor: Executor) -> None:
+    def __init__(self, model: Model, shared: Shared) -> None:
         self.model = model
-        self.batcher = Batcher(model, metrics)
-        self.metrics = metrics
-        self.ids = ids
-        self.log = log
-        self.executor = executor
-        self.in_flight = metrics.slot("estiba_requests_in_flight", model.name)
+        self.batcher = Batcher(model, shared.metrics, shared.options.max_queued_rows)
+        self.timeout = shared.options.request_timeout
+        self.metrics = shared.metrics
+        self.ids = shared.ids
+        self.log = shared.log
+        self.access = shared.access
+        self.executor = shared.executor
+        self.in_flight = shared.metrics.slot("estiba_requests_in_flight", model.name)
         self.waiting = 0
         """Bytes of bodies that wait for a thread."""
 
@@ -122,11 +140,12 @@ class Endpoint(ABC):
         request.id = request_id(request) or self.served.ids.next()
         self._in_flight.add()
         try:
+            until = deadline.deadline(request, self.served.timeout)
             if self.is_large(request):
-                self._large(connection, request)
+                self._large(connection, request, until)
             else:
                 records, coded, how = self.decode(request)
-                self.batcher.submit(Call(records, coded, self._answerer(connection, request, how)))
+                self.batcher.submit(Call(records, coded, self._answerer(connection, request, how), until))
         except Exception as error:
             self._fail(connection, request, error)
 
@@ -140,22 +159,25 @@ class Endpoint(ABC):
             if error is not None:
                 self._fail(connection, request, error)
             else:
-                self._succeed(connection, request, sent)
+                self._succeed(connection, request, sent, len(predictions))
 
         return done
 
-    def _large(self, connection: Connection, request: Request) -> None:
+    def _large(self, connection: Connection, request: Request, until: float) -> None:
         """Decodes, predicts and encodes in a thread; only the answer comes back to the event loop."""
         size = len(request.body)
         if self.served.waiting + size > MAX_WAITING_BYTES and self.served.waiting:
             raise Unavailable("Too many large requests wait already.")
         self.served.waiting += size
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self.served.executor, self._work, request)
+        future = loop.run_in_executor(self.served.executor, self._work, request, until)
         future.add_done_callback(lambda done: self._finish_large(connection, request, done))
 
-    def _work(self, request: Request) -> Sent:
+    def _work(self, request: Request, until: float) -> tuple[Sent, int]:
+        """The answer, and of how many rows."""
+        deadline.check(until)
         records, coded, how = self.decode(request)
+        deadline.check(until)
         if coded is None:
             coded = self.model.coder.pack(records)
         try:
@@ -164,21 +186,20 @@ class Endpoint(ABC):
             raise
         except Exception as error:
             raise ModelFailed(f"{type(error).__name__}: {error}") from error
-        return self.encode(request, predictions, coded.warnings, how)
+        return self.encode(request, predictions, coded.warnings, how), len(coded)
 
-    def _finish_large(self, connection: Connection, request: Request, done: asyncio.Future[Sent]) -> None:
+    def _finish_large(self, connection: Connection, request: Request, done: asyncio.Future[tuple[Sent, int]]) -> None:
         self.served.waiting -= len(request.body)
         self.batcher.settle()
         error = done.exception() if not done.cancelled() else Unavailable("The server is shutting down.")
         if error is None:
-            self._succeed(connection, request, done.result())
+            self._succeed(connection, request, *done.result())
         else:
             self._fail(connection, request, error)
 
-    def _succeed(self, connection: Connection, request: Request, sent: Sent) -> None:
+    def _succeed(self, connection: Connection, request: Request, sent: Sent, rows: int) -> None:
         self._ok.add()
-        self._seconds.observe(time.perf_counter() - request.arrived)
-        self._in_flight.add(-1)
+        self._count(request, 200, rows)
         head = b"%b%b%b\r\n" % (sent[0], self._about, request.id.encode())
         connection.respond(request, 200, head, sent[1])
 
@@ -186,15 +207,23 @@ class Endpoint(ABC):
         failure = self._failure(request, error)
         status = failure.status
         self._code(status).add()
-        self._seconds.observe(time.perf_counter() - request.arrived)
-        self._in_flight.add(-1)
-        if status < 500 or status == 503:
-            reason = "full" if status == 503 else "invalid"
+        self._count(request, status, 0)
+        reason = _REASONS.get(status, "invalid" if status < 500 else "")
+        if reason:
             self.served.metrics.slot("estiba_rejected_total", self.model.name, reason).add()
         head, body = self.problem(request, failure)
         more = b"allow: %b\r\n" % self.allow if status == 405 else _MORE_HEADERS.get(status, b"")
         head = b"%b%b%b\r\n%b" % (head, self._about, request.id.encode(), more)
         connection.respond(request, status, head, body)
+
+    def _count(self, request: Request, status: int, rows: int) -> None:
+        seconds = time.perf_counter() - request.arrived
+        self._seconds.observe(seconds)
+        self._in_flight.add(-1)
+        access = self.served.access
+        if access.wants(status):
+            about = {"model": self.model.name, "model_version": self.model.version, "protocol": self.protocol}
+            access.add(request, status, seconds, rows=rows, **about)
 
     def _failure(self, request: Request, error: BaseException) -> Failure:
         if isinstance(error, BadInput):
@@ -202,7 +231,8 @@ class Endpoint(ABC):
         if isinstance(error, EstibaError) and not isinstance(error, ModelFailed):
             return Failure(error.status, f"{error.message} {error.hint}" if error.hint else error.message)
         kind = "model-failed" if isinstance(error, ModelFailed) else "internal"
-        self.served.log.error("request failed", error=error, request_id=request.id, model=self.model.name)
+        trace = {"trace_id": given} if (given := trace_id(request)) else {}
+        self.served.log.error("request failed", error=error, request_id=request.id, model=self.model.name, **trace)
         return Failure(500, "The log has the reason under the request's id.", kind)
 
     def _code(self, status: int) -> Slot:

@@ -14,14 +14,17 @@ import math
 import mmap
 import os
 import struct
+import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import msgspec
 
+from estiba.core import cpus
 from estiba.model.signature import MAX_INTEGER
 
 SIZE = 1 << 20
@@ -54,6 +57,9 @@ METRICS = (
     ),
     Metric("estiba_batch_rows", "histogram", "Rows that went to the model at once.", ("model", "version"), ROWS),
     Metric("estiba_rows_total", "counter", "Rows predicted.", ("model", "version")),
+    Metric("estiba_queue_rows", "gauge", "Rows that wait for a model.", ("model",)),
+    Metric("estiba_connections", "gauge", "Open connections of clients, as counted twice a second."),
+    Metric("estiba_log_lines_skipped_total", "counter", "Lines of requests left out of the log, over its limit."),
     Metric("estiba_requests_in_flight", "gauge", "Prediction requests being answered now.", ("model",)),
     Metric("estiba_rejected_total", "counter", "Requests refused before the model.", ("model", "reason")),
     Metric(
@@ -75,6 +81,11 @@ METRICS = (
     Metric("estiba_worker_restarts_total", "counter", "Workers replaced.", ("reason",)),
     Metric("estiba_swap_failures_total", "counter", "Newer versions that were not taken into service.", ("model",)),
     Metric("estiba_build_info", "gauge", "The server itself; always 1.", ("version", "python")),
+    Metric("estiba_cpu_periods_total", "counter", "Periods of the cgroup's processor quota."),
+    Metric("estiba_cpu_throttled_periods_total", "counter", "Periods in which the cgroup's processor quota ran out."),
+    Metric("estiba_cpu_throttled_seconds_total", "counter", "Time that processes waited for the cgroup's next period."),
+    Metric("process_open_fds", "gauge", "Open files and sockets of all processes."),
+    Metric("process_start_time_seconds", "gauge", "When the oldest process started, in seconds since 1970."),
     Metric("process_resident_memory_bytes", "gauge", "Resident memory of all workers."),
     Metric("process_cpu_seconds_total", "counter", "Processor time of all workers, user and system."),
 )  # fmt: skip
@@ -219,6 +230,7 @@ def render(files: Iterable[bytes]) -> bytes:
             family = totals[name]
             known = family.get(tuple(labels), 0.0)
             family[tuple(labels)] = max(known, value) if name in _LARGEST else known + value
+    _add_throttling(totals)
     lines: list[str] = []
     for metric in METRICS:
         if metric.name in totals:
@@ -234,8 +246,24 @@ def _add_process(totals: dict[str, dict[tuple[str, ...], float]], pid: int) -> N
         return
     cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     memory = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
-    for name, value in (("process_cpu_seconds_total", cpu), ("process_resident_memory_bytes", float(memory))):
+    sums = {"process_cpu_seconds_total": cpu, "process_resident_memory_bytes": float(memory)}
+    with suppress(OSError):  # a /proc that shows less
+        sums["process_open_fds"] = float(sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()))
+    for name, value in sums.items():
         totals[name][()] = totals[name].get((), 0.0) + value
+    # /proc says seconds since boot; two clocks read now say when that was.
+    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    started = round(booted + int(fields[19]) / os.sysconf("SC_CLK_TCK"), 2)
+    oldest = totals["process_start_time_seconds"]
+    oldest[()] = min(oldest.get((), started), started)
+
+
+def _add_throttling(totals: dict[str, dict[tuple[str, ...], float]]) -> None:
+    counted = cpus.throttled()
+    if counted is not None:
+        totals["estiba_cpu_periods_total"][()] = float(counted.periods)
+        totals["estiba_cpu_throttled_periods_total"][()] = float(counted.throttled)
+        totals["estiba_cpu_throttled_seconds_total"][()] = counted.seconds
 
 
 def _samples(metric: Metric, values: dict[tuple[str, ...], float]) -> Iterator[str]:

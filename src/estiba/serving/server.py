@@ -21,8 +21,9 @@ from estiba.core.ids import Ids
 from estiba.core.log import Log
 from estiba.model.load import Model
 from estiba.serving import endpoint, protocols
+from estiba.serving.access_log import AccessLog
 from estiba.serving.bridge import Bridge
-from estiba.serving.endpoint import Served, request_id
+from estiba.serving.endpoint import Served, Shared, request_id
 from estiba.serving.http import App, Clock, Connection, Headers, Request, header_lines
 from estiba.serving.messages import Status
 from estiba.serving.metrics import Metrics, Slot
@@ -59,7 +60,10 @@ class Server(App):
         self._hot: dict[bytes, endpoint.Endpoint] = {}
         self._ids = Ids()
         self._executor = ThreadPoolExecutor(max_workers=max(1, cpus.available()), thread_name_prefix="large")
-        self._bridge = Bridge(application(self), self.log)
+        skipped = self.metrics.slot("estiba_log_lines_skipped_total")
+        self._access = AccessLog(self.log, options.access_log, options.access_log_limit, skipped)
+        self._open = self.metrics.slot("estiba_connections")
+        self._bridge = Bridge(application(self), self.log, self._access)
 
     @property
     def status(self) -> Status | None:
@@ -83,7 +87,8 @@ class Server(App):
 
     def add(self, model: Model, load_seconds: float = 0.0) -> None:
         """Serves a loaded and proven model, as the current version of its name."""
-        served = Served(model, self.metrics, self._ids, self.log, self._executor)
+        shared = Shared(self.settings, self.metrics, self._ids, self.log, self._access, self._executor)
+        served = Served(model, shared)
         for slot in self._shown.pop(model.name, ()):
             slot.set(0)
         # What an older version has in flight keeps that alive until it is answered.
@@ -155,6 +160,8 @@ class Server(App):
 
     def refuse(self, status: int, detail: str) -> tuple[Headers, bytes]:
         request_id = self._ids.next()
+        if self._access.wants(status):
+            self._access.write(status, {"status": status, "request_id": request_id, "detail": detail})
         headers = [(b"content-type", CONTENT_TYPE), (b"x-request-id", request_id.encode())]
         return headers, problem(status, detail, request_id=request_id)
 
@@ -183,6 +190,7 @@ class Server(App):
         for versions in self.endpoints.values():
             for each in versions.values():
                 each.batcher.close()
+        self._access.close()
 
     async def _drain(self, server: asyncio.Server) -> None:
         self.ready = False
@@ -197,12 +205,16 @@ class Server(App):
             self.log.warning("stopped with requests in flight", connections=len(self.connections))
 
     async def sweep(self) -> None:
-        """Ends connections whose time is up, for ever."""
+        """Ends connections and calls whose time is up, for ever."""
         while True:
             await asyncio.sleep(SWEEP)
             now = time.monotonic()
             for connection in [c for c in self.connections if c.deadline < now]:
                 connection.expire()
+            self._open.set(len(self.connections))
+            for versions in self.endpoints.values():
+                for each in versions.values():
+                    each.batcher.expire()
 
 
 def normal(request: Request) -> bytes:
