@@ -215,6 +215,11 @@ def test_integers_that_would_be_rounded_are_refused(http: Any) -> None:
     assert "age in row 0" in error(http.post(PATH, json={"inputs": inputs(age={"data": [2**53 + 1, 20]})}))
 
 
+def test_too_many_rows_are_refused_before_they_are_read(http: Any) -> None:
+    given = {"name": "x", "datatype": "FP64", "shape": [100_001], "data": []}
+    assert "100,000" in error(http.post("/v2/models/price/infer", json={"inputs": [given]}), 413)
+
+
 def test_warnings_are_parameters_of_the_answer(http: Any) -> None:
     answer = http.post(PATH, json={"inputs": inputs(channel={"data": ["web", "fax"]})})
     assert answer.json()["parameters"] == {"warnings": "unseen-category: channel in row 1"}

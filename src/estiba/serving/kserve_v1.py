@@ -31,7 +31,7 @@ class Endpoint(endpoint.Endpoint):
         content = parse_json(request.body)
         if not isinstance(content, dict) or "instances" not in content:
             raise BadRequest('Expected an object: {"instances": [...]}.')
-        unknown = [key for key in content if key not in ("instances", "signature_name", "parameters")]
+        unknown = [key for key in content if key not in ("instances", "signature_name")]
         if unknown:
             raise BadRequest(f"Expected only instances here, not {unknown[0]!r}.")
         return Asked(coded=code_instances(self.model.coder, content["instances"], "instances"))

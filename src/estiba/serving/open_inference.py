@@ -78,7 +78,6 @@ class Endpoint(endpoint.Endpoint):
         count = given[0].shape[0]
         if count < 1:
             raise BadRequest(f"Input {given[0].name!r} has no rows.")
-        check_count(count)
         for each in given:
             if each.shape[0] != count:
                 raise BadRequest(f"Input {each.name!r} has {each.shape[0]} rows, and {given[0].name!r} has {count}.")
@@ -174,6 +173,7 @@ class _Inputs:
             raise BadRequest(f"Input {name!r} has no known datatype; one of {', '.join(tensors.DATATYPES)} is.")
         if not isinstance(shape, list) or not 1 <= len(shape) <= 2 or not all(_is_size(size) for size in shape):
             raise BadRequest(f"Input {name!r} needs a shape: [rows], [rows, 1] or [rows, fields].")
+        check_count(shape[0])
         kind = content_type(said, name) or self._content_type
         size = parameters(said).get("binary_data_size")
         count = int(np.prod(shape, dtype=object))

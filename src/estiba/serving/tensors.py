@@ -141,6 +141,9 @@ def from_binary(block: bytes | memoryview, datatype: str, count: int, name: str)
     if len(block) != count * dtype.itemsize:
         needed = count * dtype.itemsize
         raise BadRequest(f"Input {name!r} needs {needed} bytes for {count} values of {datatype}, not {len(block)}.")
+    if datatype == "BOOL":
+        truth: Values = np.frombuffer(block, np.uint8) != 0
+        return truth
     return _exact(np.frombuffer(block, dtype))
 
 
