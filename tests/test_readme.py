@@ -23,6 +23,7 @@ import pytest
 import estiba
 from estiba.core import options
 from estiba.project import Tree
+from estiba.serving.metrics import METRICS
 from estiba.serving.server import listen
 
 ROOT = Path(__file__).parent.parent
@@ -119,6 +120,12 @@ def test_every_page_is_in_the_index() -> None:
 def test_every_tested_page_is_on_a_tour() -> None:
     marked = {page for page in PAGES if page.read_text().startswith("<!-- tested")}
     assert marked | {README} == {page for pages in TOURS.values() for page in pages}
+
+
+def test_every_metric_is_described() -> None:
+    page = (GUIDES / "operate.md").read_text()
+    table = "".join(re.findall(r"^(\| `(?:estiba|process)_[^|]*\|)", page, re.MULTILINE))
+    assert sorted(re.findall(r"`(\w+)`", table)) == sorted(metric.name for metric in METRICS)
 
 
 class Reader:
