@@ -68,7 +68,9 @@ class Server:
 @contextmanager
 def serving(registry: Path, *options: str) -> Iterator[Server]:
     command = [sys.executable, "-m", "estiba", "serve", "toy", "--registry", str(registry), "--port", "0", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    log = registry.parent / "server.log"
+    with log.open("w") as errors:  # a pipe that nobody reads would fill up, and stop the server
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
     assert process.stdout is not None
     try:
         for line in process.stdout:
@@ -76,7 +78,7 @@ def serving(registry: Path, *options: str) -> Iterator[Server]:
                 yield Server(process, int(line.split("http://127.0.0.1:")[1].split()[0].strip("/")))
                 break
         else:
-            pytest.fail(f"the server did not start: {process.stderr.read() if process.stderr else ''}")
+            pytest.fail(f"the server did not start: {log.read_text()}")
     finally:
         process.kill()
         process.communicate()
@@ -191,6 +193,7 @@ def test_a_bad_version_leaves_the_old_one_serving(registry: Path) -> None:
 
     with serving(registry, "--workers", "2") as server:
         asyncio.run(run(server))
+        server.wait(lambda: "golden.json" in server.get("/models")[1])
         model = json.loads(server.get("/models")[1])["models"][0]
         assert model["version"] == "1"
         assert "golden.json" in model["refused"]
