@@ -281,7 +281,7 @@ class Registry:
             record = self._removable(name, version)
             pointing = [alias for alias, number in self.aliases(name).items() if number == version]
             if pointing and not force:
-                hint = "Point them elsewhere first, or remove it with force and lose them."
+                hint = "Point them elsewhere first, or say --force (force=True) and lose them."
                 raise Conflict(f"{name}@{version} is what {', '.join(pointing)} means.", hint=hint)
             for alias in pointing:
                 self._store.delete(alias_file(name, alias))

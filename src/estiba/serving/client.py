@@ -51,6 +51,8 @@ class Client:
             BadInput: values that do not match the model's signature, each named.
             NotFound: no such model or version. Unavailable: not ready, or not reached. EstibaError: anything else.
         """
+        if version is not None and model is None:
+            raise BadRequest("A version is of a model: say which with model=...")
         records = records_of(rows)
         if not records:
             return []

@@ -335,7 +335,7 @@ class _Models:
         self._refused.add(model)
         self.failed[model.name] = f"version {model.version}: {reason}"
         self._metrics.slot("estiba_swap_failures_total", model.name).add()
-        self._log.error("a newer version is not served", model=model.name, version=model.version, reason=reason)
+        self._log.error("the version is not served; the one before it stays", model=model.name, version=model.version, reason=reason)
 
     def go_on(self, workers: Sequence[Process]) -> None:
         """Switches once every worker has loaded; begins again where the workers are not the same any more."""
@@ -351,7 +351,7 @@ class _Models:
             self.served = tuple(model if old.ref == model.ref else old for old in self.served)
             self.failed.pop(model.name, None)
             self._next = None
-            self._log.info("a newer version is served", model=model.name, version=model.version)
+            self._log.info("now serving", model=model.name, version=model.version)
 
 
 def supervise(

@@ -19,7 +19,7 @@ class NotConvertible(EstibaError):
     """The model has no exact ONNX form. The message is one sentence saying why."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, hint="It is served by the python engine, with the original estimator.")
+        super().__init__(message, hint="engine = 'auto' serves the original estimator instead.")
 
 
 @dataclass(frozen=True, eq=False)
