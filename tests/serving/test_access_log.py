@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from raw import Reader, post, price
 
-from estiba.serving.access_log import ATOMIC, _parts, is_probe, template
+from estiba.serving.access_log import ATOMIC, _together, is_probe, template
 from estiba.serving.request import Request
 from estiba.serving.trace import trace_id
 from toys import CHURN_ROW, Live, until
@@ -114,7 +114,7 @@ def test_a_log_that_nobody_reads_costs_no_answer(toy_registry: Path) -> None:
 
 def test_lines_stay_whole_and_together_as_far_as_a_pipe_keeps_them() -> None:
     made = [str(n) * (n * 100) + "\n" for n in range(1, 10)] * 5 + ["x" * 9000 + "\n"]
-    parts = _parts(made)
+    parts = _together(made)
     assert "".join(parts) == "".join(made)
     assert all(part.endswith("\n") for part in parts)
     assert [len(part) for part in parts if len(part) > ATOMIC] == [9001]

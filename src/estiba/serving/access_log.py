@@ -1,20 +1,24 @@
 """Access log: a line for each request, never with a feature's value, and never at the cost of an answer.
 
-Lines are made on the event loop, up to so many a second, and written by a thread: a log that nobody reads fills up and
-blocks whoever writes to it. What is left out is counted.
+Up to so many a second are made, and written a moment later, many at once. A pipe that nobody reads fills up and blocks
+whoever writes to it: so lines of requests take only a part of it, and wait, or are left out. What is left out is
+counted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import fcntl
 import io
 import os
 import random
 import re
-import threading
+import stat
+import struct
+import sys
+import termios
 import time
-from queue import SimpleQueue
+from collections import deque
 from typing import Any
 
 from estiba.core.log import Log
@@ -26,7 +30,7 @@ PERIOD = 0.1
 """Seconds from a line to its writing."""
 
 MAX_PARTS = 64
-"""Periods whose lines may wait for the writer."""
+"""Writes that may wait for room."""
 
 ATOMIC = 4096
 """Bytes that a pipe takes whole, without those of another process in between (POSIX, PIPE_BUF on Linux)."""
@@ -54,9 +58,9 @@ class AccessLog:
         self._left = [limit, limit]
         self._over = 0
         self._lines: list[str] = []
+        self._parts: deque[str] = deque()
         self._refill_at = 0.0
         self._ticking = False
-        self._writer: _Writer | None = None
 
     def wants(self, status: int) -> bool:
         """Whether a request of that status gets a line; to be asked once for each."""
@@ -90,71 +94,58 @@ class AccessLog:
             asyncio.get_running_loop().call_later(PERIOD, self._tick)
 
     def close(self) -> None:
-        """Writes what is left, unless nobody takes it for a second."""
+        """Writes what is left and finds room."""
         self._flush()
-        if self._writer is not None:
-            self._writer.close()
 
     def _tick(self) -> None:
-        """Until a second after the first line: then whoever asks for the next starts it again."""
+        """Until a second after the first line, and as long as lines wait; then the next line starts it again."""
         self._flush()
-        if time.monotonic() < self._refill_at:
-            asyncio.get_running_loop().call_later(PERIOD, self._tick)
-        else:
-            self._ticking = False
+        if time.monotonic() >= self._refill_at:
+            self._refill_at += 1
             self._left = [self._limit, self._limit]
             self._skipped.add(self._over)
             self._over = 0
+            self._ticking = bool(self._parts)
+        if self._ticking:
+            asyncio.get_running_loop().call_later(PERIOD, self._tick)
 
     def _flush(self) -> None:
-        if not self._lines:
-            return
-        self._writer = self._writer or _Writer(self._log)
-        if not self._writer.put(self._lines):
-            self._skipped.add(len(self._lines))
+        self._parts.extend(_together(self._lines))
         self._lines = []
+        while self._parts and self._write(self._parts[0]):
+            self._parts.popleft()
+        while len(self._parts) > MAX_PARTS:
+            self._skipped.add(self._parts.pop().count("\n"))
 
-
-class _Writer:
-    """A thread that may block. It writes past the log's own buffer, whose lock it would hold meanwhile."""
-
-    def __init__(self, log: Log) -> None:
-        self._log = log
-        self._parts: SimpleQueue[list[str] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
-        self._thread.start()
-
-    def put(self, lines: list[str]) -> bool:
-        if self._parts.qsize() >= MAX_PARTS:
-            return False
-        self._parts.put(lines)
+    def _write(self, part: str) -> bool:
+        """Writes lines unless that could block; False where there is no room now."""
+        data = part.encode()
+        try:
+            target = self._log.descriptor()
+            if not _has_room(target, len(data)):
+                return False
+            os.write(target, data)
+        except io.UnsupportedOperation:  # a stream in memory
+            self._log.write(part)
+        except (OSError, ValueError):  # a log that is gone must not end the server
+            return True
         return True
 
-    def close(self) -> None:
-        self._parts.put(None)
-        self._thread.join(1.0)
 
-    def _run(self) -> None:
-        try:
-            target: int | None = self._log.descriptor()
-        except (io.UnsupportedOperation, AttributeError):
-            target = None
-        while (lines := self._parts.get()) is not None:
-            for part in _parts(lines):
-                with contextlib.suppress(OSError):  # a log that is gone must not end the server
-                    self._log.write(part) if target is None else _write(target, part.encode())
+def _has_room(target: int, size: int) -> bool:
+    """Whether a pipe, even after so many bytes, is mostly free: what matters more shall not have to wait for it."""
+    if not stat.S_ISFIFO(os.fstat(target).st_mode):
+        return True
+    (waiting,) = struct.unpack("=i", fcntl.ioctl(target, termios.FIONREAD, bytes(4)))
+    capacity = fcntl.fcntl(target, fcntl.F_GETPIPE_SZ) if sys.platform == "linux" else 16 * 1024
+    return int(waiting) + size <= max(size, capacity // 4)
 
 
-def _write(target: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(target, data) :]
-
-
-def _parts(lines: list[str]) -> list[str]:
-    """Whole lines together, as far as they stay together."""
-    parts = [""]
+def _together(lines: list[str]) -> list[str]:
+    """Whole lines, as many together as a pipe keeps together."""
+    parts: list[str] = []
     for line in lines:
-        if len(parts[-1]) + len(line) > ATOMIC:
+        if not parts or len(parts[-1]) + len(line) > ATOMIC:
             parts.append("")
         parts[-1] += line
     return parts
