@@ -215,6 +215,18 @@ def test_integers_that_would_be_rounded_are_refused(http: Any) -> None:
     assert "age in row 0" in error(http.post(PATH, json={"inputs": inputs(age={"data": [2**53 + 1, 20]})}))
 
 
+@pytest.mark.parametrize("count", [1, 40])
+def test_numbers_that_are_not_finite_are_refused(http: Any, count: int) -> None:
+    given = {"name": "x", "datatype": "FP64", "shape": [count]}
+    whole = {**given, "data": [10**400] * count}
+    assert error(http.post("/v2/models/price/infer", content=json.dumps({"inputs": [whole]})))
+    block = np.full(count, np.inf).tobytes()
+    header = json.dumps({"inputs": [{**given, "parameters": {"binary_data_size": len(block)}}]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(header))}
+    answer = http.post("/v2/models/price/infer", content=header + block, headers=headers)
+    assert "x in row 0: expected a finite number" in error(answer)
+
+
 def test_too_many_rows_are_refused_before_they_are_read(http: Any) -> None:
     given = {"name": "x", "datatype": "FP64", "shape": [100_001], "data": []}
     assert "100,000" in error(http.post("/v2/models/price/infer", json={"inputs": [given]}), 413)

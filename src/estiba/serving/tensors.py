@@ -7,6 +7,7 @@ import binascii
 import math
 import struct
 from collections.abc import Sequence
+from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,10 +34,17 @@ DTYPES: dict[str, npt.DTypeLike] = {
 
 DATATYPES = (*DTYPES, "BYTES")
 
+FEW = 16
+"""Up to so many values are better left as they are than made an array."""
+
 Values = npt.NDArray[Any] | list[Any]
 """A tensor's elements, row by row."""
 
-_JSON_TYPES: dict[str, set[type]] = {"B": {str}, "b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
+_JSON_TYPES: dict[str, set[type]] = {
+    datatype: {NoneType, *({str} if datatype == "BYTES" else {bool} if datatype == "BOOL" else {int})}
+    | ({float} if datatype.startswith("FP") else set())
+    for datatype in DATATYPES
+}
 
 
 class Tensor(NamedTuple):
@@ -110,14 +118,15 @@ def from_json(flat: list[Any], datatype: str, name: str) -> Values:
     Raises:
         BadRequest: an element is not of the datatype, or does not fit into it.
     """
-    dtype = None if datatype == "BYTES" else np.dtype(DTYPES[datatype])
-    kind = "B" if dtype is None else dtype.kind
-    for position, value in enumerate(flat):
-        if value is not None and type(value) not in _JSON_TYPES[kind]:
-            raise BadRequest(f"Element {position} of input {name!r} is not of datatype {datatype}.")
-    if dtype is None:
-        return flat
+    allowed = _JSON_TYPES[datatype]
+    if not {type(value) for value in flat} <= allowed:
+        position = next(i for i, value in enumerate(flat) if type(value) not in allowed)
+        raise BadRequest(f"Element {position} of input {name!r} is not of datatype {datatype}.")
     missing = None in flat
+    is_plain = datatype in ("BOOL", "FP64") and (missing or len(flat) <= FEW)  # nothing to round, no limit to keep
+    if datatype == "BYTES" or is_plain:
+        return flat
+    dtype = np.dtype(DTYPES[datatype])
     values: npt.NDArray[Any]
     try:
         with np.errstate(over="ignore"):
