@@ -165,6 +165,7 @@ class Supervisor:
                     client.close()
             case messages.Loaded():
                 self._models.told(worker, message)
+                self._publish()  # whoever reads that it failed may ask why
 
     # Workers
 
