@@ -239,6 +239,8 @@ class Coder:
             field.kind == "boolean"
         ):
             return False
+        if values.dtype.kind in "iu" and len(values) and max(abs(int(values.min())), int(values.max())) > MAX_INTEGER:
+            return False
         out[:] = values
         low = -math.inf if field.minimum is None else field.minimum
         high = math.inf if field.maximum is None else field.maximum
