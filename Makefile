@@ -18,14 +18,14 @@ test: $(READY) ## run the whole test suite, and print what it covers
 	$(VENV)/bin/python -m pytest -n 2 --cov=estiba --cov-report=term-missing:skip-covered
 
 lint: $(READY) ## ruff, mypy --strict, and whether generated pages are up to date
-	$(VENV)/bin/ruff check src tests examples scripts
-	$(VENV)/bin/ruff format --check src tests examples scripts
+	$(VENV)/bin/ruff check src tests examples scripts bench
+	$(VENV)/bin/ruff format --check src tests examples scripts bench
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python scripts/reference.py --check
 
 format: $(READY) ## let ruff arrange the code
-	$(VENV)/bin/ruff check --fix src tests examples scripts
-	$(VENV)/bin/ruff format src tests examples scripts
+	$(VENV)/bin/ruff check --fix src tests examples scripts bench
+	$(VENV)/bin/ruff format src tests examples scripts bench
 
 docs: $(READY) ## write the generated pages again
 	$(VENV)/bin/python scripts/reference.py
