@@ -22,6 +22,7 @@ lint: $(READY) ## ruff, mypy --strict, and whether generated pages are up to dat
 	$(VENV)/bin/ruff format --check src tests examples scripts bench
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python scripts/reference.py --check
+	$(VENV)/bin/python scripts/conversion_table.py --check
 
 format: $(READY) ## let ruff arrange the code
 	$(VENV)/bin/ruff check --fix src tests examples scripts bench
@@ -29,6 +30,7 @@ format: $(READY) ## let ruff arrange the code
 
 docs: $(READY) ## write the generated pages again
 	$(VENV)/bin/python scripts/reference.py
+	$(VENV)/bin/python scripts/conversion_table.py
 
 lock: $(READY) ## resolve requirements.lock again after a change of pyproject.toml
 	$(UV) pip compile pyproject.toml --all-extras --group test --group lint --universal --generate-hashes --quiet -o requirements.lock

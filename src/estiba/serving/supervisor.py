@@ -16,7 +16,7 @@ import socket
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -25,11 +25,12 @@ from estiba.core import cpus
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
 from estiba.serving import messages
-from estiba.serving.messages import ServedModel, Status, WorkerSpec
+from estiba.serving.messages import Status, WorkerSpec
 from estiba.serving.metrics import Metrics
 from estiba.serving.options import ServerOptions
 from estiba.serving.problems import CONTENT_TYPE, problem
 from estiba.serving.process import Process
+from estiba.serving.versions import Resolve, Stamp, Versions
 
 TICK = 0.05
 """Seconds between looks at the workers."""
@@ -42,9 +43,6 @@ BACKOFF = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 HOLD = 2.0
 """Seconds for which a new client waits while no worker is ready, before it gets a 503."""
-
-Resolve = Callable[[], Sequence[ServedModel]]
-Stamp = Callable[[], object]
 
 
 class Supervisor:
@@ -65,7 +63,7 @@ class Supervisor:
         self._count = options.workers or processors
         self._threads = options.threads or max(1, processors // self._count)
         self._metrics = Metrics(folder / "supervisor.metrics")
-        self._models = _Models(resolve, stamp, self._log, self._metrics)
+        self._models = Versions(resolve, stamp, self._log, self._metrics)
         self._workers: list[Process] = []
         self._fresh: dict[int, Process] = {}
         self._leaving: list[Process] = []
@@ -266,93 +264,6 @@ class Supervisor:
             self._end(worker)
         for client, _ in self._waiting:
             _refuse(client, "The server is shutting down.")
-
-
-class _Models:
-    """What is served, and how a newer version takes its place: loaded by every worker beside the old one, proven there,
-    and switched to in all of them once all have it."""
-
-    def __init__(self, resolve: Resolve, stamp: Stamp, log: Log, metrics: Metrics) -> None:
-        self._resolve = resolve
-        self._stamp = stamp
-        self._log = log
-        self._metrics = metrics
-        self.served: tuple[ServedModel, ...] = ()
-        self.failed: dict[str, str] = {}
-        self._seen: object = None
-        self._refused: set[ServedModel] = set()
-        self._next: ServedModel | None = None
-        self._loading: set[Process] = set()
-        self._loaded: set[Process] = set()
-
-    def start(self) -> None:
-        """Resolves for the first time; raises EstibaError."""
-        self._seen = self._stamp()
-        self.served = tuple(self._resolve())
-
-    def look(self, workers: Sequence[Process]) -> None:
-        """Looks whether other versions are wanted than are served; begins to load the first such."""
-        try:
-            stamp = self._stamp()
-            if stamp == self._seen or self._next is not None or not workers:
-                return
-            wanted = tuple(self._resolve())
-        except EstibaError as error:
-            self._log.warning("the registry cannot be read", reason=error.message)
-            return
-        current = {model.ref: model for model in self.served}
-        for model in wanted:
-            if current[model.ref] == model:
-                self.failed.pop(model.name, None)
-            elif model.error and model not in self._refused:
-                self._refuse(model, model.error)
-            elif model not in self._refused:
-                self._next = model
-                self._begin(workers)
-                return
-        self._seen = stamp
-
-    def _begin(self, workers: Sequence[Process]) -> None:
-        assert self._next is not None
-        self._loading, self._loaded = set(workers), set()
-        for worker in workers:
-            worker.tell(messages.Load(self._next))
-
-    def told(self, worker: Process, message: messages.Loaded) -> None:
-        """A worker has loaded the next version, or could not."""
-        model = self._next
-        if model is None or (message.name, message.version) != (model.name, model.version):
-            return
-        if not message.error:
-            self._loaded.add(worker)
-            return
-        self._refuse(model, message.error)
-        for other in self._loading:
-            other.tell(messages.Discard(model.name, model.version))
-        self._next = None
-
-    def _refuse(self, model: ServedModel, reason: str) -> None:
-        """A version that failed is not tried again; the old one goes on serving, and everybody can see why."""
-        self._refused.add(model)
-        self.failed[model.name] = f"version {model.version}: {reason}"
-        self._metrics.slot("estiba_swap_failures_total", model.name).add()
-        self._log.error("the version is not served; the one before it stays", model=model.name, version=model.version, reason=reason)
-
-    def go_on(self, workers: Sequence[Process]) -> None:
-        """Switches once every worker has loaded; begins again where the workers are not the same any more."""
-        model = self._next
-        if model is None:
-            return
-        if set(workers) != self._loading:
-            if workers:
-                self._begin(workers)
-        elif self._loaded == self._loading:
-            for worker in workers:
-                worker.tell(messages.Switch(model.name, model.version))
-            self.served = tuple(model if old.ref == model.ref else old for old in self.served)
-            self.failed.pop(model.name, None)
-            self._next = None
-            self._log.info("now serving", model=model.name, version=model.version)
 
 
 def supervise(
