@@ -207,13 +207,15 @@ def _about(model: Model, *, default: bool) -> dict[str, Any]:
 
 def _described(model: Model, *, default: bool) -> openapi.Described:
     example = model.example
+    source = model.manifest.source
+    warning = "SIMULATED DATA: its answers say nothing about the world. " if source and source.simulated else ""
     return openapi.Described(
         name=model.name,
         version=model.version,
         signature=model.signature,
         example=example,
         answer=model.predict([example])[0],
-        description=model.manifest.description,
+        description=f"{warning}{model.manifest.description}".strip(),
         default=default,
     )
 
