@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
 from raw import Reader, post, price
 
 from toys import Live
@@ -119,6 +120,7 @@ def _read(reader: Reader, counts: Counter[str]) -> None:
             rest = rest[int(length[1]) :]
 
 
+@pytest.mark.timeout(SECONDS + 60)
 def test_nothing_that_is_sent_does_harm(start_server: Callable[..., Live]) -> None:
     short = {"header_timeout": 1.0, "body_timeout": 1.0, "idle_timeout": 2.0}
     live = start_server("churn", "price", default="churn", http=short)
