@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, PowerTransformer
 
@@ -190,3 +192,66 @@ def _forge(path: Path, libraries: dict[str, str], shift: float) -> None:
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="nobody"):
         estiba.load("nobody", registry=tmp_path)
+
+
+def test_an_estimator_with_a_threshold_of_its_own_keeps_its_labels(tmp_path: Path) -> None:
+    rows = ROWS[["age", "balance"]]
+    model = FixedThresholdClassifier(LogisticRegression(), threshold=0.2).fit(rows, TARGET)
+    packed = estiba.pack(model, rows, name="fixed", registry=tmp_path)
+    assert packed.artifact.manifest.signature.outputs.threshold == 0.2
+    assert packed.notes == ()
+    answers = estiba.load("fixed", registry=tmp_path).predict(rows)
+    assert [answer["label"] for answer in answers] == list(model.predict(rows))
+
+
+class Contrary(LogisticRegression):
+    """Predicts the less probable class."""
+
+    def predict(self, X: Any) -> Any:
+        return self.classes_[np.argmin(self.predict_proba(X), axis=1)]
+
+
+def test_labels_that_contradict_their_probabilities_are_said(tmp_path: Path) -> None:
+    from estiba.model.draft import draft
+    from estiba.model.signature import Outputs
+    from estiba.model.trained import Trained
+
+    model = Contrary().fit(ROWS[["age"]], TARGET)
+    made = draft(Trained(model=model, sample=ROWS[["age"]]), {}, Outputs())
+    assert "contradicts its own probabilities or scores on 60 of 60 rows" in made.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"engine": "ONNX"}, "engine is 'ONNX'"),
+        ({"tolerance": -1}, "tolerance is -1"),
+        ({"threshold": 3}, "from 0 to 1"),
+        ({"metrics": {"auc": "good"}}, "'auc' is 'good'"),
+    ],
+)
+def test_more_mistakes_are_sentences(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadProject, match=message):
+        estiba.pack(forest(), ROWS, name="churn", registry=tmp_path, **arguments)
+
+
+def test_column_names_that_cannot_be_and_models_of_one_class(tmp_path: Path) -> None:
+    odd = ROWS[["age"]].rename(columns={"age": 'a "q"'})
+    with pytest.raises(BadProject, match="a quote"):
+        estiba.pack(LinearRegression().fit(odd, ROWS["balance"]), odd, name="odd", registry=tmp_path)
+    twice = pd.concat([ROWS[["age"]], ROWS[["age"]]], axis=1)
+    with pytest.raises(BadProject, match="two columns"):
+        estiba.pack(LinearRegression().fit(twice.to_numpy(), ROWS["balance"]), twice, name="twice", registry=tmp_path)
+    one = RandomForestClassifier(2).fit(ROWS[["age"]], ["same"] * len(ROWS))
+    with pytest.raises(EstibaError, match="one class only"):
+        estiba.pack(one, ROWS[["age"]], name="one", registry=tmp_path)
+
+
+def test_a_text_model_falls_back_and_one_alias_may_be_a_string(tmp_path: Path) -> None:
+    texts = pd.DataFrame({"text": ["good stuff", "bad stuff"] * 50})
+    model = make_pipeline(make_column_transformer((CountVectorizer(), "text")), LogisticRegression())
+    model.fit(texts, [1, 0] * 50)
+    packed = estiba.pack(model, texts, name="text", registry=tmp_path, aliases="production")  # type: ignore[arg-type]
+    assert packed.artifact.manifest.engine == "python"
+    assert open_registry(tmp_path).aliases("text") == {"production": 1}
+    assert [a["label"] for a in estiba.load("text", registry=tmp_path).predict(texts)] == [1, 0] * 50

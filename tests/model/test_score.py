@@ -152,3 +152,10 @@ def _write_to_full_disk(target: Path) -> None:
         file.symlink_to("/dev/full")
         with scoring._write_csv(file) as write_rows:
             write_rows({"a": ["x" * 100_000]})
+
+
+def test_the_file_to_be_scored_is_never_replaced(model: Model, source: Path) -> None:
+    before = source.read_bytes()
+    with pytest.raises(EstibaError, match="is the file to be scored"):
+        score(model, source, source.parent / "." / source.name)
+    assert source.read_bytes() == before

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -234,3 +236,69 @@ def test_liveness_fails_when_workers_keep_dying(registry: Path) -> None:
                 os.kill(pid, signal.SIGKILL)
             server.wait(lambda count=count: server.metric("estiba_worker_restarts_total") >= count)
         server.wait(lambda: server.get("/health/live")[0] == 503)
+
+
+def test_a_worker_that_started_during_a_swap_is_not_left_behind(registry: Path) -> None:
+    """SIGHUP starts fresh workers of the old version; the switch happens before they are ready."""
+
+    def versions(server: Server) -> set[str]:
+        return {ask(server).headers["x-model-version"] for _ in range(20)}
+
+    with serving(registry, "--workers", "2") as server:
+        server.process.send_signal(signal.SIGHUP)
+        pack(registry, 0.3)
+        server.wait(lambda: versions(server) == {"2"})
+        time.sleep(2)
+        assert versions(server) == {"2"}
+
+
+def test_a_signal_to_the_whole_group_still_drains(registry: Path) -> None:
+    """systemd and terminals signal every process of the group, not the supervisor alone."""
+    with serving(registry, "--workers", "1", "--shutdown-delay", "2") as server:
+        for pid in (*server.workers(), server.process.pid):
+            os.kill(pid, signal.SIGTERM)
+        server.wait(lambda: server.get("/health/ready")[0] == 503, 3)
+        assert ask(server).status == 200
+        assert server.process.wait(20) == 0
+
+
+def test_a_client_that_reads_slowly_keeps_its_answer_when_workers_are_replaced(registry: Path) -> None:
+    body = json.dumps({"records": [RECORD] * 60_000}).encode()
+    head = f"POST /predict HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    with serving(registry, "--workers", "1") as server, socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.settimeout(20)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(head.encode() + body)
+        received = client.recv(4096)
+        server.process.send_signal(signal.SIGHUP)
+        time.sleep(2)
+        start, _, begun = received.partition(b"\r\n\r\n")
+        length = int(start.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        parts, missing = [begun], length - len(begun)
+        while missing:
+            parts.append(client.recv(1 << 20))
+            assert parts[-1], f"the answer was cut off: {missing} of {length} bytes are missing"
+            missing -= len(parts[-1])
+        assert len(json.loads(b"".join(parts))["predictions"]) == 60_000
+
+
+def test_stopping_does_not_wait_for_a_worker_that_is_not_there(registry: Path) -> None:
+    with serving(registry, "--workers", "1") as server:
+        for count in range(1, 4):
+            server.wait(lambda: bool(server.workers()))
+            os.kill(server.workers()[0], signal.SIGKILL)
+            server.wait(lambda count=count: server.metric("estiba_worker_restarts_total") >= count)
+        os.kill(server.workers()[0], signal.SIGKILL)
+        began = time.monotonic()
+        server.process.terminate()
+        assert server.process.wait(20) == 0
+        assert time.monotonic() - began < 5
+
+
+def ask(server: Server) -> Any:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{server.port}/predict", json.dumps(BODY).encode(), {"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        answer.read()
+        return answer

@@ -52,6 +52,30 @@ def answer(model: Any, frame: pd.DataFrame, head: Head) -> Matrix:
     return np.ascontiguousarray(np.asarray(raw, np.float64).reshape(len(frame), head.width))
 
 
+def own_labels(model: Any, frame: pd.DataFrame) -> list[Label] | None:
+    """What the model's own `predict` calls each row; None for a booster, which has no labels of its own."""
+    if _is_booster(model):
+        return None
+    rows: Any = frame.to_numpy() if _wants_array(model) else frame
+    return [_label(value) for value in np.asarray(model.predict(rows)).reshape(-1).tolist()]
+
+
+def own_threshold(model: Any) -> tuple[float, Label | None] | None:
+    """The probability from which the model's own `predict` says the positive class, and that class if it is named.
+
+    None for a model without a threshold of its own. Source: scikit-learn's FixedThresholdClassifier and
+    TunedThresholdClassifierCV.
+    """
+    inner = _innermost(model)
+    if type(inner).__name__ not in ("FixedThresholdClassifier", "TunedThresholdClassifierCV"):
+        return None
+    if getattr(inner, "response_method", "auto") == "decision_function":
+        return None
+    threshold = getattr(inner, "best_threshold_", getattr(inner, "threshold", "auto"))
+    label = getattr(inner, "pos_label", None)
+    return (0.5 if threshold == "auto" else float(threshold)), None if label is None else _label(label)
+
+
 def _estimator_answer(model: Any, frame: pd.DataFrame, head: Head) -> Any:
     rows: Any = frame.to_numpy() if _wants_array(model) else frame
     match head.kind:
@@ -105,6 +129,11 @@ def _classifier_head(model: Any) -> Head:
             hint="Pack one model for each target.",
         )
     labels = tuple(_label(c) for c in np.asarray(classes).tolist())
+    if len(labels) < 2:
+        raise NoAnswer(
+            f"{type(model).__name__} knows one class only: {labels[0]!r}.",
+            hint="Train it on rows of at least two classes.",
+        )
     sure = hasattr(model, "predict_proba") and not _clips(_innermost(model))
     return Head(kind="probabilities" if sure else "scores", classes=labels)
 

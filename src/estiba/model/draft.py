@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,15 @@ import numpy as np
 from estiba.core.errors import BadInput, BadProject, EstibaError, ParityError
 from estiba.model.coding import Coded, Coder, Matrix
 from estiba.model.infer import FieldOptions, infer, override
+from estiba.model.predictions import labels
 from estiba.model.signature import Outputs, Signature
 from estiba.model.trained import Trained
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LABELLED_ROWS = 1000
+"""Sample rows on which the estimator's own labels are compared with those of its probabilities."""
 
 CHECKED_ROWS = 200
 """Sample rows on which the rebuilt input is compared with the sample itself."""
@@ -29,6 +34,7 @@ class Draft:
     Args:
         ask: the original's raw answers to the rows of a DataFrame.
         convert: the ONNX graph of the onnx engine; raises NotConvertible.
+        notes: sentences that whoever packs the model should read.
     """
 
     signature: Signature
@@ -36,6 +42,7 @@ class Draft:
     coded: Coded
     ask: Callable[[pd.DataFrame], Matrix]
     convert: Callable[[], bytes]
+    notes: tuple[str, ...] = ()
 
     def original(self, coded: Coded) -> Matrix:
         """The original's raw answers to coded rows."""
@@ -76,9 +83,17 @@ def draft(trained: Trained, fields: Mapping[str, FieldOptions], outputs: Outputs
 
 
 def _of_estimator(model: object, sample: pd.DataFrame, fields: Mapping[str, FieldOptions], outputs: Outputs) -> Draft:
-    from estiba.model.answers import answer, head_of
+    from estiba.model.answers import answer, head_of, own_threshold
     from estiba.model.convert import convert
 
+    names = [str(name) for name in sample.columns]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadProject(f"The sample has two columns of the name {twice!r}.", hint="Rename one before training.")
+    own = own_threshold(model)
+    if own is not None and outputs.threshold is None:
+        positive = outputs.positive if outputs.positive is not None else own[1]
+        outputs = msgspec.structs.replace(outputs, threshold=own[0], positive=positive)
     signature = infer(model, sample, head_of(model), fields=fields, outputs=outputs)
     coder = Coder(signature)
     made = Draft(
@@ -89,7 +104,31 @@ def _of_estimator(model: object, sample: pd.DataFrame, fields: Mapping[str, Fiel
         lambda: convert(model, signature.fields, sample).onnx,
     )
     _check_rebuilt(made, sample)
-    return made
+    return dataclasses.replace(made, notes=_contradictions(model, made, sample))
+
+
+def _contradictions(model: object, made: Draft, sample: pd.DataFrame) -> tuple[str, ...]:
+    """A sentence where the estimator's own `predict` says another label than its own probabilities do."""
+    from estiba.model.answers import own_labels, own_threshold
+
+    head, outputs = made.signature.head, made.signature.outputs
+    own = own_threshold(model)
+    chosen = outputs.threshold is not None and (own is None or own[0] != outputs.threshold)
+    if not head.classes or chosen:  # a threshold of the user's own is meant to differ
+        return ()
+    rows = sample.iloc[:LABELLED_ROWS]
+    said = own_labels(model, rows)
+    if said is None:
+        return ()
+    ours = labels(head, made.ask(rows), outputs.threshold, made.signature.positive)
+    off = sum(str(a) != str(b) for a, b in zip(ours, said, strict=True))
+    if not off:
+        return ()
+    name = type(model).__name__
+    return (
+        f"{name}.predict contradicts its own probabilities or scores on {off} of {len(rows)} rows of the sample; "
+        "Estiba's label goes by those.",
+    )
 
 
 def _of_file(model: bytes, sample: pd.DataFrame, fields: Mapping[str, FieldOptions], outputs: Outputs) -> Draft:
@@ -110,7 +149,8 @@ def _code(coder: Coder, sample: pd.DataFrame) -> Coded:
     except BadInput as error:
         raise BadProject(
             f"The sample itself does not match the signature: {error.message}",
-            hint="The numbers after /records/ count the sample's rows from 0. Widen the field in the project file.",
+            hint="The number after /records/ counts the sample's rows from 0. Widen the field: fields= of estiba.pack, "
+            "or [models.NAME.fields] of estiba.toml. Whole numbers beyond 2**53 are better as text.",
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import tempfile
@@ -111,6 +112,10 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
         ParityError: engine is `onnx` and the converted model answers differently.
         Conflict, EstibaError: the registry cannot be written.
     """
+    if engine not in ("auto", "onnx", "python"):
+        raise BadProject(f"engine is {engine!r}.", hint="It is 'auto', 'onnx' or 'python'.")
+    if not tolerance >= 0:
+        raise BadProject(f"tolerance is {tolerance!r}; it is a difference, and 0 or more.")
     try:
         options = PackOptions(
             description=description,
@@ -137,14 +142,14 @@ def register(
     store = open_registry(registry)
     check_name(name)
     with tempfile.TemporaryDirectory(prefix="estiba-") as folder:
-        made = build(trained, name, options, Path(folder))
+        made, said = build(trained, name, options, Path(folder))
         known = {v.version for v in store.versions(name)} if name in store.list() else set()
         version = store.push(made, aliases=aliases)
-        return Packed(store.fetch(version), version.version, version.version not in known)
+        return Packed(store.fetch(version), version.version, version.version not in known, said)
 
 
-def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> Artifact:
-    """Packs a trained model into `folder` and returns its artifact, loaded once and proven."""
+def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tuple[Artifact, tuple[str, ...]]:
+    """Packs a trained model into `folder`; returns its artifact, loaded once and proven, and what should be read."""
     made = draft(trained, options.fields, options.outputs)
     onnx, reason = _converted(made, options)
     golden_rows = golden.choose(made.coder, made.coded, _runner(onnx) if onnx else None)
@@ -156,14 +161,14 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> Ar
     manifest = Manifest(
         name=name,
         signature=made.signature,
-        metrics={k: float(v) for k, v in trained.metrics.items()},
+        metrics={k: _finite(k, v) for k, v in trained.metrics.items()},
         params=dict(trained.params),
         parity=parity,
         python=platform.python_version(),
         source=SourceCard(**vars(trained.source)) if trained.source else None,
         reason=reason,
         description=options.description,
-        notes=trained.notes,
+        notes="\n\n".join(note for note in (trained.notes, *made.notes) if note),
         **content.described,
     )
     files = {
@@ -173,13 +178,23 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> Ar
     }
     written = artifact.write(folder, manifest, files)
     load_artifact(written, trust=True, threads=1)  # what cannot be loaded and proven here is never registered
-    return written
+    return written, made.notes
 
 
 @dataclass(frozen=True)
 class _Content:
     model: bytes
     described: dict[str, Any]
+
+
+def _finite(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise BadProject(f"The metric {name!r} is {value!r}, which is no number.") from None
+    if not math.isfinite(number):
+        raise BadProject(f"The metric {name!r} is {number}; it must be finite.")
+    return number
 
 
 def _converted(made: Draft, options: PackOptions) -> tuple[bytes | None, str]:

@@ -80,7 +80,7 @@ class Registry:
         Raises:
             EstibaError: a name or alias that cannot be one. BadArtifact: `packed` is damaged.
         """
-        aliases = tuple(aliases)
+        aliases = (aliases,) if isinstance(aliases, str) else tuple(aliases)
         check_name(packed.manifest.name)
         for alias in aliases:
             check_alias(alias)

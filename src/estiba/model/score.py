@@ -64,6 +64,10 @@ def score(
         EstibaError: a row does not match the signature (named with its line and field), or a file cannot be used.
     """
     reader = _reader(source, model.coder, keep)
+    if target.exists() and target.samefile(source):
+        raise EstibaError(
+            f"{target} is the file to be scored.", hint="Choose another: the answers would replace its rows."
+        )
     done = 0
     with _atomic(target) as file, _writer(target, file) as write:
         for chunk in reader.chunks(model.coder, keep):

@@ -151,6 +151,11 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
             if names.count(name) > 1:
                 raise BadProject(f"The field {name!r} appears twice in the signature.")
         for field in self.fields:
+            if not field.name or any(c in '"\\' or c < " " for c in field.name):
+                raise BadProject(
+                    f"The field {field.name!r} has a quote, a backslash or a control character in its name, or none.",
+                    hint="Rename the column before training.",
+                )
             if field.kind == "category" and not field.levels:
                 raise BadProject(f"The category field {field.name!r} has no levels.")
             if field.unseen == "null" and not field.nullable:
@@ -171,6 +176,8 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
                 f"outputs.positive is {outputs.positive!r}, which is no class of this model.",
                 hint=f"Its classes are: {', '.join(map(str, classes)) or 'none'}.",
             )
+        if outputs.threshold is not None and not 0 <= outputs.threshold <= 1:
+            raise BadProject(f"outputs.threshold is a probability from 0 to 1, not {outputs.threshold:g}.")
         needs_positive = outputs.threshold is not None or outputs.probability
         if needs_positive and (self.head.kind != "probabilities" or self.positive < 0):
             raise BadProject(

@@ -50,7 +50,8 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     """What a worker is told when it starts.
 
     Args:
-        folder: where the processes of this server keep their metrics and status.
+        folder: where the processes of this server keep what they share.
+        metrics: the file of this worker's numbers.
         state: the file of memory shared with the supervisor.
         threads: threads of native libraries for one batch.
         channel: descriptor of the socket to the supervisor.
@@ -58,6 +59,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
 
     index: int
     folder: str
+    metrics: str
     state: str
     models: tuple[ServedModel, ...]
     options: ServerOptions

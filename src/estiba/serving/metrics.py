@@ -224,9 +224,13 @@ def render(files: Iterable[bytes]) -> bytes:
     """The text format of the sum of several workers' files."""
     totals: defaultdict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
     for content in files:
-        _add_process(totals, struct.unpack_from("=Q", content)[0])
+        pid = struct.unpack_from("=Q", content)[0]
+        alive = _alive(pid)
+        _add_process(totals, pid)
         for key, _, value in _entries(content):
             name, *labels = msgspec.json.decode(key)
+            if not alive and _KINDS[name].kind == "gauge":
+                continue  # what it counted stays true; what it was does not
             family = totals[name]
             known = family.get(tuple(labels), 0.0)
             family[tuple(labels)] = max(known, value) if name in _LARGEST else known + value
@@ -237,6 +241,16 @@ def render(files: Iterable[bytes]) -> bytes:
             lines += [f"# HELP {metric.name} {metric.help}", f"# TYPE {metric.name} {metric.kind}"]
             lines += _samples(metric, totals[metric.name])
     return ("\n".join(lines) + "\n").encode()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _add_process(totals: dict[str, dict[tuple[str, ...], float]], pid: int) -> None:

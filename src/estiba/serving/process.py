@@ -39,6 +39,8 @@ class Process:
     ) -> None:
         self.spec = spec
         self.index = spec.index
+        self.models = spec.models
+        """What it serves, or will once it is ready."""
         self.ready = False
         self.draining = False
         self.failure: EstibaError | None = None
@@ -50,11 +52,22 @@ class Process:
         self._channel: socket.socket | None = None
         self._memory: mmap.mmap | None = None
         self._drained_at = 0.0
+        self._killed = False
         self._seen = (0.0, 0.0)  # processor seconds, and when they were last seen to grow
         if start_at <= time.monotonic():
             self._start()
 
     def _start(self) -> None:
+        """Starts the child. Where the system has no room for it now, it is tried again in a second."""
+        try:
+            self._launch()
+        except OSError:
+            self.kill()
+            self._child = None
+            self._killed = False
+            self._start_at = time.monotonic() + 1.0
+
+    def _launch(self) -> None:
         state = Path(self.spec.state)
         state.write_bytes(bytes(HEARTBEAT + SLOTS))
         with state.open("r+b") as file:
@@ -149,7 +162,7 @@ class Process:
 
     @property
     def ended(self) -> bool:
-        return self.exit_code() is not None
+        return self._killed or self.exit_code() is not None
 
     def ending(self) -> str:
         """How it ended, in words."""
@@ -191,6 +204,7 @@ class Process:
 
     def kill(self) -> None:
         """Ends it at once, if it has not ended by itself."""
+        self._killed = True
         if self._child is not None:
             self._child.kill()
             self._child.wait()

@@ -41,6 +41,9 @@ POLL = 0.5
 BACKOFF = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds before a worker is started again, by how many died within a minute."""
 
+PAUSE = 0.2
+"""Seconds without accepting where the system has no room for another connection."""
+
 HOLD = 2.0
 """Seconds for which a new client waits while no worker is ready, before it gets a 503."""
 
@@ -83,7 +86,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._replace_all)
         self._models.start()
         try:
-            self._workers = [self._start(index) for index in range(self._count)]
+            self._workers = [self._begin(index) for index in range(self._count)]
             await self._first_start(stop)
             loop.add_reader(listener, self._accept, listener)
             if not stop.is_set():
@@ -114,11 +117,13 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), TICK)
 
-    def _start(self, index: int, start_at: float = 0.0) -> Process:
+    def _begin(self, index: int, start_at: float = 0.0, metrics: str = "") -> Process:
+        """Starts a worker. One that takes a dead one's place counts on in that one's metrics file."""
         self._made += 1
         spec = WorkerSpec(
             index=index,
             folder=str(self._folder),
+            metrics=metrics or str(self._folder / f"{index}-{self._made}.metrics"),
             state=str(self._folder / f"{index}-{self._made}.state"),
             models=self._models.served,
             options=self._options,
@@ -135,9 +140,16 @@ class Supervisor:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:  # too many open files, most likely: those that are open go on
-                self._log.error("a connection cannot be accepted", error=error)
+                self._log.warning("connections cannot be accepted for now", reason=str(error))
+                self._pause(listener)
                 return
             self._place(client, time.monotonic())
+
+    def _pause(self, listener: socket.socket) -> None:
+        """Leaves the door alone for a moment: it stays readable, and would be tried without end."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listener)
+        loop.call_later(PAUSE, lambda: self._draining or loop.add_reader(listener, self._accept, listener))
 
     def _place(self, client: socket.socket, since: float) -> None:
         """Gives a client to the worker with the fewest; keeps it for a moment where none can take it."""
@@ -172,6 +184,9 @@ class Supervisor:
             reason = worker.trouble()
             if reason:
                 self._workers[position] = self._succeed(worker, reason)
+            elif worker.ready and worker.models != self._models.served and position not in self._fresh:
+                # It was starting, or silent, while the others switched to another version.
+                self._fresh[position] = self._begin(worker.index)
         for position, fresh in list(self._fresh.items()):
             self._take_over(position, fresh)
         for worker in [w for w in self._leaving if w.ended or w.overdue(self._options.drain + 1)]:
@@ -187,10 +202,11 @@ class Supervisor:
         self._deaths.append(now)
         self._restarts += 1
         self._metrics.slot("estiba_worker_restarts_total", reason).add()
-        self._log.error("worker replaced", worker=worker.index, reason=reason, ending=worker.ending())
+        ending = worker.failure.message if worker.failure else worker.ending()
+        self._log.error("worker replaced", worker=worker.index, reason=reason, ending=ending)
         self._end(worker)
         recent = len([death for death in self._deaths if death > now - 60])
-        return self._start(worker.index, now + BACKOFF[min(recent, len(BACKOFF)) - 1])
+        return self._begin(worker.index, now + BACKOFF[min(recent, len(BACKOFF)) - 1], worker.spec.metrics)
 
     def _end(self, worker: Process) -> None:
         """Kills what is left of a worker. Its clients between requests go to another; the rest are told at once."""
@@ -209,10 +225,13 @@ class Supervisor:
         self._log.info("replacing workers", count=len(self._workers))
         for position, old in enumerate(self._workers):
             if position not in self._fresh:
-                self._fresh[position] = self._start(old.index)
+                self._fresh[position] = self._begin(old.index)
 
     def _take_over(self, position: int, fresh: Process) -> None:
-        if fresh.ready:
+        if fresh.ready and fresh.models != self._models.served:
+            fresh.kill()
+            self._fresh[position] = self._begin(fresh.index)
+        elif fresh.ready:
             old = self._workers[position]
             self._workers[position] = self._fresh.pop(position)
             self._leaving.append(old)
@@ -257,7 +276,10 @@ class Supervisor:
         self._accept(listener)
         listener.close()
         for worker in self._workers:
-            worker.drain(hand_over=False)
+            if worker.ready:
+                worker.drain(hand_over=False)
+            else:  # still loading, or waiting to be started: it has nothing to finish
+                worker.kill()
         while any(not w.ended and not w.overdue(self._options.drain + 1) for w in (*self._workers, *self._leaving)):
             await asyncio.sleep(0.01)
         for worker in (*self._workers, *self._leaving):

@@ -32,6 +32,7 @@ class Versions:
         self._seen: object = None
         self._refused: set[ServedModel] = set()
         self._next: ServedModel | None = None
+        self._complaint = ""
         self._loading: set[Process] = set()
         self._loaded: set[Process] = set()
 
@@ -48,8 +49,11 @@ class Versions:
                 return
             wanted = tuple(self._resolve())
         except EstibaError as error:
-            self._log.warning("the registry cannot be read", reason=error.message)
+            if error.message != self._complaint:  # once, not twice a second
+                self._complaint = error.message
+                self._log.warning("the registry cannot be read", reason=error.message)
             return
+        self._complaint = ""
         current = {model.ref: model for model in self.served}
         for model in wanted:
             if current[model.ref] == model:
@@ -101,6 +105,8 @@ class Versions:
             for worker in workers:
                 worker.tell(messages.Switch(model.name, model.version))
             self.served = tuple(model if old.ref == model.ref else old for old in self.served)
+            for worker in workers:
+                worker.models = self.served
             self.failed.pop(model.name, None)
             self._next = None
             self._log.info("now serving", model=model.name, version=model.version)

@@ -31,6 +31,9 @@ from estiba.serving.server import Server
 BEAT = 0.1
 """Seconds between heartbeats."""
 
+LARGE = 64 * 1024
+"""Bytes of an answer that may take a slow client more than a moment to read."""
+
 POLITE = 0.5
 """Seconds in which an idle connection may still bring a request once the server drains."""
 
@@ -52,12 +55,29 @@ class Held(Connection):
 
     def respond(self, request: Request, status: int, headers: bytes, body: bytes) -> None:
         super().respond(request, status, headers, body)
-        if self.idle:
+        if not self.idle or self._transport is None:
+            return
+        if len(body) < LARGE:
             self._worker.memory[self._slot] = IDLE
+        else:  # another worker must not take a client that is still reading this answer
+            self._worker.sending.add(self)
+
+    def settle(self) -> bool:
+        """Whether all of its answers have left this process; if so, it counts as idle."""
+        if not self.sent:
+            return False
+        if self.idle and self._transport is not None:
+            self._worker.memory[self._slot] = IDLE
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._worker.tell(messages.Closed(self._slot - HEARTBEAT, self.handed_over))
+
+    @property
+    def sent(self) -> bool:
+        """Whether nothing waits to be sent."""
+        return self._transport is None or self._transport.get_write_buffer_size() == 0
 
     def hand_over(self) -> None:
         """Lets go of an idle client, for another worker to take."""
@@ -75,19 +95,17 @@ class Worker:
         with Path(spec.state).open("r+b") as state:
             self.memory = memoryview(mmap.mmap(state.fileno(), HEARTBEAT + SLOTS))
         folder = Path(spec.folder)
-        self.server = Server(
-            spec.options, metrics_file=folder / f"{spec.index}.metrics", status_file=folder / messages.STATUS
-        )
+        self.server = Server(spec.options, metrics_file=Path(spec.metrics), status_file=folder / messages.STATUS)
         self._beside: dict[tuple[str, str], tuple[Model, float]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.sending: set[Held] = set()
+        """Connections whose large answers may not have left yet."""
         self._end = asyncio.Event()
         self._hand_over = False
 
     async def run(self) -> None:
         """Loads every model, serves until told to end, and drains."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C reaches the whole group; the supervisor decides
-        loop.add_signal_handler(signal.SIGTERM, self._drain, True)
         try:
             for served in self.spec.models:
                 self.server.add(*self._load(served))
@@ -126,6 +144,7 @@ class Worker:
 
     def _beat(self) -> None:
         self.memory[:HEARTBEAT] = struct.pack("=d", time.monotonic())
+        self.sending = {connection for connection in self.sending if not connection.settle()}
         asyncio.get_running_loop().call_later(BEAT, self._beat)
 
     def _read(self) -> None:
@@ -144,6 +163,8 @@ class Worker:
         match message:
             case messages.Take(slot) if passed is not None:
                 self._start(self._take(slot, passed))
+            case messages.Take(slot):  # no descriptor was left for the client's socket
+                self.tell(messages.Closed(slot))
             case messages.Load(served):
                 self._start(self._load_beside(served))
             case messages.Switch(name, version):
@@ -193,6 +214,8 @@ class Worker:
         while server.connections and time.monotonic() < began + server.settings.drain:
             polite = time.monotonic() < began + POLITE
             for connection in [c for c in server.connections if c.idle]:
+                if isinstance(connection, Held) and not connection.sent:
+                    continue
                 if self._hand_over and isinstance(connection, Held):
                     connection.hand_over()
                 elif not polite:
@@ -203,6 +226,9 @@ class Worker:
 
 
 def main() -> None:
+    # What a terminal or an init system sends to the whole group is for the supervisor to act on.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     spec = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSpec)
 
     async def work() -> None:

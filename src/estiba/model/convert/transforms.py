@@ -32,6 +32,8 @@ def apply(c: Context, transformer: Any, columns: Columns) -> Columns:
     if ours and name in STRUCTURES:
         return STRUCTURES[name](c, transformer, columns)
     output = dense(transformer.transform(columns.sample))
+    if output.shape[0] != len(columns.sample):
+        raise unsupported(transformer, "takes one column as a list, not a table")
     if ours and hasattr(transformer, "get_support"):
         return columns.take(list(map(int, transformer.get_support(indices=True)))).same(
             tuple(columns.columns[i] for i in transformer.get_support(indices=True)), output

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,12 +32,13 @@ TIMEOUT = 60.0
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What the process is told: the artifact's directory, and the descriptor to talk over."""
+    """What the process is told: the artifact's directory, the descriptor to talk over, and its parent."""
 
     path: str
     threads: int
     trust: bool
     channel: int
+    parent: int
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -93,7 +95,7 @@ class IsolatedEngine:
     def _start(self) -> None:
         self._end()
         ours, theirs = socket.socketpair()
-        task = Task(str(self._artifact.path), self._threads, self._trust, theirs.fileno())
+        task = Task(str(self._artifact.path), self._threads, self._trust, theirs.fileno(), os.getpid())
         threads = {name: str(self._threads) for name in cpus.NATIVE_THREADS}
         self._child = subprocess.Popen(
             [sys.executable, "-m", "estiba.model.engines.isolated"],
@@ -144,7 +146,9 @@ class IsolatedEngine:
 
 def main() -> None:
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when this ends
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the parent decides when this ends
+    threading.Thread(target=_end_with, args=(task.parent,), daemon=True).start()
     channel = Connection(task.channel)
     from estiba.model.artifact import read
     from estiba.model.coding import Coded
@@ -168,6 +172,13 @@ def main() -> None:
         except Exception as error:
             reply = _failed(error)
         channel.send_bytes(msgspec.msgpack.encode(reply))
+
+
+def _end_with(parent: int) -> None:
+    """Ends this process once its parent is gone, also within a call that never returns."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _failed(error: Exception) -> Reply:
