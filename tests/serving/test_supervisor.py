@@ -267,7 +267,7 @@ def test_a_client_that_reads_slowly_keeps_its_answer_when_workers_are_replaced(r
     head = f"POST /predict HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     with serving(registry, "--workers", "1") as server, socket.create_connection(("127.0.0.1", server.port)) as client:
         client.settimeout(20)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 17)
         client.sendall(head.encode() + body)
         received = client.recv(4096)
         server.process.send_signal(signal.SIGHUP)
