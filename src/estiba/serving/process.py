@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class Process:
         self._channel: socket.socket | None = None
         self._memory: mmap.mmap | None = None
         self._drained_at = 0.0
+        self._unsent: deque[messages.AnyMessage] = deque()
         self._killed = False
         self._seen = (0.0, 0.0)  # processor seconds, and when they were last seen to grow
         if start_at <= time.monotonic():
@@ -140,12 +142,18 @@ class Process:
     # Life
 
     def tell(self, message: messages.AnyMessage) -> None:
-        """Sends a message; one that is gone or hung will be noticed elsewhere."""
-        if self._channel is not None:
+        """Sends a message, in order and as soon as the worker has room; one that is gone is noticed elsewhere."""
+        self._unsent.append(message)
+        self.flush()
+
+    def flush(self) -> None:
+        """Sends what the worker had no room for."""
+        while self._unsent and self._channel is not None:
             try:
-                messages.send(self._channel, message)
-            except OSError:
+                messages.send(self._channel, self._unsent[0])
+            except OSError:  # full: the next look at this worker tries again
                 return
+            self._unsent.popleft()
 
     def drain(self, *, hand_over: bool) -> None:
         """Tells it to end. It gets no clients any more."""

@@ -180,6 +180,8 @@ class Supervisor:
     # Workers
 
     def _tick(self) -> None:
+        for worker in (*self._workers, *self._leaving):
+            worker.flush()
         for position, worker in enumerate(self._workers):
             reason = worker.trouble()
             if reason:
@@ -281,6 +283,8 @@ class Supervisor:
             else:  # still loading, or waiting to be started: it has nothing to finish
                 worker.kill()
         while any(not w.ended and not w.overdue(self._options.drain + 1) for w in (*self._workers, *self._leaving)):
+            for worker in (*self._workers, *self._leaving):
+                worker.flush()
             await asyncio.sleep(0.01)
         for worker in (*self._workers, *self._leaving):
             self._end(worker)
