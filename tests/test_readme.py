@@ -7,6 +7,7 @@ for anything and white space does not count. `sh` and `text` blocks are only sho
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +24,7 @@ import pytest
 
 import estiba
 from estiba.core import options
+from estiba.model.registry import open_registry
 from estiba.project import Tree
 from estiba.serving.metrics import METRICS
 from estiba.serving.server import listen
@@ -138,6 +141,7 @@ class Reader:
         self.servers: list[subprocess.Popen[bytes]] = []
 
     def read(self, page: Path) -> None:
+        self.settle()
         for block in blocks(page):
             text = re.sub(r"\b8000\b", self.port, block.text)
             if block.language == "python":
@@ -145,6 +149,21 @@ class Reader:
             elif block.language == "console":
                 for command, output in commands(text):
                     self.run(command, output)
+
+    def settle(self) -> None:
+        """Waits until a server that an earlier page started has taken up the version that the page packed last."""
+        registry = open_registry(self.folder / ".estiba/registry")
+        until = time.monotonic() + 20
+        while self.servers and "wine" in registry.list() and time.monotonic() < until:
+            newest = str(registry.resolve("wine").version)
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/models", timeout=5) as answer:
+                    served = {model["name"]: model["version"] for model in json.load(answer)["models"]}
+            except OSError:
+                return
+            if served.get("wine", newest) == newest:
+                return
+            time.sleep(0.2)
 
     def run(self, command: str, output: str) -> None:
         if command.startswith("cd "):
