@@ -275,7 +275,7 @@ def sleeping(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_ctrl_c_ends_the_training_and_what_it_started(sleeping: subprocess.Popen[str], tmp_path: Path) -> None:
     pid = _wait_for(tmp_path / "pid")
     sleeping.send_signal(signal.SIGINT)
-    assert sleeping.wait(60) == 130
+    assert sleeping.wait(20) == 130
     assert _is_gone(pid)
     assert sleeping.stderr is not None
     assert "Traceback" not in sleeping.stderr.read()
