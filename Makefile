@@ -15,7 +15,7 @@ up: $(READY) ## train and serve the portfolio (examples/portfolio); Ctrl-C stops
 	@exec $(VENV)/bin/estiba up -C examples/portfolio
 
 test: $(READY) ## run the whole test suite, and print what it covers
-	$(VENV)/bin/python -m pytest -n 2 --cov=estiba --cov-report=term-missing:skip-covered
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov=estiba --cov-report=term-missing:skip-covered
 
 lint: $(READY) ## ruff, mypy --strict, and whether generated pages are up to date
 	$(VENV)/bin/ruff check src tests examples scripts bench

@@ -36,7 +36,7 @@ ORDER = {
         stamps tracking train train_worker
         """,
     "serving": """
-        request http options metrics trace deadline access_log problems pages messages client bridge
+        listening request http options metrics trace deadline access_log problems pages messages client bridge
         openapi_common openapi_protocols openapi
         batcher bodies bulk tensors endpoint open_inference mlflow_scoring kserve_v1 native protocols routes server
         worker process versions supervisor

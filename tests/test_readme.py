@@ -26,8 +26,8 @@ import estiba
 from estiba.core import options
 from estiba.model.registry import open_registry
 from estiba.project import Tree
+from estiba.serving.listening import listen
 from estiba.serving.metrics import METRICS
-from estiba.serving.server import listen
 
 ROOT = Path(__file__).parent.parent
 README, SPANISH = ROOT / "README.md", ROOT / "README.es.md"

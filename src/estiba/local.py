@@ -50,7 +50,7 @@ def prepare(
             allowed.
     """
     from estiba.model.train import train
-    from estiba.serving.supervisor import listen
+    from estiba.serving.listening import listen
 
     _check_address(project.server)
     listen(project.server.host, project.server.port).close()

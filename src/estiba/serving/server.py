@@ -16,7 +16,7 @@ import msgspec
 
 import estiba
 from estiba.core import cpus
-from estiba.core.errors import EstibaError, NotFound
+from estiba.core.errors import NotFound
 from estiba.core.ids import Ids
 from estiba.core.log import Log
 from estiba.model.load import Model
@@ -25,6 +25,7 @@ from estiba.serving.access_log import AccessLog
 from estiba.serving.bridge import Bridge
 from estiba.serving.endpoint import Served, Shared, request_id
 from estiba.serving.http import App, Clock, Connection, Headers, Request, header_lines
+from estiba.serving.listening import listen
 from estiba.serving.messages import Status
 from estiba.serving.metrics import Metrics, Slot
 from estiba.serving.native import Endpoint
@@ -223,24 +224,6 @@ def normal(request: Request) -> bytes:
     if not path.startswith(b"/") and b"://" in path:
         request.path = path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
     return unquote_to_bytes(path) if b"%" in path else path
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises EstibaError where the address is taken or not this machine's."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise EstibaError(
-            f"Cannot listen on {host}:{port}: {error.strerror}.",
-            hint="Stop what listens there, or choose another port with --port.",
-        ) from error
-    listener.listen(2048)
-    listener.setblocking(False)
-    return listener
 
 
 def serve(models: Sequence[Model], options: ServerOptions, *, on_ready: Callable[[str], None]) -> None:

@@ -25,6 +25,7 @@ from estiba.core import cpus
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
 from estiba.serving import messages
+from estiba.serving.listening import listen
 from estiba.serving.messages import Status, WorkerSpec
 from estiba.serving.metrics import Metrics
 from estiba.serving.options import ServerOptions
@@ -313,25 +314,6 @@ def supervise(
         supervisor = Supervisor(options, resolve, stamp, Path(folder))
         counts = (supervisor._count, supervisor._threads)
         asyncio.run(supervisor.run(listener, lambda: on_ready(url, *counts)))
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises EstibaError where the address is taken or not this machine's."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except (OSError, OverflowError) as error:
-        listener.close()
-        reason = getattr(error, "strerror", None) or error
-        raise EstibaError(
-            f"Cannot listen on {host}:{port}: {reason}.",
-            hint="Stop what listens there, or choose another port with --port.",
-        ) from error
-    listener.listen(2048)
-    listener.setblocking(False)
-    return listener
 
 
 def _allow_many_files() -> None:

@@ -1,0 +1,26 @@
+"""The socket on which a server listens."""
+
+from __future__ import annotations
+
+import socket
+
+from estiba.core.errors import EstibaError
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises EstibaError where the address is taken or not this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or error
+        raise EstibaError(
+            f"Cannot listen on {host}:{port}: {reason}.",
+            hint="Stop what listens there, or choose another port with --port.",
+        ) from error
+    listener.listen(2048)
+    listener.setblocking(False)
+    return listener
