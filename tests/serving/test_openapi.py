@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from estiba.model.predictions import Predictions
-from estiba.model.signature import Field, Head, Outputs, Signature
+from estiba.model.signature import Field, Head, Outputs, Signature, json_schema
 from estiba.serving import openapi
 from estiba.serving.openapi import Described, document, prediction_schema
 
@@ -69,6 +69,12 @@ def test_each_model_has_its_own_paths_with_its_real_fields() -> None:
     assert "null" in record["properties"]["Tenure"]["type"]
     assert "Tenure" not in record["required"]
     assert record["examples"] == [CHURN_ROW]
+
+
+def test_levels_that_are_not_the_only_ones_are_examples_with_the_usual_one_first() -> None:
+    name = Field(name="model", kind="category", levels=("ford", "honda", "vw"), unseen="other", example="honda")
+    schema = json_schema(Signature(fields=(name,), head=Head(kind="values")))
+    assert schema["properties"]["model"] == {"type": ["string"], "examples": ["honda", "ford", "vw"]}
 
 
 def test_the_short_path_needs_one_model_or_a_default() -> None:

@@ -239,7 +239,8 @@ def _field_schema(field: Field) -> dict[str, Any]:
     if field.description:
         schema["description"] = field.description
     if field.example is not None:
-        schema["examples"] = [field.example]
+        others = [level for level in schema.get("examples", ()) if level != field.example]
+        schema["examples"] = [field.example, *others]
     return schema
 
 
