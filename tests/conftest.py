@@ -17,6 +17,12 @@ from estiba.model.registry import open_registry
 from toys import CHURN, CHURN_ROW, PRICE, Live, toy
 
 
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_reaches_children() -> None:
+    """A shell that starts the tests in the background ignores SIGINT for them, and what they start would inherit it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def toy_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry with `churn` (every common kind of field) and `price` (one number), version 1 of each."""

@@ -41,6 +41,9 @@ ORDER = {
         batcher bodies bulk tensors endpoint open_inference mlflow_scoring kserve_v1 native protocols routes server
         worker process versions supervisor
         """,
+    "deploy": """
+        references services images plan
+        """,
     "cli": """
         terminal places summary progress
         up train serve predict pack models verify init healthcheck version main

@@ -14,6 +14,9 @@ import msgspec
 from estiba.core import options
 from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import explained
+from estiba.deploy import services
+from estiba.deploy.images import ImageOptions
+from estiba.deploy.services import ServiceOptions
 from estiba.model import train
 from estiba.model.records import DEFAULT_REGISTRY, check_name
 from estiba.model.tracking import MlflowOptions
@@ -41,6 +44,8 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     project: ProjectOptions = ProjectOptions()
     server: ServerOptions = ServerOptions()
     models: dict[str, ModelOptions] = {}
+    services: dict[str, ServiceOptions] = {}
+    images: ImageOptions = ImageOptions()
     mlflow: MlflowOptions = MlflowOptions()
 
 
@@ -58,6 +63,8 @@ class Project:
     registry: str
     server: ServerOptions
     models: dict[str, ModelOptions]
+    services: dict[str, ServiceOptions]
+    images: ImageOptions
     mlflow: MlflowOptions
 
     @property
@@ -114,6 +121,7 @@ def _project(file: Path, tree: Tree) -> Project:
     for name, model in tree.models.items():
         train.check(name, model)
     _check_default(tree)
+    services.check(tree.services, {name: model.port for name, model in tree.models.items()}, tree.server.port)
     name = tree.project.name or file.parent.name
     return Project(
         file=file,
@@ -121,6 +129,8 @@ def _project(file: Path, tree: Tree) -> Project:
         registry=_registry(file.parent, tree.project.registry),
         server=tree.server,
         models=tree.models,
+        services=tree.services,
+        images=tree.images,
         mlflow=_mlflow(tree.mlflow, name),
     )
 

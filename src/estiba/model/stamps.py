@@ -130,7 +130,9 @@ def _path(key: str, places: Mapping[str, Path]) -> Path:
 
 
 def digest_options(section: msgspec.Struct) -> str:
-    return hashlib.sha256(msgspec.json.encode(section, order="deterministic")).hexdigest()
+    """The digest of a model's options; where the model is served changes nothing in it."""
+    served = msgspec.structs.replace(section, port=None)
+    return hashlib.sha256(msgspec.json.encode(served, order="deterministic")).hexdigest()
 
 
 def digest_file(path: Path) -> str:

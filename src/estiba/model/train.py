@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from estiba.core import shell
 from estiba.core.errors import BadArtifact, BadProject, EstibaError, NotFound
@@ -41,6 +42,7 @@ class ModelOptions(PackOptions, frozen=True, kw_only=True, omit_defaults=True, f
         target: with `file`, a column of the sample that is no input of the model.
         trust: with `file`, read it even if that can run code (a pickle).
         alias: set on each newly trained version; empty sets none.
+        port: of its own, at which `POST /predict` asks this model; it is also served at the server's port.
         description: what the model is for, in a sentence or two.
         engine: `auto` takes onnx where the conversion holds and python otherwise; `onnx` fails instead; `python` does
             not convert.
@@ -56,6 +58,7 @@ class ModelOptions(PackOptions, frozen=True, kw_only=True, omit_defaults=True, f
     target: str = ""
     trust: bool = False
     alias: str = PRODUCTION
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
 
 
 @dataclass(frozen=True)

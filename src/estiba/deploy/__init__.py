@@ -1,0 +1,1 @@
+"""Ship: the same project as processes, images, Compose and Kubernetes."""

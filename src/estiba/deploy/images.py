@@ -1,0 +1,47 @@
+"""Images: `[images]` of the project file, and what the images of a project are called."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from estiba.deploy.services import Memory
+
+Style = Literal["slim", "scratch"]
+
+
+class ImageOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`[images]` of the project file: how `estiba build` makes images.
+
+    Args:
+        repository: goes before the name of each image, such as ghcr.io/acme/portfolio.
+        python: minor version of the images' Python; by default the one that runs Estiba.
+        style: of images that serve models: `slim` on the official Python image, `scratch` with only what runs.
+        budget: the most that an image that serves models may weigh, uncompressed, such as 230MB.
+        memory, cpus: limits of each container that serves models.
+        replicas: how many of each serve models, where more than one can.
+    """
+
+    repository: str = ""
+    python: Annotated[str, Meta(pattern=r"^3\.[0-9]+$")] | None = None
+    style: Style = "scratch"
+    budget: Memory | None = None
+    memory: Memory = "512MB"
+    cpus: Annotated[float, Meta(gt=0)] = 1.0
+    replicas: Annotated[int, Meta(ge=1)] = 1
+
+
+def size(text: str) -> int:
+    """Bytes of a text such as 230MB: 1 MB is a million bytes."""
+    return int(text[:-2]) * {"MB": 10**6, "GB": 10**9}[text[-2:]]
+
+
+def reference(options: ImageOptions, project: str, service: str, tag: str) -> str:
+    """The name of the image of a service.
+
+    Args:
+        tag: says what is in it, so that equal tags mean equal images.
+    """
+    return f"{options.repository or project}/{service}:{tag}".lower()

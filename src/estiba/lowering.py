@@ -1,0 +1,174 @@
+"""Lowering: a project and what its registry holds now, as a plan."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from estiba import __version__
+from estiba.core.errors import BadProject, NotFound
+from estiba.core.stores.disk import explained
+from estiba.deploy import images
+from estiba.deploy.plan import SERVER_PORT, Build, Command, File, Health, Http, Plan, PlannedModel, Service, Tcp
+from estiba.deploy.services import MODELS, ServiceOptions, start_order
+from estiba.model.registry import open_registry
+from estiba.project import Project
+
+SLACK = 15.0
+"""Seconds that a container gets beyond the drain of the server in it."""
+
+
+def lower(project: Project) -> Plan:
+    """The deployment that a project describes.
+
+    Raises:
+        NotFound, BadArtifact: the registry does not have a model. BadProject: a file that a service names is not there.
+        EstibaError: the registry cannot be reached.
+    """
+    models = tuple(_resolved(project))
+    serving = {MODELS: _serving(project, MODELS, models)} if models else {}
+    for model in models:
+        if project.models[model.name].port is not None:
+            serving[model.name] = _serving(project, model.name, (model,))
+    ports = {name: options.port for name, options in project.models.items()}
+    order = [name for name in start_order(project.services, ports) if name in project.services]
+    applications = [_application(project, name, project.services[name], serving) for name in order]
+    return Plan(project.name, project.folder, (*serving.values(), *applications), project.server.drain)
+
+
+def _resolved(project: Project) -> Iterator[PlannedModel]:
+    if not project.models:
+        return
+    store = open_registry(project.registry)
+    for name in project.models:
+        try:
+            version = store.resolve(name)
+        except NotFound as error:
+            raise NotFound(error.message, hint="Train the project's models first: estiba train") from None
+        found = store.fetch(version)
+        manifest = found.manifest
+        number, libraries = str(version.version), manifest.libraries
+        yield PlannedModel(name, number, found.digest, found.path, manifest.engine, libraries)
+
+
+def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> Service:
+    options = project.images
+    build = Build(
+        kind="models",
+        style="slim" if any(model.engine == "python" for model in models) else options.style,
+        python=options.python or _this_python(),
+        budget=images.size(options.budget) if options.budget else None,
+        trust=any(model.engine == "python" for model in models),
+    )
+    tag = _tag(build.style, build.python, __version__, *(model.digest for model in models))
+    published = project.server.port if name == MODELS else project.models[name].port
+    return Service(
+        name=name,
+        image=images.reference(options, project.name, name, tag),
+        build=build,
+        port=SERVER_PORT,
+        published=published,
+        health=Http("/health/ready"),
+        metrics="/metrics",
+        replicas=options.replicas,
+        cpus=options.cpus,
+        memory=images.size(options.memory),
+        stop_grace=project.server.shutdown_delay + project.server.drain + SLACK,
+        models=models,
+    )
+
+
+def _application(project: Project, name: str, options: ServiceOptions, serving: dict[str, Service]) -> Service:
+    build = None if options.image else _build(project, name, options)
+    image = options.image
+    if build is not None:
+        image = images.reference(project.images, project.name, name, _content_tag(project.folder, options, build))
+    needs = {
+        needed if needed in serving or needed in project.services else MODELS: condition
+        for needed, condition in options.conditions.items()
+    }
+    return Service(
+        name=name,
+        image=image,
+        build=build,
+        command=options.arguments,
+        folder=options.folder,
+        port=options.port,
+        published=options.port if options.public else None,
+        health=_health(options),
+        needs=needs,
+        environment=options.environment,
+        secrets=options.secrets,
+        volumes=options.volumes,
+        files={key: _file(project, name, key, pair) for key, pair in options.files.items()},
+        profile=options.profile,
+        metrics=options.metrics,
+        public=options.public and options.port is not None,
+        replicas=options.replicas,
+        cpus=options.cpus,
+        memory=images.size(options.memory),
+        start_timeout=options.start_timeout,
+        stop_grace=options.stop_grace,
+        stop_signal=options.stop_signal,
+        restart=options.restart,
+        watch=options.watch or options.include or (options.folder,),
+        read_only=options.read_only,
+        writable=options.writable,
+        user=options.user,
+    )
+
+
+def _build(project: Project, name: str, options: ServiceOptions) -> Build:
+    folder = project.folder
+    include = options.include or ((options.folder,) if Path(options.folder) != Path() else ())
+    for key, entries in (("include", include), ("requirements", (options.requirements,) * bool(options.requirements))):
+        for entry in entries:
+            if not (folder / entry).exists():
+                raise BadProject(f"services.{name}.{key}: there is no {entry} in {folder}.")
+    return Build(
+        kind=options.kind,
+        style=options.style,
+        python=project.images.python or _this_python(),
+        requirements=folder / options.requirements if options.requirements else None,
+        include=include,
+        packages=options.packages,
+        budget=images.size(options.budget) if options.budget else None,
+    )
+
+
+def _health(options: ServiceOptions) -> Health:
+    if not isinstance(options.health, str):
+        return Command(options.health)
+    if options.health:
+        return Http(options.health)
+    return Tcp() if options.port is not None else None
+
+
+def _file(project: Project, name: str, key: str, pair: str) -> File:
+    source, _, target = pair.rpartition(":")
+    file = File(source, target)
+    if not file.generated and not (project.folder / source).exists():
+        raise BadProject(f"services.{name}.files.{key}: there is no {source} in {project.folder}.")
+    return file
+
+
+def _content_tag(folder: Path, options: ServiceOptions, build: Build) -> str:
+    """Changes with everything that goes into an image of an application."""
+    parts = [build.kind, build.style, build.python, *build.packages, *options.arguments, options.folder]
+    names = [*build.include, *([options.requirements] if options.requirements else [])]
+    for name in names:
+        for path in sorted([folder / name, *(folder / name).rglob("*")]):
+            if path.is_file() and "__pycache__" not in path.parts:
+                with explained("read", path):
+                    parts += [str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest()]
+    return _tag(*parts)
+
+
+def _tag(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def _this_python() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
