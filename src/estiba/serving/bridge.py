@@ -30,7 +30,7 @@ class Bridge:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, connection: Connection, request: Request) -> None:
-        answer, scope = _Answer(bytes(request.body)), _scope(request)
+        answer, scope = _Answer(bytes(request.body)), _scope(request, connection.own)
         try:
             await self._app(scope, answer.receive, answer.send)
         except Exception as error:
@@ -69,7 +69,7 @@ class _Answer:
             self.body.append(bytes(message.get("body", b"")))
 
 
-def _scope(request: Request) -> dict[str, Any]:
+def _scope(request: Request, own: str) -> dict[str, Any]:
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -83,5 +83,5 @@ def _scope(request: Request) -> dict[str, Any]:
         "headers": request.headers,
         "client": None,
         "server": None,
-        "state": {"request_id": request.id},
+        "state": {"request_id": request.id, "own": own},
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Protocol as Interface
 from typing import cast
@@ -39,6 +40,8 @@ class App(Interface):
     connections: set[Connection]
     clock: Clock
     draining: bool
+    ports: Mapping[int, str]
+    """By port, the model that the short paths such as `/predict` ask there; other ports have the server's default."""
 
     def handle(self, connection: Connection, request: Request) -> None:
         """Answers `request`, now or later, by exactly one call of `connection.respond`. Raises nothing."""
@@ -77,6 +80,7 @@ class Connection(asyncio.Protocol):
         "_unsent",
         "_write_paused",
         "deadline",
+        "own",
     )
 
     def __init__(self, app: App) -> None:
@@ -93,12 +97,16 @@ class Connection(asyncio.Protocol):
         self._header_bytes = 0  # of a header that is being read; 0 between requests
         self._forget()
         self.deadline = 0.0
+        self.own = ""
+        """The model that short paths ask, where the port that this client came through has one of its own."""
 
     # The connection itself
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own types do not derive from asyncio's
         self.deadline = time.monotonic() + self._app.options.header_timeout
+        if self._app.ports:
+            self.own = self._app.ports.get(transport.get_extra_info("sockname")[1], "")
         self._app.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

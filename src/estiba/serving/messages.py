@@ -55,6 +55,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
         state: the file of memory shared with the supervisor.
         threads: threads of native libraries for one batch.
         channel: descriptor of the socket to the supervisor.
+        ports: by port, the model that short paths ask there.
     """
 
     index: int
@@ -65,6 +66,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     options: ServerOptions
     threads: int
     channel: int = -1
+    ports: dict[int, str] = {}
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -91,9 +93,10 @@ class Message(msgspec.Struct, frozen=True, tag=True):
 
 
 class Take(Message, frozen=True, tag=True):
-    """To a worker: serve this client, and keep its state at `slot`."""
+    """To a worker: serve this client, and keep its state at `slot`; or, where it is a `spare` one, only its probes."""
 
     slot: int
+    spare: bool = False
 
 
 class Load(Message, frozen=True, tag=True):

@@ -65,7 +65,7 @@ def application(server: Server) -> Starlette:
 class _Routes:
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._document: tuple[tuple[str, ...], bytes] = ((), b"")
+        self._documents: dict[str, tuple[tuple[str, ...], bytes]] = {}
 
     async def home(self, request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
@@ -101,13 +101,13 @@ class _Routes:
 
     async def models(self, request: Request) -> Response:
         status = self._server.status
-        models = [self._about(model) for model in self._server.models()]
+        models = [self._about(model, request) for model in self._server.models()]
         return _json({"models": models, **_workers(status)})
 
     async def model(self, request: Request) -> Response:
         model = self._find(request)
         versions = sorted(self._server.endpoints[model.name])
-        return _json({**self._about(model), "versions": versions})
+        return _json({**self._about(model, request), "versions": versions})
 
     async def schema(self, request: Request) -> Response:
         model = self._find(request)
@@ -131,15 +131,18 @@ class _Routes:
         return Response(model.artifact.file("card.md").read_bytes(), media_type="text/markdown; charset=utf-8")
 
     async def openapi(self, request: Request) -> Response:
-        models = self._server.models()
+        models, own = self._server.models(), request.state.own
         key = tuple(f"{m.name}@{m.version}" for m in models)
-        if self._document[0] != key:
-            described = [_described(m, default=m.name == self._server.default) for m in models]
+        made_of, content = self._documents.get(own, ((), b""))
+        if made_of != key:
+            default = self._server.default(own)
+            described = [_described(m, default=m.name == default) for m in models]
             document = openapi.document(
                 described, title="Estiba", version=estiba.__version__, server_version=estiba.__version__
             )
-            self._document = (key, msgspec.json.encode(document))
-        return Response(self._document[1], media_type="application/json")
+            content = msgspec.json.encode(document)
+            self._documents[own] = (key, content)
+        return Response(content, media_type="application/json")
 
     async def page(self, request: Request) -> Response:
         found = page(request.scope["path"].strip("/"))
@@ -169,8 +172,8 @@ class _Routes:
     async def favicon(self, request: Request) -> Response:
         return RedirectResponse("docs/favicon.svg")
 
-    def _about(self, model: Model) -> dict[str, Any]:
-        about = _about(model, default=model.name == self._server.default)
+    def _about(self, model: Model, request: Request) -> dict[str, Any]:
+        about = _about(model, default=model.name == self._server.default(request.state.own))
         status = self._server.status
         if status is not None and model.name in status.failed:
             about["refused"] = status.failed[model.name]

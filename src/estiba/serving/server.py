@@ -7,9 +7,10 @@ import platform
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -40,12 +41,18 @@ class Server(App):
     """Serves models over HTTP on one event loop."""
 
     def __init__(
-        self, options: ServerOptions, *, metrics_file: Path | None = None, status_file: Path | None = None
+        self,
+        options: ServerOptions,
+        *,
+        ports: Mapping[int, str] = MappingProxyType({}),
+        metrics_file: Path | None = None,
+        status_file: Path | None = None,
     ) -> None:
         from estiba.serving.routes import application
 
         self.settings = options
         self.options = options.http
+        self.ports = ports
         self.connections: set[Connection] = set()
         self.clock = Clock()
         self.draining = False
@@ -58,7 +65,7 @@ class Server(App):
         self._current: dict[str, str] = {}
         self._shown: dict[str, tuple[Slot, ...]] = {}
         self._protocols: dict[str, dict[str, dict[str, endpoint.Endpoint]]] = {}
-        self._hot: dict[bytes, endpoint.Endpoint] = {}
+        self._hot: dict[str, dict[bytes, endpoint.Endpoint]] = {"": {}}
         self._ids = Ids()
         self._executor = ThreadPoolExecutor(max_workers=max(1, cpus.available()), thread_name_prefix="large")
         skipped = self.metrics.slot("estiba_log_lines_skipped_total")
@@ -97,7 +104,7 @@ class Server(App):
         self._protocols[model.name] = {model.version: protocols.endpoints(served)}
         self._current[model.name] = model.version
         self._describe(model, load_seconds)
-        self._hot = self._paths()
+        self._hot = {own: self._paths(self.default(own)) for own in ("", *self.ports.values())}
 
     def _describe(self, model: Model, load_seconds: float) -> None:
         metrics, name, version, manifest = self.metrics, model.name, model.version, model.manifest
@@ -111,26 +118,29 @@ class Server(App):
             worst = max(model.parity.max_abs_error.values(), default=0.0)
             metrics.slot("estiba_parity_max_abs_error", name, version).set(worst)
 
-    def _paths(self) -> dict[bytes, endpoint.Endpoint]:
+    def _paths(self, default: str | None) -> dict[bytes, endpoint.Endpoint]:
         hot: dict[bytes, endpoint.Endpoint] = {}
         for name, versions in self.endpoints.items():
             hot[f"/models/{name}/predict".encode()] = versions[self._current[name]]
             for version, native in versions.items():
                 hot[f"/models/{name}/versions/{version}/predict".encode()] = native
                 is_current = version == self._current[name]
-                is_default = is_current and name == self.default
+                is_default = is_current and name == default
                 paths = protocols.hot_paths(name, version, is_current=is_current, is_default=is_default)
                 hot |= {path: self._protocols[name][version][protocol] for path, protocol in paths.items()}
-        default = self.default
         if default is not None:
             hot[b"/predict"] = self.current(default)
         return hot
 
-    @property
-    def default(self) -> str | None:
-        """The model that `POST /predict` asks; None where there are several and none was named."""
-        if self.settings.default:
-            return self.settings.default if self.settings.default in self._current else None
+    def default(self, own: str = "") -> str | None:
+        """The model that `POST /predict` asks; None where there are several and none was named.
+
+        Args:
+            own: the model whose port the client came through; empty for the server's own port.
+        """
+        named = own or self.settings.default
+        if named:
+            return named if named in self._current else None
         return next(iter(self._current)) if len(self._current) == 1 else None
 
     def current(self, name: str) -> Endpoint:
@@ -147,7 +157,8 @@ class Server(App):
     # Requests
 
     def handle(self, connection: Connection, request: Request) -> None:
-        endpoint = self._hot.get(request.path) or self._hot.get(normal(request))
+        hot = self._hot[connection.own]
+        endpoint = hot.get(request.path) or hot.get(normal(request))
         try:
             if endpoint is not None:
                 endpoint.handle(connection, request)

@@ -43,8 +43,8 @@ class Held(Connection):
 
     __slots__ = ("_slot", "_worker", "handed_over")
 
-    def __init__(self, worker: Worker, slot: int) -> None:
-        super().__init__(worker.server)
+    def __init__(self, worker: Worker, slot: int, *, spare: bool = False) -> None:
+        super().__init__(worker.server, spare=spare)
         self._worker = worker
         self._slot = HEARTBEAT + slot
         self.handed_over = False
@@ -95,8 +95,15 @@ class Worker:
         with Path(spec.state).open("r+b") as state:
             self.memory = memoryview(mmap.mmap(state.fileno(), HEARTBEAT + SLOTS))
         folder = Path(spec.folder)
-        self.server = Server(spec.options, metrics_file=Path(spec.metrics), status_file=folder / messages.STATUS)
+        self.server = Server(
+            spec.options,
+            ports=spec.ports,
+            metrics_file=Path(spec.metrics),
+            status_file=folder / messages.STATUS,
+        )
         self._beside: dict[tuple[str, str], tuple[Model, float]] = {}
+        self._loading: dict[tuple[str, str], bool] = {}  # and whether it is wanted still
+        self._taking = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self.sending: set[Held] = set()
         """Connections whose large answers may not have left yet."""
@@ -161,16 +168,17 @@ class Worker:
 
     def _act(self, message: messages.AnyMessage, passed: socket.socket | None) -> None:
         match message:
-            case messages.Take(slot) if passed is not None:
-                self._start(self._take(slot, passed))
+            case messages.Take(slot, spare) if passed is not None:
+                self._taking += 1
+                self._start(self._take(slot, passed, spare))
             case messages.Take(slot):  # no descriptor was left for the client's socket
                 self.tell(messages.Closed(slot))
             case messages.Load(served):
-                self._start(self._load_beside(served))
+                self._load_once(served)
             case messages.Switch(name, version):
                 self.server.add(*self._beside.pop((name, version)))
             case messages.Discard(name, version):
-                self._beside.pop((name, version), None)
+                self._discard((name, version))
             case messages.Drain(hand_over):
                 self._drain(hand_over)
 
@@ -179,28 +187,51 @@ class Worker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _take(self, slot: int, client: socket.socket) -> None:
+    async def _take(self, slot: int, client: socket.socket, spare: bool) -> None:
         client.setblocking(False)
         with contextlib.suppress(OSError):
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.memory[HEARTBEAT + slot] = IDLE
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: Held(self, slot), client)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: Held(self, slot, spare=spare), client)
         except OSError:
             self.tell(messages.Closed(slot))
+        finally:
+            self._taking -= 1
+
+    def _load_once(self, served: ServedModel) -> None:
+        """The supervisor may ask again, as it forgets who was asked while this process was silent."""
+        key = served.name, served.version
+        if key in self._beside:
+            self.tell(messages.Loaded(*key))
+        elif key in self._loading:
+            self._loading[key] = True
+        else:
+            self._loading[key] = True
+            self._start(self._load_beside(served))
+
+    def _discard(self, key: tuple[str, str]) -> None:
+        if key in self._loading:
+            self._loading[key] = False
+        if key in self._beside:
+            self._beside.pop(key)[0].engine.close()
 
     async def _load_beside(self, served: ServedModel) -> None:
         """Loads and proves in a thread, while the current version goes on answering."""
-        error = ""
+        error, key = "", (served.name, served.version)
         try:
             loaded = await asyncio.get_running_loop().run_in_executor(None, self._load, served)
-            self._beside[served.name, served.version] = loaded
+            if self._loading[key]:
+                self._beside[key] = loaded
+            else:
+                loaded[0].engine.close()
         except EstibaError as failure:
             error = failure.message
         except Exception as failure:
             self.server.log.error("a version cannot be loaded", error=failure, model=served.name)
             error = f"{type(failure).__name__}: {failure}"
-        self.tell(messages.Loaded(served.name, served.version, error))
+        if self._loading.pop(key):
+            self.tell(messages.Loaded(*key, error))
 
     def _drain(self, hand_over: bool) -> None:
         self._hand_over = hand_over
@@ -211,7 +242,8 @@ class Worker:
         server = self.server
         server.draining = not self._hand_over
         began = time.monotonic()
-        while server.connections and time.monotonic() < began + server.settings.drain:
+        # Clients on their way in are not lost either: their sockets become connections in a moment.
+        while (server.connections or self._taking) and time.monotonic() < began + server.settings.drain:
             polite = time.monotonic() < began + POLITE
             for connection in [c for c in server.connections if c.idle]:
                 if isinstance(connection, Held) and not connection.sent:
@@ -227,7 +259,7 @@ class Worker:
 
 def main() -> None:
     # What a terminal or an init system sends to the whole group is for the supervisor to act on.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
     spec = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSpec)
 
