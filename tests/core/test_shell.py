@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from estiba.core import shell
-from estiba.core.errors import NotFound
+from estiba.core.errors import EstibaError, NotFound
 
 
 def converse(code: str, folder: Path, *, on_line: object = None, **environment: str) -> tuple[int, list[bytes]]:
@@ -66,3 +66,23 @@ def _runs(pid: int) -> bool:
 def test_a_folder_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="Cannot run a program in"):
         converse("", tmp_path / "nowhere")
+
+
+def test_a_program_runs_to_its_end() -> None:
+    done = shell.run([sys.executable, "-c", "import sys; print('out'); sys.exit('bad')"], timeout=20)
+    assert (done.code, done.output, done.errors, done.said) == (1, "out\n", "bad\n", "bad")
+
+
+def test_lines_come_as_they_are_said(tmp_path: Path) -> None:
+    lines: list[str] = []
+    code = "import sys\nprint('one', flush=True)\nprint('two', file=sys.stderr)"
+    done = shell.run([sys.executable, "-c", code], folder=tmp_path, on_line=lines.append)
+    assert lines == ["one", "two"]
+    assert done.code == 0
+
+
+def test_a_program_that_is_not_here_or_takes_too_long() -> None:
+    with pytest.raises(NotFound, match="no-such-program is not here"):
+        shell.run(["no-such-program"])
+    with pytest.raises(EstibaError, match="did not end within 0.2 seconds"):
+        shell.run([sys.executable, "-c", "import time; time.sleep(30)"], timeout=0.2)

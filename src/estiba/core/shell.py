@@ -7,12 +7,85 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from estiba.core.errors import EstibaError, NotFound
 from estiba.core.stores.disk import explained
 
 GRACE = 5.0
 """Seconds that a program has to end after it was asked to, before it is killed."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program that ended. `code` is negative where a signal ended it: its number."""
+
+    code: int
+    output: str
+    errors: str
+
+    @property
+    def said(self) -> str:
+        """Its last words: the end of its standard error, or of its output where that is empty."""
+        return "\n".join((self.errors.strip() or self.output.strip()).splitlines()[-20:])
+
+
+def run(
+    command: Sequence[str],
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    on_line: Callable[[str], None] | None = None,
+) -> Finished:
+    """Runs a program to its end, with nothing to read, in a session of its own that does not outlive this call.
+
+    Args:
+        environment: is added to this process's own. timeout: seconds that it may take.
+        on_line: is told each line of its standard error and output, which then come together, as they come.
+
+    Raises:
+        NotFound: there is no such program. EstibaError: it took longer than `timeout`.
+    """
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if on_line else subprocess.PIPE,
+            cwd=folder,
+            env={**os.environ, **(environment or {})},
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise NotFound(f"The program {command[0]} is not here.", hint="Install it, or put it on PATH.") from None
+    except OSError as error:
+        raise EstibaError(f"Cannot start {command[0]}: {error.strerror}.") from error
+    with child:
+        try:
+            return _lines(child, on_line) if on_line else _whole(child, timeout)
+        except subprocess.TimeoutExpired:
+            raise EstibaError(f"{' '.join(command[:3])} did not end within {timeout:g} seconds.") from None
+        finally:
+            _stop(child)
+
+
+def _whole(child: subprocess.Popen[str], timeout: float | None) -> Finished:
+    output, errors = child.communicate(timeout=timeout)
+    return Finished(child.returncode, output, errors)
+
+
+def _lines(child: subprocess.Popen[str], on_line: Callable[[str], None]) -> Finished:
+    assert child.stdout is not None
+    said = []
+    for line in child.stdout:
+        said.append(line)
+        on_line(line.rstrip("\n"))
+    return Finished(child.wait(), "".join(said), "")
 
 
 def converse(
@@ -59,7 +132,7 @@ def converse(
         _stop(child)
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def _stop(child: subprocess.Popen[Any]) -> None:
     """Ends what is left of the program's session."""
     if child.poll() is not None:
         return
