@@ -15,14 +15,14 @@ PID=$RUN/node.pid
 
 # One node, in a network of its own that the machine reaches over one cable. The machine also has a route to the
 # pods and to the services, so tests call them as another pod would.
-NODE=estiba-node
+export RUN NODE=estiba-node
 MACHINE_IP=10.213.0.1
-NODE_IP=10.213.0.2
+export NODE_IP=10.213.0.2
 CABLE=10.213.0.0/30
 PODS=10.214.0.0/16
 SERVICES=10.215.0.0/16
 API_IP=10.215.0.1
-API=https://$NODE_IP:6443
+export API=https://$NODE_IP:6443
 
 fail() { printf '%s\n' "$*" >&2; exit 1; }
 step() { printf '== %s (%ss)\n' "$1" "$SECONDS"; }

@@ -49,6 +49,7 @@ func main() {
 	go func() {
 		fmt.Println("asked to leave:", <-asked)
 		leaving.Store(true)
+		server.SetKeepAlivesEnabled(false) // who holds a connection is told with the next answer to make a new one
 		time.Sleep(seconds("DRAIN_SECONDS"))
 		_ = server.Shutdown(context.Background())
 		fmt.Println("left with nothing unanswered")
