@@ -39,7 +39,7 @@ ORDER = {
         listening request http options metrics trace deadline access_log problems pages messages client bridge
         openapi_common openapi_protocols openapi
         batcher bodies bulk tensors endpoint open_inference mlflow_scoring kserve_v1 native protocols routes server
-        worker process versions supervisor
+        worker process lookout versions door supervisor
         """,
     "deploy": """
         references services images plan

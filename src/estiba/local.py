@@ -95,18 +95,18 @@ def serve(
 
     _check_address(options)
     store = open_registry(registry)
-    running = False
+    first: dict[str, ServedModel] = {}
 
-    def resolve() -> list[ServedModel]:
-        return [_served(ref, store, trust, trusted or set(), strict=not running) for ref in refs]
+    def resolve(ref: str) -> ServedModel:
+        model = _served(ref, store, trust, trusted or set(), strict=ref not in first)
+        first.setdefault(ref, model)
+        return model
 
     def ready(url: str, workers: int, threads: int) -> None:
-        nonlocal running
-        running = True
-        examples = {model.name: _example(Path(model.path)) for model in resolve() if model.path}
+        examples = {model.name: _example(Path(model.path)) for model in first.values()}
         on_ready(Running(url, workers, threads, examples))
 
-    supervise(options, resolve, store.stamp, on_ready=ready)
+    supervise(options, refs, resolve, store.stamp, on_ready=ready)
 
 
 def find(ref: str, store: Registry) -> tuple[Artifact, str]:

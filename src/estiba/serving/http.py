@@ -81,10 +81,13 @@ class Connection(asyncio.Protocol):
         "_write_paused",
         "deadline",
         "own",
+        "spare",
     )
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, *, spare: bool = False) -> None:
+        """Not connected yet. A `spare` one is more than the server can hold: its first answer is its last."""
         self._app = app
+        self.spare = spare
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[Request] = deque()
@@ -318,7 +321,7 @@ class Connection(asyncio.Protocol):
         request.body = self._body
         self._body = b""
         request.arrived = time.perf_counter()
-        self._ended = not request.keep_alive
+        self._ended = not request.keep_alive or self.spare
         self.deadline = FOREVER
         self._queue.append(request)
         if not self._busy:

@@ -21,11 +21,14 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         threads: threads of native libraries for one batch; by default the processors divided by the workers.
         drain: seconds that requests in flight have to finish after a signal to stop.
         shutdown_delay: seconds for which the server says that it is not ready, and still answers, before it drains.
+        start_timeout: seconds that a worker may take to load its models.
         max_restarts: workers that may die within a minute before liveness fails.
         log: `json`, `text`, or `auto`, which is text on a terminal.
         access_log: the share of requests that get a line in the log, 0 to 1; answers from 500 up all get one.
         access_log_limit: lines a second and worker, and as many again of failures; what goes beyond is counted.
         request_timeout: seconds after which nobody waits for a prediction; a caller's X-Request-Timeout may say less.
+        max_connections: clients connected at once, all workers together; who comes then is answered 503, except for
+            health checks. By default as many as the descriptors of one process allow.
         max_queued_rows: rows that may wait for a model in each worker; beyond this a request is refused at once.
         default: the model that answers `POST /predict`; by default the only one.
         insecure: allow a host other than loopback although there are no keys yet.
@@ -38,11 +41,13 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     threads: Annotated[int, Meta(ge=1)] | None = None
     drain: Annotated[float, Meta(ge=0)] = 10.0
     shutdown_delay: Annotated[float, Meta(ge=0)] = 0.0
+    start_timeout: Annotated[float, Meta(gt=0)] = 60.0
     max_restarts: Annotated[int, Meta(ge=0)] = 5
     log: Format = "auto"
     access_log: Annotated[float, Meta(ge=0, le=1)] = 1.0
     access_log_limit: Annotated[int, Meta(ge=1)] = 200
     request_timeout: Annotated[float, Meta(gt=0)] = 30.0
+    max_connections: Annotated[int, Meta(ge=1)] | None = None
     max_queued_rows: Annotated[int, Meta(ge=1)] = 20_000
     default: str = ""
     insecure: bool = False

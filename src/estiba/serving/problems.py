@@ -13,6 +13,9 @@ from estiba.core.errors import Problem
 
 CONTENT_TYPE = b"application/problem+json"
 
+FULL = "The server has as many connections as it can hold."
+"""What a client beyond the limit is told."""
+
 TITLES = {
     "invalid-input": "The input does not match the model's signature.",
     "invalid-request": "The request cannot be read.",

@@ -28,9 +28,6 @@ SILENT = 1.0
 SLOW = 10.0
 """Seconds without a heartbeat that are forgiven where the process computes, or waits for a processor."""
 
-STARTING = 60.0
-"""Seconds that a worker may take to load its models."""
-
 
 class Process:
     """One worker. Starts when made, or at `start_at` on the monotonic clock."""
@@ -114,14 +111,18 @@ class Process:
         """Whether it may be given clients now."""
         return self.ready and not self.draining and self.exit_code() is None and self._silence() < SILENT
 
-    def give(self, client: socket.socket) -> bool:
-        """Hands a client to the worker, keeping a copy of its socket; False where it cannot take one now."""
+    def give(self, client: socket.socket, *, spare: bool = False) -> bool:
+        """Hands a client to the worker, keeping a copy of its socket; False where it cannot take one now.
+
+        Args:
+            spare: it came when the server was full, and shall be told so.
+        """
         if not self._free or self._channel is None or self._memory is None:
             return False
         slot = self._free.pop()
         self._memory[HEARTBEAT + slot] = 0
         try:
-            messages.send(self._channel, messages.Take(slot), client)
+            messages.send(self._channel, messages.Take(slot, spare), client)
         except OSError:
             self._free.append(slot)
             return False
@@ -192,7 +193,7 @@ class Process:
         if self.ended:
             return "died"
         if not self.ready:
-            return "slow start" if now > self._start_at + STARTING else ""
+            return "slow start" if now > self._start_at + self.spec.options.start_timeout else ""
         silence = self._silence()
         if silence < SILENT:
             return ""

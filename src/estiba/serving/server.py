@@ -22,7 +22,7 @@ from estiba.core.ids import Ids
 from estiba.core.log import Log
 from estiba.model.load import Model
 from estiba.serving import endpoint, protocols
-from estiba.serving.access_log import AccessLog
+from estiba.serving.access_log import AccessLog, is_probe
 from estiba.serving.bridge import Bridge
 from estiba.serving.endpoint import Served, Shared, request_id
 from estiba.serving.http import App, Clock, Connection, Headers, Request, header_lines
@@ -31,7 +31,7 @@ from estiba.serving.messages import Status
 from estiba.serving.metrics import Metrics, Slot
 from estiba.serving.native import Endpoint
 from estiba.serving.options import ServerOptions
-from estiba.serving.problems import CONTENT_TYPE, problem
+from estiba.serving.problems import CONTENT_TYPE, FULL, problem
 
 SWEEP = 0.5
 """Seconds between looks at connections whose time is up."""
@@ -71,6 +71,7 @@ class Server(App):
         skipped = self.metrics.slot("estiba_log_lines_skipped_total")
         self._access = AccessLog(self.log, options.access_log, options.access_log_limit, skipped)
         self._open = self.metrics.slot("estiba_connections")
+        self._refused = self.metrics.slot("estiba_connections_refused_total")
         self._bridge = Bridge(application(self), self.log, self._access)
 
     @property
@@ -157,6 +158,9 @@ class Server(App):
     # Requests
 
     def handle(self, connection: Connection, request: Request) -> None:
+        if connection.spare and not is_probe(request.path):
+            self._turn_away(connection, request)
+            return
         hot = self._hot[connection.own]
         endpoint = hot.get(request.path) or hot.get(normal(request))
         try:
@@ -169,6 +173,12 @@ class Server(App):
             self.log.error("request failed", error=error, path=request.path.decode("latin-1"))
             headers, body = self.refuse(500, "The log has the reason.")
             connection.respond(request, 500, header_lines(headers), body)
+
+    def _turn_away(self, connection: Connection, request: Request) -> None:
+        """Tells a client that came when the server was full; it may ask elsewhere, or later."""
+        self._refused.add()
+        headers, body = self.refuse(503, FULL)
+        connection.respond(request, 503, header_lines([*headers, (b"retry-after", b"1")]), body)
 
     def refuse(self, status: int, detail: str) -> tuple[Headers, bytes]:
         request_id = self._ids.next()
@@ -185,7 +195,7 @@ class Server(App):
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        server = await loop.create_server(lambda: Connection(self), sock=listener)
+        server = await loop.create_server(self._connection, sock=listener)
         sweeper = loop.create_task(self.sweep())
         self.ready = True
         on_ready()
@@ -195,6 +205,10 @@ class Server(App):
         finally:
             sweeper.cancel()
             self.close()
+
+    def _connection(self) -> Connection:
+        most = self.settings.max_connections
+        return Connection(self, spare=most is not None and len(self.connections) >= most)
 
     def close(self) -> None:
         """Ends the threads."""

@@ -1,22 +1,21 @@
 """Supervisor: the process that listens, hands clients to workers, and keeps the workers alive and honest.
 
-It accepts every connection and passes the socket to the worker with the fewest, keeping a copy. So a worker's death
-costs only the requests that it was answering, and those get a 503 at once: clients between requests move to another
-worker and notice nothing. The same moves them when workers are replaced on purpose. It knows nothing of requests, and
-imports neither NumPy nor a model's libraries.
+It accepts every connection (`door.py`) and passes the socket to the worker with the fewest, keeping a copy. So a death
+costs only the requests that it was answering, and those get a 503 at once: clients between requests move
+to another worker and notice nothing. The same moves them when workers are replaced on purpose, or fewer are wanted. It
+knows nothing of requests, and imports neither NumPy nor a model's libraries.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import signal
 import socket
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,53 +24,44 @@ from estiba.core import cpus
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
 from estiba.serving import messages
+from estiba.serving.door import Door, connections
 from estiba.serving.listening import listen
 from estiba.serving.messages import Status, WorkerSpec
 from estiba.serving.metrics import Metrics
 from estiba.serving.options import ServerOptions
-from estiba.serving.problems import CONTENT_TYPE, problem
 from estiba.serving.process import Process
 from estiba.serving.versions import Resolve, Stamp, Versions
 
 TICK = 0.05
 """Seconds between looks at the workers."""
 
-POLL = 0.5
-"""Seconds between looks at the registry."""
-
 BACKOFF = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds before a worker is started again, by how many died within a minute."""
-
-PAUSE = 0.2
-"""Seconds without accepting where the system has no room for another connection."""
-
-HOLD = 2.0
-"""Seconds for which a new client waits while no worker is ready, before it gets a 503."""
 
 
 class Supervisor:
     """One server of several processes."""
 
-    def __init__(self, options: ServerOptions, resolve: Resolve, stamp: Stamp, folder: Path) -> None:
-        """Starts nothing yet.
+    def __init__(self, options: ServerOptions, models: Versions, log: Log, metrics: Metrics) -> None:
+        """Starts nothing yet; raises EstibaError for more connections than there can be.
 
         Args:
-            resolve: the versions to serve now; raises EstibaError.
-            stamp: changes whenever `resolve` may say something else.
-            folder: for what the processes share; removed by the caller.
+            metrics: in a file, in the folder of what the processes share; the caller removes that.
         """
+        assert metrics.folder is not None
         self._options = options
-        self._folder = folder
-        self._log = Log(options.log)
+        self._folder = metrics.folder
+        self._log = log
         processors = cpus.available()
         self._count = options.workers or processors
         self._threads = options.threads or max(1, processors // self._count)
-        self._metrics = Metrics(folder / "supervisor.metrics")
-        self._models = Versions(resolve, stamp, self._log, self._metrics)
+        self._metrics = metrics
+        self._models = models
+        self._door = Door(connections(options.max_connections), lambda: (*self._workers, *self._leaving), log, metrics)
         self._workers: list[Process] = []
         self._fresh: dict[int, Process] = {}
         self._leaving: list[Process] = []
-        self._waiting: deque[tuple[socket.socket, float]] = deque()
+        self._spare_files: list[str] = []  # metrics of workers that are gone, for others to count on in
         self._deaths: deque[float] = deque()
         self._restarts = 0
         self._made = 0
@@ -79,21 +69,30 @@ class Supervisor:
         self._status = b""
 
     async def run(self, listener: socket.socket, on_ready: Callable[[], None]) -> None:
-        """Serves until SIGINT or SIGTERM, then drains. SIGHUP replaces the workers by fresh ones."""
+        """Serves until SIGINT or SIGTERM, then drains.
+
+        SIGHUP replaces the workers by fresh ones; SIGTTIN adds one, SIGTTOU lets one go.
+        """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._replace_all)
+        wishes = {
+            signal.SIGHUP: self._replace_all,
+            signal.SIGTTIN: self._add_worker,
+            signal.SIGTTOU: self._remove_worker,
+        }
+        for wish, act in wishes.items():
+            loop.add_signal_handler(wish, lambda act=act: self._draining or act())  # type: ignore[misc]
         self._models.start()
         try:
             self._workers = [self._begin(index) for index in range(self._count)]
             await self._first_start(stop)
-            loop.add_reader(listener, self._accept, listener)
+            self._door.open([listener])
             if not stop.is_set():
                 on_ready()
             await self._watch(stop)
-            await self._stop(listener)
+            await self._stop()
         finally:
             for worker in (*self._workers, *self._fresh.values(), *self._leaving):
                 worker.kill()
@@ -102,25 +101,31 @@ class Supervisor:
         """Waits until every worker is ready. One that cannot start now never will: its reason is the server's."""
         while not all(worker.ready for worker in self._workers) and not stop.is_set():
             for worker in self._workers:
-                if worker.ended:
+                if reason := worker.trouble():
                     await asyncio.sleep(TICK)  # its last words may still be on the way
-                    raise worker.failure or EstibaError(f"A worker ended while starting: {worker.ending()}.")
+                    raise worker.failure or self._cannot_start(worker, reason)
             await asyncio.sleep(0.005)
         self._publish()
 
+    def _cannot_start(self, worker: Process, reason: str) -> EstibaError:
+        if reason != "slow start":
+            return EstibaError(f"A worker ended while starting: {worker.ending()}.")
+        seconds = self._options.start_timeout
+        hint = "Give it more time: start_timeout in [server]."
+        return EstibaError(f"A worker did not load its models within {seconds:g} seconds.", hint=hint)
+
     async def _watch(self, stop: asyncio.Event) -> None:
-        looked = time.monotonic()
         while not stop.is_set():
             self._tick()
-            if time.monotonic() > looked + POLL:
-                looked = time.monotonic()
-                self._models.look([w for w in self._workers if w.serving])
+            self._models.look([w for w in self._workers if w.serving])
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), TICK)
 
     def _begin(self, index: int, start_at: float = 0.0, metrics: str = "") -> Process:
-        """Starts a worker. One that takes a dead one's place counts on in that one's metrics file."""
+        """Starts a worker, which counts on in the metrics file given, or of one that is gone."""
         self._made += 1
+        if not metrics and self._spare_files:
+            metrics = self._spare_files.pop()
         spec = WorkerSpec(
             index=index,
             folder=str(self._folder),
@@ -132,46 +137,12 @@ class Supervisor:
         )
         return Process(spec, self._message, start_at)
 
-    # Clients
-
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(64):
-            try:
-                client, _ = listener.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:  # too many open files, most likely: those that are open go on
-                self._log.warning("connections cannot be accepted for now", reason=str(error))
-                self._pause(listener)
-                return
-            self._place(client, time.monotonic())
-
-    def _pause(self, listener: socket.socket) -> None:
-        """Leaves the door alone for a moment: it stays readable, and would be tried without end."""
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(listener)
-        loop.call_later(PAUSE, lambda: self._draining or loop.add_reader(listener, self._accept, listener))
-
-    def _place(self, client: socket.socket, since: float) -> None:
-        """Gives a client to the worker with the fewest; keeps it for a moment where none can take it."""
-        ready = sorted((w for w in self._workers if w.serving), key=lambda w: len(w.clients))
-        if not any(worker.give(client) for worker in ready):
-            self._waiting.append((client, since))
-
-    def _retry_waiting(self) -> None:
-        for _ in range(len(self._waiting)):
-            client, since = self._waiting.popleft()
-            if time.monotonic() > since + HOLD:
-                _refuse(client, "No worker is ready.")
-            else:
-                self._place(client, since)
-
     def _message(self, worker: Process, message: messages.AnyMessage) -> None:
         match message:
             case messages.Closed(slot, handed_over):
                 client = worker.release(slot)
                 if client is not None and handed_over:
-                    self._place(client, time.monotonic())
+                    self._door.place(client, time.monotonic())
                 elif client is not None:
                     client.close()
             case messages.Loaded():
@@ -195,8 +166,9 @@ class Supervisor:
         for worker in [w for w in self._leaving if w.ended or w.overdue(self._options.drain + 1)]:
             self._leaving.remove(worker)
             self._end(worker)
+            self._spare_files.append(worker.spec.metrics)
         self._models.go_on([w for w in self._workers if w.serving])
-        self._retry_waiting()
+        self._door.look()
         self._publish()
 
     def _succeed(self, worker: Process, reason: str) -> Process:
@@ -219,9 +191,9 @@ class Supervisor:
             if client is None:
                 continue
             if worker.busy(slot):
-                _refuse(client, "The process that was answering this request died.")
+                self._door.refuse(client, "The process that was answering this request died.")
             else:
-                self._place(client, time.monotonic())
+                self._door.place(client, time.monotonic())
 
     def _replace_all(self) -> None:
         """Starts a fresh worker beside each; the old one leaves once that is ready."""
@@ -237,12 +209,37 @@ class Supervisor:
         elif fresh.ready:
             old = self._workers[position]
             self._workers[position] = self._fresh.pop(position)
-            self._leaving.append(old)
-            old.drain(hand_over=True)
+            self._let_go(old)
         elif fresh.trouble():
             reason = fresh.failure.message if fresh.failure else fresh.ending()
             self._log.error("a fresh worker cannot start; the old one stays", worker=fresh.index, reason=reason)
             self._fresh.pop(position).kill()
+
+    def _add_worker(self) -> None:
+        self._count += 1
+        self._log.info("one worker more", count=self._count)
+        self._workers.append(self._begin(len(self._workers)))
+
+    def _remove_worker(self) -> None:
+        """Lets the last worker go; its clients move to the others."""
+        if self._count == 1:
+            self._log.warning("the only worker stays")
+            return
+        self._count -= 1
+        self._log.info("one worker less", count=self._count)
+        worker = self._workers.pop()
+        fresh = self._fresh.pop(len(self._workers), None)
+        if fresh is not None:
+            fresh.kill()
+        self._let_go(worker)
+
+    def _let_go(self, worker: Process) -> None:
+        """It finishes what it has, and hands its other clients back."""
+        self._leaving.append(worker)
+        if worker.ready:
+            worker.drain(hand_over=True)
+        else:  # it has no clients yet
+            worker.kill()
 
     def _publish(self) -> None:
         """Tells the workers how the whole server is."""
@@ -267,7 +264,7 @@ class Supervisor:
             self._metrics.slot("estiba_workers", "ready").set(ready)
             self._metrics.slot("estiba_workers", "starting").set(self._count - ready)
 
-    async def _stop(self, listener: socket.socket) -> None:
+    async def _stop(self) -> None:
         """Says that it is not ready, waits as announced, takes who is at the door, and lets the workers drain."""
         self._draining = True
         self._publish()
@@ -275,9 +272,7 @@ class Supervisor:
         while time.monotonic() < until:
             self._tick()
             await asyncio.sleep(TICK)
-        asyncio.get_running_loop().remove_reader(listener)
-        self._accept(listener)
-        listener.close()
+        await self._door.close()
         for worker in self._workers:
             if worker.ready:
                 worker.drain(hand_over=False)
@@ -289,50 +284,33 @@ class Supervisor:
             await asyncio.sleep(0.01)
         for worker in (*self._workers, *self._leaving):
             self._end(worker)
-        for client, _ in self._waiting:
-            _refuse(client, "The server is shutting down.")
+        self._door.refuse_all("The server is shutting down.")
 
 
 def supervise(
-    options: ServerOptions, resolve: Resolve, stamp: Stamp, *, on_ready: Callable[[str, int, int], None]
+    options: ServerOptions,
+    refs: Sequence[str],
+    resolve: Resolve,
+    stamp: Stamp,
+    *,
+    on_ready: Callable[[str, int, int], None],
 ) -> None:
     """Serves models in worker processes until a signal says stop.
 
     Args:
-        resolve: the versions to serve now.
-        stamp: changes whenever `resolve` may say something else.
+        refs: what to serve, one version each.
+        resolve: the version that a reference means now. Once the server runs, called in threads.
+        stamp: changes whenever `resolve` may say something else. Likewise.
         on_ready: called with the URL, the number of workers and their threads once the server answers.
 
     Raises:
         EstibaError: the address is taken, or a model cannot be served.
     """
-    _allow_many_files()
     listener = listen(options.host, options.port)
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     with listener, tempfile.TemporaryDirectory(prefix="estiba-server-") as folder:
-        supervisor = Supervisor(options, resolve, stamp, Path(folder))
+        log, metrics = Log(options.log), Metrics(Path(folder) / "supervisor.metrics")
+        supervisor = Supervisor(options, Versions(refs, resolve, stamp, log, metrics), log, metrics)
         counts = (supervisor._count, supervisor._threads)
         asyncio.run(supervisor.run(listener, lambda: on_ready(url, *counts)))
-
-
-def _allow_many_files() -> None:
-    """Every connection is a descriptor in two processes; the soft limit is often 1024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _refuse(client: socket.socket, detail: str) -> None:
-    """Tells a client that nobody will answer its request, and closes."""
-    body = problem(503, detail)
-    head = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: %b\r\nretry-after: 1\r\n" % CONTENT_TYPE
-    with contextlib.suppress(OSError):
-        client.setblocking(False)
-        client.send(head + b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body))
-        client.shutdown(socket.SHUT_WR)
-        # What the client had sent and nobody read would turn the close into a reset, and lose this answer.
-        while client.recv(65536):
-            pass
-    client.close()

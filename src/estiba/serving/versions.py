@@ -1,28 +1,43 @@
 """Versions: what is served, and how another version takes its place.
 
-Every worker loads it beside the one that it serves, and proves it there; once all have it, all switch. If one cannot,
-the version before it stays in all.
+The registry is asked in threads, reference by reference. Every worker loads a newer version beside the one that it
+serves, and proves it there; once all have it, all switch. If one cannot, the version before it stays in all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
 from estiba.serving import messages
+from estiba.serving.lookout import Question
 from estiba.serving.messages import ServedModel
 from estiba.serving.metrics import Metrics
 from estiba.serving.process import Process
 
-Resolve = Callable[[], Sequence[ServedModel]]
+Resolve = Callable[[str], ServedModel]
 Stamp = Callable[[], object]
+
+POLL = 0.5
+"""Seconds between looks at the registry."""
+
+STAMP_PATIENCE = 30.0
+"""Seconds for the registry to say whether anything changed."""
+
+PATIENCE = 600.0
+"""Seconds to look one reference up, and to fetch an artifact that is not on this machine yet."""
+
+AGAIN = 2.0
+"""Seconds before a reference that could not be looked up is tried again."""
 
 
 class Versions:
     """The versions being served, by reference."""
 
-    def __init__(self, resolve: Resolve, stamp: Stamp, log: Log, metrics: Metrics) -> None:
+    def __init__(self, refs: Sequence[str], resolve: Resolve, stamp: Stamp, log: Log, metrics: Metrics) -> None:
+        self._refs = tuple(refs)
         self._resolve = resolve
         self._stamp = stamp
         self._log = log
@@ -30,47 +45,102 @@ class Versions:
         self.served: tuple[ServedModel, ...] = ()
         self.failed: dict[str, str] = {}
         self._seen: object = None
+        self._stamping: Question[object] | None = None
+        self._looked = 0.0
+        self._questions: dict[str, Question[ServedModel]] = {}
+        self._due: dict[str, float] = {}  # references to look up, and when
+        self._complaints: dict[str, str] = {}
+        self._wanted: dict[str, ServedModel] = {}  # other versions than are served, which wait for their turn
         self._refused: set[ServedModel] = set()
         self._next: ServedModel | None = None
-        self._complaint = ""
         self._loading: set[Process] = set()
         self._loaded: set[Process] = set()
 
     def start(self) -> None:
         """Resolves for the first time; raises EstibaError."""
         self._seen = self._stamp()
-        self.served = tuple(self._resolve())
+        self.served = tuple(self._resolve(ref) for ref in self._refs)
+
+    # The registry
 
     def look(self, workers: Sequence[Process]) -> None:
-        """Looks whether other versions are wanted than are served; begins to load the first such."""
-        try:
-            stamp = self._stamp()
-            if stamp == self._seen or self._next is not None or not workers:
-                return
-            wanted = tuple(self._resolve())
-        except EstibaError as error:
-            if error.message != self._complaint:  # once, not twice a second
-                self._complaint = error.message
-                self._log.warning("the registry cannot be read", reason=error.message)
-            return
-        self._complaint = ""
-        current = {model.ref: model for model in self.served}
-        for model in wanted:
-            if current[model.ref] == model:
-                self.failed.pop(model.name, None)
-            elif model.error and model not in self._refused:
-                self._refuse(model, model.error)
-            elif model not in self._refused:
-                self._next = model
-                self._begin(workers)
-                return
-        self._seen = stamp
+        """Goes on asking the registry what is wanted; begins to load the first version that is not served yet.
 
-    def _begin(self, workers: Sequence[Process]) -> None:
+        Waits for nothing: to be called again and again.
+        """
+        self._look_for_changes()
+        self._ask_what_is_due()
+        for ref, question in list(self._questions.items()):
+            if question.done:
+                del self._questions[ref]
+                self._take(ref, question)
+            elif question.slow:
+                self._complain(ref, "it takes long")
+        if self._next is None and self._wanted and workers:
+            self._next = self._wanted.pop(next(iter(self._wanted)))
+            self._loading, self._loaded = set(), set()
+            self._load(workers)
+
+    def _look_for_changes(self) -> None:
+        question = self._stamping
+        if question is not None and question.done:
+            self._stamping = None
+            try:
+                stamp = question.answer()
+            except EstibaError as error:
+                self._complain("", error.message)
+                return
+            self._complaints.pop("", None)
+            if stamp != self._seen:
+                self._seen = stamp
+                self._due = dict.fromkeys(self._refs, 0.0)
+        elif question is not None and question.slow:
+            self._complain("", "it does not answer")
+        if self._stamping is None and time.monotonic() > self._looked + POLL:
+            self._looked = time.monotonic()
+            self._stamping = Question(self._stamp, STAMP_PATIENCE)
+
+    def _ask_what_is_due(self) -> None:
+        now = time.monotonic()
+        for ref in [ref for ref, at in self._due.items() if at <= now and ref not in self._questions]:
+            del self._due[ref]
+            self._questions[ref] = Question(lambda ref=ref: self._resolve(ref), PATIENCE)  # type: ignore[misc]
+
+    def _take(self, ref: str, question: Question[ServedModel]) -> None:
+        """What a reference means now."""
+        try:
+            model = question.answer()
+        except EstibaError as error:
+            self._complain(ref, error.message)
+            self._due.setdefault(ref, time.monotonic() + AGAIN)
+            return
+        self._complaints.pop(ref, None)
+        self._wanted.pop(ref, None)
+        if model in self.served:
+            self.failed.pop(model.name, None)
+        elif model in self._refused or model == self._next:
+            pass
+        elif model.error:
+            self._refuse(model, model.error)
+        else:
+            self._wanted[ref] = model
+
+    def _complain(self, ref: str, reason: str) -> None:
+        """Once, not twice a second."""
+        if self._complaints.get(ref) != reason:
+            self._complaints[ref] = reason
+            about = {"ref": ref} if ref else {}
+            self._log.warning("the registry cannot be read", **about, reason=reason)
+
+    # The workers
+
+    def _load(self, workers: Iterable[Process]) -> None:
+        """Tells those that do not know of the next version yet."""
         assert self._next is not None
-        self._loading, self._loaded = set(workers), set()
-        for worker in workers:
+        now = set(workers)
+        for worker in now - self._loading:
             worker.tell(messages.Load(self._next))
+        self._loading = now
 
     def told(self, worker: Process, message: messages.Loaded) -> None:
         """A worker has loaded the next version, or could not."""
@@ -83,7 +153,7 @@ class Versions:
         self._refuse(model, message.error)
         for other in self._loading:
             other.tell(messages.Discard(model.name, model.version))
-        self._next = None
+        self._leave(model)
 
     def _refuse(self, model: ServedModel, reason: str) -> None:
         """A version that failed is not tried again; the old one goes on serving, and everybody can see why."""
@@ -94,19 +164,26 @@ class Versions:
         self._log.error(said, model=model.name, version=model.version, reason=reason)
 
     def go_on(self, workers: Sequence[Process]) -> None:
-        """Switches once every worker has loaded; begins again where the workers are not the same any more."""
+        """Switches once every worker has loaded; where other workers are there now, they load too."""
         model = self._next
-        if model is None:
+        if model is None or not workers:
             return
         if set(workers) != self._loading:
-            if workers:
-                self._begin(workers)
-        elif self._loaded == self._loading:
-            for worker in workers:
-                worker.tell(messages.Switch(model.name, model.version))
-            self.served = tuple(model if old.ref == model.ref else old for old in self.served)
-            for worker in workers:
-                worker.models = self.served
-            self.failed.pop(model.name, None)
-            self._next = None
-            self._log.info("now serving", model=model.name, version=model.version)
+            self._load(workers)
+        if self._loaded >= self._loading:
+            self._switch(model, workers)
+
+    def _switch(self, model: ServedModel, workers: Sequence[Process]) -> None:
+        for worker in workers:
+            worker.tell(messages.Switch(model.name, model.version))
+        self.served = tuple(model if old.ref == model.ref else old for old in self.served)
+        for worker in workers:
+            worker.models = self.served
+        self.failed.pop(model.name, None)
+        self._leave(model)
+        self._log.info("now serving", model=model.name, version=model.version)
+
+    def _leave(self, model: ServedModel) -> None:
+        """It is no longer the next one. Its reference may have moved on meanwhile, or back."""
+        self._next = None
+        self._due[model.ref] = 0.0

@@ -67,6 +67,7 @@ class IsolatedEngine:
         self._threads = threads
         self._trust = trust
         self._lock = threading.Lock()
+        self._closed = False
         self._child: subprocess.Popen[bytes] | None = None
         self._channel: Connection | None = None
         with self._lock:
@@ -77,6 +78,8 @@ class IsolatedEngine:
         matrix = np.ascontiguousarray(coded.matrix)
         question = Question((matrix.shape[0], matrix.shape[1]), matrix.tobytes(), coded.texts)
         with self._lock:
+            if self._closed:
+                raise Unavailable(f"The model {self._artifact.manifest.name!r} is not served any more.")
             if self._child is None or self._child.poll() is not None:
                 self._start()
             assert self._channel is not None
@@ -88,7 +91,11 @@ class IsolatedEngine:
         return np.frombuffer(reply.matrix).reshape(reply.shape)
 
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process at once; a call that waits for it is told that it is unavailable."""
+        self._closed = True
+        child = self._child
+        if child is not None:
+            child.kill()  # so that whoever holds the lock reads the end of the channel, and lets go
         with self._lock:
             self._end()
 
@@ -146,7 +153,7 @@ class IsolatedEngine:
 
 def main() -> None:
     task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)  # the parent decides when this ends
     threading.Thread(target=_end_with, args=(task.parent,), daemon=True).start()
     channel = Connection(task.channel)
