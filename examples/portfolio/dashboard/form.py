@@ -1,0 +1,203 @@
+"""The Price tab: any car, described by the fields of the model's own signature, priced by the server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cars
+import charts
+import pandas as pd
+import quality
+import server
+import streamlit as st
+import summaries
+
+WIDE = 3
+"""Fields side by side."""
+
+Schema = dict[str, Any]
+
+
+@st.fragment
+def show(table: pd.DataFrame, url: str) -> None:
+    """`table` is all adverts; empty where there are none."""
+    try:
+        fields = server.fields(url)
+    except (server.Unreachable, server.Refused) as error:
+        quality.unavailable(error, key="again-form")
+        return
+    left, right = st.columns([5, 4], gap="large")
+    with left:
+        st.subheader("Describe the car")
+        st.caption("The fields are those of the served model. Leave empty what you do not know.")
+        _fields(fields)
+        st.button("Price this car", type="primary", on_click=_ask, args=(url, fields), icon=":material/sell:")
+    with right:
+        _answer(table, url, fields)
+
+
+def _fields(fields: dict[str, Schema]) -> None:
+    """A widget for each field, those that name the car first, each with what the server said is wrong with it."""
+    wrong: dict[str, str] = st.session_state.get("wrong", {})
+    named = [name for name, schema in fields.items() if _is_open(schema)]
+    for name in named:
+        _named(name, fields[name])
+        _complaint(wrong.get(name))
+    rest = [name for name in fields if name not in named]
+    for start in range(0, len(rest), WIDE):
+        for column, name in zip(st.columns(WIDE), rest[start : start + WIDE], strict=False):
+            with column:
+                _widget(name, fields[name])
+                _complaint(wrong.get(name))
+
+
+def _complaint(text: str | None) -> None:
+    if text:
+        st.markdown(f":red[:material/error: {_plain(text)}]")
+
+
+def _is_open(schema: Schema) -> bool:
+    """Whether the field has known values, as examples, and takes others too."""
+    return "enum" not in schema and len(schema.get("examples", ())) > 1
+
+
+def _named(name: str, schema: Schema) -> None:
+    """A field of many names, such as the car's model: by make first, or any other name typed in."""
+    known = sorted(schema["examples"])
+    example, makes = schema["examples"][0], sorted({cars.make(one) for one in known})
+    left, right = st.columns(2)
+    make = left.selectbox("Make", makes, index=makes.index(cars.make(example)), key="make")
+    models = [one for one in known if cars.make(one) == make]
+    right.selectbox(
+        _label(name, schema),
+        models,
+        index=models.index(example) if example in models else 0,
+        accept_new_options=True,
+        help=_help(schema),
+        key=f"field-{name}",
+    )
+
+
+def _widget(name: str, schema: Schema) -> None:
+    """Ranges are not enforced here, but by the server, which says what is wrong in its own words."""
+    start = schema.get("examples", [None])[0] if schema["required"] else None
+    label, help, key = _label(name, schema), _help(schema), f"field-{name}"
+    kinds = schema.get("type", [])
+    if "enum" in schema:
+        options = [value for value in schema["enum"] if value is not None]
+        index = options.index(start) if start in options else None
+        st.selectbox(label, options, index=index, placeholder="unknown", help=help, key=key)
+    elif "integer" in kinds:
+        st.number_input(label, value=start, step=1, format="%d", placeholder="unknown", help=help, key=key)
+    elif "number" in kinds:
+        step = 1000.0 if schema.get("maximum", 0) >= 10_000 else 1.0
+        st.number_input(label, value=start, step=step, format="%.10g", placeholder="unknown", help=help, key=key)
+    elif "boolean" in kinds:
+        st.selectbox(label, [True, False], index=None, placeholder="unknown", help=help, key=key)
+    else:
+        st.text_input(label, value=start, help=help, key=key)
+
+
+def _label(name: str, schema: Schema) -> str:
+    return name.replace("_", " ").capitalize() + (" *" if schema["required"] else "")
+
+
+def _help(schema: Schema) -> str:
+    """The field's description and range."""
+    ends = [_number(schema[end]) for end in ("minimum", "maximum") if end in schema]
+    text = schema.get("description", "")
+    return _plain(f"{text} From {ends[0]} to {ends[1]}." if len(ends) == 2 else text)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10_000 else f"{value:g}"
+
+
+def _plain(text: str) -> str:
+    """Text for a place that reads Markdown, in which a dollar sign would begin a formula."""
+    return text.replace("$", r"\$")
+
+
+def _ask(url: str, fields: dict[str, Schema]) -> None:
+    """Runs when the button is pressed, before the page is drawn again."""
+    state = st.session_state
+    record = {name: state.get(f"field-{name}") for name in fields}
+    state["wrong"], state["failed"], state["priced"] = {}, "", None
+    try:
+        state["priced"] = (record, server.price(url, [record]))
+    except server.Refused as error:
+        state["wrong"], state["failed"] = error.fields, str(error)
+    except server.Unreachable as error:
+        state["failed"] = str(error)
+
+
+def _answer(table: pd.DataFrame, url: str, fields: dict[str, Schema]) -> None:
+    if failed := st.session_state.get("failed"):
+        st.subheader("No price")
+        st.error(_plain(failed), icon=":material/error:")
+        others = {name: text for name, text in st.session_state["wrong"].items() if name not in fields}
+        for name, text in others.items():
+            st.markdown(f"- `{name}`: {_plain(text)}")
+    elif priced := st.session_state.get("priced"):
+        _price(*priced, table=table, url=url)
+        if {"model_year", "odometer"} <= fields.keys():
+            _what_if(priced[0], fields, url, table)
+    else:
+        st.subheader("Its price")
+        st.info("Describe a car and ask for its price.", icon=":material/sell:")
+
+
+def _price(record: dict[str, Any], priced: server.Priced, *, table: pd.DataFrame, url: str) -> None:
+    st.subheader("Its price")
+    price = priced.prices[0]
+    title = f"{record.get('model')}, {record.get('model_year')}, by model version {priced.version}"
+    st.metric(title, f"${price:,.0f}", border=True)
+    if doubt := _doubt(record, url):
+        st.caption(doubt)
+    for name, text in priced.remarks.items():
+        st.warning(f"{name.replace('_', ' ').capitalize()}: {text}", icon=":material/help:")
+    near = summaries.similar(table, str(record.get("model")), record.get("model_year")) if len(table) else table
+    if len(near) < summaries.ENOUGH:
+        st.caption("Too few adverts of this model and age to compare with.")
+        return
+    below = (near["price"] < price).mean()
+    st.caption(f"{below:.0%} of the {len(near):,} adverts of this model, up to two years older or newer, ask less.")
+    st.altair_chart(charts.marked(near["price"], price, title="Asked for similar cars"))
+
+
+def _doubt(record: dict[str, Any], url: str) -> str:
+    """How far off the model is with what it was told, from the metrics that the server gives."""
+    try:
+        metrics = server.about(url)["metrics"]
+    except (server.Refused, server.Unreachable):
+        return ""
+    said = f"On cars it never saw, the model is off by {metrics['mape']:.0%} on average." if "mape" in metrics else ""
+    if record.get("odometer") is None and {"rmse", "rmse_no_odometer"} <= metrics.keys():
+        more = metrics["rmse_no_odometer"] / metrics["rmse"] - 1
+        said += f" Without the odometer its error is {more:.0%} larger."
+    return said
+
+
+def _what_if(record: dict[str, Any], fields: dict[str, Schema], url: str, table: pd.DataFrame) -> None:
+    """The model's price of the same car over other years and mileages, one request for each."""
+    year = int(record["model_year"])
+    newest = max(year, int(table["model_year"].max())) if len(table) else year
+    ranges: dict[str, tuple[str, list[Any]]] = {
+        "model_year": ("Model year", list(range(year - 10, newest + 1))),
+        "odometer": ("Odometer, miles", [float(miles) for miles in range(10_000, 240_001, 10_000)]),
+    }
+    st.caption("The same car, were it of another year or had it run another distance:")
+    for column, (name, (title, values)) in zip(st.columns(2), ranges.items(), strict=True):
+        here = record.get(name)
+        allowed = sorted({v for v in [*values, here] if v is not None and _within(v, fields[name])})
+        try:
+            prices = server.price(url, [{**record, name: value} for value in allowed]).prices
+        except (server.Refused, server.Unreachable):
+            continue  # the price itself stands; this is an extra
+        column.altair_chart(
+            charts.what_if(pd.DataFrame({name: allowed, "price": prices}), x=name, title=title, here=here)
+        )
+
+
+def _within(value: float, schema: Schema) -> bool:
+    return bool(schema.get("minimum", value) <= value <= schema.get("maximum", value))

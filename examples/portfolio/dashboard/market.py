@@ -1,0 +1,80 @@
+"""The Market Analysis tab: what prices depend on, and which adverts ask less than the model would."""
+
+from __future__ import annotations
+
+import charts
+import pandas as pd
+import server
+import streamlit as st
+import summaries
+
+CHECKED = 500
+"""Adverts that the model prices for the table of opportunities."""
+
+
+def show(table: pd.DataFrame, url: str) -> None:
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.subheader("Price by model year")
+        years = summaries.quartiles(table, table["model_year"])
+        st.altair_chart(charts.quartiles(years, x="model_year", title="Model year"))
+        st.caption("Line: median. Band: the middle half of the adverts.")
+    with right:
+        st.subheader("Price by make")
+        makes = summaries.top_makes(table).sort_values("median", ascending=False)
+        st.altair_chart(charts.bars(makes, value="median", name="make", title="Median price", style="$,.0f"))
+    left, right = st.columns(2, gap="large")
+    with left:
+        _depreciation(table)
+    with right:
+        st.subheader("Price by mileage")
+        found = summaries.by_mileage(table)
+        st.altair_chart(charts.quartiles(found, x="odometer", title="Odometer, miles", style="~s"))
+        st.caption("In steps of 20,000 miles, of adverts that state the odometer.")
+    _opportunities(table, url)
+
+
+def _depreciation(table: pd.DataFrame) -> None:
+    st.subheader("How models keep their price")
+    common = table["model"].value_counts()
+    models = common.index[common >= 2 * summaries.ENOUGH].tolist()
+    chosen = st.multiselect("Models to compare", models, default=models[:3], max_selections=5, key="compared")
+    found = summaries.depreciation(table, chosen)
+    if found.empty:
+        st.info("Too few adverts for a curve. Choose a commoner model or widen the filters.")
+        return
+    titles = ("Years older than the newest", "Of the newest one's price")
+    st.altair_chart(charts.curves(found, x="age", y="share", name="model", titles=titles))
+
+
+def _opportunities(table: pd.DataFrame, url: str) -> None:
+    st.subheader("Asked for less than the model says")
+    sample = table.drop_duplicates(["model", "model_year", "odometer"]).sample(frac=1, random_state=1).head(CHECKED)
+    try:
+        priced = server.priced(url, sample)
+    except (server.Unreachable, server.Refused) as error:
+        st.warning(f"This table needs the model. {error}", icon=":material/cloud_off:")
+        return
+    gap = priced["modelled"] - priced["price"]
+    found = priced.assign(saved=gap, share=(gap / priced["modelled"]).round(2)).query("0.15 <= share <= 0.6")
+    columns = ["make", "model", "model_year", "odometer", "condition", "price", "modelled", "share"]
+    st.dataframe(
+        found.nlargest(12, "saved")[columns].round({"modelled": 0}),
+        hide_index=True,
+        height="content",
+        column_config={
+            "make": "Make",
+            "model": "Model",
+            "model_year": st.column_config.NumberColumn("Year", format="%d"),
+            "odometer": st.column_config.NumberColumn("Odometer, mi", format="localized"),
+            "condition": "Condition",
+            "price": st.column_config.NumberColumn("Asked", format="$%,d"),
+            "modelled": st.column_config.NumberColumn("By the model", format="$%,d"),
+            "share": st.column_config.ProgressColumn("Below it", format="percent", min_value=0.0, max_value=0.6),
+        },
+    )
+    st.caption(
+        f"{len(sample):,} cars drawn from the filtered adverts and priced by the served model. A low price often has a "
+        "reason that the advert's fields do not hold: damage, a typing error, a first instalment. Gaps over 60 % are "
+        "left out for that. Most of these cars also trained the model, which makes gaps look smaller than they are."
+    )

@@ -1,0 +1,137 @@
+"""Asks the model server over HTTP. The dashboard never loads the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import requests
+
+MODEL = "carvision"
+TIMEOUT = 10.0
+"""Seconds to wait for a connection, and then for an answer."""
+
+
+class Unreachable(Exception):
+    """Nothing answers at the server's address, or what answers is no model server. The message says what to do."""
+
+
+class Refused(Exception):
+    """The server refused what it was asked.
+
+    Args:
+        message: what it said.
+        fields: by field name, what is wrong with that field.
+    """
+
+    def __init__(self, message: str, fields: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.fields = fields or {}
+
+
+@dataclass(frozen=True)
+class Priced:
+    """Prices in US dollars, one per record, and what the server remarks about the fields of the first record."""
+
+    prices: list[float]
+    version: str
+    remarks: dict[str, str] = field(default_factory=dict)
+
+
+REMARKS = {"unseen-category": "Training never saw this; it is priced as an average car of its kind."}
+
+
+def about(url: str) -> dict[str, Any]:
+    """The served model: version, digest, engine, metrics."""
+    found: dict[str, Any] = _ask("GET", f"{url}/models/{MODEL}")
+    return found
+
+
+def fields(url: str) -> dict[str, dict[str, Any]]:
+    """By name, the JSON Schema of each field that the model takes, and whether it is `required`."""
+    schema = _ask("GET", f"{url}/models/{MODEL}/schema")
+    required = schema.get("required", [])
+    return {name: {**about, "required": name in required} for name, about in schema["properties"].items()}
+
+
+def parity(url: str) -> dict[str, Any]:
+    """How the packed model compared with the original, when it was packed and when the server loaded it."""
+    found: dict[str, Any] = _ask("GET", f"{url}/models/{MODEL}/parity")
+    return found
+
+
+def card(url: str) -> str:
+    """The model card, in Markdown."""
+    return _send("GET", f"{url}/models/{MODEL}/card").text
+
+
+def price(url: str, records: list[dict[str, Any]]) -> Priced:
+    """The price of each record; raises Refused with what is wrong, by field of the first record that is."""
+    answer = _ask("POST", f"{url}/models/{MODEL}/predict", {"records": records})
+    remarks = {_field(one["pointer"]): REMARKS.get(one["code"], one["code"]) for one in answer.get("warnings", ())}
+    prices = [float(prediction["prediction"]) for prediction in answer["predictions"]]
+    return Priced(prices, str(answer["version"]), remarks)
+
+
+def priced(url: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Adverts with a column more, `modelled`: the served model's price in US dollars."""
+    accepted = fields(url)
+    records = [_record(row, accepted) for row in table.to_dict("records")]
+    return table.assign(modelled=price(url, records).prices if records else [])
+
+
+def _record(row: dict[Hashable, Any], accepted: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A row as the model's input. What is missing, or a word that the model does not take, is null."""
+    record: dict[str, Any] = {}
+    for name, schema in accepted.items():
+        value = row.get(name)
+        unknown = value is None or value != value or value not in schema.get("enum", [value])
+        record[name] = None if unknown else value
+    return record
+
+
+def _ask(method: str, url: str, body: Any = None) -> Any:
+    answer = _send(method, url, body)
+    try:
+        return answer.json()
+    except ValueError:
+        raise Unreachable(f"What answers at {url} is no model server. Check CARVISION_URL.") from None
+
+
+def _send(method: str, url: str, body: Any = None) -> requests.Response:
+    try:
+        answer = requests.request(method, url, json=body, timeout=TIMEOUT)
+    except requests.RequestException as error:
+        raise Unreachable(_why(error, url)) from None
+    if answer.status_code >= 400:
+        raise _refused(answer)
+    return answer
+
+
+def _why(error: requests.RequestException, url: str) -> str:
+    if isinstance(error, requests.Timeout):
+        return f"The model server did not answer within {TIMEOUT:.0f} seconds ({url})."
+    if isinstance(error, requests.ConnectionError):
+        return f"Nothing answers at {url}. Start the models with `estiba up`, or set CARVISION_URL to where they are."
+    return f"{url} cannot be asked: {error}. Check CARVISION_URL."
+
+
+def _refused(answer: requests.Response) -> Refused | Unreachable:
+    """The problem document (RFC 9457) of an answer, in words."""
+    try:
+        problem = answer.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict) or "title" not in problem:
+        return Unreachable(f"What answers at {answer.url} is no model server (status {answer.status_code}).")
+    wrong: dict[str, str] = {}
+    for one in problem.get("errors", ()):
+        wrong.setdefault(_field(one["pointer"]), one["detail"])
+    return Refused(problem.get("detail") or problem["title"], wrong)
+
+
+def _field(pointer: str) -> str:
+    """`#/records/0/model_year` is about `model_year`."""
+    return str(pointer.rsplit("/", 1)[-1].replace("~1", "/").replace("~0", "~"))
