@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from estiba import __version__
 from estiba.core.errors import BadProject, NotFound
 from estiba.core.stores.disk import explained
@@ -35,7 +37,7 @@ def lower(project: Project) -> Plan:
     ports = {name: options.port for name, options in project.models.items()}
     order = [name for name in start_order(project.services, ports) if name in project.services]
     applications = [_application(project, name, project.services[name], serving) for name in order]
-    return Plan(project.name, project.folder, (*serving.values(), *applications), project.server.drain)
+    return Plan(project.name, project.folder, (*serving.values(), *applications), project.server.drain, project.server)
 
 
 def _resolved(project: Project) -> Iterator[PlannedModel]:
@@ -62,7 +64,8 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
         budget=images.size(options.budget) if options.budget else None,
         trust=any(model.engine == "python" for model in models),
     )
-    tag = _tag(build.style, build.python, __version__, *(model.digest for model in models))
+    settings = msgspec.json.encode(project.server).decode()
+    tag = _tag(build.style, build.python, __version__, settings, *(model.digest for model in models))
     published = project.server.port if name == MODELS else project.models[name].port
     return Service(
         name=name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -21,8 +22,14 @@ Examples:
 @registry_option
 @server_options
 @click.option("--threads", type=click.IntRange(1), help="Threads of native libraries in each worker.")
+@click.option(
+    "--settings",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Keys of [server] as JSON; options given here go before them.",
+)
 @trust_option
-def serve(refs: tuple[str, ...], registry: str | None, trust: bool, **server: Any) -> None:
+def serve(refs: tuple[str, ...], registry: str | None, settings: Path | None, trust: bool, **server: Any) -> None:
     """Serve models of the registry over HTTP.
 
     REF is a name, name@version, name@alias, or the path of an artifact directory. An alias that moves is followed.
@@ -31,7 +38,29 @@ def serve(refs: tuple[str, ...], registry: str | None, trust: bool, **server: An
     from estiba import local
     from estiba.cli import places
     from estiba.cli.up import announce, with_options
+
+    options = with_options(read_settings(settings), server)
+    local.serve(refs, options, registry=places.registry(registry), trust=trust, on_ready=announce)
+
+
+def read_settings(file: Path | None) -> Any:
+    """Server options from a file of JSON; the defaults without one.
+
+    Raises:
+        NotFound: there is no such file. BadProject: a mistake in it, named by its path.
+    """
+    import msgspec
+
+    from estiba.core import options
+    from estiba.core.errors import BadProject
+    from estiba.core.stores.disk import explained
     from estiba.serving.options import ServerOptions
 
-    options = with_options(ServerOptions(), server)
-    local.serve(refs, options, registry=places.registry(registry), trust=trust, on_ready=announce)
+    if file is None:
+        return ServerOptions()
+    with explained("read", file):
+        content = file.read_bytes()
+    try:
+        return options.read(msgspec.json.decode(content, type=dict[str, Any]), ServerOptions)
+    except msgspec.MsgspecError as error:
+        raise BadProject(f"{file}: not JSON: {error}") from None

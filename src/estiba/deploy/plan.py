@@ -8,6 +8,7 @@ from pathlib import Path
 
 from estiba.deploy.references import Reference
 from estiba.deploy.services import MODELS, Condition
+from estiba.serving.options import ServerOptions
 
 SERVER_PORT = 8000
 """What a model server listens on inside a container."""
@@ -147,12 +148,14 @@ class Plan:
         project: its name. folder: of the project file, absolute.
         services: each behind what it needs; the first is the server of all models, where the project has models.
         drain: seconds that a model server takes to end politely, at most.
+        server: settings of the model servers; where they listen is for the target to say.
     """
 
     project: str
     folder: Path
     services: tuple[Service, ...]
     drain: float = 10.0
+    server: ServerOptions = ServerOptions()
 
     @property
     def profiles(self) -> tuple[str, ...]:
