@@ -155,7 +155,7 @@ class Plan:
     folder: Path
     services: tuple[Service, ...]
     drain: float = 10.0
-    server: ServerOptions = ServerOptions()
+    server: ServerOptions = field(default_factory=ServerOptions)
 
     @property
     def profiles(self) -> tuple[str, ...]:
