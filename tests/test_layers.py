@@ -31,12 +31,14 @@ ORDER = {
     "model": """
         signature trained rows values record_type frames artifact archive records registry
         coding predictions golden loadpath soundness skops_file formats card
-        tables answers infer onnx_graph onnx_wrapping engines engines.onnx engines.python engines.isolated
+        tables answers infer onnx_graph onnx_wrapping
+        engines.wire engines.columns engines.trees engines.rules engines.lowering engines.program engines.exact
+        engines engines.onnx engines.python engines.isolated
         convert onnx_file draft load score saved pack
         stamps tracking train train_worker
         """,
     "serving": """
-        listening request http options metrics trace deadline access_log problems pages messages client bridge
+        listening request http trace telemetry options metrics deadline access_log otlp problems pages messages client bridge
         openapi_common openapi_protocols openapi
         batcher bodies bulk tensors endpoint open_inference mlflow_scoring kserve_v1 native protocols routes server
         worker process lookout versions door supervisor
@@ -111,6 +113,7 @@ def test_every_module_has_its_place_in_the_order(package: str) -> None:
         ("httptools", {"estiba.serving.http"}),
         ("starlette", {"estiba.serving.routes", "estiba.serving.protocols", "estiba.serving.bridge"}),
         ("subprocess", {"estiba.core.shell", "estiba.serving.process", "estiba.model.engines.isolated"}),
+        ("opentelemetry", {"estiba.serving.otlp"}),
         ("fsspec", {"estiba.core.stores.files"}),
         ("rich", {name for name in modules() if name.startswith("estiba.cli.")}),
         ("click", {name for name in modules() if name.startswith("estiba.cli.")}),

@@ -11,6 +11,7 @@ from estiba.model import golden
 from estiba.model.artifact import Artifact, Parity, read
 from estiba.model.coding import Coded, Coder, Matrix
 from estiba.model.engines import Engine, open_engine
+from estiba.model.engines.exact import ExactEngine
 from estiba.model.predictions import Predictions
 from estiba.model.records import DEFAULT_REGISTRY
 from estiba.model.registry import open_registry
@@ -23,7 +24,8 @@ GOLDEN_FILE = "golden.json"
 class Model:
     """A loaded model. `name`, `version` and `digest` say which; safe to share between threads.
 
-    `parity` is what its golden rows just proved; `notes` are sentences about it that an operator should read.
+    `runtime` says what executes its engine; `parity` is what its golden rows just proved; `notes` are sentences
+    about it that an operator should read.
     """
 
     def __init__(self, artifact: Artifact, engine: Engine, version: str = "") -> None:
@@ -34,6 +36,7 @@ class Model:
         self.version = version or artifact.digest[:12]
         self.digest = artifact.digest
         self.engine = engine
+        self.runtime = engine.runtime
         self.coder = Coder(self.signature)
         self.predictions = Predictions(self.signature)
         self.golden = golden.unseal(artifact.file(GOLDEN_FILE).read_bytes())
@@ -106,8 +109,8 @@ def load_artifact(
     threads = threads or cpus.available()
     skew = _skew(artifact)
     try:
-        model = Model(artifact, open_engine(artifact, threads=threads, trust=trust, isolated=isolated), version)
-        model.prove()
+        engine = open_engine(artifact, threads=threads, trust=trust, isolated=isolated)
+        model = _proven(artifact, engine, version, threads)
     except ParityError as error:
         if skew:
             raise ParityError(
@@ -125,7 +128,23 @@ def load_artifact(
             ) from error
         raise
     if skew:
-        model.notes = tuple(f"{sentence}; all {len(model.golden.records)} golden rows still agree" for sentence in skew)
+        rows = len(model.golden.records)
+        model.notes += tuple(f"{sentence}; all {rows} golden rows still agree" for sentence in skew)
+    return model
+
+
+def _proven(artifact: Artifact, engine: Engine, version: str, threads: int) -> Model:
+    """A model that proved itself; with ONNX Runtime where the kernel could not."""
+    model = Model(artifact, engine, version)
+    try:
+        model.prove()
+    except (ParityError, ValueError) as error:
+        if not isinstance(engine, ExactEngine):
+            raise
+        engine.close()
+        model = Model(artifact, open_engine(artifact, threads=threads, kernel=False), version)
+        model.prove()
+        model.notes = (f"the kernel does not answer as in training, so ONNX Runtime does ({error})",)
     return model
 
 

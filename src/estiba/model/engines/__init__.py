@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Protocol
 
 from estiba.core.errors import BadArtifact
@@ -21,7 +22,13 @@ ISOLATED = {"python": "estiba.model.engines.isolated:IsolatedEngine"}
 
 
 class Engine(Protocol):
-    """Computes answers. Safe to call from several threads."""
+    """Computes answers. Safe to call from several threads.
+
+    `runtime` says in words what does so here, as an engine of an artifact may be executed in several ways.
+    """
+
+    @property
+    def runtime(self) -> str: ...
 
     def predict(self, coded: Coded) -> Matrix:
         """Coded rows to the float64 matrix of shape (rows, width) that the signature's head describes."""
@@ -30,13 +37,16 @@ class Engine(Protocol):
         """Lets go of what it holds beyond memory."""
 
 
-def open_engine(artifact: Artifact, *, threads: int = 1, trust: bool = False, isolated: bool = False) -> Engine:
+def open_engine(
+    artifact: Artifact, *, threads: int = 1, trust: bool = False, isolated: bool = False, kernel: bool = True
+) -> Engine:
     """The engine of a verified artifact, ready to answer.
 
     Args:
         threads: how many threads native libraries may use for one call.
         trust: whether loading may run code from the artifact (pickles, types unknown to skops).
         isolated: give slow engines a process of their own.
+        kernel: execute a graph with the kernel where that knows all of it; ESTIBA_KERNEL=off says no as well.
     """
     name = artifact.manifest.engine
     if name not in ENGINES:
@@ -44,6 +54,23 @@ def open_engine(artifact: Artifact, *, threads: int = 1, trust: bool = False, is
             f"The artifact {artifact.digest[:12]} needs the engine {name!r}, which this Estiba does not have.",
             hint=f"It has: {', '.join(ENGINES)}.",
         )
+    if name == "onnx" and kernel and os.environ.get("ESTIBA_KERNEL", "") != "off":
+        found = _kernel(artifact, threads)
+        if found is not None:
+            return found
     module, _, attribute = (ISOLATED if isolated and name in ISOLATED else ENGINES)[name].partition(":")
     engine: Engine = getattr(importlib.import_module(module), attribute)(artifact, threads=threads, trust=trust)
     return engine
+
+
+def _kernel(artifact: Artifact, threads: int) -> Engine | None:
+    """The kernel on this artifact's graph, or None where that is for ONNX Runtime."""
+    from estiba.model.engines.exact import ExactEngine
+    from estiba.model.engines.wire import NotRecognised
+
+    manifest = artifact.manifest
+    content = artifact.file(manifest.model_file).read_bytes()
+    try:
+        return ExactEngine(content, manifest.signature.fields, manifest.signature.head.width, threads)
+    except NotRecognised:
+        return None

@@ -62,6 +62,8 @@ class Reply(msgspec.Struct, frozen=True):
 class IsolatedEngine:
     """Asks a python engine that runs in a child process. A process that died is started anew by the next call."""
 
+    runtime = "Python, in a process of its own"
+
     def __init__(self, artifact: Artifact, *, threads: int = 1, trust: bool = False) -> None:
         self._artifact = artifact
         self._threads = threads

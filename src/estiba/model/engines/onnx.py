@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class OnnxEngine:
     """Runs a graph with one input `x`, float64 (rows, fields), and one output `y`, float64 (rows, width)."""
 
+    runtime = "ONNX Runtime"
+
     def __init__(self, artifact: Artifact, *, threads: int = 1, trust: bool = False) -> None:
         self._session = session(artifact.file(artifact.manifest.model_file).read_bytes(), threads)
 

@@ -27,6 +27,8 @@ class PythonEngine:
         BadArtifact, MissingExtra: it cannot be read, or a library is missing.
     """
 
+    runtime = "Python"
+
     def __init__(self, artifact: Artifact, *, threads: int = 1, trust: bool = False) -> None:
         manifest = artifact.manifest
         self._model = open_file(artifact.file(manifest.model_file), manifest.format, trust=trust).model

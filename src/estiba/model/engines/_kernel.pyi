@@ -1,0 +1,9 @@
+from typing import Any
+
+OPERATIONS: str
+
+class Kernel:
+    def __new__(cls, parts: tuple[Any, ...], /) -> Kernel: ...
+    def run(self, rows: Any, answers: Any, /) -> None: ...
+
+def scan(message: bytes, /) -> list[tuple[int, int, bytes]]: ...

@@ -1,0 +1,84 @@
+"""The kernel as an engine: executes what model.onnx says, where it recognises all of it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from estiba.model.engines.columns import Columns, Numbers
+from estiba.model.engines.lowering import lower
+from estiba.model.engines.program import assemble
+from estiba.model.engines.wire import NotRecognised, read_model
+
+if TYPE_CHECKING:
+    from estiba.model.coding import Coded, Matrix
+    from estiba.model.signature import Field
+
+ROWS_A_THREAD = 2048
+"""Fewer are done before another thread has begun."""
+
+
+class ExactEngine:
+    """Runs a graph as `OnnxEngine` does: the same operations on each number in the same order.
+
+    Args:
+        model: the file.
+        fields: of its input `x`.
+        width: of its output `y`.
+
+    Raises:
+        NotRecognised: there is no kernel here, or it has no form for some part of the graph.
+    """
+
+    runtime = "estiba kernel"
+
+    def __init__(self, model: bytes, fields: Sequence[Field], width: int, threads: int = 1) -> None:
+        kernel = load_kernel()
+        columns = Columns([_domain(field) for field in fields])
+        outputs = lower(read_model(model, kernel.scan), columns, width)
+        self._kernel = kernel.Kernel(assemble(columns, outputs, kernel.OPERATIONS))
+        self._width = width
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, "kernel") if threads > 1 else None
+
+    def predict(self, coded: Coded) -> Matrix:
+        """As Engine says; raises ValueError for a code that no category has."""
+        x = np.ascontiguousarray(coded.matrix, np.float64)
+        y = np.empty((len(x), self._width))
+        if self._pool is None or len(x) < 2 * ROWS_A_THREAD:
+            self._kernel.run(x, y)
+            return y
+        parts = min(self._threads, len(x) // ROWS_A_THREAD)
+        cuts = np.linspace(0, len(x), parts + 1).astype(int).tolist()
+        slices = [slice(a, b) for a, b in pairwise(cuts)]
+        list(self._pool.map(lambda part: self._kernel.run(x[part], y[part]), slices))
+        return y
+
+    def close(self) -> None:
+        """Ends its threads."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+
+
+def load_kernel() -> Any:
+    """The compiled part; raises NotRecognised where the package was built without a compiler."""
+    try:
+        return importlib.import_module("estiba.model.engines._kernel")
+    except ImportError as error:
+        raise NotRecognised(
+            f"there is no kernel: {error}",
+            hint="Install Estiba again where there is a C compiler and Python's headers.",
+        ) from error
+
+
+def _domain(field: Field) -> Numbers | None:
+    """The codes that a field can have, with -1 before, and NaN behind where it may be missing."""
+    count = len(field.levels) if field.kind == "category" else 2 if field.kind == "boolean" else 0
+    if not count:
+        return None
+    return np.asarray([-1.0, *range(count), *([np.nan] if field.nullable else [])])
