@@ -174,6 +174,7 @@ _MODEL: Json = {
         "digest": {"type": "string", "description": "Digest of the artifact."},
         "description": _TEXT,
         "engine": _TEXT,
+        "runtime": {"type": "string", "description": "What executes the engine here."},
         "framework": _TEXT,
         "metrics": {"type": "object", "description": "As measured in training."},
         "simulated_data": {"type": "boolean", "description": "The model learned from simulated data."},

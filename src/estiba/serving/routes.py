@@ -201,6 +201,7 @@ def _about(model: Model, *, default: bool) -> dict[str, Any]:
         "digest": f"sha256:{model.digest}",
         "description": manifest.description,
         "engine": manifest.engine,
+        "runtime": model.runtime,
         "framework": manifest.framework,
         "metrics": manifest.metrics,
         "simulated_data": bool(source and source.simulated),

@@ -135,6 +135,8 @@ class Worker:
         model = load_artifact(
             artifact, version=served.version, trust=served.trust, threads=self.spec.threads, isolated=True
         )
+        for note in model.notes:
+            self.server.log.warning("model loaded with a note", model=model.name, version=model.version, note=note)
         return model, time.perf_counter() - started
 
     def tell(self, message: messages.AnyMessage) -> None:
