@@ -42,14 +42,20 @@ func main() {
 		}
 	})
 
-	server := http.Server{Addr: ":8080"}
+	// Who keeps a connection is told with the next answer to make a new one. (SetKeepAlivesEnabled would close the idle
+	// ones at once, and a request that is on its way over one of them would be lost.)
+	server := http.Server{Addr: ":8080", Handler: http.HandlerFunc(func(answer http.ResponseWriter, asked *http.Request) {
+		if leaving.Load() {
+			answer.Header().Set("Connection", "close")
+		}
+		http.DefaultServeMux.ServeHTTP(answer, asked)
+	})}
 	done := make(chan struct{})
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGTERM)
 	go func() {
 		fmt.Println("asked to leave:", <-asked)
 		leaving.Store(true)
-		server.SetKeepAlivesEnabled(false) // who holds a connection is told with the next answer to make a new one
 		time.Sleep(seconds("DRAIN_SECONDS"))
 		_ = server.Shutdown(context.Background())
 		fmt.Println("left with nothing unanswered")

@@ -1,0 +1,154 @@
+"""The laboratory's Kubernetes (scripts/lab/kubernetes), and a constant load that counts what is lost."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+LAB = Path(__file__).resolve().parent.parent / "scripts" / "lab" / "kubernetes"
+BUILT = Path(os.environ.get("ESTIBA_LAB") or "/tmp/estiba-lab") / "kubernetes"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster, looked at from one namespace."""
+
+    kubeconfig: Path
+    namespace: str = "default"
+
+    def kubectl(self, *arguments: str, text: str = "") -> str:
+        """What kubectl prints, given `text` on its standard input; AssertionError with its complaint where it fails."""
+        command = ["kubectl", "--kubeconfig", str(self.kubeconfig), "--namespace", self.namespace, *arguments]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        self.kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+
+    def get(self, *what: str) -> Any:
+        return json.loads(self.kubectl("get", *what, "-o", "json"))
+
+    def address(self, service: str) -> str:
+        """Where this machine reaches a service: `10.215.3.4:80`."""
+        spec = self.get("service", service)["spec"]
+        return f"{spec['clusterIP']}:{spec['ports'][0]['port']}"
+
+    def rolled_out(self, deployment: str, seconds: int = 60) -> None:
+        self.kubectl("rollout", "status", f"deployment/{deployment}", f"--timeout={seconds}s")
+
+    def load(self, archive: Path) -> None:
+        """Give the node an image: what `docker save`, `estiba build --oci` or skopeo wrote."""
+        subprocess.run([str(LAB / "load"), str(archive)], check=True, capture_output=True)
+
+    def load_from_docker(self, image: str) -> None:
+        """Give the node an image of this machine's Docker, under the same name."""
+        saved = subprocess.run(["docker", "save", image], check=True, capture_output=True)
+        subprocess.run([str(LAB / "load"), "-"], input=saved.stdout, check=True, capture_output=True)
+
+    @contextmanager
+    def new_namespace(self) -> Iterator[Cluster]:
+        """The cluster from a namespace of its own, which is deleted afterwards."""
+        inside = replace(self, namespace=f"test-{os.urandom(4).hex()}")
+        self.kubectl("create", "namespace", inside.namespace)
+        eventually(lambda: "default" in inside.kubectl("get", "serviceaccounts", "-o", "name"))
+        yield inside
+        self.kubectl("delete", "namespace", inside.namespace, "--wait=false")
+
+
+def missing() -> str | None:
+    """Why there can be no cluster here; None where there can."""
+    if os.environ.get("ESTIBA_KUBERNETES") != "1":
+        return "a cluster is started only when asked for: make test-kubernetes"
+    if os.geteuid() != 0:
+        return "the cluster needs root"
+    if not (BUILT / "bin" / "kubelet").exists():
+        return f"Kubernetes is not built: run {LAB}/build"
+    return None
+
+
+@contextmanager
+def running() -> Iterator[Cluster]:
+    """A cluster: the one that runs, or one made for this run of the tests."""
+    if (reason := missing()) is not None:
+        pytest.skip(reason)
+    found = (BUILT / "run" / "node.pid").exists()
+    started = subprocess.run([str(LAB / "up")], capture_output=True, text=True, check=False)
+    assert started.returncode == 0, started.stderr
+    yield Cluster(BUILT / "run" / "keys" / "admin.kubeconfig")
+    if not found:
+        subprocess.run([str(LAB / "down")], check=True)
+
+
+def eventually(holds: Callable[[], object], seconds: float = 30) -> None:
+    """Wait until something holds; AssertionError after `seconds`."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"not within {seconds:g} s"
+        time.sleep(0.2)
+
+
+@dataclass
+class Load:
+    """Constant requests from several clients while a `with` lasts, half of them on connections that are kept.
+
+    `answers` counts bodies of status 200; `lost` holds everything else: a refused or broken connection, a silence of
+    5 s, another status.
+    """
+
+    address: str
+    clients: int = 4
+    path: str = "/"
+    body: bytes | None = None
+    answers: Counter[str] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+
+    def __enter__(self) -> Self:
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(n % 2 == 0,)) for n in range(self.clients)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, keep: bool) -> None:
+        connection = http.client.HTTPConnection(self.address, timeout=5)
+        while not self._over.is_set():
+            began = time.monotonic()
+            try:
+                self._once(connection)
+            except (OSError, http.client.HTTPException) as error:
+                self.lost.append(repr(error))
+                connection.close()
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            if not keep:
+                connection.close()
+            time.sleep(0.005)
+        connection.close()
+
+    def _once(self, connection: http.client.HTTPConnection) -> None:
+        headers = {} if self.body is None else {"Content-Type": "application/json"}
+        connection.request("GET" if self.body is None else "POST", self.path, self.body, headers)
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        if answer.status == 200:
+            self.answers[text] += 1
+        else:
+            self.lost.append(f"{answer.status} {text}")
