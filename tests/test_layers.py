@@ -27,7 +27,7 @@ LAYERS = (
 """From the bottom up. A package imports from those before it, and any may import `estiba` itself, which is lazy."""
 
 ORDER = {
-    "core": "errors log ids cpus options stores.disk stores.files shell",
+    "core": "errors log ids cpus options stores.disk stores.files shell guard groups ports",
     "model": """
         signature trained rows values record_type frames artifact archive records registry
         coding predictions golden loadpath soundness skops_file formats card
@@ -44,11 +44,12 @@ ORDER = {
         worker process lookout versions door supervisor
         """,
     "deploy": """
-        references services images plan
+        references services images plan secrets dotenv
+        yaml rendered alerts dashboards observability compose
         """,
     "cli": """
         terminal places summary progress
-        up train serve predict pack models verify init healthcheck version main
+        up train serve predict pack models verify init compose healthcheck version main
         """,
 }
 """Inside a package, a module imports from those named before it: never sideways without being listed."""
@@ -112,7 +113,10 @@ def test_every_module_has_its_place_in_the_order(package: str) -> None:
     [
         ("httptools", {"estiba.serving.http"}),
         ("starlette", {"estiba.serving.routes", "estiba.serving.protocols", "estiba.serving.bridge"}),
-        ("subprocess", {"estiba.core.shell", "estiba.serving.process", "estiba.model.engines.isolated"}),
+        (
+            "subprocess",
+            {"estiba.core.shell", "estiba.core.groups", "estiba.serving.process", "estiba.model.engines.isolated"},
+        ),
         ("opentelemetry", {"estiba.serving.otlp"}),
         ("fsspec", {"estiba.core.stores.files"}),
         ("rich", {name for name in modules() if name.startswith("estiba.cli.")}),

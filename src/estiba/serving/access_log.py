@@ -82,6 +82,7 @@ class AccessLog:
             "duration_ms": round(seconds * 1000, 3),
             "request_id": request.id,
             "trace_id": trace_id(request),
+            "span_id": request.trace.span_id if request.trace is not None else "",
         }
         self.write(status, {**line, **fields})
 

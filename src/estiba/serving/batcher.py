@@ -65,6 +65,8 @@ class Batcher:
         self._calls: deque[Call] = deque()
         self._rows = 0
         self._ran: deque[tuple[Coded, float]] = deque()
+        self.times = (0.0, 0.0)
+        """When the batch whose calls are being answered began and ended in the model, by `time.perf_counter`."""
         self._scheduled = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = ThreadPoolExecutor(1, model.name) if model.manifest.engine == "python" else None
@@ -100,18 +102,19 @@ class Batcher:
             self._loop = self._loop or asyncio.get_running_loop()
             self._loop.call_soon(self._flush)
 
-    def run(self, coded: Coded) -> list[Prediction]:
-        """Asks the model, in any thread; `settle` counts it.
+    def run(self, coded: Coded) -> tuple[list[Prediction], tuple[float, float]]:
+        """Asks the model, in any thread, and says when that began and ended; `settle` counts it.
 
         Raises:
             ModelFailed: it answered another number of rows than it was asked.
         """
         started = time.perf_counter()
         raw = self.model.answer(coded)
-        self._ran.append((coded, time.perf_counter() - started))
+        ended = time.perf_counter()
+        self._ran.append((coded, ended - started))
         if len(raw) != len(coded):
             raise ModelFailed(f"{len(coded)} rows were answered with {len(raw)}.")
-        return self.model.predictions.rows(raw)
+        return self.model.predictions.rows(raw), (started, ended)
 
     def settle(self) -> None:
         """Counts what ran. On the event loop alone, as numbers in the metrics file have no lock."""
@@ -188,7 +191,7 @@ class Batcher:
     def _answer(self, calls: list[Call]) -> list[Answered]:
         try:
             coded = self._code(calls)
-            predictions = self.run(coded)
+            predictions, self.times = self.run(coded)
         except Unavailable as error:
             return [((), (), error)] * len(calls)
         except Exception as error:

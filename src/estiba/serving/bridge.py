@@ -11,6 +11,7 @@ from estiba.core.log import Log
 from estiba.serving.access_log import AccessLog, is_probe
 from estiba.serving.http import Connection, Request, header_lines
 from estiba.serving.problems import CONTENT_TYPE, problem
+from estiba.serving.telemetry import Tracer
 
 _OURS = frozenset({b"content-length", b"date", b"connection", b"transfer-encoding"})
 
@@ -18,8 +19,9 @@ _OURS = frozenset({b"content-length", b"date", b"connection", b"transfer-encodin
 class Bridge:
     """One ASGI application behind connections. Answers are collected whole: none of them is large or a stream."""
 
-    def __init__(self, app: Any, log: Log, access: AccessLog) -> None:
+    def __init__(self, app: Any, log: Log, access: AccessLog, tracer: Tracer | None = None) -> None:
         self._app = app
+        self._tracer = tracer
         self._log = log
         self._access = access
         self._tasks: set[asyncio.Task[None]] = set()
@@ -30,6 +32,8 @@ class Bridge:
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, connection: Connection, request: Request) -> None:
+        if self._tracer is not None and not is_probe(request.path):
+            self._tracer.begin(request)
         answer, scope = _Answer(bytes(request.body)), _scope(request, connection.own)
         try:
             await self._app(scope, answer.receive, answer.send)
@@ -41,10 +45,18 @@ class Bridge:
         headers = [(k, v) for k, v in answer.headers if k.lower() not in _OURS]
         if not any(key == b"x-request-id" for key, _ in headers):
             headers.append((b"x-request-id", request.id.encode()))
-        if (answer.status >= 400 or not is_probe(request.path)) and self._access.wants(answer.status):
-            route = getattr(scope.get("route"), "path", "")  # what is nowhere has none: a path may say anything
-            self._access.add(request, answer.status, time.perf_counter() - request.arrived, route=route)
+        if request.trace is not None:
+            headers.append((b"traceresponse", request.trace.header))
+        self._note(request, answer.status, getattr(scope.get("route"), "path", ""))
         connection.respond(request, answer.status, header_lines(headers), b"".join(answer.body))
+
+    def _note(self, request: Request, status: int, route: str) -> None:
+        """A span, and a line in the log. What is nowhere has no route: its path may say anything."""
+        seconds = time.perf_counter() - request.arrived
+        if self._tracer is not None and request.trace is not None:
+            self._tracer.end(request, status, seconds, route=route or "/*")
+        if (status >= 400 or not is_probe(request.path)) and self._access.wants(status):
+            self._access.add(request, status, seconds, route=route)
 
 
 class _Answer:

@@ -24,6 +24,7 @@ from estiba.serving.batcher import Batcher, Call, ModelFailed
 from estiba.serving.http import Connection, Request
 from estiba.serving.metrics import Histogram, Metrics, Slot
 from estiba.serving.options import ServerOptions
+from estiba.serving.telemetry import Tracer
 from estiba.serving.trace import trace_id
 
 INLINE_BYTES = 64 * 1024
@@ -47,6 +48,7 @@ class Shared(NamedTuple):
     log: Log
     access: AccessLog
     executor: Executor
+    tracer: Tracer | None = None
 
 
 class Served:
@@ -61,6 +63,7 @@ class Served:
         self.log = shared.log
         self.access = shared.access
         self.executor = shared.executor
+        self.tracer = shared.tracer
         self.in_flight = shared.metrics.slot("estiba_requests_in_flight", model.name)
         self.waiting = 0
         """Bytes of bodies that wait for a thread."""
@@ -101,7 +104,10 @@ class Endpoint(ABC):
         self.model = model = served.model
         self.batcher = served.batcher
         self._in_flight = served.in_flight
+        self._tracer = served.tracer
         self._codes: dict[int, Slot] = {}
+        named = {"name": model.name, "version": model.version, "protocol": self.protocol}
+        self._attributes: dict[str, Any] = {f"estiba.model.{key}": value for key, value in named.items()}
         self._about = b"x-model-version: %b\r\nx-request-id: " % model.version.encode()
 
     # A protocol that nobody speaks leaves no series in the metrics.
@@ -139,18 +145,24 @@ class Endpoint(ABC):
         """Answers a prediction request, now or later, by one call of `connection.respond`."""
         request.id = request_id(request) or self.served.ids.next()
         self._in_flight.add()
+        if self._tracer is not None:
+            self._tracer.begin(request)
         try:
             until = deadline.deadline(request, self.served.timeout)
             if self.is_large(request):
                 self._large(connection, request, until)
             else:
                 records, coded, how = self.decode(request)
+                if request.trace is not None:
+                    request.trace.decoded = time.perf_counter()
                 self.batcher.submit(Call(records, coded, self._answerer(connection, request, how), until))
         except Exception as error:
             self._fail(connection, request, error)
 
     def _answerer(self, connection: Connection, request: Request, how: Any) -> Callable[..., None]:
         def done(predictions: Sequence[Prediction], warnings: Sequence[Warned], error: Exception | None) -> None:
+            if request.trace is not None and error is None:
+                request.trace.began, request.trace.ended = self.batcher.times
             if error is None:
                 try:
                     sent = self.encode(request, predictions, warnings, how)
@@ -180,12 +192,16 @@ class Endpoint(ABC):
         deadline.check(until)
         if coded is None:
             coded = self.model.coder.pack(records)
+        if request.trace is not None:
+            request.trace.decoded = time.perf_counter()
         try:
-            predictions = self.batcher.run(coded)
+            predictions, times = self.batcher.run(coded)
         except EstibaError:
             raise
         except Exception as error:
             raise ModelFailed(f"{type(error).__name__}: {error}") from error
+        if request.trace is not None:
+            request.trace.began, request.trace.ended = times
         return self.encode(request, predictions, coded.warnings, how), len(coded)
 
     def _finish_large(self, connection: Connection, request: Request, done: asyncio.Future[tuple[Sent, int]]) -> None:
@@ -201,6 +217,8 @@ class Endpoint(ABC):
         self._ok.add()
         self._count(request, 200, rows)
         head = b"%b%b%b\r\n" % (sent[0], self._about, request.id.encode())
+        if request.trace is not None:
+            head += b"traceresponse: %b\r\n" % request.trace.header
         connection.respond(request, 200, head, sent[1])
 
     def _fail(self, connection: Connection, request: Request, error: BaseException) -> None:
@@ -213,6 +231,8 @@ class Endpoint(ABC):
             self.served.metrics.slot("estiba_rejected_total", self.model.name, reason).add()
         head, body = self.problem(request, failure)
         more = b"allow: %b\r\n" % self.allow if status == 405 else _MORE_HEADERS.get(status, b"")
+        if request.trace is not None:
+            more += b"traceresponse: %b\r\n" % request.trace.header
         head = b"%b%b%b\r\n%b" % (head, self._about, request.id.encode(), more)
         connection.respond(request, status, head, body)
 
@@ -220,6 +240,8 @@ class Endpoint(ABC):
         seconds = time.perf_counter() - request.arrived
         self._seconds.observe(seconds)
         self._in_flight.add(-1)
+        if self._tracer is not None and request.trace is not None:
+            self._tracer.end(request, status, seconds, about={**self._attributes, "estiba.rows": rows})
         access = self.served.access
         if access.wants(status):
             about = {"model": self.model.name, "model_version": self.model.version, "protocol": self.protocol}

@@ -61,6 +61,7 @@ METRICS = (
     Metric("estiba_connections", "gauge", "Open connections of clients, as counted twice a second."),
     Metric("estiba_connections_refused_total", "counter", "Connections refused, as the server held as many as it can."),
     Metric("estiba_log_lines_skipped_total", "counter", "Lines of requests left out of the log, over its limit."),
+    Metric("estiba_spans_dropped_total", "counter", "Spans that were not sent, by requests.", ("reason",)),
     Metric("estiba_requests_in_flight", "gauge", "Prediction requests being answered now.", ("model",)),
     Metric("estiba_rejected_total", "counter", "Requests refused before the model.", ("model", "reason")),
     Metric(

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from estiba.core.log import Format
 from estiba.serving.http import HttpOptions
+from estiba.serving.telemetry import TelemetryOptions
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -33,6 +34,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         default: the model that answers `POST /predict`; by default the only one.
         insecure: allow a host other than loopback although there are no keys yet.
         http: limits of a connection.
+        telemetry: spans for OpenTelemetry.
     """
 
     host: str = "127.0.0.1"
@@ -52,3 +54,4 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     default: str = ""
     insecure: bool = False
     http: HttpOptions = HttpOptions()
+    telemetry: TelemetryOptions = TelemetryOptions()

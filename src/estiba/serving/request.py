@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from email.utils import formatdate
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
+
+if TYPE_CHECKING:
+    from estiba.serving.trace import Trace
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -35,7 +38,7 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Request:
     """One request, complete with its body. Header names are in lower case."""
 
-    __slots__ = ("arrived", "body", "content_type", "headers", "id", "keep_alive", "method", "path", "query")
+    __slots__ = ("arrived", "body", "content_type", "headers", "id", "keep_alive", "method", "path", "query", "trace")
 
     def __init__(self, method: bytes, path: bytes, query: bytes, headers: Headers) -> None:
         self.method = method
@@ -47,6 +50,8 @@ class Request:
         self.content_type = b""
         self.id = ""
         self.arrived = 0.0
+        self.trace: Trace | None = None
+        """Its place in a trace, where spans are made of it."""
 
     def header(self, name: bytes) -> bytes:
         """The first header of that name (lower case), empty if absent."""

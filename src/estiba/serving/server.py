@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -21,7 +22,7 @@ from estiba.core.errors import NotFound
 from estiba.core.ids import Ids
 from estiba.core.log import Log
 from estiba.model.load import Model
-from estiba.serving import endpoint, protocols
+from estiba.serving import endpoint, protocols, telemetry
 from estiba.serving.access_log import AccessLog, is_probe
 from estiba.serving.bridge import Bridge
 from estiba.serving.endpoint import Served, Shared, request_id
@@ -32,6 +33,10 @@ from estiba.serving.metrics import Metrics, Slot
 from estiba.serving.native import Endpoint
 from estiba.serving.options import ServerOptions
 from estiba.serving.problems import CONTENT_TYPE, FULL, problem
+from estiba.serving.telemetry import Tracer
+
+if TYPE_CHECKING:
+    from estiba.serving.otlp import Exporter
 
 SWEEP = 0.5
 """Seconds between looks at connections whose time is up."""
@@ -72,7 +77,19 @@ class Server(App):
         self._access = AccessLog(self.log, options.access_log, options.access_log_limit, skipped)
         self._open = self.metrics.slot("estiba_connections")
         self._refused = self.metrics.slot("estiba_connections_refused_total")
-        self._bridge = Bridge(application(self), self.log, self._access)
+        self._tracer, self._exporter = self._tracing()
+        self._bridge = Bridge(application(self), self.log, self._access, self._tracer)
+
+    def _tracing(self) -> tuple[Tracer | None, Exporter | None]:
+        """What makes spans and what sends them; nothing where nobody wants any."""
+        settings = telemetry.settings(self.settings.telemetry)
+        if settings is None:
+            return None, None
+        from estiba.serving.otlp import Exporter
+
+        dropped, lost = (self.metrics.slot("estiba_spans_dropped_total", reason) for reason in ("full", "failed"))
+        tracer = Tracer(settings, dropped)
+        return tracer, Exporter(tracer, lost, self.log)
 
     @property
     def status(self) -> Status | None:
@@ -96,7 +113,7 @@ class Server(App):
 
     def add(self, model: Model, load_seconds: float = 0.0) -> None:
         """Serves a loaded and proven model, as the current version of its name."""
-        shared = Shared(self.settings, self.metrics, self._ids, self.log, self._access, self._executor)
+        shared = Shared(self.settings, self.metrics, self._ids, self.log, self._access, self._executor, self._tracer)
         served = Served(model, shared)
         for slot in self._shown.pop(model.name, ()):
             slot.set(0)
@@ -217,6 +234,8 @@ class Server(App):
             for each in versions.values():
                 each.batcher.close()
         self._access.close()
+        if self._exporter is not None:
+            self._exporter.close()
 
     async def _drain(self, server: asyncio.Server) -> None:
         self.ready = False
