@@ -1,0 +1,57 @@
+"""Ports of this machine: who listens on one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_LISTENING = "0A"
+"""The state of a listening socket in /proc/net/tcp."""
+
+
+def holder(port: int) -> str:
+    """The process that listens on a TCP port, such as `process 812 (flask run --port 5000)`.
+
+    Empty where it cannot be known: another user's process, another container's, or a system without /proc.
+    """
+    sockets = set(_sockets(port))
+    if not sockets:
+        return ""
+    for entry in sorted(Path("/proc").glob("[0-9]*")):
+        if any(link in sockets for link in _open_files(entry)):
+            return f"process {entry.name} ({_command(entry)})"
+    return ""
+
+
+def _sockets(port: int) -> Iterator[str]:
+    """What the links in /proc/PID/fd say of the sockets that listen on a port."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            cells = line.split()
+            if cells[3] == _LISTENING and int(cells[1].rpartition(":")[2], 16) == port:
+                yield f"socket:[{cells[9]}]"
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    try:
+        for name in os.listdir(process / "fd"):  # noqa: PTH208 - much faster
+            try:
+                yield os.readlink(process / "fd" / name)  # noqa: PTH115
+            except OSError:
+                continue
+    except OSError:
+        return
+
+
+def _command(process: Path) -> str:
+    try:
+        words = (process / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        text = b" ".join(words).decode(errors="replace")
+        return (text if len(text) <= 80 else text[:77] + "...") or (process / "comm").read_text().strip()
+    except OSError:
+        return "gone meanwhile"
