@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from estiba.core.errors import BadArtifact, EstibaError
@@ -53,7 +54,8 @@ def prepare(
     from estiba.serving.listening import listen
 
     _check_address(project.server)
-    listen(project.server.host, project.server.port).close()
+    for port in (project.server.port, *_ports(project)):
+        listen(project.server.host, port).close()
     return train(project.workshop, force=force, on_event=on_event)
 
 
@@ -69,7 +71,13 @@ def up(project: Project, outcomes: Sequence[Outcome], *, on_ready: Callable[[Run
         NotTrusted, BadArtifact: a model is not sound. EstibaError: the address is taken.
     """
     ours = {outcome.version.digest for outcome in outcomes}
-    serve(list(project.models), project.server, registry=project.registry, trusted=ours, on_ready=on_ready)
+    refs, ports = list(project.models), _ports(project)
+    serve(refs, project.server, registry=project.registry, trust=ours, ports=ports, on_ready=on_ready)
+
+
+def _ports(project: Project) -> dict[int, str]:
+    """Models by the port of their own."""
+    return {options.port: name for name, options in project.models.items() if options.port is not None}
 
 
 def serve(
@@ -77,16 +85,16 @@ def serve(
     options: ServerOptions,
     *,
     registry: str,
-    trust: bool = False,
-    trusted: Collection[str] = (),
+    trust: bool | Collection[str] = False,
+    ports: Mapping[int, str] = MappingProxyType({}),
     on_ready: Callable[[Running], None],
 ) -> None:
     """Serves models until a signal says stop. An alias that moves is followed.
 
     Args:
         refs: references into the registry, or paths of artifact directories.
-        trust: allow models whose file can run code when it is read.
-        trusted: digests of artifacts that are allowed so, because they were made here.
+        trust: allow models whose file can run code when it is read; or the digests of those that are allowed so.
+        ports: further ports, each with the model that `POST /predict` asks there.
 
     Raises:
         NotFound, BadArtifact: a model is not there, or not sound. EstibaError: the address is taken or not allowed.
@@ -98,7 +106,7 @@ def serve(
     first: dict[str, ServedModel] = {}
 
     def resolve(ref: str) -> ServedModel:
-        model = _served(ref, store, trust, trusted or set(), strict=ref not in first)
+        model = _served(ref, store, trust, strict=ref not in first)
         first.setdefault(ref, model)
         return model
 
@@ -106,7 +114,7 @@ def serve(
         examples = {model.name: _example(Path(model.path)) for model in first.values()}
         on_ready(Running(url, workers, threads, examples))
 
-    supervise(options, refs, resolve, store.stamp, on_ready=ready)
+    supervise(options, refs, resolve, store.stamp, ports=ports, on_ready=ready)
 
 
 def find(ref: str, store: Registry) -> tuple[Artifact, str]:
@@ -122,7 +130,7 @@ def find(ref: str, store: Registry) -> tuple[Artifact, str]:
     return store.fetch(version), str(version.version)
 
 
-def _served(ref: str, store: Registry, trust: bool, trusted: Collection[str], *, strict: bool) -> ServedModel:
+def _served(ref: str, store: Registry, trust: bool | Collection[str], *, strict: bool) -> ServedModel:
     """What a reference names now. Once the server runs, an artifact that is not sound is an answer, not an error: the
     version before it goes on serving."""
     try:
@@ -132,7 +140,8 @@ def _served(ref: str, store: Registry, trust: bool, trusted: Collection[str], *,
             raise
         named = store.resolve(ref)
         return ServedModel(ref, named.name, str(named.version), "", False, error.message)
-    return ServedModel(ref, found.manifest.name, version, str(found.path), trust or found.digest in trusted)
+    trusted = trust if isinstance(trust, bool) else found.digest in trust
+    return ServedModel(ref, found.manifest.name, version, str(found.path), trusted)
 
 
 def _example(path: Path) -> Mapping[str, Any]:

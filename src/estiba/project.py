@@ -15,6 +15,7 @@ from estiba.core import options
 from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import explained
 from estiba.deploy import services
+from estiba.deploy.compose import ComposeOptions
 from estiba.deploy.images import ImageOptions
 from estiba.deploy.services import ServiceOptions
 from estiba.model import train
@@ -46,6 +47,7 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     models: dict[str, ModelOptions] = {}
     services: dict[str, ServiceOptions] = {}
     images: ImageOptions = ImageOptions()
+    compose: ComposeOptions = ComposeOptions()
     mlflow: MlflowOptions = MlflowOptions()
 
 
@@ -65,6 +67,7 @@ class Project:
     models: dict[str, ModelOptions]
     services: dict[str, ServiceOptions]
     images: ImageOptions
+    compose: ComposeOptions
     mlflow: MlflowOptions
 
     @property
@@ -131,6 +134,7 @@ def _project(file: Path, tree: Tree) -> Project:
         models=tree.models,
         services=tree.services,
         images=tree.images,
+        compose=tree.compose,
         mlflow=_mlflow(tree.mlflow, name),
     )
 

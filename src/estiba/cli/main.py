@@ -20,6 +20,7 @@ COMMANDS = {
     "models": ("models", "List, show, move and remove what is in the registry."),
     "verify": ("verify", "Prove again that a model answers as it did in training."),
     "init": ("init", "Start a project that works at once."),
+    "compose": ("compose", "Write the project as Docker Compose."),
     "healthcheck": ("healthcheck", "Ask whether a server is ready."),
     "version": ("version", "Show the versions of Estiba and of what it uses."),
 }

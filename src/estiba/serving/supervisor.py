@@ -15,7 +15,7 @@ import socket
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -23,7 +23,7 @@ import msgspec
 from estiba.core import cpus
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
-from estiba.serving import messages
+from estiba.serving import messages, telemetry
 from estiba.serving.door import Door, connections
 from estiba.serving.listening import listen
 from estiba.serving.messages import Status, WorkerSpec
@@ -42,14 +42,18 @@ BACKOFF = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
 class Supervisor:
     """One server of several processes."""
 
-    def __init__(self, options: ServerOptions, models: Versions, log: Log, metrics: Metrics) -> None:
+    def __init__(
+        self, options: ServerOptions, ports: Mapping[int, str], models: Versions, log: Log, metrics: Metrics
+    ) -> None:
         """Starts nothing yet; raises EstibaError for more connections than there can be.
 
         Args:
+            ports: by port, the model that short paths ask there.
             metrics: in a file, in the folder of what the processes share; the caller removes that.
         """
         assert metrics.folder is not None
         self._options = options
+        self._ports = dict(ports)
         self._folder = metrics.folder
         self._log = log
         processors = cpus.available()
@@ -68,7 +72,7 @@ class Supervisor:
         self._draining = False
         self._status = b""
 
-    async def run(self, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    async def run(self, listeners: Sequence[socket.socket], on_ready: Callable[[], None]) -> None:
         """Serves until SIGINT or SIGTERM, then drains.
 
         SIGHUP replaces the workers by fresh ones; SIGTTIN adds one, SIGTTOU lets one go.
@@ -88,7 +92,7 @@ class Supervisor:
         try:
             self._workers = [self._begin(index) for index in range(self._count)]
             await self._first_start(stop)
-            self._door.open([listener])
+            self._door.open(listeners)
             if not stop.is_set():
                 on_ready()
             await self._watch(stop)
@@ -134,6 +138,7 @@ class Supervisor:
             models=self._models.served,
             options=self._options,
             threads=self._threads,
+            ports=self._ports,
         )
         return Process(spec, self._message, start_at)
 
@@ -287,12 +292,20 @@ class Supervisor:
         self._door.refuse_all("The server is shutting down.")
 
 
+def _check_telemetry(options: ServerOptions, log: Log) -> None:
+    """Raises here what every worker would find, and says once what no worker says."""
+    telemetry.settings(options.telemetry)
+    if reason := telemetry.complaint(options.telemetry):
+        log.warning("no spans are sent", reason=reason)
+
+
 def supervise(
     options: ServerOptions,
     refs: Sequence[str],
     resolve: Resolve,
     stamp: Stamp,
     *,
+    ports: Mapping[int, str],
     on_ready: Callable[[str, int, int], None],
 ) -> None:
     """Serves models in worker processes until a signal says stop.
@@ -301,16 +314,19 @@ def supervise(
         refs: what to serve, one version each.
         resolve: the version that a reference means now. Once the server runs, called in threads.
         stamp: changes whenever `resolve` may say something else. Likewise.
+        ports: further ports, each with the model that short paths such as `/predict` ask there.
         on_ready: called with the URL, the number of workers and their threads once the server answers.
 
     Raises:
         EstibaError: the address is taken, or a model cannot be served.
     """
-    listener = listen(options.host, options.port)
-    host, port = listener.getsockname()[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    with listener, tempfile.TemporaryDirectory(prefix="estiba-server-") as folder:
+    with contextlib.ExitStack() as opened:
+        listeners = [opened.enter_context(listen(options.host, port)) for port in (options.port, *ports)]
+        host, port = listeners[0].getsockname()[:2]
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="estiba-server-"))
         log, metrics = Log(options.log), Metrics(Path(folder) / "supervisor.metrics")
-        supervisor = Supervisor(options, Versions(refs, resolve, stamp, log, metrics), log, metrics)
+        _check_telemetry(options, log)
+        supervisor = Supervisor(options, ports, Versions(refs, resolve, stamp, log, metrics), log, metrics)
         counts = (supervisor._count, supervisor._threads)
-        asyncio.run(supervisor.run(listener, lambda: on_ready(url, *counts)))
+        asyncio.run(supervisor.run(listeners, lambda: on_ready(url, *counts)))

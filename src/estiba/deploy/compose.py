@@ -1,0 +1,258 @@
+"""Compose: a plan as a Docker Compose project."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from estiba.core.errors import BadProject
+from estiba.deploy import yaml
+from estiba.deploy.observability import generate, in_containers
+from estiba.deploy.plan import Command, File, Http, Plan, Service, Tcp, in_container
+from estiba.deploy.references import Reference, references, resolve
+from estiba.deploy.rendered import Rendered
+from estiba.deploy.services import Condition
+
+HEALTHY: dict[Condition, str] = {
+    "started": "service_started",
+    "healthy": "service_healthy",
+    "completed": "service_completed_successfully",
+}
+
+GENERATED = "config"
+"""The folder, beside compose.yaml, of what containers get to read."""
+
+
+class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`[compose]` of the project file.
+
+    Args:
+        bind: the address at which ports are published; 127.0.0.1 keeps them on the machine.
+        pids: processes and threads that a container may have.
+        log_size: megabytes after which a container's log is turned over; three files are kept.
+    """
+
+    bind: str = "127.0.0.1"
+    pids: Annotated[int, Meta(ge=16)] = 512
+    log_size: Annotated[int, Meta(ge=1)] = 10
+
+
+def render(plan: Plan, options: ComposeOptions) -> Rendered:
+    """The files of a Compose project.
+
+    Raises:
+        BadProject: something that Compose cannot do.
+    """
+    for service in plan.services:
+        _check(plan, service)
+    texts = {"compose.yaml": _HEAD.format(project=plan.project) + yaml.render(_project(plan, options))}
+    copies = {}
+    for service in plan.services:
+        for file in service.files.values():
+            place = _place(service, file)
+            if file.generated:
+                found = generate(plan, service, file, in_containers(plan))
+                texts |= {str(PurePosixPath(place) / path) if path else place: text for path, text in found.items()}
+            else:
+                copies[place] = plan.folder / file.source
+    settings = _settings(plan, options)
+    texts |= {".env.example": settings, ".gitignore": "secrets/\n.env\n.env.*\n!.env.example\n"}
+    return Rendered(texts, {".env": settings}, copies)
+
+
+_HEAD = """\
+# {project}: written by `estiba compose` from estiba.toml. Change that and write again; settings are in .env.
+#
+#   estiba build                                      the images
+#   docker compose up --detach --wait                 what has no profile
+#   docker compose --profile monitoring up --wait     and what has this one
+
+"""
+
+
+def _project(plan: Plan, options: ComposeOptions) -> dict[str, Any]:
+    project: dict[str, Any] = {
+        "name": plan.project,
+        "services": {service.name: _service(plan, service, options) for service in plan.services},
+        "networks": {"frontend": {}, "backend": {"internal": True}},
+    }
+    volumes: dict[str, Any] = {_volume(service, name): {} for service in plan.services for name in service.volumes}
+    if volumes:
+        project["volumes"] = volumes
+    if plan.secrets:
+        project["secrets"] = {name: {"file": f"./secrets/{name}"} for name in plan.secrets}
+    return project
+
+
+def _service(plan: Plan, service: Service, options: ComposeOptions) -> dict[str, Any]:
+    found: dict[str, Any] = {"image": service.image}
+    if service.build is not None and "." not in service.image.split("/")[0]:
+        found["pull_policy"] = "never"  # it is made here; asking a registry would only hide that it is missing
+    if service.profile:
+        found["profiles"] = [service.profile]
+    if service.command:
+        found["command"] = [_text(plan, service, word) for word in service.command]
+    if service.environment:
+        found["environment"] = {key: _text(plan, service, value) for key, value in service.environment.items()}
+    if service.published is not None and service.public:
+        found["ports"] = [f"${{BIND}}:${{{_variable(service)}}}:{service.port}"]
+    found |= _life(plan, service)
+    found |= _places(service)
+    found |= _hardening(service, options)
+    return found
+
+
+def _life(plan: Plan, service: Service) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    test = _health(plan, service)
+    if test is not None:
+        found["healthcheck"] = {
+            "test": test,
+            "interval": "5s",
+            "timeout": "5s",
+            "retries": 3,
+            "start_period": _seconds(service.start_timeout),
+            "start_interval": "1s",
+        }
+    if service.needs:
+        found["depends_on"] = {
+            name: {"condition": HEALTHY[condition], "restart": condition != "completed"}
+            for name, condition in service.needs.items()
+        }
+    found["init"] = True
+    found["restart"] = "unless-stopped" if service.restart else "no"
+    found["stop_signal"] = service.stop_signal
+    found["stop_grace_period"] = _seconds(service.stop_grace)
+    found["networks"] = ["frontend", "backend"] if service.public else ["backend"]
+    return found
+
+
+def _places(service: Service) -> dict[str, Any]:
+    mounts: list[dict[str, Any]] = [
+        {"type": "volume", "source": _volume(service, name), "target": target}
+        for name, target in service.volumes.items()
+    ]
+    mounts += [
+        {"type": "bind", "source": f"./{_place(service, file)}", "target": file.target, "read_only": True}
+        for file in service.files.values()
+    ]
+    found: dict[str, Any] = {"volumes": mounts} if mounts else {}
+    if service.secrets:
+        found["secrets"] = list(service.secrets)
+    return found
+
+
+def _hardening(service: Service, options: ComposeOptions) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if service.user is not None:
+        found["user"] = str(service.user)
+    if service.read_only:
+        found["read_only"] = True
+    owner = f",uid={service.user}" if service.user is not None else ""
+    found["tmpfs"] = [f"{place}:size=64m,mode=1777{owner}" for place in ("/tmp", *service.writable)]
+    found["cap_drop"] = ["ALL"]
+    found["security_opt"] = ["no-new-privileges:true"]
+    limits = {"cpus": f"{service.cpus:g}", "memory": str(service.memory), "pids": options.pids}
+    found["deploy"] = {"resources": {"limits": limits}}
+    if service.replicas > 1:
+        found["deploy"]["replicas"] = service.replicas
+    found["logging"] = {"driver": "json-file", "options": {"max-size": f"{options.log_size}m", "max-file": "3"}}
+    return found
+
+
+def _health(plan: Plan, service: Service) -> list[str] | None:
+    match service.health:
+        case Command(words):
+            return ["CMD", *(_text(plan, service, word) for word in words)]
+        case Http(path):
+            return ["CMD", *_ask(service, path)]
+        case Tcp() if service.build is not None:
+            code = f"import socket; socket.create_connection(('127.0.0.1', {service.port}), 3)"
+            return ["CMD", "python", "-c", code]
+        case _:
+            return None
+
+
+def _ask(service: Service, path: str) -> list[str]:
+    """A command that the image surely has, and that succeeds if the path answers with 200."""
+    url = f"http://127.0.0.1:{service.port}{path}"
+    if service.models:
+        return ["estiba", "healthcheck", url]
+    if service.build is not None:
+        return ["python", "-c", f"import urllib.request; urllib.request.urlopen('{url}', timeout=4)"]
+    return ["wget", "--quiet", "--spider", "--timeout=4", url]
+
+
+def _check(plan: Plan, service: Service) -> None:
+    path = f"services.{service.name}"
+    for name, condition in service.needs.items():
+        if condition == "healthy" and _health(plan, plan[name]) is None:
+            hint = f'Add health = ["command", "..."] to [services.{name}], or need it only "started".'
+            raise BadProject(f"{path}.needs: Compose cannot tell whether {name} is healthy.", hint=hint)
+        if plan[name].profile not in ("", service.profile):
+            hint = f"Give {service.name} the profile {plan[name].profile!r} too."
+            raise BadProject(f"{path}.needs: {name} takes part only with a profile.", hint=hint)
+    if service.replicas > 1 and service.published is not None:
+        hint = "Set public = false, or replicas where a cluster spreads requests: in [kubernetes]."
+        raise BadProject(f"{path}.replicas: two containers cannot be published at one port.", hint=hint)
+
+
+def _text(plan: Plan, service: Service, text: str) -> str:
+    """A value for compose.yaml, where a dollar sign is written twice but for variables that Compose fills in."""
+    pieces = {ref: _filled(plan, service, ref) for ref in references(text, service.name)}
+    marked = resolve(text, lambda reference: f"\0{list(pieces).index(reference)}\0").replace("$", "$$")
+    for number, piece in enumerate(pieces.values()):
+        marked = marked.replace(f"\0{number}\0", piece)
+    return marked
+
+
+def _filled(plan: Plan, service: Service, reference: Reference) -> str:
+    if reference.kind != "env":
+        return in_container(plan, service, reference, "").replace("$", "$$")
+    if reference.default is None:
+        return f"${{{reference.name}:?set it in .env}}"
+    return f"${{{reference.name}:-{reference.default}}}"
+
+
+def _settings(plan: Plan, options: ComposeOptions) -> str:
+    lines = [
+        "# Settings of compose.yaml. For another environment, copy this to .env.production, say, change it, and run",
+        "# docker compose --env-file .env.production up --detach --wait",
+        "",
+        "# The address at which ports are published: 127.0.0.1 is this machine only.",
+        f"BIND={options.bind}",
+        "",
+        "# Ports at which services are reached.",
+    ]
+    lines += [f"{_variable(service)}={service.published}" for service in plan.services if service.published is not None]
+    named = {
+        (ref.name, ref.default)
+        for service in plan.services
+        for text in (*service.command, *service.environment.values())
+        for ref in references(text, service.name)
+        if ref.kind == "env"
+    }
+    if named:
+        lines += ["", "# Variables that the project file refers to."]
+        lines += [f"{name}=" if default is None else f"# {name}={default}" for name, default in sorted(named, key=str)]
+    return "\n".join(lines) + "\n"
+
+
+def _variable(service: Service) -> str:
+    return f"{service.name.upper().replace('-', '_')}_PORT"
+
+
+def _volume(service: Service, name: str) -> str:
+    return f"{service.name}-{name}"
+
+
+def _place(service: Service, file: File) -> str:
+    """Where a file lies beside compose.yaml."""
+    return f"{GENERATED}/{service.name}/{PurePosixPath(file.target).name}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:g}s"
