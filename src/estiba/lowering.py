@@ -14,7 +14,7 @@ from estiba.core.errors import BadProject, NotFound
 from estiba.core.stores.disk import explained
 from estiba.deploy import images
 from estiba.deploy.plan import SERVER_PORT, Build, Command, File, Health, Http, Plan, PlannedModel, Service, Tcp
-from estiba.deploy.services import MODELS, ServiceOptions, start_order
+from estiba.deploy.services import MODELS, Condition, ServiceOptions, start_order
 from estiba.model.registry import open_registry
 from estiba.project import Project
 
@@ -89,7 +89,7 @@ def _application(project: Project, name: str, options: ServiceOptions, serving: 
     if build is not None:
         image = images.reference(project.images, project.name, name, _content_tag(project.folder, options, build))
     needs = {
-        needed if needed in serving or needed in project.services else MODELS: condition
+        needed if needed in serving or needed in project.services else MODELS: _condition(project, needed, condition)
         for needed, condition in options.conditions.items()
     }
     return Service(
@@ -139,6 +139,14 @@ def _build(project: Project, name: str, options: ServiceOptions) -> Build:
         packages=options.packages,
         budget=images.size(options.budget) if options.budget else None,
     )
+
+
+def _condition(project: Project, needed: str, condition: Condition) -> Condition:
+    """What has no way to tell its health is as good as healthy once it has started; a task, once it is done."""
+    options = project.services.get(needed)
+    if condition != "healthy" or options is None or _health(options) is not None:
+        return condition
+    return "started" if options.restart else "completed"
 
 
 def _health(options: ServiceOptions) -> Health:

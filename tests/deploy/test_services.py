@@ -46,6 +46,7 @@ CHURN = '[models.churn]\ntrain = "a:b"\n'
         ('[services.web]\ncommand = "x"\nmemory = "lots"', "services.web.memory"),
         ('[services.web]\ncommand = "x"\nvolumes.data = "here"', "must be an absolute path"),
         ('[services.web]\ncommand = "x"\nfiles.conf = "here"', "must be from:/to"),
+        ('[services.web]\ncommand = "x"\nsecrets = ["../key"]', "'../key' cannot be a name here"),
         ('[services.web]\nimage = "x"\ncommand = "x"\nrequirements = "r.txt"', "brings its own packages"),
         ('[services.web]\ncommand = "x"\nrequirements = "r.txt"', "there is no r.txt in"),
         ('[services.web]\ncommand = "x"\ninclude = ["src"]', "services.web.include: there is no src in"),
@@ -93,6 +94,20 @@ def test_health_is_a_path_a_command_or_a_connection(tmp_path: Path) -> None:
     assert found["db"].health == Command(("pg_isready", "-p", "${port}"))
     assert found["cache"].health == Tcp()
     assert found["setup"].health is None
+
+
+def test_without_a_health_check_started_or_done_is_as_good_as_healthy(tmp_path: Path) -> None:
+    text = """
+[services.web]
+command = "x"
+needs = ["worker", "setup"]
+[services.worker]
+command = "x"
+[services.setup]
+command = "x"
+restart = false
+"""
+    assert dict(plan(tmp_path, text)["web"].needs) == {"worker": "started", "setup": "completed"}
 
 
 def test_references_in_a_container(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ Memory = Annotated[str, Meta(pattern=r"^[1-9][0-9]*(MB|GB)$")]
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
+_PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
 
 class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """`[services.NAME]` of the project file: an application beside the models.
@@ -44,7 +46,7 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         health: a path that answers 200 once it works; a list is a command that then exits 0. By default a connection
             to `port`.
         needs: services and models that have to be healthy first; as a table with the condition: started, healthy or
-            completed.
+            completed. Without a health check, started counts as healthy; for what is done once, completed.
         environment: variables of its environment.
         secrets: names of secrets it may read, each a file: `${secrets.NAME}`.
         volumes: by name, where its image keeps data that stay: `${volumes.NAME}`.
@@ -182,6 +184,11 @@ def _check_program(path: str, options: ServiceOptions) -> None:
         raise BadProject(f"{path}.health: must be a path such as /health, or a list: a command.")
     if isinstance(options.health, str) and options.health and options.port is None:
         raise BadProject(f"{path}.health: there is no port to ask.", hint=f"Add port to [{path}].")
+    for key, names in (("secrets", options.secrets), ("volumes", options.volumes), ("files", options.files)):
+        for name in names:
+            if not _PLACE.fullmatch(name):
+                hint = "Letters, digits, and _ . - behind the first."
+                raise BadProject(f"{path}.{key}: {name!r} cannot be a name here.", hint=hint)
     for name, target in options.volumes.items():
         if not target.startswith("/"):
             raise BadProject(f"{path}.volumes.{name}: must be an absolute path in the container, not {target!r}.")
