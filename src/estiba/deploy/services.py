@@ -129,6 +129,7 @@ def check(services: Mapping[str, ServiceOptions], models: Mapping[str, int | Non
         path = f"services.{name}"
         _check_name(path, name, models)
         _check_program(path, options)
+        _check_places(path, options)
         _check_needs(path, options, services, models)
         for where, text in _texts(path, options):
             for reference in references(text, where):
@@ -184,6 +185,9 @@ def _check_program(path: str, options: ServiceOptions) -> None:
         raise BadProject(f"{path}.health: must be a path such as /health, or a list: a command.")
     if isinstance(options.health, str) and options.health and options.port is None:
         raise BadProject(f"{path}.health: there is no port to ask.", hint=f"Add port to [{path}].")
+
+
+def _check_places(path: str, options: ServiceOptions) -> None:
     for key, names in (("secrets", options.secrets), ("volumes", options.volumes), ("files", options.files)):
         for name in names:
             if not _PLACE.fullmatch(name):
