@@ -17,6 +17,10 @@ from estiba.model.registry import open_registry
 from toys import CHURN, CHURN_ROW, PRICE, Live, toy
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", action="store_true", help="Write golden files anew.")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ctrl_c_reaches_children() -> None:
     """A shell that starts the tests in the background ignores SIGINT for them, and what they start would inherit it."""

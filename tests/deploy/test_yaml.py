@@ -11,10 +11,28 @@ from hypothesis import strategies as st
 
 from estiba.deploy import yaml
 
-TRICKY = ["", "yes", "No", "null", "~", "1.5", ".5", ".inf", "0x1f", "1e3", "12:30", "2024-01-01", "a: b", "a #b", "- x"]
+TRICKY = [
+    "",
+    "yes",
+    "No",
+    "null",
+    "~",
+    "1.5",
+    ".5",
+    ".inf",
+    "0x1f",
+    "1e3",
+    "12:30",
+    "2024-01-01",
+    "a: b",
+    "a #b",
+    "- x",
+]
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 SCALARS = st.none() | st.booleans() | NUMBERS | st.text() | st.sampled_from(TRICKY)
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4))
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4)
+)
 
 
 @given(st.dictionaries(st.text(), VALUES, max_size=5))

@@ -1,0 +1,124 @@
+"""Compose files: what is in them, what Docker says of them, and what Compose cannot do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from projects import compare, plan, stack
+
+from estiba.cli.main import run
+from estiba.core.errors import BadProject
+from estiba.deploy import compose, rendered
+from estiba.deploy.compose import ComposeOptions
+from estiba.deploy.rendered import Rendered
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Rendered:
+    return compose.render(stack(tmp_path), ComposeOptions())
+
+
+@pytest.fixture
+def services(files: Rendered) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(files.texts["compose.yaml"])["services"]
+    return found
+
+
+def test_the_whole_file(files: Rendered, request: pytest.FixtureRequest) -> None:
+    compare(files.texts["compose.yaml"], "compose.yaml", request)
+    compare(files.texts[".env.example"], "compose.env", request)
+
+
+def test_every_container_has_only_the_rights_that_it_needs(services: dict[str, Any]) -> None:
+    for service in services.values():
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}
+
+
+def test_what_is_not_public_is_in_no_network_that_leads_outside(services: dict[str, Any]) -> None:
+    assert services["db"]["networks"] == ["backend"]
+    assert "ports" not in services["db"]
+
+
+def test_no_password_is_in_any_file(files: Rendered) -> None:
+    assert not any("POSTGRES_PASSWORD=" in text or "POSTGRES_PASSWORD:" in text for text in files.texts.values())
+
+
+def test_dependencies_wait_for_what_they_need(services: dict[str, Any]) -> None:
+    assert services["web"]["depends_on"] == {
+        "db": {"condition": "service_healthy", "restart": True},
+        "setup": {"condition": "service_completed_successfully", "restart": False},
+    }
+
+
+def test_what_prometheus_reads_lies_beside_the_file(files: Rendered) -> None:
+    written = yaml.safe_load(files.texts["config/prometheus/prometheus.yml"])
+    assert [job["job_name"] for job in written["scrape_configs"]] == ["web"]
+    assert written["rule_files"] == ["alerts.yml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[services.a]\nimage="a"\nport=90\n[services.b]\nimage="b"\nneeds=["a"]', "cannot tell whether a is healthy"),
+        ('[services.a]\ncommand="a"\nprofile="x"\n[services.b]\nimage="b"\nneeds={a="started"}', "only with a profile"),
+        ('[services.a]\nimage="a"\nport=90\nreplicas=2', "cannot be published at one port"),
+        ('[services.a]\nimage="a"\nfiles.x="estiba:nothing:/x"', "there is no estiba:nothing"),
+    ],
+)
+def test_what_compose_cannot_do_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(BadProject) as error:
+        compose.render(plan(tmp_path, text), ComposeOptions())
+    assert message in str(error.value)
+
+
+def test_settings_are_written_once_and_then_kept(tmp_path: Path, files: Rendered) -> None:
+    rendered.write(files, tmp_path / "out")
+    (tmp_path / "out" / ".env").write_text("mine")
+    became = {file.path: file.became for file in rendered.write(files, tmp_path / "out")}
+    assert (became[".env"], became["compose.yaml"]) == ("kept", "same")
+    assert (tmp_path / "out" / ".env").read_text() == "mine"
+
+
+def test_the_command_writes_it_with_secrets_for_nobody_else(tmp_path: Path) -> None:
+    stack(tmp_path)
+    assert run(["compose", "-C", str(tmp_path)]) == 0
+    secrets = tmp_path / "deploy" / "compose" / "secrets"
+    assert secrets.stat().st_mode & 0o777 == 0o700
+    before = (secrets / "token").read_text()
+    assert run(["compose", "-C", str(tmp_path)]) == 0
+    assert (secrets / "token").read_text() == before
+    assert len(before) >= 32
+
+
+def test_check_tells_whether_it_is_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stack(tmp_path)
+    assert run(["compose", "-C", str(tmp_path), "--check"]) == 1
+    assert "out of date: compose.yaml" in capsys.readouterr().out
+    run(["compose", "-C", str(tmp_path)])
+    assert run(["compose", "-C", str(tmp_path), "--check"]) == 0
+
+
+def test_docker_reads_it_without_complaint(tmp_path: Path) -> None:
+    probe = ["docker", "compose", "version"]
+    if shutil.which("docker") is None or subprocess.run(probe, capture_output=True).returncode:
+        pytest.skip("docker compose is not installed")
+    stack(tmp_path)
+    run(["compose", "-C", str(tmp_path)])
+    folder = tmp_path / "deploy" / "compose"
+    ran = subprocess.run(
+        ["docker", "compose", "--profile", "monitoring", "config", "--quiet"],
+        cwd=folder,
+        env={**os.environ, "KEY": "x"},
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
