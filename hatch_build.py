@@ -16,7 +16,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).resolve().parent
-NAME = "estiba/model/engines/_kernel.abi3.so"
+NAME = "estiba/model/_kernel.abi3.so"
 FLAGS = ["-O3", "-std=c11", "-Wall", "-Wextra", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
 """No contraction: a multiplication and an addition made one would round once where the graph rounds twice."""
 
@@ -60,7 +60,9 @@ def compile_kernel(target: Path) -> bool:
         said = str(error)
     made.unlink(missing_ok=True)
     target.unlink(missing_ok=True)  # an older one need not fit this version
-    print(f"Estiba is built without its kernel, which needs a C compiler and Python's headers.\n{said}", file=sys.stderr)
+    print(
+        f"Estiba is built without its kernel, which needs a C compiler and Python's headers.\n{said}", file=sys.stderr
+    )
     return False
 
 

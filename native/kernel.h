@@ -102,6 +102,8 @@ int add_leaves(const Ensemble *e, const Scratch *s, Py_ssize_t first, Py_ssize_t
 int fill_program(Program *program, PyObject *parts);
 void clear_program(Program *program);
 
-PyObject *scan_message(PyObject *module, PyObject *args);
+PyObject *scan_message(PyObject *module, PyObject *bytes);
+PyObject *pack_rows(PyObject *module, PyObject *args);
+PyObject *show_rows(PyObject *module, PyObject *args);
 
 #endif

@@ -141,11 +141,13 @@ static PyType_Slot kernel_slots[] = {
 };
 
 static PyType_Spec kernel_spec = {
-    "estiba.model.engines._kernel.Kernel", sizeof(Kernel), 0, Py_TPFLAGS_DEFAULT, kernel_slots,
+    "estiba.model._kernel.Kernel", sizeof(Kernel), 0, Py_TPFLAGS_DEFAULT, kernel_slots,
 };
 
 static PyMethodDef functions[] = {
     {"scan", scan_message, METH_O, "The fields of one message, in order: (number, wire type, bytes)."},
+    {"pack", pack_rows, METH_VARARGS, "Rows of plain values into a buffer of float64; gives places of unseen levels."},
+    {"show", show_rows, METH_VARARGS, "Rows of float64 as predictions, each made of the given parts."},
     {NULL, NULL, 0, NULL},
 };
 

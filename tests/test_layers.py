@@ -29,7 +29,7 @@ LAYERS = (
 ORDER = {
     "core": "errors log ids cpus options stores.disk stores.files shell guard groups ports",
     "model": """
-        signature trained rows values record_type frames artifact archive records registry
+        signature trained rows values record_type compiled frames artifact archive records registry
         coding predictions golden loadpath soundness skops_file formats card
         tables answers infer onnx_graph onnx_wrapping
         engines.wire engines.columns engines.trees engines.rules engines.lowering engines.program engines.exact
@@ -46,10 +46,14 @@ ORDER = {
     "deploy": """
         references services images plan secrets dotenv
         yaml rendered alerts dashboards observability compose
+        doctor doctor.faults doctor.syntax doctor.stages doctor.context doctor.contents doctor.composefile doctor.commands
+        doctor.sources doctor.containers doctor.bases doctor.dockerfile doctor.layers doctor.secrets doctor.access
+        doctor.rights doctor.presence doctor.requirements doctor.modelfiles doctor.composed doctor.examine
+        doctor.symptoms doctor.running
         """,
     "cli": """
         terminal places summary progress
-        up train serve predict pack models verify init compose healthcheck version main
+        up train serve predict pack models verify init doctor compose healthcheck version main
         """,
 }
 """Inside a package, a module imports from those named before it: never sideways without being listed."""

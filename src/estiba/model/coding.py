@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from estiba.core.errors import BadInput, Problem
+from estiba.model.compiled import compiled
 from estiba.model.frames import series
 from estiba.model.record_type import Record, is_odd, record_type
 from estiba.model.signature import MAX_INTEGER, UNSEEN, Field, Scalar, Signature
@@ -89,15 +90,27 @@ class Coder:
         self._finish = tuple(
             (i, finish) for i, f in enumerate(self.fields) if (finish := self._finisher(f)) is not None
         )
+        self._compiled = compiled()
+        self._rules = tuple(self._rule(f) for f in self.fields)
         self.text_fields = tuple((i, f.name) for i, f in enumerate(self.fields) if f.kind == "text")
 
     def pack(self, records: Sequence[Record]) -> Coded:
         """The fast way: records of type `record`, already known to be valid, to coded rows."""
+        warnings: list[Warned] = []
+        if self._compiled is None:
+            matrix = self._pack(records, warnings)
+        else:
+            matrix = np.empty((len(records), len(self.fields)))
+            for place in self._compiled.pack(map(msgspec.structs.astuple, records), self._rules, matrix):
+                self._warn(warnings, *divmod(place, len(self.fields)))
+        texts = {name: [msgspec.structs.astuple(record)[i] for record in records] for i, name in self.text_fields}
+        return Coded(matrix, texts, tuple(warnings))
+
+    def _pack(self, records: Sequence[Record], warnings: list[Warned]) -> Matrix:
         width = self._row.size
         buffer = bytearray(width * len(records))
         pack_into, finish = self._row.pack_into, self._finish
         offset = 0
-        warnings: list[Warned] = []
         for number, record in enumerate(records):
             values: Any = msgspec.structs.astuple(record)
             if finish:
@@ -109,9 +122,14 @@ class Coder:
                         self._warn(warnings, number, i)
             pack_into(buffer, offset, *values)
             offset += width
-        matrix = np.frombuffer(buffer, np.float64).reshape(len(records), len(self.fields))
-        texts = {name: [msgspec.structs.astuple(record)[i] for record in records] for i, name in self.text_fields}
-        return Coded(matrix, texts, tuple(warnings))
+        return np.frombuffer(buffer, np.float64).reshape(len(records), len(self.fields))
+
+    def _rule(self, field: Field) -> Any:
+        """The same for the compiled way: None for what is a number already, codes of a category, or a function."""
+        finish = self._finisher(field)
+        if field.kind == "category" and field.unseen != "error":
+            return self._codes[field.name], NAN if field.unseen == "null" else UNSEEN, finish
+        return None if finish is _nan_if_none else finish
 
     def _warn(self, warnings: list[Warned], row: int, column: int) -> None:
         field = self.fields[column]

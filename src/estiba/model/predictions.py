@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from estiba.model.coding import Matrix
+from estiba.model.compiled import compiled
 from estiba.model.rows import Prediction
-from estiba.model.signature import Head, Label, Signature
+from estiba.model.signature import Head, Signature
 
 
 class Predictions:
@@ -19,14 +20,17 @@ class Predictions:
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
-        self._one = _one_row(signature)
+        self._parts = _parts(signature)
+        self._compiled = compiled()
 
     def rows(self, raw: Matrix) -> list[Prediction]:
         """One object per row. A number that is not finite becomes null: JSON has no NaN."""
-        one = self._one
-        if not np.isfinite(raw).all():
-            return [one([v if v - v == 0 else None for v in row]) for row in raw.tolist()]
-        return [one(row) for row in raw.tolist()]
+        parts = self._parts
+        if self._compiled is not None:
+            shown: list[Prediction] = self._compiled.show(np.ascontiguousarray(raw, np.float64), raw.shape[1], parts)
+            return shown
+        rows = ([v if v - v == 0 else None for v in row] for row in raw.tolist())
+        return [{part[0]: _value(part, row) for part in parts} for row in rows]
 
     def columns(self, raw: Matrix) -> dict[str, npt.NDArray[Any]]:
         """The same by column, for files: probabilities become `probabilities.CLASS`. What is not finite is NaN."""
@@ -70,76 +74,69 @@ def labels(head: Head, raw: Matrix, threshold: float | None = None, positive: in
     return np.take(classes, chosen)
 
 
-def _one_row(signature: Signature) -> Callable[[list[Any]], Prediction]:
+NUMBER, NUMBERS, FIRST_LARGEST, AT_LEAST, ABOVE, FROM, BAND = range(7)
+
+Part = tuple[Any, ...]
+"""A name, one of these kinds, and what it needs: as native/rows.c has it."""
+
+
+def _parts(signature: Signature) -> tuple[Part, ...]:
     kind = signature.head.kind
-    if kind == "probabilities":
-        return _probabilities(signature)
-    return _values(signature) if kind == "values" else _scores(signature)
+    made = {"probabilities": _probabilities, "values": _values}.get(kind, _scores)
+    return tuple(made(signature))
 
 
-def _probabilities(signature: Signature) -> Callable[[list[Any]], Prediction]:
+def _probabilities(signature: Signature) -> Iterator[Part]:
     outputs, classes, positive = signature.outputs, signature.head.classes, signature.positive
-    keys = tuple(str(c) for c in classes)
-    choose = _chooser(classes, positive, outputs.threshold)
-    bands = _bands(signature)
-
-    def one(row: list[Any]) -> Prediction:
-        shown: Prediction = {}
-        if outputs.label:
-            shown[outputs.label] = choose(row)
-        if outputs.probability:
-            shown[outputs.probability] = row[positive]
-        if outputs.probabilities:
-            shown[outputs.probabilities] = dict(zip(keys, row, strict=True))
-        for name, band in bands:
-            shown[name] = band(row[positive])
-        return shown
-
-    return one
+    if outputs.label and outputs.threshold is not None and len(classes) == 2:
+        limit = float(outputs.threshold)
+        yield outputs.label, AT_LEAST, positive, limit, classes[positive], classes[1 - positive]
+    elif outputs.label:
+        yield outputs.label, FIRST_LARGEST, tuple(classes)
+    if outputs.probability:
+        yield outputs.probability, NUMBER, positive
+    if outputs.probabilities:
+        yield outputs.probabilities, NUMBERS, tuple(map(str, classes))
+    yield from _bands(signature, positive)
 
 
-def _chooser(classes: tuple[Label, ...], positive: int, threshold: float | None) -> Callable[[list[Any]], Label | None]:
-    if threshold is not None and len(classes) == 2:
-        yes, no = classes[positive], classes[1 - positive]
-        return lambda row: None if row[positive] is None else yes if row[positive] >= threshold else no
-    return lambda row: None if None in row else classes[row.index(max(row))]
-
-
-def _scores(signature: Signature) -> Callable[[list[Any]], Prediction]:
+def _scores(signature: Signature) -> Iterator[Part]:
     outputs, head = signature.outputs, signature.head
-    classes = head.classes
-
-    def one(row: list[Any]) -> Prediction:
-        label: Label | None
-        if None in row:
-            label = None
-        elif len(row) == 1:
-            label = classes[int(row[0] >= 0 if head.kind == "outlier" else row[0] > 0)]
-        else:
-            label = classes[row.index(max(row))]
-        shown: Prediction = {outputs.label: label} if outputs.label else {}
-        if outputs.score:
-            shown[outputs.score] = row[0] if len(row) == 1 else dict(zip(map(str, classes), row, strict=True))
-        return shown
-
-    return one
+    one = head.width == 1
+    if outputs.label and one:
+        yield outputs.label, FROM if head.kind == "outlier" else ABOVE, 0.0, head.classes[1], head.classes[0]
+    elif outputs.label:
+        yield outputs.label, FIRST_LARGEST, tuple(head.classes)
+    if outputs.score:
+        yield (outputs.score, NUMBER, 0) if one else (outputs.score, NUMBERS, tuple(map(str, head.classes)))
 
 
-def _values(signature: Signature) -> Callable[[list[Any]], Prediction]:
+def _values(signature: Signature) -> Iterator[Part]:
     names = signature.head.names if len(signature.head.names) > 1 else (signature.outputs.value,)
-    bands = _bands(signature)
-
-    def one(row: list[Any]) -> Prediction:
-        shown: Prediction = dict(zip(names, row, strict=True))
-        for name, band in bands:
-            shown[name] = band(row[0])
-        return shown
-
-    return one
+    yield from ((name, NUMBER, i) for i, name in enumerate(names))
+    yield from _bands(signature, 0)
 
 
-def _bands(signature: Signature) -> tuple[tuple[str, Callable[[float | None], str | None]], ...]:
-    def worded(edges: tuple[float, ...], words: tuple[str, ...]) -> Callable[[float | None], str | None]:
-        return lambda value: None if value is None else words[bisect_right(edges, value)]
+def _bands(signature: Signature, column: int) -> Iterator[Part]:
+    for name, band in signature.outputs.bands.items():
+        yield name, BAND, column, tuple(map(float, band.edges)), tuple(band.labels)
 
-    return tuple((name, worded(band.edges, band.labels)) for name, band in signature.outputs.bands.items())
+
+def _value(part: Part, row: list[float | None]) -> Any:
+    """What a part shows of a row, in which a number that is not finite is None."""
+    match part[1:]:
+        case (0, column):
+            return row[column]
+        case (1, names):
+            return dict(zip(names, row, strict=True))
+        case (2, labels):
+            known = [v for v in row if v is not None]
+            return None if len(known) < len(row) else labels[row.index(max(known))]
+        case (3, column, limit, yes, no):
+            value = row[column]
+            return None if value is None else yes if value >= limit else no
+        case (4 | 5 as kind, limit, yes, no):
+            value = row[0]
+            return None if value is None else yes if value > limit or (kind == FROM and value == limit) else no
+        case (_, column, edges, words):
+            return None if (value := row[column]) is None else words[bisect_right(edges, value)]

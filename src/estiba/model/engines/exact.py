@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from estiba.model.compiled import compiled
 from estiba.model.engines.columns import Columns, Numbers
 from estiba.model.engines.lowering import lower
 from estiba.model.engines.program import assemble
@@ -38,7 +38,9 @@ class ExactEngine:
     runtime = "estiba kernel"
 
     def __init__(self, model: bytes, fields: Sequence[Field], width: int, threads: int = 1) -> None:
-        kernel = load_kernel()
+        kernel = compiled()
+        if kernel is None:
+            raise NotRecognised("Estiba was installed without a C compiler, and so without its kernel")
         columns = Columns([_domain(field) for field in fields])
         outputs = lower(read_model(model, kernel.scan), columns, width)
         self._kernel = kernel.Kernel(assemble(columns, outputs, kernel.OPERATIONS))
@@ -63,17 +65,6 @@ class ExactEngine:
         """Ends its threads."""
         if self._pool is not None:
             self._pool.shutdown(wait=False)
-
-
-def load_kernel() -> Any:
-    """The compiled part; raises NotRecognised where the package was built without a compiler."""
-    try:
-        return importlib.import_module("estiba.model.engines._kernel")
-    except ImportError as error:
-        raise NotRecognised(
-            f"there is no kernel: {error}",
-            hint="Install Estiba again where there is a C compiler and Python's headers.",
-        ) from error
 
 
 def _domain(field: Field) -> Numbers | None:

@@ -64,7 +64,7 @@ def _each(c: Columns, op: str, operands: Sequence[npt.NDArray[np.int64]]) -> npt
     """An operation of the kernel on each element, with NumPy's broadcasting."""
     together = list(np.broadcast_arrays(*operands))
     flat = [c.op(op, *map(int, args)) for args in zip(*(a.ravel() for a in together), strict=True)]
-    made = np.asarray(flat, np.int64).reshape(together[0].shape)
+    made: npt.NDArray[np.int64] = np.asarray(flat, np.int64).reshape(together[0].shape)
     if made.ndim == 0 or made.shape[0] != 1:
         raise NotRecognised("rows are computed from other rows")
     return made
