@@ -1,13 +1,40 @@
-"""Ports of this machine: who listens on one."""
+"""Ports of this machine: which are free, and who listens on one that is not."""
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 _LISTENING = "0A"
 """The state of a listening socket in /proc/net/tcp."""
+
+
+def free(host: str) -> int:
+    """A port that nobody listens on at the moment."""
+    with _socket(host) as listener:
+        listener.bind((host, 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def trouble(host: str, port: int) -> str:
+    """Why nothing can listen there, such as `Address already in use, by process 812 (flask run)`; empty if it can."""
+    with _socket(host) as listener:
+        try:
+            listener.bind((host, port))
+            listener.listen()
+        except OSError as error:
+            by = holder(port)
+            return f"{error.strerror}{', by ' + by if by else ''}"
+    return ""
+
+
+def _socket(host: str) -> socket.socket:
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return made
 
 
 def holder(port: int) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
+from estiba.core import ports
 from estiba.core.errors import EstibaError
 
 
@@ -17,6 +19,8 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or error
+        if getattr(error, "errno", 0) == errno.EADDRINUSE and (holder := ports.holder(port)):
+            reason = f"{reason}, by {holder}"
         raise EstibaError(
             f"Cannot listen on {host}:{port}: {reason}.",
             hint="Stop what listens there, or choose another port with --port.",
