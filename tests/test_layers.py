@@ -46,6 +46,7 @@ ORDER = {
     "deploy": """
         references services images plan secrets dotenv
         yaml rendered alerts dashboards observability compose
+        elf trim rootfs recipe dockerfile requirements wheels sharedlibs context engines weigh verify_image sbom building
         doctor doctor.faults doctor.syntax doctor.stages doctor.context doctor.contents doctor.composefile doctor.commands
         doctor.sources doctor.containers doctor.bases doctor.dockerfile doctor.layers doctor.secrets doctor.access
         doctor.rights doctor.presence doctor.requirements doctor.modelfiles doctor.composed doctor.examine
@@ -53,7 +54,7 @@ ORDER = {
         """,
     "cli": """
         terminal places summary progress
-        up train serve predict pack models verify init doctor compose healthcheck version main
+        up train serve predict pack models verify init doctor build compose healthcheck version main
         """,
 }
 """Inside a package, a module imports from those named before it: never sideways without being listed."""
@@ -126,6 +127,7 @@ def test_every_module_has_its_place_in_the_order(package: str) -> None:
         ("rich", {name for name in modules() if name.startswith("estiba.cli.")}),
         ("click", {name for name in modules() if name.startswith("estiba.cli.")}),
         ("mlflow", {"estiba.model.tracking"}),
+        ("yaml", {"estiba.deploy.doctor.composefile"}),
     ],
 )
 def test_a_library_is_known_in_one_place(library: str, homes: set[str]) -> None:

@@ -1,0 +1,102 @@
+"""estiba doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from estiba.cli.places import json_option
+
+if TYPE_CHECKING:
+    from estiba.deploy.doctor.examine import Report
+    from estiba.deploy.doctor.faults import Finding
+
+_COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  estiba doctor                    the project in this folder
+  estiba doctor api/Dockerfile     one file, with the folder around it
+  estiba doctor --running          every container of this machine's Docker
+  estiba doctor . --running        the containers that Compose started from this folder
+  estiba doctor --json
+"""
+)
+@click.argument("path", type=click.Path(path_type=Path), required=False)
+@click.option("--running", is_flag=True, help="Examine containers, running and stopped, in place of files.")
+@json_option
+def doctor(path: Path | None, running: bool, as_json: bool) -> int:
+    """Name the usual faults of a containerised project, and what to do about each.
+
+    It reads Dockerfiles, compose files, .dockerignore, requirements, pickled models and the program's code, and runs
+    none of it; the main fault comes first. The exit code is 1 where there is an error; warnings and notes leave it 0.
+    """
+    from estiba.cli import terminal
+
+    report = _running(path) if running else _files(path or Path())
+    if as_json:
+        terminal.json(
+            {
+                "healthy": report.healthy,
+                "looked_at": report.looked_at,
+                "findings": [
+                    {"code": f.code, "severity": f.severity, "file": f.file, "line": f.line or None}
+                    | {"message": f.message, "fix": f.fix}
+                    for f in report.findings
+                ],
+            }
+        )
+    else:
+        _show(report, running)
+    return 0 if report.healthy else 1
+
+
+def _files(path: Path) -> Report:
+    from datetime import datetime
+
+    from estiba.deploy.doctor.examine import examine
+
+    return examine(path, datetime.now().astimezone().date(), _project_file(path))
+
+
+def _project_file(path: Path) -> dict[str, list[Finding]]:
+    """The project file, where there is one, with the mistake in it."""
+    from estiba import project
+    from estiba.core.errors import BadProject
+    from estiba.deploy.doctor.faults import At, finding
+
+    if not (path / project.FILE).is_file():
+        return {}
+    try:
+        project.load(path)
+    except BadProject as error:
+        message = error.message.partition(": ")[2] or error.message
+        return {project.FILE: [finding("project-file", At(project.FILE), message, error.hint or "Mend it.")]}
+    return {project.FILE: []}
+
+
+def _running(path: Path | None) -> Report:
+    from estiba.deploy.doctor.running import examine
+
+    return examine(path)
+
+
+def _show(report: Report, running: bool) -> None:
+    from estiba.cli import terminal
+
+    for found in report.findings:
+        word = click.style(f"{found.severity}:", fg=_COLOURS[found.severity], bold=True)
+        code = click.style(f"[{found.code}]", dim=True)
+        terminal.line(f"{word} {click.style(found.where, bold=True)}: {found.message} {code}")
+        terminal.line(f"  {click.style('fix:', fg='green')} {found.fix}")
+    looked = f"{len(report.looked_at)} {'container' if running else 'file'}{'s' if len(report.looked_at) != 1 else ''}"
+    shown = ", ".join(report.looked_at[:6]) + (", ..." if len(report.looked_at) > 6 else "")
+    counts = [(s, sum(f.severity == s for f in report.findings)) for s in _COLOURS]
+    said = ", ".join(f"{count} {word}{'s' if count > 1 else ''}" for word, count in counts if count)
+    if report.findings:
+        terminal.line()
+    terminal.line(f"{said or 'No fault found'} in {looked}: {shown}.")

@@ -1,0 +1,278 @@
+"""What a container's own words and Docker's say is wrong with it. Pure: everything that was asked is given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from estiba.deploy.doctor.bases import unpinned
+from estiba.deploy.doctor.faults import At, Finding, finding
+from estiba.deploy.doctor.secrets import NAME, WEAK
+
+_ADDRESS = re.compile(r"https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\]):(\d+)")
+_GONE = re.compile(
+    r"(?:exec: \"?(curl|wget|nc)\"?: executable file not found|(?:^|[\s:/])(curl|wget|nc): (?:command )?not found)",
+    re.M,
+)
+_DENIED = re.compile(r"(?:\[Errno 13\] )?Permission denied:? ['\"]?([^'\"\n]*)['\"]?", re.I)
+_ABSENT = re.compile(
+    r"(?:No such file or directory: ['\"]([^'\"\n]+)['\"]|Load model from (\S+) failed.{0,40}(?:exist|No such file))"
+)
+_MODULE = re.compile(r"ModuleNotFoundError: No module named ['\"]([\w.]+)['\"]")
+_LIBRARY = re.compile(r"(?:OSError|ImportError): (\S+\.so[\w.]*): cannot open shared object file")
+_PICKLED = re.compile(r"unpickle estimator (\w+) from version ([\w.]+) when using version ([\w.]+)")
+_BIG = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was asked of a container.
+
+    Args:
+        container, image: as docker inspect gives them.
+        log: the last lines that it printed. processes: docker top's table of pid, uid and command.
+        sockets: /proc/net/tcp and tcp6 inside it; empty where that could not be read.
+    """
+
+    container: dict[str, Any]
+    image: dict[str, Any]
+    log: str = ""
+    processes: str = ""
+    sockets: str = ""
+
+    @property
+    def name(self) -> str:
+        return str(self.container.get("Name") or self.container.get("Id", "")[:12]).lstrip("/")
+
+    @property
+    def at(self) -> At:
+        return At(self.name)
+
+    def part(self, *path: str) -> Any:
+        """A value of docker inspect; None where some table on the way is missing."""
+        value: Any = self.container
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    @property
+    def runs(self) -> bool:
+        return bool(self.part("State", "Running"))
+
+    @cached_property
+    def environment(self) -> dict[str, str]:
+        return _environment(self.part("Config", "Env"))
+
+    @cached_property
+    def listens(self) -> dict[int, set[str]]:
+        """The ports on which something listens, with the hosts."""
+        found: dict[int, set[str]] = {}
+        for address, port in re.findall(r"^\s*\d+: ([0-9A-F]{8,32}):([0-9A-F]{4}) \S+ 0A ", self.sockets, re.M):
+            found.setdefault(int(port, 16), set()).add(_host(address))
+        resolver = {port for port, hosts in found.items() if hosts == {"127.0.0.11"}}  # Docker's own, in user networks
+        return {port: hosts for port, hosts in found.items() if port not in resolver}
+
+    @property
+    def probes(self) -> list[str]:
+        """What the last health checks said, the newest last."""
+        return [
+            str(one.get("Output", "")) for one in self.part("State", "Health", "Log") or [] if isinstance(one, dict)
+        ]
+
+    @property
+    def check(self) -> str:
+        return " ".join(str(word) for word in self.part("Config", "Healthcheck", "Test") or [])
+
+
+def _environment(listed: Any) -> dict[str, str]:
+    return dict(str(pair).split("=", 1) for pair in listed or [] if "=" in str(pair))
+
+
+def _host(address: str) -> str:
+    """An address as /proc/net/tcp spells it: bytes in this machine's order, in words of four."""
+    if len(address) == 8:
+        return ".".join(str(byte) for byte in reversed(bytes.fromhex(address)))
+    if address == "0" * 32:
+        return "::"
+    return "::1" if address == "00000000000000000000000001000000" else "other"
+
+
+def symptoms(seen: Seen) -> Iterator[Finding]:
+    """Every fault that can be told from what was asked."""
+    yield from _ended(seen)
+    yield from _said(seen)
+    yield from _health(seen)
+    yield from _ports(seen)
+    yield from _root(seen)
+    yield from _secrets(seen)
+    yield from _limits(seen)
+    yield from _started(seen)
+
+
+def _ended(seen: Seen) -> Iterator[Finding]:
+    state = seen.part("State") or {}
+    memory = seen.part("HostConfig", "Memory") or 0
+    limit = f" of {memory / 2**20:.0f} MB" if memory else ""
+    if state.get("OOMKilled"):
+        message = f"{seen.name} was killed because it used more memory than its limit{limit}."
+        yield finding("out-of-memory", seen.at, message, _memory_fix(memory))
+    elif not seen.runs and state.get("ExitCode") == 137 and memory:
+        message = f"{seen.name} was killed (exit code 137), probably because it reached its limit{limit}."
+        yield finding("out-of-memory", seen.at, message, _memory_fix(memory))
+    restarts = seen.part("RestartCount") or 0
+    failing = restarts >= 3 and (not seen.runs or state.get("Restarting"))
+    crashed = not seen.runs and state.get("ExitCode") not in (0, 137, 143, None) and state.get("Status") == "exited"
+    if state.get("Restarting") or failing or crashed:
+        last = next((line.strip() for line in reversed(seen.log.splitlines()) if line.strip()), "it printed nothing")
+        times = f" after {restarts} restarts" if restarts else ""
+        message = f"{seen.name} ended with exit code {state.get('ExitCode')}{times}; its last words: {last[:200]}."
+        yield finding("keeps-restarting", seen.at, message, f"Read what it said: docker logs {seen.name}")
+
+
+def _memory_fix(memory: int) -> str:
+    more = f"{max(memory * 2 // 2**20, 256)}m"
+    return f"Give it more (mem_limit: {more}), or let it load less: fewer workers, a smaller model."
+
+
+def _said(seen: Seen) -> Iterator[Finding]:
+    """What the program complained of."""
+    if found := _PICKLED.search(seen.log):
+        message = f"{seen.name} reads a {found[1]} that scikit-learn {found[2]} pickled with {found[3]}."
+        yield finding(
+            "pickle-version", seen.at, message, f"Install scikit-learn=={found[2]}, or train the model again."
+        )
+    if found := _MODULE.search(seen.log):
+        message = f"{seen.name} imports {found[1]}, which is not installed."
+        yield finding("module-missing", seen.at, message, f"Add {found[1].partition('.')[0]} to the requirements.")
+    if found := _LIBRARY.search(seen.log):
+        message = f"{seen.name} cannot load {found[1]}, which the image does not have."
+        yield finding(
+            "system-library-missing", seen.at, message, "Install its package in the image (libgomp.so.1: libgomp1)."
+        )
+    if found := _ABSENT.search(seen.log):
+        path = found[1] or found[2]
+        message = f"{seen.name} looks for `{path}`, which is not in the container."
+        fix = "COPY it to that place, or mount the folder that holds it; .dockerignore may keep it out."
+        yield finding("model-missing", seen.at, message, fix)
+    if found := _DENIED.search(seen.log):
+        what = f"`{found[1].strip()}`" if found[1].strip() else "a file"
+        user = seen.part("Config", "User") or "root"
+        message = f"{seen.name} runs as user {user}, who has no right to {what}."
+        fix = f"Give it to that user: COPY --chown={user}, or RUN chown in the Dockerfile before USER."
+        yield finding("permission-denied", seen.at, message, fix)
+
+
+def _health(seen: Seen) -> Iterator[Finding]:
+    last = next((probe.strip() for probe in reversed(seen.probes) if probe.strip()), "")
+    if seen.part("State", "Health", "Status") not in ("unhealthy", "starting") or not last:
+        return
+    if found := _GONE.search("\n".join(seen.probes)):
+        message = f"The health check of {seen.name} calls {found[1] or found[2]}, which the image does not have."
+        fix = "Ask with what is there, such as Python's urllib.request, or estiba healthcheck."
+        yield finding("curl-missing", seen.at, message, fix)
+        return
+    asked = [int(port) for port in _ADDRESS.findall(_filled(seen))]
+    if asked and seen.listens and not set(asked) & set(seen.listens):
+        there = ", ".join(str(port) for port in sorted(seen.listens))
+        message = f"The health check of {seen.name} asks port {asked[0]}, but it listens on {there}."
+        yield finding("health-port", seen.at, message, f"Ask port {sorted(seen.listens)[0]}.")
+    elif seen.part("State", "Health", "Status") == "unhealthy":
+        message = f"The health check of {seen.name} fails: {' '.join(last.split())[-200:]}."
+        yield finding("unhealthy", seen.at, message, f"Try it by hand: docker exec {seen.name} {_plain(seen.check)}")
+
+
+def _plain(check: str) -> str:
+    return re.sub(r"^(?:CMD-SHELL|CMD)\s+", "", check)[:200]
+
+
+def _filled(seen: Seen) -> str:
+    from estiba.deploy.doctor.stages import fill
+
+    return fill(seen.check, seen.environment)
+
+
+def _ports(seen: Seen) -> Iterator[Finding]:
+    """Published ports behind which nothing listens, or only for the container itself."""
+    if not seen.runs or not seen.listens:
+        return
+    for key, published in (seen.part("NetworkSettings", "Ports") or {}).items():
+        number, _, protocol = str(key).partition("/")
+        if not published or protocol != "tcp" or not number.isdigit():
+            continue
+        hosts = seen.listens.get(int(number))
+        if hosts is None:
+            there = ", ".join(str(port) for port in sorted(seen.listens))
+            message = f"Port {number} of {seen.name} is published, but it listens on {there}."
+            yield finding(
+                "port-mismatch", seen.at, message, f"Publish port {sorted(seen.listens)[0]} of the container."
+            )
+        elif all(host.startswith("127.") or host == "::1" for host in hosts):
+            message = f"{seen.name} listens on port {number} of {min(hosts)} only, so its published port leads nowhere."
+            yield finding("loopback-host", seen.at, message, "Let the program listen on 0.0.0.0.")
+
+
+def _root(seen: Seen) -> Iterator[Finding]:
+    """Root as far as the processes tell: many an image starts as root and steps down."""
+    rows = [line.split(None, 2) for line in seen.processes.splitlines()[1:]]
+    users = {
+        row[1] for row in rows if len(row) == 3 and not row[2].startswith(("/sbin/docker-init", "tini", "docker-init"))
+    }
+    said = str(seen.part("Config", "User") or "").partition(":")[0]
+    if users == {"0"} or (not users and seen.runs and said in ("root", "0")):
+        named = f"`{said}` is its user" if said else "nothing names another user"
+        message = f"{seen.name} runs as root, as {named}."
+        yield finding("root-user", seen.at, message, "Say USER in the Dockerfile, or user: in the compose file.")
+
+
+def _secrets(seen: Seen) -> Iterator[Finding]:
+    inside = seen.image.get("Config")
+    baked = _environment(inside.get("Env") if isinstance(inside, dict) else None)
+    for name, value in seen.environment.items():
+        if not NAME.search(name) or not value or value.startswith("/"):
+            continue
+        if value.lower() in WEAK:
+            message = f"{seen.name} has a password that everybody tries first, in {name}."
+            yield finding("default-password", seen.at, message, "Make one with: openssl rand -hex 24.")
+        elif baked.get(name) == value:
+            message = f"{name} is kept in the image of {seen.name}, readable with docker inspect."
+            yield finding("secret-in-layer", seen.at, message, "Give it when the container starts; and change it.")
+
+
+def _limits(seen: Seen) -> Iterator[Finding]:
+    host = seen.part("HostConfig") or {}
+    cpus = (host.get("NanoCpus") or 0) / 1e9 or (host.get("CpuQuota") or 0) / (host.get("CpuPeriod") or 100_000)
+    threads = seen.environment.get("OMP_NUM_THREADS", "")
+    if cpus > 0 and re.fullmatch(r"\d{1,4}", threads) and int(threads) > max(1, -(-cpus // 1)):
+        message = f"OMP_NUM_THREADS asks for {threads} threads, and {seen.name} may use {cpus:g} processors."
+        yield finding("threads-over-cpus", seen.at, message, f"Set OMP_NUM_THREADS to {max(1, int(cpus))}.")
+    if seen.runs and not host.get("Memory"):
+        message = f"{seen.name} may take all memory of the machine."
+        yield finding("no-limits", seen.at, message, "Give it a limit: mem_limit in the compose file, or --memory.")
+    if seen.runs and (host.get("RestartPolicy") or {}).get("Name") in ("no", ""):
+        message = f"Nothing starts {seen.name} again after a crash or a reboot."
+        yield finding("no-restart", seen.at, message, "Add restart: unless-stopped, or --restart unless-stopped.")
+
+
+def _started(seen: Seen) -> Iterator[Finding]:
+    words = [str(seen.part("Path") or ""), *(str(word) for word in seen.part("Args") or [])]
+    shell = words[0].rpartition("/")[2] in ("sh", "bash", "ash", "dash") and words[1:2] == ["-c"]
+    if (
+        shell
+        and len(words) > 2
+        and not re.search(r"(?:^|[;&\n]\s*)exec\s", words[2])
+        and not seen.part("HostConfig", "Init")
+    ):
+        message = f"{seen.name} is started by a shell, which passes no SIGTERM on to the program."
+        yield finding("shell-form", seen.at, message, "Write CMD as a list, or put exec before the command.")
+    image = str(seen.part("Config", "Image") or "")
+    if image and not image.startswith("sha256:"):
+        yield from unpinned(image, seen.at)
+    size = seen.image.get("Size")
+    if isinstance(size, int) and size > _BIG:
+        message = f"The image of {seen.name} has {size / 1e6:.0f} MB."
+        yield finding(
+            "image-too-big", seen.at, message, "See what is in it: docker history, and estiba doctor on its folder."
+        )

@@ -1,0 +1,13 @@
+import logging
+
+import joblib
+from fastapi import FastAPI
+
+app = FastAPI()
+logging.getLogger().addHandler(logging.FileHandler("logs/api.log"))
+model = joblib.load("models/model.joblib")
+
+
+@app.get("/health")
+def health() -> dict[str, str]:
+    return {"status": "ok"}
