@@ -1,4 +1,4 @@
-"""Writes an image of one layer that `ctr images import` and `docker load` read: no daemon, no base image, no network."""
+"""Writes an image of one layer that `ctr images import` and `docker load` read, without a daemon or a base image."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -31,7 +32,7 @@ def entry(name: str, kind: bytes, size: int = 0) -> tarfile.TarInfo:
     return info
 
 
-def write(archive: Path, name: str, content: bytes, config: dict[str, object]) -> None:
+def write(archive: Path, name: str, content: bytes, config: Mapping[str, object]) -> None:
     """The archive that `docker save` would write: a layer, its configuration, and the list of both."""
     digest = hashlib.sha256(content).hexdigest()
     described = {

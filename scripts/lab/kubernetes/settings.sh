@@ -24,5 +24,8 @@ SERVICES=10.215.0.0/16
 API_IP=10.215.0.1
 export API=https://$NODE_IP:6443
 
+# Whether the process of that number is a node of this laboratory, and not another that was given the number since.
+is_node() { tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline" | grep -q "$HERE/node"; }
+
 fail() { printf '%s\n' "$*" >&2; exit 1; }
 step() { printf '== %s (%ss)\n' "$1" "$SECONDS"; }
