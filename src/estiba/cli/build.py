@@ -1,0 +1,120 @@
+"""estiba build."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from estiba.cli import terminal
+from estiba.cli.places import json_option, project_option
+
+if TYPE_CHECKING:
+    from estiba.deploy.building import Built
+    from estiba.deploy.weigh import Weight
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  estiba build                       images of all models and applications
+  estiba build models --print        the Dockerfile, and nothing is built
+  estiba build models --explain      what weighs how much, and what was left out
+  estiba build models --style slim --builder podman
+"""
+)
+@click.argument("services", metavar="[SERVICE]...", nargs=-1)
+@project_option
+@click.option("--print", "show", is_flag=True, help="Print the Dockerfile and stop.")
+@click.option("--style", type=click.Choice(["slim", "scratch"]), help="Instead of what the project says.")
+@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Also services of this profile.")
+@click.option("--explain", is_flag=True, help="Say what each MB is of, and what was left out and why.")
+@click.option("--no-verify", is_flag=True, help="Do not run the image before it gets its name.")
+@click.option("--push", is_flag=True, help="Send it to the registry that its name says.")
+@click.option(
+    "--builder", type=click.Choice(["docker", "podman", "buildah"]), help="By default the first that works here."
+)
+@json_option
+def build(services: tuple[str, ...], project: Path | None, show: bool, as_json: bool, **wish: Any) -> None:
+    """Build container images of the project's services.
+
+    Each image is run read-only, without privileges and as any user before it gets its name: it must become healthy,
+    answer its models' golden rows as in training, end when told to, and write nothing outside /tmp. What it was made
+    of is described in .estiba/images/SERVICE: Dockerfile, lock, bills of materials, provenance.
+    """
+    import estiba.project
+    from estiba.deploy import building, dockerfile, recipe
+    from estiba.lowering import lower
+
+    plan = lower(estiba.project.load(project))
+    found = building.chosen(plan, services, wish["profiles"])
+    if show:
+        click.echo("\n".join(dockerfile.render(recipe.recipe(plan, service, wish["style"])) for service in found))
+        return
+    options = building.Wish(wish["style"], wish["builder"], not wish["no_verify"], wish["push"])
+    every = []
+    for built in building.build(plan, found, options, _tell):
+        every.append(built)
+        if not as_json:
+            _say(built)
+            if wish["explain"]:
+                explain(built.weight)
+    if as_json:
+        terminal.json([_facts(built) for built in every])
+
+
+def _tell(service: str, doing: str, detail: str) -> None:
+    """Progress on standard error; what a builder says itself is shown dimmed, and on a terminal only."""
+    if doing:
+        click.secho(f"{service}: {doing}{f' ({detail})' if detail else ''}", err=True)
+    elif terminal.is_terminal(sys.stderr):
+        click.secho(f"  {detail}", err=True, dim=True)
+
+
+def _say(built: Built) -> None:
+    layers = len(built.weight.layers)
+    terminal.line(
+        f"{built.image}  {built.weight.total / 1e6:.1f} MB in {layers} layers, {built.seconds:.0f} s", bold=True
+    )
+    if built.verified is None:
+        terminal.warning(f"  not verified: {built.unverified}")
+        return
+    seen = built.verified
+    healthy = "needs other services to be healthy" if seen.start is None else f"healthy after {seen.start:.1f} s"
+    rows = f", {seen.rows} golden rows equal over HTTP" if seen.rows else ""
+    terminal.line(f"  verified: {healthy}{rows}, {seen.memory / 1e6:.0f} MB of memory, ended in {seen.stop:.1f} s")
+
+
+def explain(weight: Weight) -> None:
+    """Prints what an image consists of, heaviest first, and what was left out."""
+    shown = [(name, size) for name, size in weight.packages.items() if size >= 50_000]
+    rest = weight.bytes - sum(size for _, size in shown)
+    rows = [(name, _mb(size)) for name, size in [*shown, ("all that is smaller", rest), ("together", weight.bytes)]]
+    terminal.line()
+    terminal.table(("what", "MB"), rows)
+    terminal.line()
+    gone = [entry for entry in weight.left_out if entry.bytes >= 50_000]
+    terminal.table(("left out of", "MB", "because"), [(e.package, _mb(e.bytes), e.reason) for e in gone])
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.1f}"
+
+
+def _facts(built: Built) -> dict[str, Any]:
+    return {
+        "service": built.service,
+        "image": built.image,
+        "digest": built.digest,
+        "builder": built.engine,
+        "bytes": built.weight.total,
+        "layers": built.weight.layers,
+        "packages": built.weight.packages,
+        "left_out": [entry._asdict() for entry in built.weight.left_out],
+        "verified": built.verified,
+        "unverified": built.unverified,
+        "seconds": round(built.seconds, 2),
+        "folder": str(built.folder),
+    }

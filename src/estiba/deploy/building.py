@@ -1,0 +1,191 @@
+"""Building: the images of a plan, each assembled, built, weighed, verified by running it, and only then named."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from estiba.core.errors import BadProject, EstibaError
+from estiba.core.stores.disk import explained, place
+from estiba.deploy import context, engines, sbom, weigh
+from estiba.deploy.context import Context
+from estiba.deploy.engines import Engine
+from estiba.deploy.plan import Plan, Service
+from estiba.deploy.verify_image import Verified, verify
+from estiba.deploy.weigh import Weight
+
+KEPT = ".estiba/images"
+"""Where, below the project's folder, what was built is described: a folder for each service."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How images are to be built.
+
+    Args:
+        style: instead of what the project says. engine: docker, podman or buildah; by default the first that works.
+        verify: run each image before it gets its name. push: send it to the registry that its name says.
+    """
+
+    style: str | None = None
+    engine: str | None = None
+    verify: bool = True
+    push: bool = False
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image that has its name.
+
+    Args:
+        digest: of the image, with its algorithm. seconds: from nothing to the name.
+        verified: what was seen of it; None where it was not run, and `unverified` says why.
+        folder: with its Dockerfile, lock, bills of materials and provenance.
+    """
+
+    service: str
+    image: str
+    digest: str
+    engine: str
+    weight: Weight
+    verified: Verified | None
+    unverified: str
+    seconds: float
+    folder: Path
+
+
+Event = Callable[[str, str, str], None]
+"""Is told the service, what is being done for it, and one line of detail or nothing."""
+
+
+def chosen(plan: Plan, names: Sequence[str], profiles: Sequence[str] = ()) -> list[Service]:
+    """The services whose images are to be built: those named, or all that are built without a profile.
+
+    Args:
+        profiles: whose services come too.
+
+    Raises:
+        BadProject: a name that is no service of the plan, or one whose image is not built.
+    """
+    from difflib import get_close_matches
+
+    by_name = {service.name: service for service in plan.services}
+    for name in names:
+        if name not in by_name:
+            near = get_close_matches(name, by_name, 1)
+            meant = f"; did you mean {near[0]!r}?" if near else "."
+            raise BadProject(f"There is no service {name!r}{meant}", hint=f"Services: {', '.join(by_name)}.")
+        if by_name[name].build is None:
+            hint = "Estiba builds images of services without `image`."
+            raise BadProject(f"{name} runs {by_name[name].image}, which is not built here.", hint=hint)
+    if names:
+        return [by_name[name] for name in names]
+    taken = {"", *profiles}
+    found = [service for service in plan.services if service.build is not None and service.profile in taken]
+    if not found:
+        hint = "Images are made of models, and of services that have a command and no image."
+        raise BadProject(f"{plan.project} has nothing to build an image of.", hint=hint)
+    return found
+
+
+def build(plan: Plan, services: Sequence[Service], wish: Wish, on_event: Event) -> Iterator[Built]:
+    """Builds images one after the other and hands each over when it has its name.
+
+    Raises:
+        NotFound: no container engine works here. EstibaError: a step failed; no image got its name then.
+    """
+    engine = engines.find(wish.engine)
+    for service in services:
+        with assembled(plan, service, wish.style, on_event) as made:
+            yield build_one(engine, made, plan.folder, wish, on_event)
+
+
+@contextmanager
+def assembled(plan: Plan, service: Service, style: str | None, on_event: Event) -> Iterator[Context]:
+    """The context of a service's image in a temporary folder."""
+    on_event(service.name, "gathering", "")
+    with _temporary() as folder:
+        target = folder / service.name
+        target.mkdir()
+        yield context.assemble(plan, service, target, style=style)
+
+
+@contextmanager
+def _temporary() -> Iterator[Path]:
+    with explained("use a temporary folder in", Path(tempfile.gettempdir())):
+        folder = Path(tempfile.mkdtemp(prefix="estiba-build-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def build_one(engine: Engine, made: Context, project: Path, wish: Wish, on_event: Event) -> Built:
+    """Builds one context. See `build`."""
+    recipe, began = made.recipe, time.monotonic()
+    on_event(recipe.service, "building", f"{recipe.style} with {engine.program}")
+    identity = engine.build(
+        made.folder,
+        network=bool(recipe.packages),
+        on_line=lambda line: on_event(recipe.service, "", line),
+    )
+    try:
+        on_event(recipe.service, "weighing", "")
+        saved = made.folder.parent / "image.tar"
+        engine.save(identity, saved)
+        contents = weigh.archive(saved)
+        saved.unlink()
+        weight = weigh.weigh(contents)
+        weigh.check_budget(weight, recipe.budget, recipe.image)
+        verified, unverified = None, _why_not_run(engine, wish)
+        if not unverified:
+            on_event(recipe.service, "running", "read-only, no privileges, any user")
+            verified = verify(engine, identity, recipe, made.folder / "models")
+        folder = _describe(made, identity, engine, contents, project)
+        engine.tag(identity, recipe.image)
+    except BaseException:
+        engine.remove(identity)
+        raise
+    if wish.push:
+        on_event(recipe.service, "pushing", recipe.image)
+        engine.push(recipe.image, lambda line: on_event(recipe.service, "", line))
+    seconds = time.monotonic() - began
+    return Built(recipe.service, recipe.image, identity, engine.program, weight, verified, unverified, seconds, folder)
+
+
+def _why_not_run(engine: Engine, wish: Wish) -> str:
+    if not wish.verify:
+        return "not asked for"
+    return "" if engine.can_run else f"{engine.program} cannot run it as a deployment would"
+
+
+def _describe(made: Context, identity: str, engine: Engine, contents: weigh.Contents, project: Path) -> Path:
+    """Writes what an image was made of beside the project; replaces what was there."""
+    found = sbom.parts(made, contents)
+    recipe = made.recipe
+    texts = {
+        "sbom.cdx.json": sbom.cyclonedx(recipe.image, found),
+        "sbom.spdx.json": sbom.spdx(recipe.image, found),
+        "provenance.json": sbom.provenance(made, identity.removeprefix("sha256:"), engine.program, {}),
+        "weight.json": msgspec.json.format(msgspec.json.encode(weigh.weigh(contents)), indent=2).decode() + "\n",
+    }
+    target = project / KEPT / recipe.service
+
+    def fill(folder: Path) -> None:
+        for name in ("Dockerfile", ".dockerignore", "requirements.txt", context.RECIPE):
+            shutil.copyfile(made.folder / name, folder / name)
+        for name, text in texts.items():
+            (folder / name).write_text(text)
+
+    with explained("replace", target):
+        shutil.rmtree(target, ignore_errors=True)
+    if not place(target, fill):
+        raise EstibaError(f"Somebody else is building {recipe.service} too: {target} appeared meanwhile.")
+    return target

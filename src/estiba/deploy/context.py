@@ -1,0 +1,169 @@
+"""Context: the folder of which an image is built, with everything in it that the Dockerfile names."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from estiba.core.errors import EstibaError
+from estiba.core.stores.disk import explained
+from estiba.deploy import dockerfile, requirements, sharedlibs, wheels
+from estiba.deploy.plan import Plan, Service
+from estiba.deploy.recipe import Recipe, recipe
+from estiba.model import artifact, records
+
+RECIPE = "recipe.json"
+LOCK = "lock.json"
+
+_BUILD_TOOLS = ("elf.py", "trim.py", "rootfs.py")
+"""What runs in the build stage, of the files beside this one."""
+
+_NEVER = shutil.ignore_patterns("__pycache__", "*.pyc", ".git", ".env", ".env.*", ".estiba", ".venv", ".DS_Store")
+"""What is never copied out of a project: caches, and what may hold secrets."""
+
+_NO_TIME = "1970-01-01T00:00:00.000000Z"
+
+
+@dataclass(frozen=True)
+class Context:
+    """A folder to build from.
+
+    Args:
+        left_out: packages that are not in it, and why.
+    """
+
+    folder: Path
+    recipe: Recipe
+    left_out: Mapping[str, str]
+
+    @property
+    def wheels(self) -> list[Path]:
+        """The packages of the image, Estiba's own wheel aside."""
+        return sorted((self.folder / "wheels").glob("*.whl"))
+
+
+def assemble(plan: Plan, service: Service, folder: Path, *, style: str | None = None) -> Context:
+    """Fills an empty folder with all that the image of a service is built of.
+
+    Raises:
+        EstibaError: wheels cannot be had, or the folder cannot be written. NotFound, BadArtifact: of its models.
+    """
+    made = recipe(plan, service, style)
+    with explained("write", folder):
+        left_out = _packages(plan, service, made, folder / "wheels")
+        made = _with_system_libraries(made, folder / "wheels")
+        _tools(folder / "tools")
+        if made.kind == "models":
+            (folder / "code").mkdir()
+            wheels.own(folder / "code")
+            _models(service, made, folder / "models")
+        for path in made.include:
+            _copy(plan.folder / path, folder / "app" / path)
+        texts = {dockerfile.DOCKERFILE: dockerfile.render(made), dockerfile.IGNORE: dockerfile.ignore(made)}
+        texts["requirements.txt"] = requirements.locked(folder / "wheels", _reasons(service))
+        texts[RECIPE] = msgspec.json.format(msgspec.json.encode(made), indent=2).decode() + "\n"
+        texts[LOCK] = msgspec.json.format(msgspec.json.encode(left_out), indent=2).decode() + "\n"
+        for name, text in texts.items():
+            (folder / name).write_text(text)
+    return Context(folder, made, left_out)
+
+
+def opened(folder: Path) -> Context:
+    """A context that was assembled earlier, such as one out of an archive.
+
+    Raises:
+        EstibaError: it is none.
+    """
+    with explained("read", folder):
+        try:
+            made = msgspec.json.decode((folder / RECIPE).read_bytes(), type=Recipe)
+            left_out = msgspec.json.decode((folder / LOCK).read_bytes(), type=dict[str, str])
+        except msgspec.MsgspecError as error:
+            raise EstibaError(f"{folder} is not what an image is built of: {error}", hint="Export it again.") from None
+    return Context(folder, made, left_out)
+
+
+def _packages(plan: Plan, service: Service, made: Recipe, folder: Path) -> Mapping[str, str]:
+    if made.kind == "models":
+        lock = requirements.serving(service.models)
+        found = wheels.fetch("", made.python, exact=[str(pin) for pin in lock.pins])
+        left_out = dict(lock.left_out)
+    else:
+        found, left_out = _of_project(service, made)
+    shutil.copytree(found, folder)
+    for path in folder.glob("*.whl"):
+        name, _ = requirements.wheel_name(path)
+        if requirements.is_graphics(name) or name in left_out:
+            path.unlink()
+            left_out.setdefault(name, "only for graphics cards")
+    return left_out
+
+
+def _of_project(service: Service, made: Recipe) -> tuple[Path, dict[str, str]]:
+    build = service.build
+    assert build is not None
+    text = ""
+    if build.requirements is not None:
+        with explained("read", build.requirements):
+            text = build.requirements.read_text()
+    kept, added = requirements.cpu_only(text)
+    if build.kind == "notebook":
+        added = [*added, "uv"]
+    left_out = {name: f"{cpu} is the same without what only graphics cards need" for name, cpu in _swapped(added)}
+    return wheels.fetch(kept if kept.strip() else "", made.python, exact=added), left_out
+
+
+def _swapped(added: list[str]) -> list[tuple[str, str]]:
+    names = {line.partition("==")[0] for line in added}
+    return [(name, cpu) for name, cpu in requirements.CPU_BUILDS.items() if cpu in names]
+
+
+def _with_system_libraries(made: Recipe, folder: Path) -> Recipe:
+    """The recipe with the Debian packages that its wheels need and do not bring."""
+    missing = sharedlibs.missing(sorted(folder.glob("*.whl")))
+    packages = sorted({*made.packages, *sharedlibs.packages(missing)})
+    return msgspec.structs.replace(made, packages=tuple(packages))
+
+
+def _reasons(service: Service) -> dict[str, str]:
+    return {pin.name: pin.why for pin in requirements.serving(service.models).pins} if service.models else {}
+
+
+def _tools(folder: Path) -> None:
+    package = folder / "estiba" / "deploy"
+    package.mkdir(parents=True)
+    for path in (package.parent / "__init__.py", package / "__init__.py"):
+        path.touch()
+    for name in _BUILD_TOOLS:
+        shutil.copyfile(Path(__file__).parent / name, package / name)
+
+
+def _models(service: Service, made: Recipe, folder: Path) -> None:
+    """A registry with one version of each model. It holds no time of making, so that equal models give equal bytes."""
+    for model in service.models:
+        manifest = artifact.read(model.path).manifest
+        shutil.copytree(model.path, folder / records.artifact_folder(model.digest))
+        version = records.Version(
+            name=model.name,
+            version=int(model.version),
+            digest=model.digest,
+            created=_NO_TIME,
+            metrics=manifest.metrics,
+        )
+        path = folder / records.version_file(model.name, version.version)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(records.encode(version))
+    (folder / "server.json").write_bytes(msgspec.json.format(msgspec.json.encode(made.settings), indent=2) + b"\n")
+
+
+def _copy(source: Path, target: Path) -> None:
+    with explained("read", source):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=_NEVER, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(source, target)

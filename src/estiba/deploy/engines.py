@@ -1,0 +1,151 @@
+"""Container engines: docker, podman and buildah, each through its command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from estiba.core import shell
+from estiba.core.errors import EstibaError, NotFound
+
+PROGRAMS = ("docker", "podman", "buildah")
+
+_HINTS = {
+    "no space left": "The disk of the container engine is full: free some space (docker system prune) and try again.",
+    "permission denied": "This user may not use the container engine: add it to its group, or run as one who may.",
+    "cannot connect": "Start the container engine, or build without one: estiba build --oci DIR.",
+    "pull access denied": "The base image is not here and cannot be pulled: load it, or build with --offline.",
+    "failed to resolve": "The base image is not here and the registry cannot be reached: load it, or use --offline.",
+    "failed to do request": "The base image is not here and the registry cannot be reached: load it, or use --offline.",
+}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One of PROGRAMS, found to work."""
+
+    program: str
+
+    @property
+    def can_run(self) -> bool:
+        """Whether it runs services with limits, as a deployment does; buildah only builds."""
+        return self.program != "buildah"
+
+    def build(self, folder: Path, *, network: bool, on_line: Callable[[str], None]) -> str:
+        """Builds the image of a folder with a Dockerfile and returns its id; it gets no name yet.
+
+        Args:
+            network: whether steps may use the network. on_line: is told what the program says.
+
+        Raises:
+            EstibaError: a step failed; says which.
+        """
+        identity = folder.parent / f"{folder.name}.id"
+        command = [self.program, "bud" if self.program == "buildah" else "build", "--iidfile", str(identity)]
+        command += [] if network else ["--network", "none"]
+        if self.program == "docker":
+            command += ["--pull=false", "--progress", "plain"]
+        else:
+            command += ["--pull=missing", "--format", "docker", "--timestamp", "0", "--layers"]
+            command += ["--isolation", "chroot"] if self.program == "buildah" else []
+        done = shell.run([*command, str(folder)], environment={"DOCKER_BUILDKIT": "1"}, on_line=on_line)
+        if done.code:
+            raise self._failure("build the image", done.output)
+        try:
+            return identity.read_text().strip()
+        finally:
+            identity.unlink()
+
+    def ask(self, *words: str, timeout: float | None = None) -> str:
+        """What the program answers; raises EstibaError where it fails."""
+        done = shell.run([self.program, *words], timeout=timeout)
+        if done.code:
+            raise self._failure(" ".join(words[:2]), done.said)
+        return done.output.strip()
+
+    def try_to(self, *words: str) -> shell.Finished:
+        return shell.run([self.program, *words])
+
+    def inspect(self, kind: str, name: str) -> dict[str, Any]:
+        """What it knows of an `image` or a `container`."""
+        found: list[dict[str, Any]] = json.loads(self.ask(kind, "inspect", name))
+        return found[0]
+
+    def has(self, image: str) -> bool:
+        words = ("inspect", "--type", "image", image) if self.program == "buildah" else ("image", "inspect", image)
+        return self.try_to(*words).code == 0
+
+    def save(self, image: str, path: Path) -> None:
+        """Writes an image as an archive that `docker load` reads."""
+        if self.program == "buildah":
+            self.ask("push", image, f"docker-archive:{path}")
+        elif self.program == "podman":
+            self.ask("save", "--format", "docker-archive", "-o", str(path), image)
+        else:
+            self.ask("save", "-o", str(path), image)
+
+    def load(self, path: Path) -> None:
+        """Takes in an image archive."""
+        if self.program == "buildah":
+            self.ask("pull", f"docker-archive:{path}")
+        else:
+            self.ask("load", "-i", str(path))
+
+    def tag(self, image: str, name: str) -> None:
+        self.ask("tag", image, name)
+
+    def remove(self, image: str) -> None:
+        """Forgets an image that has no other name; one that is in use stays."""
+        self.try_to("rmi", image)
+
+    def push(self, name: str, on_line: Callable[[str], None]) -> None:
+        """Sends an image to the registry that its name says."""
+        done = shell.run([self.program, "push", name], on_line=on_line)
+        if done.code:
+            raise self._failure(f"push {name}", done.output)
+
+    def _failure(self, deed: str, said: str) -> EstibaError:
+        words = said.strip()
+        last = (
+            [line for line in words.splitlines() if "error" in line.lower()]
+            or words.splitlines()
+            or ["it said nothing"]
+        )
+        hint = next((hint for sign, hint in _HINTS.items() if sign in words.lower()), None)
+        failed = f"{self.program} cannot {deed}" if " " in deed else f"{self.program} {deed} failed"
+        return EstibaError(f"{failed}: {last[-1].strip()}", hint=hint)
+
+
+def find(named: str | None = None) -> Engine:
+    """A container engine that answers.
+
+    Args:
+        named: one of PROGRAMS; by default the first that works.
+
+    Raises:
+        NotFound: none is here, or none answers.
+    """
+    reasons: Mapping[str, str] = {}
+    for program in [named] if named else PROGRAMS:
+        reason = _trouble(program)
+        if not reason:
+            return Engine(program)
+        reasons = {**reasons, program: reason}
+    hint = "Install and start one of them, or build without: estiba build --oci DIR."
+    said = "; ".join(f"{program}: {reason}" for program, reason in reasons.items())
+    raise NotFound(f"No container engine works here ({said}).", hint=hint)
+
+
+def _trouble(program: str) -> str:
+    if shutil.which(program) is None:
+        return "not installed"
+    done = shell.run([program, "info"], timeout=60)
+    return "" if done.code == 0 and "Cannot connect" not in done.errors else _last(done.said.splitlines())
+
+
+def _last(lines: Sequence[str]) -> str:
+    return lines[-1].strip() if lines else "does not answer"

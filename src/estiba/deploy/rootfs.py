@@ -1,0 +1,323 @@
+"""Root file system: Python, the part of its library that runs, and the shared libraries all of it needs; no shell.
+
+`python -m estiba.deploy.rootfs TARGET LEVEL FOLDER...` (or `bytecode TARGET LEVEL`) runs in the build stage of an
+image, where nothing but the standard library and the files beside this one are at hand; the builder that needs no
+Docker runs the same.
+"""
+
+from __future__ import annotations
+
+import os
+import py_compile
+import re
+import shutil
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+from estiba.deploy import elf, trim
+from estiba.deploy.trim import LeftOut
+
+_DEVELOPING = "for writing programs, not for running them"
+_SCREEN = "draws windows, or reads a terminal"
+_UNUSED = "no import of the server reaches it"
+_CODECS = "text in encodings that no request uses"
+
+_ANY = (
+    ("test/*", "tests of Python itself"),
+    ("*/test/*", "tests of Python itself"),
+    ("*/tests/*", "tests of Python itself"),
+    ("idlelib/*", _DEVELOPING),
+    ("lib2to3/*", _DEVELOPING),
+    ("ensurepip/*", _DEVELOPING),
+    ("pydoc_data/*", _DEVELOPING),
+    ("config-*", _DEVELOPING),
+    ("tkinter/*", _SCREEN),
+    ("turtledemo/*", _SCREEN),
+    ("turtle.py", _SCREEN),
+    ("lib-dynload/_tkinter*", _SCREEN),
+    ("lib-dynload/_test*", "tests of Python itself"),
+    ("lib-dynload/_xxtest*", "tests of Python itself"),
+    ("lib-dynload/xx*", "tests of Python itself"),
+)
+"""Of Python's library, in any image: pattern, reason."""
+
+_MODULES = (
+    "aifc",
+    "cgi",
+    "cgitb",
+    "chunk",
+    "imaplib",
+    "mailbox",
+    "mailcap",
+    "nntplib",
+    "poplib",
+    "smtplib",
+    "ftplib",
+    "telnetlib",
+    "sunau",
+    "wave",
+    "uu",
+    "xdrlib",
+    "zipapp",
+    "antigravity",
+    "tabnanny",
+    "trace",
+    "tracemalloc",
+    "sndhdr",
+    "imghdr",
+    "pipes",
+    "crypt",
+    "optparse",
+)
+_ENCODINGS = (
+    "big5",
+    "euc",
+    "gb",
+    "hp_",
+    "hz",
+    "johab",
+    "koi",
+    "kz",
+    "ptcp",
+    "shift",
+    "tis",
+    "palmos",
+)
+
+_SERVING = (
+    ("distutils/*", _DEVELOPING),
+    ("venv/*", _DEVELOPING),
+    ("unittest/*", _DEVELOPING),
+    ("pydoc.py", _DEVELOPING),
+    ("doctest.py", _DEVELOPING),
+    ("pdb.py", _DEVELOPING),
+    ("bdb.py", _DEVELOPING),
+    ("cProfile.py", _DEVELOPING),
+    ("pstats.py", _DEVELOPING),
+    ("pickletools.py", _DEVELOPING),
+    ("sqlite3/*", _UNUSED),
+    ("dbm/*", _UNUSED),
+    ("xml/*", _UNUSED),
+    ("xmlrpc/*", _UNUSED),
+    ("wsgiref/*", _UNUSED),
+    ("multiprocessing/*", _UNUSED),
+    ("zoneinfo/*", _UNUSED),
+    ("curses/*", _SCREEN),
+    *((f"{name}.py", _UNUSED) for name in _MODULES),
+    ("lib-dynload/_sqlite3*", _UNUSED),
+    ("lib-dynload/_dbm*", _UNUSED),
+    ("lib-dynload/_gdbm*", _UNUSED),
+    ("lib-dynload/_multiprocessing*", _UNUSED),
+    ("lib-dynload/_elementtree*", _UNUSED),
+    ("lib-dynload/pyexpat*", _UNUSED),
+    ("lib-dynload/_zoneinfo*", _UNUSED),
+    ("lib-dynload/audioop*", _UNUSED),
+    ("lib-dynload/ossaudiodev*", _UNUSED),
+    ("lib-dynload/nis*", _UNUSED),
+    ("lib-dynload/_crypt*", _UNUSED),
+    ("lib-dynload/_lsprof*", _DEVELOPING),
+    ("lib-dynload/_curses*", _SCREEN),
+    ("lib-dynload/readline*", _SCREEN),
+    ("lib-dynload/_codecs_*", _CODECS),
+    ("encodings/cp[13-9]*", _CODECS),
+    ("encodings/cp2*", _CODECS),
+    ("encodings/mac_*", _CODECS),
+    ("encodings/iso8859_[02-9]*", _CODECS),
+    ("encodings/iso8859_1[0-9]*", _CODECS),
+    ("encodings/iso2022*", _CODECS),
+    *((f"encodings/{stem}*", _CODECS) for stem in _ENCODINGS),
+)
+"""In an image that serves models without their training library, too."""
+
+_LEVELS = {"app": _ANY, "models": _ANY, "onnx": _ANY + _SERVING}
+
+_NAME_SERVICE = ("libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2")
+"""Libraries that the C library loads by name when it looks up a host."""
+
+_USERS = "root:x:0:0::/:/nologin\nnonroot:x:10001:10001::/tmp:/nologin\n"
+_GROUPS = "root:x:0:\nnonroot:x:10001:\n"
+
+
+def make(target: Path, level: str, others: Sequence[Path] = ()) -> list[LeftOut]:
+    """Fills `target` with all that runs this Python, from the file system around it.
+
+    Args:
+        level: a key of `trim.LEVELS`. others: folders that will be laid over it; what their libraries need is added.
+
+    Returns:
+        What was left out of Python's own library.
+    """
+    left_out = _copy_python(target, level)
+    names = _copy_libraries(target, others)
+    _links(target)
+    etc = target / "etc"
+    etc.mkdir(exist_ok=True)
+    (etc / "passwd").write_text(_USERS)
+    (etc / "group").write_text(_GROUPS)
+    (etc / "nsswitch.conf").write_text("hosts: files dns\n")
+    for name in ("os-release", "ssl/certs/ca-certificates.crt"):
+        if (Path("/etc") / name).exists():
+            (etc / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(Path("/etc") / name, etc / name)
+    _copy_package_records(target, names)
+    (target / "tmp").mkdir(exist_ok=True)
+    (target / "tmp").chmod(0o1777)
+    return left_out
+
+
+def standard(path: str, level: str) -> str:
+    """Why a file of Python's library is left out; empty where it is kept. `path` is below lib/pythonX.Y."""
+    return next((why for pattern, why in _LEVELS[level] if fnmatch(path, pattern)), "")
+
+
+def _copy_python(target: Path, level: str) -> list[LeftOut]:
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    source = Path(os.__file__).parent
+    place = target / "usr/local/lib" / version
+    found: dict[str, int] = defaultdict(int)
+    for path in sorted(source.rglob("*")):
+        inside = path.relative_to(source).as_posix()
+        if inside.startswith("site-packages") or "__pycache__" in path.parts or not path.is_file():
+            continue
+        if why := standard(inside, level):
+            found[why] += path.stat().st_size
+            continue
+        (place / inside).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place / inside)
+        if ".so" in path.suffixes:
+            found["symbols for debuggers and linkers"] += elf.shorten(place / inside)
+    binaries = target / "usr/local/bin"
+    binaries.mkdir(parents=True, exist_ok=True)
+    shutil.copy(os.path.realpath(sys.executable), binaries / version)
+    elf.shorten(binaries / version)
+    for name in ("python3", "python"):
+        (binaries / name).symlink_to(version)
+    return [LeftOut("Python", why, size) for why, size in sorted(found.items()) if size]
+
+
+def _copy_libraries(target: Path, others: Sequence[Path]) -> list[Path]:
+    """Copies the shared libraries that anything needs and nothing brings; returns where they were."""
+    brought = [path for root in (target, *others) for path in root.rglob("*") if _is_library(path)]
+    found = _needed([*brought, target / "usr/local/bin/python3"], {path.name for path in brought})
+    c_library = next((path for path in found if path.name.startswith("libc.so")), Path("/usr/lib/libc.so"))
+    for path in found:
+        _copy_library(path, target, str(path.parent if path.name.startswith("ld-") else c_library.parent))
+    return found
+
+
+def _needed(files: Sequence[Path], have: set[str]) -> list[Path]:
+    """Libraries of this system that files need, and that those need in turn."""
+    folders = list(_folders())
+    found = [path for name in _NAME_SERVICE if (path := _find(name, folders))]
+    seen = have | {path.name for path in found}
+    waiting = [*files, *found]
+    while waiting:
+        about = elf.read(waiting.pop())
+        if about is None:
+            continue
+        for name in (*about.needed, about.interpreter):
+            # The loader is needed under its path by programs, and is there already when a library asks by its name.
+            path = Path(name) if name.startswith("/") else _find(name, folders)
+            if not name or name in seen or name.startswith("ld-") or path is None:
+                continue
+            seen.add(name)
+            found.append(path)
+            waiting.append(path)
+    return found
+
+
+def _copy_library(path: Path, target: Path, folder: str) -> None:
+    """Puts a library where the loader looks without any cache of places: it needs no ldconfig then."""
+    if not folder.startswith("/usr"):
+        folder = f"/usr{folder}"
+    place = target / folder.lstrip("/") / path.name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.exists():
+        shutil.copyfile(os.path.realpath(path), place)
+        place.chmod(0o755)
+        elf.shorten(place)
+
+
+def _links(target: Path) -> None:
+    """/lib and /lib64, as on every merged system."""
+    for name in ("lib", "lib64"):
+        if (target / "usr" / name).is_dir() and not (target / name).exists():
+            (target / name).symlink_to(f"usr/{name}")
+
+
+def _is_library(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink() and ".so" in path.suffixes
+
+
+def _folders() -> Iterator[Path]:
+    """Where the loader of this system looks, in order."""
+    yield Path(sys.base_prefix, "lib")
+    for place in sorted(Path("/etc/ld.so.conf.d").glob("*.conf")):
+        for line in place.read_text().splitlines():
+            if line.startswith("/"):
+                yield Path(line.strip())
+    for name in ("/lib64", "/usr/lib64", "/lib", "/usr/lib"):
+        yield Path(name)
+
+
+def _find(name: str, folders: Iterable[Path]) -> Path | None:
+    return next((folder / name for folder in folders if (folder / name).exists()), None)
+
+
+def _copy_package_records(target: Path, libraries: Iterable[Path]) -> None:
+    """What Debian knows of the packages whose files are here, where scanners look in images without dpkg."""
+    info, status = Path("/var/lib/dpkg/info"), Path("/var/lib/dpkg/status")
+    if not info.is_dir() or not status.is_file():
+        return
+    wanted = {os.path.realpath(path) for path in libraries} | {str(path) for path in libraries}
+    wanted |= {path.removeprefix("/usr") for path in wanted}
+    owners = set()
+    for listing in sorted(info.glob("*.list")):
+        if wanted.intersection(listing.read_text(errors="replace").splitlines()):
+            owners.add(listing.stem.partition(":")[0])
+    place = target / "var/lib/dpkg/status.d"
+    place.mkdir(parents=True, exist_ok=True)
+    for record in status.read_text(errors="replace").split("\n\n"):
+        named = re.match(r"Package: (\S+)", record)
+        if named and named[1] in owners:
+            (place / named[1]).write_text(record.strip() + "\n")
+
+
+def bytecode(target: Path, level: str) -> None:
+    """Compiles Python's own library into `target`, without its sources: a base image has them already."""
+    source = Path(os.__file__).parent
+    for path in sorted(source.rglob("*.py")):
+        inside = path.relative_to(source)
+        if inside.parts[0] == "site-packages" or standard(inside.as_posix(), level):
+            continue
+        place = target / "usr/local/lib" / source.name / inside.parent / "__pycache__"
+        place.mkdir(parents=True, exist_ok=True)
+        py_compile.compile(
+            str(path),
+            cfile=str(place / f"{path.stem}.{sys.implementation.cache_tag}.pyc"),
+            dfile=f"{trim.WHERE}/lib/{source.name}/{inside.as_posix()}",
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+            quiet=2,
+        )
+
+
+def main() -> None:
+    if sys.argv[1] == "bytecode":
+        target = Path(sys.argv[2])
+        bytecode(target, sys.argv[3])
+    else:
+        target = Path(sys.argv[1])
+        left_out = make(target, sys.argv[2], [Path(folder) for folder in sys.argv[3:]])
+        trim.write_report(target, "python", left_out)
+        for library in sorted(target.glob("usr/local/lib/python3*")):
+            trim.compile_all(library, f"{trim.WHERE}/lib/{library.name}")
+    trim.settle(target)
+    if (target / "tmp").exists():
+        (target / "tmp").chmod(0o1777)
+
+
+if __name__ == "__main__":
+    main()

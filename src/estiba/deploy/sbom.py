@@ -1,0 +1,209 @@
+"""Bill of materials: what is in an image, in CycloneDX 1.6 and SPDX 2.3, and how it was made, in SLSA provenance 1."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from email.parser import HeaderParser
+from pathlib import Path
+from typing import Any
+
+import estiba
+from estiba.deploy.context import Context
+from estiba.deploy.requirements import sha256, wheel_name
+from estiba.deploy.weigh import Contents
+
+_SPACE = uuid.UUID("6e0c6a3c-4b8e-5d0f-9f0c-2f7a4b1d9e55")
+"""Names of documents are derived from what they describe, so that equal images have equal documents."""
+
+_SPDX_WORD = re.compile(r"[^A-Za-z0-9.-]+")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing in an image.
+
+    Args:
+        kind: `library`, `operating-system`, `platform` or `machine-learning-model` (words of CycloneDX).
+        purl: package URL. sha256: of the wheel or artifact; empty where there is none. licence: as it says itself.
+    """
+
+    kind: str
+    name: str
+    version: str
+    purl: str
+    sha256: str = ""
+    licence: str = ""
+
+
+def parts(context: Context, contents: Contents | None = None) -> list[Part]:
+    """What an image holds: wheels, models, Python and, where the image itself says so, Debian's packages.
+
+    Args:
+        contents: of the image, once it is built.
+    """
+    found = [*_wheels(context.wheels), *_wheels(sorted((context.folder / "code").glob("*.whl")))]
+    for name, (version, digest) in sorted(context.recipe.models.items()):
+        purl = f"pkg:generic/{name}@{version}?checksum=sha256:{digest}"
+        found.append(Part("machine-learning-model", name, version, purl, digest))
+    if contents is not None:
+        found += _system(contents)
+    python = context.recipe.python
+    found.append(Part("platform", "python", python, f"pkg:generic/python@{python}", licence="PSF-2.0"))
+    return found
+
+
+def _wheels(paths: Iterable[Path]) -> Iterator[Part]:
+    for path in paths:
+        name, version = wheel_name(path)
+        yield Part("library", name, version, f"pkg:pypi/{name}@{version}", sha256(path), _licence(path))
+
+
+def _licence(wheel: Path) -> str:
+    """What a wheel says of its licence, in a line."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        if not names:
+            return ""
+        about = HeaderParser().parsestr(archive.read(names[0]).decode(errors="replace"))
+    said = about.get("License-Expression") or about.get("License") or ""
+    if said and "\n" not in said and len(said) < 100:
+        return said.strip()
+    kinds = [line.rpartition("::")[2].strip() for line in about.get_all("Classifier", []) if line.startswith("License")]
+    return kinds[-1] if kinds else ""
+
+
+def _system(contents: Contents) -> Iterator[Part]:
+    """Debian's packages as the image lists them: dpkg's database, or one file per package where there is no dpkg."""
+    release = contents.texts.get("etc/os-release") or contents.texts.get("usr/lib/os-release") or b""
+    about = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', release.decode(errors="replace"), re.MULTILINE))
+    distribution, version = about.get("ID", "linux"), about.get("VERSION_ID", "")
+    if about:
+        purl = f"pkg:generic/{distribution}@{version}"
+        yield Part("operating-system", distribution, version, purl)
+    records = [
+        content.decode(errors="replace")
+        for path, content in sorted(contents.texts.items())
+        if path == "var/lib/dpkg/status" or path.startswith("var/lib/dpkg/status.d/")
+    ]
+    for record in "\n\n".join(records).split("\n\n"):
+        said = HeaderParser().parsestr(record)
+        if said.get("Package") and said.get("Version"):
+            suffix = f"?arch={said.get('Architecture', 'all')}&distro={distribution}-{version}"
+            purl = f"pkg:deb/{distribution}/{said['Package']}@{said['Version']}{suffix}"
+            yield Part("library", said["Package"], said["Version"], purl)
+
+
+def cyclonedx(image: str, found: Sequence[Part]) -> str:
+    """The bill in CycloneDX 1.6."""
+    document = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{_identity(image, found)}",
+        "version": 1,
+        "metadata": {
+            "tools": {"components": [{"type": "application", "name": "estiba", "version": estiba.__version__}]},
+            "component": {"type": "container", "name": image, "bom-ref": image},
+        },
+        "components": [_component(part) for part in found],
+        "dependencies": [{"ref": image, "dependsOn": sorted({part.purl for part in found})}],
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _component(part: Part) -> dict[str, Any]:
+    component: dict[str, Any] = {
+        "type": part.kind,
+        "bom-ref": part.purl,
+        "name": part.name,
+        "version": part.version,
+        "purl": part.purl,
+    }
+    if part.sha256:
+        component["hashes"] = [{"alg": "SHA-256", "content": part.sha256}]
+    if part.licence:
+        component["licenses"] = [{"license": {"name": part.licence}}]
+    return component
+
+
+def spdx(image: str, found: Sequence[Part]) -> str:
+    """The bill in SPDX 2.3."""
+    identity = _identity(image, found)
+    root = {
+        "SPDXID": "SPDXRef-image",
+        "name": image,
+        "downloadLocation": "NOASSERTION",
+        "filesAnalyzed": False,
+        "primaryPackagePurpose": "CONTAINER",
+    }
+    packages = [_package(n, part) for n, part in enumerate(found)]
+    document = {
+        "spdxVersion": "SPDX-2.3",
+        "dataLicense": "CC0-1.0",
+        "SPDXID": "SPDXRef-DOCUMENT",
+        "name": image,
+        "documentNamespace": f"urn:uuid:{identity}",
+        "creationInfo": {"created": "1970-01-01T00:00:00Z", "creators": [f"Tool: estiba-{estiba.__version__}"]},
+        "packages": [root, *packages],
+        "relationships": [
+            _relation("SPDXRef-DOCUMENT", "DESCRIBES", "SPDXRef-image"),
+            *(_relation("SPDXRef-image", "CONTAINS", package["SPDXID"]) for package in packages),
+        ],
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _package(number: int, part: Part) -> dict[str, Any]:
+    package: dict[str, Any] = {
+        "SPDXID": f"SPDXRef-{number}-{_SPDX_WORD.sub('-', part.name)}",
+        "name": part.name,
+        "versionInfo": part.version,
+        "downloadLocation": "NOASSERTION",
+        "filesAnalyzed": False,
+        "licenseDeclared": "NOASSERTION",
+        "licenseComments": part.licence or "It does not say.",
+        "externalRefs": [
+            {"referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": part.purl}
+        ],
+    }
+    if part.sha256:
+        package["checksums"] = [{"algorithm": "SHA256", "checksumValue": part.sha256}]
+    return package
+
+
+def _relation(one: str, how: str, other: str) -> dict[str, str]:
+    return {"spdxElementId": one, "relationshipType": how, "relatedSpdxElement": other}
+
+
+def _identity(image: str, found: Sequence[Part]) -> uuid.UUID:
+    return uuid.uuid5(_SPACE, json.dumps([image, *((part.purl, part.sha256) for part in found)]))
+
+
+def provenance(context: Context, digest: str, builder: str, base: Mapping[str, str]) -> str:
+    """How an image was made, as an in-toto statement with SLSA provenance 1; it is not signed.
+
+    Args:
+        digest: of the image, without `sha256:`. builder: what made it, such as `docker`.
+        base: by algorithm, the digest of the base image where it is known.
+    """
+    recipe = context.recipe
+    materials = [{"uri": part.purl, "digest": {"sha256": part.sha256}} for part in parts(context) if part.sha256]
+    materials.append({"uri": f"pkg:docker/{recipe.base.replace(':', '@')}", "digest": dict(base)})
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": recipe.image, "digest": {"sha256": digest}}],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": "urn:estiba:build:1",
+                "externalParameters": {"service": recipe.service, "style": recipe.style, "python": recipe.python},
+                "resolvedDependencies": materials,
+            },
+            "runDetails": {"builder": {"id": f"estiba {estiba.__version__} with {builder}"}},
+        },
+    }
+    return json.dumps(statement, indent=2) + "\n"

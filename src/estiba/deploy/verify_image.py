@@ -1,0 +1,256 @@
+"""Verify: an image is run as a deployment would run it, hardened, and has to answer as its models did in training."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, Request, build_opener
+
+from estiba.core.errors import EstibaError, ParityError
+from estiba.deploy.engines import Engine
+from estiba.deploy.recipe import Recipe
+from estiba.model import artifact, golden
+from estiba.model.load import GOLDEN_FILE
+from estiba.model.predictions import Predictions
+
+HARDENED = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "256")
+
+STANDING = 3.0
+"""Seconds for which a service that cannot work alone has to stay up."""
+
+_BATCH = 256
+"""Golden rows in one request."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was seen.
+
+    Args:
+        start: seconds from the command to run it until it was healthy; None where that needs other services.
+        memory: bytes resident after the golden rows, all processes together, shared pages counted in each.
+        rows: golden rows that were answered as in training.
+        stop: seconds from the signal to its end.
+    """
+
+    start: float | None
+    memory: int
+    rows: int
+    stop: float
+
+
+def verify(engine: Engine, image: str, recipe: Recipe, models: Path) -> Verified:
+    """Runs an image as nobody in particular, on a read-only file system and without any privilege.
+
+    It must become healthy, answer every golden row over HTTP, end well when told to, and write nothing outside /tmp.
+
+    Args:
+        image: its id. models: the registry folder that went into it.
+
+    Raises:
+        ParityError: an answer differs. EstibaError: anything else that a deployment would trip over; says what.
+    """
+    user = 20_000 + secrets.randbelow(30_000)
+    began = time.monotonic()
+    limits = ["--memory", str(recipe.memory), "--cpus", f"{recipe.cpus:g}"]
+    with _running(engine, image, recipe, ["--read-only", "--user", f"{user}:0", *limits]) as container:
+        start = _wait(engine, container, recipe, began)
+        rows = sum(_ask_golden(engine, container, recipe, models, name) for name in recipe.models)
+        memory = _memory(engine, container)
+        stop = _stop(engine, container, recipe)
+    with _running(engine, image, recipe, []) as container:
+        _wait(engine, container, recipe, time.monotonic())
+        _check_unchanged(engine, container, recipe)
+    return Verified(start, memory, rows, stop)
+
+
+@contextmanager
+def _running(engine: Engine, image: str, recipe: Recipe, extra: list[str]) -> Iterator[str]:
+    """A container of the image, removed at the end."""
+    words = ["run", "--detach", *HARDENED, *extra]
+    for place in ("/tmp", *recipe.writable):
+        words += ["--tmpfs", f"{place}:rw,nosuid,nodev,size=64m,mode=1777"]
+    if recipe.port is not None:
+        words += ["--publish", f"127.0.0.1::{recipe.port}"]
+    container = engine.ask(*words, image, timeout=120).splitlines()[-1]
+    try:
+        yield container
+    finally:
+        engine.try_to("rm", "--force", "--volumes", container)
+
+
+def _wait(engine: Engine, container: str, recipe: Recipe, began: float) -> float | None:
+    """Seconds until it was healthy; None where it only stayed up, as it needs others to be healthy."""
+    until = began + (recipe.start_timeout if recipe.alone else STANDING)
+    address = _address(engine, container, recipe.port) if recipe.port is not None else None
+    path = _health_path(recipe)
+    pause = 0.01
+    while time.monotonic() < until:
+        if address is not None and _healthy(address, path):
+            return time.monotonic() - began
+        if not _is_up(engine, container):
+            if not recipe.alone or recipe.port is None:
+                code = engine.inspect("container", container)["State"]["ExitCode"]
+                if code == 0:
+                    return None
+            raise EstibaError(
+                f"The image of {recipe.service} ended while it started, read-only and without privileges:\n"
+                f"{_last_words(engine, container)}",
+                hint="What it must write to goes into `writable` of the service; /tmp always can be.",
+            )
+        time.sleep(pause)
+        pause = min(0.1, pause * 1.2)
+    if not recipe.alone or address is None:
+        return None
+    raise EstibaError(
+        f"The image of {recipe.service} was not healthy within {recipe.start_timeout:g} s at {path or 'its port'}:\n"
+        f"{_last_words(engine, container)}",
+        hint="Check `health` and `port` of the service, or raise its start_timeout.",
+    )
+
+
+def _health_path(recipe: Recipe) -> str:
+    """The path that is asked; empty where a connection is enough."""
+    if recipe.kind == "models":
+        return "/health/ready"
+    found = re.search(r"http://127\.0\.0\.1:\d+(/[^']*)'", " ".join(recipe.health))
+    return found[1] if found else ""
+
+
+def _healthy(address: tuple[str, int], path: str) -> bool:
+    if not path:
+        # A published port accepts before the program behind it listens, so only an answer or a kept connection counts.
+        with suppress(OSError), socket.create_connection(address, 1) as connection:
+            connection.settimeout(0.2)
+            try:
+                return connection.recv(1) != b""
+            except TimeoutError:
+                return True
+        return False
+    try:
+        with _opener().open(f"http://{address[0]}:{address[1]}{path}", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (OSError, ValueError, HTTPError, URLError):
+        return False
+
+
+def _opener() -> Any:
+    return build_opener(ProxyHandler({}))
+
+
+def _address(engine: Engine, container: str, port: int) -> tuple[str, int]:
+    said = engine.ask("port", container, str(port)).splitlines()
+    host, _, number = said[0].rpartition(":")
+    return host or "127.0.0.1", int(number)
+
+
+def _is_up(engine: Engine, container: str) -> bool:
+    return bool(engine.inspect("container", container)["State"]["Running"])
+
+
+def _last_words(engine: Engine, container: str) -> str:
+    said = engine.try_to("logs", "--tail", "15", container)
+    return (said.output + said.errors).strip() or "(it said nothing)"
+
+
+def _ask_golden(engine: Engine, container: str, recipe: Recipe, models: Path, name: str) -> int:
+    """Asks one model its golden rows over HTTP and returns how many those are."""
+    found = artifact.read(models / "artifacts" / recipe.models[name][1])
+    signature = found.manifest.signature
+    rows = golden.unseal(found.file(GOLDEN_FILE).read_bytes())
+    expected = Predictions(signature).rows(rows.matrix)
+    tolerance = found.manifest.parity.tolerance if found.manifest.parity else golden.TOLERANCE
+    assert recipe.port is not None
+    host, port = _address(engine, container, recipe.port)
+    for first in range(0, len(expected), _BATCH):
+        body = json.dumps({"records": rows.records[first : first + _BATCH]}).encode()
+        answer = _post(f"http://{host}:{port}/models/{name}/predict", body)
+        for n, (want, got) in enumerate(zip(expected[first : first + _BATCH], answer["predictions"], strict=True)):
+            if not _agree(want, got, tolerance):
+                raise ParityError(
+                    f"In its image {name} answers golden row {first + n} with {got}, and in training with {want}.",
+                    hint="The image's libraries differ from those that packed the model: train it again.",
+                )
+    return len(expected)
+
+
+def _post(url: str, body: bytes) -> dict[str, Any]:
+    request = Request(url, body, {"content-type": "application/json"})
+    try:
+        with _opener().open(request, timeout=60) as answer:
+            decoded: dict[str, Any] = json.load(answer)
+            return decoded
+    except HTTPError as error:
+        raise EstibaError(f"{url} answers {error.code}: {error.read().decode(errors='replace')[:500]}") from None
+    except OSError as error:
+        raise EstibaError(f"{url} does not answer: {error}") from None
+
+
+def _agree(want: Mapping[str, Any], got: Mapping[str, Any], tolerance: float) -> bool:
+    return want.keys() == got.keys() and all(_near(want[key], got[key], tolerance) for key in want)
+
+
+def _near(want: Any, got: Any, tolerance: float) -> bool:
+    if isinstance(want, Mapping):
+        return _agree(want, got, tolerance)
+    if isinstance(want, float) and isinstance(got, (int, float)):
+        return (
+            want == got or abs(want - got) <= tolerance * max(1.0, abs(want)) or (math.isnan(want) and math.isnan(got))
+        )
+    return bool(want == got)
+
+
+def _memory(engine: Engine, container: str) -> int:
+    """Bytes resident in all of its processes."""
+    words = ("top", container, "-eo", "pid,rss") if engine.program == "docker" else ("top", container, "hpid", "rss")
+    said = engine.try_to(*words)
+    if said.code:
+        return 0
+    total = 0
+    for line in said.output.splitlines()[1:]:
+        figure = line.split()[-1]
+        total += int(float(figure.rstrip("KMGB") or 0) * {"M": 1e6, "G": 1e9}.get(figure[-2:-1], 1024))
+    return total
+
+
+def _stop(engine: Engine, container: str, recipe: Recipe) -> float:
+    """Seconds that it takes to end when told to."""
+    began = time.monotonic()
+    engine.ask("stop", "--time", str(math.ceil(recipe.stop_grace)), container)
+    seconds = time.monotonic() - began
+    code = engine.inspect("container", container)["State"]["ExitCode"]
+    if code == 137:
+        raise EstibaError(
+            f"The image of {recipe.service} did not end within {recipe.stop_grace:g} s of {recipe.stop_signal}.",
+            hint="The program must act on that signal: as process 1 it is not ended by default. Or set stop_signal.",
+        )
+    # A program that leaves the signal to the system ends with its number, which counts as well where it serves others.
+    if code not in (0, 143, 130) or (recipe.kind == "models" and code != 0):
+        raise EstibaError(
+            f"The image of {recipe.service} ended with exit code {code} when told to stop:\n"
+            f"{_last_words(engine, container)}"
+        )
+    return seconds
+
+
+def _check_unchanged(engine: Engine, container: str, recipe: Recipe) -> None:
+    """On a file system that could be written to, nothing may have been."""
+    allowed = ("/tmp", "/dev", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab", "/run", "/proc", "/sys")
+    changed = [line.split(maxsplit=1) for line in engine.ask("diff", container).splitlines()]
+    paths = [path for kind, path in changed if not path.startswith((*allowed, *recipe.writable)) and kind != "C"]
+    if paths:
+        shown = ", ".join(paths[:5])
+        raise EstibaError(
+            f"The image of {recipe.service} writes outside /tmp: {shown}.",
+            hint="Let it write below /tmp, or name the folder in `writable` of the service.",
+        )

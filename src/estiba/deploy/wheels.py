@@ -1,0 +1,191 @@
+"""Wheels of an image: fetched once by pip, kept by what was asked for; and Estiba's own, made from its files."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import io
+import os
+import platform
+import shutil
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from configparser import ConfigParser
+from importlib import metadata
+from pathlib import Path
+
+import estiba
+from estiba.core import shell
+from estiba.core.errors import EstibaError, NotFound
+from estiba.core.stores.disk import explained, place
+
+GLIBC = range(36, 16, -1)
+"""Minor versions of the C library that wheels may be made for: Debian 12's and older."""
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The earliest time that a zip file can hold."""
+
+
+def machine() -> str:
+    """This machine's architecture as wheels call it."""
+    name = platform.machine()
+    return {"arm64": "aarch64", "amd64": "x86_64"}.get(name.lower(), name)
+
+
+def cache() -> Path:
+    """Where fetched wheels are kept, by what was asked for."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "estiba" / "wheels"
+
+
+def fetch(requirements: str, python: str, *, exact: Sequence[str] = (), place_in: Path | None = None) -> Path:
+    """A folder of wheels for requirements; what was fetched before is not fetched again.
+
+    Args:
+        requirements: text of a requirements file, with all that it needs in turn, unless `exact`.
+        exact: packages to fetch as they are named, without what they need.
+        python: minor version of Python that the wheels are for, such as `3.11`.
+        place_in: where folders are kept; by default in the user's cache.
+
+    Raises:
+        EstibaError: a package has no wheel, or the index cannot be reached; says what pip said.
+    """
+    key = "\0".join([requirements, *exact, python, machine()])
+    target = (place_in or cache()) / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+    def fill(folder: Path) -> None:
+        if requirements.strip():
+            (folder / "requirements.txt").write_text(requirements)
+            _download(folder, python, ["-r", str(folder / "requirements.txt")])
+            (folder / "requirements.txt").unlink()
+        if exact:
+            _download(folder, python, ["--no-deps", *exact])
+
+    if not target.is_dir():
+        place(target, fill)
+    return target
+
+
+def _download(folder: Path, python: str, what: Sequence[str]) -> None:
+    platforms = [f"manylinux_2_{minor}_{machine()}" for minor in GLIBC]
+    platforms += [f"{old}_{machine()}" for old in ("manylinux2014", "manylinux2010", "manylinux1")]
+    command = [*_pip(), "download", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"]
+    command += ["--python-version", python, "--implementation", "cp"]
+    for abi in (f"cp{python.replace('.', '')}", "abi3", "none"):
+        command += ["--abi", abi]
+    for name in platforms:
+        command += ["--platform", name]
+    done = shell.run([*command, "--dest", str(folder), *what])
+    if done.code:
+        reason = [line for line in done.said.splitlines() if line.startswith("ERROR")] or [done.said]
+        hint = "Each package needs a wheel for that Python; and the index must be reachable (pip's own settings count)."
+        raise EstibaError(f"Wheels for Python {python} cannot be had: {' '.join(reason)}", hint=hint)
+
+
+def _pip() -> list[str]:
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip"]
+    if shutil.which("uvx"):
+        return ["uvx", "pip"]
+    hint = "Install it with: python -m ensurepip"
+    raise NotFound("Fetching wheels needs pip, which is not installed here.", hint=hint)
+
+
+def own(folder: Path) -> Path:
+    """Writes Estiba's own wheel, made of the files that run now; the same files give the same bytes.
+
+    Returns:
+        Its path.
+    """
+    name = f"estiba-{estiba.__version__}"
+    source = Path(estiba.__file__).parent
+    with explained("read", source):
+        files = {f"estiba/{path.relative_to(source).as_posix()}": path.read_bytes() for path in _sources(source)}
+    compiled = any(path.endswith(".so") for path in files)
+    tag = f"cp{sys.version_info[0]}{sys.version_info[1]}-abi3-linux_{machine()}" if compiled else "py3-none-any"
+    about = metadata.distribution("estiba")
+    files |= {f"{name}.dist-info/METADATA": (about.read_text("METADATA") or "").encode()}
+    files |= {f"{name}.dist-info/entry_points.txt": b"[console_scripts]\nestiba = estiba.__main__:main\n"}
+    wheel = f"Wheel-Version: 1.0\nGenerator: estiba\nRoot-Is-Purelib: {str(not compiled).lower()}\nTag: {tag}\n"
+    files |= {f"{name}.dist-info/WHEEL": wheel.encode()}
+    files |= {f"{name}.dist-info/RECORD": _record(files, name)}
+    path = folder / f"{name}-{tag}.whl"
+    with explained("write", path), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for inside in sorted(files):
+            entry = zipfile.ZipInfo(inside, _EPOCH)
+            entry.external_attr = 0o100644 << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, files[inside])
+    return path
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path
+
+
+def _record(files: Mapping[str, bytes], name: str) -> bytes:
+    lines = []
+    for path in sorted(files):
+        digest = base64.urlsafe_b64encode(hashlib.sha256(files[path]).digest()).rstrip(b"=").decode()
+        lines.append(f"{path},sha256={digest},{len(files[path])}")
+    return ("\n".join([*lines, f"{name}.dist-info/RECORD,,"]) + "\n").encode()
+
+
+def unpack(wheel: Path, root: Path, python: str) -> None:
+    """Installs a wheel below `root`/usr/local as pip would (Binary distribution format, PyPA), without running it.
+
+    Raises:
+        EstibaError: the file is no wheel, or a path in it leaves the folder.
+    """
+    base = root / "usr/local"
+    site = base / f"lib/python{python}/site-packages"
+    with explained("read", wheel), zipfile.ZipFile(io.BytesIO(wheel.read_bytes())) as archive:
+        for entry in archive.infolist():
+            target = _target(entry.filename, site, base)
+            if target is None or entry.is_dir():
+                continue
+            if ".." in Path(entry.filename).parts or entry.filename.startswith("/"):
+                raise EstibaError(f"{wheel.name} holds {entry.filename!r}, which leaves it.", hint="Fetch it again.")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            data = archive.read(entry)
+            script = target.is_relative_to(base / "bin")
+            if script and data.startswith(b"#!python"):
+                data = b"#!/usr/local/bin/python3" + data[len(b"#!python") :]
+            target.write_bytes(data)
+            target.chmod(0o755 if script or ".so" in target.suffixes or entry.external_attr >> 16 & 0o100 else 0o644)
+    _scripts(site, wheel, base / "bin")
+
+
+def _target(name: str, site: Path, base: Path) -> Path | None:
+    """Where a member of a wheel goes; None for headers."""
+    parts = Path(name).parts
+    if not parts[0].endswith(".data") or len(parts) < 3:
+        return site / name
+    rest = Path(*parts[2:])
+    folders = {"purelib": site, "platlib": site, "scripts": base / "bin", "data": base}
+    return folders[parts[1]] / rest if parts[1] in folders else None
+
+
+def _scripts(site: Path, wheel: Path, folder: Path) -> None:
+    """The commands that a wheel's entry points name."""
+    name, version, *_ = wheel.name.split("-")
+    listed = site / f"{name}-{version}.dist-info" / "entry_points.txt"
+    if not listed.is_file():
+        return
+    points = ConfigParser(delimiters=("=",), interpolation=None)
+    points.optionxform = str  # type: ignore[assignment, method-assign]
+    points.read_string(listed.read_text())
+    for group in {"console_scripts", "gui_scripts"} & set(points.sections()):
+        for command, value in points[group].items():
+            folder.mkdir(parents=True, exist_ok=True)
+            module, _, attribute = value.partition("[")[0].strip().partition(":")
+            text = (
+                "#!/usr/local/bin/python3\nimport sys\n"
+                f"from {module} import {attribute.partition('.')[0]}\n\n"
+                f"if __name__ == '__main__':\n    sys.exit({attribute}())\n"
+            )
+            (folder / command).write_text(text)
+            (folder / command).chmod(0o755)
