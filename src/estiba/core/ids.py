@@ -26,8 +26,9 @@ class Ids:
         if now > self._milliseconds:
             self._milliseconds = now
             # The upper 55 random bits are drawn once a millisecond; the lower 25 start below half and count up.
-            self._prefix = encode(now, 10) + encode(int.from_bytes(os.urandom(7)) >> 1, 11)
-            self._count = int.from_bytes(os.urandom(3))
+            drawn = int.from_bytes(os.urandom(10))
+            self._prefix = encode(now, 10) + encode(drawn >> 25, 11)
+            self._count = drawn & (_STEP - 1)
         self._count += 1
         if self._count >= 2 * _STEP:
             self._milliseconds = -1

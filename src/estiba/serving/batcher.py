@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from estiba.core.errors import EstibaError, Unavailable
-from estiba.model.coding import Coded, Warned
+from estiba.model.coding import Coded, Matrix, Warned
 from estiba.model.load import Model
 from estiba.model.record_type import Record
 from estiba.model.rows import Prediction
@@ -24,6 +24,10 @@ from estiba.serving.metrics import Metrics
 
 MAX_ROWS = 256
 """Rows in one batch, unless a single call brings more: larger ones gain nothing and delay whoever waits."""
+
+
+SLICE = 500
+"""Rows of a larger call that are worked on at a time: what holds the interpreter's lock, holds it for that long."""
 
 
 class ModelFailed(EstibaError):
@@ -64,7 +68,7 @@ class Batcher:
         self._most = max_queued_rows
         self._calls: deque[Call] = deque()
         self._rows = 0
-        self._ran: deque[tuple[Coded, float]] = deque()
+        self._ran: deque[tuple[int, float, tuple[Warned, ...]]] = deque()
         self.times = (0.0, 0.0)
         """When the batch whose calls are being answered began and ended in the model, by `time.perf_counter`."""
         self._scheduled = False
@@ -111,20 +115,55 @@ class Batcher:
         started = time.perf_counter()
         raw = self.model.answer(coded)
         ended = time.perf_counter()
-        self._ran.append((coded, ended - started))
+        self._ran.append((len(coded), ended - started, coded.warnings))
+        return self._shown(coded, raw), (started, ended)
+
+    def run_large(
+        self, records: Sequence[Record], coded: Coded | None
+    ) -> tuple[list[Prediction], list[Warned], tuple[float, float]]:
+        """As `run`, for one call in slices that come one after the other; between them others get their turn."""
+        predictions: list[Prediction] = []
+        warnings: list[Warned] = []
+        first = last = seconds = 0.0
+        for part in self._slices(records, coded):
+            started = time.perf_counter()
+            raw = self.model.answer(part)
+            last = time.perf_counter()
+            first, seconds = first or started, seconds + last - started
+            warnings += [Warned(w.code, w.row + len(predictions), w.field) for w in part.warnings]
+            predictions += self._shown(part, raw)
+        warnings += coded.warnings if coded is not None else ()
+        self._ran.append((len(predictions), seconds, tuple(warnings)))
+        return predictions, warnings, (first, last)
+
+    def _shown(self, coded: Coded, raw: Matrix) -> list[Prediction]:
         if len(raw) != len(coded):
             raise ModelFailed(f"{len(coded)} rows were answered with {len(raw)}.")
-        return self.model.predictions.rows(raw), (started, ended)
+        return self.model.predictions.rows(raw)
 
     def settle(self) -> None:
         """Counts what ran. On the event loop alone, as numbers in the metrics file have no lock."""
         while self._ran:
-            coded, seconds = self._ran.popleft()
+            rows, seconds, warnings = self._ran.popleft()
             self._seconds.observe(seconds)
-            self._sizes.observe(len(coded))
-            self._total.add(len(coded))
-            for warned in coded.warnings:
+            self._sizes.observe(rows)
+            self._total.add(rows)
+            for warned in warnings:
                 self._unseen[warned.field].add()
+
+    def _slices(self, records: Sequence[Record], coded: Coded | None) -> Iterator[Coded]:
+        """The rows of a large call, a slice at a time; records are coded as they come, with their warnings.
+
+        An engine in a process of its own holds no lock of this one, and pays for every call: it gets all at once.
+        """
+        size = SLICE if self._thread is None else max(1, len(records), len(coded) if coded is not None else 0)
+        if coded is None:
+            for start in range(0, len(records), size):
+                yield self.model.coder.pack(records[start : start + size])
+        else:
+            for start in range(0, len(coded), size):
+                texts = {name: values[start : start + size] for name, values in coded.texts.items()}
+                yield Coded(coded.matrix[start : start + size], texts)
 
     def close(self) -> None:
         if self._thread is not None:

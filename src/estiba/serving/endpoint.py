@@ -190,19 +190,17 @@ class Endpoint(ABC):
         deadline.check(until)
         records, coded, how = self.decode(request)
         deadline.check(until)
-        if coded is None:
-            coded = self.model.coder.pack(records)
         if request.trace is not None:
             request.trace.decoded = time.perf_counter()
         try:
-            predictions, times = self.batcher.run(coded)
+            predictions, warnings, times = self.batcher.run_large(records, coded)
         except EstibaError:
             raise
         except Exception as error:
             raise ModelFailed(f"{type(error).__name__}: {error}") from error
         if request.trace is not None:
             request.trace.began, request.trace.ended = times
-        return self.encode(request, predictions, coded.warnings, how), len(coded)
+        return self.encode(request, predictions, warnings, how), len(predictions)
 
     def _finish_large(self, connection: Connection, request: Request, done: asyncio.Future[tuple[Sent, int]]) -> None:
         self.served.waiting -= len(request.body)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import mmap
 import signal
 import socket
@@ -30,6 +31,9 @@ from estiba.serving.server import Server
 
 BEAT = 0.1
 """Seconds between heartbeats."""
+
+SWITCH = 0.0005
+"""Seconds for which a thread with a large request may keep the interpreter's lock from the event loop."""
 
 LARGE = 64 * 1024
 """Bytes of an answer that may take a slow client more than a moment to read."""
@@ -120,6 +124,8 @@ class Worker:
             self.tell(messages.Failed(error.message, error.hint, error.exit_code))
             return
         loop.add_reader(self.channel, self._read)
+        gc.collect()
+        gc.freeze()  # what was loaded stays; to look through it again and again would hold up requests
         self._beat()
         self.server.ready = True
         self.tell(messages.Ready())
@@ -263,6 +269,7 @@ def main() -> None:
     # What a terminal or an init system sends to the whole group is for the supervisor to act on.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
+    sys.setswitchinterval(SWITCH)
     spec = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSpec)
 
     async def work() -> None:
