@@ -6,16 +6,20 @@ UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint format docs lock clean
+.PHONY: help up test test-kubernetes lint format docs lock clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: $(READY) ## train and serve the portfolio (examples/portfolio); Ctrl-C stops
 	@exec $(VENV)/bin/estiba up -C examples/portfolio
 
 test: $(READY) ## run the whole test suite, and print what it covers
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov=estiba --cov-report=term-missing:skip-covered
+
+test-kubernetes: $(READY) ## build a Kubernetes cluster, once, and run the tests that need one (Debian, root)
+	scripts/lab/kubernetes/build
+	ESTIBA_KUBERNETES=1 $(VENV)/bin/python -m pytest tests/deploy -k cluster -rP
 
 lint: $(READY) ## ruff, mypy --strict, and whether generated pages are up to date
 	$(VENV)/bin/ruff check src tests examples scripts bench

@@ -129,7 +129,9 @@ def last_words(seen: Cluster, name: str) -> list[str]:
 def test_a_pod_that_is_deleted_gets_sigterm_and_its_time(namespace: Cluster) -> None:
     namespace.apply(pod("leaving"))
     began = time.monotonic()
-    assert last_words(namespace, "leaving")[-2:] == ["asked to leave: terminated", "left with nothing unanswered"]
+    said = last_words(namespace, "leaving")
+    # The kubelet may add that the container whose log it follows is gone.
+    assert said[1:3] == ["asked to leave: terminated", "left with nothing unanswered"]
     assert time.monotonic() - began > 3
 
 
@@ -201,8 +203,7 @@ def test_a_rollout_under_load_loses_no_request(namespace: Cluster) -> None:
         eventually(lambda: load.answers.total() > 200)
         namespace.kubectl("set", "image", "deployment/web", "web=estiba.test/web:2")
         namespace.rolled_out("web")
-        eventually(lambda: len(namespace.get("pods")["items"]) == 2)
-        time.sleep(1)
+        eventually(lambda: len(namespace.get("pods")["items"]) == 2, seconds=60)
     assert load.lost == []
     releases = {body.split()[1] for body in load.answers}
     assert releases == {"1", "2"}
