@@ -54,7 +54,7 @@ def prepare(
     from estiba.serving.listening import listen
 
     _check_address(project.server)
-    for port in (project.server.port, *_ports(project)):
+    for port in (project.server.port, *own_ports(project)):
         listen(project.server.host, port).close()
     return train(project.workshop, force=force, on_event=on_event)
 
@@ -71,11 +71,11 @@ def up(project: Project, outcomes: Sequence[Outcome], *, on_ready: Callable[[Run
         NotTrusted, BadArtifact: a model is not sound. EstibaError: the address is taken.
     """
     ours = {outcome.version.digest for outcome in outcomes}
-    refs, ports = list(project.models), _ports(project)
+    refs, ports = list(project.models), own_ports(project)
     serve(refs, project.server, registry=project.registry, trust=ours, ports=ports, on_ready=on_ready)
 
 
-def _ports(project: Project) -> dict[int, str]:
+def own_ports(project: Project) -> dict[int, str]:
     """Models by the port of their own."""
     return {options.port: name for name, options in project.models.items() if options.port is not None}
 
@@ -93,7 +93,8 @@ def serve(
 
     Args:
         refs: references into the registry, or paths of artifact directories.
-        trust: allow models whose file can run code when it is read; or the digests of those that are allowed so.
+        trust: allow models whose file can run code when it is read; or the digests of those that are allowed so, which
+            may become more.
         ports: further ports, each with the model that `POST /predict` asks there.
 
     Raises:
@@ -114,7 +115,10 @@ def serve(
         examples = {model.name: _example(Path(model.path)) for model in first.values()}
         on_ready(Running(url, workers, threads, examples))
 
-    supervise(options, refs, resolve, store.stamp, ports=ports, on_ready=ready)
+    def stamp() -> object:
+        return store.stamp(), trust if isinstance(trust, bool) else len(trust)
+
+    supervise(options, refs, resolve, stamp, ports=ports, on_ready=ready)
 
 
 def find(ref: str, store: Registry) -> tuple[Artifact, str]:
