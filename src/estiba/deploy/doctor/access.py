@@ -183,7 +183,8 @@ def _tops(tree: object) -> Iterator[str]:
 
 
 def _none(container: Container, image: Image, final: Stage) -> Iterator[Finding]:
-    if container.server is None:
+    chosen = final.last("HEALTHCHECK") or (container.service and container.service.node.get("healthcheck"))
+    if container.server is None or chosen:  # HEALTHCHECK NONE was meant
         return
     at = container.service.at() if container.service else At(image.file, final.at.line)
     message = f"Nothing checks the health of {container.name or 'the program'}, so nobody notices when it hangs."

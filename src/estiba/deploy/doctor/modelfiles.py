@@ -147,7 +147,9 @@ def _outside(version: str, line: Requirement) -> bool:
         ours, theirs = numbers(version), numbers(bound)
         below = ours[: len(theirs)] < theirs
         above = ours[: len(theirs)] > theirs
-        if (sign in (">=", "~=", ">") and below) or (sign == "<=" and above) or (sign == "<" and not below):
+        alike = ours[: len(theirs) - 1] == theirs[:-1]  # ~=1.2.3 allows what begins with 1.2
+        refused = {">=": below, ">": below, "<=": above, "<": not below, "~=": below or not alike}
+        if refused[sign]:
             return True
     return False
 

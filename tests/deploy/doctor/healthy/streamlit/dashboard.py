@@ -1,1 +1,3 @@
 import streamlit
+
+streamlit.title("Cars")

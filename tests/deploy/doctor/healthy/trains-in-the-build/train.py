@@ -1,1 +1,1 @@
-print('trains')
+print("trains")

@@ -1,1 +1,1 @@
-print('works')
+print("works")
