@@ -34,10 +34,25 @@ def lower(project: Project) -> Plan:
     for model in models:
         if project.models[model.name].port is not None:
             serving[model.name] = _serving(project, model.name, (model,))
+    services = (*serving.values(), *_applications(project, serving))
+    return Plan(project.name, project.folder, services, project.server.drain, project.server)
+
+
+def lower_applications(project: Project) -> Plan:
+    """The same without the services that serve models, which need not be trained yet: all that `estiba up` needs.
+
+    Raises:
+        BadProject: a file that a service names is not there.
+    """
+    services = tuple(_applications(project, {}))
+    return Plan(project.name, project.folder, services, project.server.drain, project.server)
+
+
+def _applications(project: Project, serving: dict[str, Service]) -> Iterator[Service]:
     ports = {name: options.port for name, options in project.models.items()}
-    order = [name for name in start_order(project.services, ports) if name in project.services]
-    applications = [_application(project, name, project.services[name], serving) for name in order]
-    return Plan(project.name, project.folder, (*serving.values(), *applications), project.server.drain, project.server)
+    for name in start_order(project.services, ports):
+        if name in project.services:
+            yield _application(project, name, project.services[name], serving)
 
 
 def _resolved(project: Project) -> Iterator[PlannedModel]:
