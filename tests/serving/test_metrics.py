@@ -7,12 +7,16 @@ import shutil
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from estiba.serving.metrics import METRICS, Metrics
+from estiba.model.load import load, load_artifact
+from estiba.serving.metrics import METRICS, SIZE, Metrics
+from estiba.serving.options import ServerOptions
+from estiba.serving.server import RETIRED, Server
 
 ASKED = ("estiba_requests_total", "m", "1", "", "native", "200")
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)+)\})? (\S+)')
@@ -95,11 +99,61 @@ def test_numbers_that_are_none_are_still_text() -> None:
         assert metrics.render().splitlines()[2].endswith(b" " + shown)
 
 
-def test_too_many_label_values_are_refused() -> None:
+def test_the_file_grows_and_what_was_given_out_before_still_counts(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "0.metrics")
+    first = metrics.slot(*ASKED)
+    last = [metrics.slot("estiba_unseen_category_total", "m", f"{n}" * 100) for n in range(5_000)][-1]
+    first.add(3)
+    last.add(4)
+    assert (tmp_path / "0.metrics").stat().st_size > SIZE
+    other = Metrics(tmp_path / "0.metrics")
+    other.slot(*ASKED).add()
+    assert series(other.render(), "estiba_requests_total") == [4]
+    assert sum(series(other.render(), "estiba_unseen_category_total")) == 4
+
+
+def test_too_many_label_values_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("estiba.serving.metrics.MOST", SIZE)
     metrics = Metrics()
     with pytest.raises(MemoryError):
         [metrics.slot("estiba_unseen_category_total", "m", f"{n}" * 100) for n in range(10_000)]
     assert samples(metrics.render())
+
+
+def test_a_version_that_is_forgotten_makes_room_for_another(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "0.metrics")
+    kept = metrics.slot("estiba_rejected_total", "m", "full")
+    for version in range(100, 999):
+        metrics.histogram("estiba_batch_rows", "m", f"{version}").observe(2)
+        metrics.slot("estiba_rows_total", "m", f"{version}").add(2)
+        kept.add()
+        metrics.forget("m", f"{version - 1}")
+    found = samples(metrics.render())
+    assert found['estiba_rejected_total{model="m",reason="full"}'] == 899
+    assert {key: value for key, value in found.items() if key.startswith("estiba_rows_total")} == {
+        'estiba_rows_total{model="m",version="998"}': 2
+    }
+    assert metrics.versions() == [("m", "998")]
+    assert Metrics(tmp_path / "0.metrics").versions() == [("m", "998")]
+    again = metrics.histogram("estiba_batch_rows", "m", "997")
+    again.observe(1)
+    assert samples(metrics.render())['estiba_batch_rows_count{model="m",version="997"}'] == 1
+
+
+def test_a_server_keeps_the_numbers_of_some_versions_and_lets_go_of_their_models(toy_registry: Path) -> None:
+    server, model = Server(ServerOptions()), load("price", registry=toy_registry, threads=1)
+    first = weakref.ref(model)
+    for version in range(1, 100):
+        model.version = f"{version}"
+        server.add(model)
+        server.current("price").served.batcher.settle()
+        model = load_artifact(model.artifact, threads=1)
+    assert first() is None
+    said = server.metrics.render()
+    versions = [key for key in samples(said) if key.startswith("estiba_rows_total")]
+    assert len(versions) == RETIRED + 1
+    assert len(said) < 200_000
+    server.close()
 
 
 WRITER = """

@@ -4,8 +4,10 @@ Every worker keeps its numbers in a memory-mapped file of its own; whichever wor
 worker that takes the place of a dead one opens the same file and counts on, so no count is ever lost. An update is an
 addition to a float64 in memory: no lock, no system call.
 
-The file: 8 bytes with the process id, then entries of (uint32 key length, uint32 zero, key padded to 8 bytes, float64).
-A key is the metric's name and its label values as a JSON array. A key length of zero ends the file.
+The file: 8 bytes with the process id, then entries of (uint32 key length, uint32 state, key padded to 8 bytes,
+float64). A key is the metric's name and its label values as a JSON array. A key length of zero ends the file. A state
+of FREE means that nobody counts there, and that a key of the same padded length may move in. The file grows; what was
+found in it stays where it is, as an older mapping of a file shows the same memory as a newer one.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ import math
 import mmap
 import os
 import struct
+import tempfile
 import time
+import weakref
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -28,6 +32,12 @@ from estiba.core import cpus
 from estiba.model.signature import MAX_INTEGER
 
 SIZE = 1 << 20
+MOST = 1 << 24
+"""Bytes of a file, at first and at most."""
+
+FREE = 1
+"""The state of an entry that nobody counts in."""
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0, 10240.0, 102400.0)
@@ -143,11 +153,18 @@ class Metrics:
     """One worker's numbers. `slot` and `histogram` find or make a child; keep what they return."""
 
     def __init__(self, file: Path | None = None) -> None:
-        """Opens or makes `file`; without one the numbers live in this process alone."""
-        self._map = _open(file)
-        self._values = memoryview(self._map).cast("d")
+        """Opens or makes `file`; without one the numbers are this process's alone."""
+        self._file = _open(file)
+        weakref.finalize(self, os.close, self._file)
+        self._map, self._values = _mapped(self._file)
+        self._map[:8] = struct.pack("=Q", os.getpid())
         self._known = {key: at for key, at, _ in _entries(self._map)}
-        self._end = _end(self._map)
+        self._free: defaultdict[int, list[int]] = defaultdict(list)
+        self._end = 8
+        for start, length, state in _headers(self._map):
+            self._end = start + 16 + _padded(length)
+            if state == FREE:
+                self._free[_padded(length)].append(start)
         for key, at in self._known.items():
             if _KINDS[_name(key)].kind == "gauge":
                 self._values[at] = 0.0
@@ -155,25 +172,54 @@ class Metrics:
 
     def slot(self, name: str, *labels: str) -> Slot:
         """A counter or gauge with these label values, in the order of the metric's label names."""
-        return Slot(self._values, self._place(name, labels))
+        at = self._place(name, labels)
+        return Slot(self._values, at)
 
     def histogram(self, name: str, *labels: str) -> Histogram:
         bounds = _KINDS[name].buckets
         names = [f"{bound:g}" for bound in bounds] + ["+Inf", "sum", "count"]
-        return Histogram(self._values, bounds, [self._place(name, (*labels, part)) for part in names])
+        places = [self._place(name, (*labels, part)) for part in names]
+        return Histogram(self._values, bounds, places)
 
     def _place(self, name: str, labels: tuple[str, ...]) -> int:
         key = msgspec.json.encode([name, *labels])
         if key not in self._known:
-            padded = key + b" " * (-len(key) % 8)
-            end = self._end + 8 + len(padded) + 8
-            if end + 8 > SIZE:
-                raise MemoryError("The metrics file is full: a label takes too many values.")
-            self._map[self._end + 8 : self._end + 8 + len(padded)] = padded
-            self._known[key] = (end - 8) // 8
-            self._map[self._end : self._end + 8] = struct.pack("=II", len(key), 0)
-            self._end = end
+            self._known[key] = self._make(key)
         return self._known[key]
+
+    def _make(self, key: bytes) -> int:
+        """Room for a new key: one that is free, or behind the last. Who reads meanwhile sees all of it or nothing."""
+        size = _padded(len(key))
+        free = self._free[size]
+        start = free.pop() if free else self._end
+        if not free and start == self._end:
+            while start + 24 + size > len(self._map):
+                self._grow()
+            self._end = start + 16 + size
+        self._map[start + 8 : start + 8 + size] = key.ljust(size)
+        self._map[start : start + 8] = struct.pack("=II", len(key), 0)
+        return (start + 8 + size) // 8
+
+    def _grow(self) -> None:
+        if len(self._map) >= MOST:
+            raise MemoryError("The metrics file is full: a label takes too many values.")
+        os.ftruncate(self._file, 2 * len(self._map))
+        self._map, self._values = _mapped(self._file)
+
+    def versions(self) -> list[tuple[str, str]]:
+        """Models and versions that have numbers here, in the order in which they came."""
+        found = (_version(key) for key in self._known)
+        return list(dict.fromkeys(each for each in found if each is not None))
+
+    def forget(self, model: str, version: str) -> None:
+        """Gives the room of a version's numbers to others. Nobody may hold any of its slots still."""
+        for key in [key for key in self._known if _version(key) == (model, version)]:
+            at = self._known.pop(key)
+            size = _padded(len(key))
+            start = 8 * at - 8 - size
+            self._map[start : start + 8] = struct.pack("=II", len(key), FREE)
+            self._values[at] = 0.0
+            self._free[size].append(start)
 
     def render(self) -> bytes:
         """All workers' numbers in the Prometheus text format, 0.0.4."""
@@ -182,39 +228,50 @@ class Metrics:
         return render([path.read_bytes() for path in self.folder.glob("*.metrics")])
 
 
-class _Memory(bytearray):
-    """Stands in for a mapped file where there is only one process."""
+def _open(file: Path | None) -> int:
+    """A descriptor of the file, or of one without a name where nobody else shall see it; it stays open to grow."""
+    if file is not None:
+        opened = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    else:
+        opened, name = tempfile.mkstemp(prefix="estiba-metrics-")
+        Path(name).unlink()
+    os.ftruncate(opened, max(SIZE, os.fstat(opened).st_size))
+    return opened
 
 
-def _open(file: Path | None) -> _Memory | mmap.mmap:
-    if file is None:
-        memory = _Memory(SIZE)
-        memory[:8] = struct.pack("=Q", os.getpid())
-        return memory
-    with file.open("a+b") as opened:
-        opened.truncate(SIZE)
-        mapped = mmap.mmap(opened.fileno(), SIZE)
-    mapped[:8] = struct.pack("=Q", os.getpid())
-    return mapped
+def _mapped(file: int) -> tuple[mmap.mmap, memoryview[float]]:
+    mapped = mmap.mmap(file, 0)
+    return mapped, memoryview(mapped).cast("d")
 
 
-def _entries(content: bytes | bytearray | mmap.mmap) -> Iterator[tuple[bytes, int, float]]:
-    """(key, position of the value counted in float64, value) of each entry."""
-    at = 8
-    while at + 8 <= SIZE:
-        (length,) = struct.unpack_from("=I", content, at)
+def _padded(length: int) -> int:
+    return length + (-length % 8)
+
+
+def _headers(content: bytes | mmap.mmap) -> Iterator[tuple[int, int, int]]:
+    """(start, key length, state) of each entry."""
+    start = 8
+    while start + 8 <= len(content):
+        length, state = struct.unpack_from("=II", content, start)
         if not length:
             return
-        value = at + 8 + length + (-length % 8)
-        yield bytes(content[at + 8 : at + 8 + length]), value // 8, struct.unpack_from("=d", content, value)[0]
-        at = value + 8
+        yield start, length, state
+        start += 16 + _padded(length)
 
 
-def _end(content: bytes | bytearray | mmap.mmap) -> int:
-    end = 8
-    for _, at, _ in _entries(content):
-        end = at * 8 + 8
-    return end
+def _entries(content: bytes | mmap.mmap) -> Iterator[tuple[bytes, int, float]]:
+    """(key, position of the value counted in float64, value) of each entry in use."""
+    for start, length, state in _headers(content):
+        if state != FREE:
+            value = start + 8 + _padded(length)
+            yield content[start + 8 : start + 8 + length], value // 8, struct.unpack_from("=d", content, value)[0]
+
+
+def _version(key: bytes) -> tuple[str, str] | None:
+    """The model and the version that a key belongs to, if both."""
+    name, *values = msgspec.json.decode(key)
+    labels = dict(zip(_KINDS[name].labels, values, strict=False))  # a histogram's has its part behind them
+    return (labels["model"], labels["version"]) if "model" in labels and "version" in labels else None
 
 
 def _name(key: bytes) -> str:
@@ -230,7 +287,10 @@ def render(files: Iterable[bytes]) -> bytes:
         alive = _alive(pid)
         _add_process(totals, pid)
         for key, _, value in _entries(content):
-            name, *labels = msgspec.json.decode(key)
+            try:
+                name, *labels = msgspec.json.decode(key)
+            except msgspec.DecodeError:  # another key moves in just now
+                continue
             if not alive and _KINDS[name].kind == "gauge":
                 continue  # what it counted stays true; what it was does not
             family = totals[name]

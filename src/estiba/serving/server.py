@@ -7,6 +7,7 @@ import platform
 import signal
 import socket
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,6 +38,9 @@ from estiba.serving.telemetry import Tracer
 
 if TYPE_CHECKING:
     from estiba.serving.otlp import Exporter
+
+RETIRED = 32
+"""Versions that are not served any more and still have their numbers in the metrics."""
 
 SWEEP = 0.5
 """Seconds between looks at connections whose time is up."""
@@ -78,6 +82,9 @@ class Server(App):
         self._open = self.metrics.slot("estiba_connections")
         self._refused = self.metrics.slot("estiba_connections_refused_total")
         self._tracer, self._exporter = self._tracing()
+        # A worker that takes the place of another finds what that counted.
+        self._past: list[tuple[str, str, Callable[[], Served | None]]]
+        self._past = [(name, version, lambda: None) for name, version in self.metrics.versions()]
         self._bridge = Bridge(application(self), self.log, self._access, self._tracer)
 
     def _tracing(self) -> tuple[Tracer | None, Exporter | None]:
@@ -115,6 +122,7 @@ class Server(App):
         """Serves a loaded and proven model, as the current version of its name."""
         shared = Shared(self.settings, self.metrics, self._ids, self.log, self._access, self._executor, self._tracer)
         served = Served(model, shared)
+        self._retire(model)
         for slot in self._shown.pop(model.name, ()):
             slot.set(0)
         # What an older version has in flight keeps that alive until it is answered.
@@ -123,6 +131,17 @@ class Server(App):
         self._current[model.name] = model.version
         self._describe(model, load_seconds)
         self._hot = {own: self._paths(self.default(own)) for own in ("", *self.ports.values())}
+
+    def _retire(self, model: Model) -> None:
+        """Remembers the version that `model` takes the place of. What many swaps ago was served, and answers nobody
+        any more, leaves the metrics."""
+        past = [each for each in self._past if each[:2] != (model.name, model.version)]
+        if model.name in self.endpoints and (old := self.current(model.name).model).version != model.version:
+            past.append((old.name, old.version, weakref.ref(self.current(model.name).served)))
+        while len(past) > RETIRED and past[0][2]() is None:
+            name, version, _ = past.pop(0)
+            self.metrics.forget(name, version)
+        self._past = past
 
     def _describe(self, model: Model, load_seconds: float) -> None:
         metrics, name, version, manifest = self.metrics, model.name, model.version, model.manifest
