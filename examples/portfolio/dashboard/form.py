@@ -30,18 +30,18 @@ def show(table: pd.DataFrame, url: str) -> None:
     with left:
         st.subheader("Describe the car")
         st.caption("The fields are those of the served model. Leave empty what you do not know.")
-        _fields(fields)
+        _fields(fields, table)
         st.button("Price this car", type="primary", on_click=_ask, args=(url, fields), icon=":material/sell:")
     with right:
         _answer(table, url, fields)
 
 
-def _fields(fields: dict[str, Schema]) -> None:
+def _fields(fields: dict[str, Schema], table: pd.DataFrame) -> None:
     """A widget for each field, those that name the car first, each with what the server said is wrong with it."""
     wrong: dict[str, str] = st.session_state.get("wrong", {})
     named = [name for name, schema in fields.items() if _is_open(schema)]
     for name in named:
-        _named(name, fields[name])
+        _named(name, fields[name], usual=table[name].mode()[0] if name in table else "")
         _complaint(wrong.get(name))
     rest = [name for name in fields if name not in named]
     for start in range(0, len(rest), WIDE):
@@ -61,21 +61,26 @@ def _is_open(schema: Schema) -> bool:
     return "enum" not in schema and len(schema.get("examples", ())) > 1
 
 
-def _named(name: str, schema: Schema) -> None:
-    """A field of many names, such as the car's model: by make first, or any other name typed in."""
-    known = sorted(schema["examples"])
-    example, makes = schema["examples"][0], sorted({cars.make(one) for one in known})
+def _named(name: str, schema: Schema, *, usual: str) -> None:
+    """A field of many names, such as the car's model: by make first, or any other name typed in.
+
+    It begins with the name that most adverts have, or, where there are none, with the signature's example.
+    """
+    known, key = sorted(schema["examples"]), f"field-{name}"
+    example = usual if usual in known else schema["examples"][0]
+    by_make: dict[str, list[str]] = {}
+    for one in known:
+        by_make.setdefault(cars.make(one), []).append(one)
+
+    def first() -> None:
+        """Another make has other models. Without this the old one would stay, as names that are not listed may."""
+        st.session_state[key] = by_make[st.session_state["make"]][0]
+
     left, right = st.columns(2)
-    make = left.selectbox("Make", makes, index=makes.index(cars.make(example)), key="make")
-    models = [one for one in known if cars.make(one) == make]
-    right.selectbox(
-        _label(name, schema),
-        models,
-        index=models.index(example) if example in models else 0,
-        accept_new_options=True,
-        help=_help(schema),
-        key=f"field-{name}",
-    )
+    makes = sorted(by_make)
+    make = left.selectbox("Make", makes, index=makes.index(cars.make(example)), on_change=first, key="make")
+    st.session_state.setdefault(key, example)
+    right.selectbox(_label(name, schema), by_make[make], accept_new_options=True, help=_help(schema), key=key)
 
 
 def _widget(name: str, schema: Schema) -> None:
@@ -121,7 +126,7 @@ def _plain(text: str) -> str:
 def _ask(url: str, fields: dict[str, Schema]) -> None:
     """Runs when the button is pressed, before the page is drawn again."""
     state = st.session_state
-    record = {name: state.get(f"field-{name}") for name in fields}
+    record = {name: _tidy(state.get(f"field-{name}"), schema) for name, schema in fields.items()}
     state["wrong"], state["failed"], state["priced"] = {}, "", None
     try:
         state["priced"] = (record, server.price(url, [record]))
@@ -131,11 +136,20 @@ def _ask(url: str, fields: dict[str, Schema]) -> None:
         state["failed"] = str(error)
 
 
+def _tidy(value: Any, schema: Schema) -> Any:
+    """A name that was typed in, in lower case where all that training knew are."""
+    if isinstance(value, str) and _is_open(schema) and all(one == one.lower() for one in schema["examples"]):
+        return value.strip().lower()
+    return value
+
+
 def _answer(table: pd.DataFrame, url: str, fields: dict[str, Schema]) -> None:
     if failed := st.session_state.get("failed"):
         st.subheader("No price")
-        st.error(_plain(failed), icon=":material/error:")
-        others = {name: text for name, text in st.session_state["wrong"].items() if name not in fields}
+        wrong: dict[str, str] = st.session_state["wrong"]
+        marked = " See what is marked in red on the left." if wrong.keys() & fields.keys() else ""
+        st.error(_plain(failed) + marked, icon=":material/error:")
+        others = {name: text for name, text in wrong.items() if name not in fields}
         for name, text in others.items():
             st.markdown(f"- `{name}`: {_plain(text)}")
     elif priced := st.session_state.get("priced"):

@@ -111,11 +111,12 @@ def _send(method: str, url: str, body: Any = None) -> requests.Response:
 
 
 def _why(error: requests.RequestException, url: str) -> str:
+    place = url.partition("/models/")[0]
     if isinstance(error, requests.Timeout):
-        return f"The model server did not answer within {TIMEOUT:.0f} seconds ({url})."
+        return f"The model server at {place} did not answer within {TIMEOUT:.0f} seconds."
     if isinstance(error, requests.ConnectionError):
-        return f"Nothing answers at {url}. Start the models with `estiba up`, or set CARVISION_URL to where they are."
-    return f"{url} cannot be asked: {error}. Check CARVISION_URL."
+        return f"Nothing answers at {place}. Start the models with `estiba up`, or set CARVISION_URL to where they are."
+    return f"{place} cannot be asked: {error}. Check CARVISION_URL."
 
 
 def _refused(answer: requests.Response) -> Refused | Unreachable:

@@ -15,7 +15,6 @@ c = get_config()  # noqa: F821 - Jupyter gives it to this file
 c.ServerApp.root_dir = str(HERE)
 c.ServerApp.open_browser = False
 c.ServerApp.allow_root = True  # in an image nobody is root, and on a machine where you are, so you were before
-c.KernelManager.transport = "ipc"  # kernels and server are on one machine, so nothing of theirs needs a port
 c.LabApp.news_url = None
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 c.LabApp.extension_manager = "readonly"  # what is installed is what requirements.txt says
