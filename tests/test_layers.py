@@ -21,6 +21,9 @@ LAYERS = (
     "project",
     "lowering",
     "local",
+    "local_server",
+    "local_services",
+    "local_watch",
     "cli",
     "__main__",
 )
@@ -46,15 +49,17 @@ ORDER = {
     "deploy": """
         references services images plan secrets dotenv
         yaml rendered alerts dashboards observability compose
-        elf trim rootfs recipe dockerfile requirements wheels sharedlibs context engines weigh verify_image sbom building
+        here health environments life processes watch
+        elf trim rootfs recipe dockerfile requirements wheels sharedlibs context engines weigh verify_image sbom oci daemonless
+        building export
         doctor doctor.faults doctor.syntax doctor.stages doctor.context doctor.contents doctor.composefile doctor.commands
         doctor.sources doctor.containers doctor.bases doctor.dockerfile doctor.layers doctor.secrets doctor.access
         doctor.rights doctor.presence doctor.requirements doctor.modelfiles doctor.composed doctor.examine
         doctor.symptoms doctor.running
         """,
     "cli": """
-        terminal places summary progress
-        up train serve predict pack models verify init doctor build compose healthcheck version main
+        terminal places summary progress services
+        up train serve predict pack models verify init doctor build export compose healthcheck version main
         """,
 }
 """Inside a package, a module imports from those named before it: never sideways without being listed."""

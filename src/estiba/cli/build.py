@@ -12,7 +12,9 @@ from estiba.cli import terminal
 from estiba.cli.places import json_option, project_option
 
 if TYPE_CHECKING:
-    from estiba.deploy.building import Built
+    from collections.abc import Iterator
+
+    from estiba.deploy.building import Built, Wish
     from estiba.deploy.weigh import Weight
 
 
@@ -23,6 +25,8 @@ Examples:
   estiba build models --print        the Dockerfile, and nothing is built
   estiba build models --explain      what weighs how much, and what was left out
   estiba build models --style slim --builder podman
+  estiba build models --oci layout   without Docker: an OCI layout
+  estiba build --offline all.tar.gz  of what `estiba export` wrote
 """
 )
 @click.argument("services", metavar="[SERVICE]...", nargs=-1)
@@ -36,6 +40,19 @@ Examples:
 @click.option(
     "--builder", type=click.Choice(["docker", "podman", "buildah"]), help="By default the first that works here."
 )
+@click.option("--oci", type=click.Path(path_type=Path), metavar="DIR", help="Write OCI layouts, without any engine.")
+@click.option(
+    "--base",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="For --oci: the base image as `docker save` writes it; by default scratch images take Python from here.",
+)
+@click.option(
+    "--offline",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="ARCHIVE",
+    help="Use only what `estiba export` wrote; no project and no network is needed.",
+)
 @json_option
 def build(services: tuple[str, ...], project: Path | None, show: bool, as_json: bool, **wish: Any) -> None:
     """Build container images of the project's services.
@@ -44,18 +61,18 @@ def build(services: tuple[str, ...], project: Path | None, show: bool, as_json: 
     answer its models' golden rows as in training, end when told to, and write nothing outside /tmp. What it was made
     of is described in .estiba/images/SERVICE: Dockerfile, lock, bills of materials, provenance.
     """
-    import estiba.project
-    from estiba.deploy import building, dockerfile, recipe
-    from estiba.lowering import lower
+    from estiba.deploy.building import Wish
 
-    plan = lower(estiba.project.load(project))
-    found = building.chosen(plan, services, wish["profiles"])
+    options = Wish(wish["style"], wish["builder"], not wish["no_verify"], wish["push"])
     if show:
-        click.echo("\n".join(dockerfile.render(recipe.recipe(plan, service, wish["style"])) for service in found))
+        _show(project, services, wish)
         return
-    options = building.Wish(wish["style"], wish["builder"], not wish["no_verify"], wish["push"])
+    if wish["offline"] is not None:
+        found = _offline(services, wish, options)
+    else:
+        found = _from_project(project, services, wish, options)
     every = []
-    for built in building.build(plan, found, options, _tell):
+    for built in found:
         every.append(built)
         if not as_json:
             _say(built)
@@ -65,7 +82,58 @@ def build(services: tuple[str, ...], project: Path | None, show: bool, as_json: 
         terminal.json([_facts(built) for built in every])
 
 
-def _tell(service: str, doing: str, detail: str) -> None:
+def _show(project: Path | None, services: tuple[str, ...], wish: dict[str, Any]) -> None:
+    import estiba.project
+    from estiba.deploy import building, dockerfile, recipe
+    from estiba.lowering import lower
+
+    plan = lower(estiba.project.load(project))
+    found = building.chosen(plan, services, wish["profiles"])
+    click.echo("\n".join(dockerfile.render(recipe.recipe(plan, service, wish["style"])) for service in found))
+
+
+def _from_project(
+    project: Path | None, services: tuple[str, ...], wish: dict[str, Any], options: Wish
+) -> Iterator[Built]:
+    import estiba.project
+    from estiba.deploy import building, engines
+    from estiba.lowering import lower
+
+    plan = lower(estiba.project.load(project))
+    found = building.chosen(plan, services, wish["profiles"])
+    if wish["oci"] is None:
+        engine = engines.find(options.engine)
+        for made in building.prepared(plan, found, options, tell):
+            yield building.build_one(engine, made, plan.folder, options, tell)
+        return
+    for made in building.prepared(plan, found, options, tell):
+        place = wish["oci"] if len(found) == 1 else wish["oci"] / made.recipe.service
+        yield building.write_layout(made, place, wish["base"], options, plan.folder, tell)
+
+
+def _offline(services: tuple[str, ...], wish: dict[str, Any], options: Wish) -> Iterator[Built]:
+    from estiba.core.errors import NotFound
+    from estiba.deploy import building, engines, export
+
+    with export.opened(wish["offline"]) as archive:
+        known = {made.recipe.service: made for made in archive.contexts}
+        for name in services:
+            if name not in known:
+                raise NotFound(f"The archive has no service {name!r}.", hint=f"It has: {', '.join(known)}.")
+        found = [known[name] for name in services or known]
+        engine = engines.find(options.engine) if wish["oci"] is None else None
+        for made in found:
+            recipe = made.recipe
+            if engine is not None:
+                export.provide_base(engine, archive, recipe.base, lambda text: tell("base", text, ""))
+                yield building.build_one(engine, made, Path.cwd(), options, tell)
+                continue
+            place = wish["oci"] if len(found) == 1 else wish["oci"] / recipe.service
+            base = wish["base"] or archive.bases.get(recipe.base)
+            yield building.write_layout(made, place, base, options, Path.cwd(), tell)
+
+
+def tell(service: str, doing: str, detail: str) -> None:
     """Progress on standard error; what a builder says itself is shown dimmed, and on a terminal only."""
     if doing:
         click.secho(f"{service}: {doing}{f' ({detail})' if detail else ''}", err=True)

@@ -22,6 +22,7 @@ COMMANDS = {
     "verify": ("verify", "Prove again that a model answers as it did in training."),
     "init": ("init", "Start a project that works at once."),
     "build": ("build", "Build container images of the project's services."),
+    "export": ("export", "Write all that images are built of into one archive."),
     "compose": ("compose", "Write the project as Docker Compose."),
     "healthcheck": ("healthcheck", "Ask whether a server is ready."),
     "version": ("version", "Show the versions of Estiba and of what it uses."),

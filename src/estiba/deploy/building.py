@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
-from estiba.core.errors import BadProject, EstibaError
+from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import explained, place
-from estiba.deploy import context, engines, sbom, weigh
+from estiba.deploy import context, daemonless, engines, sbom, weigh
 from estiba.deploy.context import Context
 from estiba.deploy.engines import Engine
 from estiba.deploy.plan import Plan, Service
@@ -95,16 +95,11 @@ def chosen(plan: Plan, names: Sequence[str], profiles: Sequence[str] = ()) -> li
     return found
 
 
-def build(plan: Plan, services: Sequence[Service], wish: Wish, on_event: Event) -> Iterator[Built]:
-    """Builds images one after the other and hands each over when it has its name.
-
-    Raises:
-        NotFound: no container engine works here. EstibaError: a step failed; no image got its name then.
-    """
-    engine = engines.find(wish.engine)
+def prepared(plan: Plan, services: Sequence[Service], wish: Wish, on_event: Event) -> Iterator[Context]:
+    """What the images of services are built of, one after the other, each in a folder that is gone after its turn."""
     for service in services:
         with assembled(plan, service, wish.style, on_event) as made:
-            yield build_one(engine, made, plan.folder, wish, on_event)
+            yield made
 
 
 @contextmanager
@@ -128,7 +123,14 @@ def _temporary() -> Iterator[Path]:
 
 
 def build_one(engine: Engine, made: Context, project: Path, wish: Wish, on_event: Event) -> Built:
-    """Builds one context. See `build`."""
+    """Builds the image of a context; it gets its name when it has proven itself.
+
+    Args:
+        project: folder below which it is described.
+
+    Raises:
+        EstibaError: a step failed; no image got the name then, and none is left.
+    """
     recipe, began = made.recipe, time.monotonic()
     on_event(recipe.service, "building", f"{recipe.style} with {engine.program}")
     identity = engine.build(
@@ -148,7 +150,7 @@ def build_one(engine: Engine, made: Context, project: Path, wish: Wish, on_event
         if not unverified:
             on_event(recipe.service, "running", "read-only, no privileges, any user")
             verified = verify(engine, identity, recipe, made.folder / "models")
-        folder = _describe(made, identity, engine, contents, project)
+        folder = _describe(made, identity, engine.program, contents, project)
         engine.tag(identity, recipe.image)
     except BaseException:
         engine.remove(identity)
@@ -160,20 +162,60 @@ def build_one(engine: Engine, made: Context, project: Path, wish: Wish, on_event
     return Built(recipe.service, recipe.image, identity, engine.program, weight, verified, unverified, seconds, folder)
 
 
+def write_layout(made: Context, target: Path, base: Path | None, wish: Wish, project: Path, on_event: Event) -> Built:
+    """Writes the image of a context as an OCI layout, without a container engine; where one works, it is run there.
+
+    Raises:
+        EstibaError: see `daemonless.write`; nothing is at `target` then.
+    """
+    recipe, began = made.recipe, time.monotonic()
+    on_event(recipe.service, "writing", f"{recipe.style}, {target}")
+    digest = daemonless.write(made, target, base)
+    try:
+        contents = weigh.layout(target)
+        weight = weigh.weigh(contents)
+        weigh.check_budget(weight, recipe.budget, recipe.image)
+        verified, unverified = _run_layout(made, target, wish, on_event)
+        folder = _describe(made, digest, "estiba", contents, project)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    seconds = time.monotonic() - began
+    return Built(recipe.service, recipe.image, digest, "estiba", weight, verified, unverified, seconds, folder)
+
+
+def _run_layout(made: Context, layout: Path, wish: Wish, on_event: Event) -> tuple[Verified | None, str]:
+    if not wish.verify:
+        return None, "not asked for"
+    try:
+        engine = engines.find(wish.engine)
+    except NotFound:
+        return None, "no container engine works here to run it"
+    if reason := _why_not_run(engine, wish):
+        return None, reason
+    on_event(made.recipe.service, "running", "read-only, no privileges, any user")
+    name = f"estiba-verify/{made.recipe.service}:{made.recipe.image.rpartition(':')[2]}"
+    daemonless.load(engine, layout, name)
+    try:
+        return verify(engine, name, made.recipe, made.folder / "models"), ""
+    finally:
+        engine.remove(name)
+
+
 def _why_not_run(engine: Engine, wish: Wish) -> str:
     if not wish.verify:
         return "not asked for"
     return "" if engine.can_run else f"{engine.program} cannot run it as a deployment would"
 
 
-def _describe(made: Context, identity: str, engine: Engine, contents: weigh.Contents, project: Path) -> Path:
+def _describe(made: Context, identity: str, builder: str, contents: weigh.Contents, project: Path) -> Path:
     """Writes what an image was made of beside the project; replaces what was there."""
     found = sbom.parts(made, contents)
     recipe = made.recipe
     texts = {
         "sbom.cdx.json": sbom.cyclonedx(recipe.image, found),
         "sbom.spdx.json": sbom.spdx(recipe.image, found),
-        "provenance.json": sbom.provenance(made, identity.removeprefix("sha256:"), engine.program, {}),
+        "provenance.json": sbom.provenance(made, identity.removeprefix("sha256:"), builder, {}),
         "weight.json": msgspec.json.format(msgspec.json.encode(weigh.weigh(contents)), indent=2).decode() + "\n",
     }
     target = project / KEPT / recipe.service

@@ -53,9 +53,9 @@ def _build_stage(recipe: Recipe) -> Iterator[str]:
     yield "      --prefix /packages/usr/local -r /requirements.txt && \\"
     yield f"    python -m estiba.deploy.trim /packages {recipe.level} packages"
     if recipe.style == "scratch":
-        yield f"RUN python -m estiba.deploy.rootfs /root-fs {recipe.level} /packages"
+        yield f"RUN python -m estiba.deploy.rootfs /root-fs {recipe.level} / /packages"
     else:
-        yield f"RUN python -m estiba.deploy.rootfs bytecode /bytecode {recipe.level}"
+        yield f"RUN python -m estiba.deploy.rootfs bytecode /bytecode {recipe.level} /"
     if recipe.kind == "models":
         yield ""
         yield "# Then the server itself."

@@ -1,8 +1,8 @@
 """Root file system: Python, the part of its library that runs, and the shared libraries all of it needs; no shell.
 
-`python -m estiba.deploy.rootfs TARGET LEVEL FOLDER...` (or `bytecode TARGET LEVEL`) runs in the build stage of an
-image, where nothing but the standard library and the files beside this one are at hand; the builder that needs no
-Docker runs the same.
+`python -m estiba.deploy.rootfs TARGET LEVEL SYSTEM FOLDER...` (or `bytecode TARGET LEVEL SYSTEM`) runs in the build
+stage of an image, where nothing but the standard library and the files beside this one are at hand; the builder that
+needs no Docker runs the same. SYSTEM is where Python is taken from: / for this one, or the folder of a base image.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import NamedTuple
 
 from estiba.deploy import elf, trim
 from estiba.deploy.trim import LeftOut
@@ -141,8 +142,34 @@ _USERS = "root:x:0:0::/:/nologin\nnonroot:x:10001:10001::/tmp:/nologin\n"
 _GROUPS = "root:x:0:\nnonroot:x:10001:\n"
 
 
-def make(target: Path, level: str, others: Sequence[Path] = ()) -> list[LeftOut]:
-    """Fills `target` with all that runs this Python, from the file system around it.
+class System(NamedTuple):
+    """Where Python and the libraries below it are taken from.
+
+    Args:
+        root: of the file system. library: folder of Python's own library. program: the interpreter.
+        prefix: what it is installed below.
+    """
+
+    root: Path
+    library: Path
+    program: Path
+    prefix: Path
+
+
+def this_system() -> System:
+    """The Python that runs this, on the file system around it."""
+    return System(Path("/"), Path(os.__file__).parent, Path(os.path.realpath(sys.executable)), Path(sys.base_prefix))
+
+
+def system_below(root: Path) -> System:
+    """The Python of an unpacked base image; its version has to be this one's, as that compiles its library."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    prefix = root / "usr/local"
+    return System(root, prefix / "lib" / version, prefix / "bin" / version, prefix)
+
+
+def make(target: Path, level: str, system: System, others: Sequence[Path] = ()) -> list[LeftOut]:
+    """Fills `target` with all that runs a Python.
 
     Args:
         level: a key of `trim.LEVELS`. others: folders that will be laid over it; what their libraries need is added.
@@ -150,19 +177,20 @@ def make(target: Path, level: str, others: Sequence[Path] = ()) -> list[LeftOut]
     Returns:
         What was left out of Python's own library.
     """
-    left_out = _copy_python(target, level)
-    names = _copy_libraries(target, others)
+    left_out = _copy_python(target, level, system)
+    libraries = _copy_libraries(target, system, others)
     _links(target)
     etc = target / "etc"
     etc.mkdir(exist_ok=True)
     (etc / "passwd").write_text(_USERS)
     (etc / "group").write_text(_GROUPS)
     (etc / "nsswitch.conf").write_text("hosts: files dns\n")
-    for name in ("os-release", "ssl/certs/ca-certificates.crt"):
-        if (Path("/etc") / name).exists():
+    for name in ("os-release", *(("ssl/certs/ca-certificates.crt",) if level == "app" else ())):
+        source = system.root / "etc" / name
+        if source.exists():
             (etc / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(Path("/etc") / name, etc / name)
-    _copy_package_records(target, names)
+            shutil.copyfile(source, etc / name)
+    _copy_package_records(target, system, libraries)
     (target / "tmp").mkdir(exist_ok=True)
     (target / "tmp").chmod(0o1777)
     return left_out
@@ -173,9 +201,8 @@ def standard(path: str, level: str) -> str:
     return next((why for pattern, why in _LEVELS[level] if fnmatch(path, pattern)), "")
 
 
-def _copy_python(target: Path, level: str) -> list[LeftOut]:
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    source = Path(os.__file__).parent
+def _copy_python(target: Path, level: str, system: System) -> list[LeftOut]:
+    version, source = system.library.name, system.library
     place = target / "usr/local/lib" / version
     found: dict[str, int] = defaultdict(int)
     for path in sorted(source.rglob("*")):
@@ -191,26 +218,27 @@ def _copy_python(target: Path, level: str) -> list[LeftOut]:
             found["symbols for debuggers and linkers"] += elf.shorten(place / inside)
     binaries = target / "usr/local/bin"
     binaries.mkdir(parents=True, exist_ok=True)
-    shutil.copy(os.path.realpath(sys.executable), binaries / version)
+    shutil.copy(system.program, binaries / version)
     elf.shorten(binaries / version)
     for name in ("python3", "python"):
         (binaries / name).symlink_to(version)
     return [LeftOut("Python", why, size) for why, size in sorted(found.items()) if size]
 
 
-def _copy_libraries(target: Path, others: Sequence[Path]) -> list[Path]:
+def _copy_libraries(target: Path, system: System, others: Sequence[Path]) -> list[Path]:
     """Copies the shared libraries that anything needs and nothing brings; returns where they were."""
     brought = [path for root in (target, *others) for path in root.rglob("*") if _is_library(path)]
-    found = _needed([*brought, target / "usr/local/bin/python3"], {path.name for path in brought})
+    found = _needed([*brought, target / "usr/local/bin/python3"], {path.name for path in brought}, system)
     c_library = next((path for path in found if path.name.startswith("libc.so")), Path("/usr/lib/libc.so"))
     for path in found:
-        _copy_library(path, target, str(path.parent if path.name.startswith("ld-") else c_library.parent))
+        folder = path.parent if path.name.startswith("ld-") else c_library.parent
+        _copy_library(path, target, f"/{folder.relative_to(system.root)}")
     return found
 
 
-def _needed(files: Sequence[Path], have: set[str]) -> list[Path]:
-    """Libraries of this system that files need, and that those need in turn."""
-    folders = list(_folders())
+def _needed(files: Sequence[Path], have: set[str], system: System) -> list[Path]:
+    """Libraries of a system that files need, and that those need in turn."""
+    folders = list(_folders(system))
     found = [path for name in _NAME_SERVICE if (path := _find(name, folders))]
     seen = have | {path.name for path in found}
     waiting = [*files, *found]
@@ -220,7 +248,7 @@ def _needed(files: Sequence[Path], have: set[str]) -> list[Path]:
             continue
         for name in (*about.needed, about.interpreter):
             # The loader is needed under its path by programs, and is there already when a library asks by its name.
-            path = Path(name) if name.startswith("/") else _find(name, folders)
+            path = system.root / name[1:] if name.startswith("/") else _find(name, folders)
             if not name or name in seen or name.startswith("ld-") or path is None:
                 continue
             seen.add(name)
@@ -252,27 +280,28 @@ def _is_library(path: Path) -> bool:
     return path.is_file() and not path.is_symlink() and ".so" in path.suffixes
 
 
-def _folders() -> Iterator[Path]:
-    """Where the loader of this system looks, in order."""
-    yield Path(sys.base_prefix, "lib")
-    for place in sorted(Path("/etc/ld.so.conf.d").glob("*.conf")):
+def _folders(system: System) -> Iterator[Path]:
+    """Where the loader of a system looks, in order."""
+    yield system.prefix / "lib"
+    for place in sorted((system.root / "etc/ld.so.conf.d").glob("*.conf")):
         for line in place.read_text().splitlines():
             if line.startswith("/"):
-                yield Path(line.strip())
-    for name in ("/lib64", "/usr/lib64", "/lib", "/usr/lib"):
-        yield Path(name)
+                yield system.root / line.strip()[1:]
+    for name in ("lib64", "usr/lib64", "lib", "usr/lib"):
+        yield system.root / name
 
 
 def _find(name: str, folders: Iterable[Path]) -> Path | None:
     return next((folder / name for folder in folders if (folder / name).exists()), None)
 
 
-def _copy_package_records(target: Path, libraries: Iterable[Path]) -> None:
+def _copy_package_records(target: Path, system: System, libraries: Iterable[Path]) -> None:
     """What Debian knows of the packages whose files are here, where scanners look in images without dpkg."""
-    info, status = Path("/var/lib/dpkg/info"), Path("/var/lib/dpkg/status")
+    info, status = system.root / "var/lib/dpkg/info", system.root / "var/lib/dpkg/status"
     if not info.is_dir() or not status.is_file():
         return
-    wanted = {os.path.realpath(path) for path in libraries} | {str(path) for path in libraries}
+    files = {Path(os.path.realpath(path)) for path in libraries} | set(libraries)
+    wanted = {f"/{path.relative_to(system.root)}" for path in files if path.is_relative_to(system.root)}
     wanted |= {path.removeprefix("/usr") for path in wanted}
     owners = set()
     for listing in sorted(info.glob("*.list")):
@@ -286,9 +315,9 @@ def _copy_package_records(target: Path, libraries: Iterable[Path]) -> None:
             (place / named[1]).write_text(record.strip() + "\n")
 
 
-def bytecode(target: Path, level: str) -> None:
+def bytecode(target: Path, level: str, system: System) -> None:
     """Compiles Python's own library into `target`, without its sources: a base image has them already."""
-    source = Path(os.__file__).parent
+    source = system.library
     for path in sorted(source.rglob("*.py")):
         inside = path.relative_to(source)
         if inside.parts[0] == "site-packages" or standard(inside.as_posix(), level):
@@ -305,17 +334,19 @@ def bytecode(target: Path, level: str) -> None:
 
 
 def main() -> None:
-    if sys.argv[1] == "bytecode":
-        target = Path(sys.argv[2])
-        bytecode(target, sys.argv[3])
+    alone = sys.argv[1] == "bytecode"
+    folder, level, root, *others = sys.argv[1 + alone :]
+    target = Path(folder)
+    system = this_system() if root == "/" else system_below(Path(root))
+    if alone:
+        bytecode(target, level, system)
     else:
-        target = Path(sys.argv[1])
-        left_out = make(target, sys.argv[2], [Path(folder) for folder in sys.argv[3:]])
+        left_out = make(target, level, system, [Path(other) for other in others])
         trim.write_report(target, "python", left_out)
         for library in sorted(target.glob("usr/local/lib/python3*")):
             trim.compile_all(library, f"{trim.WHERE}/lib/{library.name}")
     trim.settle(target)
-    if (target / "tmp").exists():
+    if not alone:
         (target / "tmp").chmod(0o1777)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tarfile
 from collections import defaultdict
@@ -97,6 +96,16 @@ def archive(path: Path) -> Contents:
     return contents
 
 
+def layout(folder: Path) -> Contents:
+    """The contents of an image that was written as an OCI layout."""
+    contents = Contents()
+    with explained("read", folder):
+        for name in json.loads((folder / "manifest.json").read_bytes())[0]["Layers"]:
+            with (folder / name).open("rb") as handle:
+                contents.add(_layer(handle))
+    return contents
+
+
 def _member(outer: tarfile.TarFile, name: str) -> IO[bytes]:
     found = outer.extractfile(name)
     if found is None:
@@ -112,11 +121,6 @@ def _layer(content: IO[bytes]) -> Iterator[tuple[str, int, bytes | None]]:
             path = entry.name.removeprefix("./").lstrip("/")
             text = inner.extractfile(entry) if entry.isreg() and wanted(path) else None
             yield path, entry.size if entry.isreg() else 0, text.read() if text else None
-
-
-def layer(tar: bytes) -> Iterator[tuple[str, int, bytes | None]]:
-    """The files of one layer, given as the bytes of an uncompressed tar file."""
-    yield from _layer(io.BytesIO(tar))
 
 
 def weigh(contents: Contents) -> Weight:

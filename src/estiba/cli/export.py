@@ -1,0 +1,48 @@
+"""estiba export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from estiba.cli.places import project_option
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  estiba export                        everything the images are built of, in PROJECT.tar.gz
+  estiba export models -o /media/usb/models.tar.gz
+  estiba build --offline models.tar.gz  on the other machine
+"""
+)
+@click.argument("services", metavar="[SERVICE]...", nargs=-1)
+@project_option
+@click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The archive.")
+@click.option("--style", type=click.Choice(["slim", "scratch"]), help="Instead of what the project says.")
+@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Also services of this profile.")
+def export(
+    services: tuple[str, ...], project: Path | None, output: Path | None, style: str | None, profiles: tuple[str, ...]
+) -> None:
+    """Write all that images are built of into one archive.
+
+    It holds wheels, models, applications, base images and bills of materials, so that `estiba build --offline` needs
+    no network at all.
+    """
+    import estiba.project
+    from estiba.cli import terminal
+    from estiba.cli.build import tell
+    from estiba.deploy import building
+    from estiba.deploy.export import export as write
+    from estiba.deploy.requirements import sha256
+    from estiba.lowering import lower
+
+    plan = lower(estiba.project.load(project))
+    target = output or Path(f"{plan.project}.tar.gz")
+    listed = write(plan, building.chosen(plan, services, profiles), target, style, tell)
+    size = target.stat().st_size / 1e6
+    terminal.line(f"{target}: {len(listed.services)} services, {size:.1f} MB, sha256:{sha256(target)}", bold=True)
+    if not listed.bases:
+        terminal.warning("Without base images, as no container engine works here: use --offline with --oci.")
+    terminal.line(f"  estiba build --offline {target.name}")

@@ -1,0 +1,152 @@
+"""Daemonless: the image of a context as an OCI layout, made on this machine without any container engine."""
+
+from __future__ import annotations
+
+import shutil
+import site
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from estiba.core import shell
+from estiba.core.errors import Conflict, EstibaError, NotFound
+from estiba.core.stores.disk import explained, place
+from estiba.deploy import oci, wheels
+from estiba.deploy.context import Context
+from estiba.deploy.engines import Engine
+from estiba.deploy.oci import BaseImage, Layer
+from estiba.deploy.recipe import Recipe
+
+_SAME_BYTES = {"SOURCE_DATE_EPOCH": "0", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def write(made: Context, target: Path, base: Path | None = None) -> str:
+    """Writes the image of a context as an OCI layout, which appears whole or not at all.
+
+    An image of the style `scratch` takes Python from the base image if one is given, and else from this machine; one
+    of the style `slim` lies on the layers of its base image.
+
+    Args:
+        target: a folder that is not there yet. base: what `docker save` wrote of the base image.
+
+    Returns:
+        The digest of its manifest, with the algorithm.
+
+    Raises:
+        Conflict: `target` is there. NotFound: the base image is needed and not here. EstibaError: another Python runs
+            here than the image is to have, or it needs Debian packages.
+    """
+    _check(made.recipe, target)
+    digests = []
+
+    def fill(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="estiba-build-") as work:
+            digests.append(_layout(made, folder, Path(work), _base(made.recipe, base)))
+
+    if not place(target, fill):
+        raise Conflict(f"{target} appeared meanwhile.", hint="Choose another folder.")
+    return digests[0]
+
+
+def _check(recipe: Recipe, target: Path) -> None:
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if not sys.platform.startswith("linux"):
+        raise EstibaError("Without a container engine, images are made on Linux only.", hint="Use --builder docker.")
+    if here != recipe.python:
+        hint = f"Run Estiba with Python {recipe.python}, or leave out --oci to build with a container engine."
+        raise EstibaError(f"The image is to have Python {recipe.python}, and Python {here} runs here.", hint=hint)
+    if recipe.packages:
+        hint = "Leave out --oci to build with a container engine."
+        names = ", ".join(recipe.packages)
+        raise EstibaError(f"{recipe.service} needs Debian packages ({names}), which only apt installs.", hint=hint)
+    if target.exists():
+        raise Conflict(f"{target} is there already.", hint="Remove it, or choose another folder.")
+
+
+def _base(recipe: Recipe, given: Path | None) -> BaseImage | None:
+    if given is None:
+        if recipe.style == "slim":
+            hint = f"Save it: docker save {recipe.base} -o base.tar, and say --base base.tar. Or use --style scratch."
+            raise NotFound(f"The style slim needs the layers of {recipe.base}.", hint=hint)
+        return None
+    with explained("read", given):
+        try:
+            return oci.base_image(given)
+        except (tarfile.TarError, KeyError, ValueError, IndexError) as error:
+            raise EstibaError(f"{given} is not an image as `docker save` writes it: {error}") from error
+
+
+def _layout(made: Context, layout: Path, work: Path, base: BaseImage | None) -> str:
+    recipe = made.recipe
+    packages, server, root = work / "packages", work / "server", work / "root-fs"
+    _install(made, made.wheels, packages)
+    _run(made, "trim", str(packages), recipe.level, "packages")
+    layers = _lowest(made, layout, work, base)
+    layers.append(oci.add_folder(layout, packages, "packages, each a wheel named by its SHA-256"))
+    if recipe.kind == "models":
+        _install(made, sorted((made.folder / "code").glob("*.whl")), server)
+        _run(made, "trim", str(server), "server", "server")
+        layers.append(oci.add_folder(layout, server, "the server"))
+    for name in ("app", "models"):
+        if (made.folder / name).is_dir():
+            layers.append(oci.add_folder(layout, _readable(made.folder / name, work / name), name, name))
+    shutil.rmtree(root, ignore_errors=True)
+    return oci.finish(layout, recipe, layers, _environment(recipe, base))
+
+
+def _environment(recipe: Recipe, base: BaseImage | None) -> dict[str, str]:
+    if base is not None:
+        return dict(base.environment)
+    if any("dist-packages" in folder for folder in site.getsitepackages()):
+        # Debian's own Python looks for packages elsewhere than every other one.
+        return {"PYTHONPATH": f"/usr/local/lib/python{recipe.python}/site-packages"}
+    return {}
+
+
+def _lowest(made: Context, layout: Path, work: Path, base: BaseImage | None) -> list[Layer]:
+    """What the packages lie on: the base image and bytecode for its library, or Python and little else."""
+    recipe, packages = made.recipe, work / "packages"
+    system = "/"
+    if base is not None:
+        system = str(work / "base")
+        oci.unpack(base, Path(system))
+    if recipe.style == "scratch":
+        _run(made, "rootfs", str(work / "root-fs"), recipe.level, system, str(packages))
+        return [oci.add_folder(layout, work / "root-fs", "Python, and the shared libraries that all of it needs")]
+    assert base is not None
+    with base.open() as contents:
+        layers = [oci.add_tar(layout, content, recipe.base) for content in contents]
+    _run(made, "rootfs", "bytecode", str(work / "bytecode"), recipe.level, system)
+    return [*layers, oci.add_folder(layout, work / "bytecode", "bytecode of Python's own library")]
+
+
+def _install(made: Context, found: list[Path], target: Path) -> None:
+    target.mkdir()
+    for wheel in found:
+        wheels.unpack(wheel, target, made.recipe.python)
+
+
+def _run(made: Context, module: str, *words: str) -> None:
+    """Runs a step of the build stage as the Dockerfile does."""
+    environment = {**_SAME_BYTES, "PYTHONPATH": str(made.folder / "tools")}
+    done = shell.run([sys.executable, "-m", f"estiba.deploy.{module}", *words], environment=environment)
+    if done.code:
+        raise EstibaError(f"The step {module} of {made.recipe.service} failed: {done.said.splitlines()[-1]}")
+
+
+def _readable(source: Path, target: Path) -> Path:
+    """A copy that any user may read, whatever the files here say."""
+    shutil.copytree(source, target, symlinks=True)
+    for path in [target, *target.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+    return target
+
+
+def load(engine: Engine, layout: Path, name: str) -> None:
+    """Takes a layout into a container engine, under a name of its own."""
+    with tempfile.TemporaryDirectory(prefix="estiba-load-") as folder:
+        packed = Path(folder) / "image.tar"
+        oci.pack(layout, packed, name)
+        engine.load(packed)
