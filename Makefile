@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
+# For the portfolio's applications: complete, so that they are installed with --no-deps --require-hashes.
+PIN := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --quiet --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .PHONY: help up test test-kubernetes lint format docs lock clean
@@ -38,6 +40,10 @@ docs: $(READY) ## write the generated pages again
 
 lock: $(READY) ## resolve requirements.lock again after a change of pyproject.toml
 	$(UV) pip compile pyproject.toml --all-extras --group test --group lint --universal --generate-hashes --quiet -o requirements.lock
+	cd examples/portfolio && for app in flask_api iris_fastapi mlflow_server; do \
+	  ../../$(PIN) $$app/requirements.in -o $$app/requirements.txt || exit; done
+	cd examples/portfolio && ../../$(PIN) dashboard/requirements.in --override dashboard/overrides.txt -o dashboard/requirements.txt
+	cd examples/portfolio && ../../$(PIN) notebook/requirements.in ../../pyproject.toml --extra train -o notebook/requirements.txt
 
 clean: ## remove the environment, what was trained, and caches
 	rm -rf $(VENV) .estiba examples/portfolio/.estiba .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist build
