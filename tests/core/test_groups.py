@@ -91,7 +91,7 @@ def test_what_ignores_sigterm_is_killed_with_all_that_it_started(guard: Guard) -
         child = group(FORKS, guard, lines)
         pids = [int(word) for word in (await first(lines)).split()]
         began = time.monotonic()
-        await child.stop(grace=0.3)
+        assert not await child.stop(grace=0.3)
         assert 0.2 < time.monotonic() - began < 5
         assert child.code == -signal.SIGKILL
         assert not any(map(running, pids))
@@ -106,7 +106,7 @@ def test_a_program_that_ends_politely_takes_as_long_as_it_takes_and_its_children
             "import subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True); input()", guard, lines
         )
         pid = int(await first(lines))
-        await child.stop(grace=30)
+        assert await child.stop(grace=30)
         assert not running(pid)
 
     asyncio.run(check())

@@ -16,7 +16,9 @@ from estiba.cli.places import project_option, server_options
 
 if TYPE_CHECKING:
     from estiba.local import Running
+    from estiba.local_services import Start
     from estiba.model.train import Outcome
+    from estiba.project import Project
 
 
 @click.command(
@@ -24,28 +26,83 @@ if TYPE_CHECKING:
 Examples:
   estiba up                          the project around here
   estiba up -C examples/portfolio    another project
+  estiba up dashboard                one service, and what it needs
+  estiba up --profile dev --watch    the services of a profile too, each started again when its files change
   estiba up --port 9000 --force      elsewhere, everything trained again
 """
 )
+@click.argument("services", metavar="[SERVICE]...", nargs=-1)
 @project_option
+@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Start also the services of this profile.")
+@click.option("--watch", is_flag=True, help="Start again, and train again, what belongs to files that change.")
+@click.option("--env-file", type=click.Path(path_type=Path), metavar="FILE", help="Instead of the project's .env.")
 @server_options
 @click.option("--force", is_flag=True, help="Train also what has not changed.")
-def up(project: Path | None, force: bool, **server: Any) -> None:
-    """Train what has changed and serve the project.
+@click.option("--json", "as_json", is_flag=True, help="Print what happens as JSON, an object a line.")
+def up(project: Path | None, force: bool, watch: bool, as_json: bool, **given: Any) -> int:
+    """Train what has changed and run the project.
 
     Models are trained one after the other, each in a process of its own. What was made from the same code, data,
-    settings and library versions is not trained again. Ctrl-C stops.
+    settings and library versions is not trained again. Then the model server starts, and each service once what it
+    needs is healthy; without a name, all that belong to no profile. What ends is started again. Ctrl-C stops everything
+    in reverse order, a second one at once.
     """
     import estiba.project
+    from estiba import local, local_services
+
+    names, profiles, env_file = (given.pop(key) for key in ("services", "profiles", "env_file"))
+
+    def load() -> Project:
+        found = estiba.project.load(project)
+        return replace(found, server=with_options(found.server, given))
+
+    start = local_services.plan(local_services.Wish(load, names, profiles, env_file))
+    outcomes = _trained(start, force=force, as_json=as_json)
+    if start.choice.services or watch or as_json:
+        return _run(start, outcomes, watch=watch, as_json=as_json)
+    local.up(start.project, outcomes, on_ready=announce)
+    return 0
+
+
+def _trained(start: Start, *, force: bool, as_json: bool) -> Sequence[Outcome]:
     from estiba import local
     from estiba.cli import progress
 
-    found = estiba.project.load(project)
-    found = replace(found, server=with_options(found.server, server))
+    if start.choice.services and not start.choice.models:
+        return ()
     with progress.trainings() as on_event:
-        outcomes = local.prepare(found, force=force, on_event=on_event)
-    show_outcomes(outcomes)
-    local.up(found, outcomes, on_ready=announce)
+        outcomes = local.prepare(start.project, force=force, on_event=on_event)
+    if not as_json:
+        show_outcomes(outcomes)
+    return outcomes
+
+
+def _run(start: Start, outcomes: Sequence[Outcome], *, watch: bool, as_json: bool) -> int:
+    """Runs what takes part, and shows it; 1 where something ended in failure."""
+    from estiba import local_services, local_watch
+    from estiba.cli.services import Board, Events
+    from estiba.deploy.services import MODELS
+
+    running: list[Running] = []
+    left_out = local_services.left_out(start.choice)
+    names = [*([MODELS] if start.choice.models else []), *start.choice.services, *left_out]
+    board = Events() if as_json else Board(names, lambda: _settled(running))
+    observer = local_services.Observer(board.status, board.line, running.append, board.note)
+    try:
+        for status in left_out.values():
+            board.status(status)
+        trust = {outcome.version.digest for outcome in outcomes}
+        well = local_services.run(start, trust, observer, watching=local_watch.begin if watch else None)
+    finally:
+        board.close()
+    return 0 if well else 1
+
+
+def _settled(running: Sequence[Running]) -> None:
+    for found in running:
+        announce(found)
+    if not running:
+        terminal.line("Ctrl-C stops.", bold=True)
 
 
 def with_options(options: Any, given: dict[str, Any]) -> Any:

@@ -110,6 +110,10 @@ class Group:
         """The exit code; negative is the number of the signal that ended it. None while it runs."""
         return self._child.poll()
 
+    def members(self) -> set[int]:
+        """The processes that belong to it; empty where the system cannot tell."""
+        return guard.members({self.pid}, self._mark) if Path("/proc/self/stat").exists() else set()
+
     async def wait(self) -> int:
         """The exit code of the program, once it has ended and its output was handed over. Its children may run on."""
         while self.code is None:
@@ -126,11 +130,14 @@ class Group:
             self._child.stdin.write(message + b"\n")
             self._child.stdin.flush()
 
-    async def stop(self, number: int = signal.SIGTERM, grace: float = 5.0) -> None:
+    async def stop(self, number: int = signal.SIGTERM, grace: float = 5.0) -> bool:
         """Ends the program and all that it started: first the program is asked, then what is left, then all are killed.
 
         Args:
             number: the signal that asks. grace: seconds until they are killed.
+
+        Returns:
+            Whether all ended within that time.
         """
         until = self._loop.time() + grace
         if self.code is None:
@@ -140,7 +147,9 @@ class Group:
         if self.code is not None and self._send(number):
             while self._send(0) and self._loop.time() < until:
                 await asyncio.sleep(TICK)
+        polite = self.code is not None and not self._send(0)
         await self.kill()
+        return polite
 
     async def kill(self) -> None:
         """Kills what is left, and forgets it."""

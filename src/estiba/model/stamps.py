@@ -123,6 +123,20 @@ def roots(folder: Path) -> dict[str, Path]:
     return {**({DATA: Path(shared).absolute()} if shared else {}), "": folder.absolute()}
 
 
+def inputs(folder: Path, stamp: Stamp | None, names: Iterable[str]) -> set[Path]:
+    """Where the files are, or might be, whose change means another training; folders that were listed, but the
+    project's own, stand for what is in them.
+
+    Args:
+        names: the data files that are declared.
+    """
+    places = roots(folder)
+    found = {root / name for root in (*places.values(), folder / "data") for name in names}
+    if stamp is not None:
+        found |= {_path(key, places) for key in (*stamp.files, *stamp.folders)}
+    return found - {folder.absolute()}
+
+
 def _path(key: str, places: Mapping[str, Path]) -> Path:
     if key.split("/", 1)[0] == DATA:
         return places.get(DATA, Path(MISSING)) / key.removeprefix(DATA).lstrip("/")

@@ -1,0 +1,179 @@
+"""How running services read: a table that settles, the lines that they print, and what became of them."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from estiba.cli import terminal
+from estiba.deploy.life import SETTLED, Status
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.table import Table
+    from rich.text import Text
+
+HEADS = ("service", "state", "url", "pid", "seconds", "")
+
+_COLOURS = ("cyan", "magenta", "green", "blue", "yellow", "bright_cyan", "bright_magenta", "bright_green")
+_MARKS = {
+    "healthy": "✔",
+    "running": "✔",
+    "done": "✔",
+    "failed": "✘",
+    "restarting": "✘",
+    "left out": "-",
+    "stopped": "-",
+}
+_SPEAKING = ("restarting", "failed")
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])|[\x00-\x08\x0b-\x1f\x7f]")
+
+
+class Board:
+    """Shows services on standard output: lines in a pipe, on a terminal a live table until all have settled."""
+
+    def __init__(self, names: Sequence[str], on_settled: Callable[[], None]) -> None:
+        """Shows nothing yet.
+
+        Args:
+            names: of all services that will be told of, in the order of the table.
+            on_settled: is called once, when there is nothing to wait for any more.
+        """
+        self._names = list(names)
+        self._width = max(map(len, self._names), default=0)
+        self._on_settled = on_settled
+        self._statuses: dict[str, Status] = {}
+        self._since: dict[str, float] = {}
+        self._settled = False
+        self._console: Console | None = None
+        self._live: Live | None = None
+        if terminal.is_terminal(sys.stdout):
+            self._open()
+
+    def _open(self) -> None:
+        from rich.live import Live
+
+        self._console = terminal.console(sys.stdout)
+        self._live = Live(get_renderable=self._table, console=self._console, refresh_per_second=8)
+        self._live.start()
+
+    def close(self) -> None:
+        """Leaves the table as it is."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def status(self, status: Status) -> None:
+        """Takes note of a service; says so, unless the live table does."""
+        self._statuses[status.service] = status
+        self._since[status.service] = time.monotonic()
+        if self._live is None or status.state in _SPEAKING:
+            self._say(status)
+        if not self._settled and all(self._state(name) in SETTLED for name in self._names):
+            self._settled = True
+            live = self._live is not None
+            self.close()
+            if not live:
+                terminal.table(HEADS, [self._cells(name) for name in self._names])
+            self._on_settled()
+
+    def line(self, name: str, text: str) -> None:
+        """Prints a line of a service behind its name."""
+        if self._console is None:
+            click.echo(f"{name:<{self._width}} | {_ESCAPES.sub('', text)}")
+            return
+        from rich.text import Text
+
+        shown = Text(f"{name:<{self._width}} | ", self._colour(name))
+        self._print(shown.append_text(Text.from_ansi(text)))
+
+    def note(self, text: str) -> None:
+        """Says something that belongs to no service."""
+        if self._console is None:
+            click.echo(text)
+            return
+        from rich.text import Text
+
+        self._print(Text(text, "bold"))
+
+    def _say(self, status: Status) -> None:
+        self.note(f"{status.service}: {sentence(status)}")
+        if status.output:
+            self.note(f"{status.service}: its last lines were:")
+            for text in status.output:
+                self.note(f"    {_ESCAPES.sub('', text)}")
+        if status.hint:
+            self.note(f"{status.service}: {status.hint}")
+
+    def _print(self, text: Text) -> None:
+        assert self._console is not None
+        self._console.print(text, soft_wrap=True)
+
+    def _colour(self, name: str) -> str:
+        return _COLOURS[self._names.index(name) % len(_COLOURS)] if name in self._names else "bright_black"
+
+    def _state(self, name: str) -> str:
+        return self._statuses[name].state if name in self._statuses else "waiting"
+
+    def _cells(self, name: str) -> tuple[str, ...]:
+        status = self._statuses.get(name) or Status(name, "waiting")
+        url = status.url if status.state in ("healthy", "running") else ""
+        return (name, status.state, url, str(status.pid or ""), self._seconds(status), status.detail)
+
+    def _seconds(self, status: Status) -> str:
+        if status.seconds is not None:
+            return f"{status.seconds:.1f}"
+        if status.state in ("starting", "installing"):
+            return f"{time.monotonic() - self._since.get(status.service, time.monotonic()):.0f}"
+        return ""
+
+    def _table(self) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
+        shown = Table.grid(padding=(0, 2))
+        for name in self._names:
+            _, state, *cells = self._cells(name)
+            style = {"✔": "green", "✘": "red"}.get(_MARKS.get(state, ""), "dim")
+            shown.add_row(
+                Text(_MARKS.get(state, "…"), style), Text(name, "bold"), Text(state, style), *map(Text, cells)
+            )
+        return shown
+
+
+class Events:
+    """The same as JSON, an object a line, for programs."""
+
+    def status(self, status: Status) -> None:
+        found = {key: value for key, value in msgspec.to_builtins(status).items() if value not in (None, "", [])}
+        _event("status", found)
+
+    def line(self, name: str, text: str) -> None:
+        _event("line", {"service": name, "text": text})
+
+    def note(self, text: str) -> None:
+        _event("note", {"text": text})
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def _event(kind: str, fields: dict[str, Any]) -> None:
+    click.echo(msgspec.json.encode({"event": kind, **fields}).decode())
+
+
+def sentence(status: Status) -> str:
+    """A status as the end of a sentence about the service."""
+    where = f" at {status.url}" if status.url and status.state in ("healthy", "running") else ""
+    took = f"{status.seconds:.1f} s" if status.seconds is not None and not status.detail else ""
+    pid = f"pid {status.pid}" if status.pid is not None and status.state in ("healthy", "running") else ""
+    facts = ", ".join(fact for fact in (pid, took) if fact)
+    detail = f": {status.detail}" if status.detail else ""
+    return f"{status.state}{where}{f' ({facts})' if facts else ''}{detail}"

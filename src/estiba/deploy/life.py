@@ -1,0 +1,395 @@
+"""Life: one service as processes of this machine, from what it waits for to its end, again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+import signal
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from estiba.core import ports
+from estiba.core.errors import EstibaError
+from estiba.core.groups import Group, Guard
+from estiba.deploy import health
+from estiba.deploy.plan import Command, Service
+from estiba.deploy.services import Condition
+
+TAIL = 20
+"""Lines of output that are shown of a service that will not start."""
+
+LOOK = 0.1
+"""Seconds between the first questions whether a service is healthy; later ones come more slowly."""
+
+SLOWEST = 0.5
+
+State = Literal[
+    "waiting",
+    "installing",
+    "starting",
+    "running",
+    "healthy",
+    "restarting",
+    "done",
+    "failed",
+    "stopping",
+    "stopped",
+    "left out",
+]
+
+SETTLED = ("running", "healthy", "restarting", "done", "failed", "stopped", "left out")
+"""States in which there is nothing to wait for at the moment."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a service is.
+
+    Args:
+        url: where a person finds it. pid: of its program, while it runs.
+        seconds: that it took to become healthy, or to end. restarts: how often it was started again by itself.
+        detail: why, in a few words. hint: what to do. output: its last lines, where they explain a failure.
+    """
+
+    service: str
+    state: State
+    url: str = ""
+    pid: int | None = None
+    seconds: float | None = None
+    restarts: int = 0
+    detail: str = ""
+    hint: str = ""
+    output: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a program is started.
+
+    Args:
+        command: the program's path, and its arguments. environment: all of it, marked.
+        probe: where health is a command, its words.
+        message: is written to its standard input. on_message: is told the lines of its standard output.
+    """
+
+    command: list[str]
+    folder: Path
+    environment: Mapping[str, str]
+    probe: list[str] = field(default_factory=list)
+    probe_environment: Mapping[str, str] = field(default_factory=dict)
+    message: bytes = b""
+    on_message: Callable[[str], None] | None = None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How soon what ended is started again: after `first` seconds, then twice as many, `longest` at most.
+
+    Who lived for `steady` seconds begins anew.
+    """
+
+    first: float = 1.0
+    longest: float = 30.0
+    steady: float = 60.0
+
+    def pause(self, failures: int) -> float:
+        return min(self.longest, self.first * 2.0 ** min(failures - 1, 30))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What all services of one run share. `on_line` is told the name of a service and a line that it printed."""
+
+    guard: Guard
+    on_status: Callable[[Status], None]
+    on_line: Callable[[str, str], None]
+    pace: Pace = Pace()
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """How one attempt ended. `code` is None where it never came to run, or was ended for being unhealthy."""
+
+    detail: str
+    hint: str = ""
+    code: int | None = None
+    output: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+class Life:
+    """A service that is kept running."""
+
+    def __init__(self, service: Service, url: str, prepare: Callable[[Life], Awaitable[Launch]], scene: Scene) -> None:
+        """Starts nothing yet.
+
+        Args:
+            prepare: says how to start the program, each time anew; may raise EstibaError, and tell `installing`.
+        """
+        self.service = service
+        self.url = url
+        self.met: dict[Condition, asyncio.Event] = {
+            "started": asyncio.Event(),
+            "healthy": asyncio.Event(),
+            "completed": asyncio.Event(),
+        }
+        self.over = asyncio.Event()
+        """Set once it has ended and nothing but a change will start it again."""
+        self.failed = False
+        self.ended = asyncio.Event()
+        """Set once it was stopped, or never ran."""
+        self._prepare = prepare
+        self._scene = scene
+        self._group: Group | None = None
+        self._launch: Launch | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._again = False
+        self._restarts = 0
+        self._failures = 0
+        self._tail: deque[str] = deque(maxlen=TAIL)
+
+    @property
+    def name(self) -> str:
+        return self.service.name
+
+    @property
+    def broken(self) -> BaseException | None:
+        """What went wrong in keeping it, which nobody foresaw."""
+        ended = self._task is not None and self._task.done() and not self._task.cancelled()
+        return self._task.exception() if ended and self._task is not None else None
+
+    def begin(self, peers: Mapping[str, Life]) -> None:
+        """Starts it once what it needs is as it should be."""
+        self._task = asyncio.create_task(self._run(peers), name=self.name)
+
+    def say(self, line: str) -> None:
+        """Passes on a line of its output."""
+        self._tail.append(line)
+        self._scene.on_line(self.name, line)
+
+    def installing(self) -> None:
+        """Tells that packages are being installed for it."""
+        self._report("installing")
+
+    def tell(self, message: bytes) -> None:
+        """Writes a line to the standard input of its program, while it runs and listens."""
+        if self._group is not None and self._launch is not None and self._launch.on_message is not None:
+            self._group.tell(message)
+
+    async def restart(self) -> None:
+        """Stops what runs, if anything does, and starts it again at once."""
+        self._again = True
+        self._failures = 0
+        self._wake.set()
+        if self._group is not None and self._group.code is None:
+            self._report("stopping")
+            await self._end(self._group)
+
+    async def stop(self) -> None:
+        """Ends it: its signal, its grace, then SIGKILL for all that is left."""
+        await self._leave()
+        if self._group is not None:
+            self._report("stopping")
+            polite = await self._end(self._group)
+            late = f"{self.service.stop_signal} did not end it within {self.service.stop_grace:g} s, so it was killed"
+            self._report("stopped", detail="" if polite else late)
+        self.ended.set()
+
+    async def kill(self) -> None:
+        """Ends it at once."""
+        await self._leave()
+        if self._group is not None:
+            await self._group.kill()
+            self._report("stopped")
+        self.ended.set()
+
+    async def _leave(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _end(self, group: Group) -> bool:
+        polite = await group.stop(signal.Signals[self.service.stop_signal], self.service.stop_grace)
+        self._scene.guard.over(group.pid)
+        return polite
+
+    # From here on: what runs in its own task
+
+    async def _run(self, peers: Mapping[str, Life]) -> None:
+        if reason := await self._needs(peers):
+            self._finish(_Ending(reason))
+        while True:
+            if not self.over.is_set():
+                ending = await self._once()
+                if not self._again:
+                    await self._judge(ending)
+            if self.over.is_set():
+                await self._wake.wait()
+            self._again = False
+            self._wake.clear()
+            self.over.clear()
+
+    async def _needs(self, peers: Mapping[str, Life]) -> str:
+        """Waits for what it needs; why that will never be, or nothing."""
+        for name, condition in self.service.needs.items():
+            peer = peers[name]
+            if not peer.met[condition].is_set():
+                self._report("waiting", detail=f"for {name} to be {condition}")
+            await _first(peer.met[condition].wait(), peer.over.wait())
+            if not peer.met[condition].is_set():
+                return f"it needs {name}, which will not be {condition}"
+        return ""
+
+    async def _judge(self, ending: _Ending) -> None:
+        """What follows from an ending by itself: it is over, or there is a pause."""
+        if ending.code == 0:
+            self.met["completed"].set()
+        if not self.service.restart:
+            self._finish(ending)
+            return
+        self._failures = 1 if ending.seconds >= self._scene.pace.steady else self._failures + 1
+        self._restarts += 1
+        pause = self._scene.pace.pause(self._failures)
+        detail = f"{ending.detail}; starting again in {pause:g} s"
+        # Its last lines are shown once: those of further attempts are most often the same.
+        first = self._failures == 1
+        self._report(
+            "restarting", detail=detail, hint=ending.hint * first, output=ending.output if first else (), ending=ending
+        )
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), pause)
+
+    def _finish(self, ending: _Ending) -> None:
+        self.failed = ending.code != 0
+        self.over.set()
+        if self.failed:
+            self._report("failed", detail=ending.detail, hint=ending.hint, output=ending.output, ending=ending)
+        else:
+            self._report("done", ending=ending)
+
+    async def _once(self) -> _Ending:
+        """One attempt, from its preparation to its end."""
+        self._tail.clear()
+        loop = asyncio.get_running_loop()
+        try:
+            self._launch = launch = await self._prepare(self)
+            group = Group(
+                launch.command,
+                folder=launch.folder,
+                environment=launch.environment,
+                on_line=self.say,
+                on_message=launch.on_message,
+            )
+        except EstibaError as error:
+            return _Ending(error.message, error.hint or "", output=tuple(getattr(error, "output", "").splitlines()))
+        began = loop.time()
+        self._group, self._again = group, False
+        self._scene.guard.begin(group.pid)
+        if launch.message:
+            group.tell(launch.message)
+        self.met["started"].set()
+        ending = await self._lived(group, launch, began)
+        await group.kill()  # what it left behind
+        self._scene.guard.over(group.pid)
+        self._group = None
+        return ending
+
+    async def _lived(self, group: Group, launch: Launch, began: float) -> _Ending:
+        self._report("starting")
+        loop = asyncio.get_running_loop()
+        waiting = asyncio.create_task(group.wait())
+        try:
+            reason = await self._until_healthy(waiting, launch)
+            seconds = loop.time() - began
+            if reason:
+                return await self._unhealthy(group, reason, seconds)
+            if not waiting.done():
+                self.met["healthy"].set()
+                if self.service.health:
+                    self._report("healthy", seconds=seconds)
+                else:
+                    self._report("running")
+            code = await waiting
+        finally:
+            waiting.cancel()
+        return _Ending(_words(code), self._advice(code, launch), code, tuple(self._tail), loop.time() - began)
+
+    async def _until_healthy(self, waiting: asyncio.Task[int], launch: Launch) -> str:
+        """Asks until it is healthy or has ended; why it is not, once its time is over."""
+        command = (launch.probe, launch.folder, launch.probe_environment)
+        pause, reason = LOOK, ""
+        try:
+            async with asyncio.timeout(self.service.start_timeout):
+                while not waiting.done():
+                    reason = await health.ask(self.service.health, self.service.port, command)
+                    if not reason:
+                        return ""
+                    await asyncio.wait({waiting}, timeout=pause)
+                    pause = min(SLOWEST, pause * 1.2)
+        except TimeoutError:
+            return reason or "it gave no answer"
+        return ""
+
+    async def _unhealthy(self, group: Group, reason: str, seconds: float) -> _Ending:
+        heard = [port for port in ports.listened(group.members()) if port != self.service.port]
+        hint = f"Give it more time: start_timeout in [services.{self.name}]; or check its health."
+        if heard and not isinstance(self.service.health, Command):
+            shown = ", ".join(map(str, heard))
+            hint = f"It listens on {shown}: let it listen on {self.service.port} of 127.0.0.1, or change its port."
+        await self._end(group)
+        detail = f"not healthy within {self.service.start_timeout:g} s: {reason}"
+        return _Ending(detail, hint, None, tuple(self._tail), seconds)
+
+    def _advice(self, code: int, launch: Launch) -> str:
+        if code == -signal.SIGKILL:
+            return "SIGKILL is most often the system's answer to too little memory."
+        return f"To try it by hand: cd {shlex.quote(str(launch.folder))} && {shlex.join(launch.command)}"
+
+    def _report(
+        self,
+        state: State,
+        *,
+        detail: str = "",
+        hint: str = "",
+        output: tuple[str, ...] = (),
+        seconds: float | None = None,
+        ending: _Ending | None = None,
+    ) -> None:
+        alive = self._group is not None and self._group.code is None
+        status = Status(
+            service=self.name,
+            state=state,
+            url=self.url,
+            pid=self._group.pid if alive and self._group else None,
+            seconds=ending.seconds if ending else seconds,
+            restarts=self._restarts,
+            detail=detail,
+            hint=hint,
+            output=output,
+        )
+        self._scene.on_status(status)
+
+
+def _words(code: int) -> str:
+    """How a program ended."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"ended by signal {-code}"
+
+
+async def _first(*waits: Awaitable[object]) -> None:
+    """Returns when the first has."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,184 @@
+"""Processes: the services of a plan as processes of this machine, in order, until somebody says stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from estiba.core import ports
+from estiba.core.errors import EstibaError, NotFound
+from estiba.core.groups import marked
+from estiba.deploy import environments
+from estiba.deploy.environments import Wanted
+from estiba.deploy.here import HOST, Here
+from estiba.deploy.life import Launch, Life
+from estiba.deploy.plan import Command, Plan, Service
+from estiba.deploy.services import MODELS
+
+TICK = 0.2
+"""Seconds between looks at whether anything is left to run."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What takes part.
+
+    Args:
+        services: names, each behind what it needs. models: whether the server of all models is needed.
+        left_out: by name, why a service cannot run here; nothing that takes part needs it.
+    """
+
+    services: tuple[str, ...]
+    models: bool
+    left_out: Mapping[str, str]
+
+
+def choose(here: Here, names: Sequence[str], profiles: Sequence[str], models: Collection[str]) -> Choice:
+    """Which services take part: those that are named and those of the profiles, with all that they need.
+
+    Args:
+        names: of services; by default all that have no profile, and the models.
+        models: names of the project's models, each of which stands for the server of all models.
+
+    Raises:
+        NotFound: there is no such service or profile; or one that cannot run here is named, or needed.
+    """
+    plan = here.plan
+    _check_names(plan, names, profiles, models)
+    wanted = [MODELS if name in models else name for name in names]
+    if not names:
+        wanted = [service.name for service in plan.services if not service.profile] + [MODELS] * bool(models)
+    wanted += [service.name for service in plan.services if service.profile and service.profile in profiles]
+    missing = {service.name: reason for service in plan.services if (reason := here.missing(service))}
+    taking: set[str] = set()
+    for name in wanted:
+        if name not in missing or name in names:
+            _bring(plan, name, taking, missing)
+    order = tuple(service.name for service in plan.services if service.name in taking)
+    return Choice(order, MODELS in taking, {name: missing[name] for name in wanted if name in missing})
+
+
+def _bring(plan: Plan, name: str, taking: set[str], missing: Mapping[str, str], by: str = "") -> None:
+    """Takes a service and what it needs; raises NotFound where one of them cannot run here."""
+    if name in missing:
+        needed = f", and {by} needs it" if by else ""
+        raise NotFound(
+            f"The service {name} cannot run here: {missing[name]}{needed}.",
+            hint="Install its program on this machine, or run the project in containers: estiba compose",
+        )
+    if name in taking:
+        return
+    taking.add(name)
+    if name != MODELS:
+        for needed in plan[name].needs:
+            _bring(plan, needed, taking, missing, name)
+
+
+def _check_names(plan: Plan, names: Sequence[str], profiles: Sequence[str], models: Collection[str]) -> None:
+    services = [service.name for service in plan.services]
+    known = {"service": [*([MODELS] if models else []), *models, *services], "profile": list(plan.profiles)}
+    for kind, given in (("service", names), ("profile", profiles)):
+        for name in given:
+            if name not in known[kind]:
+                near = get_close_matches(name, known[kind], 1)
+                meant = f" Did you mean {near[0]!r}?" if near else ""
+                hint = f"There are: {', '.join(known[kind])}." if known[kind] else f"The project has no {kind}s."
+                raise NotFound(f"There is no {kind} {name!r}.{meant}", hint=hint)
+
+
+def check_ports(services: Sequence[Service]) -> None:
+    """Raises EstibaError where somebody else listens on the port of a service; by whom, if that can be known."""
+    for service in services:
+        if service.port is not None and (trouble := ports.trouble(HOST, service.port)):
+            hint = f"Stop what listens there, or choose another port in [services.{service.name}]."
+            raise EstibaError(f"The service {service.name} cannot have port {service.port}: {trouble}.", hint=hint)
+
+
+async def prepare(here: Here, life: Life, running: Collection[str], mark: str) -> Launch:
+    """Makes what a service needs here, and says how it is started.
+
+    Args:
+        running: names of all services that run. mark: of the guard.
+
+    Raises:
+        NotFound: its program is not here. EstibaError: packages or files could not be made.
+    """
+    service = life.service
+    await asyncio.to_thread(here.furnish, service, running)
+    packages = await _packages(here, life, mark)
+    environment, words = here.environment(service, packages), here.words(service)
+    program = here.program(service, packages)
+    if not program:
+        where = f" or in the environment of its requirements ({packages})" if packages else ""
+        raise NotFound(f"{words[0]} is not on PATH{where}.", hint=f"Check command in [services.{service.name}].")
+    probe = [here.text(service, word) for word in service.health.words] if isinstance(service.health, Command) else []
+    return Launch(
+        command=[program, *words[1:]],
+        folder=here.plan.folder / service.folder,
+        environment=marked(environment, mark, service.name),
+        probe=probe,
+        probe_environment=marked(environment, mark, f"{service.name}:health"),
+    )
+
+
+async def _packages(here: Here, life: Life, mark: str) -> Path | None:
+    """The virtual environment of a service; None where it asks for none."""
+    build = life.service.build
+    if build is None or build.requirements is None:
+        return None
+    wanted = Wanted(build.requirements, build.python, here.folder / "environments")
+    if not (wanted.folder / environments.READY).exists():
+        life.installing()
+    environment = marked({**os.environ, **here.variables}, mark, f"{life.name}:install")
+    return await environments.ensure(wanted, environment, life.say)
+
+
+async def keep(lives: Sequence[Life], stop: asyncio.Event, kill: asyncio.Event, *, forever: bool = False) -> bool:
+    """Starts all, keeps them running, and stops them in reverse order.
+
+    Args:
+        lives: all that the others need is among them.
+        stop: asks to end. kill: ends what is left at once.
+        forever: goes on where everything has ended by itself, because a change may start it again.
+
+    Returns:
+        Whether nothing ended in failure.
+    """
+    peers = {life.name: life for life in lives}
+    for life in lives:
+        life.begin(peers)
+    try:
+        while not stop.is_set() and (forever or not all(life.over.is_set() for life in lives)):
+            for life in lives:
+                if life.broken is not None:
+                    raise life.broken
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), TICK)
+    finally:
+        await _stop(lives, kill)
+    return not any(life.failed for life in lives)
+
+
+async def _stop(lives: Sequence[Life], kill: asyncio.Event) -> None:
+    """Each stops once those that need it have; all at once when `kill` is set."""
+
+    async def stop(life: Life) -> None:
+        for other in lives:
+            if life.name in other.service.needs:
+                await other.ended.wait()
+        await life.stop()
+
+    stopping = asyncio.gather(*(stop(life) for life in lives))
+    killed = asyncio.create_task(kill.wait())
+    both: list[asyncio.Future[Any]] = [stopping, killed]
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    if killed.done():
+        await asyncio.gather(*(life.kill() for life in lives))
+    killed.cancel()
+    await stopping

@@ -1,0 +1,286 @@
+"""Local services: a project's applications beside its model server, as processes of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
+
+from estiba import local
+from estiba.core import ports
+from estiba.core.errors import EstibaError
+from estiba.core.groups import Guard, marked
+from estiba.deploy import dotenv, processes
+from estiba.deploy.here import HOST, Here
+from estiba.deploy.life import Launch, Life, Pace, Scene, Status
+from estiba.deploy.plan import Http, Service
+from estiba.deploy.processes import Choice
+from estiba.deploy.services import MODELS
+from estiba.local import Running
+from estiba.local_server import Failed, Report, Spec
+from estiba.lowering import SLACK, lower, lower_applications
+from estiba.project import Project
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a user asked for.
+
+    Args:
+        load: reads the project file. names: of services; by default all without a profile.
+        profiles: whose services take part too. env_file: instead of the project's `.env`.
+    """
+
+    load: Callable[[], Project]
+    names: Sequence[str] = ()
+    profiles: Sequence[str] = ()
+    env_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What will run, once the models are trained."""
+
+    wish: Wish
+    project: Project
+    here: Here
+    choice: Choice
+
+    @property
+    def services(self) -> list[Service]:
+        return [self.here.plan[name] for name in self.choice.services]
+
+    @property
+    def env_file(self) -> Path:
+        return self.wish.env_file or self.project.folder / dotenv.FILE
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Who is told what happens.
+
+    Args:
+        on_status: how a service is now. on_line: the name of a service, and a line that it printed.
+        on_ready: that the model server answers. on_note: what else a person should know.
+    """
+
+    on_status: Callable[[Status], None]
+    on_line: Callable[[str, str], None]
+    on_ready: Callable[[Running], None]
+    on_note: Callable[[str], None]
+
+
+def plan(wish: Wish) -> Start:
+    """Decides what takes part, and looks at whether it can run, before anything is trained or started.
+
+    Raises:
+        NotFound: a service, profile, program or file that is not there. BadProject: a mistake in the project file or
+            `.env`. EstibaError: a port is taken.
+    """
+    start = _planned(wish, 0)
+    processes.check_ports(start.services)
+    return start
+
+
+def plan_again(before: Start) -> Start:
+    """The same wish with the project file as it is now, while the other runs; raises as `plan`."""
+    start = _planned(before.wish, before.here.port)
+    held = {service.port for service in before.services}
+    processes.check_ports([service for service in start.services if service.port not in held])
+    serving = tuple(service for service in before.here.plan.services if service.models)
+    whole = replace(start.here.plan, services=(*serving, *start.here.plan.services))
+    return replace(start, here=replace(start.here, plan=whole))
+
+
+def _planned(wish: Wish, port: int) -> Start:
+    """`port` stands for one that the project leaves to chance; 0 means that chance has not fallen yet."""
+    project = wish.load()
+    port = project.server.port or port or (ports.free(project.server.host) if project.services else 0)
+    project = replace(project, server=msgspec.structs.replace(project.server, port=port))
+    here = Here(lower_applications(project), port, {**_variables(project, wish.env_file), **os.environ})
+    start = Start(wish, project, here, processes.choose(here, wish.names, wish.profiles, project.models))
+    here.check(start.services)
+    return start
+
+
+def _variables(project: Project, env_file: Path | None) -> dict[str, str]:
+    file = env_file or project.folder / dotenv.FILE
+    return dotenv.read(file) if env_file or file.exists() else {}
+
+
+def run(
+    start: Start,
+    trust: Collection[str],
+    observer: Observer,
+    *,
+    watching: Callable[[Session], asyncio.Task[None]] | None = None,
+    pace: Pace = Pace(),  # noqa: B008 - it is frozen
+) -> bool:
+    """Runs services and the model server until a signal says stop; a second one ends them at once.
+
+    Args:
+        trust: digests of the artifacts that were made here.
+        watching: begins to look for changes.
+
+    Returns:
+        Whether all went well: no service ended in failure for good.
+
+    Raises:
+        EstibaError: the model server cannot start.
+    """
+    return asyncio.run(_run(start, trust, observer, watching, pace))
+
+
+async def _run(
+    start: Start,
+    trust: Collection[str],
+    observer: Observer,
+    watching: Callable[[Session], asyncio.Task[None]] | None,
+    pace: Pace,
+) -> bool:
+    session = Session(start, observer, Guard(), pace)
+    session.listen()
+    try:
+        if start.choice.models:
+            session.add_models(trust)
+        session.add_services()
+        task = watching(session) if watching else None
+        try:
+            well = await processes.keep(session.lives, session.stopping, session.killing, forever=task is not None)
+        finally:
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+    finally:
+        session.guard.close()
+    if session.failure is not None:
+        raise session.failure
+    return well
+
+
+class Session:
+    """One run of a project's services."""
+
+    def __init__(self, start: Start, observer: Observer, guard: Guard, pace: Pace) -> None:
+        self.start = start
+        self.observer = observer
+        self.guard = guard
+        self.stopping = asyncio.Event()
+        self.killing = asyncio.Event()
+        self.failure: EstibaError | None = None
+        """Why the model server cannot start: then nothing else can work either."""
+        self.lives: list[Life] = []
+        self._ready = False
+        self._scene = Scene(guard, self._guarded(observer.on_status), self._guarded(observer.on_line), pace)
+
+    def listen(self) -> None:
+        """Stops at the first signal, kills at the second."""
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            (self.killing if self.stopping.is_set() else self.stopping).set()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, stop)
+
+    def _guarded(self, tell: Callable[..., None]) -> Callable[..., None]:
+        """When nobody reads what is printed any more, as in `estiba up | head`, it is time to stop."""
+
+        def told(*arguments: object) -> None:
+            try:
+                tell(*arguments)
+            except BrokenPipeError:
+                self.stopping.set()
+
+        return told
+
+    def life(self, name: str) -> Life | None:
+        return next((life for life in self.lives if life.name == name), None)
+
+    def add_models(self, trust: Collection[str]) -> None:
+        """Adds the model server. The plan gets its services, for files that tell of them."""
+        start = self.start
+        project, applications = start.project, start.here.plan
+        serving = [service for service in lower(project).services if service.models]
+        whole = replace(applications, services=(*serving, *applications.services))
+        self.start = replace(start, here=replace(start.here, plan=whole))
+        grace = project.server.shutdown_delay + project.server.drain + SLACK
+        service = Service(MODELS, "", health=Http("/health/ready"), port=project.server.port, stop_grace=grace)
+        url = f"http://{HOST}:{project.server.port}"
+        launch = self._server(project, trust)
+
+        async def prepare(life: Life) -> Launch:
+            return launch
+
+        self.lives.append(Life(service, url, prepare, self._scene))
+
+    def _server(self, project: Project, trust: Collection[str]) -> Launch:
+        options = project.server
+        if options.log == "auto":  # its output is a pipe here, but a person may be reading all the same
+            options = msgspec.structs.replace(options, log="text" if sys.stdout.isatty() else "json")
+        spec = Spec(
+            refs=list(project.models),
+            options=options,
+            registry=project.registry,
+            trust=sorted(trust),
+            ports=local.own_ports(project),
+        )
+        return Launch(
+            command=[sys.executable, "-m", "estiba.local_server"],
+            folder=project.folder,
+            environment=marked(os.environ, self.guard.mark, MODELS),
+            message=msgspec.json.encode(spec),
+            on_message=self._heard,
+        )
+
+    def _heard(self, line: str) -> None:
+        report = msgspec.json.decode(line, type=Report)
+        if not isinstance(report, Failed):
+            if not self._ready:
+                self._ready = True
+                self._guarded(self.observer.on_ready)(
+                    Running(report.url, report.workers, report.threads, MappingProxyType(report.examples))
+                )
+        elif not self._ready:
+            self.failure = EstibaError(report.message, hint=report.hint)
+            self.failure.exit_code = report.exit_code
+            self.stopping.set()
+
+    def add_services(self) -> None:
+        """Adds the services that take part."""
+        for service in self.start.services:
+            url = self.start.here.url(service)
+            self.lives.append(Life(service, url, self._prepare, self._scene))
+
+    async def _prepare(self, life: Life) -> Launch:
+        running = {*self.start.choice.services, MODELS}
+        return await processes.prepare(self.start.here, life, running, self.guard.mark)
+
+    async def change(self, start: Start) -> list[str]:
+        """Takes another plan of the same services; names of those that it changed, which are started again."""
+        before, self.start = self.start, start
+        changed: list[Life] = []
+        for service in start.services:
+            life = self.life(service.name)
+            if life is not None and _told(before.here, life.service) != _told(start.here, service):
+                life.service, life.url = service, start.here.url(service)
+                changed.append(life)
+        await asyncio.gather(*(life.restart() for life in changed))
+        return [life.name for life in changed]
+
+
+def _told(here: Here, service: Service) -> object:
+    """All that decides how a service is run here."""
+    return replace(service, image=""), here.words(service), here.environment(service, None)
+
+
+def left_out(choice: Choice) -> Mapping[str, Status]:
+    """What is not started, as the status of each."""
+    return {name: Status(name, "left out", detail=reason) for name, reason in choice.left_out.items()}
