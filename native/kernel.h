@@ -11,8 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Rows that are computed together. Their ranks, at two bytes a column, should stay in the nearest cache. */
-enum { BLOCK = 64, LANES = 16, FEW = 8 };
+/* Rows that are computed together: their ranks, at two bytes a column, should stay in the nearest cache. How many of them
+   go down one tree side by side, and from how many on that pays; how many trees one row goes down side by side. */
+enum { BLOCK = 64, LANES = 16, FEW_ROWS = 11, SIDE = 8 };
 
 /* A rank that is above every threshold's: where a missing value goes right, and what no value exceeds in a leaf. */
 enum { HIGHEST = 65535 };

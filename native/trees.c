@@ -80,21 +80,21 @@ static inline void add_leaf(const Ensemble *e, Py_ssize_t tree, uint32_t node, d
 
 #define STEP(at, q_of) at = nodes[at].left + ((q_of) > nodes[at].rank)
 
-/* One row: FEW trees side by side, so that one waits for memory while others walk. */
+/* One row: SIDE trees side by side, so that one waits for memory while others walk. */
 static void walk_row(const Ensemble *e, const uint16_t *q, double *const *to, Py_ssize_t row)
 {
     const Node *nodes = e->nodes;
     Py_ssize_t tree = 0;
-    for (; tree + FEW <= e->trees; tree += FEW) {
-        uint32_t at[FEW];
+    for (; tree + SIDE <= e->trees; tree += SIDE) {
+        uint32_t at[SIDE];
         int depth = 0;
-        for (int i = 0; i < FEW; i++) {
+        for (int i = 0; i < SIDE; i++) {
             at[i] = e->roots[tree + i];
             depth = e->depths[tree + i] > depth ? e->depths[tree + i] : depth;
         }
         while (depth-- > 0) {
             uint32_t moved = 0;
-            for (int i = 0; i < FEW; i++) {
+            for (int i = 0; i < SIDE; i++) {
                 uint32_t next = nodes[at[i]].left + (q[nodes[at[i]].column] > nodes[at[i]].rank);
                 moved |= next ^ at[i];
                 at[i] = next;
@@ -102,7 +102,7 @@ static void walk_row(const Ensemble *e, const uint16_t *q, double *const *to, Py
             if (e->early && !moved)
                 break;
         }
-        for (int i = 0; i < FEW; i++)
+        for (int i = 0; i < SIDE; i++)
             add_leaf(e, tree + i, at[i], to, row);
     }
     for (; tree < e->trees; tree++) {
@@ -146,13 +146,14 @@ static void walk_block(const Ensemble *e, const uint16_t *q, Py_ssize_t n, doubl
 
 int add_leaves(const Ensemble *e, const Scratch *s, Py_ssize_t first, Py_ssize_t n, double *const *to)
 {
-    if (n >= FEW) {
-        if (rank_rows(e, s, first, n, BLOCK) != DONE)
+    /* A few rows are faster one by one than with most lanes empty; so are those that are left over. */
+    Py_ssize_t over = n % LANES, together = over < FEW_ROWS ? n - over : n;
+    if (together) {
+        if (rank_rows(e, s, first, together, BLOCK) != DONE)
             return BAD_CODE;
-        walk_block(e, s->ranks, n, to, first);
-        return DONE;
+        walk_block(e, s->ranks, together, to, first);
     }
-    for (Py_ssize_t row = first; row < first + n; row++) {
+    for (Py_ssize_t row = first + together; row < first + n; row++) {
         if (rank_rows(e, s, row, 1, 1) != DONE)
             return BAD_CODE;
         walk_row(e, s->ranks, to, row);

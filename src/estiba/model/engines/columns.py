@@ -114,6 +114,12 @@ class Columns:
         flat = [self.constant(v) for v in np.asarray(values, np.float64).ravel().tolist()]
         return np.asarray(flat, np.int64).reshape(np.shape(values))
 
+    def stored(self, number: int) -> int:
+        """The column itself, or for a constant one with a slot of its own: what trees ask must stand in one."""
+        if self.known[number].op != "constant":
+            return number
+        return self._keep(("copy", number), Column("copy", (number,), whole=self.known[number].whole))
+
     def value(self, number: int) -> float | None:
         """What the column always is, or None."""
         column = self.known[number]

@@ -53,8 +53,13 @@ class _Lowering:
 
     def run(self) -> None:
         for node in self.graph.nodes:
-            if id(node) not in self.done:
-                self.tensors[node.outputs[0]] = self._node(node)
+            if id(node) in self.done:
+                continue
+            try:
+                with np.errstate(all="ignore"):
+                    self.tensors[node.outputs[0]] = self._node(node)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                raise NotRecognised(f"{node.kind} has a form without a rule: {error}") from error
 
     def _node(self, node: Node) -> Tensor:
         if len(node.outputs) != 1:
@@ -66,10 +71,7 @@ class _Lowering:
         rule = RULES.get(node.kind)
         if rule is None:
             raise NotRecognised(f"there is no rule for {node.kind}")
-        try:
-            return rule(self.columns, [self._tensor(name) for name in node.inputs], node.attributes)
-        except (ValueError, IndexError, KeyError, TypeError) as error:
-            raise NotRecognised(f"{node.kind} has a form without a rule: {error}") from error
+        return rule(self.columns, [self._tensor(name) for name in node.inputs], node.attributes)
 
     def _tensor(self, name: str) -> Tensor:
         if name not in self.tensors:
@@ -98,16 +100,7 @@ class _Lowering:
             raise NotRecognised("trees are asked about something else than numbers")
         if not all(self.columns.known[c].exact for c in x.columns[0]):
             raise NotRecognised("what trees compare is computed in a way that may differ in its last bit")
-        # The kernel ranks what stands in a slot, and constants stand elsewhere.
-        stored = [self._stored(c) for c in x.columns[0].tolist()]
-        try:
-            return trees.read_forest(node.attributes, self.columns, stored, x.type == FLOAT)
-        except (KeyError, AttributeError, TypeError, ValueError, IndexError) as error:
-            raise NotRecognised(f"a tree ensemble lacks a part: {error}") from error
-
-    def _stored(self, column: int) -> int:
-        constant = self.columns.known[column].op == "constant"
-        return self.columns.special("copy", (column,), None, exact=True) if constant else column
+        return trees.read_forest(node.attributes, self.columns, x.columns[0].tolist(), x.type == FLOAT)
 
     def _are_numbers(self, node: Node, forest: trees.Forest) -> bool:
         """Whether the leaves are positions in a table of vectors: what follows looks them up."""

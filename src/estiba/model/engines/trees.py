@@ -87,7 +87,8 @@ def read_forest(attributes: Mapping[str, Any], columns: Columns, x: Sequence[int
     low = _list(attributes, "nodes_missing_value_tracks_true", len(feature)).astype(bool)
     if not len(feature) or feature.min() < 0 or feature.max() >= len(x):
         raise NotRecognised("a tree ensemble asks for columns that are not there")
-    column, threshold = _questions(attributes, columns, np.asarray(x, np.int64)[feature], modes, low)
+    stored = np.asarray([columns.stored(c) for c in x], np.int64)
+    column, threshold = _questions(attributes, columns, stored[feature], modes, low)
     forest = Forest(
         column, threshold, low, (sides[0], sides[1]), (leaves[0], leaves[1]), _list(attributes, "tree_roots"),
         attributes["leaf_weights"].astype(np.float64), _list(attributes, "leaf_targetids"),
@@ -137,7 +138,9 @@ def _outside(columns: Columns, column: int, listed: Numbers, low: bool) -> int:
     if not len(listed):
         raise NotRecognised("a tree ensemble asks for an empty set")
     outside = columns.op("not", columns.member(listed, column))
-    return columns.op("and", outside, columns.op("not", columns.op("isnan", column))) if low else outside
+    if low:
+        outside = columns.op("and", outside, columns.op("not", columns.op("isnan", column)))
+    return columns.stored(outside)
 
 
 def _check(f: Forest) -> None:
@@ -313,6 +316,8 @@ def pack(part: tuple[Forest, Ranks], slot: Finder, input_slot: Finder, rows: Num
         rows: where leaves are vectors: one row for each of their weights.
     """
     f, r = part
+    if rows is not None and not np.isin(f.weight, np.arange(len(rows))).all():
+        raise NotRecognised("a leaf stands for a vector that is not there")
     deepest, mean = depths(f)
     weights = f.weight if rows is None else f.weight.astype(np.uint32)
     nodes, roots, values = lay_out(f, r, weights)
@@ -323,8 +328,6 @@ def pack(part: tuple[Forest, Ranks], slot: Finder, input_slot: Finder, rows: Num
         lookups.append((input_slot(found.category), start, size, found.first, width, found.nullable))
         start += found.table.size
     targets = tree_targets(f) if rows is None else np.zeros(len(f.roots), np.uint32)
-    if rows is not None and not np.isin(f.weight, np.arange(len(rows))).all():
-        raise NotRecognised("a leaf stands for a vector that is not there")
     return (
         np.asarray(features, np.int32).tobytes(),
         r.thresholds.tobytes(),
