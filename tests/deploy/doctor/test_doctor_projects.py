@@ -24,7 +24,7 @@ BROKEN = sorted(path for path in (HERE / "broken").iterdir())
 HEALTHY = sorted(path for path in (HERE / "healthy").iterdir())
 TODAY = date(2026, 11, 21)
 
-RUNNING = {"out-of-memory", "keeps-restarting", "unhealthy", "image-too-big"}
+RUNNING = {"out-of-memory", "crashed", "unhealthy", "image-too-big"}
 """Faults that only show in what runs: see test_doctor_running.py."""
 
 BY_HAND = {"pickle-version", "module-missing"}

@@ -69,7 +69,7 @@ FAULTS = (
     Fault("system-library-missing", "error", "A wheel needs a system library that the slim base does not have."),
     Fault("pickle-version", "error", "The model was pickled by another version of the library than is installed."),
     Fault("permission-denied", "error", "The program reads or writes what its user has no right to."),
-    Fault("keeps-restarting", "error", "The container ends soon after each start, and is started again."),
+    Fault("crashed", "error", "The container ended with an error, or does so after each start."),
     Fault("loopback-host", "error", "The program listens on 127.0.0.1, which only its own container can reach."),
     Fault("port-mismatch", "error", "The published port leads to a port on which the program does not listen."),
     Fault("health-port", "error", "The health check asks a port on which the program does not listen."),

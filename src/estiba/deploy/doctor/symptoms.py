@@ -11,13 +11,16 @@ from typing import Any
 from estiba.deploy.doctor.bases import unpinned
 from estiba.deploy.doctor.faults import At, Finding, finding
 from estiba.deploy.doctor.secrets import NAME, WEAK
+from estiba.deploy.doctor.sources import MODEL
+from estiba.deploy.doctor.stages import fill
 
 _ADDRESS = re.compile(r"https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\]):(\d+)")
 _GONE = re.compile(
     r"(?:exec: \"?(curl|wget|nc)\"?: executable file not found|(?:^|[\s:/])(curl|wget|nc): (?:command )?not found)",
     re.M,
 )
-_DENIED = re.compile(r"(?:\[Errno 13\] )?Permission denied:? ['\"]?([^'\"\n]*)['\"]?", re.I)
+_DENIED = re.compile(r"Permission denied:? ?['\"]?([^'\"\n]*)['\"]?", re.I)
+_ERRNO_13 = re.compile(r"\[Errno 13\] Permission denied: ?['\"]?([^'\"\n]*)['\"]?")
 _ABSENT = re.compile(
     r"(?:No such file or directory: ['\"]([^'\"\n]+)['\"]|Load model from (\S+) failed.{0,40}(?:exist|No such file))"
 )
@@ -58,13 +61,25 @@ class Seen:
             value = value.get(key) if isinstance(value, dict) else None
         return value
 
+    def table(self, *path: str) -> dict[str, Any]:
+        value = self.part(*path)
+        return value if isinstance(value, dict) else {}
+
+    def listed(self, *path: str) -> list[Any]:
+        value = self.part(*path)
+        return value if isinstance(value, list) else []
+
+    def number(self, *path: str) -> float:
+        value = self.part(*path)
+        return value if isinstance(value, (int, float)) else 0
+
     @property
     def runs(self) -> bool:
         return bool(self.part("State", "Running"))
 
     @cached_property
     def environment(self) -> dict[str, str]:
-        return _environment(self.part("Config", "Env"))
+        return _environment(self.listed("Config", "Env"))
 
     @cached_property
     def listens(self) -> dict[int, set[str]]:
@@ -78,17 +93,15 @@ class Seen:
     @property
     def probes(self) -> list[str]:
         """What the last health checks said, the newest last."""
-        return [
-            str(one.get("Output", "")) for one in self.part("State", "Health", "Log") or [] if isinstance(one, dict)
-        ]
+        return [str(one.get("Output", "")) for one in self.listed("State", "Health", "Log") if isinstance(one, dict)]
 
     @property
     def check(self) -> str:
-        return " ".join(str(word) for word in self.part("Config", "Healthcheck", "Test") or [])
+        return " ".join(str(word) for word in self.listed("Config", "Healthcheck", "Test"))
 
 
 def _environment(listed: Any) -> dict[str, str]:
-    return dict(str(pair).split("=", 1) for pair in listed or [] if "=" in str(pair))
+    return dict(str(pair).split("=", 1) for pair in (listed if isinstance(listed, list) else []) if "=" in str(pair))
 
 
 def _host(address: str) -> str:
@@ -102,8 +115,10 @@ def _host(address: str) -> str:
 
 def symptoms(seen: Seen) -> Iterator[Finding]:
     """Every fault that can be told from what was asked."""
-    yield from _ended(seen)
-    yield from _said(seen)
+    causes = [*_ended(seen), *_said(seen)]
+    yield from causes
+    if _crashed(seen) and not causes:
+        yield from _last_words(seen)
     yield from _health(seen)
     yield from _ports(seen)
     yield from _root(seen)
@@ -113,23 +128,30 @@ def symptoms(seen: Seen) -> Iterator[Finding]:
 
 
 def _ended(seen: Seen) -> Iterator[Finding]:
-    state = seen.part("State") or {}
-    memory = seen.part("HostConfig", "Memory") or 0
+    state = seen.table("State")
+    memory = int(seen.number("HostConfig", "Memory"))
     limit = f" of {memory / 2**20:.0f} MB" if memory else ""
     if state.get("OOMKilled"):
-        message = f"{seen.name} was killed because it used more memory than its limit{limit}."
+        message = f"It was killed because it used more memory than its limit{limit}."
         yield finding("out-of-memory", seen.at, message, _memory_fix(memory))
     elif not seen.runs and state.get("ExitCode") == 137 and memory:
-        message = f"{seen.name} was killed (exit code 137), probably because it reached its limit{limit}."
+        message = f"It was killed (exit code 137), probably because it reached its memory limit{limit}."
         yield finding("out-of-memory", seen.at, message, _memory_fix(memory))
-    restarts = seen.part("RestartCount") or 0
-    failing = restarts >= 3 and (not seen.runs or state.get("Restarting"))
-    crashed = not seen.runs and state.get("ExitCode") not in (0, 137, 143, None) and state.get("Status") == "exited"
-    if state.get("Restarting") or failing or crashed:
-        last = next((line.strip() for line in reversed(seen.log.splitlines()) if line.strip()), "it printed nothing")
-        times = f" after {restarts} restarts" if restarts else ""
-        message = f"{seen.name} ended with exit code {state.get('ExitCode')}{times}; its last words: {last[:200]}."
-        yield finding("keeps-restarting", seen.at, message, f"Read what it said: docker logs {seen.name}")
+
+
+def _crashed(seen: Seen) -> bool:
+    state = seen.table("State")
+    ended = not seen.runs and state.get("ExitCode") not in (0, 137, 143, None) and state.get("Status") == "exited"
+    return bool(state.get("Restarting") or ended)
+
+
+def _last_words(seen: Seen) -> Iterator[Finding]:
+    restarts = int(seen.number("RestartCount"))
+    last = next((line.strip() for line in reversed(seen.log.splitlines()) if line.strip()), "it printed nothing")
+    times = f" after {restarts} restarts" if restarts else ""
+    code = seen.part("State", "ExitCode")
+    message = f"It ended with exit code {code}{times}; its last words: {last[:200].rstrip('.')}."
+    yield finding("crashed", seen.at, message, f"Read what it said: docker logs {seen.name}")
 
 
 def _memory_fix(memory: int) -> str:
@@ -140,27 +162,30 @@ def _memory_fix(memory: int) -> str:
 def _said(seen: Seen) -> Iterator[Finding]:
     """What the program complained of."""
     if found := _PICKLED.search(seen.log):
-        message = f"{seen.name} reads a {found[1]} that scikit-learn {found[2]} pickled with {found[3]}."
+        message = f"It has scikit-learn {found[3]} and reads a {found[1]} that {found[2]} pickled."
         yield finding(
             "pickle-version", seen.at, message, f"Install scikit-learn=={found[2]}, or train the model again."
         )
     if found := _MODULE.search(seen.log):
-        message = f"{seen.name} imports {found[1]}, which is not installed."
+        message = f"It imports {found[1]}, which is not installed."
         yield finding("module-missing", seen.at, message, f"Add {found[1].partition('.')[0]} to the requirements.")
     if found := _LIBRARY.search(seen.log):
-        message = f"{seen.name} cannot load {found[1]}, which the image does not have."
+        message = f"It cannot load {found[1]}, which the image does not have."
         yield finding(
             "system-library-missing", seen.at, message, "Install its package in the image (libgomp.so.1: libgomp1)."
         )
-    if found := _ABSENT.search(seen.log):
+    for found in _ABSENT.finditer(seen.log):
         path = found[1] or found[2]
-        message = f"{seen.name} looks for `{path}`, which is not in the container."
+        if not MODEL.search(path):
+            continue
+        message = f"It looks for `{path}`, which is not in the container."
         fix = "COPY it to that place, or mount the folder that holds it; .dockerignore may keep it out."
         yield finding("model-missing", seen.at, message, fix)
-    if found := _DENIED.search(seen.log):
+        break
+    if found := (_DENIED if _crashed(seen) else _ERRNO_13).search(seen.log):
         what = f"`{found[1].strip()}`" if found[1].strip() else "a file"
         user = seen.part("Config", "User") or "root"
-        message = f"{seen.name} runs as user {user}, who has no right to {what}."
+        message = f"It runs as user {user}, who has no right to {what}."
         fix = f"Give it to that user: COPY --chown={user}, or RUN chown in the Dockerfile before USER."
         yield finding("permission-denied", seen.at, message, fix)
 
@@ -170,17 +195,17 @@ def _health(seen: Seen) -> Iterator[Finding]:
     if seen.part("State", "Health", "Status") not in ("unhealthy", "starting") or not last:
         return
     if found := _GONE.search("\n".join(seen.probes)):
-        message = f"The health check of {seen.name} calls {found[1] or found[2]}, which the image does not have."
+        message = f"Its health check calls {found[1] or found[2]}, which the image does not have."
         fix = "Ask with what is there, such as Python's urllib.request, or estiba healthcheck."
         yield finding("curl-missing", seen.at, message, fix)
         return
     asked = [int(port) for port in _ADDRESS.findall(_filled(seen))]
     if asked and seen.listens and not set(asked) & set(seen.listens):
         there = ", ".join(str(port) for port in sorted(seen.listens))
-        message = f"The health check of {seen.name} asks port {asked[0]}, but it listens on {there}."
+        message = f"Its health check asks port {asked[0]}, but it listens on {there}."
         yield finding("health-port", seen.at, message, f"Ask port {sorted(seen.listens)[0]}.")
     elif seen.part("State", "Health", "Status") == "unhealthy":
-        message = f"The health check of {seen.name} fails: {' '.join(last.split())[-200:]}."
+        message = f"Its health check fails: {' '.join(last.split())[-200:]}."
         yield finding("unhealthy", seen.at, message, f"Try it by hand: docker exec {seen.name} {_plain(seen.check)}")
 
 
@@ -189,8 +214,6 @@ def _plain(check: str) -> str:
 
 
 def _filled(seen: Seen) -> str:
-    from estiba.deploy.doctor.stages import fill
-
     return fill(seen.check, seen.environment)
 
 
@@ -198,19 +221,19 @@ def _ports(seen: Seen) -> Iterator[Finding]:
     """Published ports behind which nothing listens, or only for the container itself."""
     if not seen.runs or not seen.listens:
         return
-    for key, published in (seen.part("NetworkSettings", "Ports") or {}).items():
+    for key, published in seen.table("NetworkSettings", "Ports").items():
         number, _, protocol = str(key).partition("/")
         if not published or protocol != "tcp" or not number.isdigit():
             continue
         hosts = seen.listens.get(int(number))
         if hosts is None:
             there = ", ".join(str(port) for port in sorted(seen.listens))
-            message = f"Port {number} of {seen.name} is published, but it listens on {there}."
+            message = f"Its port {number} is published, but it listens on {there}."
             yield finding(
                 "port-mismatch", seen.at, message, f"Publish port {sorted(seen.listens)[0]} of the container."
             )
         elif all(host.startswith("127.") or host == "::1" for host in hosts):
-            message = f"{seen.name} listens on port {number} of {min(hosts)} only, so its published port leads nowhere."
+            message = f"It listens on port {number} of {min(hosts)} only, so its published port leads nowhere."
             yield finding("loopback-host", seen.at, message, "Let the program listen on 0.0.0.0.")
 
 
@@ -223,7 +246,7 @@ def _root(seen: Seen) -> Iterator[Finding]:
     said = str(seen.part("Config", "User") or "").partition(":")[0]
     if users == {"0"} or (not users and seen.runs and said in ("root", "0")):
         named = f"`{said}` is its user" if said else "nothing names another user"
-        message = f"{seen.name} runs as root, as {named}."
+        message = f"It runs as root, as {named}."
         yield finding("root-user", seen.at, message, "Say USER in the Dockerfile, or user: in the compose file.")
 
 
@@ -234,30 +257,30 @@ def _secrets(seen: Seen) -> Iterator[Finding]:
         if not NAME.search(name) or not value or value.startswith("/"):
             continue
         if value.lower() in WEAK:
-            message = f"{seen.name} has a password that everybody tries first, in {name}."
+            message = f"It has a password that everybody tries first, in {name}."
             yield finding("default-password", seen.at, message, "Make one with: openssl rand -hex 24.")
         elif baked.get(name) == value:
-            message = f"{name} is kept in the image of {seen.name}, readable with docker inspect."
+            message = f"{name} is kept in its image, readable with docker inspect."
             yield finding("secret-in-layer", seen.at, message, "Give it when the container starts; and change it.")
 
 
 def _limits(seen: Seen) -> Iterator[Finding]:
-    host = seen.part("HostConfig") or {}
-    cpus = (host.get("NanoCpus") or 0) / 1e9 or (host.get("CpuQuota") or 0) / (host.get("CpuPeriod") or 100_000)
+    quota = seen.number("HostConfig", "CpuQuota") / (seen.number("HostConfig", "CpuPeriod") or 100_000)
+    cpus = seen.number("HostConfig", "NanoCpus") / 1e9 or quota
     threads = seen.environment.get("OMP_NUM_THREADS", "")
     if cpus > 0 and re.fullmatch(r"\d{1,4}", threads) and int(threads) > max(1, -(-cpus // 1)):
-        message = f"OMP_NUM_THREADS asks for {threads} threads, and {seen.name} may use {cpus:g} processors."
+        message = f"OMP_NUM_THREADS asks for {threads} threads, and it may use {cpus:g} processors."
         yield finding("threads-over-cpus", seen.at, message, f"Set OMP_NUM_THREADS to {max(1, int(cpus))}.")
-    if seen.runs and not host.get("Memory"):
-        message = f"{seen.name} may take all memory of the machine."
+    if seen.runs and not seen.number("HostConfig", "Memory"):
+        message = "It may take all memory of the machine."
         yield finding("no-limits", seen.at, message, "Give it a limit: mem_limit in the compose file, or --memory.")
-    if seen.runs and (host.get("RestartPolicy") or {}).get("Name") in ("no", ""):
-        message = f"Nothing starts {seen.name} again after a crash or a reboot."
+    if seen.runs and seen.part("HostConfig", "RestartPolicy", "Name") in ("no", ""):
+        message = "Nothing starts it again after a crash or a reboot."
         yield finding("no-restart", seen.at, message, "Add restart: unless-stopped, or --restart unless-stopped.")
 
 
 def _started(seen: Seen) -> Iterator[Finding]:
-    words = [str(seen.part("Path") or ""), *(str(word) for word in seen.part("Args") or [])]
+    words = [str(seen.part("Path") or ""), *(str(word) for word in seen.listed("Args"))]
     shell = words[0].rpartition("/")[2] in ("sh", "bash", "ash", "dash") and words[1:2] == ["-c"]
     if (
         shell
@@ -265,14 +288,14 @@ def _started(seen: Seen) -> Iterator[Finding]:
         and not re.search(r"(?:^|[;&\n]\s*)exec\s", words[2])
         and not seen.part("HostConfig", "Init")
     ):
-        message = f"{seen.name} is started by a shell, which passes no SIGTERM on to the program."
+        message = "It is started by a shell, which passes no SIGTERM on to the program."
         yield finding("shell-form", seen.at, message, "Write CMD as a list, or put exec before the command.")
     image = str(seen.part("Config", "Image") or "")
     if image and not image.startswith("sha256:"):
         yield from unpinned(image, seen.at)
     size = seen.image.get("Size")
     if isinstance(size, int) and size > _BIG:
-        message = f"The image of {seen.name} has {size / 1e6:.0f} MB."
+        message = f"Its image has {size / 1e6:.0f} MB."
         yield finding(
             "image-too-big", seen.at, message, "See what is in it: docker history, and estiba doctor on its folder."
         )

@@ -123,7 +123,7 @@ def _joined(lines: list[Line], escape: str) -> str:
 
 def _heredocs(head: str, lines: list[Line], place: int) -> tuple[dict[str, str], list[Line]]:
     """The here-documents that an instruction announces, and the lines that they take."""
-    name = head.split(None, 1)[0].upper()
+    name = head.partition(" ")[0].upper()
     found: dict[str, str] = {}
     taken: list[Line] = []
     if name not in ("RUN", "COPY", "ADD"):
