@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import random
 import re
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -305,3 +307,41 @@ def test_json_never_holds_nan(server: Live, count: int) -> None:
     assert answer is not None
     assert b"NaN" not in answer.body
     assert answer.json["predictions"] == [{"value": None}] * count
+
+
+def test_compressed_bodies_are_read(server: Live) -> None:
+    row = json.dumps(CHURN_ROW).encode()
+    plain = httpx.post(f"{server.url}/predict", content=row, headers=JSON).json()["predictions"]
+    many = json.dumps({"records": [CHURN_ROW] * 3000}).encode()
+    for body, encoding in (
+        (gzip.compress(row), "gzip"),
+        (gzip.compress(row), "X-GZIP"),
+        (gzip.compress(row[:20]) + gzip.compress(row[20:]), "gzip"),
+        (zlib.compress(row), "deflate"),
+        (row, "identity"),
+        (gzip.compress(many), "gzip"),
+    ):
+        answer = httpx.post(f"{server.url}/predict", content=body, headers={**JSON, "content-encoding": encoding})
+        assert answer.json()["predictions"][:1] == plain, encoding
+    assert len(answer.json()["predictions"]) == 3000
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "status", "said"),
+    [
+        (b"{}", "br", 415, "reads bodies in gzip and deflate, not 'br'"),
+        (b"{}", "gzip, gzip", 415, "not 'gzip, gzip'"),
+        (b"{}", "gzip", 400, "not valid gzip data"),
+        (gzip.compress(b"{}")[:-4], "gzip", 400, "ends before its gzip data does"),
+        (gzip.compress(b"{}") + b"more", "gzip", 400, "not valid gzip data"),
+        (b"", "gzip", 400, "ends before"),
+        (gzip.compress(b"") * 200_000, "gzip", 400, "more than 16 members"),
+        (gzip.compress(b" " * 200_000_000), "gzip", 413, "larger than 16777216 bytes"),
+    ],
+)
+def test_bodies_that_cannot_be_decompressed(server: Live, body: bytes, encoding: str, status: int, said: str) -> None:
+    before = server.resident()
+    answer = httpx.post(f"{server.url}/predict", content=body, headers={**JSON, "content-encoding": encoding})
+    assert (answer.status_code, said in answer.json()["detail"]) == (status, True), answer.text
+    assert ("accept-encoding" in answer.headers) == (status == 415)
+    assert server.resident() - before < 80_000_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import unquote
@@ -22,6 +23,12 @@ MAX_ROWS = 100_000
 MAX_SAID = 5
 """Problems in an error that has room for one sentence only."""
 
+ENCODINGS = {"gzip": 31, "deflate": 15}
+"""Codings of content that are undone, and what zlib calls them."""
+
+MAX_MEMBERS = 16
+"""Pieces of compressed data in one body; each costs a copy of what follows it."""
+
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises: for what is no JSON or does not fit, for text that is not UTF-8, for deep nesting."""
 
@@ -38,6 +45,48 @@ class NotSupported(EstibaError):
     """A media type, or an encoding, that a path does not take."""
 
     status = 415
+
+
+class EncodingNotSupported(NotSupported):
+    """A coding of content that this server does not know. ENCODINGS are those that it does."""
+
+
+class TooLarge(EstibaError):
+    status = 413
+
+
+def decompressed(body: bytes | bytearray, encoding: bytes, most: int) -> bytes | bytearray:
+    """A body as it was before it was compressed for the way.
+
+    Args:
+        encoding: the value of its Content-Encoding.
+        most: bytes that it may become. No more than that is ever made of it.
+
+    Raises:
+        EncodingNotSupported: it is none of ENCODINGS. TooLarge: it becomes too large. BadRequest: it is damaged.
+    """
+    name = encoding.strip().lower().removeprefix(b"x-").decode("latin-1")
+    if name in ("", "identity"):
+        return body
+    if name not in ENCODINGS:
+        raise EncodingNotSupported(f"This server reads bodies in {' and '.join(ENCODINGS)}, not {name!r}.")
+    parts: list[bytes] = []
+    rest, left = bytes(body), most
+    try:
+        while rest or not parts:  # gzip allows several members, one behind the other
+            if len(parts) == MAX_MEMBERS:
+                raise BadRequest(f"The body has more than {MAX_MEMBERS} members of {name} data.")
+            stream = zlib.decompressobj(ENCODINGS[name])
+            parts.append(stream.decompress(rest, left + 1))
+            left -= len(parts[-1])
+            if left < 0:
+                raise TooLarge(f"The body becomes larger than {most} bytes when it is decompressed.")
+            if not stream.eof:
+                raise BadRequest(f"The body ends before its {name} data does.")
+            rest = stream.unused_data
+    except zlib.error as error:
+        raise BadRequest(f"The body is not valid {name} data: {error}") from None
+    return b"".join(parts)
 
 
 def check_count(count: int) -> None:

@@ -21,6 +21,7 @@ from estiba.model.rows import Prediction
 from estiba.serving import deadline
 from estiba.serving.access_log import AccessLog
 from estiba.serving.batcher import Batcher, Call, ModelFailed
+from estiba.serving.bodies import ENCODINGS, EncodingNotSupported, decompressed
 from estiba.serving.http import Connection, Request
 from estiba.serving.metrics import Histogram, Metrics, Slot
 from estiba.serving.options import ServerOptions
@@ -36,6 +37,7 @@ MAX_WAITING_BYTES = 256 * 1024 * 1024
 JSON = b"content-type: application/json\r\n"
 
 _MORE_HEADERS = {503: b"retry-after: 1\r\n"}
+_ACCEPT_ENCODING = b"accept-encoding: %b\r\n" % ", ".join(ENCODINGS).encode()
 _REASONS = {503: "full", 504: "deadline"}
 
 
@@ -58,6 +60,7 @@ class Served:
         self.model = model
         self.batcher = Batcher(model, shared.metrics, shared.options.max_queued_rows)
         self.timeout = shared.options.request_timeout
+        self.max_body = shared.options.http.max_body
         self.metrics = shared.metrics
         self.ids = shared.ids
         self.log = shared.log
@@ -136,8 +139,8 @@ class Endpoint(ABC):
         """The answer to a request that failed."""
 
     def is_large(self, request: Request) -> bool:
-        """Whether it would hold up the event loop."""
-        return len(request.body) > INLINE_BYTES
+        """Whether it would hold up the event loop. A small body that is compressed may become large."""
+        return len(request.body) > INLINE_BYTES or request.content_encoding != b""
 
     # What is the same for all
 
@@ -183,11 +186,13 @@ class Endpoint(ABC):
         self.served.waiting += size
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self.served.executor, self._work, request, until)
-        future.add_done_callback(lambda done: self._finish_large(connection, request, done))
+        future.add_done_callback(lambda done: self._finish_large(connection, request, size, done))
 
     def _work(self, request: Request, until: float) -> tuple[Sent, int]:
         """The answer, and of how many rows."""
         deadline.check(until)
+        if request.content_encoding:
+            request.body = decompressed(request.body, request.content_encoding, self.served.max_body)
         records, coded, how = self.decode(request)
         deadline.check(until)
         if request.trace is not None:
@@ -202,8 +207,10 @@ class Endpoint(ABC):
             request.trace.began, request.trace.ended = times
         return self.encode(request, predictions, warnings, how), len(predictions)
 
-    def _finish_large(self, connection: Connection, request: Request, done: asyncio.Future[tuple[Sent, int]]) -> None:
-        self.served.waiting -= len(request.body)
+    def _finish_large(
+        self, connection: Connection, request: Request, size: int, done: asyncio.Future[tuple[Sent, int]]
+    ) -> None:
+        self.served.waiting -= size
         self.batcher.settle()
         error = done.exception() if not done.cancelled() else Unavailable("The server is shutting down.")
         if error is None:
@@ -229,6 +236,8 @@ class Endpoint(ABC):
             self.served.metrics.slot("estiba_rejected_total", self.model.name, reason).add()
         head, body = self.problem(request, failure)
         more = b"allow: %b\r\n" % self.allow if status == 405 else _MORE_HEADERS.get(status, b"")
+        if isinstance(error, EncodingNotSupported):
+            more = _ACCEPT_ENCODING
         if request.trace is not None:
             more += b"traceresponse: %b\r\n" % request.trace.header
         head = b"%b%b%b\r\n%b" % (head, self._about, request.id.encode(), more)

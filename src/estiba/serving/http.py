@@ -62,6 +62,7 @@ class Connection(asyncio.Protocol):
         "_busy",
         "_codings",
         "_continue",
+        "_encoding",
         "_ended",
         "_header_bytes",
         "_headers",
@@ -220,7 +221,7 @@ class Connection(asyncio.Protocol):
     def _forget(self) -> None:
         self._target = b""
         self._headers: Headers = []
-        self._type = b""
+        self._type = self._encoding = b""
         self._codings: bytes | None = None
         self._hosts = 0
         self._length = -1
@@ -239,6 +240,8 @@ class Connection(asyncio.Protocol):
         self._headers.append((name, value))
         if name == b"content-type":
             self._type = value
+        elif name == b"content-encoding":
+            self._encoding = self._encoding + b"," + value if self._encoding else value
         elif name == b"content-length":
             self._length = int(value) if value.isdigit() else -1
         elif name == b"host":
@@ -269,6 +272,7 @@ class Connection(asyncio.Protocol):
         path, _, query = self._target.partition(b"?")
         request = Request(method, path, query, self._headers)
         request.content_type = self._type
+        request.content_encoding = self._encoding
         # What speaks HTTP/1.0 would need to be told that a connection stays open.
         request.keep_alive = version == "1.1" and parser.should_keep_alive()
         self._request = request

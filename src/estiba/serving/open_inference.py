@@ -24,7 +24,6 @@ from estiba.model.signature import Field
 from estiba.serving import endpoint, tensors
 from estiba.serving.bodies import (
     NotAllowed,
-    NotSupported,
     check_count,
     check_names,
     code_records,
@@ -75,8 +74,6 @@ class Endpoint(endpoint.Endpoint):
     def decode(self, request: Request) -> Asked:
         if request.method != b"POST":
             raise NotAllowed("Use POST to infer.")
-        if request.header(b"content-encoding") not in (b"", b"identity"):
-            raise NotSupported("This server takes no compressed bodies.")
         header, rest = _split(request)
         content = parse_json(header)
         if not isinstance(content, dict) or not isinstance(content.get("inputs"), list) or not content["inputs"]:

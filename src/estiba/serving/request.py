@@ -38,7 +38,19 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Request:
     """One request, complete with its body. Header names are in lower case."""
 
-    __slots__ = ("arrived", "body", "content_type", "headers", "id", "keep_alive", "method", "path", "query", "trace")
+    __slots__ = (
+        "arrived",
+        "body",
+        "content_encoding",
+        "content_type",
+        "headers",
+        "id",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "trace",
+    )
 
     def __init__(self, method: bytes, path: bytes, query: bytes, headers: Headers) -> None:
         self.method = method
@@ -48,6 +60,7 @@ class Request:
         self.body: bytes | bytearray = b""
         self.keep_alive = True
         self.content_type = b""
+        self.content_encoding = b""
         self.id = ""
         self.arrived = 0.0
         self.trace: Trace | None = None
