@@ -83,7 +83,11 @@ def fast(coder: Coder, row: dict[str, Any]) -> Coded | None:
         record = msgspec.json.decode(json.dumps(row).encode(), type=coder.record, dec_hook=code_hook)
     except msgspec.DecodeError:
         return None
-    return coder.pack([record])
+    packed = coder.pack([record])
+    kernel, coder._compiled = coder._compiled, None  # the same without a C compiler
+    assert same(coder.pack([record]), packed)
+    coder._compiled = kernel
+    return packed
 
 
 def checked(coder: Coder, row: Any) -> Coded | None:

@@ -130,6 +130,17 @@ def test_one_tree_with_more_thresholds_is_not_recognised() -> None:
         ExactEngine(graph_of([balanced(np.arange(2.0**16 - 1))]), NUMBER, 1)
 
 
+def test_a_set_without_any_level_that_there_is() -> None:
+    field = Field(name="x", kind="category", levels=("a", "b"))
+    none = np.full(1, -1)
+    tree = Tree(
+        np.zeros(3, np.int64), np.zeros(3), np.append(1, [none, none]), np.append(2, [none, none]),
+        np.zeros(3, bool), np.array([0.0, 1.0, 2.0]), members={0: (7,)},
+    )  # fmt: skip
+    model, x = graph_of([tree]), np.array([[0.0], [1.0]])
+    assert same(session(model).run(["y"], {"x": x})[0], ExactEngine(model, (field,), 1).predict(Coded(x)))
+
+
 def test_a_code_that_no_category_has_is_refused() -> None:
     onnx, fields, width, rows = converted("OneHotEncoder, RandomForestClassifier, 2 classes")
     engine = ExactEngine(onnx, fields, width)

@@ -18,6 +18,8 @@ def shown(head: Head, raw: list[list[float]], **outputs: Any) -> list[dict[str, 
     signature = Signature(fields=FIELD, head=head, outputs=Outputs(**outputs)).validate()
     predictions = Predictions(signature)
     rows = predictions.rows(np.array(raw))
+    predictions._compiled = None  # the same without a C compiler
+    assert predictions.rows(np.array(raw)) == rows
     columns = predictions.columns(np.array(raw))
     flat = [
         {
