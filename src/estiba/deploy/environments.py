@@ -112,7 +112,7 @@ async def _alone(folder: Path) -> AsyncIterator[None]:
 
 def _commands(wanted: Wanted, folder: Path) -> Iterator[Sequence[str]]:
     python, inside = _python(wanted), str(folder / "bin" / "python")
-    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    uv = _uv()
     if uv:
         yield [uv, "venv", "--no-project", "--quiet", "--python", python or wanted.python, str(folder)]
         yield [uv, "pip", "install", "--python", inside, "-r", str(wanted.requirements)]
@@ -123,6 +123,12 @@ def _commands(wanted: Wanted, folder: Path) -> Iterator[Sequence[str]]:
     yield [python, "-m", "venv", str(folder)]
     pip = ["-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
     yield [inside, *pip, "-r", str(wanted.requirements)]
+
+
+def _uv() -> str:
+    """uv beside this Python, else on PATH; empty where there is none."""
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return shutil.which("uv", path=places) or ""
 
 
 def _python(wanted: Wanted) -> str:
