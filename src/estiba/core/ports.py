@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _LISTENING = "0A"
@@ -42,7 +42,7 @@ def holder(port: int) -> str:
 
     Empty where it cannot be known: another user's process, another container's, or a system without /proc.
     """
-    sockets = set(_sockets(port))
+    sockets = {link for known, link in _listening() if known == port}
     if not sockets:
         return ""
     for entry in sorted(Path("/proc").glob("[0-9]*")):
@@ -51,8 +51,14 @@ def holder(port: int) -> str:
     return ""
 
 
-def _sockets(port: int) -> Iterator[str]:
-    """What the links in /proc/PID/fd say of the sockets that listen on a port."""
+def listened(processes: Iterable[int]) -> list[int]:
+    """The TCP ports that some processes listen on, sorted; empty where it cannot be known."""
+    links = {link for process in processes for link in _open_files(Path(f"/proc/{process}"))}
+    return sorted({port for port, link in _listening() if link in links})
+
+
+def _listening() -> Iterator[tuple[int, str]]:
+    """Ports, each with what the link in /proc/PID/fd says of a socket that listens on it."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             lines = Path(table).read_text().splitlines()[1:]
@@ -60,8 +66,8 @@ def _sockets(port: int) -> Iterator[str]:
             continue
         for line in lines:
             cells = line.split()
-            if cells[3] == _LISTENING and int(cells[1].rpartition(":")[2], 16) == port:
-                yield f"socket:[{cells[9]}]"
+            if cells[3] == _LISTENING:
+                yield int(cells[1].rpartition(":")[2], 16), f"socket:[{cells[9]}]"
 
 
 def _open_files(process: Path) -> Iterator[str]:
