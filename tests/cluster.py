@@ -68,6 +68,20 @@ class Cluster:
         self.kubectl("delete", "namespace", inside.namespace, "--wait=false")
 
 
+NEWER = {
+    ("autoscaling/v2", "HorizontalPodAutoscaler"): "autoscaling/v2beta2",
+    ("batch/v1", "CronJob"): "batch/v1beta1",
+    ("policy/v1", "PodDisruptionBudget"): "policy/v1beta1",
+}
+"""What Kubernetes 1.20 knows under an older name only, with the same fields."""
+
+
+def for_1_20(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of a newer Kubernetes as the laboratory's knows it: another version, the same specification."""
+    version = manifest["apiVersion"]
+    return manifest | {"apiVersion": NEWER.get((version, manifest["kind"]), version)}
+
+
 def missing() -> str | None:
     """Why there can be no cluster here; None where there can."""
     if os.environ.get("ESTIBA_KUBERNETES") != "1":

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import subprocess
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from cluster import BUILT, Cluster, Load, eventually
+from cluster import BUILT, Cluster, Load, eventually, for_1_20
 
+BUSYBOX = "/bin/busybox"
 HARDENED = {
     "runAsNonRoot": True,
     "readOnlyRootFilesystem": True,
@@ -83,14 +85,14 @@ def test_a_pod_runs_hardened_and_can_be_looked_into(namespace: Cluster) -> None:
     namespace.apply(pod("one"))
     namespace.kubectl("wait", "--for=condition=Ready", "pod/one", "--timeout=30s")
     assert "release 1 listens" in namespace.kubectl("logs", "one")
-    status = namespace.kubectl("exec", "one", "--", "/bin/busybox", "cat", "/proc/self/status")
+    status = namespace.kubectl("exec", "one", "--", BUSYBOX, "cat", "/proc/self/status")
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert fields["Uid"].split() == ["10001"] * 4
     assert int(fields["CapBnd"], 16) == 0
     assert fields["NoNewPrivs"] == "1"
     assert fields["Seccomp"] == "2"
     with pytest.raises(AssertionError, match="Read-only file system"):
-        namespace.kubectl("exec", "one", "--", "/bin/busybox", "touch", "/there")
+        namespace.kubectl("exec", "one", "--", BUSYBOX, "touch", "/there")
 
 
 def test_readiness_is_asked_of_the_pod(namespace: Cluster) -> None:
@@ -159,7 +161,7 @@ def test_a_service_has_a_name_and_spreads_calls_over_its_ready_pods(namespace: C
 
 
 def inside(*command: str) -> tuple[str, ...]:
-    return ("exec", "deployment/web", "--", "/bin/busybox", *command)
+    return ("exec", "deployment/web", "--", BUSYBOX, *command)
 
 
 def headless() -> dict[str, Any]:
@@ -194,6 +196,49 @@ def test_settings_secrets_and_volumes_reach_a_pod(namespace: Cluster) -> None:
     )
     eventually(lambda: namespace.get("pod", "asks")["status"]["phase"] in ("Succeeded", "Failed"))
     assert namespace.kubectl("logs", "asks").splitlines()[:3] == ["ochre", "s3cret", "kept"]
+
+
+def policy(name: str, of: dict[str, str], **rules: Any) -> dict[str, Any]:
+    spec = {"podSelector": {"matchLabels": of}, "policyTypes": [kind.capitalize() for kind in rules], **rules}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name}, "spec": spec}
+
+
+def test_what_policies_forbid_is_refused(namespace: Cluster) -> None:
+    visitor = pod("visitor", **shell("sleep 1000"))
+    visitor["metadata"]["labels"] = {"app": "visitor"}
+    namespace.apply(deployment(replicas=1), SERVICE, visitor)
+    namespace.rolled_out("web")
+    namespace.kubectl("wait", "--for=condition=Ready", "pod/visitor", "--timeout=30s")
+
+    def visit() -> bool:
+        """Whether the visitor, who asks for the name first, gets an answer."""
+        with suppress(AssertionError):
+            return "release" in namespace.kubectl("exec", "visitor", "--", BUSYBOX, "wget", "-qO-", "http://web/")
+        return False
+
+    def call() -> bool:
+        """Whether this machine, which stands outside, gets an answer."""
+        with Load(namespace.address("web"), clients=1) as load:
+            eventually(lambda: load.answers or load.lost)
+        return not load.lost
+
+    eventually(visit)
+    assert call()
+    namespace.apply(policy("closed", {}, ingress=[], egress=[]))
+    eventually(lambda: not call())
+    assert not visit()
+    visitors = {"podSelector": {"matchLabels": {"app": "visitor"}}}
+    namespace.apply(policy("web", {"app": "web"}, ingress=[{"from": [visitors], "ports": [{"port": 8080}]}]))
+    time.sleep(2)
+    assert not visit()
+    names = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
+    to_web = {"to": [{"podSelector": {"matchLabels": {"app": "web"}}}]}
+    asks_names = {"to": [names], "ports": [{"protocol": "UDP", "port": 53}]}
+    namespace.apply(policy("visitor", {"app": "visitor"}, egress=[to_web, asks_names]))
+    eventually(visit)
+    assert not call()
+    namespace.kubectl("annotate", "namespace", namespace.namespace, "estiba.test/machine=app=visitor")
+    eventually(call)
 
 
 def test_a_rollout_under_load_loses_no_request(namespace: Cluster) -> None:
@@ -241,7 +286,7 @@ def test_a_release_that_never_gets_ready_stalls_and_is_undone(namespace: Cluster
 
 
 def test_the_autoscaler_sees_load_and_its_end(namespace: Cluster) -> None:
-    namespace.apply(deployment(replicas=1), SERVICE, autoscaler())
+    namespace.apply(deployment(replicas=1), SERVICE, for_1_20(autoscaler()))
     namespace.rolled_out("web")
     replicas = lambda: namespace.get("deployment", "web")["spec"]["replicas"]  # noqa: E731
     with Load(namespace.address("web"), path="/work"):
@@ -250,11 +295,10 @@ def test_the_autoscaler_sees_load_and_its_end(namespace: Cluster) -> None:
 
 
 def autoscaler() -> dict[str, Any]:
-    """As `autoscaling/v2`, under the only name by which 1.20 knows it."""
     target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
     processor = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}
     return {
-        "apiVersion": "autoscaling/v2beta2",
+        "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
         "metadata": {"name": "web"},
         "spec": {

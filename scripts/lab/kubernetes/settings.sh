@@ -16,7 +16,7 @@ PID=$RUN/node.pid
 # One node, in a network of its own that the machine reaches over one cable. The machine also has a route to the
 # pods and to the services, so tests call them as another pod would.
 export RUN NODE=estiba-node
-MACHINE_IP=10.213.0.1
+export MACHINE_IP=10.213.0.1
 export NODE_IP=10.213.0.2
 CABLE=10.213.0.0/30
 PODS=10.214.0.0/16
