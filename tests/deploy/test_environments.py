@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import platform
 import subprocess
@@ -36,11 +37,11 @@ def wanted(tmp_path: Path) -> Wanted:
     return Wanted(tmp_path / "requirements.txt", PYTHON, tmp_path / "environments")
 
 
-def wheel(folder: Path) -> None:
+def wheel(folder: Path, needs: str = "") -> None:
     with zipfile.ZipFile(folder / "tiny-1.0-py3-none-any.whl", "w") as archive:
         archive.writestr("tiny.py", "def main(): print('tiny')")
         about = "tiny-1.0.dist-info"
-        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
+        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n{needs}")
         archive.writestr(
             f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
@@ -67,6 +68,22 @@ def test_it_is_made_once_and_its_programs_run(
     said: list[str] = []
     assert ensure(wanted, guard, said) == folder
     assert said == []
+
+
+@pytest.mark.parametrize("tool", ["uv", "pip"])
+def test_a_lock_says_all_that_is_needed(
+    wanted: Wanted, guard: Guard, tool: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if tool == "pip":
+        monkeypatch.setattr(environments, "_uv", lambda: "")
+    wheel(wanted.requirements.parent, needs="Requires-Dist: no-such-package-of-estiba\n")
+    content = (wanted.requirements.parent / "tiny-1.0-py3-none-any.whl").read_bytes()
+    line = wanted.requirements.read_text().strip()
+    wanted.requirements.write_text(f"{line} --hash=sha256:{hashlib.sha256(content).hexdigest()}\n")
+    assert (ensure(wanted, guard) / "bin/tiny").exists()
+    wanted.requirements.write_text(f"{line} --hash=sha256:{'0' * 64}\n")
+    with pytest.raises(InstallationFailed):
+        ensure(wanted, guard)
 
 
 def test_a_half_made_one_is_made_again(wanted: Wanted, guard: Guard) -> None:

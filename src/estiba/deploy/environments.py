@@ -115,14 +115,23 @@ def _commands(wanted: Wanted, folder: Path) -> Iterator[Sequence[str]]:
     uv = _uv()
     if uv:
         yield [uv, "venv", "--no-project", "--quiet", "--python", python or wanted.python, str(folder)]
-        yield [uv, "pip", "install", "--python", inside, "-r", str(wanted.requirements)]
+        yield [uv, "pip", "install", "--python", inside, *_how(wanted), "-r", str(wanted.requirements)]
         return
     if not python:
         hint = f'Install it, or uv, or choose the Python of the images: python = "{platform.python_version()[:4]}".'
         raise NotFound(f"There is no Python {wanted.python} here, which images.python asks for.", hint=hint)
     yield [python, "-m", "venv", str(folder)]
     pip = ["-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
-    yield [inside, *pip, "-r", str(wanted.requirements)]
+    yield [inside, *pip, *_how(wanted), "-r", str(wanted.requirements)]
+
+
+def _how(wanted: Wanted) -> Sequence[str]:
+    """A file with hashes is a lock: it names all that is needed, and what its packages say of one another is not asked.
+
+    Images are installed in the same way.
+    """
+    locked = any(b"--hash=" in content for content in _contents(wanted.requirements, set()))
+    return ("--require-hashes", "--no-deps") if locked else ()
 
 
 def _uv() -> str:
