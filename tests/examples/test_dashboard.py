@@ -88,8 +88,8 @@ def test_what_the_server_finds_wrong_stands_at_the_field(programs: Path, url: st
     seen = visit(programs, url, {"field-model_year": 1880, "field-odometer": -5.0})
     complaints = [text for text in seen["texts"] if text.startswith(":red[")]
     assert len(complaints) == 2
-    assert "must be at least 1990, got 1880" in complaints[0]
-    assert "must be at least 0, got -5" in complaints[1]
+    assert complaints[0] == ":red[Must be at least 1990, got 1880]"
+    assert complaints[1] == ":red[Must be at least 0, got -5]"
     assert "No price" in seen["headings"]
 
 
@@ -154,9 +154,18 @@ def tab(programs: Path, url: str, tmp_path_factory: pytest.TempPathFactory) -> I
         browsing(folder / "profile") as browser,
     ):
         browser.requested()
-        browser.open(here, width=1440, height=1100, wait="")
-        browser.wait("return document.querySelectorAll('[role=tab]').length == 4", seconds=60)
+        _open(browser, here)
         yield browser
+
+
+def _open(browser: Browser, url: str) -> None:
+    """Loads the page, once more where this machine's networks changed meanwhile, at which Chromium drops requests."""
+    for _ in range(3):
+        browser.open(url, width=1440, height=1100, wait="")
+        browser.wait("return document.querySelectorAll('[role=tab]').length == 4", seconds=60)
+        browser.wait(IDLE, seconds=60)
+        if not any("ERR_NETWORK_CHANGED" in line for line in browser.console()):
+            return
 
 
 IDLE = "return !document.querySelector('[data-testid=stStatusWidget]')"

@@ -53,7 +53,7 @@ def _fields(fields: dict[str, Schema], table: pd.DataFrame) -> None:
 
 def _complaint(text: str | None) -> None:
     if text:
-        st.markdown(f":red[:material/error: {_plain(text)}]")
+        st.caption(f":red[{_plain(text[0].upper() + text[1:])}]")
 
 
 def _is_open(schema: Schema) -> bool:

@@ -5,6 +5,7 @@ Jupyter makes up and prints.
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +13,13 @@ HERE = Path(__file__).resolve().parent
 
 c = get_config()  # noqa: F821 - Jupyter gives it to this file
 
-c.ServerApp.root_dir = str(HERE)
+# Where an image is read-only, $NOTEBOOKS is a folder that can be written; it begins with a copy of what is here.
+if work := os.environ.get("NOTEBOOKS"):
+    for notebook in HERE.glob("*.ipynb"):
+        if not (there := Path(work, notebook.name)).exists():
+            shutil.copyfile(notebook, there)
+
+c.ServerApp.root_dir = work or str(HERE)
 c.ServerApp.open_browser = False
 c.ServerApp.allow_root = True  # in an image nobody is root, and on a machine where you are, so you were before
 c.LabApp.news_url = None
@@ -27,6 +34,8 @@ if named := os.environ.pop("JUPYTER_TOKEN_FILE", ""):
     if not token:
         sys.exit(f"{named} is empty, which would leave the server open. Put a long random word into it.")
     c.IdentityProvider.token = token
+
+os.environ.setdefault("ESTIBA_PROJECT", str(HERE.parent))
 
 # In a checkout of Estiba its source is what kernels import; in an image it is installed.
 source = HERE.parents[2] / "src"
