@@ -57,9 +57,10 @@ def assemble(plan: Plan, service: Service, folder: Path, *, style: str | None = 
         left_out = _packages(plan, service, made, folder / "wheels")
         made = _with_system_libraries(made, folder / "wheels")
         _tools(folder / "tools")
-        if made.kind == "models":
+        if made.has_estiba:
             (folder / "code").mkdir()
             wheels.own(folder / "code")
+        if made.models:
             _models(service, made, folder / "models")
         for path in made.include:
             _copy(plan.folder / path, folder / "app" / path)
@@ -89,9 +90,9 @@ def opened(folder: Path) -> Context:
 
 def _packages(plan: Plan, service: Service, made: Recipe, folder: Path) -> Mapping[str, str]:
     if made.kind == "models":
-        lock = requirements.serving(service.models)
-        found = wheels.fetch("", made.python, exact=[str(pin) for pin in lock.pins])
-        left_out = dict(lock.left_out)
+        found, left_out = _locked(requirements.serving(service.models), made.python)
+    elif made.kind == "training":
+        found, left_out = _locked(requirements.training(plan.folder, made.include), made.python)
     else:
         found, left_out = _of_project(service, made)
     shutil.copytree(found, folder)
@@ -100,7 +101,22 @@ def _packages(plan: Plan, service: Service, made: Recipe, folder: Path) -> Mappi
         if requirements.is_graphics(name) or name in left_out:
             path.unlink()
             left_out.setdefault(name, "only for graphics cards")
+    if made.kind == "notebook":
+        _add_estiba(folder, made.python)
     return left_out
+
+
+def _locked(lock: requirements.Lock, python: str) -> tuple[Path, dict[str, str]]:
+    return wheels.fetch("", python, exact=[str(pin) for pin in lock.pins]), dict(lock.left_out)
+
+
+def _add_estiba(folder: Path, python: str) -> None:
+    """What a notebook needs to train and pack with Estiba, where its own requirements do not say which version."""
+    have = {requirements.wheel_name(path)[0] for path in folder.glob("*.whl")}
+    pins = [pin for pin in requirements.training(folder, ()).pins if pin.name not in have]
+    exact = [str(pin) for pin in pins] + (["uv"] if "uv" not in have else [])
+    for path in wheels.fetch("", python, exact=exact).glob("*.whl"):
+        shutil.copyfile(path, folder / path.name)
 
 
 def _of_project(service: Service, made: Recipe) -> tuple[Path, dict[str, str]]:
@@ -111,8 +127,6 @@ def _of_project(service: Service, made: Recipe) -> tuple[Path, dict[str, str]]:
         with explained("read", build.requirements):
             text = build.requirements.read_text()
     kept, added = requirements.cpu_only(text)
-    if build.kind == "notebook":
-        added = [*added, "uv"]
     left_out = {name: f"{cpu} is the same without what only graphics cards need" for name, cpu in _swapped(added)}
     return wheels.fetch(kept if kept.strip() else "", made.python, exact=added), left_out
 

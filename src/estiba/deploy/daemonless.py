@@ -84,9 +84,9 @@ def _layout(made: Context, layout: Path, work: Path, base: BaseImage | None) -> 
     _run(made, "trim", str(packages), recipe.level, "packages")
     layers = _lowest(made, layout, work, base)
     layers.append(oci.add_folder(layout, packages, "packages, each a wheel named by its SHA-256"))
-    if recipe.kind == "models":
+    if recipe.has_estiba:
         _install(made, sorted((made.folder / "code").glob("*.whl")), server)
-        _run(made, "trim", str(server), "server", "server")
+        _run(made, "trim", str(server), "server" if recipe.models else "app", "server")
         layers.append(oci.add_folder(layout, server, "the server"))
     for name in ("app", "models"):
         if (made.folder / name).is_dir():

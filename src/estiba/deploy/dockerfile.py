@@ -25,7 +25,7 @@ def render(recipe: Recipe) -> str:
 def ignore(recipe: Recipe) -> str:
     """The .dockerignore of an image: nothing goes in that was not named."""
     names = ["requirements.txt", "wheels", "tools"]
-    names += ["code"] if recipe.kind != "app" else []
+    names += ["code"] if recipe.has_estiba else []
     names += ["models"] if recipe.models else []
     names += ["app"] if recipe.include else []
     return "\n".join(["# Nothing but what the Dockerfile names.", "*", *(f"!{name}" for name in names)]) + "\n"
@@ -56,13 +56,14 @@ def _build_stage(recipe: Recipe) -> Iterator[str]:
         yield f"RUN python -m estiba.deploy.rootfs /root-fs {recipe.level} / /packages"
     else:
         yield f"RUN python -m estiba.deploy.rootfs bytecode /bytecode {recipe.level} /"
-    if recipe.kind == "models":
+    if recipe.has_estiba:
         yield ""
-        yield "# Then the server itself."
+        yield "# Then Estiba itself."
         yield "RUN --mount=type=bind,source=code,target=/code \\"
         yield "    pip install --no-cache-dir --root-user-action=ignore --no-index --no-deps --no-compile \\"
         yield "      --ignore-installed --prefix /server/usr/local /code/*.whl && \\"
-        yield "    python -m estiba.deploy.trim /server server server"
+        level = "server" if recipe.models else "app"
+        yield f"    python -m estiba.deploy.trim /server {level} server"
 
 
 def _packages(names: Sequence[str]) -> Iterator[str]:
@@ -91,7 +92,7 @@ def _final_scratch(recipe: Recipe) -> Iterator[str]:
 
 
 def _contents(recipe: Recipe) -> Iterator[str]:
-    if recipe.kind == "models":
+    if recipe.has_estiba:
         yield "COPY --from=build /server/ /"
     if recipe.include:
         yield "COPY app/ /app/"

@@ -24,6 +24,9 @@ _PYTHON = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "HOME": "/tm
 _NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 """ONNX Runtime would write a device id below HOME, and keep events to send."""
 
+_NOTEBOOK = {"PYTHONUSERBASE": "/tmp/python", "UV_PROJECT_ENVIRONMENT": "/tmp/venv", "PIP_USER": "1"}
+"""Where the user of a notebook installs packages: the file system around it is read-only."""
+
 _PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _ASK = (
@@ -50,6 +53,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         start_timeout, stop_grace: seconds. alone: whether it works without other services and secrets.
         models: by name, version and digest of what it serves. trust: whether one of them may run code when it is read.
         settings: of the model server.
+        given: variables that a deployment sets, for running the image alone. volumes: where it mounts volumes.
     """
 
     image: str
@@ -81,6 +85,13 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, tuple[str, str]] = {}
     trust: bool = False
     settings: dict[str, object] = {}
+    given: dict[str, str] = {}
+    volumes: tuple[str, ...] = ()
+
+    @property
+    def has_estiba(self) -> bool:
+        """Whether Estiba itself goes into it."""
+        return self.kind != "app"
 
 
 def recipe(plan: Plan, service: Service, style: str | None = None) -> Recipe:
@@ -132,13 +143,12 @@ def _of_models(plan: Plan, service: Service, build: Build, style: str | None) ->
 
 
 def _of_app(plan: Plan, service: Service, build: Build, style: str | None) -> Recipe:
-    notebook = {"PIP_USER": "1", "PYTHONUSERBASE": "/tmp/python", "UV_TARGET": "/tmp/python"}
     return msgspec.structs.replace(
         _common(plan, service, build, style),
         folder="/app" if service.folder in ("", ".") else f"/app/{service.folder.strip('/')}",
         command=tuple(_word(plan, service, word) for word in service.command),
         include=build.include,
-        environment={**_PYTHON, **_NO_TELEMETRY, **(notebook if build.kind == "notebook" else {})},
+        environment={**_PYTHON, **_NO_TELEMETRY, **(_NOTEBOOK if build.kind == "notebook" else {})},
         labels=_labels(plan, service, build),
         port=service.port,
         health=_health(plan, service),
@@ -148,7 +158,8 @@ def _of_app(plan: Plan, service: Service, build: Build, style: str | None) -> Re
 
 def _common(plan: Plan, service: Service, build: Build, style: str | None) -> Recipe:
     return Recipe(
-        image=service.image,
+        # Another style than the project's is another image: its name says so.
+        image=f"{service.image}-{style}" if style not in (None, build.style) else service.image,
         project=plan.project,
         service=service.name,
         kind=build.kind,
@@ -166,6 +177,8 @@ def _common(plan: Plan, service: Service, build: Build, style: str | None) -> Re
         start_timeout=service.start_timeout,
         stop_grace=service.stop_grace,
         alone=not service.needs and not service.secrets,
+        given={name: _word(plan, service, value) for name, value in service.environment.items()},
+        volumes=tuple(service.volumes.values()),
     )
 
 

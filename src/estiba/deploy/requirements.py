@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,7 +74,7 @@ def serving(models: Sequence[PlannedModel], extra: Sequence[str] = ()) -> Lock:
     """
     versions = _versions(models)
     found: dict[str, Pin] = {}
-    without = {} if any(model.engine == "onnx" for model in models) else {"onnxruntime": "no model is in ONNX"}
+    without = _without_onnxruntime(models)
     spared: dict[str, str] = {}
     waiting = [("estiba", "the server"), *((name, "a model's own library") for name in versions)]
     waiting += [(normal(name), "asked for") for name in extra]
@@ -96,6 +97,66 @@ def serving(models: Sequence[PlannedModel], extra: Sequence[str] = ()) -> Lock:
     del found["estiba"]
     left_out = without | {name: reason for name, reason in spared.items() if name not in found}
     return Lock(tuple(found[name] for name in sorted(found)), left_out)
+
+
+def _without_onnxruntime(models: Sequence[PlannedModel]) -> dict[str, str]:
+    """Why ONNX Runtime is not needed; empty where it is."""
+    graphs = [model for model in models if model.engine == "onnx"]
+    if not models:
+        return {}
+    if not graphs:
+        return {"onnxruntime": "no model is in ONNX"}
+    if all(_runs_in_kernel(model) for model in graphs):
+        return {"onnxruntime": "Estiba's own kernel answers every model here, and faster"}
+    return {}
+
+
+def _runs_in_kernel(model: PlannedModel) -> bool:
+    from estiba.model.artifact import read
+    from estiba.model.engines import open_engine
+
+    return open_engine(read(model.path, verify=False)).runtime == "estiba kernel"
+
+
+def training(folder: Path, include: Sequence[str]) -> Lock:
+    """What training the project's models needs: Estiba's extra `train`, and what the project's code imports.
+
+    Args:
+        include: files and folders of the project.
+
+    Raises:
+        EstibaError: a file cannot be read. NotFound: a package is not installed here.
+    """
+    return serving((), extra=[*_extra("train"), *sorted(imported(folder, include))])
+
+
+def _extra(name: str) -> list[str]:
+    """What Estiba requires for one of its extras."""
+    lines = metadata.requires("estiba") or []
+    found = [re.match(r"[A-Za-z0-9._-]+", line) for line in lines if f'extra == "{name}"' in line.replace("'", '"')]
+    return [match[0] for match in found if match]
+
+
+def imported(folder: Path, include: Sequence[str]) -> set[str]:
+    """Distributions that Python files import, as far as they are installed here; Estiba itself aside."""
+    installed = metadata.packages_distributions()
+    found: set[str] = set()
+    for name in include:
+        for path in sorted([folder / name, *(folder / name).rglob("*.py")]):
+            if path.suffix == ".py" and path.is_file():
+                with explained("read", path):
+                    tree = ast.parse(path.read_text())
+                for top in _imports(tree):
+                    found |= {normal(distribution) for distribution in installed.get(top, ())[:1]}
+    return found - {"estiba"}
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
 
 
 def _versions(models: Sequence[PlannedModel]) -> dict[str, str]:

@@ -97,7 +97,10 @@ _SERVER = (
 )
 """Of Estiba itself, in an image that serves."""
 
-LEVELS = {"app": (), "server": _SERVER, "models": _PACKAGES, "onnx": _PACKAGES + _ONNX_ONLY}
+_ANY = tuple(rule for rule in _PACKAGES if rule[1] == _TESTS)
+"""Of any image: what only the authors of a package run."""
+
+LEVELS = {"app": _ANY, "server": _SERVER, "models": _PACKAGES, "onnx": _PACKAGES + _ONNX_ONLY}
 """By what an image is for: what is left out. `server` is Estiba itself."""
 
 

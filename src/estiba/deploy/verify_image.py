@@ -78,7 +78,9 @@ def verify(engine: Engine, image: str, recipe: Recipe, models: Path) -> Verified
 def _running(engine: Engine, image: str, recipe: Recipe, extra: list[str]) -> Iterator[str]:
     """A container of the image, removed at the end."""
     words = ["run", "--detach", *HARDENED, *extra]
-    for place in ("/tmp", *recipe.writable):
+    for name, value in recipe.given.items():
+        words += ["--env", f"{name}={value}"]
+    for place in ("/tmp", *recipe.writable, *recipe.volumes):
         words += ["--tmpfs", f"{place}:rw,nosuid,nodev,size=64m,mode=1777"]
     if recipe.port is not None:
         words += ["--publish", f"127.0.0.1::{recipe.port}"]
@@ -247,7 +249,11 @@ def _check_unchanged(engine: Engine, container: str, recipe: Recipe) -> None:
     """On a file system that could be written to, nothing may have been."""
     allowed = ("/tmp", "/dev", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab", "/run", "/proc", "/sys")
     changed = [line.split(maxsplit=1) for line in engine.ask("diff", container).splitlines()]
-    paths = [path for kind, path in changed if not path.startswith((*allowed, *recipe.writable)) and kind != "C"]
+    paths = [
+        path
+        for kind, path in changed
+        if not path.startswith((*allowed, *recipe.writable, *recipe.volumes)) and kind != "C"
+    ]
     if paths:
         shown = ", ".join(paths[:5])
         raise EstibaError(

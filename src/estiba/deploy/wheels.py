@@ -57,7 +57,9 @@ def fetch(requirements: str, python: str, *, exact: Sequence[str] = (), place_in
     def fill(folder: Path) -> None:
         if requirements.strip():
             (folder / "requirements.txt").write_text(requirements)
-            _download(folder, python, ["-r", str(folder / "requirements.txt")])
+            # A file with hashes names all that is needed: nothing is to be added, and nothing to be reconciled.
+            whole = ["--no-deps"] if "--hash=" in requirements else []
+            _download(folder, python, [*whole, "-r", str(folder / "requirements.txt")])
             (folder / "requirements.txt").unlink()
         if exact:
             _download(folder, python, ["--no-deps", *exact])
@@ -103,7 +105,8 @@ def own(folder: Path) -> Path:
     with explained("read", source):
         files = {f"estiba/{path.relative_to(source).as_posix()}": path.read_bytes() for path in _sources(source)}
     compiled = any(path.endswith(".so") for path in files)
-    tag = f"cp{sys.version_info[0]}{sys.version_info[1]}-abi3-linux_{machine()}" if compiled else "py3-none-any"
+    # The kernel keeps to the limited C interface of Python 3.11, and so runs on all later ones.
+    tag = f"cp311-abi3-linux_{machine()}" if compiled else "py3-none-any"
     about = metadata.distribution("estiba")
     files |= {f"{name}.dist-info/METADATA": (about.read_text("METADATA") or "").encode()}
     files |= {f"{name}.dist-info/entry_points.txt": b"[console_scripts]\nestiba = estiba.__main__:main\n"}
