@@ -376,6 +376,21 @@ def test_why_a_service_is_left_out(tmp_path: Path) -> None:
     }
 
 
+def test_an_image_whose_program_is_behind_a_shell_or_an_entry_point_is_left_out(tmp_path: Path) -> None:
+    text = """
+[services.grafana]
+image = "grafana"
+command = ["--config=x"]
+[services.redis]
+image = "redis"
+command = ["sh", "-c", "echo | exec no-such-program -"]
+"""
+    assert planned(tmp_path, text).choice.left_out == {
+        "grafana": "only the image grafana has its program",
+        "redis": "no-such-program is not on PATH",
+    }
+
+
 @pytest.mark.parametrize(
     ("names", "profiles", "message"),
     [

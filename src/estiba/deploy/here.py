@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Collection, Mapping
@@ -17,6 +18,9 @@ from estiba.deploy.observability import Surroundings
 from estiba.deploy.plan import Command, File, Http, Plan, Service
 from estiba.deploy.references import Reference, resolve
 from estiba.deploy.services import MODELS
+
+_EXEC = re.compile(r"\bexec\s+([A-Za-z0-9_./-]+)")
+"""What a shell becomes: the program of an image whose command has to read a secret first."""
 
 HOST = "127.0.0.1"
 """What services bind to and are reached at: nobody else's machine gets in."""
@@ -81,12 +85,23 @@ class Here:
         """Why a service cannot run here, in a few words; empty where it can, as far as can be told now."""
         if not service.command:
             return f"it is only the image {service.image}, and has no command"
+        if service.command[0].startswith("-"):
+            return f"only the image {service.image} has its program"
         if service.build is not None and service.build.requirements is not None:
             return ""
         program = self.text(service, service.command[0])
         if self.program(service, None):
-            return ""
+            lost = self._lost(service)
+            return f"{lost} is not on PATH" if lost else ""
         return f"there is no {program}" if os.sep in program else f"{program} is not on PATH"
+
+    def _lost(self, service: Service) -> str:
+        """The program that the shell of an image's command becomes, where this machine does not have it."""
+        if service.build is not None:
+            return ""
+        path = self._inherited(None)["PATH"]
+        names = [name for word in service.command[1:] for name in _EXEC.findall(word)]
+        return next((name for name in names if shutil.which(name, path=path) is None), "")
 
     def url(self, service: Service) -> str:
         """Where a person finds a service; empty where it has no port."""

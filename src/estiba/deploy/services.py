@@ -62,7 +62,8 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         restart: whether it is started again when it ends; `no` is for tasks that are done once.
         watch: files and folders at whose change `estiba up --watch` starts it again; by default what `include` says.
         style: of its image. budget: the most its image may weigh, such as 230MB.
-        kind: `notebook` gives its image what JupyterLab needs to install packages by itself.
+        kind: `notebook` gives its image what JupyterLab needs to install packages by itself, `training` what `estiba
+            train` needs.
         read_only: whether the root of its file system is; `writable` are folders that it may write to all the same.
         user: numeric user of an image that has a user of its own to run as.
     """
@@ -93,7 +94,7 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     watch: tuple[str, ...] = ()
     style: Literal["slim", "scratch"] = "slim"
     budget: Memory | None = None
-    kind: Literal["app", "notebook"] = "app"
+    kind: Literal["app", "notebook", "training"] = "app"
     read_only: bool = True
     writable: tuple[str, ...] = ()
     user: Annotated[int, Meta(ge=0)] | None = None
