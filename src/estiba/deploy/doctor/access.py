@@ -129,6 +129,8 @@ def _health_program(container: Container, health: Health) -> Iterator[Finding]:
         known = base(name)
         if not known.lacks(program) or (container.final and _installed(program, container.final)):
             continue
+        if program in " ".join(container.started[0]):  # installed at the start
+            continue
         probably = "probably " if foreign else ""
         message = f"The health check calls {program}, which `{name}` {probably}does not have, so it always fails."
         yield finding("curl-missing", health.at, message, _instead(container))
@@ -197,6 +199,8 @@ def _shell_form(container: Container) -> Iterator[Finding]:
     if len(words) < 3 or words[0].rpartition("/")[2] not in ("sh", "bash", "ash", "dash") or words[1] != "-c":
         return
     init = container.service is not None and container.service.text("init") == "true"
+    if container.image is None and container.server is None:  # a job that ends by itself
+        return
     if re.search(r"(?:^|[;&\n]\s*)exec\s", words[2]) or words[2].startswith("[") or init:
         return
     kind = "CMD" if container.final and container.final.last("CMD") else "ENTRYPOINT"

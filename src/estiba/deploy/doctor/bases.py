@@ -94,7 +94,7 @@ def check(image: Image, today: date) -> Iterator[Finding]:
 def unpinned(name: str, at: At) -> Iterator[Finding]:
     """An image without a version, `latest`, or a version so short that it moves to another Python."""
     found = base(name)
-    if found.digest or found.name in ("scratch", ""):
+    if found.digest or found.name in ("scratch", "") or found.name != found.name.lower():  # a template's placeholder
         return
     if found.tag in ("", "latest"):
         said = f"`{name}` is whatever was published last" + ("" if found.tag else ", as no tag means `latest`")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from estiba.deploy.doctor import commands
@@ -171,6 +171,8 @@ class Container:
     def server(self) -> Server | None:
         """The server that it runs, where that can be told; from the code where the program is a Python file."""
         found = commands.server(self.program, self.environment)
+        if found is not None and self.image is not None:
+            found = _configured(found, self.image.context)
         own = self.listening
         if found is None and own is not None:
             return Server(own.kind, own.host, own.port, own.file, develops=own.kind == "flask", debugs=own.debugs)
@@ -246,6 +248,17 @@ class Container:
             return _of_compose(node, self.service)
         step = self.final.last("HEALTHCHECK") if self.final else None
         return _of_dockerfile(step.at, self.image.file) if step and self.image else None
+
+
+def _configured(server: Server, context: Context) -> Server:
+    """The server with what its own configuration file may say: unknown, unless the command line said it."""
+    names = {path.rpartition("/")[2] for path in context.entries if not path.startswith("tests/")}
+    gunicorn = server.kind == "gunicorn" and "gunicorn.conf.py" in names
+    streamlit = server.kind == "streamlit run" and any(
+        path.endswith(".streamlit/config.toml") for path in context.entries
+    )
+    defaults = (server.host, server.port) in (("127.0.0.1", 8000), ("0.0.0.0", 8000), ("0.0.0.0", 8501))
+    return replace(server, host="", port=0) if (gunicorn or streamlit) and defaults else server
 
 
 def _of_compose(node: Node, service: Service) -> Health | None:

@@ -9,7 +9,7 @@ from posixpath import basename
 
 from estiba.deploy.doctor.containers import Image
 from estiba.deploy.doctor.contents import named
-from estiba.deploy.doctor.context import clean
+from estiba.deploy.doctor.context import clean, ignored
 from estiba.deploy.doctor.faults import Finding, finding
 from estiba.deploy.doctor.sources import MODEL
 from estiba.deploy.doctor.stages import NO_REMARKS, Stage, Step, joined
@@ -122,10 +122,22 @@ def _from_context(source: str, step: Step, image: Image) -> Iterator[Finding]:
         message = f"`{path}` is copied here, but {number} keeps it out of the build, which fails."
         yield finding(code, at, message, f"Add a line `!{path}` at the end of {context.ignored.name}.")
     elif not context.exists(path):
-        message = f"There is no `{path}` in {_folder(image)} to copy, so the build fails."
+        made = _made(path, image)
+        now = f", unless something makes it before ({made} expects that)" if made else ""
+        message = f"There is no `{path}` in {_folder(image)} to copy, so the build fails{now}."
         near = get_close_matches(path, context.entries, 1, 0.8)
         fix = f"Did you mean `{near[0]}`?" if near else "Put it there before building, or take the line out."
         yield finding(code, at, message, fix)
+
+
+def _made(path: str, image: Image) -> str:
+    """The line of .gitignore that keeps a path out of version control, as something makes it."""
+    lines = (image.context.text(".gitignore") or "").splitlines()
+    deep = "\n".join(
+        line if "/" in line.strip().rstrip("/") else f"**/{line.strip()}" if line.strip() else "" for line in lines
+    )
+    rule = ignored(deep, ".gitignore").by(path)
+    return f".gitignore:{rule.line}" if rule else ""
 
 
 def _folder(image: Image) -> str:

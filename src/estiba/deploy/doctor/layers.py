@@ -53,12 +53,14 @@ def _order(stage: Stage, image: Image) -> Iterator[Finding]:
 
 
 def _brings_code(step: Step, image: Image) -> bool:
-    """Whether it copies everything, or a folder in which there is code."""
+    """Whether it copies everything, or a folder of code that the image comes to hold."""
+    kept = {file.source for file in image.contents.files.values()}
     for source in step.words[:-1]:
         bare = clean(source)
         if not bare:
             return True
-        if bare not in image.context.entries and any(path.endswith(".py") for path in image.context.matching(source)):
+        inside = set(image.context.matching(source)) - {bare}
+        if any(path.endswith(".py") for path in inside & kept):
             return True
     return False
 
@@ -78,7 +80,7 @@ def _tools(final: Stage, image: Image) -> Iterator[Finding]:
 
 def _cache(final: Stage, image: Image) -> Iterator[Finding]:
     for step in final.every("RUN"):
-        kept = step.environment.get("PIP_NO_CACHE_DIR", "").lower() in ("", "0", "false", "off", "no")
+        kept = not step.environment.get("PIP_NO_CACHE_DIR")  # any value switches it off, 0 too
         mounted = "type=cache" in step.at.flags.get("mount", "")
         commands = [part for part in _PIP.findall(step.text) if not re.search(r"\buv\s+pip\b", step.text)]
         if kept and not mounted and any("--no-cache-dir" not in part for part in commands):

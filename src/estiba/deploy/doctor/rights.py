@@ -85,8 +85,14 @@ def _may_write(place: Place, folder: str, container: Container, final: Stage) ->
         return True
     image = container.image
     owned = image is not None and place.path in image.contents.files and bool(image.contents.files[place.path].owner)
-    made = image is not None and any(f.owner and p.startswith(folder + "/") for p, f in image.contents.files.items())
-    return owned or made or _given(folder, final) or _home(folder, final)
+    brought = image is not None and any(f.owner and p.startswith(folder + "/") for p, f in image.contents.files.items())
+    return owned or (brought and not _work_folder(folder, final)) or _given(folder, final) or _home(folder, final)
+
+
+def _work_folder(folder: str, final: Stage) -> bool:
+    """Whether WORKDIR makes a folder, as root's, which it stays whatever is copied into it."""
+    made = [joined(step.folder, (step.words or ("/",))[0]) for step in final.every("WORKDIR") if not step.user]
+    return any((place + "/").startswith(folder + "/") for place in made)
 
 
 def _given(path: str, final: Stage) -> bool:
@@ -94,13 +100,17 @@ def _given(path: str, final: Stage) -> bool:
     above = [path]
     while above[-1] not in ("/", ""):
         above.append(dirname(above[-1]))
+    made: set[str] = set()
     for step in final.chain:
-        if step.at.name == "WORKDIR" and step.user and joined(step.folder, (step.words or ("/",))[0]) in above:
-            return True  # BuildKit makes it for the user named before
-        copies = step.at.name in ("COPY", "ADD") and step.at.flags.get("chown") and step.words
-        if copies and joined(step.folder, step.words[-1]) in above[:-1]:
-            return True
-        if step.at.name == "RUN" and _run_gives(step.text, step.folder, above, bool(step.user)):
+        target = joined(step.folder, (step.words or ("/",))[-1])
+        if step.at.name == "WORKDIR":
+            if step.user and target in above:
+                return True  # BuildKit makes it for the user named before
+            made.add(target)
+        if step.at.name in ("COPY", "ADD") and step.at.flags.get("chown") and target in above[:-1]:
+            if not any((folder + "/").startswith(target + "/") for folder in made):
+                return True  # a folder that is there already keeps its owner
+        elif step.at.name == "RUN" and _run_gives(step.text, step.folder, above, bool(step.user)):
             return True
     return False
 

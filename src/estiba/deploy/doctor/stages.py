@@ -93,7 +93,9 @@ def stages(instructions: tuple[Instruction, ...], arguments: Mapping[str, str] |
             reading.take(instruction, outer, given)
         elif instruction.name == "ARG":
             for name, value in _arguments(instruction.text, outer):
-                outer[name] = given.get(name, value) or ""
+                chosen = given.get(name, value)
+                if chosen is not None:
+                    outer[name] = chosen
     return found
 
 
