@@ -42,7 +42,7 @@ def read(path: Path) -> Elf | None:
             return None
     try:
         return _parse(path.read_bytes())
-    except (struct.error, IndexError, ValueError):
+    except (struct.error, IndexError, ValueError, OverflowError):
         return None
 
 

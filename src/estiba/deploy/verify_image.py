@@ -234,7 +234,7 @@ def _stop(engine: Engine, container: str, recipe: Recipe) -> float:
     if code == 137:
         raise EstibaError(
             f"The image of {recipe.service} did not end within {recipe.stop_grace:g} s of {recipe.stop_signal}.",
-            hint="The program must act on that signal: as process 1 it is not ended by default. Or set stop_signal.",
+            hint='As process 1, a program without a handler ignores it. Python without one: stop_signal = "SIGINT".',
         )
     # A program that leaves the signal to the system ends with its number, which counts as well where it serves others.
     if code not in (0, 143, 130) or (recipe.kind == "models" and code != 0):

@@ -73,7 +73,7 @@ def _download(folder: Path, python: str, what: Sequence[str]) -> None:
     platforms = [f"manylinux_2_{minor}_{machine()}" for minor in GLIBC]
     platforms += [f"{old}_{machine()}" for old in ("manylinux2014", "manylinux2010", "manylinux1")]
     command = [*_pip(), "download", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"]
-    command += ["--python-version", python, "--implementation", "cp"]
+    command += ["--python-version", _patch(python), "--implementation", "cp"]
     for abi in (f"cp{python.replace('.', '')}", "abi3", "none"):
         command += ["--abi", abi]
     for name in platforms:
@@ -81,8 +81,15 @@ def _download(folder: Path, python: str, what: Sequence[str]) -> None:
     done = shell.run([*command, "--dest", str(folder), *what])
     if done.code:
         reason = [line for line in done.said.splitlines() if line.startswith("ERROR")] or [done.said]
+        said = reason[-1].removeprefix("ERROR: ")
         hint = "Each package needs a wheel for that Python; and the index must be reachable (pip's own settings count)."
-        raise EstibaError(f"Wheels for Python {python} cannot be had: {' '.join(reason)}", hint=hint)
+        raise EstibaError(f"Wheels for Python {python} cannot be had: {said}", hint=hint)
+
+
+def _patch(python: str) -> str:
+    """A minor version with the patch that runs here, or else one that no requirement finds too old."""
+    here = platform.python_version()
+    return here if here.startswith(f"{python}.") else f"{python}.99"
 
 
 def _pip() -> list[str]:
