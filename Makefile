@@ -48,7 +48,7 @@ lock: $(READY) ## resolve requirements.lock again after a change of pyproject.to
 clean: ## remove the environment, what was trained, and caches
 	rm -rf $(VENV) .estiba examples/portfolio/.estiba .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist build
 
-$(READY): pyproject.toml requirements.lock examples/portfolio/requirements.txt
+$(READY): pyproject.toml requirements.lock examples/portfolio/requirements.txt hatch_build.py $(wildcard native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Estiba needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make an environment. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@test -x $(UV) || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv

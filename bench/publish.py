@@ -44,6 +44,12 @@ WORDS = {
 }
 
 
+MORE = {
+    "batches": "## Ten thousand records in one request, and single ones beside them",
+    "engines": "## The kernel beside ONNX Runtime",
+}
+
+
 def newest(kind: str) -> Path:
     """The newest report of that kind; its Markdown lies beside it."""
     found = sorted(RESULTS.glob(f"{kind}-*.json"))
@@ -78,6 +84,15 @@ def _rate(figures: dict[str, Any], connections: str) -> float:
     return median(r["loads"][connections]["rps"] for r in figures["rounds"])
 
 
+def _engines(page: Path) -> None:
+    """The kernel's figures on the page about engines."""
+    begin, end = BEGIN.replace("figures", "engines"), END.replace("figures", "engines")
+    if reports := sorted(RESULTS.glob("engines-*.json")):
+        before, _, rest = page.read_text().partition(begin)
+        _, _, after = rest.partition(end)
+        page.write_text(f"{before}{begin}\n{reports[-1].with_suffix('.md').read_text().strip()}\n{end}{after}")
+
+
 def main() -> None:
     peers, files = newest("peers"), newest("files")
     report = json.loads(peers.read_text())
@@ -87,6 +102,10 @@ def main() -> None:
         "## Files of a million rows",
         files.with_suffix(".md").read_text(),
     ]
+    for kind, title in MORE.items():
+        if reports := sorted(RESULTS.glob(f"{kind}-*.json")):
+            parts += [title, reports[-1].with_suffix(".md").read_text()]
+    _engines(HERE.parent / "docs" / "concepts" / "engines.md")
     (HERE / "RESULTS.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
     versions = ", ".join(
         sorted(
