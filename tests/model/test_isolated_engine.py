@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,25 @@ def _pickled(model: object) -> bytes:
     stream = io.BytesIO()
     joblib.dump(model, stream)
     return stream.getvalue()
+
+
+def test_closing_waits_for_no_call(packed: estiba.Packed) -> None:
+    model: Any = load_artifact(packed.artifact, threads=1, isolated=True)
+    record, child = model.golden.records[0], model.engine._child
+    os.kill(child.pid, signal.SIGSTOP)
+    failures: list[BaseException] = []
+
+    def ask() -> None:
+        with pytest.raises(Unavailable) as raised:
+            model.predict(record)
+        failures.append(raised.value)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    time.sleep(0.3)
+    began = time.monotonic()
+    model.engine.close()
+    asking.join(5)
+    assert (len(failures), time.monotonic() - began < 2) == (1, True)
+    with pytest.raises(Unavailable, match="not served any more"):
+        model.predict(record)

@@ -10,80 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from constant_load import Load
-from sklearn.linear_model import LogisticRegression
+from supervised import BODY, RECORD, Server, ask, pack, serving
 
-import estiba
 from estiba.model.registry import open_registry
-
-RECORD = {"x0": 0.5, "x1": -1.0}
-BODY = {"records": [RECORD]}
-
-
-def pack(registry: Path, shift: float = 0.0) -> estiba.Packed:
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(80, 2)) + shift
-    model = LogisticRegression().fit(rows, (rows[:, 0] > shift).astype(int))
-    return estiba.pack(model, rows, name="toy", registry=registry)
-
-
-class Server:
-    """`estiba serve` as a user starts it."""
-
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
-        self.process = process
-        self.port = port
-
-    def get(self, path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
-    def workers(self) -> list[int]:
-        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
-        return [int(pid) for pid in found.stdout.split()]
-
-    def metric(self, name: str) -> float:
-        lines = [line for line in self.get("/metrics")[1].splitlines() if line.startswith(name)]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
-
-    def wait(self, condition: object, seconds: float = 20) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if condition():  # type: ignore[operator]
-                return
-            time.sleep(0.05)
-        pytest.fail("it did not happen in time")
-
-
-@contextmanager
-def serving(registry: Path, *options: str) -> Iterator[Server]:
-    command = [sys.executable, "-m", "estiba", "serve", "toy", "--registry", str(registry), "--port", "0", *options]
-    log = registry.parent / "server.log"
-    with log.open("w") as errors:  # a pipe that nobody reads would fill up, and stop the server
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            if "http://127.0.0.1:" in line:
-                yield Server(process, int(line.split("http://127.0.0.1:")[1].split()[0].strip("/")))
-                break
-        else:
-            pytest.fail(f"the server did not start: {log.read_text()}")
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture
@@ -158,10 +91,10 @@ def test_replacing_all_workers_loses_nothing(registry: Path) -> None:
         async with Load(server.port, "/predict", BODY) as tally:
             await asyncio.sleep(0.3)
             server.process.send_signal(signal.SIGHUP)
-            await asyncio.sleep(4)
+            await asyncio.to_thread(server.wait, lambda: not before & set(server.workers()))
+            await asyncio.sleep(0.5)
         assert not tally.lost
         assert set(tally.statuses) == {200}
-        assert not before & set(server.workers())
 
     with serving(registry, "--workers", "2") as server:
         asyncio.run(run(server))
@@ -220,11 +153,7 @@ def test_the_announced_delay_says_not_ready_and_answers(registry: Path) -> None:
     with serving(registry, "--workers", "1", "--shutdown-delay", "3") as server:
         server.process.send_signal(signal.SIGTERM)
         server.wait(lambda: server.get("/health/ready")[0] == 503, 3)
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{server.port}/predict", json.dumps(BODY).encode(), {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            assert answer.status == 200
+        assert ask(server).status == 200
         assert server.process.wait(20) == 0
 
 
@@ -295,10 +224,82 @@ def test_stopping_does_not_wait_for_a_worker_that_is_not_there(registry: Path) -
         assert time.monotonic() - began < 5
 
 
-def ask(server: Server) -> Any:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{server.port}/predict", json.dumps(BODY).encode(), {"content-type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        answer.read()
-        return answer
+def test_workers_come_and_go_by_signals_and_nothing_is_lost(registry: Path) -> None:
+    def wanted(server: Server, count: int) -> bool:
+        workers = json.loads(server.get("/health")[1])["workers"]
+        return workers["ready"] == workers["wanted"] == count == len(server.workers())
+
+    async def run(server: Server) -> None:
+        async with Load(server.port, "/predict", BODY) as tally:
+            for number, count in ((signal.SIGTTIN, 2), (signal.SIGTTIN, 3), (signal.SIGTTOU, 2), (signal.SIGTTOU, 1)):
+                server.process.send_signal(number)
+                await asyncio.to_thread(server.wait, lambda count=count: wanted(server, count))
+                await asyncio.sleep(0.3)
+            server.process.send_signal(signal.SIGTTOU)
+            await asyncio.sleep(0.5)
+            assert wanted(server, 1)
+        assert not tally.lost
+        assert set(tally.statuses) == {200}
+        assert server.metric("estiba_requests_total") == tally.answered
+
+    with serving(registry, "--workers", "1") as server:
+        asyncio.run(run(server))
+        assert server.metric("estiba_worker_restarts_total") == 0
+        assert "the only worker stays" in server.log.read_text()
+
+
+def test_fewer_workers_while_a_newer_version_loads(registry: Path) -> None:
+    async def run(server: Server) -> None:
+        async with Load(server.port, "/predict", BODY) as tally:
+            await asyncio.to_thread(pack, registry, 0.3)
+            for number in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGTTOU):
+                server.process.send_signal(number)
+                await asyncio.sleep(0.2)
+            await asyncio.to_thread(server.wait, lambda: tally.versions["2"] > 50)
+        assert not tally.lost
+        assert set(tally.statuses) == {200}
+
+    with serving(registry, "--workers", "2") as server:
+        asyncio.run(run(server))
+        assert {ask(server).headers["x-model-version"] for _ in range(20)} == {"2"}
+
+
+def test_files_of_metrics_are_counted_on_in_by_later_workers(registry: Path) -> None:
+    with serving(registry, "--workers", "1") as server:
+        for count in range(1, 4):
+            ask(server)
+            before = server.workers()
+            server.process.send_signal(signal.SIGHUP)
+            server.wait(lambda before=before: not set(before) & set(server.workers()) and len(server.workers()) == 1)
+            assert server.metric("estiba_requests_total") == count
+        state = Path(f"/proc/{server.process.pid}/maps").read_text()
+        folder = next(line.split()[-1] for line in state.splitlines() if "supervisor.metrics" in line)
+        assert len(list(Path(folder).parent.glob("*.metrics"))) <= 3
+
+
+def test_a_server_whose_workers_do_not_load_in_time_says_so(registry: Path, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text('{"start_timeout": 0.05}')
+    command = [sys.executable, "-m", "estiba", "serve", "toy", "--registry", str(registry), "--port", "0"]
+    command += ["--settings", str(tmp_path / "settings.json")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 1
+    assert "did not load its models within 0.05 seconds" in ended.stderr
+    assert "start_timeout" in ended.stderr
+
+
+def test_whoever_stands_at_the_door_when_the_server_stops_is_answered(registry: Path) -> None:
+    """More clients than are accepted in one go, whose connections nobody has taken yet."""
+    with serving(registry, "--workers", "1") as server:
+        os.kill(server.process.pid, signal.SIGSTOP)
+        clients = [socket.create_connection(("127.0.0.1", server.port), 10) for _ in range(300)]
+        body = json.dumps(BODY).encode()
+        head = f"POST /predict HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+        for client in clients:
+            client.sendall(head.encode() + b"\r\n\r\n" + body)
+        os.kill(server.process.pid, signal.SIGTERM)
+        os.kill(server.process.pid, signal.SIGCONT)
+        statuses = [client.recv(65536)[9:12] for client in clients]
+        assert server.process.wait(20) == 0
+        assert statuses == [b"200"] * 300
+        for client in clients:
+            client.close()
