@@ -167,7 +167,7 @@ KEY = "${{secrets.key}}"
     start = planned(tmp_path, text, "one")
     assert not start.choice.models
     *found, key, folder = play(start, lambda shown: False).said("one")
-    data = tmp_path / ".estiba/volumes/data"
+    data = tmp_path / ".estiba/volumes/one/data"
     assert found == [
         "shell",
         "file",

@@ -129,7 +129,7 @@ class Here:
             EstibaError: they cannot be written. BadProject: a file that Estiba does not know.
         """
         for name in service.volumes:
-            place = self._volume(name)
+            place = self._volume(service, name)
             with explained("make", place):
                 make_folder(place)
         plan = replace(self.plan, services=tuple(s for s in self.plan.services if s.name in running or s.models))
@@ -150,7 +150,7 @@ class Here:
             case "secrets":
                 return str(secrets.place(self.plan.folder, reference.name))
             case "volumes":
-                return str(self._volume(reference.name))
+                return str(self._volume(service, reference.name))
             case "files":
                 return str(self._file(service, service.files[reference.name]))
             case _:
@@ -176,8 +176,8 @@ class Here:
             )
         return found
 
-    def _volume(self, name: str) -> Path:
-        return self.folder / "volumes" / name
+    def _volume(self, service: Service, name: str) -> Path:
+        return self.folder / "volumes" / service.name / name
 
     def _file(self, service: Service, file: File) -> Path:
         """Generated files lie as they do in the container, since some name others beside them."""
