@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -183,6 +184,58 @@ def test_the_size_of_data_is_measured(project: Path) -> None:
     assert "12 MB of data" in examine(project, TODAY).findings[0].message
 
 
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("RUN pip install --no-cache-dir mine@https://me:hunter2x@example.org/mine.whl", "secret-in-layer"),
+        ("COPY --chmod=0400 server.pem /etc/", "secret-in-layer"),
+        ("COPY id_ed25519 /root/.ssh/", "secret-in-layer"),
+        ("COPY --from=biuld /opt/venv /opt/venv", "copy-missing"),
+        ("RUN pip install --no-cache-dir torch==2.5.1 pandas", "unpinned-requirements"),
+        ("USER root", "root-user"),
+        ("ENV FLASK_DEBUG=1 SECRET_KEY=''", ""),
+        ("ENV API_KEY=$SOMETHING TOKEN_URL=https://example.org/token", ""),
+        ("ENV DB_PASSWORD_FILE=/run/secrets/db MAX_TOKENS=512", ""),
+        ("RUN apt-get update && apt-get install -y gcc && make && apt-get purge -y gcc", ""),
+    ],
+)
+def test_a_line_more(project: Path, line: str, code: str) -> None:
+    (project / "server.pem").write_text("-----BEGIN PRIVATE KEY-----\n")
+    (project / "id_ed25519").write_text("a key\n")
+    changed(project, "Dockerfile", lambda text: text.replace("EXPOSE 8000", f"{line}\nEXPOSE 8000"))
+    assert [one for one in codes(examine(project, TODAY)) if one == (code or one)] == ([code] if code else [])
+
+
+@pytest.mark.parametrize(
+    ("lines", "code"),
+    [
+        ("command: jupyter lab --ip=0.0.0.0 --ServerApp.token=''", "default-password"),
+        ("environment: {POSTGRES_HOST_AUTH_METHOD: trust}", "default-password"),
+        ("environment: {DATABASE_URL: 'postgresql://app:${SECRET}@db/app'}", ""),
+        ("environment: {ADMIN_PASSWORD: '${ADMIN_PASSWORD:-admin}'}", "default-password"),
+        ("gpus: all", ""),
+        ("network_mode: host", ""),
+    ],
+)
+def test_a_line_more_in_the_compose_file(tmp_path: Path, lines: str, code: str) -> None:
+    stack = f"services:\n  one:\n    image: a/b:1\n    restart: always\n    mem_limit: 1g\n    {lines}\n"
+    (tmp_path / "compose.yaml").write_text(stack)
+    assert codes(examine(tmp_path, TODAY)) == ([code] if code else [])
+
+
+def test_a_file_that_something_makes_before_the_build(project: Path) -> None:
+    (project / ".gitignore").write_text("models/\n")
+    shutil.rmtree(project / "models")
+    first = examine(project, TODAY).findings[0]
+    assert (first.code, ".gitignore:1 expects that" in first.message) == ("model-missing", True)
+
+
+def test_a_dockerfile_kept_apart_from_the_code(project: Path) -> None:
+    (project / "docker").mkdir()
+    (project / "Dockerfile").rename(project / "docker/Dockerfile")
+    assert examine(project, TODAY).findings == []
+
+
 def test_what_is_said_of_several_lines_is_said_once() -> None:
     alike = [finding("trailing-comment", At("Dockerfile", line), "This is wrong.", "Mend it.") for line in (9, 2, 5, 2)]
     (only,) = ordered(alike)
@@ -240,3 +293,44 @@ def test_the_guide_has_every_fault() -> None:
     page = (HERE.parents[2] / "docs/guides/doctor.md").read_text()
     rows = re.findall(r"^\| `([\w-]+)` \| (\w+) \| (.*?) \|$", page, re.MULTILINE)
     assert rows == [(fault.code, fault.severity, fault.title) for fault in FAULTS]
+
+
+# What Estiba renders itself
+
+
+@pytest.mark.parametrize("style", ["slim", "scratch"])
+def test_the_dockerfiles_that_estiba_renders_are_healthy(style: str, tmp_path: Path, toy_registry: Path) -> None:
+    from estiba import project as project_file
+    from estiba.deploy import dockerfile, recipe
+    from estiba.lowering import lower
+
+    source = tmp_path / "source"
+    (source / "site").mkdir(parents=True)
+    (source / "estiba.toml").write_text(
+        f'[project]\nname = "toys"\nregistry = "{toy_registry}"\n[models.churn]\ntrain = "a:b"\n'
+        '[services.web]\ncommand = ["streamlit", "run", "site/app.py", "--server.port", "${port}"]\n'
+        'include = ["site"]\n'
+        'packages = ["libpq5"]\nport = 8501\nhealth = "/_stcore/health"\n'
+    )
+    plan = lower(project_file.load(source))
+    assert {service.name for service in plan.services} == {"models", "web"}
+    for service in plan.services:
+        made = recipe.recipe(plan, service, style)
+        folder = tmp_path / f"{service.name}-{style}"
+        for path in ("tools/trim.py", "wheels/a.whl", "code/b.whl", "models/churn/model.onnx", "app/site/app.py"):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).touch()
+        (folder / "requirements.txt").write_text("numpy==2.3.1 \\\n    --hash=sha256:00\n")
+        (folder / "Dockerfile").write_text(dockerfile.render(made))
+        (folder / ".dockerignore").write_text(dockerfile.ignore(made))
+        assert [f"{found.code} {found.where}" for found in examine(folder, TODAY).findings] == []
+
+
+def test_the_compose_file_that_estiba_renders_is_healthy() -> None:
+    assert examine(HERE.parent / "golden" / "compose.yaml", TODAY).findings == []
+
+
+def test_compose_files_without_pyyaml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    assert run(["doctor", str(HERE / "broken" / "no-restart")]) == 1
+    assert "pip install 'estiba[deploy]'" in capsys.readouterr().err

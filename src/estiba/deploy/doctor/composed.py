@@ -87,7 +87,8 @@ def _order(container: Container, containers: list[Container]) -> Iterator[Findin
     unconditional = [name for name, condition, _ in service.depends if condition in ("", "service_started")]
     lines = [line for _, condition, line in service.depends if condition in ("", "service_started")]
     if unconditional:
-        message = f"{service.name} is started as soon as {listed(unconditional)} has been started, ready or not."
+        have = "have" if len(unconditional) > 1 else "has"
+        message = f"{service.name} is started as soon as {listed(unconditional)} {have} been started, ready or not."
         fix = f"Write depends_on: {{{unconditional[0]}: {{condition: service_healthy}}}}, and give it a healthcheck."
         yield finding("depends-on-order", service.at(lines[0]), message, fix)
     for name, condition, line in service.depends:
