@@ -25,6 +25,7 @@ from estiba.serving.endpoint import INLINE_BYTES, JSON, Asked, Failure, Sent, Se
 from estiba.serving.http import Request
 from estiba.serving.problems import CONTENT_TYPE, problem
 
+_PLAIN = b"application/json"
 _IN_A_THREAD = (b"text/csv", *bulk.KINDS)
 
 
@@ -71,7 +72,7 @@ class Endpoint(endpoint.Endpoint):
         if kind in bulk.KINDS:
             coded = bulk.code_bulk(self.model.coder, request.body, kind)
             return Asked(coded=coded, how=bulk.wanted(request.header(b"accept")))
-        if kind not in (b"application/json", b""):
+        if kind not in (_PLAIN, b""):
             said = kind.decode("latin-1")
             raise NotSupported(f"This path takes application/json, text/csv, an Arrow stream or Parquet, not {said!r}.")
         try:
@@ -151,6 +152,8 @@ class Endpoint(endpoint.Endpoint):
 
 
 def _kind(request: Request) -> bytes:
+    if request.content_type == _PLAIN:  # nearly always
+        return _PLAIN
     return request.content_type.partition(b";")[0].strip().lower()
 
 
