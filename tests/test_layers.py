@@ -51,15 +51,15 @@ ORDER = {
         yaml rendered alerts dashboards observability compose
         here health environments life processes watch
         elf trim rootfs recipe dockerfile requirements wheels sharedlibs context engines weigh verify_image sbom oci daemonless
-        building export
+        building export scan
         doctor doctor.faults doctor.syntax doctor.stages doctor.context doctor.contents doctor.composefile doctor.commands
         doctor.sources doctor.containers doctor.bases doctor.dockerfile doctor.layers doctor.secrets doctor.access
         doctor.rights doctor.presence doctor.requirements doctor.modelfiles doctor.composed doctor.examine
         doctor.symptoms doctor.running
         """,
     "cli": """
-        terminal places summary progress services
-        up train serve predict pack models verify init doctor build export compose healthcheck version main
+        terminal places summary progress writing services
+        up train serve predict pack models verify init doctor build export scan compose healthcheck version main
         """,
 }
 """Inside a package, a module imports from those named before it: never sideways without being listed."""

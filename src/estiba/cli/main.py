@@ -23,7 +23,9 @@ COMMANDS = {
     "init": ("init", "Start a project that works at once."),
     "build": ("build", "Build container images of the project's services."),
     "export": ("export", "Write all that images are built of into one archive."),
+    "scan": ("scan", "Look up known weaknesses of what is in the images."),
     "compose": ("compose", "Write the project as Docker Compose."),
+    "kubernetes": ("kubernetes", "Write the project as Kubernetes manifests."),
     "healthcheck": ("healthcheck", "Ask whether a server is ready."),
     "version": ("version", "Show the versions of Estiba and of what it uses."),
 }

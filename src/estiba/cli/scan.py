@@ -1,0 +1,80 @@
+"""estiba scan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from estiba.cli import terminal
+from estiba.cli.places import json_option, project_option
+
+if TYPE_CHECKING:
+    from estiba.deploy.scan import Finding, Report
+
+FOUND, UNKNOWN = 1, 6
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  estiba scan              every image that was built here
+  estiba scan models --json
+"""
+)
+@click.argument("services", metavar="[SERVICE]...", nargs=-1)
+@project_option
+@json_option
+def scan(services: tuple[str, ...], project: Path | None, as_json: bool) -> int:
+    """Look up known weaknesses of what is in the images built here.
+
+    Whichever of trivy, grype, osv-scanner and pip-audit is installed is asked, with the image's bill of materials.
+    What could not be looked up is said, and never called clean. The exit code is 0 if at least one scanner looked up
+    everything in each image and none found anything, 1 if one found something, 6 if nobody could look.
+    """
+    from dataclasses import asdict
+
+    import estiba.project
+    from estiba.core.errors import NotFound
+    from estiba.deploy import scan as scanning
+    from estiba.deploy.building import KEPT
+
+    folder = estiba.project.load(project).folder
+    names = list(services) or sorted(path.parent.name for path in (folder / KEPT).glob(f"*/{scanning.BILL}"))
+    if not names:
+        raise NotFound("No image was built here yet.", hint="Build them: estiba build")
+    found = {name: scanning.scan(folder, name) for name in names}
+    if as_json:
+        told = {name: [{**asdict(r), "verdict": r.verdict} for r in reports] for name, reports in found.items()}
+        terminal.json(told)
+    else:
+        for name, reports in found.items():
+            _show(name, reports)
+    return max((_code(reports) for reports in found.values()), key=lambda code: (code == FOUND, code))
+
+
+def _code(reports: list[Report]) -> int:
+    verdicts = [report.verdict for report in reports]
+    if "findings" in verdicts:
+        return FOUND
+    return 0 if "clean" in verdicts else UNKNOWN
+
+
+def _show(name: str, reports: list[Report]) -> None:
+    for report in reports:
+        what = {"findings": f"{len(report.findings)} known weaknesses"}.get(report.verdict, report.verdict)
+        counted = f" ({report.looked_up} packages)" if report.looked_up else ""
+        why = f": {report.trouble}" if report.trouble else ""
+        terminal.line(f"{name}: {report.scanner}: {what}{counted}{why}", bold=True)
+        if report.missed:
+            terminal.warning(f"  not looked up: {', '.join(report.missed)}")
+        rows = [(f.severity, f.identity, f"{f.package} {f.version}", f.fixed or "-") for f in _worst_first(report)]
+        if rows:
+            terminal.table(("severity", "weakness", "package", "fixed in"), rows)
+
+
+def _worst_first(report: Report) -> list[Finding]:
+    from estiba.deploy.scan import SEVERITIES
+
+    return sorted(report.findings, key=lambda finding: SEVERITIES.index(finding.severity))
