@@ -49,9 +49,9 @@ class Cluster:
     def rolled_out(self, deployment: str, seconds: int = 60) -> None:
         self.kubectl("rollout", "status", f"deployment/{deployment}", f"--timeout={seconds}s")
 
-    def load(self, archive: Path) -> None:
-        """Give the node an image: what `docker save`, `estiba build --oci` or skopeo wrote."""
-        subprocess.run([str(LAB / "load"), str(archive)], check=True, capture_output=True)
+    def load(self, archive: Path, name: str | None = None) -> None:
+        """Give the node an image: what `docker save` wrote, or an OCI layout (archive or folder) under a `name`."""
+        subprocess.run([str(LAB / "load"), str(archive), *([name] if name else [])], check=True, capture_output=True)
 
     def load_from_docker(self, image: str) -> None:
         """Give the node an image of this machine's Docker, under the same name."""

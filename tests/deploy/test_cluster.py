@@ -310,7 +310,8 @@ def autoscaler() -> dict[str, Any]:
     }
 
 
-def test_an_image_of_docker_can_be_loaded(cluster: Cluster) -> None:
-    cluster.load(BUILT / "images" / "web-2.tar")
-    names = {name for image in cluster.get("node", "estiba-node")["status"]["images"] for name in image["names"]}
-    assert {"estiba.test/web:1", "estiba.test/web:2"} <= names
+def test_an_image_can_be_loaded_under_a_name(namespace: Cluster) -> None:
+    namespace.load(BUILT / "images" / "web-2.tar", "shop/web:7")
+    namespace.apply(pod("named", image="shop/web:7", imagePullPolicy="Never"))
+    namespace.kubectl("wait", "--for=condition=Ready", "pod/named", "--timeout=30s")
+    assert "release 2 listens" in namespace.kubectl("logs", "named")
