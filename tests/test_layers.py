@@ -52,6 +52,8 @@ ORDER = {
         here health environments life processes watch
         elf trim rootfs recipe dockerfile requirements wheels sharedlibs context engines weigh verify_image sbom oci daemonless
         building export scan
+        kubernetes.options kubernetes.files kubernetes.workload kubernetes.network kubernetes.scaling kubernetes.render
+        kubernetes
         doctor doctor.faults doctor.syntax doctor.stages doctor.context doctor.contents doctor.composefile doctor.commands
         doctor.sources doctor.containers doctor.bases doctor.dockerfile doctor.layers doctor.secrets doctor.access
         doctor.rights doctor.presence doctor.requirements doctor.modelfiles doctor.composed doctor.examine
@@ -59,7 +61,7 @@ ORDER = {
         """,
     "cli": """
         terminal places summary progress writing services
-        up train serve predict pack models verify init doctor build export scan compose healthcheck version main
+        up train serve predict pack models verify init doctor build export scan compose kubernetes healthcheck version main
         """,
 }
 """Inside a package, a module imports from those named before it: never sideways without being listed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -13,17 +14,21 @@ from estiba import __version__
 from estiba.core.errors import BadProject, NotFound
 from estiba.core.stores.disk import explained
 from estiba.deploy import images
+from estiba.deploy.kubernetes.options import canary_name
 from estiba.deploy.plan import SERVER_PORT, Build, Command, File, Health, Http, Plan, PlannedModel, Service, Tcp
 from estiba.deploy.services import MODELS, Condition, ServiceOptions, start_order
-from estiba.model.registry import open_registry
+from estiba.model.registry import Registry, open_registry
 from estiba.project import Project
 
 SLACK = 15.0
 """Seconds that a container gets beyond the drain of the server in it."""
 
 
-def lower(project: Project) -> Plan:
+def lower(project: Project, *, canaries: bool = False) -> Plan:
     """The deployment that a project describes.
+
+    Args:
+        canaries: with a service for each other version of a model, as `[kubernetes.canary]` names them.
 
     Raises:
         NotFound, BadArtifact: the registry does not have a model. BadProject: a file that a service names is not there.
@@ -34,7 +39,9 @@ def lower(project: Project) -> Plan:
     for model in models:
         if project.models[model.name].port is not None:
             serving[model.name] = _serving(project, model.name, (model,))
-    services = (*serving.values(), *_applications(project, serving))
+    applications = tuple(_applications(project, serving))
+    beside = tuple(_canaries(project)) if canaries else ()
+    services = (*serving.values(), *beside, *applications)
     return Plan(project.name, project.folder, services, project.server.drain, project.server)
 
 
@@ -60,14 +67,28 @@ def _resolved(project: Project) -> Iterator[PlannedModel]:
         return
     store = open_registry(project.registry)
     for name in project.models:
-        try:
-            version = store.resolve(name)
-        except NotFound as error:
-            raise NotFound(error.message, hint="Train the project's models first: estiba train") from None
-        found = store.fetch(version)
-        manifest = found.manifest
-        number, libraries = str(version.version), manifest.libraries
-        yield PlannedModel(name, number, found.digest, found.path, manifest.engine, libraries)
+        yield _model(store, name, "Train the project's models first: estiba train")
+
+
+def _canaries(project: Project) -> Iterator[Service]:
+    store = open_registry(project.registry)
+    for name, options in project.kubernetes.canary.items():
+        ref = f"{name}@{options.alias}"
+        hint = f"Name the version that stands beside the first: estiba models alias {ref} VERSION"
+        model = _model(store, ref, hint)
+        service = _serving(project, canary_name(name), (model,))
+        yield replace(service, published=None, public=False, replicas=options.replicas)
+
+
+def _model(store: Registry, ref: str, hint: str) -> PlannedModel:
+    try:
+        version = store.resolve(ref)
+    except NotFound as error:
+        raise NotFound(error.message, hint=hint) from None
+    found = store.fetch(version)
+    manifest = found.manifest
+    number, libraries = str(version.version), manifest.libraries
+    return PlannedModel(version.name, number, found.digest, found.path, manifest.engine, libraries)
 
 
 def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> Service:
@@ -81,7 +102,7 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
     )
     settings = msgspec.json.encode(project.server).decode()
     tag = _tag(build.style, build.python, __version__, settings, *(model.digest for model in models))
-    published = project.server.port if name == MODELS else project.models[name].port
+    published = project.server.port if name == MODELS else project.models[models[0].name].port
     return Service(
         name=name,
         image=images.reference(options, project.name, name, tag),

@@ -17,6 +17,7 @@ from estiba.core.stores.disk import explained
 from estiba.deploy import services
 from estiba.deploy.compose import ComposeOptions
 from estiba.deploy.images import ImageOptions
+from estiba.deploy.kubernetes.options import KubernetesOptions
 from estiba.deploy.services import ServiceOptions
 from estiba.model import train
 from estiba.model.records import DEFAULT_REGISTRY, check_name
@@ -48,6 +49,7 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     services: dict[str, ServiceOptions] = {}
     images: ImageOptions = ImageOptions()
     compose: ComposeOptions = ComposeOptions()
+    kubernetes: KubernetesOptions = KubernetesOptions()
     mlflow: MlflowOptions = MlflowOptions()
 
 
@@ -68,6 +70,7 @@ class Project:
     services: dict[str, ServiceOptions]
     images: ImageOptions
     compose: ComposeOptions
+    kubernetes: KubernetesOptions
     mlflow: MlflowOptions
 
     @property
@@ -135,6 +138,7 @@ def _project(file: Path, tree: Tree) -> Project:
         services=tree.services,
         images=tree.images,
         compose=tree.compose,
+        kubernetes=tree.kubernetes,
         mlflow=_mlflow(tree.mlflow, name),
     )
 

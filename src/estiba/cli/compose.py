@@ -32,36 +32,17 @@ def compose(project: Path | None, output: Path | None, check: bool, as_json: boo
     """
     import estiba.project
     from estiba import lowering
-    from estiba.cli import terminal
+    from estiba.cli import writing
     from estiba.deploy import compose as target
-    from estiba.deploy import rendered, secrets
+    from estiba.deploy import secrets
 
     found = estiba.project.load(project)
     plan = lowering.lower(found)
     files = target.render(plan, found.compose)
     folder = output or found.folder / FOLDER
     if check:
-        stale = rendered.check(files, folder)
-        terminal.json({"folder": str(folder), "stale": stale}) if as_json else _say_stale(folder, stale)
-        return 1 if stale else 0
-    written = rendered.write(files, folder)
-    made = secrets.hand_out(found.folder, plan.secrets, folder / "secrets")
-    if as_json:
-        terminal.json({"folder": str(folder), "files": written, "secrets": made})
-        return 0
-    for file in written:
-        if file.became != "same":
-            terminal.line(f"{file.became:8} {file.path}")
-    services = len(plan.services)
-    terminal.line(f"{services} services, {len(written)} files in {folder}. Next:", bold=True)
-    terminal.line(f"  estiba build && docker compose --project-directory {folder} up --detach --wait")
+        return writing.stale(files, folder, as_json=as_json)
+    secrets.hand_out(found.folder, plan.secrets, folder / "secrets")
+    steps = ["estiba build", f"docker compose --project-directory {folder} up --detach --wait"]
+    writing.write(files, folder, services=len(plan.services), next_steps=steps, as_json=as_json)
     return 0
-
-
-def _say_stale(folder: Path, stale: list[str]) -> None:
-    from estiba.cli import terminal
-
-    for path in stale:
-        terminal.line(f"out of date: {path}")
-    if not stale:
-        terminal.line(f"{folder} is up to date.")

@@ -40,8 +40,12 @@ def alerts(plan: Plan) -> tuple[Alert, ...]:
 
 def render(plan: Plan) -> str:
     """The rules as Prometheus reads them."""
-    rules = [_rule(alert) for alert in alerts(plan)]
-    return yaml.render({"groups": [{"name": "estiba", "rules": rules}]})
+    return yaml.render({"groups": groups(plan)})
+
+
+def groups(plan: Plan) -> list[dict[str, Any]]:
+    """The rules as values."""
+    return [{"name": "estiba", "rules": [_rule(alert) for alert in alerts(plan)]}]
 
 
 def _rule(alert: Alert) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -32,11 +32,14 @@ class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     Args:
         bind: the address at which ports are published; 127.0.0.1 keeps them on the machine.
         pids: processes and threads that a container may have.
+        logging: where containers' logs go: `json-file` keeps them with Docker, `fluentd` also sends them to the
+            project's Fluent Bit.
         log_size: megabytes after which a container's log is turned over; three files are kept.
     """
 
     bind: str = "127.0.0.1"
     pids: Annotated[int, Meta(ge=16)] = 512
+    logging: Literal["json-file", "fluentd"] = "json-file"
     log_size: Annotated[int, Meta(ge=1)] = 10
 
 
@@ -159,8 +162,16 @@ def _hardening(service: Service, options: ComposeOptions) -> dict[str, Any]:
     found["deploy"] = {"resources": {"limits": limits}}
     if service.replicas > 1:
         found["deploy"]["replicas"] = service.replicas
-    found["logging"] = {"driver": "json-file", "options": {"max-size": f"{options.log_size}m", "max-file": "3"}}
+    found["logging"] = _logging(options)
     return found
+
+
+def _logging(options: ComposeOptions) -> dict[str, Any]:
+    if options.logging == "json-file":
+        return {"driver": "json-file", "options": {"max-size": f"{options.log_size}m", "max-file": "3"}}
+    # Docker itself is the client, so the address is the machine's; no container waits for it.
+    address = {"fluentd-address": "127.0.0.1:24224", "fluentd-async": "true", "tag": "{{.Name}}"}
+    return {"driver": "fluentd", "options": address}
 
 
 def _health(plan: Plan, service: Service) -> list[str] | None:

@@ -8,7 +8,7 @@ A service mounts one of them as `estiba:NAME`:
 | `alerts` | the rules that Prometheus checks, to be mounted beside its configuration as `alerts.yml` |
 | `alertmanager` | alertmanager.yml, which groups alerts and keeps them until a receiver is named |
 | `grafana` | a folder: the data source, and the dashboards |
-| `fluent-bit` | fluent-bit.yaml, which takes the containers' logs to Elasticsearch |
+| `fluent-bit` | fluent-bit.yaml: logs that Docker sends (`logging` in `[compose]`), to Elasticsearch |
 """
 
 from __future__ import annotations
@@ -130,27 +130,9 @@ def _fluent_bit(plan: Plan, around: Surroundings) -> dict[str, Any]:
     host, _, port = around.address(store).rpartition(":")
     return {
         "service": {"flush": 1, "log_level": "info", "http_server": True, "http_port": 2020, "health_check": True},
-        "parsers": [
-            {
-                "name": "docker",
-                "format": "json",
-                "time_key": "time",
-                "time_format": "%Y-%m-%dT%H:%M:%S.%L",
-                "time_keep": True,
-            }
-        ],
         "pipeline": {
-            "inputs": [
-                {
-                    "name": "tail",
-                    "path": "/var/lib/docker/containers/*/*-json.log",
-                    "parser": "docker",
-                    "tag": "container.*",
-                    "mem_buf_limit": "16MB",
-                }
-            ],
+            "inputs": [{"name": "forward", "listen": "0.0.0.0", "port": 24224, "mem_buf_limit": "16MB"}],
             "filters": [
-                {"name": "parser", "match": "*", "key_name": "log", "parser": "docker", "reserve_data": True},
                 {"name": "modify", "match": "*", "add": f"project {plan.project}"},
             ],
             "outputs": [

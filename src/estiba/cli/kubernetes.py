@@ -1,0 +1,49 @@
+"""estiba kubernetes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from estiba.cli.places import json_option, project_option
+
+FOLDER = "deploy/kubernetes"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  estiba kubernetes                        into deploy/kubernetes
+  estiba kubernetes -o /srv/manifests      elsewhere
+  estiba kubernetes --check                whether what is there is up to date: exit code 1 if not
+  kubectl apply --kustomize deploy/kubernetes/overlays/staging
+"""
+)
+@project_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help=f"By default {FOLDER}.")
+@click.option("--check", is_flag=True, help="Write nothing; say what would change.")
+@json_option
+def kubernetes(project: Path | None, output: Path | None, check: bool, as_json: bool) -> int:
+    """Write the project as Kubernetes manifests.
+
+    A kustomize base with what has no profile, a component for each profile, and overlays for dev, staging and
+    production, which are written once and then yours. Secrets are only referred to: make them in the cluster.
+    """
+    import estiba.project
+    from estiba import lowering
+    from estiba.cli import writing
+    from estiba.deploy.kubernetes.render import render
+
+    found = estiba.project.load(project)
+    plan = lowering.lower(found, canaries=True)
+    files = render(plan, found.kubernetes)
+    folder = output or found.folder / FOLDER
+    if check:
+        return writing.stale(files, folder, as_json=as_json)
+    secrets = [
+        f"kubectl create secret generic {name.replace('_', '-')} --from-file=value=FILE" for name in plan.secrets
+    ]
+    steps = ["estiba build --push", *secrets, f"kubectl apply --kustomize {folder}/overlays/staging"]
+    writing.write(files, folder, services=len(plan.services), next_steps=steps, as_json=as_json)
+    return 0

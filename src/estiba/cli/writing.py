@@ -1,0 +1,37 @@
+"""How commands that write a folder of files say what they did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from estiba.cli import terminal
+from estiba.deploy import rendered
+from estiba.deploy.rendered import Rendered
+
+
+def stale(files: Rendered, folder: Path, *, as_json: bool) -> int:
+    """Says which files are out of date; the exit code is 1 if any is."""
+    found = rendered.check(files, folder)
+    if as_json:
+        terminal.json({"folder": str(folder), "stale": found})
+    elif not found:
+        terminal.line(f"{folder} is up to date.")
+    else:
+        for path in found:
+            terminal.line(f"out of date: {path}")
+    return 1 if found else 0
+
+
+def write(files: Rendered, folder: Path, *, services: int, next_steps: Sequence[str], as_json: bool) -> None:
+    """Writes the files, and says which are new or changed and what to do next."""
+    written = rendered.write(files, folder)
+    if as_json:
+        terminal.json({"folder": str(folder), "files": written})
+        return
+    for file in written:
+        if file.became != "same":
+            terminal.line(f"{file.became:8} {file.path}")
+    terminal.line(f"{services} services, {len(written)} files in {folder}. Next:", bold=True)
+    for step in next_steps:
+        terminal.line(f"  {step}")

@@ -1,0 +1,71 @@
+"""Files: what pods read, as ConfigMaps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from estiba.core.errors import BadProject
+from estiba.core.stores.disk import explained
+from estiba.deploy.observability import generate, in_containers
+from estiba.deploy.plan import Plan, Service
+
+MOST = 1_000_000
+"""Bytes that a ConfigMap can hold, a little less than the cluster's limit."""
+
+
+def contents(plan: Plan, service: Service, name: str) -> Mapping[str, str]:
+    """Texts of a file or folder by their path below it; a single file is at "".
+
+    Raises:
+        BadProject: it is no text, or too large.
+    """
+    file, path = service.files[name], f"services.{service.name}.files.{name}"
+    if file.generated:
+        found = generate(plan, service, file, in_containers(plan))
+    else:
+        found = _read(path, plan.folder / file.source)
+    if sum(map(len, found.values())) > MOST:
+        raise BadProject(f"{path}: too large for a ConfigMap.", hint="Put it into the image with include.")
+    return found
+
+
+def config_map(plan: Plan, service: Service, name: str) -> dict[str, Any]:
+    """The ConfigMap of a file or folder, not labelled yet."""
+    data = {_key(service, name, inside): text for inside, text in contents(plan, service, name).items()}
+    meta = {"name": f"{service.name}-{name}"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": data}
+
+
+def volume(plan: Plan, service: Service, name: str) -> dict[str, Any]:
+    """The volume of it, in a pod."""
+    items = [{"key": _key(service, name, inside), "path": inside} for inside in contents(plan, service, name) if inside]
+    found: dict[str, Any] = {"name": f"{service.name}-{name}"}
+    return {"name": f"file-{name}", "configMap": {**found, "items": items} if items else found}
+
+
+def mount(plan: Plan, service: Service, name: str) -> dict[str, Any]:
+    """Where a container finds it. A single file is mounted alone, beside what the image has there."""
+    target = service.files[name].target
+    found = {"name": f"file-{name}", "mountPath": target, "readOnly": True}
+    single = "" in contents(plan, service, name)
+    return {**found, "subPath": PurePosixPath(target).name} if single else found
+
+
+def _key(service: Service, name: str, inside: str) -> str:
+    """Keys may hold no slash."""
+    return inside.replace("/", ".") or PurePosixPath(service.files[name].target).name
+
+
+def _read(path: str, source: Path) -> dict[str, str]:
+    paths = [each for each in sorted(source.rglob("*")) if each.is_file()] if source.is_dir() else [source]
+    found = {}
+    for each in paths:
+        with explained("read", each):
+            content = each.read_bytes()
+        try:
+            found[str(each.relative_to(source)) if source.is_dir() else ""] = content.decode()
+        except UnicodeDecodeError:
+            raise BadProject(f"{path}: {each} is not text.", hint="Put it into the image with include.") from None
+    return found

@@ -1,0 +1,77 @@
+"""`[kubernetes]` of the project file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Label = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+
+
+class AutoscaleOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`[kubernetes.autoscale]`: how many pods serve models.
+
+    Args:
+        minimum, maximum: pods. The minimum is kept while one is moved or replaced.
+        cpu: percent of the processors that pods ask for, which they should use on average.
+        requests_per_second: for each pod, from the metric estiba_requests_per_second of a metrics adapter; None leaves
+            it to the processors.
+    """
+
+    minimum: Annotated[int, Meta(ge=1)] = 2
+    maximum: Annotated[int, Meta(ge=1)] = 6
+    cpu: Annotated[int, Meta(ge=1, le=100)] = 70
+    requests_per_second: Annotated[float, Meta(gt=0)] | None = None
+
+
+class CanaryOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`[kubernetes.canary.MODEL]`: a second version of a model with a port of its own, beside the first.
+
+    Args:
+        alias: of the version in the registry.
+        weight: percent of the requests that it answers.
+        replicas: pods.
+    """
+
+    alias: str = "candidate"
+    weight: Annotated[int, Meta(ge=0, le=100)] = 10
+    replicas: Annotated[int, Meta(ge=1)] = 1
+
+
+class KubernetesOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`[kubernetes]` of the project file.
+
+    Args:
+        namespace: by default the project's name; overlays add their own to it.
+        host: the domain under which public services are reached: `models` at it, others one below. Without one there
+            is no way in from outside but `kubectl port-forward`.
+        ingress_class: of the Ingress. ingress_namespace: of the pods that bring requests in.
+        gateway: of the Gateway API, as namespace/name; routes then replace the Ingress.
+        tls_secret: of the Ingress's certificate.
+        storage_class: of volumes; by default the cluster's. storage: of each volume, such as 10Gi.
+        shutdown_delay: seconds that a pod still answers while the cluster learns that it ends.
+        external_secrets: name of a ClusterSecretStore, from which secrets are taken.
+        monitoring: write a ServiceMonitor and a PrometheusRule for the Prometheus operator.
+        canary: by model, another version beside it; needs `gateway`.
+    """
+
+    namespace: Label | None = None
+    host: str = ""
+    ingress_class: str = "nginx"
+    ingress_namespace: Label = "ingress-nginx"
+    gateway: Annotated[str, Meta(pattern=r"^([a-z0-9-]+/[a-z0-9-]+)?$")] = ""
+    tls_secret: str = ""
+    storage_class: str = ""
+    storage: Annotated[str, Meta(pattern=r"^[0-9]+(Mi|Gi|Ti)$")] = "5Gi"
+    shutdown_delay: Annotated[float, Meta(ge=0)] = 10.0
+    external_secrets: str = ""
+    monitoring: bool = False
+    autoscale: AutoscaleOptions = AutoscaleOptions()
+    canary: dict[str, CanaryOptions] = {}
+
+
+def canary_name(model: str) -> str:
+    """The service of a model's other version."""
+    return f"{model}-canary"

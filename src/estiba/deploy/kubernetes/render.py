@@ -1,0 +1,184 @@
+"""Kubernetes: a plan as plain manifests, with a kustomize base, a component for each profile, and overlays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from estiba.core.errors import BadProject
+from estiba.deploy import alerts, yaml
+from estiba.deploy.kubernetes import files, network, scaling, workload
+from estiba.deploy.kubernetes.options import AutoscaleOptions, KubernetesOptions, canary_name
+from estiba.deploy.plan import Plan, Service
+from estiba.deploy.rendered import Rendered
+from estiba.deploy.services import MODELS
+
+OVERLAYS = ("dev", "staging", "production")
+
+
+def render(plan: Plan, options: KubernetesOptions) -> Rendered:
+    """The files of a kustomize project.
+
+    Args:
+        plan: with the services of canaries, if the options name any.
+
+    Raises:
+        BadProject: something that Kubernetes, or these options, cannot do.
+    """
+    _check(plan, options)
+    texts = {}
+    for service in plan.services:
+        folder = f"components/{service.profile}" if service.profile else "base"
+        texts[f"{folder}/{service.name}.yaml"] = yaml.render_all(list(_objects(plan, service, options)))
+    texts["base/common.yaml"] = yaml.render_all(list(_common(plan, options)))
+    if options.monitoring:
+        texts["components/operator/monitoring.yaml"] = yaml.render_all(list(_operator(plan)))
+    for folder in sorted({path.rpartition("/")[0] for path in texts}):
+        inside = sorted(path.rpartition("/")[2] for path in texts if path.rpartition("/")[0] == folder)
+        texts[f"{folder}/kustomization.yaml"] = yaml.render(_kustomization(folder, inside))
+    overlays = {f"overlays/{name}/{file}": text for name in OVERLAYS for file, text in _overlay(plan, options, name)}
+    return Rendered(texts, overlays)
+
+
+def _objects(plan: Plan, service: Service, options: KubernetesOptions) -> Iterator[dict[str, Any]]:
+    meta = {"name": service.name, "labels": workload.labels(plan, service)}
+    yield {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta, "automountServiceAccountToken": False}
+    for name in service.files:
+        found = files.config_map(plan, service, name)
+        found["metadata"]["labels"] = workload.labels(plan, service)
+        yield found
+    yield workload.workload(plan, service, options)
+    if service.port is not None:
+        yield network.service(plan, service)
+    yield network.policy(plan, service, options)
+    yield from network.ways_in(plan, service, options)
+    if service.models:
+        canary = {canary_name(name): found for name, found in options.canary.items()}.get(service.name)
+        scale = options.autoscale
+        if canary is not None:
+            scale = AutoscaleOptions(
+                minimum=canary.replicas, maximum=max(canary.replicas, scale.maximum), cpu=scale.cpu
+            )
+        yield scaling.autoscaler(plan, service, scale)
+        yield scaling.disruption_budget(plan, service)
+
+
+def _common(plan: Plan, options: KubernetesOptions) -> Iterator[dict[str, Any]]:
+    yield from network.default_policies()
+    settings = workload.settings(plan)
+    if settings:
+        yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": workload.SETTINGS}, "data": settings}
+    if options.external_secrets:
+        yield from (_external(plan, name, options) for name in plan.secrets)
+
+
+def _external(plan: Plan, name: str, options: KubernetesOptions) -> dict[str, Any]:
+    return {
+        "apiVersion": "external-secrets.io/v1",
+        "kind": "ExternalSecret",
+        "metadata": {"name": name.replace("_", "-")},
+        "spec": {
+            "refreshInterval": "1h",
+            "secretStoreRef": {"kind": "ClusterSecretStore", "name": options.external_secrets},
+            "target": {"name": name.replace("_", "-")},
+            "data": [{"secretKey": "value", "remoteRef": {"key": f"{plan.project}/{name}"}}],
+        },
+    }
+
+
+def _kustomization(folder: str, resources: list[str]) -> dict[str, Any]:
+    if folder == "base":
+        return {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": resources}
+    return {"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component", "resources": resources}
+
+
+def _overlay(plan: Plan, options: KubernetesOptions, name: str) -> Iterator[tuple[str, str]]:
+    """What is written once and then yours: the namespace, which components take part, and how large it is."""
+    namespace = _namespace(plan, options, name)
+    components = [f"../../components/{profile}" for profile in plan.profiles]
+    components += ["../../components/operator"] * options.monitoring
+    content: dict[str, Any] = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": namespace,
+        "resources": ["namespace.yaml", "../../base"],
+    }
+    used = components if name == "production" else []
+    if used:
+        content["components"] = used
+    if name == "dev":
+        content["patches"] = [
+            {"target": {"kind": kind}, "patch": yaml.render(patch)} for kind, patch in _DEV_PATCHES.items()
+        ]
+    text = f"# {name}: written once by `estiba kubernetes`, and yours since. Apply it with:\n"
+    text += f"#   kubectl apply --kustomize overlays/{name}\n"
+    text += yaml.render(content)
+    if not used and components:
+        text += "# Profiles that can take part:\n# components:\n" + "".join(f"#   - {path}\n" for path in components)
+    yield "kustomization.yaml", text
+    yield "namespace.yaml", yaml.render(_namespaced(namespace))
+
+
+_DEV_PATCHES: dict[str, dict[str, Any]] = {
+    "HorizontalPodAutoscaler": {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "any"},
+        "spec": {"minReplicas": 1, "maxReplicas": 1},
+    },
+}
+
+
+def _namespace(plan: Plan, options: KubernetesOptions, overlay: str) -> str:
+    name = options.namespace or plan.project
+    return name if overlay == "production" else f"{name}-{overlay}"
+
+
+def _namespaced(name: str) -> dict[str, Any]:
+    """A namespace that takes only pods of the restricted standard."""
+    standard = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": standard}}
+
+
+def _operator(plan: Plan) -> Iterator[dict[str, Any]]:
+    for service in plan.services:
+        if service.metrics:
+            endpoint = {"port": "http", "path": service.metrics, "interval": "15s"}
+            yield {
+                "apiVersion": "monitoring.coreos.com/v1",
+                "kind": "ServiceMonitor",
+                "metadata": {"name": service.name, "labels": workload.labels(plan, service)},
+                "spec": {
+                    "selector": {"matchLabels": workload.selector(plan, service)},
+                    "jobLabel": "app.kubernetes.io/name",
+                    "endpoints": [endpoint],
+                },
+            }
+    yield {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": plan.project},
+        "spec": {"groups": alerts.groups(plan)},
+    }
+
+
+def _check(plan: Plan, options: KubernetesOptions) -> None:
+    if options.autoscale.maximum < options.autoscale.minimum:
+        raise BadProject("kubernetes.autoscale.maximum: must be at least the minimum.")
+    if options.canary and not (options.gateway and options.host):
+        hint = "Only routes of the Gateway API can split requests: name a gateway, and a host."
+        raise BadProject("kubernetes.canary: needs kubernetes.gateway and kubernetes.host.", hint=hint)
+    names = {service.name for service in plan.services if service.models and service.name != MODELS}
+    for name in options.canary:
+        if name not in names:
+            raise BadProject(f"kubernetes.canary.{name}: there is no model {name!r} with a port of its own.")
+    for service in plan.services:
+        if service.user == 0:
+            raise BadProject(f"services.{service.name}.user: the cluster takes no pods of root.", hint="Name another.")
+        if service.build is None and service.user is None:
+            hint = "Name the number of a user that its image can run as."
+            raise BadProject(
+                f"services.{service.name}.user: Kubernetes cannot tell that its image is not root's.", hint=hint
+            )
+        if service.volumes and service.replicas > 1:
+            raise BadProject(f"services.{service.name}.replicas: what keeps data on a volume runs once.")
