@@ -50,7 +50,7 @@ def bank(serve: Served, folder: Path) -> Iterator[httpx.Client]:
 
 
 def test_the_flask_api_predicts_with_the_original_body(bank: httpx.Client) -> None:
-    assert bank.get("/health").json() == {"status": "ok", "model": "ready"}
+    assert bank.get("/ready").json() == {"model": "ready"}
     answer = bank.post("/predict", json=CUSTOMER)
     assert answer.status_code == 200
     assert {"churn_probability", "churn_prediction", "risk_level", "model_version"} == answer.json().keys()
@@ -92,7 +92,7 @@ def test_the_flask_api_lives_without_the_model(folder: Path) -> None:
     command = [environment("flask_api") / "waitress-serve", f"--listen={address}", "--call", "flask_api.app:create_app"]
     more = {"BANKCHURN_URL": "http://127.0.0.1:1", "CUSTOMERS_DB": str(folder / "alone.db")}
     with running(command, f"http://{address}/health", log=folder / "alone.log", more=more):
-        assert httpx.get(f"http://{address}/health").json()["model"] == "unavailable"
+        assert httpx.get(f"http://{address}/ready").status_code == 503
         assert len(httpx.get(f"http://{address}/customers").json()["customers"]) == 5
         answer = httpx.post(f"http://{address}/predict", json=CUSTOMER)
     assert answer.status_code == 503

@@ -38,8 +38,12 @@ def create_app(database: Path | None = None, models: str | None = None) -> Flask
 def _register(app: Flask, customers: Customers, churn: Churn) -> None:
     @app.get("/health")
     def health() -> Answer:
-        """This API can answer about customers without the model, so it is healthy either way, and says which."""
-        return {"status": "ok", "model": "ready" if churn.ready() else "unavailable"}, 200
+        """About this API alone: started again, it would not be better off without the model."""
+        return {"status": "ok"}, 200
+
+    @app.get("/ready")
+    def ready() -> Answer:
+        return ({"model": "ready"}, 200) if churn.ready() else ({"model": "unavailable"}, 503)
 
     @app.get("/customers")
     def every() -> Answer:
