@@ -285,10 +285,14 @@ def test_a_release_that_never_gets_ready_stalls_and_is_undone(namespace: Cluster
     assert load.lost == []
 
 
+@pytest.mark.timeout(240)
 def test_the_autoscaler_sees_load_and_its_end(namespace: Cluster) -> None:
     namespace.apply(deployment(replicas=1), SERVICE, for_1_20(autoscaler()))
     namespace.rolled_out("web")
-    replicas = lambda: namespace.get("deployment", "web")["spec"]["replicas"]  # noqa: E731
+
+    def replicas() -> int:
+        return int(namespace.get("deployment", "web")["spec"]["replicas"])
+
     with Load(namespace.address("web"), path="/work"):
         eventually(lambda: replicas() == 3, seconds=60)
     eventually(lambda: replicas() == 1, seconds=60)
