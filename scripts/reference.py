@@ -23,7 +23,7 @@ from estiba.project import Tree
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 NOTICE = "Written by `python scripts/reference.py`; do not edit."
-ROOM = {"models": "NAME", "fields": "FIELD", "bands": "BAND"}
+ROOM = {"models": "NAME", "fields": "FIELD", "bands": "BAND", "services": "NAME", "canary": "MODEL"}
 """What stands for the key that a user chooses, by the table that it is in."""
 
 SAME_WORDS = {FieldOptions: Field}
@@ -165,6 +165,8 @@ def _type(kind: Any) -> str:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
     if get_origin(kind) in (Union, types.UnionType):
         return " or ".join(word for word in map(_type, get_args(kind)) if word)
+    if get_origin(kind) is dict:
+        return f"table of {_type(get_args(kind)[1])}"
     if get_origin(kind) is tuple:
         return f"list of {_type(get_args(kind)[0])}"
     return WORDS.get(kind, str(kind))
@@ -174,7 +176,7 @@ def _value(field: msgspec.structs.FieldInfo) -> str:
     if field.required:
         return "**required**"
     default = field.default_factory() if field.default is msgspec.NODEFAULT else field.default
-    if default is None or default in ("", ()):
+    if default is None or default in ("", (), {}):
         return ""
     return f"`{msgspec.json.encode(default).decode()}`"
 

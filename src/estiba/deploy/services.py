@@ -56,15 +56,19 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         metrics: the path of its Prometheus metrics.
         public: whether it can be reached from outside of a deployment; only what has a port can.
         replicas: how many run, where more than one can.
-        cpus: processors that it may use. memory: that it may use, such as 512MB.
-        start_timeout: seconds that it has to become healthy. stop_grace: seconds that it has to end.
+        cpus: processors that it may use.
+        memory: that it may use, such as 512MB.
+        start_timeout: seconds that it has to become healthy.
+        stop_grace: seconds that it has to end.
         stop_signal: asks it to end.
         restart: whether it is started again when it ends; `no` is for tasks that are done once.
         watch: files and folders at whose change `estiba up --watch` starts it again; by default what `include` says.
-        style: of its image. budget: the most its image may weigh, such as 230MB.
+        style: of its image.
+        budget: the most its image may weigh, such as 230MB.
         kind: `notebook` gives its image what JupyterLab needs to install packages by itself, `training` what `estiba
             train` needs.
-        read_only: whether the root of its file system is; `writable` are folders that it may write to all the same.
+        read_only: whether the root of its file system is.
+        writable: folders that it may write to all the same; what is in them goes with the container.
         user: numeric user of an image that has a user of its own to run as.
     """
 

@@ -14,7 +14,8 @@ class AutoscaleOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     """`[kubernetes.autoscale]`: how many pods serve models.
 
     Args:
-        minimum, maximum: pods. The minimum is kept while one is moved or replaced.
+        minimum: pods, at least; the number is kept while one is moved or replaced.
+        maximum: pods, at most.
         cpu: percent of the processors that pods ask for, which they should use on average.
         requests_per_second: for each pod, from the metric estiba_requests_per_second of a metrics adapter; None leaves
             it to the processors.
@@ -47,10 +48,12 @@ class KubernetesOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
         namespace: by default the project's name; overlays add their own to it.
         host: the domain under which public services are reached: `models` at it, others one below. Without one there
             is no way in from outside but `kubectl port-forward`.
-        ingress_class: of the Ingress. ingress_namespace: of the pods that bring requests in.
+        ingress_class: of the Ingress.
+        ingress_namespace: of the pods that bring requests in.
         gateway: of the Gateway API, as namespace/name; routes then replace the Ingress.
         tls_secret: of the Ingress's certificate.
-        storage_class: of volumes; by default the cluster's. storage: of each volume, such as 10Gi.
+        storage_class: of volumes; by default the cluster's.
+        storage: of each volume, such as 10Gi.
         shutdown_delay: seconds that a pod still answers while the cluster learns that it ends.
         external_secrets: name of a ClusterSecretStore, from which secrets are taken.
         monitoring: write a ServiceMonitor and a PrometheusRule for the Prometheus operator.
