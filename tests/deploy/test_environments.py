@@ -94,6 +94,13 @@ def test_a_half_made_one_is_made_again(wanted: Wanted, guard: Guard) -> None:
     assert not (folder / "left").exists()
 
 
+def test_one_whose_python_is_gone_is_made_again(wanted: Wanted, guard: Guard) -> None:
+    python = ensure(wanted, guard) / "bin/python"
+    python.unlink()
+    ensure(wanted, guard)
+    assert python.exists()
+
+
 def test_what_cannot_be_installed_is_no_environment(wanted: Wanted, guard: Guard) -> None:
     wanted.requirements.write_text("./absent-1.0-py3-none-any.whl\n")
     with pytest.raises(InstallationFailed, match="could not be installed") as error:

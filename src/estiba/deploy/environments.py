@@ -69,10 +69,10 @@ async def ensure(wanted: Wanted, environment: Mapping[str, str], on_line: Callab
         EstibaError: the folder cannot be written.
     """
     folder = wanted.folder
-    if (folder / READY).exists():
+    if ready(folder):
         return folder
     async with _alone(folder):
-        if not (folder / READY).exists():
+        if not ready(folder):
             with explained("make", folder):
                 discard(folder)
             for command in _commands(wanted, folder):
@@ -80,6 +80,11 @@ async def ensure(wanted: Wanted, environment: Mapping[str, str], on_line: Callab
             with explained("write", folder):
                 (folder / READY).touch()
     return folder
+
+
+def ready(folder: Path) -> bool:
+    """Whether an environment is finished, and the Python that it was made from is still there."""
+    return (folder / READY).exists() and (folder / "bin" / "python").exists()
 
 
 def _contents(path: Path, seen: set[Path]) -> Iterator[bytes]:
@@ -154,7 +159,8 @@ async def _run(
 
     def take(line: str) -> None:
         said.append(line)
-        on_line(line)
+        if not line.startswith(" + "):  # uv's list of packages: a line each, and there are often a hundred
+            on_line(line)
 
     group = Group(command, folder=wanted.requirements.parent, environment=environment, on_line=take)
     try:

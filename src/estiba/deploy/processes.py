@@ -133,7 +133,7 @@ async def _packages(here: Here, life: Life, mark: str) -> Path | None:
     if build is None or build.requirements is None:
         return None
     wanted = Wanted(build.requirements, build.python, here.folder / "environments")
-    if not (wanted.folder / environments.READY).exists():
+    if not environments.ready(wanted.folder):
         life.installing()
     environment = marked({**os.environ, **here.variables}, mark, f"{life.name}:install")
     return await environments.ensure(wanted, environment, life.say)
