@@ -1,6 +1,6 @@
 """Watch: which files changed, found by looking at their times and sizes again and again.
 
-A look takes about 10 microseconds a file, so projects need no library for it, and meet no limit on watched files.
+A look takes 10 to 20 microseconds a file, so projects need no library for it, and meet no limit on watched files.
 """
 
 from __future__ import annotations
