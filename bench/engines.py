@@ -9,6 +9,7 @@ to the 10,000 rows differs. Every call gets other rows than the one before it.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,9 @@ from estiba.model.signature import Field
 
 SIZES = (1, 8, 64, 1000, 10_000)
 
+BUSY = 1.5
+"""Load average, of which this program is 1, beyond which the report says that the machine was not quiet."""
+
 Run = Callable[[np.ndarray], np.ndarray]
 
 
@@ -40,7 +44,7 @@ def main() -> None:
     for name, model, sample in families(X, y):
         print(f"bench: {name}", file=sys.stderr)
         found[name] = _measure(model, sample, options.rounds, options.seconds)
-    report = {"data": said, "rounds": options.rounds, "families": found}
+    report = {"data": said, "rounds": options.rounds, "load": os.getloadavg()[0], "families": found}
     write(report, options.json, "engines", _markdown(report))
 
 
@@ -150,7 +154,9 @@ def _markdown(report: dict[str, Any]) -> str:
         for name, figures in report["families"].items()
     ]
     names = ["CPU µs/row: kernel / ONNX Runtime", *(f"{s:,} row{'s' * (s > 1)}" for s in SIZES), "load ms", "differ by"]
-    return f"{table(names, rows_)}\n\n{report['data']}; medians of {report['rounds']} rounds in turns, one thread.\n"
+    said = f"{report['data']}; medians of {report['rounds']} rounds in turns, one thread."
+    load = f"The machine's load average was {report['load']:.1f}: trust the ratios, and load times little."
+    return f"{table(names, rows_)}\n\n{said}{' ' + load if report['load'] > BUSY else ''}\n"
 
 
 def _cell(figures: dict[str, list[float]]) -> str:
