@@ -1,4 +1,4 @@
-"""Answers where a server that Debian does not have would: its port, its health path, its password. It does nothing else.
+"""Answers where a server that Debian does not have would: its port, health path and password. It does nothing else.
 
 Usage: standin.py NAME, where NAME is a key of SERVERS. `X-Estiba-Standin: true` on every answer says what this is.
 """
@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +19,13 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 # name: port, path and answer of health, folders it must be able to write, variable with the password (or _FILE), user.
 SERVERS = {
     "grafana": (3000, {"/api/health": {"database": "ok"}, "/login": {}}, ["/var/lib/grafana"], None, ""),
-    "fluent-bit": (2020, {"/": {"fluent-bit": {}}, "/api/v1/health": "ok\n", "/api/v2/health": {"status": "ok"}}, [], None, ""),
+    "fluent-bit": (
+        2020,
+        {"/": {"fluent-bit": {}}, "/api/v1/health": "ok\n", "/api/v2/health": {"status": "ok"}},
+        [],
+        None,
+        "",
+    ),
     "elasticsearch": (
         9200,
         {"/": {"tagline": "You Know, for Search"}, "/_cluster/health": {"status": "green", "number_of_nodes": 1}},
@@ -26,7 +33,13 @@ SERVERS = {
         "ELASTIC_PASSWORD",
         "elastic",
     ),
-    "kibana": (5601, {"/api/status": {"status": {"overall": {"level": "available"}}}}, ["/usr/share/kibana/data"], None, ""),
+    "kibana": (
+        5601,
+        {"/api/status": {"status": {"overall": {"level": "available"}}}},
+        ["/usr/share/kibana/data"],
+        None,
+        "",
+    ),
 }
 
 
@@ -78,6 +91,16 @@ def handler(answers: dict[str, object], expected: str | None) -> type[BaseHTTPRe
     return Handler
 
 
+class BothFamilies(ThreadingHTTPServer):
+    """Listens as the real ones do: `localhost` is ::1 first, and not every client tries 127.0.0.1 next."""
+
+    address_family = socket.AF_INET6
+
+    def server_bind(self) -> None:
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+
 class Swallow(StreamRequestHandler):
     """Fluent Bit's forward port: takes what is sent, and keeps nothing."""
 
@@ -100,7 +123,7 @@ def main(name: str) -> None:
         forward.daemon_threads = True
         threading.Thread(target=forward.serve_forever, daemon=True).start()
     print(f"stand-in of {name} on port {port}: answers its health path and does nothing else", flush=True)
-    ThreadingHTTPServer(("", port), handler(answers, expected)).serve_forever()
+    BothFamilies(("::", port), handler(answers, expected)).serve_forever()
 
 
 if __name__ == "__main__":
