@@ -105,8 +105,9 @@ def main() -> None:
     for kind, title in MORE.items():
         if reports := sorted(RESULTS.glob(f"{kind}-*.json")):
             more = json.loads(reports[-1].read_text())
-            when = f"Measured {more['date'][:10]}, Estiba at {more['commit']}. Trust CPU time; rates depend on what else ran."
-            parts += [title, when, reports[-1].with_suffix(".md").read_text()]
+            when = f"Measured {more['date'][:10]}, Estiba at {more['commit']}."
+            warning = "Trust CPU time; rates depend on what else ran."
+            parts += [title, f"{when} {warning}", reports[-1].with_suffix(".md").read_text()]
     _engines(HERE.parent / "docs" / "concepts" / "engines.md")
     (HERE / "RESULTS.md").write_text("\n\n".join(part.strip() for part in parts) + "\n")
     versions = ", ".join(
