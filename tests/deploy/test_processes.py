@@ -296,7 +296,7 @@ def test_who_ignores_sigterm_is_killed_after_its_grace_or_at_once(tmp_path: Path
     began = time.monotonic()
     shown = play(planned(tmp_path, text), lambda shown: bool(shown.said("one")), kill=kill)
     assert time.monotonic() - began < 30
-    assert shown.last("one").state == "stopped"
+    assert shown.states("one")[-2:] == ["stopping", "stopped"]
     if not kill:
         assert shown.last("one").detail == "SIGTERM did not end it within 0.4 s, so it was killed"
         assert "no" in shown.said("one")

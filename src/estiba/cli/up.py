@@ -60,6 +60,8 @@ def up(project: Path | None, force: bool, watch: bool, as_json: bool, **given: A
     outcomes = _trained(start, force=force, as_json=as_json)
     if start.choice.services or watch or as_json:
         return _run(start, outcomes, watch=watch, as_json=as_json)
+    for name, reason in start.choice.left_out.items():
+        terminal.line(f"{name}: left out: {reason}")
     local.up(start.project, outcomes, on_ready=announce)
     return 0
 

@@ -197,16 +197,19 @@ class Life:
             self._report("stopping")
             polite = await self._end(self._group)
             late = f"{self.service.stop_signal} did not end it within {self.service.stop_grace:g} s, so it was killed"
-            self._report("stopped", detail="" if polite else late)
+            if not self.ended.is_set():  # else it was killed meanwhile, and said so
+                self._report("stopped", detail="" if polite else late)
         self.ended.set()
 
     async def kill(self) -> None:
-        """Ends it at once."""
+        """Ends it at once, if it has not ended yet."""
+        if self.ended.is_set():
+            return
+        self.ended.set()
         await self._leave()
         if self._group is not None:
             await self._group.kill()
             self._report("stopped")
-        self.ended.set()
 
     async def _leave(self) -> None:
         if self._task is not None:
