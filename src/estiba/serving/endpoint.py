@@ -109,6 +109,8 @@ class Endpoint(ABC):
         self._in_flight = served.in_flight
         self._tracer = served.tracer
         self._codes: dict[int, Slot] = {}
+        for reason in _REASONS.values():  # there at 0, or Prometheus would not see the first of them as a rise
+            served.metrics.slot("estiba_rejected_total", model.name, reason)
         named = {"name": model.name, "version": model.version, "protocol": self.protocol}
         self._attributes: dict[str, Any] = {f"estiba.model.{key}": value for key, value in named.items()}
         self._about = b"x-model-version: %b\r\nx-request-id: " % model.version.encode()

@@ -22,6 +22,9 @@ from estiba.core.errors import EstibaError
 from estiba.serving import messages
 from estiba.serving.messages import BUSY, HEARTBEAT, SLOTS, WorkerSpec
 
+TROUBLES = ("died", "stopped", "hung", "slow start")
+"""Why a worker may have to be replaced."""
+
 SILENT = 1.0
 """Seconds without a heartbeat after which a worker gets no new clients, and is replaced unless it is only slow."""
 
@@ -181,7 +184,7 @@ class Process:
         return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
     def trouble(self) -> str:
-        """Why it must be replaced: `died`, `stopped`, `hung` or `slow start`; empty where all is well.
+        """Why it must be replaced, one of TROUBLES; empty where all is well.
 
         Starts it where its time has come.
         """

@@ -29,7 +29,7 @@ from estiba.serving.listening import listen
 from estiba.serving.messages import Status, WorkerSpec
 from estiba.serving.metrics import Metrics
 from estiba.serving.options import ServerOptions
-from estiba.serving.process import Process
+from estiba.serving.process import TROUBLES, Process
 from estiba.serving.versions import Resolve, Stamp, Versions
 
 TICK = 0.05
@@ -71,6 +71,8 @@ class Supervisor:
         self._made = 0
         self._draining = False
         self._status = b""
+        for reason in TROUBLES:  # there at 0, or Prometheus would not see the first restart as a rise
+            metrics.slot("estiba_worker_restarts_total", reason)
 
     async def run(self, listeners: Sequence[socket.socket], on_ready: Callable[[], None]) -> None:
         """Serves until SIGINT or SIGTERM, then drains.

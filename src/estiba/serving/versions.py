@@ -60,6 +60,8 @@ class Versions:
         """Resolves for the first time; raises EstibaError."""
         self._seen = self._stamp()
         self.served = tuple(self._resolve(ref) for ref in self._refs)
+        for model in self.served:  # there at 0, or Prometheus would not see the first failure as a rise
+            self._metrics.slot("estiba_swap_failures_total", model.name)
 
     # The registry
 
