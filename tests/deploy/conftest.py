@@ -1,4 +1,5 @@
-"""A cluster for the tests that need one. They are collected only where one was asked for: `make test-kubernetes`."""
+"""Docker and a cluster for the tests that need one. Those of the cluster are collected only where one was asked for:
+`make test-kubernetes`."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from cluster import Cluster, running
+from lab import Docker, docker_engine
 
 collect_ignore_glob = [] if os.environ.get("ESTIBA_KUBERNETES") == "1" else ["test_*cluster*.py"]
 
@@ -24,3 +26,10 @@ def namespace(cluster: Cluster) -> Iterator[Cluster]:
     """The cluster, seen from a namespace made for one test."""
     with cluster.new_namespace() as inside:
         yield inside
+
+
+@pytest.fixture(scope="session")
+def docker() -> Iterator[Docker]:
+    """A Docker engine, from which everything with this run's label is removed afterwards."""
+    with docker_engine() as found:
+        yield found

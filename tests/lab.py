@@ -1,0 +1,84 @@
+"""Docker for tests: what a run makes carries its label, and goes with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Docker:
+    """A Docker engine, and a name for what one run of tests makes on it: `label` and `project` put it on things."""
+
+    name: str = field(default_factory=lambda: f"estiba-test-{uuid.uuid4().hex[:8]}")
+
+    @property
+    def label(self) -> str:
+        """An option of docker run, create, build, network create and volume create."""
+        return f"--label=org.estiba.test={self.name}"
+
+    @property
+    def project(self) -> str:
+        """An option of docker compose."""
+        return f"--project-name={self.name}"
+
+    def __call__(self, *arguments: str, text: str = "", folder: Path | None = None, seconds: float = 100) -> str:
+        """What `docker ARGUMENTS...` prints, given `text`; AssertionError with its complaint where it fails."""
+        done = self.attempt(*arguments, text=text, folder=folder, seconds=seconds)
+        assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr or done.stdout}"
+        return done.stdout.strip()
+
+    def attempt(
+        self, *arguments: str, text: str = "", folder: Path | None = None, seconds: float = 100
+    ) -> subprocess.CompletedProcess[str]:
+        """The same where failing is an answer as well."""
+        command = ["docker", *arguments]
+        return subprocess.run(
+            command, input=text, capture_output=True, text=True, cwd=folder, timeout=seconds, check=False
+        )
+
+    def need(self, *images: str) -> None:
+        """Skip the test where an image is not here. Nothing is pulled for a test."""
+        for image in images:
+            if self.attempt("image", "inspect", image).returncode:
+                pytest.skip(f"The image {image} is not here: docker pull {image}, or scripts/lab/images {image}.")
+
+    def forget(self) -> None:
+        """Remove the containers, networks, volumes and images with this run's name, whatever a test left."""
+        for label in (f"org.estiba.test={self.name}", f"com.docker.compose.project={self.name}"):
+            chosen = ["--quiet", "--filter", f"label={label}"]
+            for listing, removal in (
+                (["ps", "--all"], ["rm", "--force", "--volumes"]),
+                (["network", "ls"], ["network", "rm"]),
+                (["volume", "ls"], ["volume", "rm", "--force"]),
+                (["image", "ls"], ["rmi", "--force"]),
+            ):
+                if found := set(self(*listing, *chosen).split()):
+                    self.attempt(*removal, *found)
+
+
+@contextmanager
+def docker_engine() -> Iterator[Docker]:
+    """A Docker engine, tidied afterwards. Skips the test, with the reason, where none answers."""
+    try:
+        done = subprocess.run(["docker", "info"], capture_output=True, text=True, timeout=30, check=False)
+        reason = done.stderr.strip().splitlines()[-1:] if done.returncode else None
+    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+        reason = [str(error)]
+    if reason is not None:
+        hint = 'scripts/lab/docker starts one; then: eval "$(scripts/lab/env)"'
+        if os.environ.get("CI"):
+            pytest.fail(f"No Docker engine: {' '.join(reason)}")
+        pytest.skip(f"No Docker engine: {' '.join(reason)} {hint}")
+    found = Docker()
+    try:
+        yield found
+    finally:
+        found.forget()
