@@ -53,6 +53,7 @@ def test_the_original_body_is_answered_at_the_original_path(
     assert httpx.get(f"{url}/health").status_code == 200
     answer = httpx.post(f"{url}/predict", json=body)
     assert answer.status_code == 200, answer.text
-    assert keys <= answer.json()["predictions"][0].keys()
+    assert keys <= answer.json().keys()
+    assert {key: answer.json()[key] for key in keys} == {key: answer.json()["predictions"][0][key] for key in keys}
     refused = httpx.post(f"{url}/predict", json={})
     assert refused.status_code == 422

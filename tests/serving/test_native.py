@@ -345,3 +345,18 @@ def test_bodies_that_cannot_be_decompressed(server: Live, body: bytes, encoding:
     assert (answer.status_code, said in answer.json()["detail"]) == (status, True), answer.text
     assert ("accept-encoding" in answer.headers) == (status == 415)
     assert server.resident() - before < 80_000_000
+
+
+@pytest.mark.parametrize("method", ["post", "get"])
+def test_one_bare_record_at_the_short_path_has_its_prediction_at_the_top_too(http: Any, method: str) -> None:
+    row = {key: value for key, value in CHURN_ROW.items() if value is not None}
+    asked = {"json": CHURN_ROW} if method == "post" else {"params": {**row, "active": "true"}}
+    answer = getattr(http, method)("/predict", **asked).json()
+    (prediction,) = answer["predictions"]
+    assert prediction.items() <= answer.items()
+    assert answer["model"] == "churn"
+
+
+def test_records_in_a_list_are_answered_in_a_list_only(http: Any) -> None:
+    answer = http.post("/predict", json={"records": [CHURN_ROW]}).json()
+    assert answer.keys() == {"id", "model", "version", "predictions", "warnings"}

@@ -26,6 +26,9 @@ from estiba.serving.http import Request
 from estiba.serving.problems import CONTENT_TYPE, problem
 
 _PLAIN = b"application/json"
+_SHORT = b"/predict"
+_FLAT = "flat"
+"""How one bare record at the short path is answered: as clients of an API of one model expect it."""
 _IN_A_THREAD = (b"text/csv", *bulk.KINDS)
 
 
@@ -65,7 +68,7 @@ class Endpoint(endpoint.Endpoint):
 
     def decode(self, request: Request) -> Asked:
         if request.method != b"POST":
-            return Asked(coded=self._check_query(request))
+            return Asked(coded=self._check_query(request), how=_flat(request, bare=True))
         kind = _kind(request)
         if kind == b"text/csv":
             return Asked(coded=code_csv(self.model.coder, request.body))
@@ -76,22 +79,27 @@ class Endpoint(endpoint.Endpoint):
             said = kind.decode("latin-1")
             raise NotSupported(f"This path takes application/json, text/csv, an Arrow stream or Parquet, not {said!r}.")
         try:
-            records = self._decode_fast(request.body)
+            records, bare = self._decode_fast(request.body)
         except UNREADABLE:
-            return Asked(coded=self._check_json(request.body))
+            coded, bare = self._check_json(request.body)
+            return Asked(coded=coded, how=_flat(request, bare=bare))
         check_count(len(records))
-        return Asked(records)
+        return Asked(records, how=_flat(request, bare=bare))
 
-    def _decode_fast(self, body: bytes | bytearray) -> Sequence[Any]:
-        """Records of valid rows; raises one of UNREADABLE for whatever only the careful way can judge."""
+    def _decode_fast(self, body: bytes | bytearray) -> tuple[Sequence[Any], bool]:
+        """Records of valid rows, and whether it was one bare record.
+
+        Raises:
+            one of UNREADABLE, for whatever only the careful way can judge.
+        """
         if len(body) > INLINE_BYTES and b'"records"' in body[:64]:
-            return self._decode_slices(body)
+            return self._decode_slices(body), False
         if b'"records"' in body[:64]:
             records: Sequence[Any] = self._envelope.decode(body).records
             if not records:
                 raise msgspec.DecodeError("no records")
-            return records
-        return [self._record.decode(body)]
+            return records, False
+        return [self._record.decode(body)], True
 
     def _decode_slices(self, body: bytes | bytearray) -> list[Any]:
         """The same in steps, between which other threads get their turn: one step holds the interpreter's lock."""
@@ -104,11 +112,11 @@ class Endpoint(endpoint.Endpoint):
             records += self._rows.decode(b"[%b]" % b",".join(raws[start : start + SLICE]))
         return records
 
-    def _check_json(self, body: bytes | bytearray) -> Coded:
+    def _check_json(self, body: bytes | bytearray) -> tuple[Coded, bool]:
         rows, bare = _rows(parse_json(body))
         check_count(len(rows))
         try:
-            return self.model.coder.check(rows)
+            return self.model.coder.check(rows), bare
         except BadInput as error:
             raise BadInput([_shown(p, bare) for p in error.problems]) from None
 
@@ -127,7 +135,7 @@ class Endpoint(endpoint.Endpoint):
             raise BadInput([_shown(p, True) for p in error.problems]) from None
 
     def encode(self, request: Request, predictions: Sequence[Prediction], warnings: Sequence[Warned], how: Any) -> Sent:
-        if how:
+        if how and how is not _FLAT:
             return b"content-type: %b\r\n" % how, bulk.encode_bulk(predictions, how)
         body: dict[str, Any] = {
             "id": request.id,
@@ -138,7 +146,8 @@ class Endpoint(endpoint.Endpoint):
         }
         if warnings:
             body["warnings"] = [{"code": w.code, "pointer": pointer(w.row, w.field)} for w in warnings[:MAX_PROBLEMS]]
-        return JSON, self._encode(body)
+        # What is about the answer goes before an output of the same name, which is still in predictions.
+        return JSON, self._encode({**body, **predictions[0], **body} if how else body)
 
     def _encode_slices(self, predictions: Sequence[Prediction]) -> msgspec.Raw:
         starts = range(0, len(predictions), SLICE)
@@ -149,6 +158,10 @@ class Endpoint(endpoint.Endpoint):
         about = {"model": self.model.name, "version": self.model.version}
         body = problem(status, detail, kind=kind, request_id=request.id, errors=errors, **about)
         return b"content-type: %b\r\n" % CONTENT_TYPE, body
+
+
+def _flat(request: Request, *, bare: bool) -> str | None:
+    return _FLAT if bare and request.path == _SHORT else None
 
 
 def _kind(request: Request) -> bytes:
