@@ -29,10 +29,12 @@ class Surroundings:
     Args:
         address: `host:port` at which one service reaches another.
         place: the path at which a service finds a file of its own.
+        replicas: a name that leads to each replica of a service; None where `address` is the only one.
     """
 
     address: Callable[[Service], str]
     place: Callable[[Service, File], str]
+    replicas: Callable[[Service], str] | None = None
 
 
 def in_containers(plan: Plan) -> Surroundings:
@@ -74,7 +76,7 @@ def _prometheus(plan: Plan, service: Service, around: Surroundings) -> dict[str,
             {
                 "job_name": other.name,
                 "metrics_path": other.metrics,
-                "static_configs": [{"targets": [around.address(other)], "labels": {"project": plan.project}}],
+                **_targets(other, around, plan.project),
             }
             for other in scraped
         ],
@@ -85,6 +87,16 @@ def _prometheus(plan: Plan, service: Service, around: Surroundings) -> dict[str,
     if manager is not None:
         found["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [around.address(manager)]}]}]}
     return found
+
+
+def _targets(service: Service, around: Surroundings, project: str) -> dict[str, Any]:
+    """Where a service is scraped. Behind one address for several replicas, each scrape would ask another."""
+    if around.replicas is None:
+        return {"static_configs": [{"targets": [around.address(service)], "labels": {"project": project}}]}
+    return {
+        "dns_sd_configs": [{"names": [around.replicas(service)], "type": "A", "port": service.port}],
+        "relabel_configs": [{"target_label": "project", "replacement": project}],
+    }
 
 
 _ALERTMANAGER: dict[str, Any] = {

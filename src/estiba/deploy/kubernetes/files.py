@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,6 +17,11 @@ MOST = 1_000_000
 """Bytes that a ConfigMap can hold, a little less than the cluster's limit."""
 
 
+def pods_name(service: Service) -> str:
+    """The name that leads to each pod of a service, for what scrapes them: the service's own leads to any of them."""
+    return f"{service.name}-pods"
+
+
 def contents(plan: Plan, service: Service, name: str) -> Mapping[str, str]:
     """Texts of a file or folder by their path below it; a single file is at "".
 
@@ -23,12 +30,25 @@ def contents(plan: Plan, service: Service, name: str) -> Mapping[str, str]:
     """
     file, path = service.files[name], f"services.{service.name}.files.{name}"
     if file.generated:
-        found = generate(plan, service, file, in_containers(plan))
+        around = replace(in_containers(plan), replicas=pods_name)
+        found = generate(plan, service, file, around)
     else:
         found = _read(path, plan.folder / file.source)
     if sum(map(len, found.values())) > MOST:
         raise BadProject(f"{path}: too large for a ConfigMap.", hint="Put it into the image with include.")
     return found
+
+
+def stamp(plan: Plan, service: Service) -> str | None:
+    """A word that changes with the files of a service; None if it has none."""
+    if not service.files:
+        return None
+    texts = [f"{name} {inside} {text}" for name in service.files for inside, text in _sorted(plan, service, name)]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+
+
+def _sorted(plan: Plan, service: Service, name: str) -> list[tuple[str, str]]:
+    return sorted(contents(plan, service, name).items())
 
 
 def config_map(plan: Plan, service: Service, name: str) -> dict[str, Any]:

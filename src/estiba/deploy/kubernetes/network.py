@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from estiba.deploy.kubernetes.files import pods_name
 from estiba.deploy.kubernetes.options import KubernetesOptions, canary_name
-from estiba.deploy.kubernetes.workload import labels, selector
-from estiba.deploy.plan import Http, Plan, Service
+from estiba.deploy.kubernetes.workload import labels, port_name, selector
+from estiba.deploy.plan import Plan, Service
 from estiba.deploy.references import references
 from estiba.deploy.services import MODELS
 
 
 def service(plan: Plan, one: Service) -> dict[str, Any]:
     """The name and port under which others reach a service."""
-    name = "http" if isinstance(one.health, Http) else "tcp"
+    name = port_name(one)
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -25,6 +26,18 @@ def service(plan: Plan, one: Service) -> dict[str, Any]:
             "ports": [{"name": name, "port": one.port, "targetPort": name, "protocol": "TCP"}],
         },
     }
+
+
+def each_pod(plan: Plan, one: Service) -> Iterator[dict[str, Any]]:
+    """The name of all pods of a service, ready or not, where the project's own Prometheus asks each of them."""
+    if not one.metrics or not any(_reads(other, "prometheus") for other in plan.services):
+        return
+    # Without the labels of the service: a ServiceMonitor would find the same pods twice.
+    own = {"app.kubernetes.io/part-of": plan.project, "app.kubernetes.io/managed-by": "estiba"}
+    found = service(plan, one)
+    found["metadata"] = {"name": pods_name(one), "labels": own}
+    found["spec"] |= {"clusterIP": "None", "publishNotReadyAddresses": True}
+    yield found
 
 
 def callers(plan: Plan, one: Service) -> list[Service]:
@@ -78,7 +91,9 @@ def policy(plan: Plan, one: Service, options: KubernetesOptions) -> dict[str, An
             {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": options.ingress_namespace}}}
         )
     if one.metrics and options.monitoring:
-        inward.append({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}})
+        inward.append(
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": options.monitoring_namespace}}}
+        )
     if inward and one.port is not None:
         allowed["ingress"] = [{"from": inward, "ports": [{"protocol": "TCP", "port": one.port}]}]
     outward = [

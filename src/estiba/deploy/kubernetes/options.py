@@ -57,6 +57,7 @@ class KubernetesOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
         shutdown_delay: seconds that a pod still answers while the cluster learns that it ends.
         external_secrets: name of a ClusterSecretStore, from which secrets are taken.
         monitoring: write a ServiceMonitor and a PrometheusRule for the Prometheus operator.
+        monitoring_namespace: of the pods that scrape, if `monitoring` is on.
         canary: by model, another version beside it; needs `gateway`.
     """
 
@@ -71,6 +72,7 @@ class KubernetesOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     shutdown_delay: Annotated[float, Meta(ge=0)] = 10.0
     external_secrets: str = ""
     monitoring: bool = False
+    monitoring_namespace: Label = "monitoring"
     autoscale: AutoscaleOptions = AutoscaleOptions()
     canary: dict[str, CanaryOptions] = {}
 

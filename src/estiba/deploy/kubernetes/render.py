@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from estiba.core.errors import BadProject
 from estiba.deploy import alerts, yaml
 from estiba.deploy.kubernetes import files, network, scaling, workload
-from estiba.deploy.kubernetes.options import AutoscaleOptions, KubernetesOptions, canary_name
+from estiba.deploy.kubernetes.options import KubernetesOptions, canary_name
 from estiba.deploy.plan import Plan, Service
 from estiba.deploy.rendered import Rendered
 from estiba.deploy.services import MODELS
@@ -47,18 +49,19 @@ def _objects(plan: Plan, service: Service, options: KubernetesOptions) -> Iterat
         found = files.config_map(plan, service, name)
         found["metadata"]["labels"] = workload.labels(plan, service)
         yield found
+    yield from workload.claims(plan, service, options)
     yield workload.workload(plan, service, options)
     if service.port is not None:
         yield network.service(plan, service)
+        yield from network.each_pod(plan, service)
     yield network.policy(plan, service, options)
     yield from network.ways_in(plan, service, options)
     if service.models:
         canary = {canary_name(name): found for name, found in options.canary.items()}.get(service.name)
         scale = options.autoscale
         if canary is not None:
-            scale = AutoscaleOptions(
-                minimum=canary.replicas, maximum=max(canary.replicas, scale.maximum), cpu=scale.cpu
-            )
+            most = max(canary.replicas, scale.maximum)
+            scale = msgspec.structs.replace(scale, minimum=canary.replicas, maximum=most)
         yield scaling.autoscaler(plan, service, scale)
         yield scaling.disruption_budget(plan, service)
 
@@ -67,7 +70,9 @@ def _common(plan: Plan, options: KubernetesOptions) -> Iterator[dict[str, Any]]:
     yield from network.default_policies()
     settings = workload.settings(plan)
     if settings:
-        yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": workload.SETTINGS}, "data": settings}
+        # What has no default is not there: pods that need it do not start, and say which key they miss.
+        known = {name: value for name, value in settings.items() if value is not None}
+        yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": workload.SETTINGS}, "data": known}
     if options.external_secrets:
         yield from (_external(plan, name, options) for name in plan.secrets)
 
@@ -143,7 +148,7 @@ def _namespaced(name: str) -> dict[str, Any]:
 def _operator(plan: Plan) -> Iterator[dict[str, Any]]:
     for service in plan.services:
         if service.metrics:
-            endpoint = {"port": "http", "path": service.metrics, "interval": "15s"}
+            endpoint = {"port": workload.port_name(service), "path": service.metrics, "interval": "15s"}
             yield {
                 "apiVersion": "monitoring.coreos.com/v1",
                 "kind": "ServiceMonitor",

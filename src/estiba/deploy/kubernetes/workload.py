@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +16,9 @@ from estiba.deploy.references import Reference, references, resolve
 
 SETTINGS = "settings"
 """The ConfigMap of variables that the project file refers to."""
+
+STAMP = "estiba.org/files"
+"""The annotation of pods that changes with the files that they read, so that they are replaced."""
 
 SLACK = 5
 """Seconds beyond what a pod announces and drains."""
@@ -39,15 +44,12 @@ def selector(plan: Plan, service: Service) -> dict[str, str]:
 def workload(plan: Plan, service: Service, options: KubernetesOptions) -> dict[str, Any]:
     """The object that keeps the pods of a service running."""
     meta = {"name": service.name, "labels": labels(plan, service)}
-    template = {"metadata": {"labels": labels(plan, service)}, "spec": _pod(plan, service, options)}
+    about: dict[str, Any] = {"labels": labels(plan, service)}
+    if (stamp := files.stamp(plan, service)) is not None:
+        about["annotations"] = {STAMP: stamp}
+    template = {"metadata": about, "spec": _pod(plan, service, options)}
     if not service.restart:
-        template["spec"]["restartPolicy"] = "OnFailure"
-        return {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": meta,
-            "spec": {"backoffLimit": 3, "ttlSecondsAfterFinished": 86400, "template": template},
-        }
+        return _job(plan, service, template)
     spec: dict[str, Any] = {"selector": {"matchLabels": selector(plan, service)}, "template": template}
     if service.volumes:
         spec = {"serviceName": service.name, "replicas": 1, **spec}
@@ -63,14 +65,36 @@ def workload(plan: Plan, service: Service, options: KubernetesOptions) -> dict[s
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec}
 
 
-def settings(plan: Plan) -> dict[str, str]:
-    """Variables that the project file refers to, with their defaults; empty where they have none."""
-    found = {}
+def _job(plan: Plan, service: Service, template: dict[str, Any]) -> dict[str, Any]:
+    """A Job cannot be changed, so a changed one is another one; the cluster removes what is done after a day."""
+    template["spec"]["restartPolicy"] = "OnFailure"
+    changed = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:8]
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": f"{service.name}-{changed}", "labels": labels(plan, service)},
+        "spec": {"backoffLimit": 3, "ttlSecondsAfterFinished": 86400, "template": template},
+    }
+
+
+def claims(plan: Plan, service: Service, options: KubernetesOptions) -> Iterator[dict[str, Any]]:
+    """The volumes of a Job; a StatefulSet makes its own."""
+    if service.restart:
+        return
+    for name in service.volumes:
+        claim = _claim(plan, service, name, options)
+        claim["metadata"]["name"] = _claimed(service, name)
+        yield {"apiVersion": "v1", "kind": "PersistentVolumeClaim", **claim}
+
+
+def settings(plan: Plan) -> dict[str, str | None]:
+    """Variables that the project file refers to, with their defaults; None where they have none."""
+    found: dict[str, str | None] = {}
     for service in plan.services:
         for text in (*service.command, *service.environment.values()):
             for reference in references(text, service.name):
                 if reference.kind == "env":
-                    found[reference.name] = reference.default or ""
+                    found[reference.name] = reference.default
     return dict(sorted(found.items()))
 
 
@@ -88,6 +112,7 @@ def _pod(plan: Plan, service: Service, options: KubernetesOptions) -> dict[str, 
             "runAsUser": user,
             "runAsGroup": group,
             "fsGroup": user,
+            "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "topologySpreadConstraints": [
@@ -115,7 +140,7 @@ def _container(plan: Plan, service: Service, options: KubernetesOptions) -> dict
     if environment:
         found["env"] = environment
     if service.port is not None:
-        found["ports"] = [{"name": _port_name(service), "containerPort": service.port, "protocol": "TCP"}]
+        found["ports"] = [{"name": port_name(service), "containerPort": service.port, "protocol": "TCP"}]
     found |= _probes(plan, service)
     if service.port is not None and not service.models and options.shutdown_delay:
         # A model server waits by itself; others would be asked for a moment after they were told to end.
@@ -135,23 +160,25 @@ def _container(plan: Plan, service: Service, options: KubernetesOptions) -> dict
 
 def _probes(plan: Plan, service: Service) -> dict[str, Any]:
     """Startup waits long, readiness is quick, and liveness is slow and asks nothing but the process itself."""
-    attempts = max(1, math.ceil(service.start_timeout / 2))
     asks: list[dict[str, Any]]
     paths = ("/health/startup", "/health/ready", "/health/live") if service.models else None
     match service.health:
         case Http(path):
-            asks = [{"httpGet": {"path": each, "port": _port_name(service)}} for each in paths or (path, path, path)]
+            asks = [{"httpGet": {"path": each, "port": port_name(service)}} for each in paths or (path, path, path)]
         case Tcp():
-            asks = [{"tcpSocket": {"port": _port_name(service)}}] * 3
+            asks = [{"tcpSocket": {"port": port_name(service)}}] * 3
         case Command(words):
             asks = [{"exec": {"command": [_text(plan, service, word) for word in words]}}] * 3
         case _:
             return {}
     startup, ready, live = asks
+    # A command is a program to start, which takes processor time from what it asks.
+    pace, patience = (5, 10) if isinstance(service.health, Command) else (2, 2)
+    attempts = max(1, math.ceil(service.start_timeout / pace))
     return {
-        "startupProbe": {**startup, "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": attempts},
-        "readinessProbe": {**ready, "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2},
-        "livenessProbe": {**live, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
+        "startupProbe": {**startup, "periodSeconds": pace, "timeoutSeconds": 10, "failureThreshold": attempts},
+        "readinessProbe": {**ready, "periodSeconds": pace, "timeoutSeconds": patience, "failureThreshold": 2},
+        "livenessProbe": {**live, "periodSeconds": 5 * pace, "timeoutSeconds": 10, "failureThreshold": 6},
     }
 
 
@@ -191,6 +218,9 @@ def _volumes(plan: Plan, service: Service) -> Iterator[dict[str, Any]]:
             for name in service.secrets
         ]
         yield {"name": "secrets", "projected": {"defaultMode": 0o440, "sources": sources}}
+    if not service.restart:
+        for name in service.volumes:
+            yield {"name": name, "persistentVolumeClaim": {"claimName": _claimed(service, name)}}
     for name in service.files:
         yield files.volume(plan, service, name)
 
@@ -208,6 +238,10 @@ def _mounts(plan: Plan, service: Service) -> Iterator[dict[str, Any]]:
         yield files.mount(plan, service, name)
 
 
+def _claimed(service: Service, name: str) -> str:
+    return f"{service.name}-{name}"
+
+
 def _claim(plan: Plan, service: Service, name: str, options: KubernetesOptions) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "accessModes": ["ReadWriteOnce"],
@@ -218,8 +252,9 @@ def _claim(plan: Plan, service: Service, name: str, options: KubernetesOptions) 
     return {"metadata": {"name": name, "labels": selector(plan, service)}, "spec": spec}
 
 
-def _port_name(service: Service) -> str:
-    return "http" if isinstance(service.health, Http) else "tcp"
+def port_name(service: Service) -> str:
+    """What the port of a service is called, in its pods and in its Service."""
+    return "http" if isinstance(service.health, Http) or service.metrics else "tcp"
 
 
 def _processors(number: float) -> str:
