@@ -133,6 +133,7 @@ def _application(project: Project, name: str, options: ServiceOptions, serving: 
         image=image,
         build=build,
         command=options.arguments,
+        program=options.program,
         folder=options.folder,
         port=options.port,
         published=options.port if options.public else None,

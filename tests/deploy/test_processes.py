@@ -376,6 +376,12 @@ def test_why_a_service_is_left_out(tmp_path: Path) -> None:
     }
 
 
+def test_the_program_of_an_image_runs_with_the_command_as_its_arguments(tmp_path: Path) -> None:
+    text = '[services.sleeper]\nimage = "sleeper"\nprogram = "sleep"\ncommand = ["60"]\n'
+    choice = planned(tmp_path, text).choice
+    assert (sorted(choice.services), choice.left_out) == (["sleeper"], {})
+
+
 def test_an_image_whose_program_is_behind_a_shell_or_an_entry_point_is_left_out(tmp_path: Path) -> None:
     text = """
 [services.grafana]

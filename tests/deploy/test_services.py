@@ -48,6 +48,7 @@ CHURN = '[models.churn]\ntrain = "a:b"\n'
         ('[services.web]\ncommand = "x"\nfiles.conf = "here"', "must be from:/to"),
         ('[services.web]\ncommand = "x"\nsecrets = ["../key"]', "'../key' cannot be a name here"),
         ('[services.web]\nimage = "x"\ncommand = "x"\nrequirements = "r.txt"', "brings its own packages"),
+        ('[services.web]\ncommand = "x"\nprogram = "y"', "services.web.program: belongs to a service with an image"),
         ('[services.web]\ncommand = "x"\nrequirements = "r.txt"', "there is no r.txt in"),
         ('[services.web]\ncommand = "x"\ninclude = ["src"]', "services.web.include: there is no src in"),
         ('[models.b_c]\ntrain = "a:b"\nport = 8001', "models.b_c.port: 'b_c' cannot be the name of a service"),

@@ -45,7 +45,7 @@ class Here:
 
     def words(self, service: Service) -> list[str]:
         """The command of a service; raises BadProject for a variable that is not set."""
-        return [self.text(service, word) for word in service.command]
+        return [self.text(service, word) for word in _words(service)]
 
     def text(self, service: Service, text: str) -> str:
         """A text of a service with every reference replaced; raises BadProject for a variable that is not set."""
@@ -76,20 +76,20 @@ class Here:
 
     def program(self, service: Service, packages: Path | None) -> str:
         """The path of the program of a service; empty where it is not on this machine."""
-        program = self.text(service, service.command[0])
+        program = self.text(service, _words(service)[0])
         if os.sep in program:
             program = str(self.plan.folder / service.folder / program)
         return shutil.which(program, path=self._inherited(packages)["PATH"]) or ""
 
     def missing(self, service: Service) -> str:
         """Why a service cannot run here, in a few words; empty where it can, as far as can be told now."""
-        if not service.command:
+        if not _words(service):
             return f"it is only the image {service.image}, and has no command"
-        if service.command[0].startswith("-"):
+        if _words(service)[0].startswith("-"):
             return f"only the image {service.image} has its program"
         if service.build is not None and service.build.requirements is not None:
             return ""
-        program = self.text(service, service.command[0])
+        program = self.text(service, _words(service)[0])
         if self.program(service, None):
             lost = self._lost(service)
             return f"{lost} is not on PATH" if lost else ""
@@ -198,3 +198,8 @@ def _write(path: Path, text: str) -> None:
     with explained("write", path):
         make_folder(path.parent)
     write_whole(path, fill)
+
+
+def _words(service: Service) -> tuple[str, ...]:
+    """What runs on this machine: the command, behind the program that an image would start with it."""
+    return (service.program, *service.command) if service.program else service.command

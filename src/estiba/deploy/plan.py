@@ -101,6 +101,7 @@ class Service:
     Args:
         image: a reference with its tag; of an image that `build` makes, or of somebody else's if `build` is None.
         command: words with references in them; empty for what the image starts by itself.
+        program: what the image starts with the command as its arguments; empty where it is not known.
         folder: relative to the project's, where the command starts on this machine; in an image, below /app.
         port: it listens on in a container. published: it is reached at from outside, or None.
         needs: names of services and the condition of each. A model has become the service that serves it.
@@ -114,6 +115,7 @@ class Service:
     image: str
     build: Build | None = None
     command: tuple[str, ...] = ()
+    program: str = ""
     folder: str = "."
     port: int | None = None
     published: int | None = None

@@ -35,6 +35,8 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     Args:
         command: the program and its arguments, as a list or as one line. A service without one runs what its image
             starts.
+        program: what the image starts, where `command` is only its arguments: `estiba up` runs it with them, if it is
+            installed here.
         image: the container image that has the program; without it, `estiba build` makes one. `estiba up` runs the
             command with what is installed here, and leaves out a service whose program is not here.
         folder: relative to the project file, where the program starts.
@@ -73,6 +75,7 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """
 
     command: str | tuple[str, ...] = ()
+    program: str = ""
     image: str = ""
     folder: str = "."
     requirements: str = ""
@@ -181,6 +184,8 @@ def _check_program(path: str, options: ServiceOptions) -> None:
         raise BadProject(f"{path}.command: {str(error).lower()}.", hint="Or write it as a list of words.") from None
     if not arguments and not options.image:
         raise BadProject(f"{path}: has neither a command nor an image.", hint='Such as command = "flask run"')
+    if options.program and not options.image:
+        raise BadProject(f"{path}.program: belongs to a service with an image.", hint="Put it into the command.")
     if not arguments and options.requirements:
         raise BadProject(f"{path}.requirements: there is no command that could use them.")
     if options.image and options.requirements:
