@@ -69,7 +69,7 @@ def docker_engine() -> Iterator[Docker]:
     found = Docker()
     for question in (["info"], ["buildx", "version"], ["compose", "version"]):
         if why := _refusal(found, *question):
-            pytest.skip(f'docker {question[0]}: {why} scripts/lab/docker helps; then: eval "$(scripts/lab/env)"')
+            pytest.skip(f'docker {question[0]}: {why}; scripts/lab/docker helps; then: eval "$(scripts/lab/env)"')
     try:
         yield found
     finally:
@@ -81,4 +81,4 @@ def _refusal(docker: Docker, *question: str) -> str | None:
         done = docker.attempt(*question, seconds=30)
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         return str(error)
-    return f"{done.stderr.strip()[:200]}." if done.returncode else None
+    return (done.stderr.strip() or "no answer").splitlines()[0] if done.returncode else None

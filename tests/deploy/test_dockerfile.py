@@ -108,6 +108,6 @@ def test_linters_find_nothing(plan: Plan, tmp_path: Path, name: str, style: str)
     path.write_text(render(plan, name, style))
     for command in (["hadolint", str(path)], ["trivy", "config", "--skip-check-update", "--exit-code", "1", str(path)]):
         if shutil.which(command[0]) is None:
-            pytest.skip(f"{command[0]} is not here; scripts/lab/docker brings it")
+            pytest.skip(f"{command[0]} is not here; scripts/lab/tools brings it")
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
