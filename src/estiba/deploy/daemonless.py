@@ -15,7 +15,7 @@ from estiba.core.stores.disk import explained, place
 from estiba.deploy import oci, wheels
 from estiba.deploy.context import Context
 from estiba.deploy.engines import Engine
-from estiba.deploy.oci import BaseImage, Layer
+from estiba.deploy.oci import Underlying, Layer
 from estiba.deploy.recipe import Recipe
 
 _SAME_BYTES = {"SOURCE_DATE_EPOCH": "0", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -64,7 +64,7 @@ def _check(recipe: Recipe, target: Path) -> None:
         raise Conflict(f"{target} is there already.", hint="Remove it, or choose another folder.")
 
 
-def _base(recipe: Recipe, given: Path | None) -> BaseImage | None:
+def _base(recipe: Recipe, given: Path | None) -> Underlying | None:
     if given is None:
         if recipe.style == "slim":
             hint = f"Save it: docker save {recipe.base} -o base.tar, and say --base base.tar. Or use --style scratch."
@@ -77,7 +77,7 @@ def _base(recipe: Recipe, given: Path | None) -> BaseImage | None:
             raise EstibaError(f"{given} is not an image as `docker save` writes it: {error}") from error
 
 
-def _layout(made: Context, layout: Path, work: Path, base: BaseImage | None) -> str:
+def _layout(made: Context, layout: Path, work: Path, base: Underlying | None) -> str:
     recipe = made.recipe
     packages, server, root = work / "packages", work / "server", work / "root-fs"
     _install(made, made.wheels, packages)
@@ -95,7 +95,7 @@ def _layout(made: Context, layout: Path, work: Path, base: BaseImage | None) -> 
     return oci.finish(layout, recipe, layers, _environment(recipe, base))
 
 
-def _environment(recipe: Recipe, base: BaseImage | None) -> dict[str, str]:
+def _environment(recipe: Recipe, base: Underlying | None) -> dict[str, str]:
     if base is not None:
         return dict(base.environment)
     if any("dist-packages" in folder for folder in site.getsitepackages()):
@@ -104,7 +104,7 @@ def _environment(recipe: Recipe, base: BaseImage | None) -> dict[str, str]:
     return {}
 
 
-def _lowest(made: Context, layout: Path, work: Path, base: BaseImage | None) -> list[Layer]:
+def _lowest(made: Context, layout: Path, work: Path, base: Underlying | None) -> list[Layer]:
     """What the packages lie on: the base image and bytecode for its library, or Python and little else."""
     recipe, packages = made.recipe, work / "packages"
     system = "/"

@@ -240,7 +240,7 @@ def _names(image: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class BaseImage:
+class Underlying:
     """An image that others start from, as a saved archive.
 
     Args:
@@ -259,7 +259,7 @@ class BaseImage:
             yield (found for name in self.layers if (found := outer.extractfile(name)) is not None)
 
 
-def base_image(path: Path) -> BaseImage:
+def base_image(path: Path) -> Underlying:
     """Reads what `docker save` or `skopeo copy ... docker-archive:` wrote; raises KeyError or ValueError for others."""
     with tarfile.open(path) as outer:
         manifest = outer.extractfile("manifest.json")
@@ -270,10 +270,10 @@ def base_image(path: Path) -> BaseImage:
         content = found.read()
     config = json.loads(content)["config"]
     environment = dict(entry.split("=", 1) for entry in config.get("Env") or ())
-    return BaseImage(path, tuple(described["Layers"]), environment, f"sha256:{hashlib.sha256(content).hexdigest()}")
+    return Underlying(path, tuple(described["Layers"]), environment, f"sha256:{hashlib.sha256(content).hexdigest()}")
 
 
-def unpack(base: BaseImage, target: Path) -> None:
+def unpack(base: Underlying, target: Path) -> None:
     """The files of a base image as a folder: layers one over the other, owners and devices aside."""
     with base.open() as layers:
         for content in layers:
