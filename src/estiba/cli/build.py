@@ -151,6 +151,9 @@ def _say(built: Built) -> None:
         return
     seen = built.verified
     healthy = "needs other services to be healthy" if seen.start is None else f"healthy after {seen.start:.1f} s"
+    if seen.memory == 0:
+        terminal.line(f"  verified: runs read-only as any user, {seen.start or 0:.1f} s")
+        return
     rows = f", {seen.rows} golden rows equal over HTTP" if seen.rows else ""
     terminal.line(f"  verified: {healthy}{rows}, {seen.memory / 1e6:.0f} MB of memory, ended in {seen.stop:.1f} s")
 

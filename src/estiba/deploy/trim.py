@@ -93,6 +93,7 @@ _ONNX_ONLY = (
 _SERVER = (
     ("estiba/deploy/*", "makes images and manifests"),
     ("estiba/model/convert/*", "converts models when they are packed"),
+    ("*.pyi", _TYPING),
     ("*.dist-info/RECORD", "it would name files that are left out"),
 )
 """Of Estiba itself, in an image that serves."""

@@ -60,6 +60,8 @@ def verify(engine: Engine, image: str, recipe: Recipe, models: Path) -> Verified
     Raises:
         ParityError: an answer differs. EstibaError: anything else that a deployment would trip over; says what.
     """
+    if recipe.kind == "training":
+        return _verify_training(engine, image, recipe)
     user = 20_000 + secrets.randbelow(30_000)
     began = time.monotonic()
     limits = ["--memory", str(recipe.memory), "--cpus", f"{recipe.cpus:g}"]
@@ -74,50 +76,62 @@ def verify(engine: Engine, image: str, recipe: Recipe, models: Path) -> Verified
     return Verified(start, memory, rows, stop)
 
 
+def _verify_training(engine: Engine, image: str, recipe: Recipe) -> Verified:
+    """Training itself needs data and time; that everything it imports is there is seen at once."""
+    code = "import estiba.model.train_worker, estiba.model.pack, skl2onnx, sklearn, pandas, skops"
+    began = time.monotonic()
+    words = ["run", "--rm", *HARDENED, "--read-only", "--tmpfs", "/tmp", "--user", "20000:0", image]
+    engine.ask(*words, "python", "-c", code, timeout=recipe.start_timeout)
+    return Verified(time.monotonic() - began, 0, 0, 0.0)
+
+
 @contextmanager
 def _running(engine: Engine, image: str, recipe: Recipe, extra: list[str]) -> Iterator[str]:
     """A container of the image, removed at the end."""
-    words = ["run", "--detach", *HARDENED, *extra]
+    name = f"estiba-verify-{secrets.token_hex(6)}"
+    words = ["run", "--detach", "--name", name, *HARDENED, *extra]
     for name, value in recipe.given.items():
         words += ["--env", f"{name}={value}"]
     for place in ("/tmp", *recipe.writable, *recipe.volumes):
         words += ["--tmpfs", f"{place}:rw,nosuid,nodev,size=64m,mode=1777"]
     if recipe.port is not None:
         words += ["--publish", f"127.0.0.1::{recipe.port}"]
-    container = engine.ask(*words, image, timeout=120).splitlines()[-1]
     try:
-        yield container
+        engine.ask(*words, image, timeout=120)
+        yield name
     finally:
-        engine.try_to("rm", "--force", "--volumes", container)
+        engine.try_to("rm", "--force", "--volumes", name)
 
 
 def _wait(engine: Engine, container: str, recipe: Recipe, began: float) -> float | None:
-    """Seconds until it was healthy; None where it only stayed up, as it needs others to be healthy."""
+    """Seconds until it was healthy; None where it only stayed up, or did its work and ended well."""
     until = began + (recipe.start_timeout if recipe.alone else STANDING)
-    address = _address(engine, container, recipe.port) if recipe.port is not None else None
-    path = _health_path(recipe)
-    pause = 0.01
+    path, pause = _health_path(recipe), 0.01
     while time.monotonic() < until:
-        if address is not None and _healthy(address, path):
-            return time.monotonic() - began
         if not _is_up(engine, container):
-            if not recipe.alone or recipe.port is None:
-                code = engine.inspect("container", container)["State"]["ExitCode"]
-                if code == 0:
-                    return None
-            raise EstibaError(
-                f"The image of {recipe.service} ended while it started, read-only and without privileges:\n"
-                f"{_last_words(engine, container)}",
-                hint="What it must write to goes into `writable` of the service; /tmp always can be.",
-            )
+            _check_ending(engine, container, recipe)
+            return None
+        if recipe.port is not None and _healthy(_address(engine, container, recipe.port), path):
+            return time.monotonic() - began
         time.sleep(pause)
         pause = min(0.1, pause * 1.2)
-    if not recipe.alone or address is None:
+    if not recipe.alone or recipe.port is None:
         return None
     raise EstibaError(
         f"The image of {recipe.service} was not healthy within {recipe.start_timeout:g} s at {path or 'its port'}:\n"
         f"{_last_words(engine, container)}",
         hint="Check `health` and `port` of the service, or raise its start_timeout.",
+    )
+
+
+def _check_ending(engine: Engine, container: str, recipe: Recipe) -> None:
+    """A task that is done is fine; anything else has failed."""
+    if recipe.port is None and engine.inspect("container", container)["State"]["ExitCode"] == 0:
+        return
+    raise EstibaError(
+        f"The image of {recipe.service} ended while it started, read-only and without privileges:\n"
+        f"{_last_words(engine, container)}",
+        hint="What it must write to goes into `writable` of the service; /tmp always can be.",
     )
 
 
@@ -129,7 +143,9 @@ def _health_path(recipe: Recipe) -> str:
     return found[1] if found else ""
 
 
-def _healthy(address: tuple[str, int], path: str) -> bool:
+def _healthy(address: tuple[str, int] | None, path: str) -> bool:
+    if address is None:
+        return False
     if not path:
         # A published port accepts before the program behind it listens, so only an answer or a kept connection counts.
         with suppress(OSError), socket.create_connection(address, 1) as connection:
@@ -150,9 +166,12 @@ def _opener() -> Any:
     return build_opener(ProxyHandler({}))
 
 
-def _address(engine: Engine, container: str, port: int) -> tuple[str, int]:
-    said = engine.ask("port", container, str(port)).splitlines()
-    host, _, number = said[0].rpartition(":")
+def _address(engine: Engine, container: str, port: int) -> tuple[str, int] | None:
+    """Where the container's port is reached; None once it has ended."""
+    said = engine.try_to("port", container, str(port))
+    if said.code or not said.output.strip():
+        return None
+    host, _, number = said.output.splitlines()[0].rpartition(":")
     return host or "127.0.0.1", int(number)
 
 
@@ -173,7 +192,10 @@ def _ask_golden(engine: Engine, container: str, recipe: Recipe, models: Path, na
     expected = Predictions(signature).rows(rows.matrix)
     tolerance = found.manifest.parity.tolerance if found.manifest.parity else golden.TOLERANCE
     assert recipe.port is not None
-    host, port = _address(engine, container, recipe.port)
+    address = _address(engine, container, recipe.port)
+    if address is None:
+        raise EstibaError(f"The image of {recipe.service} ended:\n{_last_words(engine, container)}")
+    host, port = address
     for first in range(0, len(expected), _BATCH):
         body = json.dumps({"records": rows.records[first : first + _BATCH]}).encode()
         answer = _post(f"http://{host}:{port}/models/{name}/predict", body)

@@ -1,0 +1,95 @@
+"""A project of toy models whose image is assembled, and a container engine, for the tests of images."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from estiba import project
+from estiba.core.errors import NotFound
+from estiba.deploy import context, engines
+from estiba.deploy.context import Context
+from estiba.deploy.engines import Engine
+from estiba.deploy.plan import Plan
+from estiba.lowering import lower
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def toy_plan(folder: Path, registry: Path, more: str = "") -> Plan:
+    """The plan of a project with one toy model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    head = f'[project]\nname = "toys"\nregistry = "{registry}"\n[models.churn]\ntrain = "a:b"\n'
+    (folder / "estiba.toml").write_text(head + more)
+    return lower(project.load(folder))
+
+
+@pytest.fixture(scope="session")
+def made(toy_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Context:
+    """What the image of a toy model is built of. The wheels come from the index once and are kept in pip's cache."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("images are made on Linux")
+    folder = tmp_path_factory.mktemp("images")
+    plan = toy_plan(folder / "project", toy_registry)
+    (folder / "models").mkdir()
+    return context.assemble(plan, plan["models"], folder / "models")
+
+
+SERVER = """
+import http.server, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+http.server.HTTPServer(("", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+WEB = """
+[services.web]
+command = ["python", "server.py", "${port}"]
+requirements = "requirements.txt"
+include = ["server.py"]
+style = "scratch"
+port = 5000
+health = "/"
+"""
+
+
+def web_plan(folder: Path, code: str = SERVER) -> Plan:
+    """The plan of a project with one small application that needs one package."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "server.py").write_text(code)
+    (folder / "requirements.txt").write_text("idna==3.10\n")
+    (folder / "estiba.toml").write_text('[project]\nname = "toys"\n' + WEB)
+    return lower(project.load(folder))
+
+
+@pytest.fixture(scope="session")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Context:
+    """What the image of the small application is built of."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("images are made on Linux")
+    folder = tmp_path_factory.mktemp("web")
+    plan = web_plan(folder / "project")
+    (folder / "web").mkdir()
+    return context.assemble(plan, plan["web"], folder / "web")
+
+
+@pytest.fixture
+def copy(web: Context, tmp_path: Path) -> Context:
+    """The small application in a folder that a test may change."""
+    shutil.copytree(web.folder, tmp_path / "context")
+    return Context(tmp_path / "context", web.recipe, web.left_out)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """A container engine that has the base image."""
+    try:
+        found = engines.find("docker")
+    except NotFound as error:
+        pytest.skip(f"{error.message} scripts/lab/docker starts one.")
+    base = f"python:{PYTHON}-slim"
+    if not found.has(base):
+        pytest.skip(f"The image {base} is not here: scripts/lab/images {base} makes a stand-in.")
+    return found

@@ -1,0 +1,160 @@
+"""Images: built by Docker, run hardened, and named only when they have proven themselves."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from images_made import SERVER, copy, engine, made, toy_plan, web, web_plan
+
+from estiba.core.errors import BadProject, EstibaError, NotFound, ParityError
+from estiba.deploy import building, engines, export, verify_image
+from estiba.deploy.building import Wish
+from estiba.deploy.context import Context
+from estiba.deploy.engines import Engine
+from estiba.model import artifact
+
+__all__ = ["copy", "engine", "made", "web"]
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def quiet(service: str, doing: str, detail: str) -> None:
+    """Nobody is told."""
+
+
+def build(context: Context, engine: Engine, project: Path, **wish: Any) -> building.Built:
+    return building.build_one(engine, context, project, Wish(**wish), quiet)
+
+
+def named(context: Context, **changes: Any) -> Context:
+    """The same context for an image of another name."""
+    fresh = msgspec.structs.replace(context.recipe, **changes)
+    return Context(context.folder, fresh, context.left_out)
+
+
+def test_an_image_that_proves_itself_gets_its_name(made: Context, engine: Engine, tmp_path: Path) -> None:
+    context = named(made, image="estiba-test/models:proven")
+    built = build(context, engine, tmp_path)
+    try:
+        assert engine.has("estiba-test/models:proven")
+        assert built.verified is not None
+        assert built.verified.rows == 2
+        assert built.verified.memory < 150e6
+        assert built.weight.total < 130e6
+        labels = engine.inspect("image", "estiba-test/models:proven")["Config"]["Labels"]
+        assert labels["org.estiba.model.churn.digest"] == f"sha256:{made.recipe.models['churn'][1]}"
+        kept = json.loads((built.folder / "weight.json").read_bytes())
+        assert sum(kept["packages"].values()) == kept["bytes"]
+    finally:
+        engine.remove("estiba-test/models:proven")
+
+
+def test_an_image_over_its_budget_gets_no_name(web: Context, engine: Engine, tmp_path: Path) -> None:
+    context = named(web, image="estiba-test/models:heavy", budget=10_000_000)
+    with pytest.raises(EstibaError, match="more than its budget of 10 MB"):
+        build(context, engine, tmp_path)
+    assert not engine.has("estiba-test/models:heavy")
+    assert not (tmp_path / building.KEPT).exists()
+
+
+def test_a_step_that_fails_is_named(copy: Context, engine: Engine, tmp_path: Path) -> None:
+    (copy.folder / "requirements.txt").write_text("idna==0.1 --hash=sha256:" + "0" * 64)
+    with pytest.raises(EstibaError, match=r"docker cannot build the image: .*pip install"):
+        build(named(copy, image="estiba-test/models:failed"), engine, tmp_path)
+    assert not engine.has("estiba-test/models:failed")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("open('/app/state', 'w')", "Read-only file system"),
+        ("raise SystemExit('no database')", "no database"),
+    ],
+)
+def test_an_application_that_ends_while_it_starts(
+    tmp_path: Path, copy: Context, engine: Engine, code: str, message: str
+) -> None:
+    (copy.folder / "app/server.py").write_text(code)
+    with pytest.raises(EstibaError, match=f"(?s)ended while it started.*{message}"):
+        build(named(copy, image="estiba-test/web:ends"), engine, tmp_path)
+    assert not engine.has("estiba-test/web:ends")
+
+
+def test_an_application_that_works(tmp_path: Path, web: Context, engine: Engine) -> None:
+    built = build(named(web, image="estiba-test/web:works"), engine, tmp_path)
+    engine.remove(built.image)
+    assert built.verified is not None
+    assert built.verified.start is not None
+    assert built.weight.packages["the application"] == len(SERVER)
+
+
+def test_a_model_that_answers_otherwise_is_found_out(made: Context, engine: Engine, tmp_path: Path) -> None:
+    """What is asked over HTTP is compared with what the artifact at hand says, not with what the image says."""
+    other = tmp_path / "models"
+    shutil.copytree(made.folder / "models", other)
+    digest = made.recipe.models["churn"][1]
+    (golden,) = other.glob(f"artifacts/{digest}/golden.json")
+    context = named(made, image="estiba-test/models:otherwise")
+    identity = engine.build(made.folder, network=False, on_line=lambda line: None)
+    try:
+        content = json.loads(golden.read_bytes())
+        content["answers"] = [[1 - value for value in row] for row in content["answers"]]
+        golden.write_text(json.dumps(content))
+        _reseal(other, digest)
+        moved = next((other / "artifacts").iterdir()).name
+        changed = msgspec.structs.replace(context.recipe, models={"churn": ("1", moved)})
+        with pytest.raises(ParityError, match="answers golden row 0 with"):
+            verify_image.verify(engine, identity, changed, other)
+    finally:
+        engine.remove(identity)
+
+
+def _reseal(registry: Path, digest: str) -> None:
+    """Gives a changed artifact a manifest that agrees with it, and so another digest."""
+    folder = registry / "artifacts" / digest
+    manifest = artifact.decode((folder / "artifact.json").read_bytes(), digest, folder)
+    files = {entry.path: (folder / entry.path).read_bytes() for entry in manifest.files}
+    artifact.write(registry / "artifacts", manifest, files)
+    shutil.rmtree(folder)
+
+
+def test_an_archive_needs_no_network(engine: Engine, tmp_path: Path) -> None:
+    plan = web_plan(tmp_path / "project")
+    listed = export.export(plan, [plan["web"]], tmp_path / "all.tar.gz", None, quiet)
+    with export.opened(tmp_path / "all.tar.gz") as archive:
+        (context,) = archive.contexts
+        assert set(listed.bases) == {context.recipe.base}
+        export.provide_base(engine, archive, context.recipe.base, lambda text: None)
+        built = build(named(context, image="estiba-test/web:offline"), engine, tmp_path, verify=False)
+        engine.remove(built.image)
+    assert built.unverified == "not asked for"
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing of the kind"])
+def test_what_is_no_archive(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(content)
+    with pytest.raises(EstibaError, match="not an archive of"), export.opened(tmp_path / "a.tar.gz"):
+        pass
+    with pytest.raises(NotFound), export.opened(tmp_path / "b.tar.gz"):
+        pass
+
+
+def test_which_services_are_built(tmp_path: Path, toy_registry: Path) -> None:
+    plan = toy_plan(tmp_path, toy_registry, '[services.db]\nimage = "postgres:17"\nport = 5432\n')
+    assert [service.name for service in building.chosen(plan, [])] == ["models"]
+    for name, message in (("model", "did you mean 'models'"), ("db", "runs postgres:17, which is not built here")):
+        with pytest.raises(BadProject, match=message):
+            building.chosen(plan, [name])
+
+
+def test_no_container_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NotFound, match="docker: not installed; podman: not installed") as error:
+        engines.find()
+    assert re.search("estiba build --oci DIR", str(error.value))
