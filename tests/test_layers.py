@@ -32,36 +32,31 @@ LAYERS = (
 ORDER = {
     "core": "errors log ids cpus options stores.disk stores.files shell guard groups ports",
     "model": """
-        signature trained rows values record_type compiled frames artifact archive records registry
-        coding predictions golden loadpath soundness skops_file formats card
-        tables answers infer onnx_graph onnx_wrapping
-        engines.wire engines.columns engines.trees engines.rules engines.lowering engines.program engines.exact
-        engines engines.onnx engines.python engines.isolated
-        convert onnx_file draft load score saved pack
-        stamps tracking train train_worker
+        signature trained rows values record_type compiled frames artifact archive records registry coding
+        predictions golden loadpath soundness skops_file formats card tables answers infer onnx_graph
+        onnx_wrapping engines.wire engines.columns engines.trees engines.rules engines.lowering engines.program
+        engines.exact engines engines.onnx engines.python engines.isolated convert onnx_file draft load score
+        saved pack stamps tracking train train_worker
         """,
     "serving": """
-        listening request http trace telemetry options metrics deadline access_log otlp problems pages messages client bridge
-        openapi_common openapi_protocols openapi
-        batcher bodies bulk tensors endpoint open_inference mlflow_scoring kserve_v1 native protocols routes server
-        worker process lookout versions door supervisor
+        listening request http trace telemetry options metrics deadline access_log otlp problems pages messages
+        client bridge openapi_common openapi_protocols openapi batcher bodies bulk tensors endpoint
+        open_inference mlflow_scoring kserve_v1 native protocols routes server worker process lookout versions
+        door supervisor
         """,
     "deploy": """
-        references services images plan secrets dotenv
-        yaml rendered alerts dashboards observability compose
-        here health environments life processes watch
-        elf trim rootfs recipe dockerfile requirements wheels sharedlibs context engines weigh verify_image sbom oci daemonless
-        building export scan
-        kubernetes.options kubernetes.files kubernetes.workload kubernetes.network kubernetes.scaling kubernetes.render
-        kubernetes
-        doctor doctor.faults doctor.syntax doctor.stages doctor.context doctor.contents doctor.composefile doctor.commands
-        doctor.sources doctor.containers doctor.bases doctor.dockerfile doctor.layers doctor.secrets doctor.access
-        doctor.rights doctor.presence doctor.requirements doctor.modelfiles doctor.composed doctor.examine
-        doctor.symptoms doctor.running
+        references services images plan secrets dotenv yaml rendered alerts dashboards observability compose
+        here health environments life processes watch elf trim rootfs recipe dockerfile requirements wheels
+        sharedlibs context engines weigh verify_image sbom oci daemonless building export scan
+        kubernetes.options kubernetes.files kubernetes.workload kubernetes.network kubernetes.scaling
+        kubernetes.render kubernetes doctor doctor.faults doctor.syntax doctor.stages doctor.context
+        doctor.contents doctor.composefile doctor.commands doctor.sources doctor.containers doctor.bases
+        doctor.dockerfile doctor.layers doctor.secrets doctor.access doctor.rights doctor.presence
+        doctor.requirements doctor.modelfiles doctor.composed doctor.examine doctor.symptoms doctor.running
         """,
     "cli": """
-        terminal places summary progress writing services
-        up train serve predict pack models verify init doctor build export scan compose kubernetes healthcheck version main
+        terminal places summary progress writing services up train serve predict pack models verify init doctor
+        build export scan compose kubernetes healthcheck version main
         """,
 }
 """Inside a package, a module imports from those named before it: never sideways without being listed."""

@@ -15,7 +15,7 @@ from estiba.core.stores.disk import explained, place
 from estiba.deploy import oci, wheels
 from estiba.deploy.context import Context
 from estiba.deploy.engines import Engine
-from estiba.deploy.oci import Underlying, Layer
+from estiba.deploy.oci import Layer, Underlying
 from estiba.deploy.recipe import Recipe
 
 _SAME_BYTES = {"SOURCE_DATE_EPOCH": "0", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
