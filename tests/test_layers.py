@@ -56,7 +56,7 @@ ORDER = {
         """,
     "cli": """
         terminal places summary progress writing services up train serve predict pack models verify init doctor
-        build export scan compose kubernetes healthcheck version main
+        build export scan compose kubernetes deploy healthcheck version main
         """,
 }
 """Inside a package, a module imports from those named before it: never sideways without being listed."""

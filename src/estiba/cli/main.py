@@ -11,25 +11,38 @@ import click
 import estiba
 from estiba.core.errors import EstibaError
 
-COMMANDS = {
-    "up": ("up", "Train what has changed and serve the project."),
-    "train": ("train", "Train, pack and register the project's models."),
-    "serve": ("serve", "Serve models of the registry over HTTP."),
-    "predict": ("predict", "Score a file of rows."),
-    "pack": ("pack", "Pack and register a saved model file."),
-    "models": ("models", "List, show, move and remove what is in the registry."),
-    "doctor": ("doctor", "Name the faults of a project with a Dockerfile, or of what runs."),
-    "verify": ("verify", "Prove again that a model answers as it did in training."),
-    "init": ("init", "Start a project that works at once."),
-    "build": ("build", "Build container images of the project's services."),
-    "export": ("export", "Write all that images are built of into one archive."),
-    "scan": ("scan", "Look up known weaknesses of what is in the images."),
-    "compose": ("compose", "Write the project as Docker Compose."),
-    "kubernetes": ("kubernetes", "Write the project as Kubernetes manifests."),
-    "healthcheck": ("healthcheck", "Ask whether a server is ready."),
-    "version": ("version", "Show the versions of Estiba and of what it uses."),
+CHAPTERS = {
+    "Project": {
+        "init": ("init", "Start a project that works at once."),
+        "up": ("up", "Train what has changed and run the project."),
+        "doctor": ("doctor", "Name the usual faults of a containerised project, and what to do about each."),
+    },
+    "Pack": {
+        "train": ("train", "Train, pack and register the project's models."),
+        "pack": ("pack", "Pack and register a saved model file."),
+        "models": ("models", "List, show, move and remove what is in the registry."),
+        "verify": ("verify", "Prove again that a model answers as it did in training."),
+        "predict": ("predict", "Score a file of rows."),
+    },
+    "Serve": {
+        "serve": ("serve", "Serve models of the registry over HTTP."),
+        "healthcheck": ("healthcheck", "Ask whether a server is ready."),
+    },
+    "Ship": {
+        "build": ("build", "Build container images of the project's services."),
+        "export": ("export", "Write all that images are built of into one archive."),
+        "scan": ("scan", "Look up known weaknesses of what is in the images built here."),
+        "compose": ("compose", "Write the project as Docker Compose."),
+        "kubernetes": ("kubernetes", "Write the project as Kubernetes manifests."),
+    },
+    "Other": {
+        "version": ("version", "Show the versions of Estiba and of what it uses."),
+    },
 }
-"""By name: the module of `estiba.cli` with a function of that name, and its help in a line. Imported when used."""
+"""By chapter and name: the module of `estiba.cli` with a function of that name, and its help in a line."""
+
+COMMANDS = {name: command for chapter in CHAPTERS.values() for name, command in chapter.items()}
+"""Of all chapters. The modules are imported when they are used."""
 
 INTERRUPTED = 130
 
@@ -47,8 +60,10 @@ class Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        width = max(map(len, COMMANDS))
+        for title, commands in CHAPTERS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, (_, text) in commands.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -1,0 +1,89 @@
+"""estiba deploy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from estiba.cli import terminal
+from estiba.cli.places import project_option
+
+if TYPE_CHECKING:
+    from estiba.deploy.rollout import Proposal
+
+
+@click.group()
+def deploy() -> None:
+    """Bring what was rendered to where it runs: show a plan, apply it, wait for health, go back on failure."""
+
+
+@deploy.command(
+    epilog="""\b
+Examples:
+  estiba deploy kubernetes staging            show what changes, ask, apply, wait
+  estiba deploy kubernetes staging --plan     only show it
+  estiba deploy kubernetes production --yes --context live
+\b
+Exit codes: 0 all is ready; 1 it did not get ready, and what was there before was applied again; 4 something is
+missing (kubectl, manifests, a secret); 6 no cluster answers."""
+)
+@project_option
+@click.argument("overlay")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Where `estiba kubernetes` wrote.")
+@click.option("--context", default="", metavar="NAME", help="Of kubectl's settings; by default the current one.")
+@click.option("--plan", "only_plan", is_flag=True, help="Show what would change and stop; exit code 0.")
+@click.option("--details", is_flag=True, help="Show each change line by line.")
+@click.option("--yes", is_flag=True, help="Do not ask before applying.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="For each workload; by default its own deadline.",
+)
+def kubernetes(project: Path | None, overlay: str, output: Path | None, context: str, **flags: bool | float) -> None:
+    """Apply an overlay to the cluster that kubectl knows, and wait until all of it is ready.
+
+    OVERLAY is dev, staging, production or another folder of overlays, or the path of any kustomization.
+    """
+    import estiba.project
+    from estiba.cli.kubernetes import FOLDER
+    from estiba.deploy import rollout
+
+    if "/" in overlay:
+        folder = Path(overlay)
+    else:
+        folder = (output or estiba.project.load(project).folder / FOLDER) / "overlays" / overlay
+    target = rollout.Target(folder, context, float(flags["timeout"] or 0))
+    proposal = rollout.propose(target)
+    _show(proposal, details=bool(flags["details"]))
+    if flags["only_plan"]:
+        return
+    if not flags["yes"] and not proposal.nothing:
+        _confirm()
+    rollout.carry_out(target, proposal, terminal.line)
+
+
+def _show(proposal: Proposal, *, details: bool) -> None:
+    for change in proposal.changes:
+        if change.became == "same":
+            continue
+        terminal.line(
+            f"{change.became:8} {change.kind} {change.name}", fg="green" if change.became == "new" else "yellow"
+        )
+        if details and change.difference:
+            terminal.line(change.difference)
+    same = sum(change.became == "same" for change in proposal.changes)
+    terminal.line(f"{len(proposal.changes) - same} of {len(proposal.changes)} objects change.", bold=True)
+    for name in proposal.missing:
+        terminal.warning(f"secret {name} is not in the cluster yet")
+    for name in proposal.abandoned:
+        terminal.warning(f"{name} is in the cluster, but no longer in the manifests; nothing removes it")
+
+
+def _confirm() -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError("There is nobody to ask: say --yes to apply, or --plan to stop here.")
+    click.confirm("Apply?", abort=True)

@@ -1,0 +1,316 @@
+"""Rollout: manifests brought to a cluster with kubectl, waited for, and taken back where they do not get ready."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import msgspec
+
+from estiba.core import shell
+from estiba.core.errors import EstibaError, NotFound, Unavailable
+
+ROLLED = ("Deployment", "StatefulSet", "DaemonSet")
+"""Kinds that `kubectl rollout` knows."""
+
+APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+LINES = 15
+"""Of a log, and of events, in a report."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What applying does to one object. `became` is `new`, `changed` or `same`; `difference` shows what changes."""
+
+    kind: str
+    name: str
+    namespace: str
+    became: Literal["new", "changed", "same"]
+    difference: str = ""
+
+    @property
+    def place(self) -> str:
+        """As kubectl takes it."""
+        return f"{self.kind.lower()}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kustomization and the cluster that it is for.
+
+    Args:
+        folder: of the kustomization. context: of kubectl's settings; empty for the current one.
+        timeout: seconds for each workload; 0 leaves it to the workload's own deadline.
+    """
+
+    folder: Path
+    context: str = ""
+    timeout: float = 0.0
+
+    def kubectl(self, *words: str, environment: Mapping[str, str] | None = None) -> shell.Finished:
+        """Runs kubectl to its end. Raises NotFound if it is not installed."""
+        named = ["--context", self.context] if self.context else []
+        try:
+            return shell.run(["kubectl", *named, *words], environment=environment)
+        except NotFound:
+            hint = "Install kubectl, and give it a cluster: https://kubernetes.io/docs/tasks/tools."
+            raise NotFound("The program kubectl is not here.", hint=hint) from None
+
+    def ask(self, *words: str) -> Any:
+        """What kubectl answers as JSON; raises EstibaError with its own words where it fails."""
+        done = self.kubectl(*words, "-o", "json")
+        if done.code:
+            raise EstibaError(f"kubectl {' '.join(words[:2])}: {done.said}")
+        return msgspec.json.decode(done.output or "{}")
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a deployment would do.
+
+    Args:
+        objects: of the manifests. changes: one for each of them.
+        before: the objects that are in the cluster now, as they were last applied.
+        missing: secrets that pods need and nobody has made, as namespace/name.
+        abandoned: workloads of the project in the cluster that the manifests no longer have.
+    """
+
+    objects: Sequence[dict[str, Any]]
+    changes: Sequence[Change]
+    before: Sequence[dict[str, Any]] = ()
+    missing: Sequence[str] = ()
+    abandoned: Sequence[str] = field(default=())
+
+    @property
+    def nothing(self) -> bool:
+        return all(change.became == "same" for change in self.changes)
+
+
+class RolledBack(EstibaError):
+    """A deployment that did not get ready; the message says why, and what became of it."""
+
+
+def propose(target: Target) -> Proposal:
+    """Compares manifests with the cluster. Nothing is changed.
+
+    Raises:
+        NotFound: no kubectl, or no kustomization. Unavailable: no cluster answers. EstibaError: kubectl's complaint.
+    """
+    if not (target.folder / "kustomization.yaml").is_file():
+        raise NotFound(f"There is no kustomization.yaml in {target.folder}.", hint="Write it with: estiba kubernetes")
+    _reach(target)
+    objects = _items(target.ask("apply", "--kustomize", str(target.folder), "--dry-run=client"))
+    live = _items(target.ask("get", "--kustomize", str(target.folder), "--ignore-not-found"))
+    differences = _differences(target, objects, live)
+    there = {_key(one) for one in live}
+    return Proposal(
+        objects,
+        [_change(one, there, differences) for one in objects],
+        [found for found in map(_as_applied, live) if found is not None],
+        sorted(_missing(target, objects)),
+        sorted(_abandoned(target, objects)),
+    )
+
+
+def carry_out(target: Target, proposal: Proposal, say: Say) -> None:
+    """Applies manifests, waits until all workloads are ready, and restores what was there where one is not.
+
+    Args:
+        say: is told each step, a line at a time.
+
+    Raises:
+        NotFound: a secret is missing; nothing was changed. RolledBack: what was applied did not get ready.
+    """
+    if proposal.missing:
+        namespace, _, name = proposal.missing[0].partition("/")
+        hint = f"kubectl --namespace {namespace} create secret generic {name} --from-file=value=FILE"
+        raise NotFound(f"The cluster has no secret {', '.join(proposal.missing)}.", hint=f"Make it with: {hint}")
+    began = time.monotonic()
+    done = target.kubectl("apply", "--kustomize", str(target.folder))
+    for line in done.output.splitlines():
+        if not line.endswith(" unchanged"):
+            say(line)
+    if done.code:
+        raise RolledBack(f"The cluster refused a manifest: {done.said}\n{_restore(target, proposal, say)}")
+    for change in proposal.changes:
+        if change.kind in ROLLED and not _ready(target, change, say):
+            why = _reason(target, proposal, change)
+            raise RolledBack(f"{change.place} did not get ready.\n{why}\n{_restore(target, proposal, say)}")
+    say(f"All is ready after {time.monotonic() - began:.0f} s.")
+
+
+def _reach(target: Target) -> None:
+    done = target.kubectl("get", "--raw", "/readyz", "--request-timeout=10s")
+    if done.code:
+        hint = "See which cluster kubectl talks to: kubectl config get-contexts. Name another with --context."
+        said = done.said.splitlines()[-1] if done.said else ""
+        raise Unavailable(f"No cluster answers: {said}", hint=hint)
+
+
+def _items(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """kubectl gives a list, a single object, or nothing."""
+    items: list[dict[str, Any]] = found.get("items", [found] if found else [])
+    return items
+
+
+def _key(one: dict[str, Any]) -> tuple[str, str, str]:
+    meta = one["metadata"]
+    return one["kind"], meta.get("namespace", ""), meta["name"]
+
+
+def _change(one: dict[str, Any], there: set[tuple[str, str, str]], differences: Mapping[str, str]) -> Change:
+    kind, namespace, name = key = _key(one)
+    if key not in there:
+        return Change(kind, name, namespace, "new")
+    difference = differences.get(".".join((kind, namespace, name)), "")
+    return Change(kind, name, namespace, "changed" if difference else "same", difference)
+
+
+def _differences(target: Target, objects: Sequence[dict[str, Any]], live: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """By kind.namespace.name, how the cluster's object would change, as `kubectl diff` says."""
+    spaces = {one["metadata"]["name"] for one in objects if one["kind"] == "Namespace"}
+    if spaces - {one["metadata"]["name"] for one in live if one["kind"] == "Namespace"}:
+        return {}  # the cluster cannot compare what is in a namespace that it does not have; all of it is new
+    plain = {"KUBECTL_EXTERNAL_DIFF": ""}
+    done = target.kubectl("diff", "--kustomize", str(target.folder), environment=plain)
+    if done.code > 1:
+        raise EstibaError(f"kubectl diff: {done.said}")
+    found = {}
+    for block in re.split(r"^diff (?=-)", done.output, flags=re.MULTILINE)[1:]:
+        head, _, body = block.partition("\n")
+        # Files are named VERSION.KIND.NAMESPACE.NAME below a folder for each side; versions hold dots.
+        file = head.rsplit("/", 1)[-1].strip()
+        parts = re.fullmatch(r"(?:.*?\.)?v\d\w*\.(?P<kind>\w+)\.(?P<rest>.*)", file)
+        if parts is not None:
+            found[f"{parts['kind']}.{parts['rest']}"] = "\n".join(body.splitlines()[2:])
+    return found
+
+
+def _as_applied(one: dict[str, Any]) -> dict[str, Any] | None:
+    text = one["metadata"].get("annotations", {}).get(APPLIED)
+    return msgspec.json.decode(text) if text else None
+
+
+def _missing(target: Target, objects: Sequence[dict[str, Any]]) -> set[str]:
+    """Secrets that pods mount, less those that the manifests or the cluster have."""
+    wanted = set()
+    for one in objects:
+        for volume in _pod(one).get("volumes", []):
+            sources = [volume, *volume.get("projected", {}).get("sources", [])]
+            names = [s["secret"].get("name") or s["secret"].get("secretName") for s in sources if "secret" in s]
+            wanted |= {f"{one['metadata'].get('namespace', 'default')}/{name}" for name in names}
+    made = {"/".join(_key(one)[1:]) for one in objects if one["kind"] in ("Secret", "ExternalSecret")}
+    for space in {name.partition("/")[0] for name in wanted}:
+        made |= {"/".join(_key(one)[1:]) for one in _items(target.ask("get", "secrets", "--namespace", space))}
+    return wanted - made
+
+
+def _abandoned(target: Target, objects: Sequence[dict[str, Any]]) -> set[str]:
+    rolled = [one for one in objects if one["kind"] in ROLLED]
+    if not rolled:
+        return set()
+    meta = rolled[0]["metadata"]
+    mine = {f"app.kubernetes.io/{word}" for word in ("part-of", "managed-by")}
+    labels = ",".join(f"{name}={value}" for name, value in sorted(meta.get("labels", {}).items()) if name in mine)
+    if labels.count(",") != len(mine) - 1:
+        return set()
+    place = ("--namespace", meta.get("namespace", "default"), "--selector", labels)
+    live = {_key(one) for one in _items(target.ask("get", "deployments,statefulsets", *place))}
+    return {f"{kind.lower()}/{name}" for kind, _, name in live - {_key(one) for one in rolled}}
+
+
+def _pod(one: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = (
+        one.get("spec", {}).get("template", {}).get("spec", {}) if one["kind"] != "HTTPRoute" else {}
+    )
+    return found
+
+
+def _ready(target: Target, change: Change, say: Say) -> bool:
+    limit = [f"--timeout={target.timeout:g}s"] if target.timeout else []
+    done = target.kubectl("rollout", "status", change.place, "--namespace", change.namespace, *limit)
+    if done.code == 0:
+        say(f"{change.place} is ready")
+    return done.code == 0
+
+
+def _restore(target: Target, proposal: Proposal, say: Say) -> str:
+    """Applies what was there before; says what became of it."""
+    new = [change.place for change in proposal.changes if change.became == "new"]
+    if not proposal.before:
+        return "This was the first deployment, so there is nothing to go back to; what was applied is left to look at."
+    say("restoring what was there before")
+    with TemporaryDirectory(prefix="estiba-") as folder:
+        file = Path(folder) / "before.json"
+        file.write_bytes(msgspec.json.encode({"apiVersion": "v1", "kind": "List", "items": proposal.before}))
+        done = target.kubectl("apply", "--filename", str(file))
+    if done.code:
+        return f"What was there before could not be restored: {done.said}"
+    left = f" New objects are left to look at: {', '.join(new)}." if new else ""
+    stuck = [change.place for change in proposal.changes if change.became != "new" and not _back(target, change, say)]
+    if stuck:
+        return f"What was there before was applied again, but is not ready: {', '.join(stuck)}.{left}"
+    return f"What was there before runs again.{left}"
+
+
+def _back(target: Target, change: Change, say: Say) -> bool:
+    """Whether a workload is as it was. A StatefulSet waits for a pod that will never be ready: it has to go."""
+    if change.kind not in ROLLED:
+        return True
+    if change.kind == "StatefulSet" and change.became == "changed":
+        for pod in _pods(target, change):
+            if not _is_ready(pod):
+                target.kubectl("delete", "pod", pod["metadata"]["name"], "--namespace", change.namespace)
+    return _ready(target, change, say)
+
+
+def _pods(target: Target, change: Change) -> list[dict[str, Any]]:
+    """The pods of a workload, the newest first."""
+    owner = target.ask("get", change.place, "--namespace", change.namespace)
+    labels = ",".join(f"{name}={value}" for name, value in owner["spec"]["selector"]["matchLabels"].items())
+    pods = _items(target.ask("get", "pods", "--namespace", change.namespace, "--selector", labels))
+    return sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True)
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def _reason(target: Target, proposal: Proposal, change: Change) -> str:
+    """What is known of the newest pod that is not ready: its state, its events, its last words."""
+    failing = next((pod for pod in _pods(target, change) if not _is_ready(pod)), None)
+    if failing is None:
+        return "None of its pods is there that is not ready: see kubectl describe."
+    name, place = failing["metadata"]["name"], ("--namespace", change.namespace)
+    lines = [f"pod {name}:"]
+    states = failing["status"].get("containerStatuses", [])
+    lines += [f"  {one['name']}: {text}" for one in states for text in _states(one)]
+    events = _items(target.ask("get", "events", *place, "--field-selector", f"involvedObject.name={name}"))
+    for event in sorted(events, key=lambda one: str(one.get("lastTimestamp")))[-LINES:]:
+        if event.get("type") == "Warning":
+            lines.append(f"  {event.get('reason')}: {event.get('message', '').strip()}")
+    again = any(one.get("restartCount") for one in states)
+    log = target.kubectl("logs", name, *place, f"--tail={LINES}", *(["--previous"] * again))
+    if log.code == 0 and log.output.strip():
+        lines += ["last lines of its log:", *(f"  {line}" for line in log.output.splitlines()[-LINES:])]
+    return "\n".join(lines)
+
+
+def _states(status: dict[str, Any]) -> list[str]:
+    found = []
+    for word in ("state", "lastState"):
+        for name, about in status.get(word, {}).items():
+            if name != "running":
+                said = [str(about[key]) for key in ("reason", "message") if about.get(key)]
+                code = [f"exit code {about['exitCode']}"] if "exitCode" in about else []
+                found.append(f"{name}: {', '.join([*said, *code])}")
+    return found
