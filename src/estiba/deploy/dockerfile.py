@@ -64,6 +64,11 @@ def _build_stage(recipe: Recipe) -> Iterator[str]:
         yield "      --ignore-installed --prefix /server/usr/local /code/*.whl && \\"
         level = "server" if recipe.models else "app"
         yield f"    python -m estiba.deploy.trim /server {level} server"
+    if recipe.volumes:
+        yield ""
+        yield "# A fresh volume gets owner and rights of what it is mounted over: whoever is in group 0 may write to it."
+        yield f"RUN install -d -m 0770 {' '.join(f'/volumes{place}' for place in recipe.volumes)} && \\"
+        yield "    find /volumes -exec touch --date=@0 {} +"
 
 
 def _packages(names: Sequence[str]) -> Iterator[str]:
@@ -94,6 +99,8 @@ def _final_scratch(recipe: Recipe) -> Iterator[str]:
 def _contents(recipe: Recipe) -> Iterator[str]:
     if recipe.has_estiba:
         yield "COPY --from=build /server/ /"
+    if recipe.volumes:
+        yield "COPY --from=build /volumes/ /"
     if recipe.include:
         yield "COPY app/ /app/"
     if recipe.models:
