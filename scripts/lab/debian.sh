@@ -1,6 +1,7 @@
 # Sourced by the other scripts: where the laboratory lives, and Debian's packages without installing them.
 # shellcheck shell=bash
 LAB=${ESTIBA_LAB:-/tmp/estiba-lab}
+# shellcheck disable=SC2034  # of use to those who source this
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 SOURCES=${ESTIBA_LAB_SOURCES:-/etc/apt/sources.list.d/debian.sources}
 export DEBIAN_FRONTEND=noninteractive
