@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import click
 import msgspec
 
-from estiba.cli.main import COMMANDS, cli
+from estiba.cli.main import CHAPTERS, COMMANDS, cli
 from estiba.core.options import dotted
 from estiba.model.infer import FieldOptions
 from estiba.model.signature import Field
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def cli_page() -> str:
-    parts = [f"# The command line\n\n{NOTICE}", _plain(cli.help or ""), _exit_codes()]
+    parts = [f"# The command line\n\n{NOTICE}", _plain(cli.help or ""), _chapters(), _exit_codes()]
     context = click.Context(cli, info_name="estiba")
     for name in COMMANDS:
         command = cli.get_command(context, name)
@@ -87,6 +87,14 @@ def _spelling(option: click.Option) -> str:
 
 def _default(option: click.Option) -> str:
     return f" Default: {option.default}." if option.show_default else ""
+
+
+def _chapters() -> str:
+    rows = [
+        f"| {title} | {', '.join(f'[{name}](#estiba-{name})' for name in commands)} |"
+        for title, commands in CHAPTERS.items()
+    ]
+    return "\n".join(["| for | commands |", "|---|---|", *rows])
 
 
 def _exit_codes() -> str:
