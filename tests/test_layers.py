@@ -49,7 +49,7 @@ ORDER = {
         here health environments life processes watch elf trim rootfs recipe dockerfile requirements wheels
         sharedlibs context engines weigh verify_image sbom oci daemonless building export scan
         kubernetes.options kubernetes.files kubernetes.workload kubernetes.network kubernetes.scaling
-        kubernetes.render kubernetes doctor doctor.faults doctor.syntax doctor.stages doctor.context
+        kubernetes.render kubernetes rollout doctor doctor.faults doctor.syntax doctor.stages doctor.context
         doctor.contents doctor.composefile doctor.commands doctor.sources doctor.containers doctor.bases
         doctor.dockerfile doctor.layers doctor.secrets doctor.access doctor.rights doctor.presence
         doctor.requirements doctor.modelfiles doctor.composed doctor.examine doctor.symptoms doctor.running

@@ -34,6 +34,7 @@ CHAPTERS = {
         "scan": ("scan", "Look up known weaknesses of what is in the images built here."),
         "compose": ("compose", "Write the project as Docker Compose."),
         "kubernetes": ("kubernetes", "Write the project as Kubernetes manifests."),
+        "deploy": ("deploy", "Bring what was written to where it runs, and wait until it is ready."),
     },
     "Other": {
         "version": ("version", "Show the versions of Estiba and of what it uses."),
