@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -9,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from estiba.core.errors import BadProject
-from estiba.deploy import yaml
+from estiba.deploy import front, yaml
 from estiba.deploy.observability import generate, in_containers
 from estiba.deploy.plan import Command, File, Http, Plan, Service, Tcp, in_container
 from estiba.deploy.references import Reference, references, resolve
@@ -34,12 +36,15 @@ class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         pids: processes and threads that a container may have.
         logging: where containers' logs go: `json-file` keeps them with Docker, `fluentd` also sends them to the
             project's Fluent Bit.
+        front: an image of nginx, such as nginx:1.29, which then stands before what serves models; `estiba deploy
+            compose` replaces containers behind it without losing a request, and there may be several replicas.
         log_size: megabytes after which a container's log is turned over; three files are kept.
     """
 
     bind: str = "127.0.0.1"
     pids: Annotated[int, Meta(ge=16)] = 512
     logging: Literal["json-file", "fluentd"] = "json-file"
+    front: str = ""
     log_size: Annotated[int, Meta(ge=1)] = 10
 
 
@@ -50,9 +55,11 @@ def render(plan: Plan, options: ComposeOptions) -> Rendered:
         BadProject: something that Compose cannot do.
     """
     for service in plan.services:
-        _check(plan, service)
-    texts = {"compose.yaml": _HEAD.format(project=plan.project) + yaml.render(_project(plan, options))}
+        _check(plan, service, options)
+    texts: dict[str, str] = {}
     copies = {}
+    if options.front and front.behind(plan):
+        texts[f"{GENERATED}/{front.NAME}/{front.FILE}"] = front.configuration(plan)
     for service in plan.services:
         for file in service.files.values():
             place = _place(service, file)
@@ -62,6 +69,7 @@ def render(plan: Plan, options: ComposeOptions) -> Rendered:
             else:
                 copies[place] = plan.folder / file.source
     settings = _settings(plan, options)
+    texts["compose.yaml"] = _HEAD.format(project=plan.project) + yaml.render(_project(plan, options, texts))
     texts |= {".env.example": settings, ".gitignore": "secrets/\n.env\n.env.*\n!.env.example\n"}
     return Rendered(texts, {".env": settings}, copies)
 
@@ -76,10 +84,15 @@ _HEAD = """\
 """
 
 
-def _project(plan: Plan, options: ComposeOptions) -> dict[str, Any]:
+def _project(plan: Plan, options: ComposeOptions, texts: Mapping[str, str]) -> dict[str, Any]:
+    services = {service.name: _service(plan, service, options) for service in plan.services}
+    if options.front and front.behind(plan):
+        services[front.NAME] = _front(plan, options)
+    for name, service in services.items():
+        service |= _stamp(name, texts)
     project: dict[str, Any] = {
         "name": plan.project,
-        "services": {service.name: _service(plan, service, options) for service in plan.services},
+        "services": services,
         "networks": {"frontend": {}, "backend": {"internal": True}},
     }
     volumes: dict[str, Any] = {_volume(service, name): {} for service in plan.services for name in service.volumes}
@@ -100,12 +113,30 @@ def _service(plan: Plan, service: Service, options: ComposeOptions) -> dict[str,
         found["command"] = [_text(plan, service, word) for word in service.command]
     if service.environment:
         found["environment"] = {key: _text(plan, service, value) for key, value in service.environment.items()}
-    if service.published is not None and service.public:
+    if service.published is not None and service.public and not (options.front and service.models):
         found["ports"] = [f"${{BIND}}:${{{_variable(service)}}}:{service.port}"]
     found |= _life(plan, service)
     found |= _places(service)
     found |= _hardening(service, options)
     return found
+
+
+def _front(plan: Plan, options: ComposeOptions) -> dict[str, Any]:
+    published = [f"${{BIND}}:${{{_variable(service)}}}:{service.published}" for service in front.behind(plan)]
+    place = f"./{GENERATED}/{front.NAME}/{front.FILE}"
+    mount = {"type": "bind", "source": place, "target": f"/etc/nginx/{front.FILE}", "read_only": True}
+    # SIGQUIT lets nginx finish what it is answering.
+    life = {"init": True, "restart": "unless-stopped", "stop_signal": "SIGQUIT", "stop_grace_period": "30s"}
+    found = front.definition(plan, options.front, published) | life | {"volumes": [mount]}
+    return found | _hardening(Service(front.NAME, options.front, memory=128_000_000), options)
+
+
+def _stamp(name: str, texts: Mapping[str, str]) -> dict[str, Any]:
+    """A label with what is in a service's files: Compose itself replaces no container because they changed."""
+    own = {path: text for path, text in texts.items() if path.startswith(f"{GENERATED}/{name}/")}
+    if not own:
+        return {}
+    return {"labels": {"org.estiba.files": hashlib.sha256(repr(sorted(own.items())).encode()).hexdigest()[:12]}}
 
 
 def _life(plan: Plan, service: Service) -> dict[str, Any]:
@@ -197,7 +228,7 @@ def _ask(service: Service, path: str) -> list[str]:
     return ["wget", "--quiet", "--spider", "--timeout=4", url]
 
 
-def _check(plan: Plan, service: Service) -> None:
+def _check(plan: Plan, service: Service, options: ComposeOptions) -> None:
     path = f"services.{service.name}"
     for name, condition in service.needs.items():
         if condition == "healthy" and _health(plan, plan[name]) is None:
@@ -206,8 +237,11 @@ def _check(plan: Plan, service: Service) -> None:
         if plan[name].profile not in ("", service.profile):
             hint = f"Give {service.name} the profile {plan[name].profile!r} too."
             raise BadProject(f"{path}.needs: {name} takes part only with a profile.", hint=hint)
-    if service.replicas > 1 and service.published is not None:
-        hint = "Set public = false, or replicas where a cluster spreads requests: in [kubernetes]."
+    if options.front and service.name == front.NAME:
+        hint = "Give the service another name."
+        raise BadProject(f"{path}: front is the name of what [compose] front adds.", hint=hint)
+    if service.replicas > 1 and service.published is not None and not (options.front and service.models):
+        hint = 'Set public = false, or, for what serves models, front = "nginx:1.29" in [compose].'
         raise BadProject(f"{path}.replicas: two containers cannot be published at one port.", hint=hint)
 
 
