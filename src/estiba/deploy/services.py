@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 import msgspec
@@ -25,6 +26,11 @@ Memory = Annotated[str, Meta(pattern=r"^[1-9][0-9]*(MB|GB)$")]
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 _PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+_URL_PATH = re.compile(r"/[A-Za-z0-9/._~%?&=:@+,;-]*")
+"""What needs no quoting, neither in a shell, nor in Compose, nor in Python."""
 
 
 class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -138,8 +144,11 @@ def check(services: Mapping[str, ServiceOptions], models: Mapping[str, int | Non
         _check_name(path, name, models)
         _check_program(path, options)
         _check_places(path, options)
+        _check_surroundings(path, options)
         _check_needs(path, options, services, models)
         for where, text in _texts(path, options):
+            if "\0" in text:
+                raise BadProject(f"{where}: no program can be given a NUL character.")
             for reference in references(text, where):
                 _check_reference(where, reference, options, services, models)
     _check_cycles(services, models)
@@ -184,6 +193,9 @@ def _check_program(path: str, options: ServiceOptions) -> None:
         raise BadProject(f"{path}.command: {str(error).lower()}.", hint="Or write it as a list of words.") from None
     if not arguments and not options.image:
         raise BadProject(f"{path}: has neither a command nor an image.", hint='Such as command = "flask run"')
+    if any(mark in options.image for mark in "$ "):
+        hint = "It is written as it stands: ${...} is for command, environment and health."
+        raise BadProject(f"{path}.image: {options.image!r} cannot be the name of an image.", hint=hint)
     if options.program and not options.image:
         raise BadProject(f"{path}.program: belongs to a service with an image.", hint="Put it into the command.")
     if not arguments and options.requirements:
@@ -191,9 +203,17 @@ def _check_program(path: str, options: ServiceOptions) -> None:
     if options.image and options.requirements:
         hint = "Leave image out to have one built, or requirements."
         raise BadProject(f"{path}.requirements: the image {options.image} brings its own packages.", hint=hint)
-    if isinstance(options.health, str) and options.health and not options.health.startswith("/"):
+    _check_health(path, options)
+
+
+def _check_health(path: str, options: ServiceOptions) -> None:
+    if options.health == ():
+        raise BadProject(f"{path}.health: a command of no words.", hint="Leave it out to have its port asked.")
+    if not isinstance(options.health, str) or not options.health:
+        return
+    if not _URL_PATH.fullmatch(options.health):
         raise BadProject(f"{path}.health: must be a path such as /health, or a list: a command.")
-    if isinstance(options.health, str) and options.health and options.port is None:
+    if options.port is None:
         raise BadProject(f"{path}.health: there is no port to ask.", hint=f"Add port to [{path}].")
 
 
@@ -212,12 +232,35 @@ def _check_places(path: str, options: ServiceOptions) -> None:
             raise BadProject(f"{path}.files.{name}: must be from:/to, not {pair!r}.")
 
 
+def _check_surroundings(path: str, options: ServiceOptions) -> None:
+    """What the names of variables and folders may be."""
+    for name in options.environment:
+        if not _VARIABLE.fullmatch(name):
+            hint = "Letters, digits and _, as for a shell; . and - where a program asks for them."
+            raise BadProject(f"{path}.environment: {name!r} cannot be the name of a variable.", hint=hint)
+    for key, places in (("include", options.include), ("folder", (options.folder,)), ("watch", options.watch)):
+        for place in places:
+            _check_inside(f"{path}.{key}", place)
+    for place in options.writable:
+        if not place.startswith("/") or ":" in place:
+            raise BadProject(f"{path}.writable: must be an absolute path in the container, not {place!r}.")
+
+
+def _check_inside(path: str, place: str) -> None:
+    """An image has the layout of the project, so nothing of it can lie outside."""
+    if PurePath(place).is_absolute() or ".." in PurePath(place).parts:
+        raise BadProject(f"{path}: {place!r} is not inside the project.", hint="Name it relative to estiba.toml.")
+
+
 def _check_needs(
     path: str, options: ServiceOptions, services: Mapping[str, ServiceOptions], models: Mapping[str, int | None]
 ) -> None:
+    known = [*services, *models, *_server(models)]
     for needed in options.conditions:
-        if needed != MODELS and needed not in services and needed not in models:
-            raise _unknown(f"{path}.needs: there is no service {needed!r}", needed, [*services, *models, MODELS])
+        if needed == MODELS and not models:
+            raise _no_models(f"{path}.needs")
+        if needed not in known:
+            raise _unknown(f"{path}.needs: there is no service {needed!r}", needed, known)
 
 
 def _check_ports(services: Mapping[str, ServiceOptions], models: Mapping[str, int | None], server_port: int) -> None:
@@ -249,12 +292,14 @@ def _check_reference(
     models: Mapping[str, int | None],
 ) -> None:
     known: Mapping[str, list[str]] = {
-        "services": [MODELS, *services],
+        "services": [*_server(models), *services],
         "models": list(models),
         "secrets": list(options.secrets),
         "volumes": list(options.volumes),
         "files": list(options.files),
     }
+    if reference.kind == "services" and reference.name == MODELS and not models:
+        raise _no_models(where)
     if reference.kind in known and reference.name not in known[reference.kind]:
         text = f"{where}: ${{{reference.kind}.{reference.name}}} is not defined"
         raise _unknown(text, reference.name, known[reference.kind])
@@ -262,6 +307,15 @@ def _check_reference(
         raise BadProject(f"{where}: ${{{reference.part}}}, but the service has no port.")
     if reference.kind == "services" and reference.name != MODELS and services[reference.name].port is None:
         raise BadProject(f"{where}: the service {reference.name} has no port to be reached at.")
+
+
+def _server(models: Mapping[str, int | None]) -> list[str]:
+    """The name of the server of all models, where there are any."""
+    return [MODELS] if models else []
+
+
+def _no_models(where: str) -> BadProject:
+    return BadProject(f"{where}: the project has no models.", hint="Add a section [models.NAME], or take this out.")
 
 
 def _unknown(text: str, name: str, known: list[str]) -> BadProject:
