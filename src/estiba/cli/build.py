@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from estiba.deploy.building import Built, Wish
+    from estiba.deploy.plan import Plan
     from estiba.deploy.weigh import Weight
 
 
@@ -82,12 +83,20 @@ def build(services: tuple[str, ...], project: Path | None, show: bool, as_json: 
         terminal.json([_facts(built) for built in every])
 
 
-def _show(project: Path | None, services: tuple[str, ...], wish: dict[str, Any]) -> None:
+def planned(project: Path | None, services: tuple[str, ...]) -> Plan:
+    """The plan of a project; models need not be trained where only images for training are asked for."""
     import estiba.project
-    from estiba.deploy import building, dockerfile, recipe
-    from estiba.lowering import lower
+    from estiba.lowering import lower, lower_applications
 
-    plan = lower(estiba.project.load(project))
+    found = estiba.project.load(project)
+    asked = [found.services[name].kind if name in found.services else "" for name in services]
+    return lower_applications(found) if asked and set(asked) == {"training"} else lower(found)
+
+
+def _show(project: Path | None, services: tuple[str, ...], wish: dict[str, Any]) -> None:
+    from estiba.deploy import building, dockerfile, recipe
+
+    plan = planned(project, services)
     found = building.chosen(plan, services, wish["profiles"])
     click.echo("\n".join(dockerfile.render(recipe.recipe(plan, service, wish["style"])) for service in found))
 
@@ -95,11 +104,9 @@ def _show(project: Path | None, services: tuple[str, ...], wish: dict[str, Any])
 def _from_project(
     project: Path | None, services: tuple[str, ...], wish: dict[str, Any], options: Wish
 ) -> Iterator[Built]:
-    import estiba.project
     from estiba.deploy import building, engines
-    from estiba.lowering import lower
 
-    plan = lower(estiba.project.load(project))
+    plan = planned(project, services)
     found = building.chosen(plan, services, wish["profiles"])
     if wish["oci"] is None:
         engine = engines.find(options.engine)

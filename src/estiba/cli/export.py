@@ -30,15 +30,13 @@ def export(
     It holds wheels, models, applications, base images and bills of materials, so that `estiba build --offline` needs
     no network at all.
     """
-    import estiba.project
     from estiba.cli import terminal
-    from estiba.cli.build import tell
+    from estiba.cli.build import planned, tell
     from estiba.deploy import building
     from estiba.deploy.export import export as write
     from estiba.deploy.requirements import sha256
-    from estiba.lowering import lower
 
-    plan = lower(estiba.project.load(project))
+    plan = planned(project, services)
     target = output or Path(f"{plan.project}.tar.gz")
     listed = write(plan, building.chosen(plan, services, profiles), target, style, tell)
     size = target.stat().st_size / 1e6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -22,7 +23,8 @@ def console(stream: IO[str]) -> Console:
 
 
 def is_terminal(stream: IO[str]) -> bool:
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    """Whether a person watches, and rich is here: an image that only serves does without it."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb" and find_spec("rich") is not None
 
 
 def json(value: Any) -> None:

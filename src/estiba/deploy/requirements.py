@@ -127,7 +127,7 @@ def training(folder: Path, include: Sequence[str]) -> Lock:
     Raises:
         EstibaError: a file cannot be read. NotFound: a package is not installed here.
     """
-    return serving((), extra=[*_extra("train"), *sorted(imported(folder, include))])
+    return serving((), extra=[*_extra("train"), "rich", "urllib3", *sorted(imported(folder, include))])
 
 
 def _extra(name: str) -> list[str]:
