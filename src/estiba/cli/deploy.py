@@ -12,6 +12,7 @@ from estiba.cli import terminal
 from estiba.cli.places import project_option
 
 if TYPE_CHECKING:
+    from estiba.deploy.delivery import Change
     from estiba.deploy.rollout import Proposal
 
 
@@ -87,3 +88,66 @@ def _confirm() -> None:
     if not sys.stdin.isatty():
         raise click.UsageError("There is nobody to ask: say --yes to apply, or --plan to stop here.")
     click.confirm("Apply?", abort=True)
+
+
+@deploy.command(
+    name="compose",
+    epilog="""\b
+Examples:
+  estiba deploy compose                          show what changes, ask, apply, wait
+  estiba deploy compose --plan                   only show it
+  estiba deploy compose --yes --profile monitoring
+\b
+Exit codes: 0 all is healthy; 1 it did not become healthy, and what ran before was brought back; 4 something is
+missing (docker, an image); 6 no Docker answers.""",
+)
+@project_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="By default deploy/compose.")
+@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Also services of this profile.")
+@click.option("--plan", "only_plan", is_flag=True, help="Show what would change and stop; exit code 0.")
+@click.option("--yes", is_flag=True, help="Do not ask before applying.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="In which all must become healthy.",
+)
+def on_compose(project: Path | None, output: Path | None, profiles: tuple[str, ...], **flags: bool | float) -> None:
+    """Bring the project to this machine's Docker with Compose, and wait until all of it is healthy.
+
+    What `estiba compose` writes is written first. Where [compose] has a front, what serves models is replaced
+    without losing a request.
+    """
+    import estiba.project
+    from estiba import lowering
+    from estiba.cli.compose import FOLDER
+    from estiba.deploy import compose, delivery, front, secrets
+
+    found = estiba.project.load(project)
+    plan = lowering.lower(found)
+    files = compose.render(plan, found.compose)
+    rolling = frozenset(service.name for service in front.behind(plan)) if found.compose.front else frozenset()
+    folder = (output or found.folder / FOLDER).absolute()
+    stack = delivery.Stack(folder, profiles, rolling, float(flags["timeout"]))
+    changes = delivery.propose(stack, files)
+    _show_services(changes)
+    if flags["only_plan"]:
+        return
+    if not flags["yes"] and any(change.became != "same" for change in changes):
+        _confirm()
+    secrets.hand_out(found.folder, plan.secrets, folder / "secrets")
+    delivery.carry_out(stack, files, changes, terminal.line)
+
+
+def _show_services(changes: list[Change]) -> None:
+    for change in changes:
+        if change.became == "same":
+            continue
+        images = " -> ".join(dict.fromkeys(image for image in (change.before, change.after) if image))
+        terminal.line(
+            f"{change.became:8} {change.service}  {images}", fg="green" if change.became == "new" else "yellow"
+        )
+    same = sum(change.became == "same" for change in changes)
+    terminal.line(f"{len(changes) - same} of {len(changes)} services change.", bold=True)

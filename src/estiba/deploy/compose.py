@@ -70,7 +70,7 @@ def render(plan: Plan, options: ComposeOptions) -> Rendered:
                 copies[place] = plan.folder / file.source
     settings = _settings(plan, options)
     texts["compose.yaml"] = _HEAD.format(project=plan.project) + yaml.render(_project(plan, options, texts))
-    texts |= {".env.example": settings, ".gitignore": "secrets/\n.env\n.env.*\n!.env.example\n"}
+    texts |= {".env.example": settings, ".gitignore": "secrets/\n.last-good/\n.env\n.env.*\n!.env.example\n"}
     return Rendered(texts, {".env": settings}, copies)
 
 
@@ -259,7 +259,8 @@ def _filled(plan: Plan, service: Service, reference: Reference) -> str:
         return in_container(plan, service, reference, "").replace("$", "$$")
     if reference.default is None:
         return f"${{{reference.name}:?set it in .env}}"
-    return f"${{{reference.name}:-{reference.default}}}"
+    default = reference.default.replace("$", "$$")  # else Compose would look another variable up
+    return f"${{{reference.name}:-{default}}}"
 
 
 def _settings(plan: Plan, options: ComposeOptions) -> str:
@@ -276,7 +277,7 @@ def _settings(plan: Plan, options: ComposeOptions) -> str:
     named = {
         (ref.name, ref.default)
         for service in plan.services
-        for text in (*service.command, *service.environment.values())
+        for text in (*service.command, *service.environment.values(), *_probe(service))
         for ref in references(text, service.name)
         if ref.kind == "env"
     }
@@ -284,6 +285,10 @@ def _settings(plan: Plan, options: ComposeOptions) -> str:
         lines += ["", "# Variables that the project file refers to."]
         lines += [f"{name}=" if default is None else f"# {name}={default}" for name, default in sorted(named, key=str)]
     return "\n".join(lines) + "\n"
+
+
+def _probe(service: Service) -> tuple[str, ...]:
+    return service.health.words if isinstance(service.health, Command) else ()
 
 
 def _variable(service: Service) -> str:
@@ -295,8 +300,10 @@ def _volume(service: Service, name: str) -> str:
 
 
 def _place(service: Service, file: File) -> str:
-    """Where a file lies beside compose.yaml."""
-    return f"{GENERATED}/{service.name}/{PurePosixPath(file.target).name}"
+    """Where a file lies beside compose.yaml: below its last name, unless two of a service share that."""
+    target = PurePosixPath(file.target)
+    alike = [other for other in service.files.values() if PurePosixPath(other.target).name == target.name]
+    return f"{GENERATED}/{service.name}/{target.name if len(alike) == 1 else file.target.lstrip('/')}"
 
 
 def _seconds(value: float) -> str:

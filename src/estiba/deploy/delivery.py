@@ -1,0 +1,299 @@
+"""Delivery: a Compose project brought up to date, waited for, and taken back where it does not become healthy."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from estiba.core import shell
+from estiba.core.errors import Conflict, EstibaError, NotFound, Unavailable
+from estiba.core.stores.disk import explained
+from estiba.deploy.compose import GENERATED
+from estiba.deploy.rendered import Rendered, write
+
+LAST_GOOD = ".last-good"
+"""The folder, beside compose.yaml, of the files of the last deployment that became healthy."""
+
+KEPT = ("compose.yaml", ".env", GENERATED)
+LINES = 15
+"""Of a log, in a report."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a deployment does to one service: `new`, `changed`, `same`, `stopped` (to be started) or `removed`."""
+
+    service: str
+    became: Literal["new", "changed", "same", "stopped", "removed"]
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A Compose project.
+
+    Args:
+        folder: of compose.yaml. profiles: that take part. rolling: services that are replaced one beside the other.
+        timeout: seconds in which all must become healthy.
+        draft: a folder with the files that are to be, where they are not in `folder` yet.
+    """
+
+    folder: Path
+    profiles: tuple[str, ...] = ()
+    rolling: frozenset[str] = frozenset()
+    timeout: float = 300.0
+    draft: Path | None = None
+
+    def compose(self, *words: str) -> shell.Finished:
+        """Runs `docker compose` to its end; raises NotFound where docker is not installed."""
+        chosen = [word for name in self.profiles for word in ("--profile", name)]
+        files = [] if self.draft is None else ["--file", str(self.draft / "compose.yaml")]
+        settings = self.folder / ".env"
+        if self.draft is not None and not settings.exists():
+            settings = self.draft / ".env"
+        named = ["--project-directory", str(self.folder), *files, "--env-file", str(settings)]
+        return self.docker("compose", *named, *chosen, *words)
+
+    def docker(self, *words: str) -> shell.Finished:
+        try:
+            return shell.run(["docker", *words])
+        except NotFound:
+            hint = "Install Docker with its Compose plugin: https://docs.docker.com/engine/install."
+            raise NotFound("The program docker is not here.", hint=hint) from None
+
+    def ask(self, *words: str) -> str:
+        """What `docker compose` answers; raises EstibaError with its own words where it fails."""
+        done = self.compose(*words)
+        if done.code:
+            raise _failure(f"docker compose {words[0]}: {done.said}", done)
+        return done.output
+
+    @cached_property
+    def wanted(self) -> Mapping[str, Any]:
+        """The services that take part, as compose.yaml has them."""
+        found: Mapping[str, Any] = json.loads(self.ask("config", "--format", "json")).get("services", {})
+        return found
+
+    def containers(self) -> list[dict[str, Any]]:
+        """What there is of it, running or not."""
+        rows = (json.loads(line) for line in self.ask("ps", "--all", "--format", "json").splitlines())
+        return [row | {"Labels": _labels(row["Labels"])} for row in rows]
+
+
+class NotHealthy(EstibaError):
+    """A deployment that did not become healthy; the message says why, and what became of it."""
+
+
+def propose(stack: Stack, files: Rendered) -> list[Change]:
+    """What deploying these files would do. Nothing is changed.
+
+    Raises:
+        NotFound: no docker, or an image that was not built. Unavailable: no engine answers. EstibaError: its complaint.
+    """
+    if (done := stack.docker("info", "--format", "{{.ServerVersion}}")).code:
+        raise _failure(f"Docker does not answer: {done.said}", done)
+    with TemporaryDirectory() as draft:
+        write(files, Path(draft))
+        return _compare(replace(stack, draft=Path(draft)))
+
+
+def _compare(stack: Stack) -> list[Change]:
+    hashes = dict(line.split() for line in stack.ask("config", "--hash", "*").splitlines())
+    there: dict[str, list[dict[str, Any]]] = {}
+    for row in stack.containers():
+        _check_owner(stack, row["Labels"].get("com.docker.compose.project.working_dir", ""))
+        there.setdefault(row["Service"], []).append(row)
+    changes = [_change(name, service, hashes[name], there.get(name, [])) for name, service in stack.wanted.items()]
+    known = _known(stack)
+    gone = [Change(name, "removed", rows[0]["Image"]) for name, rows in there.items() if name not in known]
+    for change in changes:
+        _need_image(stack, change)
+    return changes + gone
+
+
+def carry_out(stack: Stack, files: Rendered, changes: Sequence[Change], say: Say) -> None:
+    """Writes the files, applies them and waits until all is healthy; brings back what ran before where it is not.
+
+    Args:
+        say: is told each step, a line at a time.
+
+    Raises:
+        NotHealthy: something did not become healthy; what the last good deployment had runs again, if there was one.
+    """
+    began = time.monotonic()
+    if not (stack.folder / LAST_GOOD).exists() and (stack.folder / "compose.yaml").exists():
+        _keep(stack)  # it may run: that is what there is to go back to
+    write(files, stack.folder)
+    try:
+        for change in changes:
+            if change.service in stack.rolling and change.became == "changed":
+                _replace(stack, change.service, say)
+        _up(stack)
+    except NotHealthy as error:
+        raise NotHealthy(f"{error.message}\n{_restore(stack, say)}", hint=error.hint) from None
+    _keep(stack)
+    say(f"All is healthy after {time.monotonic() - began:.0f} s.")
+
+
+# What there is
+
+
+def _labels(text: str) -> dict[str, str]:
+    pairs = (pair.partition("=") for pair in text.split(","))
+    return {key: value for key, _, value in pairs}
+
+
+def _check_owner(stack: Stack, folder: str) -> None:
+    if folder and Path(folder) != stack.folder:
+        hint = f"To change that one, say -o {folder}. To run another beside it, give this project another name."
+        raise Conflict(f"A project of the same name runs from {folder}; nothing was changed.", hint=hint)
+
+
+def _known(stack: Stack) -> set[str]:
+    """Services of all profiles: what has a profile that was not chosen is not removed."""
+    return set(stack.ask("--profile", "*", "config", "--services").split())
+
+
+def _change(name: str, service: Mapping[str, Any], wanted: str, rows: list[dict[str, Any]]) -> Change:
+    after = str(service["image"])
+    if not rows:
+        return Change(name, "new", "", after)
+    before = rows[0]["Image"]
+    if any(row["Labels"].get("com.docker.compose.config-hash") != wanted for row in rows):
+        return Change(name, "changed", before, after)
+    once = service.get("restart") == "no"
+    if any(row["State"] != "running" for row in rows) and not (once and all(row["ExitCode"] == 0 for row in rows)):
+        return Change(name, "stopped", before, after)
+    return Change(name, "same", before, after)
+
+
+def _need_image(stack: Stack, change: Change) -> None:
+    if stack.wanted[change.service].get("pull_policy") != "never":
+        return
+    if stack.docker("image", "inspect", change.after).code:
+        hint = f"Make it with: estiba build {change.service}"
+        raise NotFound(f"There is no image {change.after} for {change.service}; nothing was changed.", hint=hint)
+
+
+def _failure(message: str, done: shell.Finished) -> EstibaError:
+    if "daemon" in done.said and ("connect" in done.said or "running" in done.said):
+        return Unavailable(message, hint="Start Docker, or say where it is: DOCKER_HOST.")
+    return EstibaError(message)
+
+
+# What is done
+
+
+def _up(stack: Stack) -> None:
+    words = ["up", "--detach", "--remove-orphans", "--wait", "--wait-timeout", f"{stack.timeout:.0f}"]
+    done = stack.compose(*words)
+    # A task that has done its work ends with 0, which Compose, waiting for all to run, takes for a failure.
+    if done.code and (why := _reason(stack, done)):
+        raise NotHealthy(why)
+
+
+def _replace(stack: Stack, name: str, say: Say) -> None:
+    """Starts new containers of a service beside the old ones, and ends those once the new ones are healthy."""
+    old = [row["ID"] for row in stack.containers() if row["Service"] == name and row["State"] == "running"]
+    if not old:
+        return
+    count = len(old) + int(stack.wanted[name].get("deploy", {}).get("replicas", 1))
+    done = stack.compose("up", "--detach", "--no-deps", "--no-recreate", "--scale", f"{name}={count}", name)
+    fresh = [row["ID"] for row in stack.containers() if row["Service"] == name and row["ID"] not in old]
+    if done.code or not _healthy(stack, fresh):
+        report = f"{name} did not become healthy beside the old one.\n{_last_words(stack, fresh)}"
+        stack.docker("rm", "--force", *fresh)
+        raise NotHealthy(report if fresh else f"{name}: {done.said}")
+    say(f"{name}: the new one is healthy; the old one ends")
+    stack.docker("stop", *old)
+    stack.docker("rm", *old)
+
+
+def _healthy(stack: Stack, containers: Sequence[str]) -> bool:
+    until = time.monotonic() + stack.timeout
+    while time.monotonic() < until:
+        done = stack.docker("inspect", "--format", "{{.State.Status}} {{.State.Health.Status}}", *containers)
+        states = done.output.split("\n")[: len(containers)]
+        if all(state == "running healthy" for state in states):
+            return True
+        if any("unhealthy" in state or not state.startswith("running") for state in states):
+            return False
+        time.sleep(0.25)
+    return False
+
+
+def _reason(stack: Stack, done: shell.Finished) -> str:
+    """Which service is not well, and its last words; empty where all that should run does."""
+    ill = [row for row in stack.containers() if not _well(row, stack.wanted.get(row["Service"], {}))]
+    started = {row["Service"] for row in stack.containers()}
+    if not ill and set(stack.wanted) <= started:
+        return ""
+    if not ill or all(row["State"] == "created" for row in ill):  # they wait for what Compose could not do
+        return done.said
+    first = next((row for row in ill if row["State"] != "created"), ill[0])
+    return f"{first['Service']} is {_state(first)}.\n{_last_words(stack, [first['ID']])}"
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    """How a container is, in words."""
+    if row["State"] in ("exited", "restarting"):
+        return f"{row['State']} (exit code {row['ExitCode']})"
+    return str(row["Health"] or row["State"])
+
+
+def _well(row: Mapping[str, Any], service: Mapping[str, Any]) -> bool:
+    if service.get("restart") == "no":
+        return bool(row["State"] == "running" or row["ExitCode"] == 0)
+    return bool(row["State"] == "running" and row["Health"] in ("", "healthy"))
+
+
+def _last_words(stack: Stack, containers: Sequence[str]) -> str:
+    if not containers:
+        return ""
+    done = stack.docker("logs", "--tail", str(LINES), containers[0])
+    return "\n".join((done.output + done.errors).splitlines()[-LINES:])
+
+
+# What was before
+
+
+def _keep(stack: Stack) -> None:
+    _copy(stack.folder, stack.folder / LAST_GOOD)
+
+
+def _restore(stack: Stack, say: Say) -> str:
+    """Brings back the files and the containers of the last good deployment; returns what became of it."""
+    good = stack.folder / LAST_GOOD
+    if not (good / "compose.yaml").exists():
+        return "There was no good deployment before, so all is left as it is."
+    say("going back to what ran before")
+    _copy(good, stack.folder)
+    try:
+        _up(replace(stack))
+    except EstibaError as error:
+        return f"What ran before does not become healthy either: {error.message}"
+    return "What ran before runs again."
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies the files of a deployment. A file takes its new content while it is in use: containers have it mounted."""
+    with explained("write", target):
+        target.mkdir(exist_ok=True)
+        for name in KEPT:
+            if (source / name).is_dir():
+                shutil.copytree(source / name, target / name, dirs_exist_ok=True)
+            elif (source / name).exists():
+                fresh = target / f".fresh-{os.getpid()}"
+                shutil.copy2(source / name, fresh)
+                fresh.replace(target / name)
