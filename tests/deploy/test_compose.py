@@ -80,6 +80,25 @@ def test_what_compose_cannot_do_is_refused(tmp_path: Path, text: str, message: s
     assert message in str(error.value)
 
 
+def test_files_of_one_name_stay_apart_and_a_default_is_taken_as_it_stands(tmp_path: Path) -> None:
+    for name in ("a.yml", "b.yml"):
+        (tmp_path / name).write_text(name)
+    text = """[services.web]
+image = "x"
+command = ["x", "${env.PRICE:-5$}"]
+health = ["ask", "${env.WHOM}"]
+files = { a = "a.yml:/etc/a/x.yml", b = "b.yml:/etc/b/x.yml" }
+"""
+    found = compose.render(plan(tmp_path, text), ComposeOptions())
+    web = yaml.safe_load(found.texts["compose.yaml"])["services"]["web"]
+    assert web["command"] == ["x", "${PRICE:-5$$}"]
+    assert "WHOM=\n" in found.texts[".env.example"]
+    assert {place: source.name for place, source in found.copies.items()} == {
+        "config/web/etc/a/x.yml": "a.yml",
+        "config/web/etc/b/x.yml": "b.yml",
+    }
+
+
 def test_settings_are_written_once_and_then_kept(tmp_path: Path, files: Rendered) -> None:
     rendered.write(files, tmp_path / "out")
     (tmp_path / "out" / ".env").write_text("mine")

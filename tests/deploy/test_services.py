@@ -62,6 +62,10 @@ CHURN = '[models.churn]\ntrain = "a:b"\n'
         ('[services.web]\ncommand = "x"\nfolder = "../x"', "services.web.folder: '../x' is not inside the project"),
         ('[services.web]\ncommand = "x"\nwritable = ["run"]', "services.web.writable: must be an absolute path"),
         ('[services.web]\nimage = "x:${env.TAG}"', "services.web.image: 'x:${env.TAG}' cannot be the name of an image"),
+        (
+            '[services.a]\ncommand = "x"\nvolumes.b-c = "/v"\n[services.a-b]\ncommand = "x"\nvolumes.c = "/v"',
+            "services.a-b.volumes.c: 'a-b-c' is also the volume of services.a.volumes.b-c",
+        ),
         ('[services.web]\ncomand = "x"', "did you mean 'command'"),
     ],
 )

@@ -32,6 +32,7 @@ def write(files: Rendered, folder: Path, *, services: int, next_steps: Sequence[
     for file in written:
         if file.became != "same":
             terminal.line(f"{file.became:8} {file.path}")
-    terminal.line(f"{services} services, {len(written)} files in {folder}. Next:", bold=True)
+    counted = "1 service" if services == 1 else f"{services} services"
+    terminal.line(f"{counted}, {len(written)} files in {folder}. Next:", bold=True)
     for step in next_steps:
         terminal.line(f"  {step}")

@@ -151,6 +151,7 @@ def check(services: Mapping[str, ServiceOptions], models: Mapping[str, int | Non
                 raise BadProject(f"{where}: no program can be given a NUL character.")
             for reference in references(text, where):
                 _check_reference(where, reference, options, services, models)
+    _check_volumes(services)
     _check_cycles(services, models)
 
 
@@ -272,6 +273,15 @@ def _check_ports(services: Mapping[str, ServiceOptions], models: Mapping[str, in
             raise BadProject(f"{path}: {port} is also {taken[port]}.", hint="Two cannot listen on one port.")
         if port is not None:
             taken[port] = path
+
+
+def _check_volumes(services: Mapping[str, ServiceOptions]) -> None:
+    """In containers a volume is named after its service too, and two of one name would be one volume."""
+    taken: dict[str, str] = {}
+    for path, full in ((f"services.{s}.volumes.{v}", f"{s}-{v}") for s, o in services.items() for v in o.volumes):
+        if full in taken:
+            raise BadProject(f"{path}: {full!r} is also the volume of {taken[full]}.", hint="Choose another name.")
+        taken[full] = path
 
 
 def _texts(path: str, options: ServiceOptions) -> Iterator[tuple[str, str]]:
