@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,12 +47,13 @@ class Engine:
         """
         identity = folder.parent / f"{folder.name}.id"
         command = [self.program, "bud" if self.program == "buildah" else "build", "--iidfile", str(identity)]
-        command += [] if network else ["--network", "none"]
+        # In a chroot, buildah has no network of its own that it could leave out.
+        chroot = self.program != "docker" and os.environ.get("BUILDAH_ISOLATION") == "chroot"
+        command += ["--network", "host" if chroot else "none"] if chroot or not network else []
         if self.program == "docker":
             command += ["--pull=false", "--progress", "plain"]
         else:
             command += ["--pull=missing", "--format", "docker", "--timestamp", "0", "--layers"]
-            command += ["--isolation", "chroot"] if self.program == "buildah" else []
         done = shell.run([*command, str(folder)], environment={"DOCKER_BUILDKIT": "1"}, on_line=on_line)
         if done.code:
             raise self._failure("build the image", done.output)
