@@ -41,8 +41,10 @@ missing (kubectl, manifests, a secret); 6 no cluster answers."""
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
+    default=600,
+    show_default=True,
     metavar="SECONDS",
-    help="For each workload; by default its own deadline.",
+    help="For each workload.",
 )
 def kubernetes(project: Path | None, overlay: str, output: Path | None, context: str, **flags: bool | float) -> None:
     """Apply an overlay to the cluster that kubectl knows, and wait until all of it is ready.
@@ -57,7 +59,7 @@ def kubernetes(project: Path | None, overlay: str, output: Path | None, context:
         folder = Path(overlay)
     else:
         folder = (output or estiba.project.load(project).folder / FOLDER) / "overlays" / overlay
-    target = rollout.Target(folder, context, float(flags["timeout"] or 0))
+    target = rollout.Target(folder, context, flags["timeout"])
     proposal = rollout.propose(target)
     _show(proposal, details=bool(flags["details"]))
     if flags["only_plan"]:

@@ -33,7 +33,7 @@ def kubernetes(project: Path | None, output: Path | None, check: bool, as_json: 
     import estiba.project
     from estiba import lowering
     from estiba.cli import writing
-    from estiba.deploy.kubernetes.render import render
+    from estiba.deploy.kubernetes.render import namespace, render
 
     found = estiba.project.load(project)
     plan = lowering.lower(found, canaries=True)
@@ -41,9 +41,16 @@ def kubernetes(project: Path | None, output: Path | None, check: bool, as_json: 
     folder = output or found.folder / FOLDER
     if check:
         return writing.stale(files, folder, as_json=as_json)
-    secrets = [
-        f"kubectl create secret generic {name.replace('_', '-')} --from-file=value=FILE" for name in plan.secrets
+    space = namespace(plan, found.kubernetes, "staging")
+    steps = [
+        "estiba build --push",
+        *([f"kubectl apply -f {folder}/overlays/staging/namespace.yaml"] * bool(plan.secrets)),
     ]
-    steps = ["estiba build --push", *secrets, f"kubectl apply --kustomize {folder}/overlays/staging"]
+    for name in plan.secrets:
+        key = name.replace("_", "-")
+        steps.append(
+            f"kubectl create secret generic {key} --namespace {space} --from-file=value=.estiba/secrets/{name}"
+        )
+    steps.append("estiba deploy kubernetes staging")
     writing.write(files, folder, services=len(plan.services), next_steps=steps, as_json=as_json)
     return 0

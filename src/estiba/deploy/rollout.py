@@ -48,12 +48,12 @@ class Target:
 
     Args:
         folder: of the kustomization. context: of kubectl's settings; empty for the current one.
-        timeout: seconds for each workload; 0 leaves it to the workload's own deadline.
+        timeout: seconds for each workload. A Deployment's own deadline may end it before; a StatefulSet has none.
     """
 
     folder: Path
     context: str = ""
-    timeout: float = 0.0
+    timeout: float = 600.0
 
     def kubectl(self, *words: str, environment: Mapping[str, str] | None = None) -> shell.Finished:
         """Runs kubectl to its end. Raises NotFound if it is not installed."""
@@ -235,8 +235,8 @@ def _pod(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ready(target: Target, change: Change, say: Say) -> bool:
-    limit = [f"--timeout={target.timeout:g}s"] if target.timeout else []
-    done = target.kubectl("rollout", "status", change.place, "--namespace", change.namespace, *limit)
+    limit = f"--timeout={target.timeout:g}s"
+    done = target.kubectl("rollout", "status", change.place, "--namespace", change.namespace, limit)
     if done.code == 0:
         say(f"{change.place} is ready")
     return done.code == 0

@@ -99,13 +99,13 @@ def _kustomization(folder: str, resources: list[str]) -> dict[str, Any]:
 
 def _overlay(plan: Plan, options: KubernetesOptions, name: str) -> Iterator[tuple[str, str]]:
     """What is written once and then yours: the namespace, which components take part, and how large it is."""
-    namespace = _namespace(plan, options, name)
+    space = namespace(plan, options, name)
     components = [f"../../components/{profile}" for profile in plan.profiles]
     components += ["../../components/operator"] * options.monitoring
     content: dict[str, Any] = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "namespace": namespace,
+        "namespace": space,
         "resources": ["namespace.yaml", "../../base"],
     }
     used = components if name == "production" else []
@@ -121,7 +121,7 @@ def _overlay(plan: Plan, options: KubernetesOptions, name: str) -> Iterator[tupl
     if not used and components:
         text += "# Profiles that can take part:\n# components:\n" + "".join(f"#   - {path}\n" for path in components)
     yield "kustomization.yaml", text
-    yield "namespace.yaml", yaml.render(_namespaced(namespace))
+    yield "namespace.yaml", yaml.render(_namespaced(space))
 
 
 _DEV_PATCHES: dict[str, dict[str, Any]] = {
@@ -134,7 +134,8 @@ _DEV_PATCHES: dict[str, dict[str, Any]] = {
 }
 
 
-def _namespace(plan: Plan, options: KubernetesOptions, overlay: str) -> str:
+def namespace(plan: Plan, options: KubernetesOptions, overlay: str) -> str:
+    """The namespace of an overlay, until somebody changes it there."""
     name = options.namespace or plan.project
     return name if overlay == "production" else f"{name}-{overlay}"
 
