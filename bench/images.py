@@ -193,8 +193,8 @@ def _run(engine: Engine, image: str, path: str) -> tuple[float, int]:
             except OSError:
                 time.sleep(0.01)
         start = time.monotonic() - began
-        resident = engine.ask("top", container, "-eo", "rss").splitlines()[1:]
-        return start, sum(int(line) for line in resident) * 1024
+        resident = engine.ask("top", container, "-eo", "pid,rss").splitlines()[1:]
+        return start, sum(int(line.split()[1]) for line in resident) * 1024
     finally:
         engine.try_to("rm", "--force", container)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,7 @@ LOCK = "lock.json"
 _BUILD_TOOLS = ("elf.py", "trim.py", "rootfs.py")
 """What runs in the build stage, of the files beside this one."""
 
-_NEVER = shutil.ignore_patterns("__pycache__", "*.pyc", ".git", ".env", ".env.*", ".estiba", ".venv", ".DS_Store")
+_NEVER = ("__pycache__", "*.pyc", ".git", ".env", ".env.*", ".estiba", ".venv", ".DS_Store")
 """What is never copied out of a project: caches, and what may hold secrets."""
 
 _NO_TIME = "1970-01-01T00:00:00.000000Z"
@@ -95,7 +96,7 @@ def _packages(plan: Plan, service: Service, made: Recipe, folder: Path) -> Mappi
         found, left_out = _locked(requirements.training(plan.folder, made.include), made.python)
     else:
         found, left_out = _of_project(service, made)
-    shutil.copytree(found, folder)
+    copy_tree(found, folder)
     for path in folder.glob("*.whl"):
         name, _ = requirements.wheel_name(path)
         if requirements.is_graphics(name) or name in left_out:
@@ -160,7 +161,7 @@ def _models(service: Service, made: Recipe, folder: Path) -> None:
     """A registry with one version of each model. It holds no time of making, so that equal models give equal bytes."""
     for model in service.models:
         manifest = artifact.read(model.path).manifest
-        shutil.copytree(model.path, folder / records.artifact_folder(model.digest))
+        copy_tree(model.path, folder / records.artifact_folder(model.digest))
         version = records.Version(
             name=model.name,
             version=int(model.version),
@@ -176,8 +177,31 @@ def _models(service: Service, made: Recipe, folder: Path) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     with explained("read", source):
-        target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=_NEVER, dirs_exist_ok=True)
+            copy_tree(source, target, _NEVER)
         else:
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
+
+
+def copy_tree(source: Path, target: Path, never: Sequence[str] = ()) -> None:
+    """Copies a folder so that any user may read it; links stay links.
+
+    Unlike shutil.copytree it stops at the first file that cannot be copied, with that file's own error.
+
+    Args:
+        never: patterns of names that are left out, with all below them.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    target.chmod(0o755)
+    for path in sorted(source.iterdir()):
+        place = target / path.name
+        if any(fnmatch(path.name, pattern) for pattern in never):
+            continue
+        if path.is_symlink():
+            place.symlink_to(path.readlink())
+        elif path.is_dir():
+            copy_tree(path, place, never)
+        else:
+            shutil.copyfile(path, place)
+            place.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)

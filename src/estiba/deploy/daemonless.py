@@ -90,7 +90,7 @@ def _layout(made: Context, layout: Path, work: Path, base: Underlying | None) ->
         layers.append(oci.add_folder(layout, server, "the server"))
     for name in ("app", "models"):
         if (made.folder / name).is_dir():
-            layers.append(oci.add_folder(layout, _readable(made.folder / name, work / name), name, name))
+            layers.append(oci.add_folder(layout, made.folder / name, name, name))
     shutil.rmtree(root, ignore_errors=True)
     return oci.finish(layout, recipe, layers, _environment(recipe, base))
 
@@ -133,15 +133,6 @@ def _run(made: Context, module: str, *words: str) -> None:
     done = shell.run([sys.executable, "-m", f"estiba.deploy.{module}", *words], environment=environment)
     if done.code:
         raise EstibaError(f"The step {module} of {made.recipe.service} failed: {done.said.splitlines()[-1]}")
-
-
-def _readable(source: Path, target: Path) -> Path:
-    """A copy that any user may read, whatever the files here say."""
-    shutil.copytree(source, target, symlinks=True)
-    for path in [target, *target.rglob("*")]:
-        if not path.is_symlink():
-            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-    return target
 
 
 def load(engine: Engine, layout: Path, name: str) -> None:
