@@ -136,6 +136,21 @@ def test_an_archive_needs_no_network(engine: Engine, tmp_path: Path) -> None:
     assert built.unverified == "not asked for"
 
 
+def test_buildah_builds_it_too(web: Context, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BUILDAH_ISOLATION", "chroot")
+    try:
+        buildah = engines.find("buildah")
+    except NotFound as error:
+        pytest.skip(f"{error.message} scripts/lab/oci brings it.")
+    if not buildah.has(web.recipe.base):
+        engine.save(web.recipe.base, tmp_path / "base.tar")
+        buildah.load(tmp_path / "base.tar")
+    built = build(named(web, image="localhost/estiba-test/web:buildah"), buildah, tmp_path)
+    assert built.unverified == "buildah cannot run it as a deployment would"
+    assert built.weight.packages["the application"] == len(SERVER)
+    buildah.remove(built.image)
+
+
 @pytest.mark.parametrize("content", [b"", b"nothing of the kind"])
 def test_what_is_no_archive(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tar.gz").write_bytes(content)
