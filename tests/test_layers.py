@@ -45,7 +45,7 @@ ORDER = {
         door supervisor
         """,
     "deploy": """
-        references services images plan secrets dotenv yaml rendered alerts dashboards observability front compose delivery
+        references services images plan secrets dotenv yaml rendered alerts dashboards observability front compose delivery pipelines
         here health environments life processes watch elf trim rootfs recipe dockerfile requirements wheels
         sharedlibs context engines weigh verify_image sbom oci daemonless building export scan
         kubernetes.options kubernetes.files kubernetes.workload kubernetes.network kubernetes.scaling
@@ -56,7 +56,7 @@ ORDER = {
         """,
     "cli": """
         terminal places summary progress writing services up train serve predict pack models verify init doctor
-        build export scan compose kubernetes deploy healthcheck version main
+        build export scan compose kubernetes deploy ci healthcheck version main
         """,
 }
 """Inside a package, a module imports from those named before it: never sideways without being listed."""

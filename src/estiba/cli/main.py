@@ -26,7 +26,8 @@ CHAPTERS = {
     },
     "Serve": {
         "serve": ("serve", "Serve models of the registry over HTTP."),
-        "healthcheck": ("healthcheck", "Ask whether a server is ready."),
+        "ci": ("ci", "Write a pipeline for GitHub Actions or GitLab CI."),
+    "healthcheck": ("healthcheck", "Ask whether a server is ready."),
     },
     "Ship": {
         "build": ("build", "Build container images of the project's services."),

@@ -1,0 +1,56 @@
+"""estiba ci."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO
+
+import click
+
+from estiba.cli.places import project_option
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  estiba ci github
+  estiba ci gitlab --target kubernetes
+  estiba ci github --print
+"""
+)
+@click.argument("host", type=click.Choice(["github", "gitlab"]))
+@project_option
+@click.option("--target", type=click.Choice(["compose", "kubernetes"]), default="compose", show_default=True)
+@click.option("--print", "show", is_flag=True, help="Print it and write nothing.")
+@click.option("--force", is_flag=True, help="Overwrite the file that is there.")
+def ci(host: str, project: Path | None, target: str, show: bool, force: bool) -> None:
+    """Write a pipeline that lints, tests, builds, scans, signs and deploys the project.
+
+    It is written once and then yours. Images are signed with cosign by the identity of the pipeline, so no key is
+    kept anywhere. The deploy job runs where it deploys to: on a runner labelled production.
+    """
+    import estiba.project
+    from estiba.cli import terminal
+    from estiba.core.errors import BadProject, Conflict
+    from estiba.core.stores.disk import write_whole
+    from estiba.deploy import pipelines
+
+    found = estiba.project.load(project)
+    if "/" not in found.images.repository:
+        hint = 'Say where images go: repository = "ghcr.io/OWNER/NAME" in [images].'
+        raise BadProject("A pipeline needs a container registry, and images.repository names none.", hint=hint)
+    text = pipelines.render(pipelines.of(found.folder, found.images, found.models, target), host)
+    if show:
+        click.echo(text, nl=False)
+        return
+    path = found.folder / pipelines.FILES[host]
+    if path.exists() and not force:
+        raise Conflict(f"{path} is there already.", hint="Look at the new one with --print, or overwrite with --force.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def fill(file: IO[bytes]) -> None:
+        file.write(text.encode())
+
+    write_whole(path, fill)
+    terminal.line(f"wrote {path}")
+    terminal.line("It needs two secrets, REGISTRY_USER and REGISTRY_PASSWORD, and a runner labelled production.")
