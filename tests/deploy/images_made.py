@@ -89,6 +89,8 @@ def engine() -> Engine:
         found = engines.find("docker")
     except NotFound as error:
         pytest.skip(f"{error.message} scripts/lab/docker starts one.")
+    if found.try_to("buildx", "version").code:
+        pytest.skip('Docker has no buildx here: eval "$(scripts/lab/env)" brings it.')
     base = f"python:{PYTHON}-slim"
     if not found.has(base):
         pytest.skip(f"The image {base} is not here: scripts/lab/images {base} makes a stand-in.")

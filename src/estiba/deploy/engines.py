@@ -17,6 +17,7 @@ PROGRAMS = ("docker", "podman", "buildah")
 
 _HINTS = {
     "no space left": "The disk of the container engine is full: free some space (docker system prune) and try again.",
+    "buildx component is missing": "Install Docker's plugin buildx (docker-buildx), or say --builder podman.",
     "permission denied": "This user may not use the container engine: add it to its group, or run as one who may.",
     "cannot connect": "Start the container engine, or build without one: estiba build --oci DIR.",
     "pull access denied": "The base image is not here and cannot be pulled: load it, or build with --offline.",
