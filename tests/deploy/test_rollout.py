@@ -1,0 +1,46 @@
+"""`estiba deploy kubernetes` without kubectl, a cluster, or manifests; the rest is in the tests of the cluster."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from estiba.cli.main import run
+
+
+@pytest.fixture
+def overlay(tmp_path: Path) -> str:
+    """A kustomization of one object."""
+    (tmp_path / "kustomization.yaml").write_text("resources: [map.yaml]\n")
+    (tmp_path / "map.yaml").write_text('{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "map"}}')
+    return str(tmp_path)
+
+
+def test_nothing_rendered_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "estiba.toml").write_text('[project]\nname = "shop"')
+    assert run(["deploy", "kubernetes", "staging", "-C", str(tmp_path)]) == 4
+    said = capsys.readouterr().err
+    assert f"There is no kustomization.yaml in {tmp_path}/deploy/kubernetes/overlays/staging" in said
+    assert "estiba kubernetes" in said
+
+
+def test_without_kubectl(overlay: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert run(["deploy", "kubernetes", overlay, "--plan"]) == 4
+    assert "The program kubectl is not here." in capsys.readouterr().err
+
+
+def test_without_a_cluster(
+    overlay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+    assert run(["deploy", "kubernetes", overlay, "--plan"]) == 6
+    said = capsys.readouterr().err
+    assert "No cluster answers: The connection to the server" in said
+    assert "--context" in said
+    assert run(["deploy", "kubernetes", overlay, "--context", "live"]) == 6
+    assert "live" in capsys.readouterr().err
