@@ -125,7 +125,7 @@ def trim(root: Path, level: str) -> list[LeftOut]:
         _write_owners(root, site)
         for path in _files(site):
             inside = path.relative_to(site).as_posix()
-            package = inside.partition("/")[0]
+            package = inside.partition("/")[0].partition("-")[0]
             if why := reason(inside, level):
                 found[package, why] += path.stat().st_size
                 path.unlink()

@@ -168,7 +168,10 @@ def _debian(contents: Contents) -> dict[str, str]:
 def _owner(path: str, owners: Mapping[str, str], debian: Mapping[str, str]) -> str:
     parts = path.split("/")
     if "site-packages" in parts:
-        top = parts[parts.index("site-packages") + 1]
+        inside = parts[parts.index("site-packages") + 1 :]
+        top = inside[0]
+        if top == "__pycache__":  # bytecode of a package that is one file
+            top = inside[1].partition(".")[0] + ".py"
         named = owners.get(top) or top.partition("-")[0].removesuffix(".libs").removesuffix(".py")
         return named.replace("_", "-").lower()
     if path.startswith("models/"):
