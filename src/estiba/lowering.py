@@ -42,7 +42,7 @@ def lower(project: Project, *, canaries: bool = False) -> Plan:
     applications = tuple(_applications(project, serving))
     beside = tuple(_canaries(project)) if canaries else ()
     services = (*serving.values(), *beside, *applications)
-    return Plan(project.name, project.folder, services, project.server.drain, project.server)
+    return Plan(images.slug(project.name), project.folder, services, project.server.drain, project.server)
 
 
 def lower_applications(project: Project) -> Plan:
@@ -52,7 +52,7 @@ def lower_applications(project: Project) -> Plan:
         BadProject: a file that a service names is not there.
     """
     services = tuple(_applications(project, {}))
-    return Plan(project.name, project.folder, services, project.server.drain, project.server)
+    return Plan(images.slug(project.name), project.folder, services, project.server.drain, project.server)
 
 
 def _applications(project: Project, serving: dict[str, Service]) -> Iterator[Service]:

@@ -168,3 +168,14 @@ needs = ["churn", "price"]
     assert dict(found["web"].needs) == {"churn": "healthy", "models": "healthy"}
     words = [resolve(word, lambda r: in_container(found, found["web"], r, "")) for word in found["web"].command]
     assert words[1:] == ["http://churn:8000/models/churn", "http://models:8000/models/price"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("My Project", "my-project"), ("proyecto_ñandú", "proyecto-nandu"), ("-1.", "1"), ("港", "project")],
+)
+def test_a_project_of_any_folder_has_a_name_that_every_target_takes(tmp_path: Path, folder: str, name: str) -> None:
+    (tmp_path / folder).mkdir()
+    found = plan(tmp_path / folder, '[services.web]\ncommand = "x"')
+    assert found.project == name
+    assert found["web"].image.startswith(f"{name}/web:")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -43,6 +44,6 @@ def compose(project: Path | None, output: Path | None, check: bool, as_json: boo
     if check:
         return writing.stale(files, folder, as_json=as_json)
     secrets.hand_out(found.folder, plan.secrets, folder / "secrets")
-    steps = ["estiba build", f"docker compose --project-directory {folder} up --detach --wait"]
+    steps = ["estiba build", f"docker compose --project-directory {shlex.quote(str(folder))} up --detach --wait"]
     writing.write(files, folder, services=len(plan.services), next_steps=steps, as_json=as_json)
     return 0

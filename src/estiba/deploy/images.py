@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from typing import Annotated, Literal
 
 import msgspec
@@ -38,10 +40,16 @@ def size(text: str) -> int:
     return int(text[:-2]) * {"MB": 10**6, "GB": 10**9}[text[-2:]]
 
 
+def slug(name: str) -> str:
+    """The name of a project as images, Compose and clusters allow it: lower-case letters, digits and single dashes."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain)[:63].strip("-") or "project"
+
+
 def reference(options: ImageOptions, project: str, service: str, tag: str) -> str:
     """The name of the image of a service.
 
     Args:
         tag: says what is in it, so that equal tags mean equal images.
     """
-    return f"{options.repository or project}/{service}:{tag}".lower()
+    return f"{options.repository or slug(project)}/{service}:{tag}".lower()

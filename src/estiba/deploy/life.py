@@ -289,7 +289,9 @@ class Life:
                 on_message=launch.on_message,
             )
         except EstibaError as error:
-            return _Ending(error.message, error.hint or "", output=tuple(getattr(error, "output", "").splitlines()))
+            return _Ending(
+                error.message.rstrip("."), error.hint or "", output=tuple(getattr(error, "output", "").splitlines())
+            )
         began = loop.time()
         self._group, self._again = group, False
         self._scene.guard.begin(group.pid)

@@ -147,7 +147,7 @@ class Plan:
     """A deployment.
 
     Args:
-        project: its name. folder: of the project file, absolute.
+        project: its name, as a host may be called. folder: of the project file, absolute.
         services: each behind what it needs; the first is the server of all models, where the project has models.
         drain: seconds that a model server takes to end politely, at most.
         server: settings of the model servers; where they listen is for the target to say.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 import time
@@ -46,7 +47,8 @@ def explained(what: str, path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
+    except OSError as caught:
+        error = _one(caught)
         message = f"Cannot {what} {path}: {error.strerror or error}."
         if isinstance(error, FileNotFoundError):
             raise NotFound(message, hint="Check the path.") from error
@@ -54,6 +56,15 @@ def explained(what: str, path: Path) -> Iterator[None]:
             raise Conflict(message, hint="Another writer was faster; read it again.") from error
         hint = _HINTS.get(error.errno or 0, "Check that path and the disk it is on.")
         raise EstibaError(message, hint=hint) from error
+
+
+def _one(error: OSError) -> OSError:
+    """The reason itself, where several of a whole tree were gathered: the first, with its number."""
+    if not isinstance(error, shutil.Error) or not isinstance(error.args[0], list):
+        return error
+    source, target, said = error.args[0][0]
+    found = re.match(r"\[Errno (\d+)\]", str(said))
+    return OSError(int(found[1]), os.strerror(int(found[1])), source, None, target) if found else OSError(str(said))
 
 
 def place(target: Path, fill: Callable[[Path], None]) -> bool:
