@@ -26,8 +26,7 @@ CHAPTERS = {
     },
     "Serve": {
         "serve": ("serve", "Serve models of the registry over HTTP."),
-        "ci": ("ci", "Write a pipeline for GitHub Actions or GitLab CI."),
-    "healthcheck": ("healthcheck", "Ask whether a server is ready."),
+        "healthcheck": ("healthcheck", "Ask whether a server is ready."),
     },
     "Ship": {
         "build": ("build", "Build container images of the project's services."),
@@ -36,6 +35,7 @@ CHAPTERS = {
         "compose": ("compose", "Write the project as Docker Compose."),
         "kubernetes": ("kubernetes", "Write the project as Kubernetes manifests."),
         "deploy": ("deploy", "Bring what was written to where it runs, and wait until it is ready."),
+        "ci": ("ci", "Write a pipeline that lints, tests, builds, scans, signs and deploys the project."),
     },
     "Other": {
         "version": ("version", "Show the versions of Estiba and of what it uses."),
