@@ -20,7 +20,13 @@ Examples:
 )
 @click.argument("host", type=click.Choice(["github", "gitlab"]))
 @project_option
-@click.option("--target", type=click.Choice(["compose", "kubernetes"]), default="compose", show_default=True)
+@click.option(
+    "--target",
+    type=click.Choice(["compose", "kubernetes"]),
+    default="compose",
+    show_default=True,
+    help="Where the pipeline deploys to.",
+)
 @click.option("--print", "show", is_flag=True, help="Print it and write nothing.")
 @click.option("--force", is_flag=True, help="Overwrite the file that is there.")
 def ci(host: str, project: Path | None, target: str, show: bool, force: bool) -> None:

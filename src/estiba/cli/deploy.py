@@ -16,9 +16,17 @@ if TYPE_CHECKING:
     from estiba.deploy.rollout import Proposal
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Examples:
+  estiba deploy compose --plan        what would change on this machine's Docker
+  estiba deploy kubernetes staging    show what changes in the cluster, ask, apply, wait"""
+)
 def deploy() -> None:
-    """Bring what was rendered to where it runs: show a plan, apply it, wait for health, go back on failure."""
+    """Bring what was written to where it runs, and wait until it is ready.
+
+    A plan is shown and applied when you agree. What does not become ready is taken back.
+    """
 
 
 @deploy.command(
