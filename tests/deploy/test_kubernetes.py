@@ -384,7 +384,7 @@ def test_options_are_checked(tmp_path: Path, text: str, message: str) -> None:
 def test_the_command_writes_them_and_keeps_overlays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stack(tmp_path)
     assert run(["kubernetes", "-C", str(tmp_path)]) == 0
-    assert "kubectl create secret generic db-password --namespace shop-staging" in capsys.readouterr().out
+    assert "kubectl create secret generic db-password -n shop-staging --from-file=value=/" in capsys.readouterr().out
     mine = tmp_path / "deploy" / "kubernetes" / "overlays" / "staging" / "kustomization.yaml"
     mine.write_text("mine")
     assert run(["kubernetes", "-C", str(tmp_path), "--check"]) == 0

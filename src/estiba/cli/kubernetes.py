@@ -17,7 +17,7 @@ Examples:
   estiba kubernetes                        into deploy/kubernetes
   estiba kubernetes -o /srv/manifests      elsewhere
   estiba kubernetes --check                whether what is there is up to date: exit code 1 if not
-  kubectl apply --kustomize deploy/kubernetes/overlays/staging
+  estiba deploy kubernetes staging         apply an overlay, and wait until all is ready
 """
 )
 @project_option
@@ -33,7 +33,9 @@ def kubernetes(project: Path | None, output: Path | None, check: bool, as_json: 
     import estiba.project
     from estiba import lowering
     from estiba.cli import writing
+    from estiba.deploy import secrets
     from estiba.deploy.kubernetes.render import namespace, render
+    from estiba.deploy.kubernetes.workload import secret_name
 
     found = estiba.project.load(project)
     plan = lowering.lower(found, canaries=True)
@@ -41,16 +43,13 @@ def kubernetes(project: Path | None, output: Path | None, check: bool, as_json: 
     folder = output or found.folder / FOLDER
     if check:
         return writing.stale(files, folder, as_json=as_json)
+    # Where a store of secrets is named, they come from there.
+    made = {} if found.kubernetes.external_secrets else secrets.ensure(found.folder, plan.secrets)
     space = namespace(plan, found.kubernetes, "staging")
-    steps = [
-        "estiba build --push",
-        *([f"kubectl apply -f {folder}/overlays/staging/namespace.yaml"] * bool(plan.secrets)),
-    ]
-    for name in plan.secrets:
-        key = name.replace("_", "-")
-        steps.append(
-            f"kubectl create secret generic {key} --namespace {space} --from-file=value=.estiba/secrets/{name}"
-        )
+    steps = ["estiba build --push"]
+    steps += [f"kubectl apply -f {folder / 'overlays' / 'staging' / 'namespace.yaml'}"] * bool(made)
+    for name, file in made.items():
+        steps.append(f"kubectl create secret generic {secret_name(name)} -n {space} --from-file=value={file}")
     steps.append("estiba deploy kubernetes staging")
     writing.write(files, folder, services=len(plan.services), next_steps=steps, as_json=as_json)
     return 0

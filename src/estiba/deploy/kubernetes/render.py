@@ -81,11 +81,11 @@ def _external(plan: Plan, name: str, options: KubernetesOptions) -> dict[str, An
     return {
         "apiVersion": "external-secrets.io/v1",
         "kind": "ExternalSecret",
-        "metadata": {"name": name.replace("_", "-")},
+        "metadata": {"name": workload.secret_name(name)},
         "spec": {
             "refreshInterval": "1h",
             "secretStoreRef": {"kind": "ClusterSecretStore", "name": options.external_secrets},
-            "target": {"name": name.replace("_", "-")},
+            "target": {"name": workload.secret_name(name)},
             "data": [{"secretKey": "value", "remoteRef": {"key": f"{plan.project}/{name}"}}],
         },
     }

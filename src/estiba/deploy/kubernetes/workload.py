@@ -214,7 +214,7 @@ def _volumes(plan: Plan, service: Service) -> Iterator[dict[str, Any]]:
         yield {"name": f"writable-{number}", "emptyDir": {"sizeLimit": "256Mi"}}
     if service.secrets:
         sources = [
-            {"secret": {"name": name.replace("_", "-"), "items": [{"key": "value", "path": name}]}}
+            {"secret": {"name": secret_name(name), "items": [{"key": "value", "path": name}]}}
             for name in service.secrets
         ]
         yield {"name": "secrets", "projected": {"defaultMode": 0o440, "sources": sources}}
@@ -250,6 +250,11 @@ def _claim(plan: Plan, service: Service, name: str, options: KubernetesOptions) 
     if options.storage_class:
         spec["storageClassName"] = options.storage_class
     return {"metadata": {"name": name, "labels": selector(plan, service)}, "spec": spec}
+
+
+def secret_name(name: str) -> str:
+    """What a secret is called in the cluster, whose names may hold no underscore and no capital."""
+    return name.replace("_", "-").lower()
 
 
 def port_name(service: Service) -> str:
