@@ -205,14 +205,24 @@ def _file(project: Project, name: str, key: str, pair: str) -> File:
 def _content_tag(folder: Path, options: ServiceOptions, build: Build) -> str:
     """Changes with everything that goes into an image of an application."""
     parts = [build.kind, build.style, build.python, *build.packages, *options.arguments, options.folder]
+    parts += [__version__, str(options.port), str(options.health), options.stop_signal]
     parts += options.volumes.values()
     names = [*build.include, *([options.requirements] if options.requirements else [])]
     for name in names:
-        for path in sorted([folder / name, *(folder / name).rglob("*")]):
-            if path.is_file() and "__pycache__" not in path.parts:
-                with explained("read", path):
-                    parts += [str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest()]
+        with explained("read", folder / name):
+            for path in _files(folder / name):
+                parts += [str(path.relative_to(folder)), hashlib.sha256(path.read_bytes()).hexdigest()]
     return _tag(*parts)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """The files of an image below a path, in order."""
+    if path.is_file():
+        yield path
+    elif path.is_dir():
+        for inner in sorted(path.iterdir()):
+            if not images.stays_out(inner) and not (inner.is_symlink() and inner.is_dir()):
+                yield from _files(inner)
 
 
 def _tag(*parts: str) -> str:

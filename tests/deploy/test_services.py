@@ -179,3 +179,20 @@ def test_a_project_of_any_folder_has_a_name_that_every_target_takes(tmp_path: Pa
     found = plan(tmp_path / folder, '[services.web]\ncommand = "x"')
     assert found.project == name
     assert found["web"].image.startswith(f"{name}/web:")
+
+
+def test_a_tag_changes_with_what_goes_into_the_image_and_with_nothing_else(tmp_path: Path) -> None:
+    def tag(port: int = 90) -> str:
+        return plan(tmp_path, f'[services.web]\ncommand = "x"\nport = {port}\ninclude = ["app", "."]')["web"].image
+
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "code.py").write_text("1")
+    tag()  # the project file itself is in it
+    first = tag()
+    for name in (".estiba/volumes/data", "deploy/compose/secrets/key", "deploy/compose/compose.yaml", ".env"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("not in it")
+    assert tag() == first
+    assert tag(91) != first
+    (tmp_path / "app" / "code.py").write_text("2")
+    assert tag() != first

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
 import msgspec
 
 from estiba.core.errors import EstibaError
 from estiba.core.stores.disk import explained
-from estiba.deploy import dockerfile, requirements, sharedlibs, wheels
+from estiba.deploy import dockerfile, images, requirements, sharedlibs, wheels
 from estiba.deploy.plan import Plan, Service
 from estiba.deploy.recipe import Recipe, recipe
 from estiba.model import artifact, records
@@ -22,9 +21,6 @@ LOCK = "lock.json"
 
 _BUILD_TOOLS = ("elf.py", "trim.py", "rootfs.py")
 """What runs in the build stage, of the files beside this one."""
-
-_NEVER = ("__pycache__", "*.pyc", ".git", ".env", ".env.*", ".estiba", ".venv", ".DS_Store")
-"""What is never copied out of a project: caches, and what may hold secrets."""
 
 _NO_TIME = "1970-01-01T00:00:00.000000Z"
 
@@ -178,25 +174,25 @@ def _models(service: Service, made: Recipe, folder: Path) -> None:
 def _copy(source: Path, target: Path) -> None:
     with explained("read", source):
         if source.is_dir():
-            copy_tree(source, target, _NEVER)
+            copy_tree(source, target, images.stays_out)
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
 
 
-def copy_tree(source: Path, target: Path, never: Sequence[str] = ()) -> None:
+def copy_tree(source: Path, target: Path, never: Callable[[Path], bool] = lambda path: False) -> None:
     """Copies a folder so that any user may read it; links stay links.
 
     Unlike shutil.copytree it stops at the first file that cannot be copied, with that file's own error.
 
     Args:
-        never: patterns of names that are left out, with all below them.
+        never: whether a file is left out, or a folder with all below it.
     """
     target.mkdir(parents=True, exist_ok=True)
     target.chmod(0o755)
     for path in sorted(source.iterdir()):
         place = target / path.name
-        if any(fnmatch(path.name, pattern) for pattern in never):
+        if never(path):
             continue
         if path.is_symlink():
             place.symlink_to(path.readlink())

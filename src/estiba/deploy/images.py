@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from fnmatch import fnmatch
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -12,6 +14,10 @@ from msgspec import Meta
 from estiba.deploy.services import Memory
 
 Style = Literal["slim", "scratch"]
+
+
+NEVER = ("__pycache__", "*.pyc", ".git", ".env", ".env.*", ".estiba", ".venv", ".DS_Store")
+"""What is never copied out of a project: caches, and what may hold secrets."""
 
 
 class ImageOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -44,6 +50,15 @@ def slug(name: str) -> str:
     """The name of a project as images, Compose and clusters allow it: lower-case letters, digits and single dashes."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain)[:63].strip("-") or "project"
+
+
+def stays_out(path: Path) -> bool:
+    """Whether a file or folder of a project is in no image: caches, secrets, and the deployments that Estiba wrote,
+    which hold secrets too, and whose text would change the tag that stands in it."""
+    if any(fnmatch(path.name, pattern) for pattern in NEVER):
+        return True
+    compose = (path / "compose.yaml").is_file() and (path / "secrets").is_dir()
+    return compose or ((path / "base" / "kustomization.yaml").is_file() and (path / "overlays").is_dir())
 
 
 def reference(options: ImageOptions, project: str, service: str, tag: str) -> str:

@@ -90,8 +90,8 @@ def _running(engine: Engine, image: str, recipe: Recipe, extra: list[str]) -> It
     """A container of the image, removed at the end."""
     name = f"estiba-verify-{secrets.token_hex(6)}"
     words = ["run", "--detach", "--name", name, *HARDENED, *extra]
-    for name, value in recipe.given.items():
-        words += ["--env", f"{name}={value}"]
+    for variable, value in recipe.given.items():
+        words += ["--env", f"{variable}={value}"]
     for place in ("/tmp", *recipe.writable, *recipe.volumes):
         words += ["--tmpfs", f"{place}:rw,nosuid,nodev,size=64m,mode=1777"]
     if recipe.port is not None:
