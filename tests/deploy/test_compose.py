@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from projects import compare, plan, stack
+from projects import STACK, compare, plan, stack
 
 from estiba.cli.main import run
 from estiba.core.errors import BadProject
 from estiba.deploy import compose, rendered
 from estiba.deploy.compose import ComposeOptions
+from estiba.deploy.plan import Plan, PlannedModel, Service, Tcp
 from estiba.deploy.rendered import Rendered
 
 
@@ -141,3 +142,25 @@ def test_docker_reads_it_without_complaint(tmp_path: Path) -> None:
         text=True,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_a_front_publishes_what_serves_models() -> None:
+    model = PlannedModel("iris", "1", "0" * 64, Path("/nowhere"), "onnx", {})
+    served = Service("models", "shop/models:1", port=8000, published=8100, health=Tcp(), replicas=2, models=(model,))
+    found = compose.render(Plan("shop", Path("/nowhere"), (served,)), ComposeOptions(front="nginx:1.29"))
+    services = yaml.safe_load(found.texts["compose.yaml"])["services"]
+    assert "ports" not in services["models"]
+    assert services["front"]["ports"] == ["${BIND}:${MODELS_PORT}:8100"]
+    assert services["front"]["cap_drop"] == ["ALL"]
+    conf = found.texts["config/front/nginx.conf"]
+    assert "listen 8100;" in conf
+    assert conf.count("{") == conf.count("}")
+
+
+def test_a_container_changes_with_what_is_in_its_files(tmp_path: Path) -> None:
+    one, other = stack(tmp_path), plan(tmp_path, STACK.replace('metrics = "/metrics"', 'metrics = "/other"'))
+    labels = [
+        yaml.safe_load(compose.render(each, ComposeOptions()).texts["compose.yaml"])["services"]["prometheus"]["labels"]
+        for each in (one, other)
+    ]
+    assert labels[0] != labels[1]

@@ -101,7 +101,7 @@ def propose(stack: Stack, files: Rendered) -> list[Change]:
     Raises:
         NotFound: no docker, or an image that was not built. Unavailable: no engine answers. EstibaError: its complaint.
     """
-    if (done := stack.docker("info", "--format", "{{.ServerVersion}}")).code:
+    if (done := stack.docker("version", "--format", "{{.Server.Version}}")).code:
         raise _failure(f"Docker does not answer: {done.said}", done)
     with TemporaryDirectory() as draft:
         write(files, Path(draft))
