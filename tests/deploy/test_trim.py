@@ -21,6 +21,7 @@ from estiba.deploy import elf, rootfs, trim
         ("numpy/_core/multiarray.py", "onnx", True),
         ("numpy/random/mtrand.so", "onnx", False),
         ("numpy/random/mtrand.so", "models", True),
+        ("numpy/f2py/__init__.py", "models", True),
         ("numpy/ma/core.py", "onnx", True),
         ("sklearn/linear_model/tests/test_ridge.py", "models", False),
         ("sklearn/linear_model/tests/test_ridge.py", "app", False),

@@ -59,8 +59,6 @@ _PACKAGES = (
     ("numpy/tests/*", _TESTS),
     ("numpy/*/tests/*", _TESTS),
     ("numpy/_core/_*_tests.*.so", _TESTS),
-    ("numpy/f2py/*", _COMPILING),
-    ("numpy/distutils/*", _COMPILING),
     ("pandas/tests/*", _TESTS),
     ("scipy/*/tests/*", _TESTS),
     ("sklearn/tests/*", _TESTS),
@@ -77,6 +75,8 @@ _PACKAGES = (
 """Of any image that serves models: pattern below site-packages, reason. The first that matches counts."""
 
 _ONNX_ONLY = (
+    ("numpy/f2py/*", _COMPILING),
+    ("numpy/distutils/*", _COMPILING),
     ("numpy/random/*", _UNUSED),
     ("numpy/fft/*", _UNUSED),
     ("numpy/polynomial/*", _UNUSED),
