@@ -98,13 +98,16 @@ def stack(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     (folder / ".estiba").mkdir(exist_ok=True)
     (folder / ".estiba" / "registry").symlink_to(models)
     found = Stack(folder, docker, offset)
-    found.build(*MODELS, "flask-api", "iris-fastapi")
-    done = found.deploy()
-    assert done.returncode == 0, done.stdout + done.stderr
-    yield found
-    found.compose("down", "--volumes", "--timeout", "1")
-    for image in docker("image", "ls", "--quiet", f"{docker.name}/*").split():
-        docker.attempt("rmi", "--force", image)
+    try:
+        found.build(*MODELS, "flask-api", "iris-fastapi")
+        done = found.deploy()
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield found
+    finally:
+        if (folder / "deploy" / "compose" / "compose.yaml").exists():
+            found.compose("down", "--volumes", "--timeout", "1")
+        for image in docker("image", "ls", "--quiet", f"{docker.name}/*").split():
+            docker.attempt("rmi", "--force", image)
 
 
 def test_compose_finds_nothing_to_complain_about(stack: Stack) -> None:
