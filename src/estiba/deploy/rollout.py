@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from json import JSONDecoder
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -107,7 +108,8 @@ def propose(target: Target) -> Proposal:
     if not (target.folder / "kustomization.yaml").is_file():
         raise NotFound(f"There is no kustomization.yaml in {target.folder}.", hint="Write it with: estiba kubernetes")
     _reach(target)
-    objects = _items(target.ask("apply", "--kustomize", str(target.folder), "--dry-run=client"))
+    objects = _objects(target)
+    _check_namespaces(target, objects)
     live = _items(target.ask("get", "--kustomize", str(target.folder), "--ignore-not-found"))
     differences = _differences(target, objects, live)
     there = {_key(one) for one in live}
@@ -153,6 +155,28 @@ def _reach(target: Target) -> None:
         hint = "See which cluster kubectl talks to: kubectl config get-contexts. Name another with --context."
         said = done.said.splitlines()[-1] if done.said else ""
         raise Unavailable(f"No cluster answers: {said}", hint=hint)
+
+
+def _objects(target: Target) -> list[dict[str, Any]]:
+    """The manifests. A trial of `apply` would print what is in the cluster; `create` prints what is in the files."""
+    done = target.kubectl("create", "--kustomize", str(target.folder), "--dry-run=client", "-o", "json")
+    if done.code:
+        raise EstibaError(f"{target.folder}: {done.said}", hint="Were these manifests written for this cluster?")
+    decoder, text, found = JSONDecoder(), done.output.strip(), []
+    while text:
+        one, end = decoder.raw_decode(text)
+        found += _items(one)
+        text = text[end:].lstrip()
+    return found
+
+
+def _check_namespaces(target: Target, objects: Sequence[dict[str, Any]]) -> None:
+    wanted = {one["metadata"]["namespace"] for one in objects if "namespace" in one["metadata"]}
+    wanted -= {one["metadata"]["name"] for one in objects if one["kind"] == "Namespace"}
+    for name in sorted(wanted):
+        if not target.ask("get", "namespace", name, "--ignore-not-found"):
+            hint = f"Make it with: kubectl create namespace {name}"
+            raise NotFound(f"The cluster has no namespace {name}.", hint=hint)
 
 
 def _items(found: dict[str, Any]) -> list[dict[str, Any]]:
