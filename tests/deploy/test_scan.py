@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from estiba.core.errors import NotFound
+from estiba.core.errors import NotFound, Unavailable
 from estiba.deploy import scan
 from estiba.deploy.scan import SCANNERS, Finding, Report
 
@@ -121,7 +121,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_no_scanner_is_not_clean(built: Path) -> None:
-    with pytest.raises(NotFound, match="nothing was looked up"):
+    with pytest.raises(Unavailable, match="nothing was looked up"):
         scan.scan(built, "models")
     with pytest.raises(NotFound, match="no bill of materials of web"):
         scan.scan(built, "web")

@@ -64,6 +64,8 @@ def build(services: tuple[str, ...], project: Path | None, show: bool, as_json: 
     """
     from estiba.deploy.building import Wish
 
+    _check(wish)
+    terminal.clean_up_on_sigterm()
     options = Wish(wish["style"], wish["builder"], not wish["no_verify"], wish["push"])
     if show:
         _show(project, services, wish)
@@ -81,6 +83,14 @@ def build(services: tuple[str, ...], project: Path | None, show: bool, as_json: 
                 explain(built.weight)
     if as_json:
         terminal.json([_facts(built) for built in every])
+
+
+def _check(wish: dict[str, Any]) -> None:
+    """Refuses options that the others leave without effect."""
+    if wish["base"] is not None and wish["oci"] is None:
+        raise click.UsageError("--base is for --oci: an engine takes the base image from its registry.")
+    if wish["oci"] is not None and wish["push"]:
+        raise click.UsageError("--push does not go with --oci: copy the layout with skopeo.")
 
 
 def planned(project: Path | None, services: tuple[str, ...]) -> Plan:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from estiba.core import shell
-from estiba.core.errors import NotFound
+from estiba.core.errors import NotFound, Unavailable
 from estiba.core.stores.disk import explained
 from estiba.deploy.building import KEPT
 
@@ -81,7 +81,7 @@ def scan(project: Path, service: str) -> list[Report]:
     """Asks every scanner that is here about the image of a service as it was built last.
 
     Raises:
-        NotFound: the image was not built yet, or no scanner is here.
+        NotFound: the image was not built yet. Unavailable: no scanner is here.
     """
     folder = project / KEPT / service
     if not (folder / BILL).is_file():
@@ -89,7 +89,7 @@ def scan(project: Path, service: str) -> list[Report]:
     here = [scanner for scanner in SCANNERS if shutil.which(scanner.name)]
     if not here:
         names = ", ".join(scanner.name for scanner in SCANNERS)
-        raise NotFound("No scanner is installed, so nothing was looked up.", hint=f"Install one of: {names}.")
+        raise Unavailable("No scanner is installed, so nothing was looked up.", hint=f"Install one of: {names}.")
     return [_ask(scanner, folder) for scanner in here]
 
 
