@@ -92,13 +92,15 @@ def stack(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     models = registry("iris", "bankchurn", "carvision", "telecom")
     offset = 20000 + os.getpid() % 5000
     text = (folder / "estiba.toml").read_text().replace('name = "portfolio"', f'name = "{docker.name}"', 1)
-    text = re.sub(r"^port = (800[1-4]|5001|9090|3000)$", lambda m: f"port = {int(m[1]) + offset}", text, flags=re.M)
-    head = f'[server]\nport = {8000 + offset}\n\n[compose]\nfront = "nginx:1.29"\n\n'
-    (folder / "estiba.toml").write_text(f"{head}{text}")
+    (folder / "estiba.toml").write_text(f'[server]\n\n[compose]\nfront = "nginx:1.29"\n\n{text}')
     (folder / ".estiba").mkdir(exist_ok=True)
     (folder / ".estiba" / "registry").symlink_to(models)
     found = Stack(folder, docker, offset)
     try:
+        assert found.estiba("compose").returncode == 0
+        settings = folder / "deploy" / "compose" / ".env"
+        moved = re.sub(r"(_PORT=)(\d+)", lambda m: f"{m[1]}{int(m[2]) + offset}", settings.read_text())
+        settings.write_text(moved)
         found.build(*MODELS, "flask-api", "iris-fastapi")
         done = found.deploy()
         assert done.returncode == 0, done.stdout + done.stderr
