@@ -1,0 +1,60 @@
+"""Asks every model of a server a few times a second, so that logs, metrics and dashboards have something to show.
+
+python traffic.py http://127.0.0.1:8000
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+EACH_SECOND = 5.0
+"""Requests a second, all models together."""
+
+WRONG = 0.02
+"""The share of requests that name a field which no model has: the caller's fault, and shown as such."""
+
+
+def ask(url: str, body: Any = None) -> Any:
+    """The JSON at a URL; a body makes it a POST."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
+
+
+def examples(server: str) -> dict[str, dict[str, Any]]:
+    """By model, a record of its schema."""
+    names = [model["name"] for model in ask(f"{server}/models")["models"]]
+    return {name: example(ask(f"{server}/models/{name}/schema")) for name in names}
+
+
+def example(schema: dict[str, Any]) -> dict[str, Any]:
+    """A record of a schema: each field's first example, as far as it has one."""
+    fields: dict[str, Any] = schema["properties"]
+    return {name: field["examples"][0] for name, field in fields.items() if field.get("examples")}
+
+
+def main(server: str) -> None:
+    records = examples(server)
+    print(f"asking {', '.join(records)} at {server}", flush=True)
+    while True:
+        name = random.choice(list(records))
+        record = {**records[name], "no_such_field": 1} if random.random() < WRONG else records[name]
+        try:
+            ask(f"{server}/models/{name}/predict", {"records": [record]})
+        except urllib.error.HTTPError as error:
+            error.close()
+        except OSError as error:
+            print(f"{server} cannot be reached: {error}", flush=True)
+            time.sleep(2)
+        time.sleep(random.expovariate(EACH_SECOND))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1].rstrip("/"))
