@@ -252,9 +252,7 @@ def _abandoned(target: Target, objects: Sequence[dict[str, Any]]) -> set[str]:
 
 
 def _pod(one: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = (
-        one.get("spec", {}).get("template", {}).get("spec", {}) if one["kind"] != "HTTPRoute" else {}
-    )
+    found: dict[str, Any] = one.get("spec", {}).get("template", {}).get("spec", {})
     return found
 
 
