@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,6 +167,7 @@ def _build(project: Project, name: str, options: ServiceOptions) -> Build:
         for entry in entries:
             if not (folder / entry).exists():
                 raise BadProject(f"services.{name}.{key}: there is no {entry} in {folder}.")
+    _check_folder(name, options, include)
     return Build(
         kind=options.kind,
         style=options.style,
@@ -184,6 +185,14 @@ def _condition(project: Project, needed: str, condition: Condition) -> Condition
     if condition != "healthy" or options is None or _health(options) is not None:
         return condition
     return "started" if options.restart else "completed"
+
+
+def _check_folder(name: str, options: ServiceOptions, include: Sequence[str]) -> None:
+    """A program cannot start in a folder that its image does not have."""
+    start, places = Path(options.folder), [Path(entry) for entry in include]
+    if start != Path() and not any(start.is_relative_to(place) or place.is_relative_to(start) for place in places):
+        hint = f'Add "{options.folder}" to include.'
+        raise BadProject(f"services.{name}.folder: {options.folder} is not in what the image gets.", hint=hint)
 
 
 def _health(options: ServiceOptions) -> Health:
