@@ -190,3 +190,28 @@ def test_a_secret_that_nobody_made_is_named_and_nothing_is_changed(
     assert run(["deploy", "kubernetes", str(folder), "--yes"]) == 4
     assert f"no secret {shop.seen.namespace}/token" in capsys.readouterr().err
     assert "shop/churn:other" not in shop.seen.kubectl("get", "deployment", "churn", "-o", "yaml")
+
+
+@pytest.mark.timeout(240)
+def test_what_keeps_data_and_its_files_are_taken_back_too(
+    namespace: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A StatefulSet waits for ever for a pod that cannot start, also when it is told to go back."""
+    monkeypatch.setenv("KUBECONFIG", str(namespace.kubeconfig))
+    container = {"name": "web", "image": "estiba.test/web:1"}
+    pod = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [container]}}
+    spec = {"serviceName": "web", "selector": {"matchLabels": {"app": "web"}}, "template": pod}
+    kept = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web"}, "spec": spec}
+    settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"colour": "red"}}
+
+    def deploy() -> int:
+        names = {"namespace": namespace.namespace, "resources": ["kept.json", "settings.json"]}
+        for name, value in (("kustomization.yaml", names), ("kept.json", kept), ("settings.json", settings)):
+            (tmp_path / name).write_text(json.dumps(value))
+        return run(["deploy", "kubernetes", str(tmp_path), "--yes", "--timeout", "20"])
+
+    assert deploy() == 0
+    container["image"], settings["data"] = "estiba.test/web:gone", {"colour": "blue"}
+    assert deploy() == 1
+    assert namespace.get("configmap", "settings")["data"] == {"colour": "red"}
+    assert namespace.get("pod", "web-0")["spec"]["containers"][0]["image"] == "estiba.test/web:1"
