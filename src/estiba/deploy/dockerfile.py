@@ -66,7 +66,7 @@ def _build_stage(recipe: Recipe) -> Iterator[str]:
         yield f"    python -m estiba.deploy.trim /server {level} server"
     if recipe.volumes:
         yield ""
-        yield "# A fresh volume gets owner and rights of what it is mounted over: whoever is in group 0 may write to it."
+        yield "# A fresh volume gets owner and rights of what it is mounted over: group 0 may write to it."
         yield f"RUN install -d -m 0770 {' '.join(f'/volumes{place}' for place in recipe.volumes)} && \\"
         yield "    find /volumes -exec touch --date=@0 {} +"
 
