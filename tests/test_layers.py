@@ -45,7 +45,8 @@ ORDER = {
         door supervisor
         """,
     "deploy": """
-        references services images plan secrets dotenv yaml rendered alerts dashboards observability front compose delivery pipelines
+        references services images plan secrets dotenv yaml rendered alerts dashboards observability front compose
+        delivery pipelines
         here health environments life processes watch elf trim rootfs recipe dockerfile requirements wheels
         sharedlibs context engines weigh verify_image sbom oci daemonless building export scan
         kubernetes.options kubernetes.files kubernetes.workload kubernetes.network kubernetes.scaling
