@@ -18,7 +18,7 @@ def test_it_is_this_process_that_listens(family: socket.AddressFamily) -> None:
         assert ports.holder(port) == ""
         listener.listen()
         assert ports.holder(port).startswith(f"process {os.getpid()} (")
-        assert "pytest" in ports.holder(port)
+        assert "python" in ports.holder(port)
         assert port in ports.listened([os.getpid()])
         host = listener.getsockname()[0]
         assert ports.trouble(host, port).startswith(f"Address already in use, by process {os.getpid()} (")

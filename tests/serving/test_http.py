@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 from raw import Reader, post, price
@@ -350,6 +351,21 @@ def test_a_client_that_reads_slowly_gets_everything(hasty: Live) -> None:
         answer = reader.answer()
     assert answer is not None
     assert len(answer.json["predictions"]) == 50_000
+
+
+def test_the_rest_of_an_answer_waits_for_a_client_that_pauses_after_its_last_request(
+    start_server: Callable[..., Live],
+) -> None:
+    live = start_server("price", http={"idle_timeout": 0.3, "write_timeout": 8.0})
+    rows = range(4_000, 20_000, 1_000)  # among them answers of which the system takes all but a few kilobytes
+    with ExitStack() as clients:
+        socks = [clients.enter_context(live.connect()) for _ in rows]
+        for sock, count in zip(socks, rows, strict=True):
+            sock.sendall(post(b'{"records": [' + b",".join([b'{"x": 1}'] * count) + b"]}"))
+            sock.shutdown(socket.SHUT_WR)
+        time.sleep(3)
+        answers = [Reader(sock).answer() for sock in socks]
+    assert [len(answer.json["predictions"]) for answer in answers if answer] == list(rows)
 
 
 @pytest.mark.parametrize("sent", [LARGE, LARGE[:100_000], post(b'{"x": -98}'), post() * 50])

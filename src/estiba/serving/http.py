@@ -8,6 +8,10 @@ Predictions are answered from here without a task per request. Everything else i
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import struct
+import termios
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -127,12 +131,13 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._write_paused = True
         if self._transport is not None:
-            self._unsent = self._transport.get_write_buffer_size()
+            self._unsent = _untaken(self._transport)
         self.deadline = time.monotonic() + self._app.options.write_timeout
         self._read_or_pause()
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        self._unsent = 0
         options = self._app.options
         partial = self._request is not None or self._header_bytes
         wait = options.body_timeout if partial else FOREVER if self._busy else options.idle_timeout
@@ -161,8 +166,9 @@ class Connection(asyncio.Protocol):
         if transport is None:
             return
         self.deadline = time.monotonic() + options.write_timeout
-        waiting = transport.get_write_buffer_size()
-        if self._write_paused and waiting < self._unsent:
+        leaving = self._write_paused or self._ended or transport.is_closing()
+        waiting = _untaken(transport) if leaving else 0
+        if waiting and (not self._unsent or waiting < self._unsent):
             self._unsent = waiting
         elif self._write_paused or transport.is_closing():
             transport.abort()
@@ -425,3 +431,17 @@ class Connection(asyncio.Protocol):
             self.deadline = time.monotonic() + LINGER
             self._transport.write_eof()
             self._read_or_pause()
+
+
+def _untaken(transport: asyncio.Transport) -> int:
+    """Bytes of answers that the client has not taken yet, here and in the system: to close on them could lose them.
+
+    RFC 9112, section 9.6: a server closes when it is reasonably certain that the client has received the last answer.
+    """
+    waiting = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return waiting
+    with contextlib.suppress(OSError, ValueError):  # it is closed already, or a system that does not tell
+        waiting += struct.unpack("=i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]
+    return waiting

@@ -283,6 +283,8 @@ def render(files: Iterable[bytes]) -> bytes:
     """The text format of the sum of several workers' files."""
     totals: defaultdict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
     for content in files:
+        if len(content) < 8:  # its process is only just making it
+            continue
         pid = struct.unpack_from("=Q", content)[0]
         alive = _alive(pid)
         _add_process(totals, pid)
