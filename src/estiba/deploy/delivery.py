@@ -23,6 +23,10 @@ LAST_GOOD = ".last-good"
 """The folder, beside compose.yaml, of the files of the last deployment that became healthy."""
 
 KEPT = ("compose.yaml", ".env", GENERATED)
+FORGOTTEN = 2.0
+"""Seconds after which the front has forgotten a stopped container's address, which it remembers for one. Docker may
+give that address to the next container: a request for one model must not reach another's."""
+
 LINES = 15
 """Of a log, in a report."""
 
@@ -218,6 +222,7 @@ def _replace(stack: Stack, name: str, say: Say) -> None:
     say(f"{name}: the new one is healthy; the old one ends")
     stack.docker("stop", *old)
     stack.docker("rm", *old)
+    time.sleep(FORGOTTEN)
 
 
 def _healthy(stack: Stack, containers: Sequence[str]) -> bool:
