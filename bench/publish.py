@@ -17,14 +17,13 @@ BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 
 ENGLISH = """\
 {date}, one run on {cores} shared cores ({cpu}), medians of {rounds} interleaved rounds; a random forest of 100 trees
-over 10 mixed fields, one record a request, bodies varied. The machine was busy with other work, so trust the ratios of
-CPU time (at 64 connections). One worker; {versions}. [All figures](bench/RESULTS.md)."""
+over 10 mixed fields, one record a request, bodies varied. CPU is compared at 64 connections. One worker; {versions}.
+[All figures](bench/RESULTS.md)."""
 
 SPANISH = """\
 {date}, una sola sesión en {cores} núcleos compartidos ({cpu}), medianas de {rounds} rondas intercaladas; un bosque
-aleatorio de 100 árboles sobre 10 campos mixtos, un registro por petición, cuerpos variados. La máquina tenía otro
-trabajo: son de fiar las proporciones de tiempo de CPU (con 64 conexiones). Un proceso; {versions}.
-[Todas las cifras](bench/RESULTS.md)."""
+aleatorio de 100 árboles sobre 10 campos mixtos, un registro por petición, cuerpos variados. La CPU se compara con 64
+conexiones. Un proceso; {versions}. [Todas las cifras](bench/RESULTS.md)."""
 
 WORDS = {
     "README.md": (

@@ -368,6 +368,24 @@ def test_the_rest_of_an_answer_waits_for_a_client_that_pauses_after_its_last_req
     assert [len(answer.json["predictions"]) for answer in answers if answer] == list(rows)
 
 
+@pytest.mark.parametrize("last", [b"Connection: close\r\n", b""], ids=["closing", "HTTP/1.0"])
+def test_a_client_that_sends_on_after_its_last_request_has_its_whole_answer(server: Live, last: bytes) -> None:
+    sent = post(b'{"records": [' + b",".join([b'{"x": 1}'] * 9_000) + b"]}", extra=last)
+    if not last:
+        sent = sent.replace(b"HTTP/1.1", b"HTTP/1.0")
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)  # most of the answer waits in the server's system
+        sock.settimeout(10)
+        sock.connect(("127.0.0.1", server.port))
+        sock.sendall(sent)
+        assert sock.recv(1, socket.MSG_PEEK)
+        for _ in range(5):
+            time.sleep(0.02)
+            sock.sendall(post())
+        answers = Reader(sock).all()
+    assert [len(answer.json["predictions"]) for answer in answers] == [9_000]
+
+
 @pytest.mark.parametrize("sent", [LARGE, LARGE[:100_000], post(b'{"x": -98}'), post() * 50])
 def test_a_client_that_goes_away_does_no_harm(server: Live, sent: bytes) -> None:
     for _ in range(5):

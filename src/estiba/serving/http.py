@@ -68,6 +68,7 @@ class Connection(asyncio.Protocol):
         "_continue",
         "_encoding",
         "_ended",
+        "_eof",
         "_header_bytes",
         "_headers",
         "_hosts",
@@ -99,7 +100,8 @@ class Connection(asyncio.Protocol):
         self._request: Request | None = None  # one whose header is read and whose body is not
         self._refusal: tuple[int, str] | None = None  # to be said once what came before it is answered
         self._busy = self._pumping = self._reading_paused = self._write_paused = False
-        self._ended = False  # nothing more is read from this client
+        self._ended = False  # what this client still sends is thrown away
+        self._eof = False  # it sends nothing more
         self._unsent = 0
         self._segment = 0
         self._header_bytes = 0  # of a header that is being read; 0 between requests
@@ -125,6 +127,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """A client that only stops sending still gets its answers; True keeps the connection for them."""
         waited_for = self._busy or bool(self._queue) or self._refusal is not None
+        self._eof = True
         self._ended = self._ended or waited_for
         return waited_for
 
@@ -146,7 +149,8 @@ class Connection(asyncio.Protocol):
         self._pump()
 
     def _read_or_pause(self) -> None:
-        pause = self._write_paused or len(self._queue) >= MAX_PIPELINED
+        # What is thrown away costs no room; and who is not read from may never come to read its answer.
+        pause = not self._ended and (self._write_paused or len(self._queue) >= MAX_PIPELINED)
         if pause == self._reading_paused or self._transport is None or self._transport.is_closing():
             return
         self._reading_paused = pause
@@ -413,23 +417,23 @@ class Connection(asyncio.Protocol):
         pairs, body = self._app.refuse(status, detail)
         head = _STATUS[status] + header_lines([(b"date", self._app.clock.date()), *pairs])
         transport.write(b"%bcontent-length: %d\r\nconnection: close\r\n\r\n%b" % (head, len(body), body))
-        self._linger()
+        self._leave()
 
     def _leave(self) -> None:
-        """Closes after the last answer. A client that sends on meanwhile would lose that answer to a reset."""
-        if self._request is not None or self._header_bytes or self._reading_paused:
-            self._linger()
-        elif self._transport is not None:
-            self._ended = True
-            self.deadline = time.monotonic() + self._app.options.write_timeout
-            self._transport.close()
+        """Says goodbye after the last answer, and throws away what still arrives (RFC 9112, section 9.6).
 
-    def _linger(self) -> None:
-        """Says goodbye, and reads on for a while to throw away what still arrives (RFC 9112, section 9.6)."""
+        To close at once would answer what the client sends meanwhile by a reset, which loses the end of that answer.
+        """
         self._ended = True
-        if self._transport is not None:
+        transport, options = self._transport, self._app.options
+        if transport is None:
+            return
+        if self._eof:
+            self.deadline = time.monotonic() + options.write_timeout
+            transport.close()
+        else:
             self.deadline = time.monotonic() + LINGER
-            self._transport.write_eof()
+            transport.write_eof()
             self._read_or_pause()
 
 
