@@ -217,7 +217,7 @@ def publish(rows: list[Row], when: str, rounds: int) -> None:
     note = f" The functional level stands on {full} here, as the full image was not at hand: it is larger." * (
         full == SLIM
     )
-    text = f"{when}, medians of {rounds} rounds on a busy machine with two cores, images limited to one.{note}"
+    text = f"{when}, medians of {rounds} rounds on a machine with two cores, images limited to one.{note}"
     page = PAGE.read_text()
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
