@@ -86,3 +86,19 @@ def test_a_program_that_is_not_here_or_takes_too_long() -> None:
         shell.run(["no-such-program"])
     with pytest.raises(EstibaError, match=r"did not end within 0\.2 seconds"):
         shell.run([sys.executable, "-c", "import time; time.sleep(30)"], timeout=0.2)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import time; print('a', flush=True); time.sleep(30)",
+        "import os, time; os.close(1); os.close(2); time.sleep(30)",
+        "import subprocess; subprocess.Popen(['sleep', '30'])",
+    ],
+    ids=["it speaks", "it closes its output", "what it left behind holds its output"],
+)
+def test_one_that_takes_too_long_while_its_lines_are_read(code: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(EstibaError, match=r"did not end within 0\.5 seconds"):
+        shell.run([sys.executable, "-c", code], timeout=0.5, on_line=lambda line: None)
+    assert time.monotonic() - began < 10

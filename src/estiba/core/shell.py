@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def run(
         raise EstibaError(f"Cannot start {command[0]}: {error.strerror}.") from error
     with child:
         try:
-            return _lines(child, on_line) if on_line else _whole(child, timeout)
+            return _lines(child, on_line, timeout) if on_line else _whole(child, timeout)
         except subprocess.TimeoutExpired:
             raise EstibaError(f"{' '.join(command[:3])} did not end within {timeout:g} seconds.") from None
         finally:
@@ -79,13 +80,31 @@ def _whole(child: subprocess.Popen[str], timeout: float | None) -> Finished:
     return Finished(child.returncode, output, errors)
 
 
-def _lines(child: subprocess.Popen[str], on_line: Callable[[str], None]) -> Finished:
+def _lines(child: subprocess.Popen[str], on_line: Callable[[str], None], timeout: float | None) -> Finished:
+    """Its lines as they come. Reading has no limit of its own, so a timer ends the program, and with it the lines."""
     assert child.stdout is not None
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        _stop(child)
+        with suppress(ProcessLookupError):  # what it left behind would hold the pipe open
+            os.killpg(child.pid, signal.SIGKILL)
+
+    timer = threading.Timer(timeout or 0, end)
     said = []
-    for line in child.stdout:
-        said.append(line)
-        on_line(line.rstrip("\n"))
-    return Finished(child.wait(), "".join(said), "")
+    if timeout is not None:
+        timer.start()
+    try:
+        for line in child.stdout:
+            said.append(line)
+            on_line(line.rstrip("\n"))
+        code = child.wait()
+    finally:
+        timer.cancel()
+    if late.is_set():
+        raise subprocess.TimeoutExpired(child.args, timeout or 0)
+    return Finished(code, "".join(said), "")
 
 
 def converse(
