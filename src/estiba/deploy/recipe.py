@@ -10,6 +10,7 @@ import estiba
 from estiba.core.errors import BadProject, EstibaError
 from estiba.deploy.plan import SERVER_PORT, Build, Command, Http, Plan, Service, Tcp, in_container
 from estiba.deploy.references import Reference, resolve
+from estiba.deploy.registry import CACHE, PLACE, is_folder
 
 USER = 10001
 """Runs in an image; its group is 0, so that any other user of that group may take its place."""
@@ -50,10 +51,12 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         health: a command; empty where nothing can be asked.
         budget: bytes that it may weigh, or None.
         memory: bytes that a container of it may use. cpus: processors. writable: folders that it may write to.
-        start_timeout, stop_grace: seconds. alone: whether it works without other services and secrets.
+        start_timeout, stop_grace: seconds. alone: whether it works without other services.
         models: by name, version and digest of what it serves. trust: whether one of them may run code when it is read.
         settings: of the model server.
         given: variables that a deployment sets, for running the image alone. volumes: where it mounts volumes.
+        secrets: names of those that it reads.
+        registry: where containers of it get their models from; empty where it holds them.
     """
 
     image: str
@@ -87,6 +90,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, object] = {}
     given: dict[str, str] = {}
     volumes: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    registry: str = ""
 
     @property
     def has_estiba(self) -> bool:
@@ -126,20 +131,30 @@ def _of_models(plan: Plan, service: Service, build: Build, style: str | None) ->
         workers=plan.server.workers or max(1, math.floor(service.cpus)),
     )
     trust = ("--trust",) * build.trust
+    place = () if plan.registry else ("--registry", REGISTRY)
+    far = bool(plan.registry) and not is_folder(plan.registry)
     return msgspec.structs.replace(
         _common(plan, service, build, style),
-        level="models" if build.trust else "onnx",
+        level="models" if build.trust else "registry" if far else "onnx",
         folder="/",
         entrypoint=("estiba",),
-        command=("serve", *names, "--registry", REGISTRY, "--settings", SETTINGS, *trust),
-        environment={**_PYTHON, **_NO_TELEMETRY},
-        labels=_labels(plan, service, build) | _model_labels(service),
+        command=("serve", *names, *place, "--settings", SETTINGS, *trust),
+        environment={**_PYTHON, **_NO_TELEMETRY, **_from_registry(plan, far=far)},
+        labels=_labels(plan, service, build) | ({} if plan.registry else _model_labels(service)),
         port=SERVER_PORT,
         health=("estiba", "healthcheck", f"http://127.0.0.1:{SERVER_PORT}"),
         models={model.name: (model.version, model.digest) for model in service.models},
         trust=build.trust,
         settings=msgspec.to_builtins(settings),
+        registry=plan.registry,
+        volumes=(CACHE,) if far else (),
     )
+
+
+def _from_registry(plan: Plan, *, far: bool) -> dict[str, str]:
+    """Variables of an image that holds no models: a folder that is mounted, until a deployment names another place."""
+    cache = {"XDG_CACHE_HOME": CACHE} if far else {}
+    return {"ESTIBA_REGISTRY": PLACE, **cache} if plan.registry else {}
 
 
 def _of_app(plan: Plan, service: Service, build: Build, style: str | None) -> Recipe:
@@ -152,7 +167,7 @@ def _of_app(plan: Plan, service: Service, build: Build, style: str | None) -> Re
         labels=_labels(plan, service, build),
         port=service.port,
         health=_health(plan, service),
-        stop_signal=service.stop_signal,
+        stop_signal=service.stop_signal or "SIGTERM",
     )
 
 
@@ -176,9 +191,10 @@ def _common(plan: Plan, service: Service, build: Build, style: str | None) -> Re
         writable=service.writable,
         start_timeout=service.start_timeout,
         stop_grace=service.stop_grace,
-        alone=not service.needs and not service.secrets,
+        alone=not service.needs,
         given={name: _word(plan, service, value) for name, value in service.environment.items()},
         volumes=tuple(service.volumes.values()),
+        secrets=service.secrets,
     )
 
 

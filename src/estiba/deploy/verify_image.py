@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
@@ -19,6 +20,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 from estiba.core.errors import EstibaError, ParityError
 from estiba.deploy.engines import Engine
 from estiba.deploy.recipe import Recipe
+from estiba.deploy.registry import PLACE, is_folder
 from estiba.model import artifact, golden
 from estiba.model.load import GOLDEN_FILE
 from estiba.model.predictions import Predictions
@@ -26,7 +28,10 @@ from estiba.model.predictions import Predictions
 HARDENED = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "256")
 
 STANDING = 3.0
-"""Seconds for which a service that cannot work alone has to stay up."""
+"""Seconds for which a service that nobody can ask has to stay up."""
+
+PATIENCE = 20.0
+"""Seconds that a service which needs others gets to become healthy without them: many do."""
 
 _BATCH = 256
 """Golden rows in one request."""
@@ -55,7 +60,7 @@ def verify(engine: Engine, image: str, recipe: Recipe, models: Path) -> Verified
     It must become healthy, answer every golden row over HTTP, end well when told to, and write nothing outside /tmp.
 
     Args:
-        image: its id. models: the registry folder that went into it.
+        image: its id. models: a registry folder: what went into it, or what it gets to serve here.
 
     Raises:
         ParityError: an answer differs. EstibaError: anything else that a deployment would trip over; says what.
@@ -65,15 +70,26 @@ def verify(engine: Engine, image: str, recipe: Recipe, models: Path) -> Verified
     user = 20_000 + secrets.randbelow(30_000)
     began = time.monotonic()
     limits = ["--memory", str(recipe.memory), "--cpus", f"{recipe.cpus:g}"]
-    with _running(engine, image, recipe, ["--read-only", "--user", f"{user}:0", *limits]) as container:
-        start = _wait(engine, container, recipe, began)
+    mounted = ["--volume", f"{models}:{PLACE}:ro,z"] if recipe.registry else []
+    if recipe.registry and not is_folder(recipe.registry):
+        _check_opens(engine, image, recipe)
+    with _running(engine, image, recipe, ["--read-only", "--user", f"{user}:0", *limits, *mounted]) as container:
+        start = _wait(engine, container, recipe, began, _patience(recipe))
         rows = sum(_ask_golden(engine, container, recipe, models, name) for name in recipe.models)
         memory = _memory(engine, container)
         stop = _stop(engine, container, recipe)
-    with _running(engine, image, recipe, []) as container:
-        _wait(engine, container, recipe, time.monotonic())
+    with _running(engine, image, recipe, mounted) as container:
+        # What did not become healthy the first time is not waited for again.
+        _wait(engine, container, recipe, time.monotonic(), _patience(recipe) if start else STANDING)
         _check_unchanged(engine, container, recipe)
     return Verified(start, memory, rows, stop)
+
+
+def _check_opens(engine: Engine, image: str, recipe: Recipe) -> None:
+    """Whether it has the libraries of its registry's address; nothing is asked of the registry."""
+    code = "import sys; from estiba.core.stores.files import open_store; open_store(sys.argv[1])"
+    words = ["run", "--rm", *HARDENED, "--network", "none", "--read-only", "--tmpfs", "/tmp", "--entrypoint", "python"]
+    engine.ask(*words, image, "-c", code, recipe.registry, timeout=recipe.start_timeout)
 
 
 def _verify_training(engine: Engine, image: str, recipe: Recipe) -> Verified:
@@ -96,16 +112,36 @@ def _running(engine: Engine, image: str, recipe: Recipe, extra: list[str]) -> It
         words += ["--tmpfs", f"{place}:rw,nosuid,nodev,size=64m,mode=1777"]
     if recipe.port is not None:
         words += ["--publish", f"127.0.0.1::{recipe.port}"]
-    try:
-        engine.ask(*words, image, timeout=120)
-        yield name
-    finally:
-        engine.try_to("rm", "--force", "--volumes", name)
+    with _made_up(recipe) as mounts:
+        try:
+            engine.ask(*words, *mounts, image, timeout=120)
+            yield name
+        finally:
+            engine.try_to("rm", "--force", "--volumes", name)
 
 
-def _wait(engine: Engine, container: str, recipe: Recipe, began: float) -> float | None:
+@contextmanager
+def _made_up(recipe: Recipe) -> Iterator[list[str]]:
+    """Options that mount a secret of the moment wherever the service expects one of its own."""
+    with TemporaryDirectory(prefix="estiba-verify-") as folder:
+        Path(folder).chmod(0o755)  # the container reads it as another user
+        mounts = []
+        for secret in recipe.secrets:
+            (path := Path(folder) / secret).write_text(secrets.token_urlsafe(32))
+            mounts += ["--volume", f"{path}:/run/secrets/{secret}:ro,z"]
+        yield mounts
+
+
+def _patience(recipe: Recipe) -> float:
+    """Seconds that a container is waited for."""
+    if recipe.port is None:
+        return STANDING
+    return recipe.start_timeout if recipe.alone else min(PATIENCE, recipe.start_timeout)
+
+
+def _wait(engine: Engine, container: str, recipe: Recipe, began: float, patience: float) -> float | None:
     """Seconds until it was healthy; None where it only stayed up, or did its work and ended well."""
-    until = began + (recipe.start_timeout if recipe.alone else STANDING)
+    until = began + patience
     path, pause = _health_path(recipe), 0.01
     while time.monotonic() < until:
         if not _is_up(engine, container):
@@ -274,7 +310,7 @@ def _check_unchanged(engine: Engine, container: str, recipe: Recipe) -> None:
     paths = [
         path
         for kind, path in changed
-        if not path.startswith((*allowed, *recipe.writable, *recipe.volumes)) and kind != "C"
+        if not path.startswith((*allowed, PLACE, *recipe.writable, *recipe.volumes)) and kind != "C"
     ]
     if paths:
         shown = ", ".join(paths[:5])
