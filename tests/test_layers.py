@@ -32,7 +32,7 @@ LAYERS = (
 ORDER = {
     "core": "errors log ids cpus options stores.disk stores.files shell guard groups ports",
     "model": """
-        signature trained rows values record_type compiled frames artifact archive records registry coding
+        signature trained rows values record_type compiled frames artifact archive records registry pull coding
         predictions golden loadpath soundness skops_file formats card tables answers infer onnx_graph
         onnx_wrapping engines.wire engines.columns engines.trees engines.rules engines.lowering engines.program
         engines.exact engines engines.onnx engines.python engines.isolated convert onnx_file draft load score
@@ -45,11 +45,11 @@ ORDER = {
         door supervisor
         """,
     "deploy": """
-        references services images plan secrets dotenv yaml rendered alerts dashboards observability front compose
+        references services registry images plan secrets dotenv yaml rendered alerts dashboards observability front compose
         delivery pipelines
         here health environments life processes watch elf trim rootfs recipe dockerfile requirements wheels
         sharedlibs context engines weigh verify_image sbom oci daemonless building export scan
-        kubernetes.options kubernetes.files kubernetes.workload kubernetes.network kubernetes.scaling
+        kubernetes.options kubernetes.files kubernetes.registry kubernetes.workload kubernetes.network kubernetes.scaling
         kubernetes.render kubernetes rollout doctor doctor.faults doctor.syntax doctor.stages doctor.context
         doctor.contents doctor.composefile doctor.commands doctor.sources doctor.containers doctor.bases
         doctor.dockerfile doctor.layers doctor.secrets doctor.access doctor.rights doctor.presence

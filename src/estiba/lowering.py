@@ -13,9 +13,11 @@ import msgspec
 from estiba import __version__
 from estiba.core.errors import BadProject, NotFound
 from estiba.core.stores.disk import explained
+from estiba.core.stores.files import libraries
 from estiba.deploy import images
 from estiba.deploy.kubernetes.options import canary_name
 from estiba.deploy.plan import SERVER_PORT, Build, Command, File, Health, Http, Plan, PlannedModel, Service, Tcp
+from estiba.deploy.registry import secrets
 from estiba.deploy.services import MODELS, Condition, ServiceOptions, start_order
 from estiba.model.registry import Registry, open_registry
 from estiba.project import Project
@@ -42,7 +44,8 @@ def lower(project: Project, *, canaries: bool = False) -> Plan:
     applications = tuple(_applications(project, serving))
     beside = tuple(_canaries(project)) if canaries else ()
     services = (*serving.values(), *beside, *applications)
-    return Plan(images.slug(project.name), project.folder, services, project.server.drain, project.server)
+    registry = project.registry if project.images.models == "registry" else ""
+    return Plan(images.slug(project.name), project.folder, services, project.server.drain, project.server, registry)
 
 
 def lower_applications(project: Project) -> Plan:
@@ -87,8 +90,9 @@ def _model(store: Registry, ref: str, hint: str) -> PlannedModel:
         raise NotFound(error.message, hint=hint) from None
     found = store.fetch(version)
     manifest = found.manifest
-    number, libraries = str(version.version), manifest.libraries
-    return PlannedModel(version.name, number, found.digest, found.path, manifest.engine, libraries)
+    size = sum(entry.bytes for entry in manifest.files)
+    number, needed = str(version.version), manifest.libraries
+    return PlannedModel(version.name, number, found.digest, found.path, manifest.engine, needed, size)
 
 
 def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> Service:
@@ -101,7 +105,9 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
         trust=any(model.engine == "python" for model in models),
     )
     settings = msgspec.json.encode(project.server).decode()
-    tag = _tag(build.style, build.python, __version__, settings, *(model.digest for model in models))
+    held = _fetched(project, models) if options.models == "registry" else [model.digest for model in models]
+    environment = options.registry_environment if options.models == "registry" else {}
+    tag = _tag(build.style, build.python, __version__, settings, *held)
     published = project.server.port if name == MODELS else project.models[models[0].name].port
     return Service(
         name=name,
@@ -115,8 +121,20 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
         cpus=options.cpus,
         memory=images.size(options.memory),
         stop_grace=project.server.shutdown_delay + project.server.drain + SLACK,
+        environment=environment,
+        secrets=secrets(environment),
         models=models,
     )
+
+
+def _fetched(project: Project, models: tuple[PlannedModel, ...]) -> Iterator[str]:
+    """What an image depends on that holds no models: other versions are the same image unless other packages run them."""
+    yield "registry"
+    yield from libraries(project.registry)
+    for model in models:
+        yield f"{model.name} {model.engine}"
+        if model.engine == "python":
+            yield from (f"{name}=={version}" for name, version in sorted(model.libraries.items()))
 
 
 def _application(project: Project, name: str, options: ServiceOptions, serving: dict[str, Service]) -> Service:

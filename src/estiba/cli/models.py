@@ -137,6 +137,42 @@ def import_(file: Path, aliases: tuple[str, ...], registry: str | None) -> None:
     terminal.line(f"{version} sha256:{version.digest}")
 
 
+@models.command(
+    epilog="""\b
+Examples:
+  estiba models pull bankchurn@3 --to /srv/models
+  estiba models pull bankchurn@3@sha256:4f1c... --registry s3://shop/models --to /registry
+"""
+)
+@click.argument("refs", metavar="REF...", nargs=-1, required=True)
+@registry_option
+@click.option(
+    "--to", "target", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="DIR", help="The copy."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For all of them.",
+)
+def pull(refs: tuple[str, ...], registry: str | None, target: Path, timeout: float) -> None:
+    """Copy versions into a folder that a server can take for its registry, under the numbers that they have.
+
+    With @sha256:DIGEST behind a reference it must be that artifact. This is how pods get their models.
+    """
+    from estiba.model import pull as pulling
+    from estiba.serving.lookout import Question
+
+    place = places.registry(registry)
+    # A bucket that hangs must not hang the pod that asks it.
+    question = Question(lambda: list(pulling.pull(place, refs, target)), timeout)
+    question.wait()
+    for version in question.answer():
+        terminal.line(f"{version} sha256:{version.digest}")
+
+
 @models.command(epilog="\b\nExamples:\n  estiba models remove bankchurn@1")
 @click.argument("ref", metavar="NAME@VERSION")
 @click.option("--force", is_flag=True, help="Also remove the aliases that point at it.")

@@ -149,8 +149,9 @@ def build_one(engine: Engine, made: Context, project: Path, wish: Wish, on_event
         verified, unverified = None, _why_not_run(engine, wish)
         if not unverified:
             on_event(recipe.service, "running", "read-only, no privileges, any user")
-            verified = verify(engine, identity, recipe, made.folder / "models")
-        folder = _describe(made, identity, engine.program, contents, project)
+            verified = verify(engine, identity, recipe, made.models)
+        origin = sbom.base_image(recipe.base, engine.digest(recipe.base))
+        folder = _describe(made, project, contents, sbom.Made(identity, engine.program, origin))
         engine.tag(identity, recipe.image)
     except BaseException:
         engine.remove(identity)
@@ -176,7 +177,8 @@ def write_layout(made: Context, target: Path, base: Path | None, wish: Wish, pro
         weight = weigh.weigh(contents)
         weigh.check_budget(weight, recipe.budget, recipe.image)
         verified, unverified = _run_layout(made, target, wish, on_event)
-        folder = _describe(made, digest, "estiba", contents, project)
+        origin = sbom.this_python() if base is None else sbom.base_image(recipe.base, oci.base_image(base).digest)
+        folder = _describe(made, project, contents, sbom.Made(digest, "estiba", origin))
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
@@ -197,7 +199,7 @@ def _run_layout(made: Context, layout: Path, wish: Wish, on_event: Event) -> tup
     name = f"estiba-verify/{made.recipe.service}:{made.recipe.image.rpartition(':')[2]}"
     daemonless.load(engine, layout, name)
     try:
-        return verify(engine, name, made.recipe, made.folder / "models"), ""
+        return verify(engine, name, made.recipe, made.models), ""
     finally:
         engine.remove(name)
 
@@ -208,7 +210,7 @@ def _why_not_run(engine: Engine, wish: Wish) -> str:
     return "" if engine.can_run else f"{engine.program} cannot run it as a deployment would"
 
 
-def _describe(made: Context, identity: str, builder: str, contents: weigh.Contents, project: Path) -> Path:
+def _describe(made: Context, project: Path, contents: weigh.Contents, how: sbom.Made) -> Path:
     """Writes what an image was made of beside the project; replaces what was there."""
     found = sbom.parts(made, contents)
     recipe = made.recipe

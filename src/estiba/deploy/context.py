@@ -11,6 +11,7 @@ import msgspec
 
 from estiba.core.errors import EstibaError
 from estiba.core.stores.disk import explained
+from estiba.core.stores.files import libraries
 from estiba.deploy import dockerfile, images, requirements, sharedlibs, wheels
 from estiba.deploy.plan import Plan, Service
 from estiba.deploy.recipe import Recipe, recipe
@@ -18,6 +19,8 @@ from estiba.model import artifact, records
 
 RECIPE = "recipe.json"
 LOCK = "lock.json"
+HELD = "registry"
+"""The models of an image that holds none, to try it with."""
 
 _BUILD_TOOLS = ("elf.py", "trim.py", "rootfs.py")
 """What runs in the build stage, of the files beside this one."""
@@ -42,6 +45,11 @@ class Context:
         """The packages of the image, Estiba's own wheel aside."""
         return sorted((self.folder / "wheels").glob("*.whl"))
 
+    @property
+    def models(self) -> Path:
+        """A registry of the models that are served."""
+        return self.folder / (HELD if self.recipe.registry else "models")
+
 
 def assemble(plan: Plan, service: Service, folder: Path, *, style: str | None = None) -> Context:
     """Fills an empty folder with all that the image of a service is built of.
@@ -58,11 +66,12 @@ def assemble(plan: Plan, service: Service, folder: Path, *, style: str | None = 
             (folder / "code").mkdir()
             wheels.own(folder / "code")
         if made.models:
-            _models(service, made, folder / "models")
+            _settings(made, folder / "models")
+            _models(service, folder / HELD if made.registry else folder / "models")
         for path in made.include:
             _copy(plan.folder / path, folder / "app" / path)
         texts = {dockerfile.DOCKERFILE: dockerfile.render(made), dockerfile.IGNORE: dockerfile.ignore(made)}
-        texts["requirements.txt"] = requirements.locked(folder / "wheels", _reasons(service))
+        texts["requirements.txt"] = requirements.locked(folder / "wheels", _reasons(service, made))
         texts[RECIPE] = msgspec.json.format(msgspec.json.encode(made), indent=2).decode() + "\n"
         texts[LOCK] = msgspec.json.format(msgspec.json.encode(left_out), indent=2).decode() + "\n"
         for name, text in texts.items():
@@ -87,7 +96,7 @@ def opened(folder: Path) -> Context:
 
 def _packages(plan: Plan, service: Service, made: Recipe, folder: Path) -> Mapping[str, str]:
     if made.kind == "models":
-        found, left_out = _locked(requirements.serving(service.models), made.python)
+        found, left_out = _locked(_serving(service, made), made.python)
     elif made.kind == "training":
         found, left_out = _locked(requirements.training(plan.folder, made.include), made.python)
     else:
@@ -101,6 +110,12 @@ def _packages(plan: Plan, service: Service, made: Recipe, folder: Path) -> Mappi
     if made.kind == "notebook":
         _add_estiba(folder, made.python)
     return left_out
+
+
+def _serving(service: Service, made: Recipe) -> requirements.Lock:
+    if not made.registry:
+        return requirements.serving(service.models)
+    return requirements.serving(service.models, extra=["onnxruntime", *libraries(made.registry)])
 
 
 def _locked(lock: requirements.Lock, python: str) -> tuple[Path, dict[str, str]]:
@@ -140,8 +155,8 @@ def _with_system_libraries(made: Recipe, folder: Path) -> Recipe:
     return msgspec.structs.replace(made, packages=tuple(packages))
 
 
-def _reasons(service: Service) -> dict[str, str]:
-    return {pin.name: pin.why for pin in requirements.serving(service.models).pins} if service.models else {}
+def _reasons(service: Service, made: Recipe) -> dict[str, str]:
+    return {pin.name: pin.why for pin in _serving(service, made).pins} if service.models else {}
 
 
 def _tools(folder: Path) -> None:
@@ -153,8 +168,15 @@ def _tools(folder: Path) -> None:
         shutil.copyfile(Path(__file__).parent / name, package / name)
 
 
-def _models(service: Service, made: Recipe, folder: Path) -> None:
+def _settings(made: Recipe, folder: Path) -> None:
+    folder.mkdir()
+    (folder / "server.json").write_bytes(msgspec.json.format(msgspec.json.encode(made.settings), indent=2) + b"\n")
+
+
+def _models(service: Service, folder: Path) -> None:
     """A registry with one version of each model. It holds no time of making, so that equal models give equal bytes."""
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
     for model in service.models:
         manifest = artifact.read(model.path).manifest
         copy_tree(model.path, folder / records.artifact_folder(model.digest))
@@ -168,7 +190,6 @@ def _models(service: Service, made: Recipe, folder: Path) -> None:
         path = folder / records.version_file(model.name, version.version)
         path.parent.mkdir(parents=True)
         path.write_bytes(records.encode(version))
-    (folder / "server.json").write_bytes(msgspec.json.format(msgspec.json.encode(made.settings), indent=2) + b"\n")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -88,6 +88,12 @@ def _layout(made: Context, layout: Path, work: Path, base: Underlying | None) ->
         _install(made, sorted((made.folder / "code").glob("*.whl")), server)
         _run(made, "trim", str(server), "server" if recipe.models else "app", "server")
         layers.append(oci.add_folder(layout, server, "the server"))
+    if recipe.volumes:
+        # A fresh volume gets owner and rights of what it is mounted over: group 0 may write to it.
+        for place in recipe.volumes:
+            (work / "volumes" / place.lstrip("/")).mkdir(parents=True)
+            (work / "volumes" / place.lstrip("/")).chmod(0o770)
+        layers.append(oci.add_folder(layout, work / "volumes", "where volumes are mounted"))
     for name in ("app", "models"):
         if (made.folder / name).is_dir():
             layers.append(oci.add_folder(layout, made.folder / name, name, name))

@@ -104,7 +104,10 @@ def _contents(recipe: Recipe) -> Iterator[str]:
     if recipe.include:
         yield "COPY app/ /app/"
     if recipe.models:
-        yield "# The models: a registry that is read only."
+        if recipe.registry:
+            yield "# Settings of the server only: a container gets the models from a registry."
+        else:
+            yield "# The models: a registry that is read only."
         yield "COPY models/ /models/"
     yield ""
     for name, value in variables(recipe).items():

@@ -30,6 +30,10 @@ class ImageOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         budget: the most that an image that serves models may weigh, uncompressed, such as 230MB.
         memory, cpus: limits of each container that serves models.
         replicas: how many of each serve models, where more than one can.
+        models: `image` puts models into the images; with `registry` containers get them from the project's registry,
+            so that a new version needs no new image.
+        registry_environment: variables that containers reach that registry with, such as AWS_ENDPOINT_URL;
+            `${secrets.NAME}` is the path of a secret.
     """
 
     repository: str = ""
@@ -39,6 +43,8 @@ class ImageOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     memory: Memory = "512MB"
     cpus: Annotated[float, Meta(gt=0)] = 1.0
     replicas: Annotated[int, Meta(ge=1)] = 1
+    models: Literal["image", "registry"] = "image"
+    registry_environment: dict[str, str] = {}
 
 
 def size(text: str) -> int:

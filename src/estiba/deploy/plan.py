@@ -43,6 +43,7 @@ class PlannedModel:
     Args:
         digest: of the artifact. path: of the artifact, on this machine.
         engine: `onnx` or `python`. libraries: by distribution, the exact version that loads it.
+        size: of the artifact, in bytes.
     """
 
     name: str
@@ -51,6 +52,7 @@ class PlannedModel:
     path: Path
     engine: str
     libraries: Mapping[str, str]
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ class Plan:
         drain: seconds that a model server takes to end politely, at most.
         server: settings of the model servers; where they listen is for the target to say.
     """
+        registry: a folder of this machine or a URL, where containers get models from; empty where images hold them.
 
     project: str
     folder: Path
@@ -159,6 +162,7 @@ class Plan:
     drain: float = 10.0
     server: ServerOptions = field(default_factory=ServerOptions)
 
+    registry: str = ""
     @property
     def profiles(self) -> tuple[str, ...]:
         """Names of profiles, sorted."""

@@ -74,7 +74,7 @@ def serving(models: Sequence[PlannedModel], extra: Sequence[str] = ()) -> Lock:
     """
     versions = _versions(models)
     found: dict[str, Pin] = {}
-    without = _without_onnxruntime(models)
+    without = {} if "onnxruntime" in extra else _without_onnxruntime(models)
     spared: dict[str, str] = {}
     waiting = [("estiba", "the server"), *((name, "a model's own library") for name in versions)]
     waiting += [(normal(name), "asked for") for name in extra]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
+import sys
 import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -47,7 +49,8 @@ def parts(context: Context, contents: Contents | None = None) -> list[Part]:
         contents: of the image, once it is built.
     """
     found = [*_wheels(context.wheels), *_wheels(sorted((context.folder / "code").glob("*.whl")))]
-    for name, (version, digest) in sorted(context.recipe.models.items()):
+    held = {} if context.recipe.registry else context.recipe.models
+    for name, (version, digest) in sorted(held.items()):
         purl = f"pkg:generic/{name}@{version}?checksum=sha256:{digest}"
         found.append(Part("machine-learning-model", name, version, purl, digest))
     if contents is not None:
@@ -183,27 +186,57 @@ def _identity(image: str, found: Sequence[Part]) -> uuid.UUID:
     return uuid.uuid5(_SPACE, json.dumps([image, *((part.purl, part.sha256) for part in found)]))
 
 
-def provenance(context: Context, digest: str, builder: str, base: Mapping[str, str]) -> str:
-    """How an image was made, as an in-toto statement with SLSA provenance 1; it is not signed.
+@dataclass(frozen=True)
+class Origin:
+    """What an image was made from besides what was gathered for it: its base image, or the Python of this machine.
 
     Args:
-        digest: of the image, without `sha256:`. builder: what made it, such as `docker`.
-        base: by algorithm, the digest of the base image where it is known.
+        sha256: without the algorithm's name.
     """
+
+    uri: str
+    sha256: str
+
+
+def base_image(name: str, digest: str) -> Origin:
+    """A base image, known by the digest of its manifest or, where no registry gave it one, of its configuration."""
+    return Origin(f"pkg:docker/{name.replace(':', '@')}", digest.removeprefix("sha256:"))
+
+
+def this_python() -> Origin:
+    """The interpreter that runs this, out of which an image without a base image is made."""
+    return Origin(f"pkg:generic/python@{platform.python_version()}", sha256(Path(sys.executable).resolve()))
+
+
+@dataclass(frozen=True)
+class Made:
+    """How an image was made.
+
+    Args:
+        digest: of the image, with its algorithm. builder: such as `docker`.
+    """
+
+    digest: str
+    builder: str
+    origin: Origin
+
+
+def provenance(context: Context, made: Made) -> str:
+    """How an image was made, as an in-toto statement with SLSA provenance 1; it is not signed."""
     recipe = context.recipe
-    materials = [{"uri": part.purl, "digest": {"sha256": part.sha256}} for part in parts(context) if part.sha256]
-    materials.append({"uri": f"pkg:docker/{recipe.base.replace(':', '@')}", "digest": dict(base)})
+    materials = [(part.purl, part.sha256) for part in parts(context) if part.sha256]
+    materials.append((made.origin.uri, made.origin.sha256))
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": recipe.image, "digest": {"sha256": digest}}],
+        "subject": [{"name": recipe.image, "digest": {"sha256": made.digest.removeprefix("sha256:")}}],
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {
             "buildDefinition": {
                 "buildType": "urn:estiba:build:1",
                 "externalParameters": {"service": recipe.service, "style": recipe.style, "python": recipe.python},
-                "resolvedDependencies": materials,
+                "resolvedDependencies": [{"uri": uri, "digest": {"sha256": digest}} for uri, digest in materials],
             },
-            "runDetails": {"builder": {"id": f"estiba {estiba.__version__} with {builder}"}},
+            "runDetails": {"builder": {"id": f"urn:estiba:{estiba.__version__}:{made.builder}"}},
         },
     }
     return json.dumps(statement, indent=2) + "\n"

@@ -74,6 +74,13 @@ _PACKAGES = (
 )
 """Of any image that serves models: pattern below site-packages, reason. The first that matches counts."""
 
+_BUCKETS = (
+    *((f"botocore/data/{name}", "") for name in ("s3/*", "sts/*", "sso/*", "sso-oidc/*", "signin/*")),
+    *((f"botocore/data/{name}*", "") for name in ("endpoints.json", "partitions.json", "_retry.json", "sdk-default-")),
+    ("botocore/data/*", "services of Amazon that no registry is in"),
+)
+"""Of an image that asks object storage. The first that matches counts, and no reason keeps a file."""
+
 _ONNX_ONLY = (
     ("numpy/f2py/*", _COMPILING),
     ("numpy/distutils/*", _COMPILING),
@@ -101,8 +108,14 @@ _SERVER = (
 _ANY = tuple(rule for rule in _PACKAGES if rule[1] == _TESTS)
 """Of any image: what only the authors of a package run."""
 
-LEVELS = {"app": _ANY, "server": _SERVER, "models": _PACKAGES, "onnx": _PACKAGES + _ONNX_ONLY}
-"""By what an image is for: what is left out. `server` is Estiba itself."""
+LEVELS = {
+    "app": _ANY,
+    "server": _SERVER,
+    "models": _BUCKETS + _PACKAGES,
+    "onnx": _PACKAGES + _ONNX_ONLY,
+    "registry": _BUCKETS + _PACKAGES + _ONNX_ONLY,
+}
+"""By what an image is for: what is left out. `server` is Estiba itself; `registry` is `onnx` that asks a bucket."""
 
 
 def reason(path: str, level: str) -> str:

@@ -53,6 +53,10 @@ class Question(Generic[Answer]):
     def done(self) -> bool:
         return not self._thread.is_alive() or self.seconds > self._patience
 
+    def wait(self) -> None:
+        """Until it is done, for who has nothing else to do."""
+        self._thread.join(max(0.0, self._patience - self.seconds))
+
     @property
     def slow(self) -> bool:
         return not self.done and self.seconds > SLOW

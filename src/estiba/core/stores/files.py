@@ -90,6 +90,21 @@ def open_store(url: str | Path) -> Store:
     return Remote(text)
 
 
+def libraries(url: str) -> tuple[str, ...]:
+    """Distributions, as installed here, that `open_store` needs for an address; none for a folder.
+
+    Raises:
+        as `open_store`.
+    """
+    from importlib import metadata
+
+    store = open_store(url)
+    if not isinstance(store, Remote):
+        return ()
+    module = store.kind.partition(".")[0]
+    return tuple(sorted({"fsspec", *metadata.packages_distributions().get(module, [])[:1]}))
+
+
 class Folder:
     """A store in a folder of this machine."""
 
@@ -234,6 +249,7 @@ class Remote:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self._fs, self._root = _filesystem(self.url)
+        self.kind = type(self._fs).__module__
 
     def read(self, path: str) -> bytes:
         with self._explained("read", path):
