@@ -62,9 +62,10 @@ def ask(url: str, body: bytes, timeout: float = 10) -> Any:
     return json.loads(post(url, body, timeout))
 
 
-def post(url: str, body: bytes, timeout: float = 10) -> bytes:
-    """The answer to one body. Raises NotMeasurable if its status is not 200; OSError if nobody answers."""
-    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
+def post(url: str, body: bytes, timeout: float = 10, *, kind: str = "application/json", back: str = "*/*") -> bytes:
+    """The answer, of media type `back`, to one body. Raises NotMeasurable if its status is not 200; OSError if nobody
+    answers."""
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": kind, "Accept": back})
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             if answer.status != 200:

@@ -45,6 +45,7 @@ WORDS = {
 
 MORE = {
     "batches": "## Ten thousand records in one request, and single ones beside them",
+    "bodies": "## Ten thousand rows in every form of body",
     "engines": "## The kernel beside ONNX Runtime",
 }
 
