@@ -45,10 +45,10 @@ ORDER = {
         door supervisor
         """,
     "deploy": """
-        references services registry images plan secrets dotenv yaml rendered alerts dashboards observability front compose
-        delivery pipelines
-        here health environments life processes watch elf trim rootfs recipe dockerfile requirements wheels
-        sharedlibs context engines weigh verify_image sbom oci daemonless building export scan
+        references services registry images plan secrets dotenv yaml rendered alerts dashboards observability
+        pipelines here health environments life processes watch elf trim rootfs recipe front compose delivery
+        dockerfile requirements wheels
+        sharedlibs context engines weigh verify_image sbom oci daemonless push building export scan
         kubernetes.options kubernetes.files kubernetes.registry kubernetes.workload kubernetes.network kubernetes.scaling
         kubernetes.render kubernetes rollout doctor doctor.faults doctor.syntax doctor.stages doctor.context
         doctor.contents doctor.composefile doctor.commands doctor.sources doctor.containers doctor.bases

@@ -14,7 +14,7 @@ import msgspec
 from estiba.core import options
 from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import explained
-from estiba.deploy import registry, services
+from estiba.deploy import compose, registry, services
 from estiba.deploy.compose import ComposeOptions
 from estiba.deploy.images import ImageOptions
 from estiba.deploy.kubernetes.options import KubernetesOptions
@@ -128,6 +128,7 @@ def _project(file: Path, tree: Tree) -> Project:
         train.check(name, model)
     _check_default(tree)
     registry.check(tree.images.registry_environment)
+    compose.check(tree.compose)
     services.check(tree.services, {name: model.port for name, model in tree.models.items()}, tree.server.port)
     name = tree.project.name or file.parent.name
     return Project(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,12 +13,14 @@ import pytest
 import yaml
 from projects import STACK, compare, plan, stack
 
+from estiba import project
 from estiba.cli.main import run
 from estiba.core.errors import BadProject
 from estiba.deploy import compose, rendered
 from estiba.deploy.compose import ComposeOptions
-from estiba.deploy.plan import Plan, PlannedModel, Service, Tcp
+from estiba.deploy.plan import Build, Http, Plan, PlannedModel, Service
 from estiba.deploy.rendered import Rendered
+from estiba.lowering import lower
 
 
 @pytest.fixture
@@ -70,9 +73,10 @@ def test_what_prometheus_reads_lies_beside_the_file(files: Rendered) -> None:
     ("text", "message"),
     [
         ('[services.a]\nimage="a"\nport=90\n[services.b]\nimage="b"\nneeds=["a"]', "cannot tell whether a is healthy"),
-        ('[services.a]\ncommand="a"\nprofile="x"\n[services.b]\nimage="b"\nneeds={a="started"}', "only with a profile"),
         ('[services.a]\nimage="a"\nport=90\nreplicas=2', "cannot be published at one port"),
         ('[services.a]\nimage="a"\nfiles.x="estiba:nothing:/x"', "there is no estiba:nothing"),
+        ('[services.a]\nimage="a"\ncommand="${env.ESTIBA_BIND}"', "is a setting of compose.yaml itself"),
+        ('[services.a-b]\nimage="a"\nport=90\ncommand="${env.ESTIBA_PORT_A_B}"', "is a setting of compose.yaml itself"),
     ],
 )
 def test_what_compose_cannot_do_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -144,17 +148,101 @@ def test_docker_reads_it_without_complaint(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-def test_a_front_publishes_what_serves_models() -> None:
-    model = PlannedModel("iris", "1", "0" * 64, Path("/nowhere"), "onnx", {})
-    served = Service("models", "shop/models:1", port=8000, published=8100, health=Tcp(), replicas=2, models=(model,))
-    found = compose.render(Plan("shop", Path("/nowhere"), (served,)), ComposeOptions(front="nginx:1.29"))
-    services = yaml.safe_load(found.texts["compose.yaml"])["services"]
+@pytest.fixture
+def fronted() -> Rendered:
+    """Two services that serve a model each, and something else, behind a front."""
+    nowhere = Path("/nowhere")
+    served = [
+        Service(
+            name,
+            f"shop/{name}:1",
+            Build("models", "slim", "3.11"),
+            port=8000,
+            published=published,
+            health=Http("/health/ready"),
+            replicas=2,
+            models=(PlannedModel("iris", "1", "0" * 64, nowhere, "onnx", {}),),
+        )
+        for name, published in (("models", 8100), ("bankchurn", 8080))
+    ]
+    web = Service("web", "web:1", port=5000, published=5000, command=("ask", "${services.bankchurn.url}"))
+    return compose.render(Plan("shop", nowhere, (*served, web)), ComposeOptions(front="nginx:1.29"))
+
+
+def test_a_front_publishes_what_serves_models(fronted: Rendered) -> None:
+    services = yaml.safe_load(fronted.texts["compose.yaml"])["services"]
     assert "ports" not in services["models"]
-    assert services["front"]["ports"] == ["${BIND}:${MODELS_PORT}:8100"]
+    assert [port["target"] for port in services["front"]["ports"]] == [8100, 8080]
     assert services["front"]["cap_drop"] == ["ALL"]
-    conf = found.texts["config/front/nginx.conf"]
-    assert "listen 8100;" in conf
+    conf = fronted.texts["config/front/nginx.conf"]
+    assert re.findall(r"listen (\S+);", conf) == ["unix:/tmp/alive.sock", "8100", "8080"]
     assert conf.count("{") == conf.count("}")
+
+
+def test_an_address_that_changes_hands_leads_to_nobody_elses_model(fronted: Rendered) -> None:
+    """Who is on the front's network listens at one port, which is in no other's hands."""
+    project = yaml.safe_load(fronted.texts["compose.yaml"])
+    services, conf = project["services"], fronted.texts["config/front/nginx.conf"]
+    assert {name for name, service in services.items() if "front" in service["networks"]} == {
+        "front",
+        "models",
+        "bankchurn",
+    }
+    assert project["networks"]["front"] == {"internal": True}
+    for name, port in (("models", 8100), ("bankchurn", 8080)):
+        assert services[name]["command"][-2:] == ["--port", str(port)]
+        assert services[name]["healthcheck"]["test"][-1] == f"http://127.0.0.1:{port}/health/ready"
+        assert services[name]["networks"]["front"] == {"aliases": [f"{name}.front"]}
+        assert (
+            f"listen {port};\n    set $target {name}.front;\n    location / {{\n      proxy_pass http://$target:{port};"
+            in conf
+        )
+    assert services["web"]["command"] == ["ask", "http://bankchurn:8080"]
+
+
+@pytest.mark.parametrize("bind", ["10.0.0.7", "::1", "0.0.0.0"])
+def test_ports_are_published_at_an_address_of_either_kind(tmp_path: Path, bind: str) -> None:
+    found = project.load(written(tmp_path, f'[compose]\nbind = "{bind}"\n[services.a]\nimage = "a"\nport = 90'))
+    service = yaml.safe_load(compose.render(lower(found), found.compose).texts["compose.yaml"])["services"]["a"]
+    assert service["ports"] == [
+        {"host_ip": f"${{ESTIBA_BIND:-{bind}}}", "published": "${ESTIBA_PORT_A:-90}", "target": 90}
+    ]
+
+
+@pytest.mark.parametrize("bind", ["", "localhost", "10.0.0.7:80", "[::1]", "fe80::1%eth0", "10.0.0.0/8"])
+def test_what_is_no_address_is_refused(tmp_path: Path, bind: str) -> None:
+    with pytest.raises(BadProject, match=r"compose\.bind: .* is no IP address"):
+        project.load(written(tmp_path, f'[compose]\nbind = "{bind}"'))
+
+
+def written(folder: Path, text: str) -> Path:
+    (folder / "estiba.toml").write_text(text)
+    return folder
+
+
+def test_what_is_needed_takes_part_with_what_needs_it(tmp_path: Path) -> None:
+    text = "".join(
+        f'[services.{name}]\nimage = "x"\nprofile = "{profile}"\nneeds = {{ {needs} }}\n'
+        for name, profile, needs in (
+            ("disk", "stores", ""),
+            ("db", "stores", 'disk = "started"'),
+            ("always", "", 'disk = "started"'),
+            ("board", "monitoring", 'db = "started"'),
+        )
+    )
+    found = plan(tmp_path, text)
+    services = yaml.safe_load(compose.render(found, ComposeOptions()).texts["compose.yaml"])["services"]
+    assert {name: service.get("profiles") for name, service in services.items()} == {
+        "disk": None,
+        "db": ["monitoring", "stores"],
+        "always": None,
+        "board": ["monitoring"],
+    }
+
+
+def test_a_signal_is_the_images_own_unless_one_is_said(services: dict[str, Any]) -> None:
+    assert services["db"]["stop_signal"] == "SIGINT"
+    assert "stop_signal" not in services["prometheus"]
 
 
 def test_a_container_changes_with_what_is_in_its_files(tmp_path: Path) -> None:

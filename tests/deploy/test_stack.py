@@ -99,7 +99,7 @@ def stack(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     try:
         assert found.estiba("compose").returncode == 0
         settings = folder / "deploy" / "compose" / ".env"
-        moved = re.sub(r"(_PORT=)(\d+)", lambda m: f"{m[1]}{int(m[2]) + offset}", settings.read_text())
+        moved = re.sub(r"# (ESTIBA_PORT_\w+=)(\d+)", lambda m: f"{m[1]}{int(m[2]) + offset}", settings.read_text())
         settings.write_text(moved)
         found.build(*MODELS, "flask-api", "iris-fastapi")
         done = found.deploy()

@@ -88,7 +88,8 @@ def chosen(plan: Plan, names: Sequence[str], profiles: Sequence[str] = ()) -> li
     if names:
         return [by_name[name] for name in names]
     taken = {"", *profiles}
-    found = [service for service in plan.services if service.build is not None and service.profile in taken]
+    profiles_of = {service.name: plan.profiles_of(service) or ("",) for service in plan.services}
+    found = [service for service in plan.services if service.build is not None and taken & {*profiles_of[service.name]}]
     if not found:
         hint = "Images are made of models, and of services that have a command and no image."
         raise BadProject(f"{plan.project} has nothing to build an image of.", hint=hint)

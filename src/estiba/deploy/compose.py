@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -27,12 +28,15 @@ HEALTHY: dict[Condition, str] = {
 GENERATED = "config"
 """The folder, beside compose.yaml, of what containers get to read."""
 
+BIND = "ESTIBA_BIND"
+"""The variable of the address at which ports are published. Those of the ports are `ESTIBA_PORT_WEB` and the like."""
+
 
 class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """`[compose]` of the project file.
 
     Args:
-        bind: the address at which ports are published; 127.0.0.1 keeps them on the machine.
+        bind: the address at which ports are published, IPv4 or IPv6; 127.0.0.1 keeps them on the machine.
         pids: processes and threads that a container may have.
         logging: where containers' logs go: `json-file` keeps them with Docker, `fluentd` also sends them to the
             project's Fluent Bit.
@@ -48,12 +52,25 @@ class ComposeOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     log_size: Annotated[int, Meta(ge=1)] = 10
 
 
+def check(options: ComposeOptions) -> None:
+    """Raises BadProject where `bind` is no address."""
+    try:
+        address = ip_address(options.bind)
+    except ValueError:
+        address = None
+    if address is None or "%" in options.bind:
+        hint = "Such as 127.0.0.1 or ::1 for this machine only; 0.0.0.0 or :: lets other machines in."
+        raise BadProject(f"compose.bind: {options.bind!r} is no IP address.", hint=hint)
+
+
 def render(plan: Plan, options: ComposeOptions) -> Rendered:
     """The files of a Compose project.
 
     Raises:
         BadProject: something that Compose cannot do.
     """
+    if options.front:
+        plan = front.prepared(plan)
     for service in plan.services:
         _check(plan, service, options)
     texts: dict[str, str] = {}
@@ -86,14 +103,16 @@ _HEAD = """\
 
 def _project(plan: Plan, options: ComposeOptions, texts: Mapping[str, str]) -> dict[str, Any]:
     services = {service.name: _service(plan, service, options) for service in plan.services}
+    networks: dict[str, Any] = {"frontend": {}, "backend": {"internal": True}}
     if options.front and front.behind(plan):
         services[front.NAME] = _front(plan, options)
+        networks[front.NETWORK] = {"internal": True}
     for name, service in services.items():
         service |= _stamp(name, texts)
     project: dict[str, Any] = {
         "name": plan.project,
         "services": services,
-        "networks": {"frontend": {}, "backend": {"internal": True}},
+        "networks": networks,
     }
     volumes: dict[str, Any] = {_volume(service, name): {} for service in plan.services for name in service.volumes}
     if volumes:
@@ -107,28 +126,37 @@ def _service(plan: Plan, service: Service, options: ComposeOptions) -> dict[str,
     found: dict[str, Any] = {"image": service.image}
     if service.build is not None and "." not in service.image.split("/")[0]:
         found["pull_policy"] = "never"  # it is made here; asking a registry would only hide that it is missing
-    if service.profile:
-        found["profiles"] = [service.profile]
+    if profiles := plan.profiles_of(service):
+        found["profiles"] = list(profiles)
     if service.command:
         found["command"] = [_text(plan, service, word) for word in service.command]
     if service.environment:
         found["environment"] = {key: _text(plan, service, value) for key, value in service.environment.items()}
-    if service.published is not None and service.public and not (options.front and service.models):
-        found["ports"] = [f"${{BIND}}:${{{_variable(service)}}}:{service.port}"]
+    fronted = options.front and service in front.behind(plan)
+    if service.published is not None and service.public and not fronted:
+        found["ports"] = [_port(service, service.port, options)]
     found |= _life(plan, service)
+    if fronted:
+        found |= front.behind_it(plan, service)
     found |= _places(service)
     found |= _hardening(service, options)
     return found
 
 
 def _front(plan: Plan, options: ComposeOptions) -> dict[str, Any]:
-    published = [f"${{BIND}}:${{{_variable(service)}}}:{service.published}" for service in front.behind(plan)]
+    published = [_port(service, service.published, options) for service in front.behind(plan)]
     place = f"./{GENERATED}/{front.NAME}/{front.FILE}"
     mount = {"type": "bind", "source": place, "target": f"/etc/nginx/{front.FILE}", "read_only": True}
     # SIGQUIT lets nginx finish what it is answering.
     life = {"init": True, "restart": "unless-stopped", "stop_signal": "SIGQUIT", "stop_grace_period": "30s"}
     found = front.definition(plan, options.front, published) | life | {"volumes": [mount]}
     return found | _hardening(Service(front.NAME, options.front, memory=128_000_000), options)
+
+
+def _port(service: Service, target: int | None, options: ComposeOptions) -> dict[str, Any]:
+    """A published port. What .env does not say is what the project file says."""
+    address, port = f"${{{BIND}:-{options.bind}}}", f"${{{_variable(service)}:-{service.published}}}"
+    return {"host_ip": address, "published": port, "target": target}
 
 
 def _stamp(name: str, texts: Mapping[str, str]) -> dict[str, Any]:
@@ -158,7 +186,8 @@ def _life(plan: Plan, service: Service) -> dict[str, Any]:
         }
     found["init"] = True
     found["restart"] = "unless-stopped" if service.restart else "no"
-    found["stop_signal"] = service.stop_signal
+    if service.stop_signal:
+        found["stop_signal"] = service.stop_signal
     found["stop_grace_period"] = _seconds(service.stop_grace)
     found["networks"] = ["frontend", "backend"] if service.public else ["backend"]
     return found
@@ -234,9 +263,10 @@ def _check(plan: Plan, service: Service, options: ComposeOptions) -> None:
         if condition == "healthy" and _health(plan, plan[name]) is None:
             hint = f'Add health = ["command", "..."] to [services.{name}], or need it only "started".'
             raise BadProject(f"{path}.needs: Compose cannot tell whether {name} is healthy.", hint=hint)
-        if plan[name].profile not in ("", service.profile):
-            hint = f"Give {service.name} the profile {plan[name].profile!r} too."
-            raise BadProject(f"{path}.needs: {name} takes part only with a profile.", hint=hint)
+    for reference in _variables(service):
+        if reference.name in (BIND, *(_variable(each) for each in plan.services)):
+            hint = "Give the variable another name."
+            raise BadProject(f"{path}: ${{env.{reference.name}}} is a setting of compose.yaml itself.", hint=hint)
     if options.front and service.name == front.NAME:
         hint = "Give the service another name."
         raise BadProject(f"{path}: front is the name of what [compose] front adds.", hint=hint)
@@ -269,30 +299,28 @@ def _settings(plan: Plan, options: ComposeOptions) -> str:
         "# docker compose --env-file .env.production up --detach --wait",
         "",
         "# The address at which ports are published: 127.0.0.1 is this machine only.",
-        f"BIND={options.bind}",
+        f"# {BIND}={options.bind}",
         "",
         "# Ports at which services are reached.",
     ]
-    lines += [f"{_variable(service)}={service.published}" for service in plan.services if service.published is not None]
-    named = {
-        (ref.name, ref.default)
-        for service in plan.services
-        for text in (*service.command, *service.environment.values(), *_probe(service))
-        for ref in references(text, service.name)
-        if ref.kind == "env"
-    }
+    published = [service for service in plan.services if service.published is not None]
+    lines += [f"# {_variable(service)}={service.published}" for service in published]
+    named = {(ref.name, ref.default) for service in plan.services for ref in _variables(service)}
     if named:
         lines += ["", "# Variables that the project file refers to."]
         lines += [f"{name}=" if default is None else f"# {name}={default}" for name, default in sorted(named, key=str)]
     return "\n".join(lines) + "\n"
 
 
-def _probe(service: Service) -> tuple[str, ...]:
-    return service.health.words if isinstance(service.health, Command) else ()
+def _variables(service: Service) -> Iterator[Reference]:
+    """What a service refers to of the environment."""
+    probe = service.health.words if isinstance(service.health, Command) else ()
+    for text in (*service.command, *service.environment.values(), *probe):
+        yield from (reference for reference in references(text, service.name) if reference.kind == "env")
 
 
 def _variable(service: Service) -> str:
-    return f"{service.name.upper().replace('-', '_')}_PORT"
+    return f"ESTIBA_PORT_{service.name.upper().replace('-', '_')}"
 
 
 def _volume(service: Service, name: str) -> str:

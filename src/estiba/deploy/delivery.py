@@ -17,16 +17,13 @@ from estiba.core import shell
 from estiba.core.errors import Conflict, EstibaError, NotFound, Unavailable
 from estiba.core.stores.disk import explained
 from estiba.deploy.compose import GENERATED
+from estiba.deploy.front import KNOWN
 from estiba.deploy.rendered import Rendered, write
 
 LAST_GOOD = ".last-good"
 """The folder, beside compose.yaml, of the files of the last deployment that became healthy."""
 
 KEPT = ("compose.yaml", ".env", GENERATED)
-FORGOTTEN = 2.0
-"""Seconds after which the front has forgotten a stopped container's address, which it remembers for one. Docker may
-give that address to the next container: a request for one model must not reach another's."""
-
 LINES = 15
 """Of a log, in a report."""
 
@@ -214,15 +211,16 @@ def _replace(stack: Stack, name: str, say: Say) -> None:
         return
     count = len(old) + int(stack.wanted[name].get("deploy", {}).get("replicas", 1))
     done = stack.compose("up", "--detach", "--no-deps", "--no-recreate", "--scale", f"{name}={count}", name)
+    known = time.monotonic() + KNOWN
     fresh = [row["ID"] for row in stack.containers() if row["Service"] == name and row["ID"] not in old]
     if done.code or not _healthy(stack, fresh):
         report = f"{name} did not become healthy beside the old one.\n{_last_words(stack, fresh)}"
         stack.docker("rm", "--force", *fresh)
         raise NotHealthy(report if fresh else f"{name}: {done.said}")
     say(f"{name}: the new one is healthy; the old one ends")
+    time.sleep(max(0.0, known - time.monotonic()))
     stack.docker("stop", *old)
     stack.docker("rm", *old)
-    time.sleep(FORGOTTEN)
 
 
 def _healthy(stack: Stack, containers: Sequence[str]) -> bool:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from estiba.deploy.plan import Plan, Service
+from estiba.deploy.recipe import recipe
 
 NAME = "front"
 FILE = "nginx.conf"
-ALIVE = 8080
-"""The port, in its container only, that says whether nginx itself answers."""
+NETWORK = "front"
+"""The network of the front and what stands behind it, and of nobody else."""
+
+ALIVE = "/tmp/alive.sock"
+"""The socket, in its container only, that says whether nginx itself answers: a port could be a service's."""
+
+KNOWN = 2.5
+"""Seconds after which the front surely knows a new container: it remembers what a name means for up to two, as nginx
+counts one second of validity in whole seconds."""
 
 
 def behind(plan: Plan) -> tuple[Service, ...]:
@@ -18,7 +27,24 @@ def behind(plan: Plan) -> tuple[Service, ...]:
     return tuple(service for service in plan.services if service.models and service.published is not None)
 
 
-def definition(plan: Plan, image: str, ports: list[str]) -> dict[str, Any]:
+def prepared(plan: Plan) -> Plan:
+    """The plan in which what is behind the front listens, in its container, at the port that it is published at.
+
+    Docker may give a stopped container's address to the next one while the front, and others, still remember it. A
+    port that belongs to one service only keeps a request for one model from another.
+    """
+    served = {service.name for service in behind(plan)}
+    services = (replace(one, port=one.published) if one.name in served else one for one in plan.services)
+    return replace(plan, services=tuple(services))
+
+
+def behind_it(plan: Plan, service: Service) -> dict[str, Any]:
+    """What the front changes in the Compose service of something behind it, in a plan that is prepared."""
+    networks = {"frontend": {}, "backend": {}, NETWORK: {"aliases": [_alias(service)]}}
+    return {"command": [*recipe(plan, service).command, "--port", str(service.port)], "networks": networks}
+
+
+def definition(plan: Plan, image: str, ports: list[dict[str, Any]]) -> dict[str, Any]:
     """What is the front's own in its Compose service.
 
     Args:
@@ -30,7 +56,7 @@ def definition(plan: Plan, image: str, ports: list[str]) -> dict[str, Any]:
         "user": "101:101",
         "ports": ports,
         "healthcheck": {
-            "test": ["CMD", "curl", "--silent", "--fail", f"http://127.0.0.1:{ALIVE}/"],
+            "test": ["CMD", "curl", "--silent", "--fail", "--unix-socket", ALIVE, f"http://{NAME}/"],
             "interval": "5s",
             "timeout": "5s",
             "retries": 3,
@@ -38,7 +64,7 @@ def definition(plan: Plan, image: str, ports: list[str]) -> dict[str, Any]:
             "start_interval": "1s",
         },
         "depends_on": {service.name: {"condition": "service_healthy"} for service in behind(plan)},
-        "networks": ["frontend", "backend"],
+        "networks": ["frontend", NETWORK],
     }
 
 
@@ -47,10 +73,15 @@ def configuration(plan: Plan) -> str:
     return "\n".join([_HEAD, *(line for service in behind(plan) for line in _server(service)), "}"]) + "\n"
 
 
+def _alias(service: Service) -> str:
+    """Its name on the front's network only: no service can have a name with a dot."""
+    return f"{service.name}.{NETWORK}"
+
+
 def _server(service: Service) -> Iterator[str]:
     yield "  server {"
     yield f"    listen {service.published};"
-    yield f"    set $target {service.name};"
+    yield f"    set $target {_alias(service)};"
     yield "    location / {"
     yield f"      proxy_pass http://$target:{service.port};"
     yield "    }"
@@ -84,7 +115,7 @@ http {{
   proxy_connect_timeout 1s;
   proxy_read_timeout 300s;
   server {{
-    listen {ALIVE};
+    listen unix:{ALIVE};
     location / {{
       return 200;
     }}

@@ -196,7 +196,8 @@ class Life:
         if self._group is not None:
             self._report("stopping")
             polite = await self._end(self._group)
-            late = f"{self.service.stop_signal} did not end it within {self.service.stop_grace:g} s, so it was killed"
+            asked = self.service.stop_signal or "SIGTERM"
+            late = f"{asked} did not end it within {self.service.stop_grace:g} s, so it was killed"
             if not self.ended.is_set():  # else it was killed meanwhile, and said so
                 self._report("stopped", detail="" if polite else late)
         self.ended.set()
@@ -217,7 +218,7 @@ class Life:
             await asyncio.wait([self._task])
 
     async def _end(self, group: Group) -> bool:
-        polite = await group.stop(signal.Signals[self.service.stop_signal], self.service.stop_grace)
+        polite = await group.stop(signal.Signals[self.service.stop_signal or "SIGTERM"], self.service.stop_grace)
         self._scene.guard.over(group.pid)
         return polite
 

@@ -107,6 +107,7 @@ class Service:
         folder: relative to the project's, where the command starts on this machine; in an image, below /app.
         port: it listens on in a container. published: it is reached at from outside, or None.
         needs: names of services and the condition of each. A model has become the service that serves it.
+        stop_signal: asks it to end; empty where its image says.
         environment: values with references in them.
         volumes: by name, the absolute path in the container.
         memory: in bytes. cpus: processors. start_timeout, stop_grace: in seconds.
@@ -135,7 +136,7 @@ class Service:
     memory: int = 512_000_000
     start_timeout: float = 60.0
     stop_grace: float = 10.0
-    stop_signal: str = "SIGTERM"
+    stop_signal: str = ""
     restart: bool = True
     watch: tuple[str, ...] = ()
     read_only: bool = True
@@ -172,6 +173,19 @@ class Plan:
     def secrets(self) -> tuple[str, ...]:
         """Names of the secrets of all services, sorted."""
         return tuple(sorted({name for service in self.services for name in service.secrets}))
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Names of those secrets that nobody can make up, because they let model servers into a registry."""
+        return tuple(sorted({name for service in self.services if service.models for name in service.secrets}))
+
+    def profiles_of(self, service: Service) -> tuple[str, ...]:
+        """Profiles that bring a service in: its own, and those of what needs it. None where it always takes part."""
+        found = {service.profile}
+        for other in self.services:
+            if service.name in other.needs:
+                found |= set(self.profiles_of(other) or ("",))
+        return () if "" in found else tuple(sorted(found))
 
     def __getitem__(self, name: str) -> Service:
         return next(service for service in self.services if service.name == name)

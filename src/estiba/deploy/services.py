@@ -68,7 +68,7 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         memory: that it may use, such as 512MB.
         start_timeout: seconds that it has to become healthy.
         stop_grace: seconds that it has to end.
-        stop_signal: asks it to end.
+        stop_signal: asks it to end; by default what its image says, or else SIGTERM.
         restart: whether it is started again when it ends; `no` is for tasks that are done once.
         watch: files and folders at whose change `estiba up --watch` starts it again; by default what `include` says.
         style: of its image.
@@ -102,7 +102,7 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     memory: Memory = "512MB"
     start_timeout: Annotated[float, Meta(gt=0)] = 60.0
     stop_grace: Annotated[float, Meta(ge=0)] = 10.0
-    stop_signal: Literal["SIGTERM", "SIGINT", "SIGQUIT"] = "SIGTERM"
+    stop_signal: Literal["", "SIGTERM", "SIGINT", "SIGQUIT"] = ""
     restart: bool = True
     watch: tuple[str, ...] = ()
     style: Literal["slim", "scratch"] = "slim"
