@@ -26,6 +26,10 @@ from estiba.deploy import elf, rootfs, trim
         ("sklearn/linear_model/tests/test_ridge.py", "models", False),
         ("sklearn/linear_model/tests/test_ridge.py", "app", False),
         ("mine/tests/data.py", "app", True),
+        ("pyarrow/include/arrow/api.h", "app", False),
+        ("pyarrow/include/arrow/api.h", "compiler", True),
+        ("pydeck/static/index.js.map", "app", False),
+        ("skimage/io/__init__.pyi", "app", True),
         ("httptools/parser/parser.pyx", "models", False),
         ("onnxruntime/capi/libonnxruntime.so.1.31.1", "onnx", False),
         ("onnxruntime/capi/onnxruntime_pybind11_state.so", "onnx", True),
@@ -39,7 +43,7 @@ def test_what_is_left_out(path: str, level: str, kept: bool) -> None:
 
 def test_every_reason_is_a_sentence_of_a_few_words() -> None:
     for rules in trim.LEVELS.values():
-        assert all(3 <= len(why.split()) <= 12 for _, why in rules if why != "examples")
+        assert all(3 <= len(why.split()) <= 12 for _, why in rules if why not in ("", "examples"))
 
 
 @pytest.mark.parametrize(
@@ -108,3 +112,43 @@ def test_trimming_a_tree(tmp_path: Path) -> None:
     assert not (site / "numpy/tests").exists()
     (owners,) = (tmp_path / trim.OWNERS).iterdir()
     assert json.loads(owners.read_text()) == {"numpy": "numpy", "numpy.libs": "numpy", "numpy-2.0.dist-info": "numpy"}
+
+
+def recorded(site: Path, package: str, *names: str) -> None:
+    """A package as an installer leaves it."""
+    (site / f"{package}-1.0.dist-info").mkdir(parents=True)
+    for name in names:
+        (site / name).resolve().parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text("x" * 10)
+    (site / f"{package}-1.0.dist-info/RECORD").write_text("".join(f"{name},,\n" for name in names))
+
+
+def owners(root: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in (root / trim.OWNERS).iterdir():
+        found |= json.loads(path.read_text())
+    return found
+
+
+def test_a_folder_that_packages_share_is_of_none(tmp_path: Path) -> None:
+    site = tmp_path / "usr/local/lib/python3.11/site-packages"
+    recorded(site, "mlflow", "mlflow/server/a.py", "../../../bin/mlflow")
+    recorded(site, "mlflow_tracing", "mlflow/tracing/b.py", "mlflow/c.py")
+    trim.trim(tmp_path, "app")
+    assert owners(tmp_path) == {
+        "mlflow/server": "mlflow",
+        "usr/local/bin/mlflow": "mlflow",
+        "mlflow/tracing": "mlflow_tracing",
+        "mlflow/c.py": "mlflow_tracing",
+    }
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_extensions_of_jupyterlab_stay_where_it_is(tmp_path: Path, there: bool) -> None:
+    site = tmp_path / "usr/local/lib/python3.11/site-packages"
+    recorded(site, "pydeck", "pydeck.py", "../../../share/jupyter/nbextensions/pydeck/index.js")
+    if there:
+        recorded(site, "jupyter_core", "jupyter_core/paths.py")
+    left_out = trim.trim(tmp_path, "app")
+    assert (tmp_path / "usr/local/share/jupyter").exists() == there
+    assert left_out == ([] if there else [("jupyter", "extensions of JupyterLab, which is not here", 10)])

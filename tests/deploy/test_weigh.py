@@ -17,7 +17,9 @@ SITE = "usr/local/lib/python3.11/site-packages"
 
 def contents() -> Contents:
     found = Contents()
-    owners = json.dumps({"google": "protobuf", "numpy.libs": "numpy"}).encode()
+    owners = json.dumps(
+        {"google": "protobuf", "numpy.libs": "numpy", "ns/a": "ns_a", "ns/b.py": "ns-b", "usr/local/bin/uv": "uv"}
+    ).encode()
     listing = b"/bin/dash\n/usr/share/doc/dash\n"
     gone = json.dumps([["numpy", "tests", 5000], ["numpy", "tests", 10], ["idna", "types", 0]]).encode()
     found.add(
@@ -36,6 +38,9 @@ def contents() -> Contents:
             (f"{SITE}/numpy-2.0.dist-info/METADATA", 3, None),
             (f"{SITE}/__pycache__/six.cpython-311.pyc", 2, None),
             (f"{SITE}/six.py", 5, None),
+            (f"{SITE}/ns/a/c.py", 11, None),
+            (f"{SITE}/ns/__pycache__/b.cpython-311.pyc", 12, None),
+            ("usr/local/bin/uv", 13, None),
             (f"{OWNERS}/x.json", len(owners), owners),
             (f"{REPORT}/packages.json", len(gone), gone),
             ("usr/lib/libssl.so.3", 9, None),
@@ -55,6 +60,9 @@ def test_every_byte_is_of_something() -> None:
         "protobuf": 20,
         "numpy": 33,
         "six": 7,
+        "ns-a": 11,
+        "ns-b": 12,
+        "uv": 13,
         "libssl (system library)": 9,
         "models": 4,
         "the application": 6,

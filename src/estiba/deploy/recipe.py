@@ -28,6 +28,9 @@ _NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 _NOTEBOOK = {"PYTHONUSERBASE": "/tmp/python", "UV_PROJECT_ENVIRONMENT": "/tmp/venv", "PIP_USER": "1"}
 """Where the user of a notebook installs packages: the file system around it is read-only."""
 
+_COMPILERS = ("build-essential", "clang", "gcc", "g++")
+"""Debian packages with which an application compiles at run time; headers and the like stay for it then."""
+
 _PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _ASK = (
@@ -179,7 +182,7 @@ def _common(plan: Plan, service: Service, build: Build, style: str | None) -> Re
         service=service.name,
         kind=build.kind,
         style=style or build.style,
-        level="app",
+        level="compiler" if any(name.startswith(_COMPILERS) for name in build.packages) else "app",
         python=build.python,
         base=f"python:{build.python}-slim",
         folder="/",

@@ -133,7 +133,7 @@ _SERVING = (
 )
 """In an image that serves models without their training library, too."""
 
-_LEVELS = {"app": _ANY, "models": _ANY, "onnx": _ANY + _SERVING, "registry": _ANY}
+_LEVELS = {"app": _ANY, "compiler": _ANY, "models": _ANY, "onnx": _ANY + _SERVING, "registry": _ANY}
 
 _NAME_SERVICE = ("libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2")
 """Libraries that the C library loads by name when it looks up a host."""
@@ -185,7 +185,8 @@ def make(target: Path, level: str, system: System, others: Sequence[Path] = ()) 
     (etc / "passwd").write_text(_USERS)
     (etc / "group").write_text(_GROUPS)
     (etc / "nsswitch.conf").write_text("hosts: files dns\n")
-    for name in ("os-release", *(("ssl/certs/ca-certificates.crt",) if level in ("app", "registry") else ())):
+    asks = level in ("app", "compiler", "registry")
+    for name in ("os-release", *(("ssl/certs/ca-certificates.crt",) if asks else ())):
         source = system.root / "etc" / name
         if source.exists():
             (etc / name).parent.mkdir(parents=True, exist_ok=True)

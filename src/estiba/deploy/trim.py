@@ -7,12 +7,14 @@ and the files beside this one are at hand; the builder that needs no Docker runs
 from __future__ import annotations
 
 import compileall
+import csv
 import json
 import os
 import py_compile
 import shutil
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
@@ -108,14 +110,26 @@ _SERVER = (
 _ANY = tuple(rule for rule in _PACKAGES if rule[1] == _TESTS)
 """Of any image: what only the authors of a package run."""
 
+_APP = (
+    *_ANY,
+    *(rule for rule in _PACKAGES if rule[1] == _COMPILING),
+    ("*.js.map", "only for the debugger of a browser"),
+    ("*.css.map", "only for the debugger of a browser"),
+)
+"""Of an application, whose packages may read any other file of theirs, *.pyi among them."""
+
 LEVELS = {
-    "app": _ANY,
+    "compiler": _ANY,
+    "app": _APP,
     "server": _SERVER,
     "models": _BUCKETS + _PACKAGES,
     "onnx": _PACKAGES + _ONNX_ONLY,
     "registry": _BUCKETS + _PACKAGES + _ONNX_ONLY,
 }
-"""By what an image is for: what is left out. `server` is Estiba itself; `registry` is `onnx` that asks a bucket."""
+"""By what an image is for: what is left out.
+
+`server` is Estiba itself; `registry` is `onnx` that asks a bucket; `compiler` is an application that has one.
+"""
 
 
 def reason(path: str, level: str) -> str:
@@ -142,10 +156,11 @@ def trim(root: Path, level: str) -> list[LeftOut]:
             if why := reason(inside, level):
                 found[package, why] += path.stat().st_size
                 path.unlink()
-            elif level != "app" and _may_shorten(path) and (cut := elf.shorten(path)):
+            elif level != "compiler" and _may_shorten(path) and (cut := elf.shorten(path)):
                 found[package, "symbols for debuggers and linkers"] += cut
         _sweep(site)
-    if level != "app" and (root / "usr/local/bin").is_dir():
+        found["jupyter", "extensions of JupyterLab, which is not here"] += _without_jupyter(root, site)
+    if level not in ("app", "compiler") and (root / "usr/local/bin").is_dir():
         for path in _files(root / "usr/local/bin"):
             if path.name != "estiba":
                 found[path.name, "a command that nobody calls"] += path.stat().st_size
@@ -187,18 +202,48 @@ def write_report(root: Path, step: str, left_out: list[LeftOut]) -> None:
     target.write_text(json.dumps(sorted(left_out)))
 
 
+def _without_jupyter(root: Path, site: Path) -> int:
+    """Removes what packages bring for JupyterLab where nothing reads it, and returns its bytes."""
+    folder = root / "usr/local/share/jupyter"
+    if not folder.is_dir() or any(site.glob("jupyter_core*")):
+        return 0
+    size = sum(path.stat().st_size for path in _files(folder))
+    shutil.rmtree(folder)
+    return size
+
+
 def _write_owners(root: Path, site: Path) -> None:
-    """Keeps which package each file and folder of site-packages is of; RECORD, which says so, is left out."""
-    owners: dict[str, str] = {}
-    for record in sorted(site.glob("*.dist-info/RECORD")):
-        package = record.parent.name.partition("-")[0]
-        for line in record.read_text().splitlines():
-            top = line.partition(",")[0].partition("/")[0]
-            if top and top not in ("..", "bin") and not top.startswith('"'):
-                owners[top] = package
+    """Keeps which package each file and folder is of; RECORD, which says so, is left out of some images.
+
+    A folder that several packages share, a namespace, is not named, but what in it is of one.
+    """
+    packages: dict[str, set[str]] = defaultdict(set)
+    for name, package in _recorded(site):
+        for prefix in _prefixes(name):
+            packages[prefix].add(package)
+    owners = {}
+    for name, package in _recorded(site):
+        if name.startswith("../"):  # folders there are of everybody
+            owners[os.path.normpath(f"{site.relative_to(root).as_posix()}/{name}")] = package
+        elif alone := next((prefix for prefix in _prefixes(name) if packages[prefix] == {package}), ""):
+            owners[alone] = package
     target = root / OWNERS / f"{min(owners.values(), default='none')}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(owners, sort_keys=True))
+
+
+def _recorded(site: Path) -> Iterator[tuple[str, str]]:
+    """Each file that a package says is its own, as RECORD has it, and the package."""
+    for record in sorted(site.glob("*.dist-info/RECORD")):
+        for row in csv.reader(record.read_text().splitlines()):
+            if row:
+                yield row[0], record.parent.name.partition("-")[0]
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """A path and the folders that it is in, the outermost first."""
+    parts = name.split("/")
+    return ("/".join(parts[: end + 1]) for end in range(len(parts)))
 
 
 def _files(folder: Path) -> list[Path]:

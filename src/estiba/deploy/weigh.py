@@ -166,14 +166,11 @@ def _debian(contents: Contents) -> dict[str, str]:
 
 
 def _owner(path: str, owners: Mapping[str, str], debian: Mapping[str, str]) -> str:
+    if path in owners:  # outside of site-packages
+        return owners[path].replace("_", "-").lower()
     parts = path.split("/")
     if "site-packages" in parts:
-        inside = parts[parts.index("site-packages") + 1 :]
-        top = inside[0]
-        if top == "__pycache__":  # bytecode of a package that is one file
-            top = inside[1].partition(".")[0] + ".py"
-        named = owners.get(top) or top.partition("-")[0].removesuffix(".libs").removesuffix(".py")
-        return named.replace("_", "-").lower()
+        return _package(parts[parts.index("site-packages") + 1 :], owners).replace("_", "-").lower()
     if path.startswith("models/"):
         return "models"
     if path.startswith("app/"):
@@ -188,6 +185,14 @@ def _owner(path: str, owners: Mapping[str, str], debian: Mapping[str, str]) -> s
     if ".so" in parts[-1]:
         return f"{parts[-1].partition('.so')[0]} (system library)"
     return "other files"
+
+
+def _package(inside: list[str], owners: Mapping[str, str]) -> str:
+    """The package of a file of site-packages; of bytecode, that of its source."""
+    if inside[-2:-1] == ["__pycache__"]:
+        inside = [*inside[:-2], inside[-1].partition(".")[0] + ".py"]
+    known = (owners.get("/".join(inside[: end + 1])) for end in range(len(inside)))
+    return next(filter(None, known), "") or inside[0].partition("-")[0].removesuffix(".libs").removesuffix(".py")
 
 
 def check_budget(weight: Weight, budget: int | None, image: str) -> None:
