@@ -10,6 +10,7 @@ import click
 from estiba.cli.places import json_option
 
 if TYPE_CHECKING:
+    from estiba.core.errors import EstibaError, MissingExtra
     from estiba.deploy.doctor.examine import Report
     from estiba.deploy.doctor.faults import Finding
 
@@ -43,6 +44,7 @@ def doctor(path: Path | None, running: bool, as_json: bool) -> int:
             {
                 "healthy": report.healthy,
                 "looked_at": report.looked_at,
+                "unread": list(report.unread),
                 "findings": [
                     {"code": f.code, "severity": f.severity, "file": f.file, "line": f.line or None}
                     | {"message": f.message, "fix": f.fix}
@@ -52,7 +54,18 @@ def doctor(path: Path | None, running: bool, as_json: bool) -> int:
         )
     else:
         _show(report, running)
+    if report.why is not None:
+        raise _unread(report, report.why)
     return 0 if report.healthy else 1
+
+
+def _unread(report: Report, why: MissingExtra) -> EstibaError:
+    """What was not looked at is not called healthy."""
+    from estiba.core.errors import EstibaError
+
+    error = EstibaError(f"Not looked at: {', '.join(report.unread)}. {why.message}", hint=why.hint)
+    error.exit_code = why.exit_code
+    return error
 
 
 def _files(path: Path) -> Report:
@@ -99,4 +112,5 @@ def _show(report: Report, running: bool) -> None:
     said = ", ".join(f"{count} {word}{'s' if count > 1 else ''}" for word, count in counts if count)
     if report.findings:
         terminal.line()
-    terminal.line(f"{said or 'No fault found'} in {looked}: {shown}.")
+    if report.looked_at:
+        terminal.line(f"{said or 'No fault found'} in {looked}: {shown}.")

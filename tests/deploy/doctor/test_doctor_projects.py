@@ -330,7 +330,14 @@ def test_the_compose_file_that_estiba_renders_is_healthy() -> None:
     assert examine(HERE.parent / "golden" / "compose.yaml", TODAY).findings == []
 
 
-def test_compose_files_without_pyyaml(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_pyyaml_the_rest_is_examined_and_nothing_called_healthy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
-    assert run(["doctor", str(HERE / "broken" / "no-restart")]) == 1
-    assert "pip install 'estiba[deploy]'" in capsys.readouterr().err
+    folder = Path(shutil.copytree(HERE / "broken" / "root-user", tmp_path / "project"))
+    (folder / "compose.yaml").write_text("services:\n  api:\n    build: .\n")
+    assert run(["doctor", str(folder)]) == 1
+    shown = capsys.readouterr()
+    assert "[root-user]" in shown.out
+    assert "Not looked at: compose.yaml." in shown.err
+    assert "pip install 'estiba[deploy]'" in shown.err

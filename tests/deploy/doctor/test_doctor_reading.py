@@ -10,14 +10,14 @@ import pytest
 
 from estiba.deploy.doctor import commands, composefile, sources
 from estiba.deploy.doctor.bases import base
-from estiba.deploy.doctor.composefile import BadCompose
 from estiba.deploy.doctor.containers import Image
 from estiba.deploy.doctor.context import Context, ignored
 from estiba.deploy.doctor.faults import At
+from estiba.deploy.doctor.nodes import BadCompose
 from estiba.deploy.doctor.requirements import read, requirement
 from estiba.deploy.doctor.sources import Setting
 from estiba.deploy.doctor.stages import fill, joined, pairs, stages
-from estiba.deploy.doctor.syntax import parse
+from estiba.deploy.doctor.syntax import parse, split
 
 # Dockerfiles
 
@@ -201,9 +201,10 @@ def test_a_compose_file_with_its_lines() -> None:
         ("tmpfs", "", "/tmp", False),
     ]
     assert api.command == ["run", "--port", "80", "two words"]
-    assert (api.depends, db.depends) == ([("db", "service_healthy", 13)], [("other", "", 19)])
+    assert api.depends == [("db", "service_healthy", At("compose.yaml", 13))]
+    assert db.depends == [("other", "", At("compose.yaml", 19))]
     assert (api.cpus, api.memory) == (0.5, 512 << 20)
-    assert (api.environment["A"].value, db.environment["PASSWORD"]) == ("1", ("x=y", "x=y", 18))
+    assert (api.environment["A"].value, db.environment["PASSWORD"]) == ("1", ("x=y", "x=y", At("compose.yaml", 18)))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_a_compose_file_with_its_lines() -> None:
 def test_a_compose_file_that_cannot_be_read(text: str, line: int) -> None:
     with pytest.raises(BadCompose) as caught:
         composefile.read(text, "compose.yaml", {})
-    assert caught.value.line == line
+    assert caught.value.at.line == line
 
 
 def test_a_compose_file_that_refers_to_itself_ends() -> None:
@@ -251,7 +252,7 @@ def test_durations_and_sizes() -> None:
 )
 def test_where_a_server_listens(command: str, host: str, port: int) -> None:
     environment = {"PORT": "1234"} if "$PORT" in command else {}
-    words = commands.unwrapped(composefile.split(command), environment)
+    words = commands.unwrapped(split(command), environment)
     found = commands.server(words, environment)
     assert found is not None
     assert (found.host, found.port) == (host, port)
@@ -259,7 +260,7 @@ def test_where_a_server_listens(command: str, host: str, port: int) -> None:
 
 @pytest.mark.parametrize("command", ["", "python work.py", "./start.sh", "flask routes", "estiba models", "sh -c"])
 def test_what_is_no_known_server(command: str) -> None:
-    assert commands.server(commands.unwrapped(composefile.split(command), {}), {}) is None
+    assert commands.server(commands.unwrapped(split(command), {}), {}) is None
 
 
 def test_a_variable_that_names_itself_ends() -> None:

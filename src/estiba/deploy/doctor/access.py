@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from estiba.deploy.doctor.bases import base
-from estiba.deploy.doctor.containers import Container, Health, Image, program_words
+from estiba.deploy.doctor.containers import Container, Health, Image, developing, program_words
 from estiba.deploy.doctor.faults import At, Finding, finding
 from estiba.deploy.doctor.sources import MODEL
 from estiba.deploy.doctor.stages import Stage, fill
@@ -62,7 +62,7 @@ def _ports(container: Container) -> Iterator[Finding]:
         port = container.ports[0]
         message = f"Port {port.target} of {container.name} is published, but {server.kind} listens on {server.port}."
         fix = f"Publish {port.published or port.target}:{server.port}."
-        yield finding("port-mismatch", container.service.at(port.line), message, fix)
+        yield finding("port-mismatch", port.at, message, fix)
     elif not targets and container.final is not None and container.image is not None:
         yield from _exposed(container, container.final, container.image, server.port)
 
@@ -77,9 +77,9 @@ def _exposed(container: Container, final: Stage, image: Image, port: int) -> Ite
 
 def _server(container: Container) -> Iterator[Finding]:
     server = container.server
-    if server is None or container.develops:
-        return
     at = container.server_at
+    if server is None or container.develops or developing(at.file):
+        return
     if server.debugs:
         message = f"{server.kind} runs with its debugger, which runs any code for whoever reaches the port."
         yield finding(
@@ -188,7 +188,7 @@ def _none(container: Container, image: Image, final: Stage) -> Iterator[Finding]
     chosen = final.last("HEALTHCHECK") or (container.service and container.service.node.get("healthcheck"))
     if container.server is None or chosen:  # HEALTHCHECK NONE was meant
         return
-    at = container.service.at() if container.service else At(image.file, final.at.line)
+    at = container.service.node.at if container.service else At(image.file, final.at.line)
     message = f"Nothing checks the health of {container.name or 'the program'}, so nobody notices when it hangs."
     yield finding("no-healthcheck", at, message, f"Add a HEALTHCHECK. {_instead(container)}")
 

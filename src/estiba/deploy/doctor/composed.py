@@ -37,7 +37,7 @@ def check(compose: Compose, containers: list[Container]) -> Iterator[Finding]:
     at = compose.node.get("version")
     if at:
         message = "`version:` has had no meaning since Compose v2, which warns about it."
-        yield finding("compose-version", At(compose.file, at.line), message, "Take the line out.")
+        yield finding("compose-version", at.at, message, "Take the line out.")
     services = compose.services
     if not services and not compose.node.get("include"):
         message = "The file has no services, so Compose has nothing to start."
@@ -46,7 +46,7 @@ def check(compose: Compose, containers: list[Container]) -> Iterator[Finding]:
         yield from _references(service, compose)
         yield from secrets.check_service(service)
         if service.build is None and service.image and "$" not in service.image:
-            yield from unpinned(service.image, service.at(service.node.get("image").line))
+            yield from unpinned(service.image, service.node.get("image").at)
     for container in containers:
         yield from _order(container, containers)
         yield from threads(container)
@@ -63,15 +63,13 @@ def _references(service: Service, compose: Compose) -> Iterator[Finding]:
     if partial:
         return
     names = compose.services
-    for name, _, line in service.depends:
+    for name, _, at in service.depends:
         if name not in names:
-            yield _unknown(
-                f"{service.name} depends on `{name}`, which is no service of this file", name, names, service.at(line)
-            )
+            yield _unknown(f"{service.name} depends on `{name}`, which is no service of this file", name, names, at)
     for mount in service.mounts:
         if mount.kind == "volume" and mount.source and "$" not in mount.source and mount.source not in compose.volumes:
             what = f"{service.name} mounts the volume `{mount.source}`, which the file does not define"
-            yield _unknown(what, mount.source, compose.volumes, service.at(mount.line))
+            yield _unknown(what, mount.source, compose.volumes, mount.at)
 
 
 def _unknown(what: str, name: str, known: dict[str, object] | object, at: At) -> Finding:
@@ -85,19 +83,19 @@ def _order(container: Container, containers: list[Container]) -> Iterator[Findin
     if service is None:
         return
     unconditional = [name for name, condition, _ in service.depends if condition in ("", "service_started")]
-    lines = [line for _, condition, line in service.depends if condition in ("", "service_started")]
+    places = [at for _, condition, at in service.depends if condition in ("", "service_started")]
     if unconditional:
         have = "have" if len(unconditional) > 1 else "has"
         message = f"{service.name} is started as soon as {listed(unconditional)} {have} been started, ready or not."
         fix = f"Write depends_on: {{{unconditional[0]}: {{condition: service_healthy}}}}, and give it a healthcheck."
-        yield finding("depends-on-order", service.at(lines[0]), message, fix)
-    for name, condition, line in service.depends:
+        yield finding("depends-on-order", places[0], message, fix)
+    for name, condition, at in service.depends:
         other = next((one for one in containers if one.name == name), None)
         if condition == "service_healthy" and other is not None and _unchecked(other):
             message = (
                 f"{service.name} waits until {name} is healthy, but {name} has no health check, so it never starts."
             )
-            yield finding("depends-on-no-health", service.at(line), message, f"Give {name} a healthcheck.")
+            yield finding("depends-on-no-health", at, message, f"Give {name} a healthcheck.")
 
 
 def _unchecked(other: Container) -> bool:
@@ -145,7 +143,7 @@ def _restart(whole: list[Service], services: dict[str, Service]) -> Iterator[Fin
     ]
     if without:
         message = f"Nothing starts {listed(one.name for one in without)} again after a crash or a reboot."
-        yield finding("no-restart", without[0].at(), message, "Add restart: unless-stopped.")
+        yield finding("no-restart", without[0].node.at, message, "Add restart: unless-stopped.")
 
 
 def _limits(whole: list[Service]) -> Iterator[Finding]:
@@ -154,4 +152,4 @@ def _limits(whole: list[Service]) -> Iterator[Finding]:
     if without:
         names = listed(one.name for one in without)
         message = f"{names} may take all memory of the machine, and others are killed for it."
-        yield finding("no-limits", without[0].at(), message, "Add mem_limit: 512m, or what it needs.")
+        yield finding("no-limits", without[0].node.at, message, "Add mem_limit: 512m, or what it needs.")

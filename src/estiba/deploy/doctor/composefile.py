@@ -1,95 +1,20 @@
-"""A compose file, read so that everything in it still knows its line."""
+"""Compose files: what services say, laid over each other or one by itself; everything still knows its line."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from estiba.core.errors import MissingExtra
+from estiba.deploy.doctor import nodes
 from estiba.deploy.doctor.faults import At
+from estiba.deploy.doctor.nodes import Node
 from estiba.deploy.doctor.stages import fill
-from estiba.deploy.doctor.syntax import split
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|ns|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", re.I)
-DEPTH = 30
-
-
-class BadCompose(Exception):
-    """A compose file that cannot be read: what is wrong, and on which line."""
-
-    def __init__(self, message: str, line: int = 0) -> None:
-        super().__init__(message)
-        self.message = message
-        self.line = line
-
-
-class Node:
-    """A value of the file with its line. What is not of the asked kind counts as empty: nothing here raises."""
-
-    def __init__(self, raw: Any, depth: int = 0) -> None:
-        self._raw = raw
-        self._depth = depth
-        self.line: int = raw.start_mark.line + 1 if raw is not None else 0
-
-    @property
-    def kind(self) -> str:
-        """`scalar`, `sequence`, `mapping`, or empty where there is nothing."""
-        return "" if self._raw is None else str(self._raw.id)
-
-    @property
-    def text(self) -> str:
-        """What a scalar says; empty for null."""
-        if self.kind != "scalar" or self._raw.tag.endswith(":null"):
-            return ""
-        return str(self._raw.value)
-
-    def items(self) -> Iterator[tuple[str, Node]]:
-        """Keys and values, also those that `<<` merges in; of equal keys the first counts."""
-        if self.kind != "mapping" or self._depth > DEPTH:
-            return
-        seen: set[str] = set()
-        merged: dict[int, Any] = {}
-        for key, value in self._raw.value:
-            if getattr(key, "value", None) == "<<":
-                merged |= {id(one): one for one in (value.value if value.id == "sequence" else [value])}
-            elif key.id == "scalar" and key.value not in seen:
-                seen.add(key.value)
-                yield str(key.value), self._at(value, key)
-        for other in merged.values():
-            for name, inner in Node(other, self._depth + 1).items():
-                if name not in seen:
-                    seen.add(name)
-                    yield name, inner
-
-    def _at(self, value: Any, key: Any) -> Node:
-        """The value, on the line of its key: that is where a person looks."""
-        node = Node(value, self._depth + 1)
-        node.line = key.start_mark.line + 1
-        return node
-
-    def get(self, *path: str) -> Node:
-        node = self
-        for name in path:
-            node = next((value for key, value in node.items() if key == name), Node(None))
-        return node
-
-    def __bool__(self) -> bool:
-        return self._raw is not None
-
-    @property
-    def each(self) -> list[Node]:
-        if self.kind != "sequence" or self._depth > DEPTH:
-            return []
-        return [Node(value, self._depth + 1) for value in self._raw.value]
-
-    @property
-    def words(self) -> list[str]:
-        """A list as it stands, a text parted as a shell does."""
-        return [item.text for item in self.each] if self.kind == "sequence" else split(self.text)
 
 
 class Variable(NamedTuple):
@@ -97,7 +22,7 @@ class Variable(NamedTuple):
 
     raw: str
     value: str
-    line: int
+    at: At
 
 
 class Port(NamedTuple):
@@ -106,7 +31,7 @@ class Port(NamedTuple):
     host: str
     published: int
     target: int
-    line: int
+    at: At
 
 
 class Mount(NamedTuple):
@@ -116,20 +41,16 @@ class Mount(NamedTuple):
     source: str
     target: str
     read_only: bool
-    line: int
+    at: At
 
 
 @dataclass(frozen=True)
 class Service:
-    """A service of the file."""
+    """A service of the files."""
 
     name: str
     node: Node
-    file: str
     values: Mapping[str, str]
-
-    def at(self, line: int = 0) -> At:
-        return At(self.file, line or self.node.line)
 
     def text(self, *path: str) -> str:
         return fill(self.node.get(*path).text, self.values)
@@ -180,16 +101,16 @@ class Service:
         tmpfs = self.node.get("tmpfs")
         folders = [tmpfs, *tmpfs.each] if tmpfs else []
         return found + [
-            Mount("tmpfs", "", node.text.partition(":")[0], False, node.line) for node in folders if node.text
+            Mount("tmpfs", "", node.text.partition(":")[0], False, node.at) for node in folders if node.text
         ]
 
     @property
-    def depends(self) -> list[tuple[str, str, int]]:
-        """Name, condition (empty where none is said) and line of each service that this one depends on."""
+    def depends(self) -> list[tuple[str, str, At]]:
+        """Name, condition (empty where none is said) and place of each service that this one depends on."""
         node = self.node.get("depends_on")
         if node.kind == "mapping":
-            return [(name, inner.get("condition").text, inner.line) for name, inner in node.items()]
-        return [(inner.text, "", inner.line) for inner in node.each if inner.text]
+            return [(name, inner.get("condition").text, inner.at) for name, inner in node.items()]
+        return [(inner.text, "", inner.at) for inner in node.each if inner.text]
 
     @property
     def cpus(self) -> float:
@@ -208,7 +129,11 @@ class Service:
 
 @dataclass(frozen=True)
 class Compose:
-    """A compose file. `values` are what the `.env` file beside it says."""
+    """A compose file, or several laid over each other. `values` are what the `.env` file beside it says.
+
+    Args:
+        file: the first; paths in all of them begin in its folder.
+    """
 
     file: str
     node: Node
@@ -217,7 +142,7 @@ class Compose:
     @property
     def services(self) -> dict[str, Service]:
         every = self.node.get("services").items()
-        return {name: Service(name, node, self.file, self.values) for name, node in every if node.kind == "mapping"}
+        return {name: Service(name, node, self.values) for name, node in every if node.kind == "mapping"}
 
     @property
     def volumes(self) -> dict[str, Node]:
@@ -225,7 +150,7 @@ class Compose:
 
 
 def read(text: str, file: str, values: Mapping[str, str]) -> Compose:
-    """A compose file from its text.
+    """One compose file from its text.
 
     Args:
         values: by name, what `${NAME}` stands for.
@@ -233,39 +158,17 @@ def read(text: str, file: str, values: Mapping[str, str]) -> Compose:
     Raises:
         BadCompose: it is no YAML, or no mapping with services. MissingExtra: PyYAML is not installed.
     """
-    yaml = _yaml()
-    try:
-        raw = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise BadCompose(str(error.problem or error.context), mark.line + 1 if mark else 0) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise BadCompose(str(error).splitlines()[0] if str(error) else "it is nested too deeply") from None
-    root = Node(raw)
-    if root.kind != "mapping":
-        raise BadCompose("it holds no keys", root.line)
-    services = root.get("services")
-    if services.kind not in ("mapping", ""):
-        raise BadCompose("`services` is no mapping of names", services.line)
-    return Compose(file, root, values)
-
-
-def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise MissingExtra("PyYAML, which reads compose files,", "deploy") from None
-    return yaml
+    return Compose(file, nodes.parse(text, file), values)
 
 
 def _variables(node: Node, values: Mapping[str, str]) -> Iterator[tuple[str, Variable]]:
     """A mapping `NAME: value`, or a list of `NAME=value`."""
     for name, inner in node.items():
-        yield name, Variable(inner.text, fill(inner.text, values), inner.line)
+        yield name, Variable(inner.text, fill(inner.text, values), inner.at)
     for inner in node.each:
         name, _, value = inner.text.partition("=")
         if name:
-            yield name, Variable(value, fill(value, values), inner.line)
+            yield name, Variable(value, fill(value, values), inner.at)
 
 
 def _port(node: Node, values: Mapping[str, str]) -> Port | None:
@@ -277,7 +180,7 @@ def _port(node: Node, values: Mapping[str, str]) -> Port | None:
             return None
         rest, _, target = text.rpartition(":")
         host, _, published = rest.rpartition(":")
-    return Port(host.strip("[]"), _port_number(published), _port_number(target), node.line)
+    return Port(host.strip("[]"), _port_number(published), _port_number(target), node.at)
 
 
 def _port_number(text: str) -> int:
@@ -290,13 +193,13 @@ def _mount(node: Node, values: Mapping[str, str]) -> Mount | None:
 
     if node.kind == "mapping":
         read_only = node.get("read_only").text.lower() in ("true", "yes", "on")
-        return Mount(filled("type") or "volume", filled("source"), filled("target"), read_only, node.line)
+        return Mount(filled("type") or "volume", filled("source"), filled("target"), read_only, node.at)
     parts = fill(node.text, values).split(":")
     if len(parts) == 1:
-        return Mount("volume", "", parts[0], False, node.line) if parts[0] else None
+        return Mount("volume", "", parts[0], False, node.at) if parts[0] else None
     source, target, options = parts[0], parts[1], ",".join(parts[2:]).split(",")
     kind = "bind" if source.startswith(("/", ".", "~")) else "volume"
-    return Mount(kind, source, target, "ro" in options, node.line)
+    return Mount(kind, source, target, "ro" in options, node.at)
 
 
 def seconds(text: str) -> float | None:

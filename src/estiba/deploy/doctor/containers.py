@@ -9,10 +9,11 @@ from functools import cached_property
 
 from estiba.deploy.doctor import commands
 from estiba.deploy.doctor.commands import Server
-from estiba.deploy.doctor.composefile import Compose, Mount, Node, Port, Service, seconds
+from estiba.deploy.doctor.composefile import Compose, Mount, Port, Service, seconds
 from estiba.deploy.doctor.contents import Contents, contents
 from estiba.deploy.doctor.context import Context
 from estiba.deploy.doctor.faults import At
+from estiba.deploy.doctor.nodes import Node
 from estiba.deploy.doctor.sources import Listens, Module, Setting, listens, reachable
 from estiba.deploy.doctor.stages import Stage, joined, stages
 from estiba.deploy.doctor.syntax import Instruction, exec_form, split
@@ -106,11 +107,8 @@ class Container:
     def develops(self) -> bool:
         """Whether it is meant for development: by its name, its file, or its profiles."""
         names = [self.name, *(self.service.profiles if self.service else [])]
-        files = [self.image.file if self.image else "", self.service.file if self.service else ""]
-        names += [file.rpartition("/")[2] for file in files]
-        return any(
-            re.search(r"(?:^|[-_.])(?:dev|development|debug|local|override|test)(?:$|[-_.])", name) for name in names
-        )
+        files = [self.image.file if self.image else "", self.service.node.at.file if self.service else ""]
+        return any(map(developing, [*names, *files]))
 
     @cached_property
     def environment(self) -> dict[str, str]:
@@ -121,7 +119,7 @@ class Container:
     def variable_at(self, name: str) -> At:
         """Where a variable of the environment is set."""
         if self.service and name in self.service.environment:
-            return self.service.at(self.service.environment[name].line)
+            return self.service.environment[name].at
         assert self.image is not None
         assert self.final is not None
         steps = [step for step in self.final.every("ENV") if re.search(rf"\b{re.escape(name)}\b", step.at.text)]
@@ -155,10 +153,10 @@ class Container:
     def _part(self, key: str, name: str) -> tuple[list[str], At]:
         said = (self.service.command if key == "command" else self.service.entrypoint) if self.service else None
         if self.service is not None and said is not None:
-            return said, self.service.at(self.service.node.get(key).line)
+            return said, self.service.node.get(key).at
         step = self.final.last(name) if self.final else None
         if step is None or self.image is None:
-            return [], At(self.image.file if self.image else self.service.file if self.service else "")
+            return [], At(self.image.file) if self.image else self.service.node.at if self.service else At("")
         words = list(step.at.argv) if step.at.argv is not None else ["/bin/sh", "-c", step.at.text]
         return words, self.image.at(step.at.line)
 
@@ -250,6 +248,12 @@ class Container:
         return _of_dockerfile(step.at, self.image.file) if step and self.image else None
 
 
+def developing(name: str) -> bool:
+    """Whether a name, or a path by its end, says that it is for development."""
+    plain = name.rpartition("/")[2]
+    return bool(re.search(r"(?:^|[-_.])(?:dev|development|debug|local|override|test)(?:$|[-_.])", plain))
+
+
 def _configured(server: Server, context: Context) -> Server:
     """The server with what its own configuration file may say: unknown, unless the command line said it."""
     names = {path.rpartition("/")[2] for path in context.entries if not path.startswith("tests/")}
@@ -272,7 +276,7 @@ def _of_compose(node: Node, service: Service) -> Health | None:
     shell = " ".join(words[1:]) if words[0] == "CMD-SHELL" else ""
     plain = () if shell else tuple(words[1:])
     times = {name: seconds(node.get(name).text) for name in ("interval", "start_period")}
-    return _health(plain, shell, times, node.get("retries").text, service.at(test.line))
+    return _health(plain, shell, times, node.get("retries").text, test.at)
 
 
 def _of_dockerfile(at: Instruction, file: str) -> Health | None:

@@ -96,17 +96,19 @@ class Context:
 
     Args:
         name: how its files are spelled to the user: empty, or a relative path that ends in a slash.
+        known: whether this is the folder at all; if not, nothing of it is looked at.
     """
 
     folder: Path
     name: str
     ignored: Ignored
+    known: bool = True
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
         """Its files, and folders that are known by name, whether ignored or not."""
         found: dict[str, Entry] = {}
-        for entry in _walk(self.folder):
+        for entry in _walk(self.folder) if self.known else ():
             found[entry.path] = entry
             if len(found) >= MOST_FILES:
                 break
@@ -115,7 +117,7 @@ class Context:
     @property
     def whole(self) -> bool:
         """Whether all of it was walked: if not, nothing can be said of what is not there."""
-        return len(self.entries) < MOST_FILES
+        return self.known and len(self.entries) < MOST_FILES
 
     @cached_property
     def sent(self) -> dict[str, Entry]:
@@ -127,7 +129,7 @@ class Context:
 
     def exists(self, path: str) -> bool:
         """Whether a file, or a folder even without files, has that path."""
-        return path in self.entries or (self.folder / path).exists()
+        return self.known and (path in self.entries or (self.folder / path).exists())
 
     def matching(self, source: str) -> list[str]:
         """The paths, of all entries, that a source of COPY means: files, and all below a folder."""
@@ -139,7 +141,7 @@ class Context:
 
     def text(self, path: str) -> str | None:
         """The text of a file of up to a megabyte; None where it is none, or cannot be read."""
-        return text(self.folder / path)
+        return text(self.folder / path) if self.known else None
 
 
 def clean(source: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from estiba.core.errors import NotFound
+from estiba.core.errors import MissingExtra, NotFound
 from estiba.deploy.doctor import (
     access,
     bases,
@@ -22,12 +22,15 @@ from estiba.deploy.doctor import (
     requirements,
     rights,
     secrets,
+    stacks,
 )
-from estiba.deploy.doctor.composefile import BadCompose, Compose
+from estiba.deploy.doctor.composefile import Compose
 from estiba.deploy.doctor.containers import Container, Image
 from estiba.deploy.doctor.context import LEFT, Context, ignored, text
+from estiba.deploy.doctor.elsewhere import context_of
 from estiba.deploy.doctor.faults import At, Finding, finding, ordered
 from estiba.deploy.doctor.sources import MODEL
+from estiba.deploy.doctor.stacks import Stack
 from estiba.deploy.doctor.syntax import parse
 
 _DOCKERFILE = re.compile(r"(?:Dockerfile|Containerfile)(?:\.(?!dockerignore)[\w.-]+)?|[\w.-]+\.Dockerfile", re.I)
@@ -37,14 +40,20 @@ _DEPTH = 3
 
 @dataclass(frozen=True)
 class Report:
-    """What was looked at, by the names of the files, and what was found, the main fault first."""
+    """What was looked at, by the names of the files, and what was found, the main fault first.
+
+    Args:
+        unread: files that could not be looked at here. why: what it takes to read them.
+    """
 
     looked_at: list[str]
     findings: list[Finding]
+    unread: Sequence[str] = ()
+    why: MissingExtra | None = None
 
     @property
     def healthy(self) -> bool:
-        """Whether there is no fault that keeps the project from working or lets strangers in."""
+        """Whether there is no fault that keeps the project from working or lets strangers in, as far as was looked."""
         return not any(found.severity == "error" for found in self.findings)
 
 
@@ -58,6 +67,8 @@ class _Project:
     contexts: dict[tuple[Path, str], Context] = field(default_factory=dict)
     containers: list[Container] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    why: MissingExtra | None = None
 
     def name(self, path: Path) -> str:
         """How a path is spelled to the user: from the folder on."""
@@ -73,7 +84,7 @@ def examine(place: Path, today: date, others: Mapping[str, list[Finding]] | None
         others: by name, files that were examined elsewhere, and what was found in them.
 
     Raises:
-        NotFound: the place does not exist, or holds nothing to examine. MissingExtra: PyYAML is not installed.
+        NotFound: the place does not exist, or holds nothing to examine.
     """
     if not place.exists():
         raise NotFound(f"There is no {place}.", hint="Name the folder of a project, or a Dockerfile or compose file.")
@@ -82,22 +93,21 @@ def examine(place: Path, today: date, others: Mapping[str, list[Finding]] | None
     files = [place] if place.is_file() else list(_files(folder))
     composes = [path for path in files if _COMPOSE.fullmatch(path.name) or path.suffix in (".yml", ".yaml")]
     dockerfiles = [path for path in files if path not in composes]
-    for path in composes:
-        _compose(path, project)
+    _composes([path.name for path in composes], folder, project)
     for path in dockerfiles:
         _dockerfile(path, project)
     _loose(project)
     for name, found in (others or {}).items():
         project.looked_at.append(name)
         project.findings += found
-    if not project.looked_at:
+    if not project.looked_at and not project.unread:
         hint = "It reads Dockerfiles, compose files, requirements.txt and pickled models. For what runs: --running."
         raise NotFound(f"There is nothing to examine in {place}.", hint=hint)
     for image in project.images.values():
         project.findings += _of_image(image, project, today)
     for container in project.containers:
         project.findings += _of_container(container, project)
-    return Report(sorted(dict.fromkeys(project.looked_at)), ordered(project.findings))
+    return Report(sorted(dict.fromkeys(project.looked_at)), ordered(project.findings), project.unread, project.why)
 
 
 def _files(folder: Path, depth: int = 0) -> Iterator[Path]:
@@ -117,26 +127,44 @@ def _walked(name: str) -> bool:
     return name not in LEFT and not name.startswith(".") and name != "site-packages"
 
 
-def _compose(path: Path, project: _Project) -> None:
-    shown = project.name(path)
-    content = text(path)
-    project.looked_at.append(shown)
-    if content is None:
-        _unreadable(shown, "compose-invalid", project)
-        return
-    beside = composefile.settings(text(path.parent / ".env") or "")
-    try:
-        compose = composefile.read(content, shown, {name: value for name, (value, _) in beside.items()})
-    except BadCompose as error:
-        message = f"The file cannot be read as a compose file: {error.message}."
-        at = At(shown, error.line)
-        project.findings.append(
-            finding("compose-invalid", at, message, "Mend this line; docker compose config checks it.")
-        )
-        return
-    containers = [_container(compose, name, path, project) for name in compose.services]
-    project.containers += containers
-    project.findings += composed.check(compose, containers)
+def _composes(names: Sequence[str], folder: Path, project: _Project) -> None:
+    """Reads compose files; of those that only lie over the first ones, what they add."""
+    beside = composefile.settings(text(folder / ".env") or "")
+    values = {name: value for name, (value, _) in beside.items()}
+    main: tuple[str, ...] = ()
+    for files in stacks.together(names, values):
+        try:
+            stack = Stack(lambda name: text(folder / name), values)
+            compose = stack.compose(files)
+            if compose is not None and main and stacks.partial(compose):
+                stack = Stack(stack.read, values)
+                compose = stack.compose([main[0], *files])
+        except MissingExtra as error:
+            project.unread += files
+            project.why = error
+            continue
+        new = set(stack.files) - set(project.looked_at)
+        project.looked_at += stack.files or files
+        project.findings += stack.problems
+        if compose is not None:
+            _compose(compose, folder, project, new if main else None)
+        main = main or files
+
+
+def _compose(compose: Compose, folder: Path, project: _Project, only: set[str] | None) -> None:
+    """Examines a stack.
+
+    Args:
+        only: files of which the faults are told; by default all.
+    """
+    containers = [_container(compose, name, folder, project) for name in compose.services]
+    found = composed.check(compose, containers)
+    if only is None:
+        project.containers += containers
+        project.findings += found
+    else:
+        project.containers += [one for one in containers if one.service and one.service.node.at.file in only]
+        project.findings += [one for one in found if one.file in only]
 
 
 def _unreadable(shown: str, code: str, project: _Project) -> None:
@@ -144,19 +172,18 @@ def _unreadable(shown: str, code: str, project: _Project) -> None:
     project.findings.append(finding(code, At(shown), message, "Check its rights and what is in it."))
 
 
-def _container(compose: Compose, name: str, path: Path, project: _Project) -> Container:
+def _container(compose: Compose, name: str, folder: Path, project: _Project) -> Container:
     service = compose.services[name]
     build = service.build
     if build is None or "$" in build[0] + build[1] or "://" in build[0]:
         return Container(None, service, compose)
-    root = path.parent / build[0]
+    root = folder / build[0]
     image = _image(root / (build[1] or "Dockerfile"), root, project, service.arguments, build[2])
     if image is None and not (root / (build[1] or "Dockerfile")).exists():
-        line = service.node.get("build").line
         shown = project.name(root / (build[1] or "Dockerfile"))
         message = f"{name} is built from `{shown}`, which does not exist."
         fix = "Name the folder in build.context and the file in build.dockerfile."
-        project.findings.append(finding("compose-invalid", service.at(line), message, fix))
+        project.findings.append(finding("compose-invalid", service.node.get("build").at, message, fix))
     return Container(image, service, compose)
 
 
@@ -164,28 +191,17 @@ def _dockerfile(path: Path, project: _Project) -> None:
     shown = project.name(path)
     if any(image.file == shown for image in project.images.values()):
         return
-    if shown not in project.looked_at and text(path) is None:
+    content = text(path)
+    if content is None:
         project.looked_at.append(shown)
         _unreadable(shown, "dockerfile-syntax", project)
         return
-    root = path.parent
-    image = _image(path, root, project, {}, "")
-    if image is None:
-        return
-    if root != project.folder and not _fits(image):  # kept apart from the code, and built from the project's folder
-        other = _new(path, project.folder, project, {}, "")
-        if other is not None and _fits(other):
-            image = other
-            project.images[(shown, "")] = image
-    project.containers.append(Container(image, None))
+    image = _image(path, context_of(path, parse(content), project.folder), project, {}, "")
+    if image is not None:
+        project.containers.append(Container(image, None))
 
 
-def _fits(image: Image) -> bool:
-    """Whether the context has what the Dockerfile copies."""
-    return not any(found.code in ("copy-missing", "model-missing") for found in dockerfile.check(image))
-
-
-def _image(path: Path, root: Path, project: _Project, arguments: Mapping[str, str], target: str) -> Image | None:
+def _image(path: Path, root: Path | None, project: _Project, arguments: Mapping[str, str], target: str) -> Image | None:
     key = (project.name(path), f"{target} {sorted(arguments.items())}".strip(" []"))
     if key not in project.images:
         image = _new(path, root, project, arguments, target)
@@ -195,7 +211,7 @@ def _image(path: Path, root: Path, project: _Project, arguments: Mapping[str, st
     return project.images[key]
 
 
-def _new(path: Path, root: Path, project: _Project, arguments: Mapping[str, str], target: str) -> Image | None:
+def _new(path: Path, root: Path | None, project: _Project, arguments: Mapping[str, str], target: str) -> Image | None:
     content = text(path)
     if content is None:
         return None
@@ -204,8 +220,10 @@ def _new(path: Path, root: Path, project: _Project, arguments: Mapping[str, str]
     return Image(project.name(path), parse(content), context, arguments, target)
 
 
-def _context(root: Path, path: Path, project: _Project) -> Context:
-    """The folder with its .dockerignore; one named after the Dockerfile goes before it."""
+def _context(root: Path | None, path: Path, project: _Project) -> Context:
+    """The folder with its .dockerignore; one named after the Dockerfile goes before it. None is one not known."""
+    if root is None:
+        return Context(path.parent, "", ignored("", ""), known=False)
     own = path.with_name(f"{path.name}.dockerignore")
     rules = own if own.is_file() else root / ".dockerignore"
     key = (root.resolve(), str(rules))
@@ -250,7 +268,6 @@ def _of_image(image: Image, project: _Project, today: date) -> Iterator[Finding]
 
 
 def _of_container(container: Container, project: _Project) -> Iterator[Finding]:
-    folder = project.folder / Path(container.service.file).parent if container.service else project.folder
     yield from access.check(container)
     yield from rights.check(container)
-    yield from presence.check(container, folder)
+    yield from presence.check(container, project.folder)

@@ -96,7 +96,7 @@ def _ignore(final: Stage, image: Image) -> Iterator[Finding]:
         step for stage in image.used for step in stage.steps if step.at.name in ("COPY", "ADD") and _whole(step)
     ]
     brought = listed(_needless(image))
-    if not context.ignored.name and (whole or elsewhere):
+    if context.known and not context.ignored.name and (whole or elsewhere):
         at = image.at((whole or elsewhere)[0].at.line)
         with_it = f": {brought} {'come' if ' and ' in brought else 'comes'} along" if brought and whole else ""
         message = f"The whole folder is copied, and there is no .dockerignore{with_it}."

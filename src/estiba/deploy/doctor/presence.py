@@ -9,7 +9,7 @@ from posixpath import basename, dirname
 from typing import NamedTuple
 
 from estiba.deploy.doctor.composefile import Mount
-from estiba.deploy.doctor.containers import Container, Image
+from estiba.deploy.doctor.containers import Container, Image, developing
 from estiba.deploy.doctor.context import clean
 from estiba.deploy.doctor.faults import At, Finding, finding
 from estiba.deploy.doctor.sources import MODEL, loads, writes
@@ -125,7 +125,7 @@ def _fix(wanted: Wanted, image: Image) -> str:
 
 def _mounted(wanted: Wanted, mount: Mount, container: Container, folder: Path) -> Iterator[Finding]:
     assert container.service is not None
-    at = container.service.at(mount.line)
+    at = mount.at
     if mount.kind == "bind" and "$" not in mount.source and not mount.source.startswith(("/", "~")):
         inside = wanted.path.removeprefix(joined("/", mount.target)).lstrip("/")
         there = folder / mount.source / inside if inside else folder / mount.source
@@ -164,13 +164,13 @@ def _hidden(container: Container, folder: Path) -> Iterator[Finding]:
     for mount in container.mounts:
         target = joined("/", mount.target)
         below = [path for path in files if path.startswith(target.rstrip("/") + "/") and path.endswith(".py")]
-        if mount.kind != "bind" or not below:
+        if mount.kind != "bind" or not below or developing(mount.at.file):
             continue
         there = mount.source.startswith(("/", "~", "$")) or (folder / mount.source).exists()
         lost = "" if there else ", and it does not exist, so Docker puts an empty folder there"
         message = f"`{mount.source}` of the host hides the code that the image has in `{target}`{lost}."
         fix = "Take the volume out, or keep it in a compose file for development."
-        yield finding("bind-hides-code", container.service.at(mount.line), message, fix)
+        yield finding("bind-hides-code", mount.at, message, fix)
 
 
 def _stale(container: Container) -> Iterator[Finding]:
@@ -184,4 +184,4 @@ def _stale(container: Container) -> Iterator[Finding]:
         if mount.kind == "volume" and mount.source and models:
             message = f"The volume {mount.source} keeps the first image's `{models[0]}`, whatever later images bring."
             fix = f"Take the volume out; or mount the folder {dirname(models[0])} of the host, read-only."
-            yield finding("stale-volume", container.service.at(mount.line), message, fix)
+            yield finding("stale-volume", mount.at, message, fix)

@@ -38,10 +38,7 @@ def _root(container: Container, image: Image, final: Stage) -> Iterator[Finding]
         return
     steps = list(final.every("USER"))
     said = container.service.node.get("user") if container.service else None
-    if said and container.service:
-        at = container.service.at(said.line)
-    else:
-        at = image.at((steps[-1].at if steps else final.at).line)
+    at = said.at if said else image.at((steps[-1].at if steps else final.at).line)
     how = f"`{user}` is named as its user" if user else "no USER is named"
     sure = "" if user or known.known_root else "probably "
     message = f"The program {sure}runs as root, as {how}."
@@ -147,7 +144,7 @@ def _volumes(container: Container, image: Image, final: Stage) -> Iterator[Findi
             continue
         message = f"The volume at `{target}` belongs to root, so {_who(container)} probably cannot write to it."
         fix = f"In the Dockerfile, before USER: RUN mkdir -p {target} && chown {container.user} {target}."
-        yield finding("permission-denied", service.at(mount.line), message, fix)
+        yield finding("permission-denied", mount.at, message, fix)
 
 
 def _fresh(mount: Mount, container: Container) -> bool:

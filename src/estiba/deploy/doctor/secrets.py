@@ -106,13 +106,13 @@ def check_service(service: Service) -> Iterator[Finding]:
     for name, variable in service.environment.items():
         weakness, strict = _weak(name, variable)
         if weakness:
-            at = service.at(variable.line)
+            at = variable.at
             message = f"{service.name} {weakness}, as {name} says."
             yield finding("default-password", at, message, f"Make one with: openssl rand -hex 24. {_FIX_COMPOSE}")
         elif strict:
             yield finding(
                 "secret-in-compose",
-                service.at(variable.line),
+                variable.at,
                 f"The secret {name} is written in the file.",
                 _FIX_COMPOSE,
             )
@@ -147,7 +147,7 @@ def _grafana(service: Service) -> Iterator[Finding]:
     }
     elsewhere = service.node.get("env_file") or any("grafana.ini" in mount.target for mount in service.mounts)
     if not names & told and not elsewhere and service.ports and "GF_AUTH_DISABLE_LOGIN_FORM" not in names:
-        at = service.at(service.node.get("image").line)
+        at = service.node.get("image").at
         message = f"{service.name} is told no password, so it takes admin/admin."
         yield finding("default-password", at, message, f"Set GF_SECURITY_ADMIN_PASSWORD__FILE. {_FIX_COMPOSE}")
 
@@ -155,7 +155,7 @@ def _grafana(service: Service) -> Iterator[Finding]:
 def _jupyter(service: Service) -> Iterator[Finding]:
     for word in service.command or []:
         if re.search(r"\.(?:token|password)=(?:''|\"\"|)$", word):
-            at = service.at(service.node.get("command").line)
+            at = service.node.get("command").at
             message = f"{service.name} lets anybody run code in its notebooks, as its token is empty."
             yield finding(
                 "default-password", at, message, "Leave the token out, and Jupyter makes one; or set JUPYTER_TOKEN."
