@@ -51,7 +51,8 @@ ORDER = {
         sharedlibs context engines weigh verify_image sbom oci daemonless push building export scan
         kubernetes.options kubernetes.files kubernetes.registry kubernetes.workload kubernetes.network kubernetes.scaling
         kubernetes.render kubernetes rollout doctor doctor.faults doctor.syntax doctor.stages doctor.context
-        doctor.contents doctor.composefile doctor.commands doctor.sources doctor.containers doctor.bases
+        doctor.contents doctor.nodes doctor.composefile doctor.merging doctor.stacks doctor.elsewhere
+        doctor.commands doctor.sources doctor.containers doctor.bases
         doctor.dockerfile doctor.layers doctor.secrets doctor.access doctor.rights doctor.presence
         doctor.requirements doctor.modelfiles doctor.composed doctor.examine doctor.symptoms doctor.running
         """,
@@ -130,7 +131,7 @@ def test_every_module_has_its_place_in_the_order(package: str) -> None:
         ("rich", {name for name in modules() if name.startswith("estiba.cli.")}),
         ("click", {name for name in modules() if name.startswith("estiba.cli.")}),
         ("mlflow", {"estiba.model.tracking"}),
-        ("yaml", {"estiba.deploy.doctor.composefile"}),
+        ("yaml", {"estiba.deploy.doctor.nodes"}),
     ],
 )
 def test_a_library_is_known_in_one_place(library: str, homes: set[str]) -> None:
