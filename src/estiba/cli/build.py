@@ -65,7 +65,6 @@ def build(services: tuple[str, ...], project: Path | None, show: bool, as_json: 
     from estiba.deploy.building import Wish
 
     _check(wish)
-    terminal.clean_up_on_sigterm()
     options = Wish(wish["style"], wish["builder"], not wish["no_verify"], wish["push"])
     if show:
         _show(project, services, wish)

@@ -36,7 +36,6 @@ def export(
     from estiba.deploy.export import export as write
     from estiba.deploy.requirements import sha256
 
-    terminal.clean_up_on_sigterm()
     plan = planned(project, services)
     target = output or Path(f"{plan.project}.tar.gz")
     listed = write(plan, building.chosen(plan, services, profiles), target, style, tell)

@@ -65,15 +65,3 @@ def _rich_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         shown.add_row(*(Text(cell) for cell in row))
     console(sys.stdout).print(shown)
-
-
-def clean_up_on_sigterm() -> None:
-    """SIGTERM then ends this process as Ctrl-C does: what was begun is taken back, containers and folders included."""
-    import signal
-    from contextlib import suppress
-
-    def end(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    with suppress(ValueError):  # not the main thread: signals are somebody else's
-        signal.signal(signal.SIGTERM, end)

@@ -83,6 +83,7 @@ class Process:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.PIPE,
             env={**os.environ, **threads, "ORT_DISABLE_TELEMETRY": "1"},
+            process_group=0,  # Ctrl-C reaches the terminal's whole group, and a worker that starts knows no better
         )
         theirs.close()
         assert self._child.stdin is not None
