@@ -43,6 +43,7 @@ lock: $(READY) ## resolve requirements.lock again after a change of pyproject.to
 	cd examples/portfolio && for app in flask_api iris_fastapi mlflow_server; do \
 	  ../../$(PIN) $$app/requirements.in -o $$app/requirements.txt || exit; done
 	cd examples/portfolio && ../../$(PIN) dashboard/requirements.in --override dashboard/overrides.txt -o dashboard/requirements.txt
+	cd examples/portfolio && ../../$(PIN) training/requirements.in --override training/overrides.txt -o training/requirements.txt
 	cd examples/portfolio && ../../$(PIN) notebook/requirements.in ../../pyproject.toml --extra train -o notebook/requirements.txt
 
 clean: ## remove the environment, what was trained, and caches

@@ -97,8 +97,6 @@ def opened(folder: Path) -> Context:
 def _packages(plan: Plan, service: Service, made: Recipe, folder: Path) -> Mapping[str, str]:
     if made.kind == "models":
         found, left_out = _locked(_serving(service, made), made.python)
-    elif made.kind == "training":
-        found, left_out = _locked(requirements.training(plan.folder, made.include), made.python)
     else:
         found, left_out = _of_project(service, made)
     copy_tree(found, folder)
@@ -107,8 +105,8 @@ def _packages(plan: Plan, service: Service, made: Recipe, folder: Path) -> Mappi
         if requirements.is_graphics(name) or name in left_out:
             path.unlink()
             left_out.setdefault(name, "only for graphics cards")
-    if made.kind == "notebook":
-        _add_estiba(folder, made.python)
+    if made.kind in ("notebook", "training"):
+        return {**left_out, **_add_estiba(plan, made, folder)}
     return left_out
 
 
@@ -122,13 +120,21 @@ def _locked(lock: requirements.Lock, python: str) -> tuple[Path, dict[str, str]]
     return wheels.fetch("", python, exact=[str(pin) for pin in lock.pins]), dict(lock.left_out)
 
 
-def _add_estiba(folder: Path, python: str) -> None:
-    """What a notebook needs to train and pack with Estiba, where its own requirements do not say which version."""
+def _add_estiba(plan: Plan, made: Recipe, folder: Path) -> Mapping[str, str]:
+    """Adds what it takes to train and pack with Estiba, where the service's own requirements do not say which version.
+
+    Returns:
+        Packages that are left out of that, and why.
+    """
     have = {requirements.wheel_name(path)[0] for path in folder.glob("*.whl")}
-    pins = [pin for pin in requirements.training(folder, ()).pins if pin.name not in have]
-    exact = [str(pin) for pin in pins] + (["uv"] if "uv" not in have else [])
-    for path in wheels.fetch("", python, exact=exact).glob("*.whl"):
+    code = made.include if made.kind == "training" else ()  # a notebook's needs are in its requirements
+    lock = requirements.training(plan.folder, code)
+    exact = [str(pin) for pin in lock.pins if pin.name not in have]
+    if made.kind == "notebook" and "uv" not in have:
+        exact.append("uv")
+    for path in wheels.fetch("", made.python, exact=exact).glob("*.whl"):
         shutil.copyfile(path, folder / path.name)
+    return lock.left_out
 
 
 def _of_project(service: Service, made: Recipe) -> tuple[Path, dict[str, str]]:

@@ -87,7 +87,8 @@ class Here:
             return f"it is only the image {service.image}, and has no command"
         if _words(service)[0].startswith("-"):
             return f"only the image {service.image} has its program"
-        if service.build is not None and service.build.requirements is not None:
+        build = service.build
+        if build is not None and build.requirements is not None and build.kind != "training":
             return ""
         program = self.text(service, _words(service)[0])
         if self.program(service, None):

@@ -130,7 +130,7 @@ async def prepare(here: Here, life: Life, running: Collection[str], mark: str) -
 async def _packages(here: Here, life: Life, mark: str) -> Path | None:
     """The virtual environment of a service; None where it asks for none."""
     build = life.service.build
-    if build is None or build.requirements is None:
+    if build is None or build.requirements is None or build.kind == "training":  # that is Estiba's own program
         return None
     wanted = Wanted(build.requirements, build.python, here.folder / "environments")
     if not environments.ready(wanted.folder):

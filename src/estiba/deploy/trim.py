@@ -159,7 +159,8 @@ def trim(root: Path, level: str) -> list[LeftOut]:
             elif level != "compiler" and _may_shorten(path) and (cut := elf.shorten(path)):
                 found[package, "symbols for debuggers and linkers"] += cut
         _sweep(site)
-        found["jupyter", "extensions of JupyterLab, which is not here"] += _without_jupyter(root, site)
+        if cut := _without_jupyter(root, site):
+            found["jupyter", "extensions of JupyterLab, which is not here"] += cut
     if level not in ("app", "compiler") and (root / "usr/local/bin").is_dir():
         for path in _files(root / "usr/local/bin"):
             if path.name != "estiba":
