@@ -30,7 +30,8 @@ def main(url: str, token: str, line: str) -> str:
             continue
         if answer["msg_type"] in ("stream", "error"):
             printed += answer["content"].get("text") or "\n".join(answer["content"]["traceback"])
-        if answer["msg_type"] == "execute_reply":
+        # Output comes on another channel than the reply, which may overtake it; nothing comes there after "idle".
+        if answer["msg_type"] == "status" and answer["content"]["execution_state"] == "idle":
             return printed
 
 
