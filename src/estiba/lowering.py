@@ -79,8 +79,10 @@ def _canaries(project: Project) -> Iterator[Service]:
         ref = f"{name}@{options.alias}"
         hint = f"Name the version that stands beside the first: estiba models alias {ref} VERSION"
         model = _model(store, ref, hint)
-        service = _serving(project, canary_name(name), (model,))
-        yield replace(service, published=None, public=False, replicas=options.replicas)
+        # An image that holds no models is the same for both versions.
+        image = name if project.images.models == "registry" else canary_name(name)
+        service = _serving(project, image, (model,))
+        yield replace(service, name=canary_name(name), published=None, public=False, replicas=options.replicas)
 
 
 def _model(store: Registry, ref: str, hint: str) -> PlannedModel:
@@ -128,7 +130,7 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
 
 
 def _fetched(project: Project, models: tuple[PlannedModel, ...]) -> Iterator[str]:
-    """What an image depends on that holds no models: other versions are the same image unless other packages run them."""
+    """What an image that holds no models depends on: other versions run in the same, unless they need other packages."""
     yield "registry"
     yield from libraries(project.registry)
     for model in models:

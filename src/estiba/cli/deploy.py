@@ -147,7 +147,7 @@ def on_compose(project: Path | None, output: Path | None, profiles: tuple[str, .
         return
     if not flags["yes"] and any(change.became != "same" for change in changes):
         _confirm()
-    secrets.hand_out(found.folder, plan.secrets, folder / "secrets")
+    secrets.hand_out(found.folder, plan.secrets, folder / "secrets", plan.given)
     delivery.carry_out(stack, files, changes, terminal.line)
 
 

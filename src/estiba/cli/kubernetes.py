@@ -44,7 +44,9 @@ def kubernetes(project: Path | None, output: Path | None, check: bool, as_json: 
     if check:
         return writing.stale(files, folder, as_json=as_json)
     # Where a store of secrets is named, they come from there.
-    made = {} if found.kubernetes.external_secrets else secrets.ensure(found.folder, plan.secrets)
+    named = [] if found.kubernetes.external_secrets else plan.secrets
+    made = secrets.ensure(found.folder, (name for name in named if name not in plan.given))
+    made |= {name: secrets.place(found.folder, name) for name in named if name in plan.given}
     space = namespace(plan, found.kubernetes, "staging")
     steps = ["estiba build --push"]
     steps += [f"kubectl apply -f {folder / 'overlays' / 'staging' / 'namespace.yaml'}"] * bool(made)

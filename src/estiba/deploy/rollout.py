@@ -314,14 +314,19 @@ def _reason(target: Target, proposal: Proposal, change: Change) -> str:
         return "None of its pods is there that is not ready: see kubectl describe."
     name, place = failing["metadata"]["name"], ("--namespace", change.namespace)
     lines = [f"pod {name}:"]
-    states = failing["status"].get("containerStatuses", [])
+    status = failing["status"]
+    states = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    stuck = next((one for one in states if not one.get("ready")), None)
+    if stuck in status.get("initContainerStatuses", []):
+        states = [stuck]  # the others only wait for it
     lines += [f"  {one['name']}: {text}" for one in states for text in _states(one)]
     events = _items(target.ask("get", "events", *place, "--field-selector", f"involvedObject.name={name}"))
     for event in sorted(events, key=lambda one: str(one.get("lastTimestamp")))[-LINES:]:
         if event.get("type") == "Warning":
             lines.append(f"  {event.get('reason')}: {event.get('message', '').strip()}")
     again = any(one.get("restartCount") for one in states)
-    log = target.kubectl("logs", name, *place, f"--tail={LINES}", *(["--previous"] * again))
+    which = [] if stuck is None else ["--container", stuck["name"]]
+    log = target.kubectl("logs", name, *which, *place, f"--tail={LINES}", *(["--previous"] * again))
     if log.code == 0 and log.output.strip():
         lines += ["last lines of its log:", *(f"  {line}" for line in log.output.splitlines()[-LINES:])]
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import IO
 
@@ -35,18 +35,24 @@ def place(project: Path, name: str) -> Path:
     return folder(project) / name
 
 
-def ensure(project: Path, names: Iterable[str]) -> dict[str, Path]:
+def ensure(project: Path, names: Iterable[str], given: Collection[str] = ()) -> dict[str, Path]:
     """Makes up the secrets that are not there yet: 43 random characters of URLs, in files that only their owner reads.
+
+    Args:
+        given: those that others decide on, such as what lets into a bucket.
 
     Returns:
         The file of each.
 
     Raises:
-        EstibaError: a file cannot be written, or one that is there is empty.
+        NotFound: one that is given is not there. EstibaError: a file cannot be written, or one that is there is empty.
     """
     found = {name: place(project, name) for name in names}
     for name, path in found.items():
         if not path.exists():
+            if name in given:
+                hint = "Write what lets into the registry into that file: nobody can make it up."
+                raise NotFound(f"The secret {name} is not in {path}.", hint=hint)
             _make(project, path)
         elif not read(project, name):
             raise EstibaError(f"The secret {name} in {path} is empty.", hint="Write it, or remove it to get another.")
@@ -83,20 +89,23 @@ def _make(project: Path, path: Path) -> None:
     write_whole(path, fill)
 
 
-def hand_out(project: Path, names: Iterable[str], target: Path) -> list[str]:
+def hand_out(project: Path, names: Iterable[str], target: Path, given: Collection[str] = ()) -> list[str]:
     """Copies secrets to where containers find them; what is there already stays.
 
     The folder is its owner's alone, and the files are readable by all: a container reads them as another user, and
     gets them without the folder.
 
+    Args:
+        given: see `ensure`.
+
     Returns:
         Names of those that were copied.
 
     Raises:
-        EstibaError: a file cannot be read or written.
+        NotFound: one that is given is not there. EstibaError: a file cannot be read or written.
     """
     missing = [name for name in names if not (target / name).exists()]
-    for name in ensure(project, missing):
+    for name in ensure(project, missing, given):
         with explained("write", target):
             make_folder(target)
             target.chmod(0o700)

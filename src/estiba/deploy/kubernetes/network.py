@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from estiba.deploy.kubernetes import registry
 from estiba.deploy.kubernetes.files import pods_name
 from estiba.deploy.kubernetes.options import KubernetesOptions, canary_name
 from estiba.deploy.kubernetes.workload import labels, port_name, selector
@@ -96,7 +97,7 @@ def policy(plan: Plan, one: Service, options: KubernetesOptions) -> dict[str, An
         )
     if inward and one.port is not None:
         allowed["ingress"] = [{"from": inward, "ports": [{"protocol": "TCP", "port": one.port}]}]
-    outward = [
+    outward: list[dict[str, Any]] = [
         {
             "to": [{"podSelector": {"matchLabels": selector(plan, plan[name])}}],
             "ports": [{"protocol": "TCP", "port": plan[name].port}],
@@ -104,6 +105,8 @@ def policy(plan: Plan, one: Service, options: KubernetesOptions) -> dict[str, An
         for name in sorted(_called(plan, one))
         if plan[name].port is not None and name != one.name
     ]
+    if plan.registry and one.models:
+        outward += registry.egress(plan, one, options.registry)
     if outward:
         allowed["egress"] = outward
     return _policy(one.name, allowed)

@@ -41,6 +41,23 @@ class CanaryOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     replicas: Annotated[int, Meta(ge=1)] = 1
 
 
+class RegistryOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`[kubernetes.registry]`: how pods get models that `models = "registry"` in `[images]` keeps out of their image.
+
+    Args:
+        networks: addresses that the registry may have, such as 10.1.2.0/24, where variables name it by a name or not
+            at all; pods may reach no others. Without them they may reach every address at its port.
+        claim: of a volume that holds a copy of the registry, at its top, instead of object storage.
+        timeout: seconds for a pod to fetch its models.
+        annotations: of the service accounts of model servers, by which a cloud lets them into the registry.
+    """
+
+    networks: tuple[str, ...] = ()
+    claim: Annotated[str, Meta(pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)?$")] = ""
+    timeout: Annotated[float, Meta(gt=0)] = 60.0
+    annotations: dict[str, str] = {}
+
+
 class KubernetesOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """`[kubernetes]` of the project file.
 
@@ -59,6 +76,7 @@ class KubernetesOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
         monitoring: write a ServiceMonitor and a PrometheusRule for the Prometheus operator.
         monitoring_namespace: of the pods that scrape, if `monitoring` is on.
         canary: by model, another version beside it; needs `gateway`.
+        registry: how pods get models that their image does not hold.
     """
 
     namespace: Label | None = None
@@ -75,6 +93,7 @@ class KubernetesOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     monitoring_namespace: Label = "monitoring"
     autoscale: AutoscaleOptions = AutoscaleOptions()
     canary: dict[str, CanaryOptions] = {}
+    registry: RegistryOptions = RegistryOptions()
 
 
 def canary_name(model: str) -> str:

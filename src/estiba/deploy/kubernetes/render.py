@@ -9,7 +9,7 @@ import msgspec
 
 from estiba.core.errors import BadProject
 from estiba.deploy import alerts, yaml
-from estiba.deploy.kubernetes import files, network, scaling, workload
+from estiba.deploy.kubernetes import files, network, registry, scaling, workload
 from estiba.deploy.kubernetes.options import KubernetesOptions, canary_name
 from estiba.deploy.plan import Plan, Service
 from estiba.deploy.rendered import Rendered
@@ -43,7 +43,9 @@ def render(plan: Plan, options: KubernetesOptions) -> Rendered:
 
 
 def _objects(plan: Plan, service: Service, options: KubernetesOptions) -> Iterator[dict[str, Any]]:
-    meta = {"name": service.name, "labels": workload.labels(plan, service)}
+    meta: dict[str, Any] = {"name": service.name, "labels": workload.labels(plan, service)}
+    if service.models and options.registry.annotations:
+        meta["annotations"] = options.registry.annotations
     yield {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta, "automountServiceAccountToken": False}
     for name in service.files:
         found = files.config_map(plan, service, name)
@@ -169,6 +171,7 @@ def _operator(plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def _check(plan: Plan, options: KubernetesOptions) -> None:
+    registry.check(plan, options.registry)
     if options.autoscale.maximum < options.autoscale.minimum:
         raise BadProject("kubernetes.autoscale.maximum: must be at least the minimum.")
     if options.canary and not (options.gateway and options.host):

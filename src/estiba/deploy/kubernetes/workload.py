@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from estiba.deploy.kubernetes import files
+from estiba.deploy.kubernetes import files, registry
 from estiba.deploy.kubernetes.options import KubernetesOptions
 from estiba.deploy.plan import Command, Http, Plan, Service, Tcp, in_container
 from estiba.deploy.recipe import USER, recipe
@@ -60,7 +60,8 @@ def workload(plan: Plan, service: Service, options: KubernetesOptions) -> dict[s
     # Never fewer than there were: a new pod is ready before an old one ends.
     spec["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     spec["minReadySeconds"] = 2
-    spec["progressDeadlineSeconds"] = max(120, math.ceil(service.start_timeout) * 2)
+    fetching = options.registry.timeout if plan.registry and service.models else 0
+    spec["progressDeadlineSeconds"] = max(120, math.ceil(service.start_timeout + fetching) * 2)
     spec["revisionHistoryLimit"] = 5
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec}
 
@@ -102,6 +103,13 @@ def _pod(plan: Plan, service: Service, options: KubernetesOptions) -> dict[str, 
     user = service.user if service.user is not None else USER
     group = 0 if service.build is not None else user
     delay = options.shutdown_delay if service.port is not None else 0
+    containers: dict[str, Any] = {"containers": [_container(plan, service, options)]}
+    rooms = list(_volumes(plan, service))
+    if plan.registry and service.models:
+        own = containers["containers"][0]
+        first = registry.init_container(plan, service, options.registry, own)
+        containers = {"initContainers": [first], "containers": [registry.server(own)]}
+        rooms += registry.volumes(service, options.registry)
     return {
         "serviceAccountName": service.name,
         "automountServiceAccountToken": False,
@@ -123,8 +131,8 @@ def _pod(plan: Plan, service: Service, options: KubernetesOptions) -> dict[str, 
                 "labelSelector": {"matchLabels": selector(plan, service)},
             }
         ],
-        "containers": [_container(plan, service, options)],
-        "volumes": list(_volumes(plan, service)),
+        **containers,
+        "volumes": rooms,
     }
 
 
