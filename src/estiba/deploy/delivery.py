@@ -32,10 +32,15 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Change:
-    """What a deployment does to one service: `new`, `changed`, `same`, `stopped` (to be started) or `removed`."""
+    """What a deployment does to one service.
+
+    Args:
+        became: `stopped` is to be started, `scaled` has another number of containers than it should, and a `task` has
+            done its work and does it again.
+    """
 
     service: str
-    became: Literal["new", "changed", "same", "stopped", "removed"]
+    became: Literal["new", "changed", "same", "stopped", "scaled", "task", "removed"]
     before: str = ""
     after: str = ""
 
@@ -88,8 +93,9 @@ class Stack:
 
     def containers(self) -> list[dict[str, Any]]:
         """What there is of it, running or not."""
-        rows = (json.loads(line) for line in self.ask("ps", "--all", "--format", "json").splitlines())
-        return [row | {"Labels": _labels(row["Labels"])} for row in rows]
+        read = (json.loads(line) for line in self.ask("ps", "--all", "--format", "json").splitlines())
+        rows = [row | {"Labels": _labels(row["Labels"])} for row in read]
+        return [row for row in rows if row["Labels"].get("com.docker.compose.oneoff") != "True"]  # somebody's own
 
 
 class NotHealthy(EstibaError):
@@ -173,10 +179,22 @@ def _change(name: str, service: Mapping[str, Any], wanted: str, rows: list[dict[
     before = rows[0]["Image"]
     if any(row["Labels"].get("com.docker.compose.config-hash") != wanted for row in rows):
         return Change(name, "changed", before, after)
-    once = service.get("restart") == "no"
-    if any(row["State"] != "running" for row in rows) and not (once and all(row["ExitCode"] == 0 for row in rows)):
+    if _is_task(service) and all(_well(row, service) for row in rows):
+        return Change(name, "task", before, after)
+    if any(row["State"] != "running" for row in rows):
         return Change(name, "stopped", before, after)
+    if len(rows) != _count(service):
+        return Change(name, "scaled", before, after)
     return Change(name, "same", before, after)
+
+
+def _count(service: Mapping[str, Any]) -> int:
+    return int(service.get("deploy", {}).get("replicas", 1))
+
+
+def _is_task(service: Mapping[str, Any]) -> bool:
+    """Whether it does its work once and ends."""
+    return service.get("restart") == "no"
 
 
 def _need_image(stack: Stack, change: Change) -> None:
@@ -197,19 +215,26 @@ def _failure(message: str, done: shell.Finished) -> EstibaError:
 
 
 def _up(stack: Stack) -> None:
-    words = ["up", "--detach", "--remove-orphans", "--wait", "--wait-timeout", f"{stack.timeout:.0f}"]
-    done = stack.compose(*words)
-    # A task that has done its work ends with 0, which Compose, waiting for all to run, takes for a failure.
-    if done.code and (why := _reason(stack, done)):
-        raise NotHealthy(why)
+    until = time.monotonic() + stack.timeout
+    done = stack.compose("up", "--detach", "--remove-orphans", "--wait", "--wait-timeout", f"{stack.timeout:.0f}")
+    # Compose takes a task that has done its work for a failure, and one that still works for a success.
+    while unwell := _unwell(stack):
+        if time.monotonic() > until or not all(_on_its_way(row, stack) for row in unwell):
+            raise NotHealthy(_reason(stack, unwell) or done.said)
+        time.sleep(0.5)
+    if not set(stack.wanted) <= {row["Service"] for row in stack.containers()}:
+        raise NotHealthy(done.said)
 
 
 def _replace(stack: Stack, name: str, say: Say) -> None:
     """Starts new containers of a service beside the old ones, and ends those once the new ones are healthy."""
-    old = [row["ID"] for row in stack.containers() if row["Service"] == name and row["State"] == "running"]
+    there = [row for row in stack.containers() if row["Service"] == name]
+    old = [row["ID"] for row in there if row["State"] == "running"]
     if not old:
         return
-    count = len(old) + int(stack.wanted[name].get("deploy", {}).get("replicas", 1))
+    if dead := [row["ID"] for row in there if row["State"] != "running"]:
+        stack.docker("rm", "--force", *dead)  # else Compose would count them, and start them
+    count = len(old) + _count(stack.wanted[name])
     done = stack.compose("up", "--detach", "--no-deps", "--no-recreate", "--scale", f"{name}={count}", name)
     known = time.monotonic() + KNOWN
     fresh = [row["ID"] for row in stack.containers() if row["Service"] == name and row["ID"] not in old]
@@ -236,15 +261,18 @@ def _healthy(stack: Stack, containers: Sequence[str]) -> bool:
     return False
 
 
-def _reason(stack: Stack, done: shell.Finished) -> str:
-    """Which service is not well, and its last words; empty where all that should run does."""
-    ill = [row for row in stack.containers() if not _well(row, stack.wanted.get(row["Service"], {}))]
-    started = {row["Service"] for row in stack.containers()}
-    if not ill and set(stack.wanted) <= started:
+def _unwell(stack: Stack) -> list[dict[str, Any]]:
+    """The containers that are not as they should be."""
+    rows = [row for row in stack.containers() if row["Service"] in stack.wanted]
+    return [row for row in rows if not _well(row, stack.wanted[row["Service"]])]
+
+
+def _reason(stack: Stack, unwell: Sequence[dict[str, Any]]) -> str:
+    """Which container is to blame, and its last words; empty where all of them only wait for something else."""
+    begun = [row for row in unwell if row["State"] != "created"]
+    if not begun:
         return ""
-    if not ill or all(row["State"] == "created" for row in ill):  # they wait for what Compose could not do
-        return done.said
-    first = next((row for row in ill if row["State"] != "created"), ill[0])
+    first = min(begun, key=lambda row: _on_its_way(row, stack))
     return f"{first['Service']} is {_state(first)}.\n{_last_words(stack, [first['ID']])}"
 
 
@@ -252,13 +280,18 @@ def _state(row: Mapping[str, Any]) -> str:
     """How a container is, in words."""
     if row["State"] in ("exited", "restarting"):
         return f"{row['State']} (exit code {row['ExitCode']})"
-    return str(row["Health"] or row["State"])
+    return str(row["Health"] or f"still {row['State']}")
 
 
 def _well(row: Mapping[str, Any], service: Mapping[str, Any]) -> bool:
-    if service.get("restart") == "no":
-        return bool(row["State"] == "running" or row["ExitCode"] == 0)
+    if _is_task(service):
+        return bool(row["State"] == "exited" and row["ExitCode"] == 0)
     return bool(row["State"] == "running" and row["Health"] in ("", "healthy"))
+
+
+def _on_its_way(row: Mapping[str, Any], stack: Stack) -> bool:
+    """Whether it may become well by itself."""
+    return bool(row["State"] == "running" and (_is_task(stack.wanted[row["Service"]]) or row["Health"] == "starting"))
 
 
 def _last_words(stack: Stack, containers: Sequence[str]) -> str:
