@@ -56,8 +56,11 @@ def test_debian_as_the_image_lists_it(made: Context) -> None:
 
 
 def test_provenance_names_what_went_in(made: Context) -> None:
-    statement = json.loads(sbom.provenance(made, "ab" * 32, "docker", {}))
+    base = sbom.base_image(made.recipe.base, "sha256:" + "cd" * 32)
+    statement = json.loads(sbom.provenance(made, sbom.Made("sha256:" + "ab" * 32, "docker", base)))
     assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
     assert statement["subject"][0]["digest"] == {"sha256": "ab" * 32}
     materials = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
     assert any(entry["uri"].startswith("pkg:pypi/numpy@") and entry["digest"]["sha256"] for entry in materials)
+    assert all(len(entry["digest"]["sha256"]) == 64 for entry in materials)
+    assert materials[-1] == {"uri": f"pkg:docker/python@{made.recipe.python}-slim", "digest": {"sha256": "cd" * 32}}

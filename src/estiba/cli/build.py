@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from estiba.deploy.building import Built, Wish
     from estiba.deploy.plan import Plan
+    from estiba.deploy.verify_image import Verified
     from estiba.deploy.weigh import Weight
 
 
@@ -88,8 +89,6 @@ def _check(wish: dict[str, Any]) -> None:
     """Refuses options that the others leave without effect."""
     if wish["base"] is not None and wish["oci"] is None:
         raise click.UsageError("--base is for --oci: an engine takes the base image from its registry.")
-    if wish["oci"] is not None and wish["push"]:
-        raise click.UsageError("--push does not go with --oci: copy the layout with skopeo.")
 
 
 def planned(project: Path | None, services: tuple[str, ...]) -> Plan:
@@ -113,10 +112,12 @@ def _show(project: Path | None, services: tuple[str, ...], wish: dict[str, Any])
 def _from_project(
     project: Path | None, services: tuple[str, ...], wish: dict[str, Any], options: Wish
 ) -> Iterator[Built]:
-    from estiba.deploy import building, engines
+    from estiba.deploy import building, engines, push, recipe
 
     plan = planned(project, services)
     found = building.chosen(plan, services, wish["profiles"])
+    if options.push:
+        push.check([recipe.recipe(plan, service, options.style).image for service in found], layout=bool(wish["oci"]))
     if wish["oci"] is None:
         engine = engines.find(options.engine)
         for made in building.prepared(plan, found, options, tell):
@@ -129,7 +130,7 @@ def _from_project(
 
 def _offline(services: tuple[str, ...], wish: dict[str, Any], options: Wish) -> Iterator[Built]:
     from estiba.core.errors import NotFound
-    from estiba.deploy import building, engines, export
+    from estiba.deploy import building, engines, export, push
 
     with export.opened(wish["offline"]) as archive:
         known = {made.recipe.service: made for made in archive.contexts}
@@ -137,6 +138,8 @@ def _offline(services: tuple[str, ...], wish: dict[str, Any], options: Wish) -> 
             if name not in known:
                 raise NotFound(f"The archive has no service {name!r}.", hint=f"It has: {', '.join(known)}.")
         found = [known[name] for name in services or known]
+        if options.push:
+            push.check([made.recipe.image for made in found], layout=bool(wish["oci"]))
         engine = engines.find(options.engine) if wish["oci"] is None else None
         for made in found:
             recipe = made.recipe
@@ -164,8 +167,13 @@ def _say(built: Built) -> None:
     )
     if built.verified is None:
         terminal.warning(f"  not verified: {built.unverified}")
-        return
-    seen = built.verified
+    else:
+        _say_verified(built.verified)
+    if built.pushed:
+        terminal.line(f"  pushed: {built.pushed}")
+
+
+def _say_verified(seen: Verified) -> None:
     healthy = "needs other services to be healthy" if seen.start is None else f"healthy after {seen.start:.1f} s"
     if seen.memory == 0:
         terminal.line(f"  verified: runs read-only as any user, {seen.start or 0:.1f} s")
@@ -195,6 +203,7 @@ def _facts(built: Built) -> dict[str, Any]:
         "service": built.service,
         "image": built.image,
         "digest": built.digest,
+        "pushed": built.pushed or None,
         "builder": built.engine,
         "bytes": built.weight.total,
         "layers": built.weight.layers,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from estiba.core.errors import BadProject, EstibaError, NotFound
-from estiba.core.stores.disk import explained, place
-from estiba.deploy import context, daemonless, engines, sbom, weigh
+from estiba.core.stores.disk import explained, place, write_whole
+from estiba.deploy import context, daemonless, engines, oci, push, sbom, weigh
 from estiba.deploy.context import Context
 from estiba.deploy.engines import Engine
 from estiba.deploy.plan import Plan, Service
@@ -23,6 +24,8 @@ from estiba.deploy.weigh import Weight
 
 KEPT = ".estiba/images"
 """Where, below the project's folder, what was built is described: a folder for each service."""
+
+PROVENANCE = "provenance.json"
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Built:
         digest: of the image, with its algorithm. seconds: from nothing to the name.
         verified: what was seen of it; None where it was not run, and `unverified` says why.
         folder: with its Dockerfile, lock, bills of materials and provenance.
+        pushed: its name with the digest that the registry has it by; empty where it was not pushed.
     """
 
     service: str
@@ -59,6 +63,7 @@ class Built:
     unverified: str
     seconds: float
     folder: Path
+    pushed: str = ""
 
 
 Event = Callable[[str, str, str], None]
@@ -134,11 +139,13 @@ def build_one(engine: Engine, made: Context, project: Path, wish: Wish, on_event
     """
     recipe, began = made.recipe, time.monotonic()
     on_event(recipe.service, "building", f"{recipe.style} with {engine.program}")
-    identity = engine.build(
-        made.folder,
-        network=bool(recipe.packages),
-        on_line=lambda line: on_event(recipe.service, "", line),
-    )
+    said: list[str] = []
+
+    def hear(line: str) -> None:
+        said.append(line)
+        on_event(recipe.service, "", line)
+
+    identity = engine.build(made.folder, network=bool(recipe.packages), on_line=hear)
     try:
         on_event(recipe.service, "weighing", "")
         saved = made.folder.parent / "image.tar"
@@ -151,17 +158,34 @@ def build_one(engine: Engine, made: Context, project: Path, wish: Wish, on_event
         if not unverified:
             on_event(recipe.service, "running", "read-only, no privileges, any user")
             verified = verify(engine, identity, recipe, made.models)
-        origin = sbom.base_image(recipe.base, engine.digest(recipe.base))
+        origin = sbom.base_image(recipe.base, _pulled(recipe.base, said) or engine.digest(recipe.base))
         folder = _describe(made, project, contents, sbom.Made(identity, engine.program, origin))
         engine.tag(identity, recipe.image)
     except BaseException:
         engine.remove(identity)
         raise
-    if wish.push:
-        on_event(recipe.service, "pushing", recipe.image)
-        engine.push(recipe.image, lambda line: on_event(recipe.service, "", line))
     seconds = time.monotonic() - began
-    return Built(recipe.service, recipe.image, identity, engine.program, weight, verified, unverified, seconds, folder)
+    built = Built(recipe.service, recipe.image, identity, engine.program, weight, verified, unverified, seconds, folder)
+    if wish.push:
+        return _pushed(built, lambda on_line: push.push(engine, built.image, on_line), on_event)
+    return built
+
+
+def _pulled(base: str, said: Iterable[str]) -> str:
+    """What a builder says it resolved the base image to, as in `FROM docker.io/library/python:3.12-slim@sha256:...`."""
+    pattern = re.compile(rf"\bFROM \S*{re.escape(base)}@(sha256:[0-9a-f]{{64}})")
+    return next((found[1] for line in said if (found := pattern.search(line))), "")
+
+
+def _pushed(built: Built, send: Callable[[Callable[[str], None]], str], on_event: Event) -> Built:
+    """Sends an image; its provenance is from then on that of the digest which the registry has it by."""
+    on_event(built.service, "pushing", built.image)
+    name = send(lambda line: on_event(built.service, "", line))
+    path = built.folder / PROVENANCE
+    with explained("read", path):
+        text = sbom.pushed(path.read_text(), name.rpartition(":")[2])
+    write_whole(path, lambda handle: handle.write(text.encode()))
+    return replace(built, pushed=name)
 
 
 def write_layout(made: Context, target: Path, base: Path | None, wish: Wish, project: Path, on_event: Event) -> Built:
@@ -184,7 +208,10 @@ def write_layout(made: Context, target: Path, base: Path | None, wish: Wish, pro
         shutil.rmtree(target, ignore_errors=True)
         raise
     seconds = time.monotonic() - began
-    return Built(recipe.service, recipe.image, digest, "estiba", weight, verified, unverified, seconds, folder)
+    built = Built(recipe.service, recipe.image, digest, "estiba", weight, verified, unverified, seconds, folder)
+    if wish.push:
+        return _pushed(built, lambda on_line: push.push_layout(target, built.image, on_line), on_event)
+    return built
 
 
 def _run_layout(made: Context, layout: Path, wish: Wish, on_event: Event) -> tuple[Verified | None, str]:
@@ -218,7 +245,7 @@ def _describe(made: Context, project: Path, contents: weigh.Contents, how: sbom.
     texts = {
         "sbom.cdx.json": sbom.cyclonedx(recipe.image, found),
         "sbom.spdx.json": sbom.spdx(recipe.image, found),
-        "provenance.json": sbom.provenance(made, identity.removeprefix("sha256:"), builder, {}),
+        PROVENANCE: sbom.provenance(made, how),
         "weight.json": msgspec.json.format(msgspec.json.encode(weigh.weigh(contents)), indent=2).decode() + "\n",
     }
     target = project / KEPT / recipe.service

@@ -82,6 +82,20 @@ class Engine:
         words = ("inspect", "--type", "image", image) if self.program == "buildah" else ("image", "inspect", image)
         return self.try_to(*words).code == 0
 
+    def digest(self, image: str) -> str:
+        """The digest of an image, with its algorithm: of its manifest if that is known, and else of its configuration.
+
+        Empty where the image is not here, as BuildKit does not keep what it pulls where `docker image` looks.
+        """
+        if not self.has(image):
+            return ""
+        if self.program == "buildah":
+            found = json.loads(self.ask("inspect", "--type", "image", image))
+            return str(found["FromImageDigest"])
+        found = self.inspect("image", image)
+        known = [name.rpartition("@")[2] for name in found.get("RepoDigests") or ()]
+        return str(next(iter(known), found.get("Digest") or found["Id"]))
+
     def save(self, image: str, path: Path) -> None:
         """Writes an image as an archive that `docker load` reads."""
         if self.program == "buildah":
@@ -104,12 +118,6 @@ class Engine:
     def remove(self, image: str) -> None:
         """Forgets an image that has no other name; one that is in use stays."""
         self.try_to("rmi", image)
-
-    def push(self, name: str, on_line: Callable[[str], None]) -> None:
-        """Sends an image to the registry that its name says."""
-        done = shell.run([self.program, "push", name], on_line=on_line)
-        if done.code:
-            raise self._failure(f"push {name}", done.output)
 
     def _failure(self, deed: str, said: str) -> EstibaError:
         words = said.strip()

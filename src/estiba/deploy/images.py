@@ -67,6 +67,15 @@ def stays_out(path: Path) -> bool:
     return compose or ((path / "base" / "kustomization.yaml").is_file() and (path / "overlays").is_dir())
 
 
+def registry(image: str) -> str:
+    """The host that the name of an image begins with, with its port; empty where it names none.
+
+    As container engines have it, the first part is a host if there is a dot or a colon in it, or if it is localhost.
+    """
+    host, slash, _ = image.partition("/")
+    return host if slash and (host == "localhost" or "." in host or ":" in host) else ""
+
+
 def reference(options: ImageOptions, project: str, service: str, tag: str) -> str:
     """The name of the image of a service.
 

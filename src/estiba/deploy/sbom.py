@@ -8,7 +8,7 @@ import re
 import sys
 import uuid
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
@@ -191,7 +191,7 @@ class Origin:
     """What an image was made from besides what was gathered for it: its base image, or the Python of this machine.
 
     Args:
-        sha256: without the algorithm's name.
+        sha256: without the algorithm's name; empty where it is not known.
     """
 
     uri: str
@@ -224,8 +224,8 @@ class Made:
 def provenance(context: Context, made: Made) -> str:
     """How an image was made, as an in-toto statement with SLSA provenance 1; it is not signed."""
     recipe = context.recipe
-    materials = [(part.purl, part.sha256) for part in parts(context) if part.sha256]
-    materials.append((made.origin.uri, made.origin.sha256))
+    materials = [_material(part.purl, part.sha256) for part in parts(context) if part.sha256]
+    materials.append(_material(made.origin.uri, made.origin.sha256))
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": recipe.image, "digest": {"sha256": made.digest.removeprefix("sha256:")}}],
@@ -234,9 +234,24 @@ def provenance(context: Context, made: Made) -> str:
             "buildDefinition": {
                 "buildType": "urn:estiba:build:1",
                 "externalParameters": {"service": recipe.service, "style": recipe.style, "python": recipe.python},
-                "resolvedDependencies": [{"uri": uri, "digest": {"sha256": digest}} for uri, digest in materials],
+                "resolvedDependencies": materials,
             },
             "runDetails": {"builder": {"id": f"urn:estiba:{estiba.__version__}:{made.builder}"}},
         },
     }
     return json.dumps(statement, indent=2) + "\n"
+
+
+def _material(uri: str, digest: str) -> dict[str, Any]:
+    return {"uri": uri, "digest": {"sha256": digest}} if digest else {"uri": uri}
+
+
+def pushed(statement: str, digest: str) -> str:
+    """The same provenance for the image as a registry has it.
+
+    Args:
+        digest: of its manifest there, without `sha256:`.
+    """
+    changed = json.loads(statement)
+    changed["subject"][0]["digest"] = {"sha256": digest}
+    return json.dumps(changed, indent=2) + "\n"

@@ -1,0 +1,242 @@
+"""Pushing: to a real registry, by every program that can, and what is said where a registry will not have it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from images_made import SERVER, WEB, copy, engine, web
+from registries import Registry, registry
+
+from estiba.cli.main import run
+from estiba.core.errors import BadProject, EstibaError, NotFound, Unavailable
+from estiba.deploy import building, daemonless, engines, oci, push
+from estiba.deploy.building import Wish
+from estiba.deploy.context import Context
+from estiba.deploy.engines import Engine
+from estiba.deploy.images import registry as host_of
+
+__all__ = ["copy", "engine", "web"]
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def silent(line: str) -> None:
+    """Nobody is told."""
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry for everybody."""
+    with registry(tmp_path_factory.mktemp("registry") / "open") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry that wants to know who is asking."""
+    with registry(tmp_path_factory.mktemp("registry") / "guarded", users=True) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def layout(web: Context, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest image there is, with one file in it, as a layout."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "files").mkdir()
+    (folder / "files" / "a").write_text("a")
+    layer = oci.add_folder(folder / "layout", folder / "files", "a file")
+    oci.finish(folder / "layout", msgspec.structs.replace(web.recipe, image="tiny/web:1"), [layer], {})
+    return folder / "layout"
+
+
+@pytest.fixture(params=["docker", "podman", "buildah"])
+def program(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Each container engine that is here."""
+    monkeypatch.setenv("BUILDAH_ISOLATION", "chroot")
+    try:
+        return engines.find(request.param)
+    except NotFound as error:
+        pytest.skip(f"{error.message} scripts/lab/docker and scripts/lab/oci bring them.")
+
+
+@pytest.fixture
+def skopeo() -> None:
+    if shutil.which("skopeo") is None:
+        pytest.skip("skopeo is not installed: scripts/lab/oci brings it")
+
+
+def named(engine: Engine, layout: Path, name: str) -> str:
+    """Gives the smallest image a name in a container engine."""
+    daemonless.load(engine, layout, name)
+    return name
+
+
+def test_each_engine_says_by_which_digest_the_registry_has_it(program: Engine, layout: Path, opened: Registry) -> None:
+    name = named(program, layout, f"{opened.host}/shop/{program.program}:1")
+    try:
+        pushed = push.push(program, name, silent)
+    finally:
+        program.remove(name)
+    assert pushed.startswith(f"{name}@sha256:")
+    digest = pushed.rpartition("@")[2]
+    assert opened.digest(name, "1") == digest
+    assert opened.digest(name, digest) == digest
+
+
+def test_who_is_not_logged_in_is_told_to(
+    program: Engine, layout: Path, guarded: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = named(program, layout, f"{guarded.host}/shop/{program.program}:1")
+    refused = rf"The registry {guarded.host} did not take {name}: .*(?i:auth)"
+    try:
+        guarded.let_in(tmp_path / "wrong", monkeypatch, password="another")
+        with pytest.raises(EstibaError, match=refused) as caught:
+            push.push(program, name, silent)
+        assert caught.value.hint == f"Log in as one who may write there: {program.program} login {guarded.host}"
+        assert guarded.digest(name, "1") is None
+        guarded.let_in(tmp_path / "right", monkeypatch)
+        digest = push.push(program, name, silent).rpartition("@")[2]
+        assert guarded.digest(name, "1") == digest
+    finally:
+        program.remove(name)
+
+
+def test_a_registry_that_is_not_there(program: Engine, layout: Path) -> None:
+    name = named(program, layout, f"127.0.0.1:1/shop/{program.program}:1")
+    try:
+        with pytest.raises(Unavailable, match=r"The registry 127\.0\.0\.1:1 cannot be reached, so .* was not pushed"):
+            push.push(program, name, silent)
+    finally:
+        program.remove(name)
+
+
+@pytest.mark.parametrize("program", ["podman", "buildah"], indirect=True)  # docker tries for 50 seconds first
+def test_a_registry_that_only_reads(program: Engine, layout: Path, tmp_path: Path) -> None:
+    with registry(tmp_path / "registry", read_only=True) as found:
+        name = named(program, layout, f"{found.host}/shop/{program.program}:1")
+        try:
+            with pytest.raises(EstibaError, match=rf"The registry {found.host} did not take {name}"):
+                push.push(program, name, silent)
+        finally:
+            program.remove(name)
+        assert found.digest(name, "1") is None
+
+
+@pytest.mark.usefixtures("skopeo")
+def test_a_layout_arrives_byte_for_byte(
+    layout: Path, guarded: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = json.loads((layout / "index.json").read_bytes())["manifests"][0]["digest"]
+    name = f"{guarded.host}/shop/layout:1"
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "nothing.json"))
+    (tmp_path / "nothing.json").write_text("{}")
+    with pytest.raises(EstibaError, match="did not take") as caught:
+        push.push_layout(layout, name, silent)
+    assert caught.value.hint == f"Log in as one who may write there: skopeo login {guarded.host}"
+    guarded.let_in(tmp_path / "right", monkeypatch)
+    odd = tmp_path / "a:folder with a colon"
+    shutil.copytree(layout, odd)
+    assert push.push_layout(odd, name, silent) == f"{name}@{digest}"
+    assert guarded.digest(name, "1") == digest
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        push.push_layout(layout, "127.0.0.1:1/shop/layout:1", silent)
+
+
+def project(folder: Path, repository: str) -> Path:
+    """A project with one small application whose images go to a repository."""
+    (folder / "server.py").write_text(SERVER)
+    (folder / "requirements.txt").write_text("idna==3.10\n")
+    (folder / "estiba.toml").write_text(f'[project]\nname = "toys"\n[images]\nrepository = "{repository}"\n' + WEB)
+    return folder
+
+
+def build(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, Any, str]:
+    """The exit code of `estiba build --push --json`, what it prints and what it says."""
+    code = run(["build", "-C", str(folder), "--push", "--json", "--no-verify", *words])
+    said = capsys.readouterr()
+    return code, json.loads(said.out) if said.out else None, said.err
+
+
+def test_from_a_project_to_a_registry(
+    tmp_path: Path, engine: Engine, opened: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, found, said = build(project(tmp_path, f"{opened.host}/shop"), capsys, "--builder", "docker")
+    assert code == 0, said
+    (built,) = found
+    engine.remove(built["image"])
+    digest = opened.digest(built["image"], built["image"].rpartition(":")[2])
+    assert built["pushed"] == f"{built['image']}@{digest}"
+    assert f"web: pushing ({built['image']})" in said
+    statement = json.loads((tmp_path / building.KEPT / "web" / "provenance.json").read_bytes())
+    assert statement["subject"] == [{"name": built["image"], "digest": {"sha256": digest.removeprefix("sha256:")}}]
+    base = statement["predicate"]["buildDefinition"]["resolvedDependencies"][-1]
+    assert base["uri"].startswith("pkg:docker/python@3.")
+    assert base["digest"] == {"sha256": engine.digest(f"python:{base['uri'].partition('@')[2]}")[7:]}
+
+
+@pytest.mark.usefixtures("skopeo")
+def test_a_layout_from_a_project_to_a_registry(
+    tmp_path: Path, opened: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = project(tmp_path, f"{opened.host}/layouts")
+    code, found, said = build(folder, capsys, "--oci", str(tmp_path / "layout"))
+    assert code == 0, said
+    (built,) = found
+    assert built["pushed"] == f"{built['image']}@{built['digest']}"
+    assert opened.digest(built["image"], built["digest"]) == built["digest"]
+    statement = json.loads((tmp_path / building.KEPT / "web" / "provenance.json").read_bytes())
+    python = statement["predicate"]["buildDefinition"]["resolvedDependencies"][-1]
+    assert python["uri"].startswith("pkg:generic/python@3.")
+    assert len(python["digest"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize("more", [(), ("--oci", "layout")])
+def test_a_name_without_a_registry_is_refused_before_anything_is_built(
+    tmp_path: Path, more: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, found, said = build(project(tmp_path, "acme/shop"), capsys, *more)
+    assert (code, found) == (2, None)
+    assert "images.repository: the name acme/shop/web:" in said
+    assert "docker.io/acme" in said
+    assert not (tmp_path / building.KEPT).exists()
+
+
+def test_without_skopeo_no_layout_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NotFound, match="skopeo, which is not here"):
+        push.check(["ghcr.io/acme/shop:1"], layout=True)
+    push.check(["ghcr.io/acme/shop:1"], layout=False)
+    with pytest.raises(BadProject):
+        push.check(["ghcr.io/acme/shop:1", "shop/web:1"], layout=False)
+
+
+def test_what_was_not_pushed_is_built_and_has_its_name(web: Context, engine: Engine, tmp_path: Path) -> None:
+    image = "127.0.0.1:1/shop/web:kept"
+    there = Context(web.folder, msgspec.structs.replace(web.recipe, image=image), web.left_out)
+    try:
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            building.build_one(engine, there, tmp_path, Wish(verify=False, push=True), lambda *words: None)
+        assert engine.has(image)
+    finally:
+        engine.remove(image)
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("ghcr.io/acme/shop:1", "ghcr.io"),
+        ("localhost/shop:1", "localhost"),
+        ("registry:5000/shop:1", "registry:5000"),
+        ("acme/shop:1", ""),
+        ("python:3.12-slim", ""),
+        ("shop", ""),
+    ],
+)
+def test_which_registry_a_name_says(name: str, host: str) -> None:
+    assert host_of(name) == host
