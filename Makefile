@@ -40,10 +40,10 @@ docs: $(READY) ## write the generated pages again
 
 lock: $(READY) ## resolve requirements.lock again after a change of pyproject.toml
 	$(UV) pip compile pyproject.toml --all-extras --group test --group lint --universal --generate-hashes --quiet -o requirements.lock
-	cd examples/portfolio && for app in flask_api iris_fastapi mlflow_server; do \
+	cd examples/portfolio && for app in flask_api iris_fastapi; do \
 	  ../../$(PIN) $$app/requirements.in -o $$app/requirements.txt || exit; done
-	cd examples/portfolio && ../../$(PIN) dashboard/requirements.in --override dashboard/overrides.txt -o dashboard/requirements.txt
-	cd examples/portfolio && ../../$(PIN) training/requirements.in --override training/overrides.txt -o training/requirements.txt
+	cd examples/portfolio && for app in dashboard mlflow_server training; do \
+	  ../../$(PIN) $$app/requirements.in --override $$app/overrides.txt -o $$app/requirements.txt || exit; done
 	cd examples/portfolio && ../../$(PIN) notebook/requirements.in ../../pyproject.toml --extra train -o notebook/requirements.txt
 
 clean: ## remove the environment, what was trained, and caches
