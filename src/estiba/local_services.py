@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from types import MappingProxyType
 import msgspec
 
 from estiba import local
-from estiba.core import ports
+from estiba.core import endings, ports
 from estiba.core.errors import EstibaError
 from estiba.core.groups import Guard, marked
 from estiba.deploy import dotenv, processes
@@ -187,7 +186,9 @@ class Session:
         def stop() -> None:
             (self.killing if self.stopping.is_set() else self.stopping).set()
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if endings.asked():
+            stop()
+        for number in endings.NUMBERS:
             loop.add_signal_handler(number, stop)
 
     def _guarded(self, tell: Callable[..., None]) -> Callable[..., None]:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from estiba.core import cpus
+from estiba.core import cpus, endings
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
 from estiba.serving import messages, telemetry
@@ -81,6 +81,8 @@ class Supervisor:
         """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
+        if endings.asked():
+            stop.set()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         wishes = {
