@@ -191,6 +191,20 @@ def test_a_signal_to_the_whole_group_still_drains(registry: Path) -> None:
         assert server.process.wait(20) == 0
 
 
+@pytest.mark.parametrize("wait", [0.0, 0.05, 0.2])
+def test_ctrl_c_while_the_workers_start_ends_without_a_word(registry: Path, wait: float) -> None:
+    command = [sys.executable, "-m", "estiba", "serve", "toy", "--registry", str(registry), "--port", "0"]
+    server = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    until = time.monotonic() + 20
+    while not Server(server, 0, registry).workers() and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(wait)
+    os.killpg(server.pid, signal.SIGINT)
+    assert (server.communicate(timeout=20)[1], server.returncode) == ("", 0)
+
+
 def test_a_client_that_reads_slowly_keeps_its_answer_when_workers_are_replaced(registry: Path) -> None:
     body = json.dumps({"records": [RECORD] * 60_000}).encode()
     head = f"POST /predict HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
