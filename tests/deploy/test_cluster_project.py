@@ -215,3 +215,37 @@ def test_what_keeps_data_and_its_files_are_taken_back_too(
     assert deploy() == 1
     assert namespace.get("configmap", "settings")["data"] == {"colour": "red"}
     assert namespace.get("pod", "web-0")["spec"]["containers"][0]["image"] == "estiba.test/web:1"
+
+
+@pytest.mark.timeout(300)
+def test_a_task_is_waited_for_and_one_that_fails_is_taken_back(
+    namespace: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(namespace.kubeconfig))
+
+    def deploy(name: str, script: str, colour: str) -> int:
+        container = {"name": "task", "image": "estiba.test/web:1", "command": ["/bin/sh", "-c", script]}
+        template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
+        job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}}
+        settings = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}}
+        names = {"namespace": namespace.namespace, "resources": ["job.json", "settings.json"]}
+        for file, value in (
+            ("kustomization.yaml", names),
+            ("job.json", job | {"spec": {"backoffLimit": 0, "template": template}}),
+            ("settings.json", settings | {"data": {"colour": colour}}),
+        ):
+            (tmp_path / file).write_text(json.dumps(value))
+        return run(["deploy", "kubernetes", str(tmp_path), "--yes", "--timeout", "60"])
+
+    began = time.monotonic()
+    assert deploy("migrate-1", "sleep 4", "red") == 0
+    assert time.monotonic() - began > 4
+    assert "job/migrate-1 is done" in capsys.readouterr().out
+    for became in ("new", "again"):
+        assert deploy("migrate-2", "echo no such table; exit 3", "blue") == 1
+        said = capsys.readouterr()
+        assert f"{became:8} Job migrate-2" in said.out
+        assert "job/migrate-2 failed" in said.err
+        assert "exit code 3" in said.err
+        assert "no such table" in said.err
+        assert namespace.get("configmap", "settings")["data"] == {"colour": "red"}

@@ -17,7 +17,7 @@ from estiba.core import shell
 from estiba.core.errors import Conflict, EstibaError, NotFound, Unavailable
 from estiba.core.stores.disk import explained
 from estiba.deploy.compose import GENERATED
-from estiba.deploy.front import KNOWN
+from estiba.deploy.front import KNOWN, NETWORK
 from estiba.deploy.rendered import Rendered, write
 
 LAST_GOOD = ".last-good"
@@ -86,9 +86,15 @@ class Stack:
         return done.output
 
     @cached_property
+    def project(self) -> Mapping[str, Any]:
+        """What compose.yaml has of the services that take part."""
+        found: Mapping[str, Any] = json.loads(self.ask("config", "--format", "json"))
+        return found
+
+    @property
     def wanted(self) -> Mapping[str, Any]:
-        """The services that take part, as compose.yaml has them."""
-        found: Mapping[str, Any] = json.loads(self.ask("config", "--format", "json")).get("services", {})
+        """The services that take part."""
+        found: Mapping[str, Any] = self.project.get("services", {})
         return found
 
     def containers(self) -> list[dict[str, Any]]:
@@ -121,7 +127,7 @@ def _compare(stack: Stack) -> list[Change]:
     for row in stack.containers():
         _check_owner(stack, row["Labels"].get("com.docker.compose.project.working_dir", ""))
         there.setdefault(row["Service"], []).append(row)
-    changes = [_change(name, service, hashes[name], there.get(name, [])) for name, service in stack.wanted.items()]
+    changes = [_change(stack, name, hashes[name], there.get(name, [])) for name in stack.wanted]
     known = _known(stack)
     gone = [Change(name, "removed", rows[0]["Image"]) for name, rows in there.items() if name not in known]
     for change in changes:
@@ -172,12 +178,18 @@ def _known(stack: Stack) -> set[str]:
     return set(stack.ask("--profile", "*", "config", "--services").split())
 
 
-def _change(name: str, service: Mapping[str, Any], wanted: str, rows: list[dict[str, Any]]) -> Change:
+def _change(stack: Stack, name: str, wanted: str, rows: list[dict[str, Any]]) -> Change:
+    service = stack.wanted[name]
     after = str(service["image"])
     if not rows:
         return Change(name, "new", "", after)
     before = rows[0]["Image"]
-    if any(row["Labels"].get("com.docker.compose.config-hash") != wanted for row in rows):
+    networks = {stack.project["networks"][network]["name"] for network in service.get("networks", {})}
+    if any(
+        row["Labels"].get("com.docker.compose.config-hash") != wanted
+        or not networks <= set(row["Networks"].split(","))  # a deployment was cut off before the front knew it
+        for row in rows
+    ):
         return Change(name, "changed", before, after)
     if _is_task(service) and all(_well(row, service) for row in rows):
         return Change(name, "task", before, after)
@@ -234,18 +246,49 @@ def _replace(stack: Stack, name: str, say: Say) -> None:
         return
     if dead := [row["ID"] for row in there if row["State"] != "running"]:
         stack.docker("rm", "--force", *dead)  # else Compose would count them, and start them
-    count = len(old) + _count(stack.wanted[name])
-    done = stack.compose("up", "--detach", "--no-deps", "--no-recreate", "--scale", f"{name}={count}", name)
-    known = time.monotonic() + KNOWN
-    fresh = [row["ID"] for row in stack.containers() if row["Service"] == name and row["ID"] not in old]
-    if done.code or not _healthy(stack, fresh):
-        report = f"{name} did not become healthy beside the old one.\n{_last_words(stack, fresh)}"
+    fresh: list[str] = []
+    try:
+        _start_beside(stack, name, old, fresh)
+        _introduce(stack, name, fresh)
+    except NotHealthy:
         stack.docker("rm", "--force", *fresh)
-        raise NotHealthy(report if fresh else f"{name}: {done.said}")
+        raise
     say(f"{name}: the new one is healthy; the old one ends")
-    time.sleep(max(0.0, known - time.monotonic()))
     stack.docker("stop", *old)
     stack.docker("rm", *old)
+
+
+def _start_beside(stack: Stack, name: str, old: Sequence[str], fresh: list[str]) -> None:
+    """Starts new containers, which are written to `fresh`, and waits for their health.
+
+    The front does not see them yet: what it asked of them before they have loaded would be answered late.
+    """
+    count = len(old) + _count(stack.wanted[name])
+    done = stack.compose("up", "--no-start", "--no-deps", "--no-recreate", "--scale", f"{name}={count}", name)
+    fresh += [row["ID"] for row in stack.containers() if row["Service"] == name and row["ID"] not in old]
+    if done.code or not fresh:
+        raise NotHealthy(f"{name}: {done.said}")
+    for container in fresh:
+        stack.docker("network", "disconnect", _front_network(stack), container)
+    done = stack.docker("start", *fresh)
+    if done.code:
+        raise NotHealthy(f"{name}: {done.said}")
+    if not _healthy(stack, fresh):
+        raise NotHealthy(f"{name} did not become healthy beside the old one.\n{_last_words(stack, fresh)}")
+
+
+def _introduce(stack: Stack, name: str, fresh: Sequence[str]) -> None:
+    """Brings new containers to the front's network, and waits until the front knows them."""
+    aliases = [f"--alias={alias}" for alias in stack.wanted[name]["networks"][NETWORK]["aliases"]]
+    for container in fresh:
+        done = stack.docker("network", "connect", *aliases, _front_network(stack), container)
+        if done.code:
+            raise NotHealthy(f"{name}: {done.said}")
+    time.sleep(KNOWN)
+
+
+def _front_network(stack: Stack) -> str:
+    return str(stack.project["networks"][NETWORK]["name"])
 
 
 def _healthy(stack: Stack, containers: Sequence[str]) -> bool:

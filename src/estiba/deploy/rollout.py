@@ -19,6 +19,9 @@ from estiba.core.errors import EstibaError, NotFound, Unavailable
 ROLLED = ("Deployment", "StatefulSet", "DaemonSet")
 """Kinds that `kubectl rollout` knows."""
 
+AWAITED = ("Job", *ROLLED)
+"""Kinds that are waited for, in this order: what a task should have done is the reason why others do not get ready."""
+
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 LINES = 15
@@ -29,12 +32,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Change:
-    """What applying does to one object. `became` is `new`, `changed` or `same`; `difference` shows what changes."""
+    """What applying does to one object.
+
+    Args:
+        became: `again` is a Job that failed before, and is made anew. difference: shows what changes.
+    """
 
     kind: str
     name: str
     namespace: str
-    became: Literal["new", "changed", "same"]
+    became: Literal["new", "changed", "same", "again"]
     difference: str = ""
 
     @property
@@ -49,7 +56,7 @@ class Target:
 
     Args:
         folder: of the kustomization. context: of kubectl's settings; empty for the current one.
-        timeout: seconds for each workload. A Deployment's own deadline may end it before; a StatefulSet has none.
+        timeout: seconds for each workload. A Deployment's own deadline, and a Job's last attempt, may end it before.
     """
 
     folder: Path
@@ -112,7 +119,7 @@ def propose(target: Target) -> Proposal:
     _check_namespaces(target, objects)
     live = _items(target.ask("get", "--kustomize", str(target.folder), "--ignore-not-found"))
     differences = _differences(target, objects, live)
-    there = {_key(one) for one in live}
+    there = {_key(one): one for one in live}
     return Proposal(
         objects,
         [_change(one, there, differences) for one in objects],
@@ -136,16 +143,21 @@ def carry_out(target: Target, proposal: Proposal, say: Say) -> None:
         hint = f"kubectl --namespace {namespace} create secret generic {name} --from-file=value=FILE"
         raise NotFound(f"The cluster has no secret {', '.join(proposal.missing)}.", hint=f"Make it with: {hint}")
     began = time.monotonic()
+    for change in proposal.changes:
+        if change.became == "again":
+            target.kubectl("delete", change.place, "--namespace", change.namespace)
     done = target.kubectl("apply", "--kustomize", str(target.folder))
     for line in done.output.splitlines():
         if not line.endswith(" unchanged"):
             say(line)
     if done.code:
         raise RolledBack(f"The cluster refused a manifest: {done.said}\n{_restore(target, proposal, say)}")
-    for change in proposal.changes:
-        if change.kind in ROLLED and not _ready(target, change, say):
+    awaited = [change for change in proposal.changes if change.kind in AWAITED]
+    for change in sorted(awaited, key=lambda one: AWAITED.index(one.kind)):
+        if not _ready(target, change, say):
             why = _reason(target, proposal, change)
-            raise RolledBack(f"{change.place} did not get ready.\n{why}\n{_restore(target, proposal, say)}")
+            became = "failed, or did not end in time" if change.kind == "Job" else "did not get ready"
+            raise RolledBack(f"{change.place} {became}.\n{why}\n{_restore(target, proposal, say)}")
     say(f"All is ready after {time.monotonic() - began:.0f} s.")
 
 
@@ -190,10 +202,14 @@ def _key(one: dict[str, Any]) -> tuple[str, str, str]:
     return one["kind"], meta.get("namespace", ""), meta["name"]
 
 
-def _change(one: dict[str, Any], there: set[tuple[str, str, str]], differences: Mapping[str, str]) -> Change:
+def _change(
+    one: dict[str, Any], there: Mapping[tuple[str, str, str], dict[str, Any]], differences: Mapping[str, str]
+) -> Change:
     kind, namespace, name = key = _key(one)
     if key not in there:
         return Change(kind, name, namespace, "new")
+    if kind == "Job" and _is_so(there[key], "Failed"):
+        return Change(kind, name, namespace, "again")
     difference = differences.get(".".join((kind, namespace, name)), "")
     return Change(kind, name, namespace, "changed" if difference else "same", difference)
 
@@ -257,11 +273,27 @@ def _pod(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ready(target: Target, change: Change, say: Say) -> bool:
+    if change.kind == "Job":
+        return _done(target, change, say)
     limit = f"--timeout={target.timeout:g}s"
     done = target.kubectl("rollout", "status", change.place, "--namespace", change.namespace, limit)
     if done.code == 0:
         say(f"{change.place} is ready")
     return done.code == 0
+
+
+def _done(target: Target, change: Change, say: Say) -> bool:
+    """Whether a Job does its work in time; kubectl can wait for its success or its failure, not for either."""
+    until = time.monotonic() + target.timeout
+    while time.monotonic() < until:
+        job = target.ask("get", change.place, "--namespace", change.namespace)
+        if _is_so(job, "Failed"):
+            return False
+        if _is_so(job, "Complete"):
+            say(f"{change.place} is done")
+            return True
+        time.sleep(1)
+    return False
 
 
 def _restore(target: Target, proposal: Proposal, say: Say) -> str:
@@ -303,8 +335,12 @@ def _pods(target: Target, change: Change) -> list[dict[str, Any]]:
 
 
 def _is_ready(pod: dict[str, Any]) -> bool:
-    conditions = pod.get("status", {}).get("conditions", [])
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+    return _is_so(pod, "Ready")
+
+
+def _is_so(one: dict[str, Any], condition: str) -> bool:
+    conditions = one.get("status", {}).get("conditions", [])
+    return any(each["type"] == condition and each["status"] == "True" for each in conditions)
 
 
 def _reason(target: Target, proposal: Proposal, change: Change) -> str:
@@ -324,7 +360,8 @@ def _reason(target: Target, proposal: Proposal, change: Change) -> str:
     for event in sorted(events, key=lambda one: str(one.get("lastTimestamp")))[-LINES:]:
         if event.get("type") == "Warning":
             lines.append(f"  {event.get('reason')}: {event.get('message', '').strip()}")
-    again = any(one.get("restartCount") for one in states)
+    # Of a container that waits or has ended, the log is that of its end; one that runs again has new words.
+    again = any(one.get("restartCount") and "running" in one.get("state", {}) for one in states)
     which = [] if stuck is None else ["--container", stuck["name"]]
     log = target.kubectl("logs", name, *which, *place, f"--tail={LINES}", *(["--previous"] * again))
     if log.code == 0 and log.output.strip():

@@ -67,8 +67,11 @@ def workload(plan: Plan, service: Service, options: KubernetesOptions) -> dict[s
 
 
 def _job(plan: Plan, service: Service, template: dict[str, Any]) -> dict[str, Any]:
-    """A Job cannot be changed, so a changed one is another one; the cluster removes what is done after a day."""
-    template["spec"]["restartPolicy"] = "OnFailure"
+    """A Job cannot be changed, so a changed one is another one; the cluster removes what is done after a day.
+
+    Every attempt is a pod of its own, as the cluster removes one that it restarted, with its log, when it gives up.
+    """
+    template["spec"]["restartPolicy"] = "Never"
     changed = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:8]
     return {
         "apiVersion": "batch/v1",
