@@ -171,6 +171,7 @@ def test_from_a_project_to_a_registry(
     (built,) = found
     engine.remove(built["image"])
     digest = opened.digest(built["image"], built["image"].rpartition(":")[2])
+    assert digest is not None
     assert built["pushed"] == f"{built['image']}@{digest}"
     assert f"web: pushing ({built['image']})" in said
     statement = json.loads((tmp_path / building.KEPT / "web" / "provenance.json").read_bytes())

@@ -18,7 +18,8 @@ PROGRAMS = ("docker", "podman", "buildah")
 _HINTS = {
     "no space left": "The disk of the container engine is full: free some space (docker system prune) and try again.",
     "buildx component is missing": "Install Docker's plugin buildx (docker-buildx), or say --builder podman.",
-    "permission denied": "This user may not use the container engine: add it to its group, or run as one who may.",
+    "error setting rlimit": "It may not raise limits here: lower default_ulimits in containers.conf.",
+    "denied while trying to connect": "This user may not use the container engine: add it to its group.",
     "cannot connect": "Start the container engine, or build without one: estiba build --oci DIR.",
     "pull access denied": "The base image is not here and cannot be pulled: load it, or build with --offline.",
     "failed to resolve": "The base image is not here and the registry cannot be reached: load it, or use --offline.",
@@ -67,7 +68,7 @@ class Engine:
         """What the program answers; raises EstibaError where it fails."""
         done = shell.run([self.program, *words], timeout=timeout)
         if done.code:
-            raise self._failure(" ".join(words[:2]), done.said)
+            raise self._failure(" ".join(word for word in words[:2] if not word.startswith("-")), done.said)
         return done.output.strip()
 
     def try_to(self, *words: str) -> shell.Finished:
@@ -113,7 +114,11 @@ class Engine:
             self.ask("load", "-i", str(path))
 
     def tag(self, image: str, name: str) -> None:
+        """Gives an image, by its id, a name. What had that name before and has no other goes, unless it is in use."""
+        before = self.inspect("image", name) if self.can_run and self.has(name) else {}
         self.ask("tag", image, name)
+        if len(before.get("RepoTags") or ()) == 1 and _bare(before["Id"]) != _bare(image):
+            self.remove(before["Id"])
 
     def remove(self, image: str) -> None:
         """Forgets an image that has no other name; one that is in use stays."""
@@ -129,6 +134,10 @@ class Engine:
         hint = next((hint for sign, hint in _HINTS.items() if sign in words.lower()), None)
         failed = f"{self.program} cannot {deed}" if " " in deed else f"{self.program} {deed} failed"
         return EstibaError(f"{failed}: {last[-1].strip()}", hint=hint)
+
+
+def _bare(identity: str) -> str:
+    return identity.removeprefix("sha256:")
 
 
 def find(named: str | None = None) -> Engine:
