@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from images_made import made
 
 from estiba.deploy import sbom
@@ -13,7 +14,23 @@ from estiba.deploy.weigh import Contents
 
 __all__ = ["made"]
 
-STATUS = b"Package: libssl3\nStatus: install ok installed\nVersion: 3.0.15-1~deb12u1\nArchitecture: amd64\n"
+LIBSSL = b"""Package: libssl3
+Status: install ok installed
+Source: openssl
+Version: 3.0.15-1~deb12u1
+Architecture: amd64
+"""
+LIBBZ2 = b"""Package: libbz2-1.0
+Status: install ok installed
+Source: bzip2 (1.0.8-5)
+Version: 1.0.8-5+b1
+Architecture: amd64
+Description: a line
+ and more of it
+"""
+TZDATA = b"Package: tzdata\nStatus: install ok installed\nVersion: 2025b-0+deb12u1\nArchitecture: all\n"
+REMOVED = b"Package: gone\nStatus: deinstall ok config-files\nVersion: 1\nArchitecture: all\n"
+RELEASE = b'ID=debian\nVERSION_ID="12"\n'
 
 
 def test_each_wheel_is_named_by_its_digest(made: Context) -> None:
@@ -46,13 +63,23 @@ def test_the_same_image_has_the_same_bill(made: Context) -> None:
     assert sbom.cyclonedx("a:1", sbom.parts(made)) != sbom.cyclonedx("a:2", sbom.parts(made))
 
 
-def test_debian_as_the_image_lists_it(made: Context) -> None:
-    release = b'ID=debian\nVERSION_ID="12"\n'
+@pytest.mark.parametrize("how", ["dpkg's database", "a file of each"])
+def test_debian_as_the_image_lists_it(made: Context, how: str) -> None:
+    records = {"libssl3": LIBSSL, "libbz2-1.0": LIBBZ2, "tzdata": TZDATA, "gone": REMOVED}
+    listed = {f"var/lib/dpkg/status.d/{name}": record for name, record in records.items()}
+    if how == "dpkg's database":
+        listed = {"var/lib/dpkg/status": b"\n".join(records.values())}
     contents = Contents()
-    contents.add([("etc/os-release", 1, release), ("var/lib/dpkg/status.d/libssl3", 1, STATUS)])
-    found = {part.name: part for part in sbom.parts(made, contents)}
-    assert found["libssl3"].purl == "pkg:deb/debian/libssl3@3.0.15-1~deb12u1?arch=amd64&distro=debian-12"
+    contents.add([("etc/os-release", 1, RELEASE), *((path, 1, record) for path, record in listed.items())])
+    found = {part.name: part for part in sbom.parts(made, contents) if "pypi" not in part.purl}
+    assert sorted(found) == ["churn", "debian", "libbz2-1.0", "libssl3", "python", "tzdata"]
     assert found["debian"].kind == "operating-system"
+    deb = "?arch=amd64&distro=debian-12"
+    assert found["libssl3"].purl == f"pkg:deb/debian/libssl3@3.0.15-1~deb12u1{deb}&upstream=openssl"
+    assert found["libssl3"].source == ("openssl", "3.0.15-1~deb12u1")
+    assert found["libbz2-1.0"].purl == f"pkg:deb/debian/libbz2-1.0@1.0.8-5%2Bb1{deb}&upstream=bzip2%401.0.8-5"
+    assert found["libbz2-1.0"].source == ("bzip2", "1.0.8-5")
+    assert found["tzdata"].purl == "pkg:deb/debian/tzdata@2025b-0%2Bdeb12u1?arch=all&distro=debian-12"
 
 
 def test_provenance_names_what_went_in(made: Context) -> None:

@@ -10,9 +10,11 @@ import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from email.message import Message
 from email.parser import HeaderParser
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import estiba
 from estiba.deploy.context import Context
@@ -25,19 +27,28 @@ _SPACE = uuid.UUID("6e0c6a3c-4b8e-5d0f-9f0c-2f7a4b1d9e55")
 _SPDX_WORD = re.compile(r"[^A-Za-z0-9.-]+")
 
 
+class Source(NamedTuple):
+    """A source package, of which several packages of a distribution may be built."""
+
+    name: str
+    version: str
+
+
 @dataclass(frozen=True)
 class Part:
     """One thing in an image.
 
     Args:
         kind: `library`, `operating-system`, `platform` or `machine-learning-model` (words of CycloneDX).
-        purl: package URL. sha256: of the wheel or artifact; empty where there is none. licence: as it says itself.
+        purl: package URL. source: what it was built from, where it is a package of a distribution.
+        sha256: of the wheel or artifact; empty where there is none. licence: as it says itself.
     """
 
     kind: str
     name: str
     version: str
     purl: str
+    source: Source | None = None
     sha256: str = ""
     licence: str = ""
 
@@ -51,8 +62,8 @@ def parts(context: Context, contents: Contents | None = None) -> list[Part]:
     found = [*_wheels(context.wheels), *_wheels(sorted((context.folder / "code").glob("*.whl")))]
     held = {} if context.recipe.registry else context.recipe.models
     for name, (version, digest) in sorted(held.items()):
-        purl = f"pkg:generic/{name}@{version}?checksum=sha256:{digest}"
-        found.append(Part("machine-learning-model", name, version, purl, digest))
+        purl = f"{_purl('generic', name, version)}?checksum=sha256:{digest}"
+        found.append(Part("machine-learning-model", name, version, purl, sha256=digest))
     if contents is not None:
         found += _system(contents)
     python = context.recipe.python
@@ -63,7 +74,7 @@ def parts(context: Context, contents: Contents | None = None) -> list[Part]:
 def _wheels(paths: Iterable[Path]) -> Iterator[Part]:
     for path in paths:
         name, version = wheel_name(path)
-        yield Part("library", name, version, f"pkg:pypi/{name}@{version}", sha256(path), _licence(path))
+        yield Part("library", name, version, _purl("pypi", name, version), None, sha256(path), _licence(path))
 
 
 def _licence(wheel: Path) -> str:
@@ -93,12 +104,30 @@ def _system(contents: Contents) -> Iterator[Part]:
         for path, content in sorted(contents.texts.items())
         if path == "var/lib/dpkg/status" or path.startswith("var/lib/dpkg/status.d/")
     ]
-    for record in "\n\n".join(records).split("\n\n"):
+    for record in re.split(r"\n{2,}", "\n\n".join(records)):
         said = HeaderParser().parsestr(record)
-        if said.get("Package") and said.get("Version"):
-            suffix = f"?arch={said.get('Architecture', 'all')}&distro={distribution}-{version}"
-            purl = f"pkg:deb/{distribution}/{said['Package']}@{said['Version']}{suffix}"
-            yield Part("library", said["Package"], said["Version"], purl)
+        # What was removed stays on the list as long as its configuration does.
+        if said.get("Package") and said.get("Version") and said.get("Status", "installed").endswith("installed"):
+            yield _debian(said, f"{distribution}-{version}")
+
+
+def _debian(said: Message, release: str) -> Part:
+    """A package of Debian, with the source it was built from: known weaknesses are listed by that."""
+    name, version = said["Package"], said["Version"]
+    source, _, of_source = said.get("Source", name).partition(" (")
+    origin = Source(source, of_source.rstrip(")") or version)
+    upstream = source if origin.version == version else f"{source}@{origin.version}"
+    qualifiers = {"arch": said.get("Architecture", "all"), "distro": release}
+    if upstream != name:
+        qualifiers["upstream"] = upstream
+    words = "&".join(f"{key}={quote(value, safe='')}" for key, value in qualifiers.items())
+    return Part("library", name, version, f"{_purl('deb', release.partition('-')[0], name, version)}?{words}", origin)
+
+
+def _purl(kind: str, *words: str) -> str:
+    """A package URL without qualifiers; the last word is the version. In one, `+` is no letter."""
+    *names, version = (quote(word, safe=":~") for word in words)
+    return f"pkg:{kind}/{'/'.join(names)}@{version}"
 
 
 def cyclonedx(image: str, found: Sequence[Part]) -> str:
@@ -130,6 +159,10 @@ def _component(part: Part) -> dict[str, Any]:
         component["hashes"] = [{"alg": "SHA-256", "content": part.sha256}]
     if part.licence:
         component["licenses"] = [{"license": {"name": part.licence}}]
+    if part.source:
+        # CycloneDX has no word for it: Trivy reads these, and Grype the qualifier `upstream` of the package URL.
+        words = {"SrcName": part.source.name, "SrcVersion": part.source.version}
+        component["properties"] = [{"name": f"aquasecurity:trivy:{name}", "value": v} for name, v in words.items()]
     return component
 
 
@@ -175,6 +208,8 @@ def _package(number: int, part: Part) -> dict[str, Any]:
     }
     if part.sha256:
         package["checksums"] = [{"algorithm": "SHA256", "checksumValue": part.sha256}]
+    if part.source:
+        package["sourceInfo"] = f"built from {part.source.name} {part.source.version}"
     return package
 
 
