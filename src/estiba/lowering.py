@@ -171,7 +171,7 @@ def _application(project: Project, name: str, options: ServiceOptions, serving: 
         memory=images.size(options.memory),
         start_timeout=options.start_timeout,
         stop_grace=options.stop_grace,
-        stop_signal=options.stop_signal,
+        stop_signal=options.stop_signal or "",
         restart=options.restart,
         watch=options.watch or options.include or (options.folder,),
         read_only=options.read_only,

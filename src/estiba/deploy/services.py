@@ -102,7 +102,7 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     memory: Memory = "512MB"
     start_timeout: Annotated[float, Meta(gt=0)] = 60.0
     stop_grace: Annotated[float, Meta(ge=0)] = 10.0
-    stop_signal: Literal["", "SIGTERM", "SIGINT", "SIGQUIT"] = ""
+    stop_signal: Literal["SIGTERM", "SIGINT", "SIGQUIT"] | None = None
     restart: bool = True
     watch: tuple[str, ...] = ()
     style: Literal["slim", "scratch"] = "slim"
