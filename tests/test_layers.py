@@ -30,7 +30,7 @@ LAYERS = (
 """From the bottom up. A package imports from those before it, and any may import `estiba` itself, which is lazy."""
 
 ORDER = {
-    "core": "errors log ids cpus options stores.disk stores.files shell guard groups ports",
+    "core": "errors log ids endings cpus options stores.disk stores.files shell guard groups ports",
     "model": """
         signature trained rows values record_type compiled frames artifact archive records registry pull coding
         predictions golden loadpath soundness skops_file formats card tables answers infer onnx_graph
@@ -45,8 +45,8 @@ ORDER = {
         door supervisor
         """,
     "deploy": """
-        references services registry images plan secrets dotenv yaml rendered alerts dashboards observability
-        pipelines here health environments life processes watch elf trim rootfs recipe front compose delivery
+        references services images plan registry secrets dotenv yaml rendered alerts dashboards observability
+        pipelines here health environments scene life processes watch elf trim rootfs recipe front compose delivery
         dockerfile requirements wheels
         sharedlibs context engines weigh verify_image sbom oci daemonless push building export scan
         kubernetes.options kubernetes.files kubernetes.registry kubernetes.workload kubernetes.network kubernetes.scaling

@@ -151,3 +151,39 @@ def test_nothing_is_left_when_this_process_is_killed(tmp_path: Path) -> None:
     while any(map(running, pids)) and time.monotonic() < until:
         time.sleep(0.1)
     assert not any(map(running, pids))
+
+
+TRACER = """
+import ctypes, os, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+if libc.ptrace(0x4206, int(sys.argv[1]), None, None):  # PTRACE_SEIZE
+    sys.exit(os.strerror(ctypes.get_errno()))
+print("holds it", flush=True)
+time.sleep(60)
+"""
+"""Holds a process as a debugger does: killed, it is not gone until this one lets go."""
+
+
+def test_what_the_system_does_not_let_go_of_is_waited_for_only_so_long(
+    guard: Guard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("estiba.core.groups.PATIENCE", 10)
+
+    async def check() -> None:
+        lines: list[str] = []
+        child = group("import time; print('here', flush=True); time.sleep(60)", guard, lines)
+        await first(lines)
+        tracer = subprocess.Popen([sys.executable, "-c", TRACER, str(child.pid)], stdout=-1, stderr=-1)
+        try:
+            assert tracer.stdout is not None
+            if await asyncio.to_thread(tracer.stdout.readline) != b"holds it\n":
+                pytest.skip(f"a process may not be held here: {tracer.communicate()[1].decode()}")
+            assert not await asyncio.wait_for(child.stop(grace=0.3), 10)
+            assert child.left == {child.pid}
+        finally:
+            tracer.kill()
+            tracer.communicate()
+        assert await child.wait() == -signal.SIGKILL
+
+    asyncio.run(check())

@@ -20,10 +20,11 @@ from estiba.core import ports
 from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.core.groups import Guard
 from estiba.deploy import processes
-from estiba.deploy.life import Life, Pace, Scene, Status
+from estiba.deploy.life import Life
+from estiba.deploy.scene import Pace, Scene, Status
 from estiba.local_services import Start, Wish, plan
 
-PACE = Pace(first=0.1, longest=0.4, steady=1.0)
+PACE = Pace(first=0.1, longest=0.4, steady=1.0, look=0.1)
 
 SERVER = """
 import http.server, os, sys, time
@@ -454,3 +455,74 @@ def test_the_command_to_try_by_hand_is_one_for_a_shell(tmp_path: Path) -> None:
     shown = play(planned(tmp_path, text), lambda shown: False)
     words = shlex.split(shown.last("one").hint.partition("&& ")[2])
     assert words == [sys.executable, "-uc", "raise SystemExit(2)"]
+
+
+MOODY = """
+import http.server, pathlib, sys
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(503 if pathlib.Path("ill").exists() else 200)
+        self.end_headers()
+    def log_message(self, *args): pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+"""
+"""Is healthy as long as there is no file `ill`."""
+
+
+def test_who_becomes_unhealthy_later_is_shown_so_and_again_when_it_is_well(tmp_path: Path) -> None:
+    port = ports.free("127.0.0.1")
+    (tmp_path / "moody.py").write_text(MOODY)
+    text = f'[services.one]\ncommand = "python moody.py ${{port}}"\nport = {port}\nhealth = "/"\n'
+
+    def until(shown: Play) -> bool:
+        states = shown.states("one")
+        if states.count("healthy") == 1 and "unhealthy" not in states:
+            (tmp_path / "ill").touch()
+        if "unhealthy" in states:
+            (tmp_path / "ill").unlink(missing_ok=True)
+        return states.count("healthy") == 2
+
+    shown = play(planned(tmp_path, text), until)
+    assert shown.states("one") == ["starting", "healthy", "unhealthy", "healthy", "stopping", "stopped"]
+    assert shown.find("one", "unhealthy").detail == f"GET http://127.0.0.1:{port}/ answered 503, not 200"
+    assert len({status.pid for status in shown.statuses if status.state in ("healthy", "unhealthy")}) == 1
+    assert shown.well
+
+
+def test_a_wish_to_start_again_while_it_waits_skips_no_pause_later(tmp_path: Path) -> None:
+    text = f"""
+[services.one]
+command = {python("raise SystemExit(3)")}
+needs = {{ two = "completed" }}
+[services.two]
+command = {python("import time; time.sleep(0.5)")}
+restart = false
+"""
+    start = planned(tmp_path, text)
+
+    async def run() -> list[float]:
+        guard, times = Guard(), list[float]()
+        loop = asyncio.get_running_loop()
+
+        def on_status(status: Status) -> None:
+            if status.service == "one" and status.state == "starting":
+                times.append(loop.time())
+
+        scene = Scene(guard, on_status, lambda name, text: None, Pace(first=1.0))
+        lives = {
+            service.name: Life(service, "", lambda life: processes.prepare(start.here, life, (), guard.mark), scene)
+            for service in start.services
+        }
+        for life in lives.values():
+            life.begin(lives)
+        await asyncio.sleep(0.2)
+        await lives["one"].restart()
+        while len(times) < 2:
+            await asyncio.sleep(0.02)
+        for life in lives.values():
+            await life.stop()
+        guard.close()
+        return times
+
+    first, second = asyncio.run(asyncio.wait_for(run(), 20))
+    assert second - first > 0.9

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from estiba.cli import terminal
-from estiba.deploy.life import SETTLED, Status
+from estiba.deploy.scene import SETTLED, Status
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,11 +28,12 @@ _MARKS = {
     "running": "✔",
     "done": "✔",
     "failed": "✘",
+    "unhealthy": "✘",
     "restarting": "✘",
     "left out": "-",
     "stopped": "-",
 }
-_SPEAKING = ("restarting", "failed")
+_SPEAKING = ("unhealthy", "restarting", "failed")
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])|[\x00-\x08\x0b-\x1f\x7f]")
 
 

@@ -97,6 +97,8 @@ class Group:
         finally:
             os.close(writing)
         self.pid = self._child.pid
+        self.left: frozenset[int] = frozenset()
+        """Processes that are there still after all of it was killed, because the system holds them."""
         self._mark = environment[guard.VARIABLE]
         self._loop = asyncio.get_running_loop()
         self._lines = [_Lines(reading, on_line)]
@@ -152,12 +154,15 @@ class Group:
         return polite
 
     async def kill(self) -> None:
-        """Kills what is left, and forgets it."""
+        """Kills what is left, and forgets it; after some seconds also what cannot be killed: see `left`."""
         for _ in range(PATIENCE):  # not for ever: nobody can kill what waits for a broken disk
             if not self._send(signal.SIGKILL) and self.code is not None:
                 break
             await asyncio.sleep(TICK)
-        await self.wait()
+        else:
+            self.left = frozenset(self.members() | ({self.pid} if self.code is None else set()))
+        if self.code is not None:
+            await self.wait()
         for lines in self._lines:
             lines.close()
         if self._child.stdin is not None:

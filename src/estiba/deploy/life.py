@@ -8,15 +8,14 @@ import shlex
 import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass
 
 from estiba.core import ports
 from estiba.core.errors import EstibaError
-from estiba.core.groups import Group, Guard
+from estiba.core.groups import Group
 from estiba.deploy import health
 from estiba.deploy.plan import Command, Service
+from estiba.deploy.scene import Launch, Scene, State, Status
 from estiba.deploy.services import Condition
 
 TAIL = 20
@@ -27,88 +26,8 @@ LOOK = 0.1
 
 SLOWEST = 0.5
 
-State = Literal[
-    "waiting",
-    "installing",
-    "starting",
-    "running",
-    "healthy",
-    "restarting",
-    "done",
-    "failed",
-    "stopping",
-    "stopped",
-    "left out",
-]
-
-SETTLED = ("running", "healthy", "restarting", "done", "failed", "stopped", "left out")
-"""States in which there is nothing to wait for at the moment."""
-
-
-@dataclass(frozen=True)
-class Status:
-    """How a service is.
-
-    Args:
-        url: where a person finds it. pid: of its program, while it runs.
-        seconds: that it took to become healthy, or to end. restarts: how often it was started again by itself.
-        detail: why, in a few words. hint: what to do. output: its last lines, where they explain a failure.
-    """
-
-    service: str
-    state: State
-    url: str = ""
-    pid: int | None = None
-    seconds: float | None = None
-    restarts: int = 0
-    detail: str = ""
-    hint: str = ""
-    output: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How a program is started.
-
-    Args:
-        command: the program's path, and its arguments. environment: all of it, marked.
-        probe: where health is a command, its words.
-        message: is written to its standard input. on_message: is told the lines of its standard output.
-    """
-
-    command: list[str]
-    folder: Path
-    environment: Mapping[str, str]
-    probe: list[str] = field(default_factory=list)
-    probe_environment: Mapping[str, str] = field(default_factory=dict)
-    message: bytes = b""
-    on_message: Callable[[str], None] | None = None
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How soon what ended is started again: after `first` seconds, then twice as many, `longest` at most.
-
-    Who lived for `steady` seconds begins anew.
-    """
-
-    first: float = 1.0
-    longest: float = 30.0
-    steady: float = 60.0
-
-    def pause(self, failures: int) -> float:
-        return min(self.longest, self.first * 2.0 ** min(failures - 1, 30))
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What all services of one run share. `on_line` is told the name of a service and a line that it printed."""
-
-    guard: Guard
-    on_status: Callable[[Status], None]
-    on_line: Callable[[str, str], None]
-    pace: Pace = Pace()
-
+RETRIES = 3
+"""Answers in a row, of one that was healthy, until it is called unhealthy: as many as in Compose."""
 
 @dataclass(frozen=True)
 class _Ending:
@@ -199,7 +118,7 @@ class Life:
             asked = self.service.stop_signal or "SIGTERM"
             late = f"{asked} did not end it within {self.service.stop_grace:g} s, so it was killed"
             if not self.ended.is_set():  # else it was killed meanwhile, and said so
-                self._report("stopped", detail="" if polite else late)
+                self._report("stopped", detail=_held(self._group) or ("" if polite else late))
         self.ended.set()
 
     async def kill(self) -> None:
@@ -210,7 +129,7 @@ class Life:
         await self._leave()
         if self._group is not None:
             await self._group.kill()
-            self._report("stopped")
+            self._report("stopped", detail=_held(self._group))
 
     async def _leave(self) -> None:
         if self._task is not None:
@@ -226,6 +145,7 @@ class Life:
 
     async def _run(self, peers: Mapping[str, Life]) -> None:
         if reason := await self._needs(peers):
+            self._wake.clear()
             self._finish(_Ending(reason))
         while True:
             if not self.over.is_set():
@@ -295,6 +215,7 @@ class Life:
             )
         began = loop.time()
         self._group, self._again = group, False
+        self._wake.clear()  # a wish to start again that came before this start is granted
         self._scene.guard.begin(group.pid)
         if launch.message:
             group.tell(launch.message)
@@ -320,7 +241,7 @@ class Life:
                     self._report("healthy", seconds=seconds)
                 else:
                     self._report("running")
-            code = await waiting
+            code = await self._attended(waiting, launch)
         finally:
             waiting.cancel()
         return _Ending(_words(code), self._advice(code, launch), code, tuple(self._tail), loop.time() - began)
@@ -340,6 +261,25 @@ class Life:
         except TimeoutError:
             return reason or "it gave no answer"
         return ""
+
+    async def _attended(self, waiting: asyncio.Task[int], launch: Launch) -> int:
+        """Its exit code, once it has ended; until then it is asked now and then, and told of when that changes.
+
+        It is not ended for its answers: Compose does not do so either, and somebody may be looking into it.
+        """
+        command = (launch.probe, launch.folder, launch.probe_environment)
+        failures = 0
+        while self.service.health and not waiting.done():
+            await asyncio.wait({waiting}, timeout=self._scene.pace.look)
+            reason = "" if waiting.done() else await health.ask(self.service.health, self.service.port, command)
+            before, failures = failures, failures + 1 if reason else 0
+            if waiting.done() or self._again:
+                break
+            if failures == RETRIES:
+                self._report("unhealthy", detail=reason)
+            elif before >= RETRIES and not failures:
+                self._report("healthy", detail="again")
+        return await waiting
 
     async def _unhealthy(self, group: Group, reason: str, seconds: float) -> _Ending:
         heard = [port for port in ports.listened(group.members()) if port != self.service.port]
@@ -379,6 +319,12 @@ class Life:
             output=output,
         )
         self._scene.on_status(status)
+
+
+def _held(group: Group) -> str:
+    """What is to be said of processes that nobody could kill."""
+    shown = ", ".join(map(str, sorted(group.left)))
+    return f"the system does not let go of process {shown}, which was killed" if shown else ""
 
 
 def _words(code: int) -> str:

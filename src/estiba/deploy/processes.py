@@ -17,8 +17,9 @@ from estiba.core.groups import marked
 from estiba.deploy import environments
 from estiba.deploy.environments import Wanted
 from estiba.deploy.here import HOST, Here
-from estiba.deploy.life import Launch, Life
+from estiba.deploy.life import Life
 from estiba.deploy.plan import Command, Plan, Service
+from estiba.deploy.scene import Launch
 from estiba.deploy.services import MODELS
 
 TICK = 0.2
