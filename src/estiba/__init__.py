@@ -11,8 +11,7 @@ Names are imported when they are first used, so that `import estiba` costs nothi
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # checkers know the name; until typing were imported, Ctrl-C would end in a trace
 
 __version__ = "0.1.0"
 
@@ -31,6 +30,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from estiba.core.errors import EstibaError
     from estiba.model.infer import FieldOptions
     from estiba.model.load import Model, load
@@ -55,5 +56,7 @@ _PLACES = {
 
 def __getattr__(name: str) -> Any:
     if name in _PLACES:
+        from importlib import import_module
+
         return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'estiba' has no attribute {name!r}")

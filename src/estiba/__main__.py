@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-
-INTERRUPTED = 128 + signal.SIGINT
 
 
 def main() -> None:
@@ -22,7 +19,7 @@ def main() -> None:
 
         code = run(sys.argv[1:])
     except KeyboardInterrupt:  # so early, or so late, that nobody else has caught it
-        code = INTERRUPTED
+        code = 130
     sys.exit(code)
 
 

@@ -111,6 +111,8 @@ class Supervisor:
             for worker in self._workers:
                 if reason := worker.trouble():
                     await asyncio.sleep(TICK)  # its last words may still be on the way
+                    if stop.is_set():  # an init system told it to end too
+                        return
                     raise worker.failure or self._cannot_start(worker, reason)
             await asyncio.sleep(0.005)
         self._publish()
