@@ -178,8 +178,9 @@ def _say_verified(seen: Verified) -> None:
     if seen.memory == 0:
         terminal.line(f"  verified: runs read-only as any user, {seen.start or 0:.1f} s")
         return
+    ended = "" if seen.stop is None else f", ended in {seen.stop:.1f} s"
     rows = f", {seen.rows} golden rows equal over HTTP" if seen.rows else ""
-    terminal.line(f"  verified: {healthy}{rows}, {seen.memory / 1e6:.0f} MB of memory, ended in {seen.stop:.1f} s")
+    terminal.line(f"  verified: {healthy}{rows}, {seen.memory / 1e6:.0f} MB of memory{ended}")
 
 
 def explain(weight: Weight) -> None:

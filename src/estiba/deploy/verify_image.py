@@ -45,13 +45,13 @@ class Verified:
         start: seconds from the command to run it until it was healthy; None where that needs other services.
         memory: bytes resident after the golden rows, all processes together, shared pages counted in each.
         rows: golden rows that were answered as in training.
-        stop: seconds from the signal to its end.
+        stop: seconds from the signal to its end; None where it may have been starting still, as it waits for others.
     """
 
     start: float | None
     memory: int
     rows: int
-    stop: float
+    stop: float | None
 
 
 def verify(engine: Engine, image: str, recipe: Recipe, models: Path) -> Verified:
@@ -77,7 +77,8 @@ def verify(engine: Engine, image: str, recipe: Recipe, models: Path) -> Verified
         start = _wait(engine, container, recipe, began, _patience(recipe))
         rows = sum(_ask_golden(engine, container, recipe, models, name) for name in recipe.models)
         memory = _memory(engine, container)
-        stop = _stop(engine, container, recipe)
+        starting = start is None and recipe.port is not None
+        stop = None if starting else _stop(engine, container, recipe)
     with _running(engine, image, recipe, mounted) as container:
         # What did not become healthy the first time is not waited for again.
         _wait(engine, container, recipe, time.monotonic(), _patience(recipe) if start else STANDING)
