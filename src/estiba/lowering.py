@@ -130,7 +130,7 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
 
 
 def _fetched(project: Project, models: tuple[PlannedModel, ...]) -> Iterator[str]:
-    """What an image that holds no models depends on: other versions run in the same, unless they need other packages."""
+    """What an image that holds no models depends on: other versions run in it, unless they need other packages."""
     yield "registry"
     yield from libraries(project.registry)
     for model in models:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from estiba.core.errors import BadProject
-from estiba.deploy import front, yaml
+from estiba.deploy import front, registry, yaml
 from estiba.deploy.observability import generate, in_containers
 from estiba.deploy.plan import Command, File, Http, Plan, Service, Tcp, in_container
 from estiba.deploy.references import Reference, references, resolve
@@ -69,6 +69,7 @@ def render(plan: Plan, options: ComposeOptions) -> Rendered:
     Raises:
         BadProject: something that Compose cannot do.
     """
+    plan = registry.in_compose(plan)
     if options.front:
         plan = front.prepared(plan)
     for service in plan.services:
@@ -85,9 +86,9 @@ def render(plan: Plan, options: ComposeOptions) -> Rendered:
                 texts |= {str(PurePosixPath(place) / path) if path else place: text for path, text in found.items()}
             else:
                 copies[place] = plan.folder / file.source
-    settings = _settings(plan, options)
+    example, settings = (_settings(plan, options, with_folder=folder) for folder in (False, True))
     texts["compose.yaml"] = _HEAD.format(project=plan.project) + yaml.render(_project(plan, options, texts))
-    texts |= {".env.example": settings, ".gitignore": "secrets/\n.last-good/\n.env\n.env.*\n!.env.example\n"}
+    texts |= {".env.example": example, ".gitignore": "secrets/\n.last-good/\n.env\n.env.*\n!.env.example\n"}
     return Rendered(texts, {".env": settings}, copies)
 
 
@@ -138,7 +139,7 @@ def _service(plan: Plan, service: Service, options: ComposeOptions) -> dict[str,
     found |= _life(plan, service)
     if fronted:
         found |= front.behind_it(plan, service)
-    found |= _places(service)
+    found |= _places(plan, service)
     found |= _hardening(service, options)
     return found
 
@@ -181,7 +182,8 @@ def _life(plan: Plan, service: Service) -> dict[str, Any]:
         }
     if service.needs:
         found["depends_on"] = {
-            name: {"condition": HEALTHY[condition], "restart": condition != "completed"}
+            # A task is not done again because something that it needed begins anew.
+            name: {"condition": HEALTHY[condition], "restart": condition != "completed" and service.restart}
             for name, condition in service.needs.items()
         }
     found["init"] = True
@@ -193,7 +195,7 @@ def _life(plan: Plan, service: Service) -> dict[str, Any]:
     return found
 
 
-def _places(service: Service) -> dict[str, Any]:
+def _places(plan: Plan, service: Service) -> dict[str, Any]:
     mounts: list[dict[str, Any]] = [
         {"type": "volume", "source": _volume(service, name), "target": target}
         for name, target in service.volumes.items()
@@ -202,6 +204,7 @@ def _places(service: Service) -> dict[str, Any]:
         {"type": "bind", "source": f"./{_place(service, file)}", "target": file.target, "read_only": True}
         for file in service.files.values()
     ]
+    mounts += registry.mounts(plan, service)
     found: dict[str, Any] = {"volumes": mounts} if mounts else {}
     if service.secrets:
         found["secrets"] = list(service.secrets)
@@ -293,7 +296,7 @@ def _filled(plan: Plan, service: Service, reference: Reference) -> str:
     return f"${{{reference.name}:-{default}}}"
 
 
-def _settings(plan: Plan, options: ComposeOptions) -> str:
+def _settings(plan: Plan, options: ComposeOptions, *, with_folder: bool) -> str:
     lines = [
         "# Settings of compose.yaml. For another environment, copy this to .env.production, say, change it, and run",
         "# docker compose --env-file .env.production up --detach --wait",
@@ -309,6 +312,7 @@ def _settings(plan: Plan, options: ComposeOptions) -> str:
     if named:
         lines += ["", "# Variables that the project file refers to."]
         lines += [f"{name}=" if default is None else f"# {name}={default}" for name, default in sorted(named, key=str)]
+    lines += registry.settings(plan, with_folder=with_folder)
     return "\n".join(lines) + "\n"
 
 

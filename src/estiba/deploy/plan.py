@@ -154,16 +154,16 @@ class Plan:
         services: each behind what it needs; the first is the server of all models, where the project has models.
         drain: seconds that a model server takes to end politely, at most.
         server: settings of the model servers; where they listen is for the target to say.
-    """
         registry: a folder of this machine or a URL, where containers get models from; empty where images hold them.
+    """
 
     project: str
     folder: Path
     services: tuple[Service, ...]
     drain: float = 10.0
     server: ServerOptions = field(default_factory=ServerOptions)
-
     registry: str = ""
+
     @property
     def profiles(self) -> tuple[str, ...]:
         """Names of profiles, sorted."""

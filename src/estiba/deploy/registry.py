@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from estiba.core.errors import BadProject
+from estiba.deploy.plan import Plan, Service
 from estiba.deploy.references import references
 
 PLACE = "/registry"
@@ -15,6 +17,9 @@ PLACE = "/registry"
 
 CACHE = "/cache"
 """Where a server that asks a registry far away keeps artifacts."""
+
+FOLDER = "ESTIBA_REGISTRY_FOLDER"
+"""The variable of compose.yaml with the folder that the registry is."""
 
 KEY = "images.registry_environment"
 
@@ -86,3 +91,39 @@ def check_reachable(environment: Mapping[str, str]) -> None:
         if any(endpoint.is_own for endpoint in endpoints({name: text})):
             hint = "Name the server as containers reach it. Commands here ask $AWS_ENDPOINT_URL of this shell."
             raise BadProject(f"{KEY}.{name}: {text} means the container itself.", hint=hint)
+
+
+def in_compose(plan: Plan) -> Plan:
+    """The plan in which model servers ask a registry far away themselves, and follow it; a volume keeps what they got.
+
+    Raises:
+        BadProject: a variable names this machine as itself.
+    """
+    if not plan.registry or is_folder(plan.registry):
+        return plan
+    servers = (_asking(plan.registry, service) if service.models else service for service in plan.services)
+    return replace(plan, services=tuple(servers))
+
+
+def _asking(address: str, service: Service) -> Service:
+    check_reachable(service.environment)
+    environment = {"ESTIBA_REGISTRY": address.replace("$", "$$"), **service.environment}
+    return replace(service, environment=environment, volumes={**service.volumes, "cache": CACHE})
+
+
+def mounts(plan: Plan, service: Service) -> list[dict[str, Any]]:
+    """A registry that is a folder, where a model server in Compose reads and follows it."""
+    if not (plan.registry and service.models and is_folder(plan.registry)):
+        return []
+    source = f"${{{FOLDER}:?the folder of the registry: set it in .env}}"
+    # Without it Docker would make an empty folder, and the server would say that it has no model.
+    there = {"create_host_path": False}
+    return [{"type": "bind", "source": source, "target": PLACE, "read_only": True, "bind": there}]
+
+
+def settings(plan: Plan, *, with_folder: bool) -> list[str]:
+    """Lines of .env about it; the folder is this machine's, and so no part of an example."""
+    if not (plan.registry and is_folder(plan.registry)):
+        return []
+    place = plan.registry.removeprefix("file://") if with_folder else ""
+    return ["", "# The registry's folder: model servers read it, and follow what is released there.", f"{FOLDER}={place}"]

@@ -355,26 +355,28 @@ def _reason(target: Target, proposal: Proposal, change: Change) -> str:
     stuck = next((one for one in states if not one.get("ready")), None)
     if stuck in status.get("initContainerStatuses", []):
         states = [stuck]  # the others only wait for it
-    lines += [f"  {one['name']}: {text}" for one in states for text in _states(one)]
-    events = _items(target.ask("get", "events", *place, "--field-selector", f"involvedObject.name={name}"))
-    for event in sorted(events, key=lambda one: str(one.get("lastTimestamp")))[-LINES:]:
-        if event.get("type") == "Warning":
-            lines.append(f"  {event.get('reason')}: {event.get('message', '').strip()}")
     # Of a container that waits or has ended, the log is that of its end; one that runs again has new words.
     again = any(one.get("restartCount") and "running" in one.get("state", {}) for one in states)
     which = [] if stuck is None else ["--container", stuck["name"]]
     log = target.kubectl("logs", name, *which, *place, f"--tail={LINES}", *(["--previous"] * again))
+    lines += [f"  {one['name']}: {text}" for one in states for text in _states(one, log.output)]
+    events = _items(target.ask("get", "events", *place, "--field-selector", f"involvedObject.name={name}"))
+    for event in sorted(events, key=lambda one: str(one.get("lastTimestamp")))[-LINES:]:
+        if event.get("type") == "Warning":
+            lines.append(f"  {event.get('reason')}: {event.get('message', '').strip()}")
     if log.code == 0 and log.output.strip():
         lines += ["last lines of its log:", *(f"  {line}" for line in log.output.splitlines()[-LINES:])]
     return "\n".join(lines)
 
 
-def _states(status: dict[str, Any]) -> list[str]:
+def _states(status: dict[str, Any], log: str) -> list[str]:
+    """What became of a container; not its last words again, which some leave as the message of their end."""
     found = []
     for word in ("state", "lastState"):
         for name, about in status.get(word, {}).items():
             if name != "running":
-                said = [str(about[key]) for key in ("reason", "message") if about.get(key)]
+                said = [str(about[key]).strip() for key in ("reason", "message") if about.get(key)]
+                said = [text for text in said if text not in log]
                 code = [f"exit code {about['exitCode']}"] if "exitCode" in about else []
                 found.append(f"{name}: {', '.join([*said, *code])}")
     return found
