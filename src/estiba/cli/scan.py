@@ -30,8 +30,8 @@ def scan(services: tuple[str, ...], project: Path | None, as_json: bool) -> int:
     """Look up known weaknesses of what is in the images built here.
 
     Whichever of trivy, grype, osv-scanner and pip-audit is installed is asked, with the image's bill of materials.
-    What could not be looked up is said, and never called clean. The exit code is 0 if at least one scanner looked up
-    everything in each image and none found anything, 1 if one found something, 6 if nobody could look.
+    What could not be looked up is said, and never called clean. The exit code is 0 if every package of each image was
+    looked up by one of them and none found anything, 1 if one found something, 6 if nobody looked up some package.
     """
     from dataclasses import asdict
 
@@ -55,16 +55,18 @@ def scan(services: tuple[str, ...], project: Path | None, as_json: bool) -> int:
 
 
 def _code(reports: list[Report]) -> int:
+    from estiba.deploy.scan import unknown
+
     verdicts = [report.verdict for report in reports]
     if "findings" in verdicts:
         return FOUND
-    return 0 if "clean" in verdicts else UNKNOWN
+    return 0 if unknown(reports) == set() else UNKNOWN
 
 
 def _show(name: str, reports: list[Report]) -> None:
     for report in reports:
         what = {"findings": f"{len(report.findings)} known weaknesses"}.get(report.verdict, report.verdict)
-        counted = f" ({report.looked_up} packages)" if report.looked_up else ""
+        counted = f" ({len(report.looked_up)} packages)" if report.looked_up else ""
         why = f": {report.trouble}" if report.trouble else ""
         terminal.line(f"{name}: {report.scanner}: {what}{counted}{why}", bold=True)
         if report.missed:

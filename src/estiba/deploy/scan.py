@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,14 @@ class Report:
     """What one scanner said of one image.
 
     Args:
-        looked_up: how many packages it looked up; None where it does not say.
-        missed: packages that it could not look up.
+        looked_up: packages that it looked up; None where it does not say.
+        missed: packages of the image that it did not.
         trouble: why it looked up nothing at all; empty where it did.
     """
 
     scanner: str
     findings: tuple[Finding, ...] = ()
-    looked_up: int | None = None
+    looked_up: tuple[str, ...] | None = None
     missed: tuple[str, ...] = ()
     trouble: str = ""
 
@@ -59,7 +60,7 @@ class Report:
             return "not looked up"
         if self.findings:
             return "findings"
-        return "incomplete" if self.missed or self.looked_up == 0 else "clean"
+        return "incomplete" if self.missed or self.looked_up == () else "clean"
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,15 @@ class Scanner:
 
     Args:
         words: its arguments, in which BILL and LOCK stand for files. codes: exit codes with which it has looked.
-        read: its JSON as a report.
+        read: its JSON as a report. sources: whether it knows Debian's packages by what they were built from, as lists
+            of weaknesses do; where it does not, it finds nothing of those that have another name than their source.
     """
 
     name: str
     words: tuple[str, ...]
     codes: tuple[int, ...]
     read: Callable[[Any], Report]
+    sources: bool = True
 
 
 def scan(project: Path, service: str) -> list[Report]:
@@ -102,9 +105,40 @@ def _ask(scanner: Scanner, folder: Path) -> Report:
     if done.code not in scanner.codes:
         return Report(scanner.name, trouble=_sentence(done.said))
     try:
-        return scanner.read(json.loads(done.output))
+        report = scanner.read(json.loads(done.output))
     except (ValueError, KeyError, TypeError, AttributeError):
         return Report(scanner.name, trouble=_sentence(done.said) or "it answered nothing that can be read")
+    if report.trouble or report.looked_up is None:
+        return report
+    with explained("read", folder / BILL):
+        return _completed(report, json.loads((folder / BILL).read_bytes()), sources=scanner.sources)
+
+
+def _completed(report: Report, bill: Any, *, sources: bool) -> Report:
+    """The report with what is on the image's bill and was not looked up."""
+    # Estiba itself, which no lock of an image names, is what asks here.
+    known = {_plain(name) for name in ("estiba", *(report.looked_up or ()), *report.missed)}
+    missed = [
+        part["name"]
+        for part in bill.get("components", ())
+        if part["type"] == "library" and (_plain(part["name"]) not in known or (not sources and _renamed(part["purl"])))
+    ]
+    return replace(report, missed=(*report.missed, *missed))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _renamed(purl: str) -> bool:
+    """Whether a package was built from a source of another name."""
+    return "&upstream=" in purl
+
+
+def unknown(reports: Sequence[Report]) -> set[str] | None:
+    """Packages that no scanner looked up; None where none looked up anything."""
+    useful = [set(report.missed) for report in reports if not report.trouble and report.looked_up != ()]
+    return set.intersection(*useful) if useful else None
 
 
 def _sentence(said: str) -> str:
@@ -116,7 +150,7 @@ def _sentence(said: str) -> str:
 
 def _trivy(found: Any) -> Report:
     results = found.get("Results") or []
-    packages = sum(len(result.get("Packages") or ()) for result in results)
+    packages = tuple(package["Name"] for result in results for package in result.get("Packages") or ())
     findings = [
         Finding(
             entry["VulnerabilityID"],
@@ -146,14 +180,15 @@ def _grype(found: Any) -> Report:
 
 
 def _osv(found: Any) -> Report:
-    findings = []
+    findings, looked_up = [], []
     for result in found["results"]:
         for package in result["packages"]:
             about = package["package"]
+            looked_up.append(about["name"])
             for entry in package.get("vulnerabilities") or ():
                 said = (entry.get("database_specific") or {}).get("severity")
                 findings.append(Finding(entry["id"], about["name"], about["version"], _severity(said), _osv_fix(entry)))
-    return Report("osv-scanner", tuple(findings))
+    return Report("osv-scanner", tuple(findings), tuple(looked_up))
 
 
 def _osv_fix(entry: Any) -> str:
@@ -173,7 +208,7 @@ def _pip_audit(found: Any) -> Report:
         for weak in entry.get("vulns") or ()
     ]
     trouble = "none of the packages is known to its service" if missed and not looked_up else ""
-    return Report("pip-audit", tuple(findings), len(looked_up), missed, trouble)
+    return Report("pip-audit", tuple(findings), tuple(entry["name"] for entry in looked_up), missed, trouble)
 
 
 def _severity(said: str | None) -> str:
@@ -185,7 +220,13 @@ def _severity(said: str | None) -> str:
 SCANNERS: Sequence[Scanner] = (
     Scanner("trivy", ("sbom", "--quiet", "--list-all-pkgs", "--format", "json", BILL), (0,), _trivy),
     Scanner("grype", ("--quiet", "--output", "json", f"sbom:{BILL}"), (0,), _grype),
-    Scanner("osv-scanner", ("scan", "source", "--format", "json", "--lockfile", BILL), (0, 1), _osv),
+    Scanner(
+        "osv-scanner",
+        ("scan", "source", "--all-packages", "--format", "json", "--lockfile", BILL),
+        (0, 1),
+        _osv,
+        sources=False,
+    ),
     Scanner(
         "pip-audit",
         ("--requirement", LOCK, "--no-deps", "--disable-pip", "--progress-spinner", "off", "--format", "json"),
