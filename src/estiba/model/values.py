@@ -153,7 +153,7 @@ def say(value: object) -> str:
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else "an array"
     if isinstance(value, float):
-        return f"{value:.17g}"
+        return repr(float(value)).removesuffix(".0")
     try:
         text = msgspec.json.encode(value).decode()
     except (TypeError, ValueError):

@@ -40,7 +40,13 @@ def components() -> Json:
     request_id: Json = {"schema": {"type": "string"}, "description": "The caller's own id, or a new one."}
     shared = (400, 404, 413, 415, 500, 503, 504)
     return {
-        "schemas": {"Problem": _PROBLEM, "Warning": _WARNING, "Model": _MODEL, "Health": _HEALTH},
+        "schemas": {
+            "Problem": _PROBLEM,
+            "WrongValue": _WRONG_VALUE,
+            "Warning": _WARNING,
+            "Model": _MODEL,
+            "Health": _HEALTH,
+        },
         "responses": {str(status): problem(status) for status in shared},
         "headers": {
             "RequestID": request_id,
@@ -137,21 +143,20 @@ _PROBLEM: Json = {
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
         "detail": {"type": "string", "description": "What happened this time, and what to do."},
         "instance": {"type": "string", "format": "uri-reference", "description": "urn:request: and the request's id."},
-        "errors": {"type": "array", "items": {"$ref": "#/components/schemas/Problem/$defs/Error"}},
+        "errors": {"type": "array", "items": _ref("WrongValue")},
         "model": {"type": "string"},
         "version": {"type": "string"},
     },
     "required": ["title", "status"],
-    "$defs": {
-        "Error": {
-            "type": "object",
-            "properties": {
-                "detail": {"type": "string"},
-                "pointer": {"type": "string", "description": "JSON pointer (RFC 6901) of the wrong value."},
-            },
-            "required": ["detail", "pointer"],
-        }
+}
+
+_WRONG_VALUE: Json = {
+    "type": "object",
+    "properties": {
+        "detail": {"type": "string"},
+        "pointer": {"type": "string", "description": "JSON pointer (RFC 6901) of the wrong value."},
     },
+    "required": ["detail", "pointer"],
 }
 
 _WARNING: Json = {

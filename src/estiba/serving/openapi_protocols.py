@@ -44,8 +44,11 @@ def protocol_components() -> Json:
         "TensorMetadata": _TENSOR_METADATA,
         "TensorModel": _TENSOR_MODEL,
         "Instances": _object({"instances": _ROWS}, ["instances"]),
-        "Invocation": _INVOCATION,
-        "Predictions": _object({"predictions": {"type": "array"}}, ["predictions"]),
+        # Each alternative has a name, as programs that write clients make a class of each.
+        "Invocation": {"oneOf": [_ref(name) for name in _INVOCATIONS]},
+        "InvocationParams": _PARAMS,
+        **_INVOCATIONS,
+        "Predictions": _object({"predictions": _ANY}, ["predictions"]),
     }
 
 
@@ -176,8 +179,10 @@ _DATATYPE: Json = {
     ]
 }
 _SHAPE: Json = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "maxItems": 2}
+_ANY: Json = {"type": "array", "items": {}}
+"""Of anything. `items` changes no meaning, but programs that write clients leave out what has none."""
 _ROWS: Json = {
-    "type": "array",
+    **_ANY,
     "minItems": 1,
     "description": "Records by field name, or arrays of one value per field in the signature's order.",
 }
@@ -188,7 +193,7 @@ _TENSOR: Json = _object(
         "datatype": _DATATYPE,
         "shape": _SHAPE,
         "parameters": _PARAMETERS,
-        "data": {"type": "array", "description": "Row by row, flat or nested as the shape says."},
+        "data": {**_ANY, "description": "Row by row, flat or nested as the shape says."},
     },
     ["name", "datatype", "shape"],
 )
@@ -233,16 +238,18 @@ _TENSOR_MODEL: Json = _object(
     },
     ["name", "platform", "inputs", "outputs"],
 )
-_COLUMNS: Json = {"columns": {"type": "array", "items": _TEXT}, "data": {"type": "array"}, "index": {"type": "array"}}
-_PARAMS: Json = {"type": ["object", "null"], "properties": {"output": _TEXT}, "additionalProperties": False}
-_INVOCATION: Json = {
-    "oneOf": [
-        {**_object({form: schema, "params": _PARAMS}, [form]), "additionalProperties": False}
-        for form, schema in {
-            "dataframe_split": _object(_COLUMNS, ["data"]),
-            "dataframe_records": {"type": "array", "items": {"type": "object"}, "minItems": 1},
-            "instances": _ROWS,
-            "inputs": {"type": ["object", "array"], "description": "Columns by name, or rows."},
-        }.items()
-    ]
+_COLUMNS: Json = {"columns": {"type": "array", "items": _TEXT}, "data": _ANY, "index": _ANY}
+_PARAMS: Json = {"type": "object", "properties": {"output": _TEXT}, "additionalProperties": False}
+_FORMS: Json = {
+    "dataframe_split": _object(_COLUMNS, ["data"]),
+    "dataframe_records": {"type": "array", "items": {"type": "object"}, "minItems": 1},
+    "instances": _ROWS,
+    "inputs": {"anyOf": [{"type": "object"}, _ANY], "description": "Columns by name, or rows."},
+}
+_INVOCATIONS: Json = {
+    f"Invocation.{form}": {
+        **_object({form: schema, "params": {"anyOf": [_ref("InvocationParams"), {"type": "null"}]}}, [form]),
+        "additionalProperties": False,
+    }
+    for form, schema in _FORMS.items()
 }
