@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import yaml
 from images_made import SERVER, WEB, copy, engine, web
 from registries import Registry, registry
 
 from estiba.cli.main import run
 from estiba.core.errors import BadProject, EstibaError, NotFound, Unavailable
-from estiba.deploy import building, daemonless, engines, oci, push
+from estiba.deploy import building, daemonless, engines, oci, pipelines, push
 from estiba.deploy.building import Wish
 from estiba.deploy.context import Context
 from estiba.deploy.engines import Engine
@@ -195,6 +197,43 @@ def test_a_layout_from_a_project_to_a_registry(
     python = statement["predicate"]["buildDefinition"]["resolvedDependencies"][-1]
     assert python["uri"].startswith("pkg:generic/python@3.")
     assert len(python["digest"]["sha256"]) == 64
+
+
+@pytest.mark.usefixtures("skopeo")
+@pytest.mark.parametrize("host", ["github", "gitlab"])
+def test_what_was_pushed_is_signed_as_the_pipeline_signs_it(
+    host: str, layout: Path, opened: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By cosign itself, with a key where a pipeline has its identity."""
+    if shutil.which("cosign") is None:
+        pytest.skip("cosign is not here: scripts/lab/oci brings it")
+    name = f"{opened.host}/shop/{host}:1"
+    (tmp_path / "images.json").write_text(json.dumps([{"pushed": push.push_layout(layout, name, silent)}]))
+    monkeypatch.setenv("COSIGN_PASSWORD", "")
+    cosign(tmp_path, "cosign generate-key-pair")
+    monkeypatch.setenv("COSIGN_TLOG_UPLOAD", "false")
+    text = pipelines.render(pipelines.Pipeline("3.12", "0.1.0", (), "ghcr.io/acme/shop", "compose"), host)
+    (line,) = (line for line in every_text(yaml.safe_load(text)) if "cosign sign" in line)
+    monkeypatch.setenv("COSIGN_KEY", str(tmp_path / "cosign.key"))
+    cosign(tmp_path, line)
+    monkeypatch.delenv("COSIGN_KEY")
+    verified = cosign(tmp_path, f"cosign verify --key cosign.pub --insecure-ignore-tlog=true {name}")
+    assert json.loads(verified)[0]["critical"]["image"]["docker-manifest-digest"] == opened.digest(name, "1")
+
+
+def cosign(folder: Path, line: str) -> str:
+    """What a line of a shell prints."""
+    done = subprocess.run(["bash", "-e", "-c", line], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def every_text(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from every_text(inner)
 
 
 @pytest.mark.parametrize("more", [(), ("--oci", "layout")])
