@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from images_made import made
@@ -91,3 +95,34 @@ def test_provenance_names_what_went_in(made: Context) -> None:
     assert any(entry["uri"].startswith("pkg:pypi/numpy@") and entry["digest"]["sha256"] for entry in materials)
     assert all(len(entry["digest"]["sha256"]) == 64 for entry in materials)
     assert materials[-1] == {"uri": f"pkg:docker/python@{made.recipe.python}-slim", "digest": {"sha256": "cd" * 32}}
+
+
+def whole(made: Context) -> list[sbom.Part]:
+    """Every kind of part."""
+    contents = Contents()
+    contents.add([("etc/os-release", 1, RELEASE), ("var/lib/dpkg/status", 1, LIBSSL + b"\n" + LIBBZ2)])
+    return sbom.parts(made, contents)
+
+
+def test_cyclonedx_is_what_its_schema_says(made: Context, tmp_path: Path) -> None:
+    """The schema as pip-audit brings it."""
+    program = shutil.which("pip-audit")
+    if program is None:
+        pytest.skip("pip-audit, which brings the schema, is not here: scripts/lab/tools pip-audit")
+    (schema,) = Path(program).resolve().parent.parent.glob("lib/*/site-packages/cyclonedx/schema/_res/bom-1.6.*.json")
+    check = [sys.executable, "-m", "check_jsonschema", "--schemafile", str(schema), "--base-uri", schema.as_uri()]
+    bill = sbom.cyclonedx(made.recipe.image, whole(made))
+    for text, code in ((bill, 0), (bill.replace('"library"', '"book"'), 1)):
+        (tmp_path / "bill.json").write_text(text)
+        done = subprocess.run([*check, str(tmp_path / "bill.json")], capture_output=True, text=True)
+        assert done.returncode == code, done.stdout + done.stderr
+
+
+def test_spdx_is_what_its_own_tools_take(made: Context, tmp_path: Path) -> None:
+    if shutil.which("pyspdxtools") is None:
+        pytest.skip("pyspdxtools is not here: scripts/lab/tools pyspdxtools")
+    bill = sbom.spdx(made.recipe.image, whole(made))
+    for text, code in ((bill, 0), (bill.replace("SHA256", "SHA0"), 1)):
+        (tmp_path / "bill.spdx.json").write_text(text)
+        done = subprocess.run(["pyspdxtools", "-i", str(tmp_path / "bill.spdx.json")], capture_output=True, text=True)
+        assert done.returncode == code, done.stdout + done.stderr
