@@ -49,8 +49,9 @@ ORDER = {
         pipelines here health environments scene life processes watch elf trim rootfs recipe front compose delivery
         dockerfile requirements wheels
         sharedlibs context engines weigh verify_image sbom oci daemonless push building export scan
-        kubernetes.options kubernetes.files kubernetes.registry kubernetes.workload kubernetes.network kubernetes.scaling
-        kubernetes.render kubernetes rollout doctor doctor.faults doctor.syntax doctor.stages doctor.context
+        kubernetes.options kubernetes.files kubernetes.registry kubernetes.workload kubernetes.network
+        kubernetes.scaling kubernetes.render kubernetes rollout
+        doctor doctor.faults doctor.syntax doctor.stages doctor.context
         doctor.contents doctor.nodes doctor.composefile doctor.merging doctor.stacks doctor.elsewhere
         doctor.commands doctor.sources doctor.containers doctor.bases
         doctor.dockerfile doctor.layers doctor.secrets doctor.access doctor.rights doctor.presence

@@ -162,6 +162,7 @@ def pull(refs: tuple[str, ...], registry: str | None, target: Path, timeout: flo
 
     With @sha256:DIGEST behind a reference it must be that artifact. This is how pods get their models.
     """
+    from estiba.core.errors import Unavailable
     from estiba.model import pull as pulling
     from estiba.serving.lookout import Question
 
@@ -169,6 +170,9 @@ def pull(refs: tuple[str, ...], registry: str | None, target: Path, timeout: flo
     # A bucket that hangs must not hang the pod that asks it.
     question = Question(lambda: list(pulling.pull(place, refs, target)), timeout)
     question.wait()
+    if question.silent:
+        hint = "Check the network between here and there, and raise --timeout where there is much to fetch."
+        raise Unavailable(f"{place} did not answer within {timeout:g} seconds.", hint=hint)
     for version in question.answer():
         terminal.line(f"{version} sha256:{version.digest}")
 

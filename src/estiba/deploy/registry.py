@@ -126,4 +126,5 @@ def settings(plan: Plan, *, with_folder: bool) -> list[str]:
     if not (plan.registry and is_folder(plan.registry)):
         return []
     place = plan.registry.removeprefix("file://") if with_folder else ""
-    return ["", "# The registry's folder: model servers read it, and follow what is released there.", f"{FOLDER}={place}"]
+    about = "# The registry's folder: model servers read it, and follow what is released there."
+    return ["", about, f"{FOLDER}={place}"]

@@ -53,9 +53,15 @@ class Question(Generic[Answer]):
     def done(self) -> bool:
         return not self._thread.is_alive() or self.seconds > self._patience
 
+    @property
+    def silent(self) -> bool:
+        """Whether it was not answered in time, neither with what was asked for nor with an error."""
+        return self.done and not self._answers and self._failure is None
+
     def wait(self) -> None:
         """Until it is done, for who has nothing else to do."""
-        self._thread.join(max(0.0, self._patience - self.seconds))
+        while not self.done:
+            self._thread.join(max(0.01, self._patience - self.seconds))
 
     @property
     def slow(self) -> bool:

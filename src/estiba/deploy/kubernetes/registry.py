@@ -110,7 +110,7 @@ def _peers(endpoint: Endpoint, options: RegistryOptions) -> Iterator[dict[str, A
         yield {"ipBlock": {"cidr": f"{endpoint.host}/{wide}"}}
     elif options.networks:
         yield from ({"ipBlock": {"cidr": network}} for network in options.networks)
-    elif (space := _namespace(endpoint.host)) is not None:
+    elif endpoint.host and (space := _namespace(endpoint.host)) is not None:
         inside = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space}}} if space else {}
         yield {**inside, "podSelector": {}}
     else:
