@@ -7,6 +7,7 @@ Run by `make test-kubernetes`, as test_cluster_project.py, whose manifests for K
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -175,9 +176,45 @@ def test_a_registry_that_is_down_is_named_and_what_ran_still_runs(
     with shop.load() as load:
         assert shop.deploy(down, "--timeout", "45") == 1
     said = capsys.readouterr().err
-    print(said)
     assert "deployment/churn did not get ready" in said
     assert f"error: Cannot read {BUCKET}" in said
     assert f'Could not connect to the endpoint URL: "http://{MACHINE}:9' in said
+    assert said.count(f"error: Cannot read {BUCKET}") == 1
     assert "What was there before runs again." in said
     assert load.lost == []
+
+
+CLAIM = {
+    "apiVersion": "v1",
+    "kind": "PersistentVolumeClaim",
+    "metadata": {"name": "models"},
+    "spec": {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "standard",
+        "resources": {"requests": {"storage": "1Gi"}},
+    },
+}
+
+
+@pytest.mark.timeout(300)
+def test_a_registry_on_a_volume(namespace: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same from a claim, whose folder this machine fills as an administrator would."""
+    monkeypatch.setenv("KUBECONFIG", str(namespace.kubeconfig))
+    models = tmp_path / "models"
+    open_registry(models).push(toy("churn", CHURN, CHURN_ROW, tmp_path / "made"))
+    text = TOML.format(bucket=models, endpoint="http://10.9.9.9", namespace=namespace.namespace)
+    text = text.replace("registry = { timeout = 20 }", 'registry = { claim = "models" }')
+    variables = next(line for line in text.splitlines() if line.startswith("registry_environment"))
+    (tmp_path / "estiba.toml").write_text(text.replace(variables, ""))
+    assert run(["build", "churn", "-C", str(tmp_path), "--oci", str(tmp_path / "layout"), "--no-verify"]) == 0
+    namespace.load(tmp_path / "layout", lower(project.load(tmp_path))["churn"].image)
+    namespace.apply(CLAIM)
+    eventually(lambda: namespace.get("pvc", "models")["spec"].get("volumeName"))
+    volume = namespace.get("pv", namespace.get("pvc", "models")["spec"]["volumeName"])
+    shutil.copytree(models, volume["spec"]["local"]["path"], dirs_exist_ok=True)
+    namespace.kubectl("annotate", "namespace", namespace.namespace, GATE)
+    shop = Shop(tmp_path, namespace)
+    assert shop.deploy(shop.manifests()) == 0
+    with shop.load() as load:
+        eventually(lambda: load.answers.total() > 20)
+    assert set(versions(load)) == {"1"}

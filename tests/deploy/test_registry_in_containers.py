@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from images_made import PYTHON
 
 from estiba import project
 from estiba.cli.main import run
@@ -78,7 +79,7 @@ def bucket(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture(params=["folder", "bucket"])
 def shop(request: pytest.FixtureRequest, docker: Docker, tmp_path: Path) -> Iterator[Shop]:
     """Version 1 released, the image built, verified and running."""
-    docker.need("python:3.11-slim")
+    docker.need(f"python:{PYTHON}-slim")
     place, variables = str(tmp_path / "elsewhere"), ""
     if request.param == "bucket":
         place, address = "s3://models/shop", request.getfixturevalue("bucket")
