@@ -138,7 +138,11 @@ def _run(made: Context, module: str, *words: str) -> None:
     environment = {**_SAME_BYTES, "PYTHONPATH": str(made.folder / "tools")}
     done = shell.run([sys.executable, "-m", f"estiba.deploy.{module}", *words], environment=environment)
     if done.code:
-        raise EstibaError(f"The step {module} of {made.recipe.service} failed: {done.said.splitlines()[-1]}")
+        full = "No space left on device" in done.said
+        hint = (
+            "The disk of temporary files is full: free some space, or name another place with TMPDIR." if full else None
+        )
+        raise EstibaError(f"The step {module} of {made.recipe.service} failed: {done.said.splitlines()[-1]}", hint=hint)
 
 
 def load(engine: Engine, layout: Path, name: str) -> None:

@@ -16,7 +16,7 @@ from estiba.core.errors import EstibaError, NotFound
 PROGRAMS = ("docker", "podman", "buildah")
 
 _HINTS = {
-    "no space left": "The disk of the container engine is full: free some space (docker system prune) and try again.",
+    "no space left": "A disk is full: the container engine's (docker system prune), or the temporary files' (TMPDIR).",
     "buildx component is missing": "Install Docker's plugin buildx (docker-buildx), or say --builder podman.",
     "error setting rlimit": "It may not raise limits here: lower default_ulimits in containers.conf.",
     "denied while trying to connect": "This user may not use the container engine: add it to its group.",
