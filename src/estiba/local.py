@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from estiba.core.errors import BadArtifact, EstibaError
-from estiba.model import artifact
+from estiba.model import artifact, stamps
 from estiba.model.artifact import Artifact
 from estiba.model.registry import Registry, open_registry
 from estiba.serving.messages import ServedModel
@@ -70,9 +70,26 @@ def up(project: Project, outcomes: Sequence[Outcome], *, on_ready: Callable[[Run
     Raises:
         NotTrusted, BadArtifact: a model is not sound. EstibaError: the address is taken.
     """
-    ours = {outcome.version.digest for outcome in outcomes}
     refs, ports = list(project.models), own_ports(project)
-    serve(refs, project.server, registry=project.registry, trust=ours, ports=ports, on_ready=on_ready)
+    ours = Ours(project.folder, refs, {outcome.version.digest for outcome in outcomes})
+    serve(refs, project.server, registry=project.registry, trust=ours.digests, ports=ports, on_ready=on_ready)
+
+
+class Ours:
+    """Artifacts that a project has trained itself: those that are known, and those that it trains meanwhile.
+
+    So a server trusts what `estiba train` makes beside it, as the next server would.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], known: Collection[str]) -> None:
+        self._folder = folder
+        self._names = tuple(names)
+        self._known = frozenset(known)
+
+    def digests(self) -> frozenset[str]:
+        """All that were seen so far."""
+        self._known = self._known.union(*(stamps.claimed(self._folder, name) for name in self._names))
+        return self._known
 
 
 def own_ports(project: Project) -> dict[int, str]:
@@ -85,7 +102,7 @@ def serve(
     options: ServerOptions,
     *,
     registry: str,
-    trust: bool | Collection[str] = False,
+    trust: bool | Callable[[], Collection[str]] = False,
     ports: Mapping[int, str] = MappingProxyType({}),
     on_ready: Callable[[Running], None],
 ) -> None:
@@ -93,8 +110,8 @@ def serve(
 
     Args:
         refs: references into the registry, or paths of artifact directories.
-        trust: allow models whose file can run code when it is read; or the digests of those that are allowed so, which
-            may become more.
+        trust: allow models whose file can run code when it is read; or tells the digests of those that are allowed so,
+            which may become more.
         ports: further ports, each with the model that `POST /predict` asks there.
 
     Raises:
@@ -115,10 +132,7 @@ def serve(
         examples = {model.name: _example(Path(model.path)) for model in first.values()}
         on_ready(Running(url, workers, threads, examples))
 
-    def stamp() -> object:
-        return store.stamp(), trust if isinstance(trust, bool) else len(trust)
-
-    supervise(options, refs, resolve, stamp, ports=ports, on_ready=ready)
+    supervise(options, refs, resolve, store.stamp, ports=ports, on_ready=ready)
 
 
 def find(ref: str, store: Registry) -> tuple[Artifact, str]:
@@ -134,7 +148,7 @@ def find(ref: str, store: Registry) -> tuple[Artifact, str]:
     return store.fetch(version), str(version.version)
 
 
-def _served(ref: str, store: Registry, trust: bool | Collection[str], *, strict: bool) -> ServedModel:
+def _served(ref: str, store: Registry, trust: bool | Callable[[], Collection[str]], *, strict: bool) -> ServedModel:
     """What a reference names now. Once the server runs, an artifact that is not sound is an answer, not an error: the
     version before it goes on serving."""
     try:
@@ -144,7 +158,7 @@ def _served(ref: str, store: Registry, trust: bool | Collection[str], *, strict:
             raise
         named = store.resolve(ref)
         return ServedModel(ref, named.name, str(named.version), "", False, error.message)
-    trusted = trust if isinstance(trust, bool) else found.digest in trust
+    trusted = trust if isinstance(trust, bool) else found.digest in trust()
     return ServedModel(ref, found.manifest.name, version, str(found.path), trusted)
 
 

@@ -1,8 +1,7 @@
 """The model server as one process among others: run by `estiba up` where services take part.
 
-It reads a Spec from standard input and then, line by line, digests of more artifacts that were made here. Reports are
-JSON objects on what was its standard output; everything else goes to standard error. It ends politely when its input
-does, because then nobody keeps it any more.
+It reads a Spec from standard input. Reports are JSON objects on what was its standard output; everything else goes to
+standard error. It ends politely when its input does, because then nobody keeps it any more.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import signal
 import sys
 import threading
 from io import RawIOBase
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,8 +23,13 @@ from estiba.serving.options import ServerOptions
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """What to serve: see `local.serve`. `trust` holds digests."""
+    """What to serve: see `local.serve`.
 
+    Args:
+        folder: of the project. trust: digests of what was trained there before.
+    """
+
+    folder: str
     refs: list[str]
     options: ServerOptions
     registry: str
@@ -67,8 +72,8 @@ def main() -> int:
         examples = {name: dict(record) for name, record in running.examples.items()}
         tell(Ready(running.url, running.workers, running.threads, examples))
 
-    trust = set(spec.trust)
-    threading.Thread(target=_listen, args=(told, trust), daemon=True).start()
+    threading.Thread(target=_end_with, args=(told,), daemon=True).start()
+    trust = local.Ours(Path(spec.folder), spec.refs, spec.trust).digests
     try:
         local.serve(spec.refs, spec.options, registry=spec.registry, trust=trust, ports=spec.ports, on_ready=ready)
     except EstibaError as error:
@@ -77,9 +82,8 @@ def main() -> int:
     return 0
 
 
-def _listen(told: RawIOBase, trust: set[str]) -> None:
-    for line in told:
-        trust.update(msgspec.json.decode(line, type=list[str]))
+def _end_with(told: RawIOBase) -> None:
+    told.read()
     os.kill(os.getpid(), signal.SIGTERM)
 
 

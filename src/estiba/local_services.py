@@ -228,6 +228,7 @@ class Session:
         if options.log == "auto":  # its output is a pipe here, but a person may be reading all the same
             options = msgspec.structs.replace(options, log="text" if sys.stdout.isatty() else "json")
         spec = Spec(
+            folder=str(project.folder),
             refs=list(project.models),
             options=options,
             registry=project.registry,

@@ -12,7 +12,6 @@ import msgspec
 
 from estiba.core.errors import EstibaError
 from estiba.core.groups import Group, marked
-from estiba.deploy.services import MODELS
 from estiba.deploy.watch import POLL, Watch
 from estiba.local_services import Session, plan_again
 from estiba.model import stamps
@@ -27,7 +26,6 @@ class _Trained(msgspec.Struct):
     """What `estiba train --json` says of a model."""
 
     ref: str
-    digest: str
     trained: bool
 
 
@@ -110,9 +108,6 @@ class _Reloading:
             self._watch.place(TRAINING, _inputs(session.start.project))
 
     def _take(self, trained: Sequence[_Trained]) -> None:
-        models = self._session.life(MODELS)
-        assert models is not None
-        models.tell(msgspec.json.encode([entry.digest.removeprefix("sha256:") for entry in trained]))
         fresh = [entry.ref for entry in trained if entry.trained]
         self._note(f"Trained {', '.join(fresh)}." if fresh else "Nothing that was trained depends on it.")
 

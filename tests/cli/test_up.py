@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -160,3 +161,52 @@ def test_init_replaces_nothing(estiba: Estiba, tmp_path: Path) -> None:
     assert not (tmp_path / "estiba.toml").exists()
     (tmp_path / "file").write_text("")
     assert estiba("init", tmp_path / "file").code == 2
+
+
+PICKLED = """
+import numpy as np
+import pandas as pd
+from scipy.spatial.distance import cityblock
+from sklearn.neighbors import KNeighborsClassifier
+import estiba
+
+def fitted(shift):
+    rows = pd.DataFrame(np.random.default_rng(0).normal(size=(80, 2)), columns=["a", "b"])
+    model = KNeighborsClassifier(metric=cityblock).fit(rows, (rows.a > shift).astype(int))
+    model.kept = pd.Timedelta(1)  # of a type that skops does not write
+    return model, rows
+
+def train():
+    return fitted(0.0)
+"""
+
+
+def test_what_is_trained_beside_a_server_is_trusted_and_what_is_packed_beside_it_is_not(tmp_path: Path) -> None:
+    (tmp_path / "estiba.toml").write_text('[models.near]\ntrain = "near:train"\n')
+    (tmp_path / "near.py").write_text(PICKLED)
+
+    def run(*arguments: str) -> None:
+        subprocess.run([sys.executable, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    def wait(key: str, value: str) -> None:
+        until = time.monotonic() + 30
+        while value not in str((model := ask_models())[0].get(key)):
+            assert time.monotonic() < until, model
+            time.sleep(0.1)
+
+    def ask_models() -> list[dict[str, object]]:
+        with urllib.request.urlopen(f"{server.url}/models", timeout=10) as answer:
+            found: list[dict[str, object]] = json.load(answer)["models"]
+            return found
+
+    with running("up", folder=tmp_path) as server:
+        wait("engine", "python")
+        (tmp_path / "near.py").write_text(PICKLED.replace("fitted(0.0)", "fitted(0.1)"))
+        run("-m", "estiba", "train")
+        wait("version", "2")
+        code = "estiba.pack(*near.fitted(0.2), name='near', registry='.estiba/registry', aliases=['production'])"
+        run("-c", f"import estiba, near; {code}")
+        wait("refused", "version 3: ")
+        assert "estiba up trusts what estiba train makes" in str(ask_models()[0]["refused"])
+        with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as answer:
+            assert 'estiba_swap_failures_total{model="near"} 1' in answer.read().decode()

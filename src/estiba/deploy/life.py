@@ -64,7 +64,6 @@ class Life:
         self._prepare = prepare
         self._scene = scene
         self._group: Group | None = None
-        self._launch: Launch | None = None
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._again = False
@@ -94,11 +93,6 @@ class Life:
     def installing(self) -> None:
         """Tells that packages are being installed for it."""
         self._report("installing")
-
-    def tell(self, message: bytes) -> None:
-        """Writes a line to the standard input of its program, while it runs and listens."""
-        if self._group is not None and self._launch is not None and self._launch.on_message is not None:
-            self._group.tell(message)
 
     async def restart(self) -> None:
         """Stops what runs, if anything does, and starts it again at once."""
@@ -201,7 +195,7 @@ class Life:
         self._tail.clear()
         loop = asyncio.get_running_loop()
         try:
-            self._launch = launch = await self._prepare(self)
+            launch = await self._prepare(self)
             group = Group(
                 launch.command,
                 folder=launch.folder,

@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -136,14 +136,25 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
 
 
 def register(
-    trained: Trained, name: str, options: PackOptions, *, registry: str | Path, aliases: Sequence[str] = ()
+    trained: Trained,
+    name: str,
+    options: PackOptions,
+    *,
+    registry: str | Path,
+    aliases: Sequence[str] = (),
+    on_built: Callable[[str], None] = lambda digest: None,
 ) -> Packed:
-    """Packs a trained model into a registry; a failure leaves the registry as it was."""
+    """Packs a trained model into a registry; a failure leaves the registry as it was.
+
+    Args:
+        on_built: is told the artifact's digest before anybody can find it in the registry.
+    """
     store = open_registry(registry)
     check_name(name)
     with tempfile.TemporaryDirectory(prefix="estiba-") as folder:
         made, said = build(trained, name, options, Path(folder))
         known = {v.version for v in store.versions(name)} if name in store.list() else set()
+        on_built(made.digest)
         version = store.push(made, aliases=aliases)
         return Packed(store.fetch(version), version.version, version.version not in known, said)
 

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -57,11 +58,7 @@ def write(folder: Path, name: str, stamp: Stamp) -> None:
     with explained("write", path):
         make_folder(path.parent)
     content = msgspec.json.format(msgspec.json.encode(stamp, order="deterministic"), indent=2)
-
-    def fill(handle: IO[bytes]) -> None:
-        handle.write(content + b"\n")
-
-    write_whole(path, fill)
+    write_whole(path, lambda handle: _fill(handle, content + b"\n"))
 
 
 def read(folder: Path, name: str) -> Stamp | None:
@@ -70,6 +67,31 @@ def read(folder: Path, name: str) -> Stamp | None:
         return msgspec.json.decode(stamp_file(folder, name).read_bytes(), type=Stamp)
     except (OSError, UnicodeDecodeError, msgspec.MsgspecError):
         return None
+
+
+def claim(folder: Path, name: str, digest: str) -> None:
+    """Writes down that an artifact was trained here, before the registry has it; raises EstibaError."""
+    path = _claim_file(folder, name)
+    with explained("write", path):
+        make_folder(path.parent)
+    write_whole(path, lambda handle: _fill(handle, digest.encode()))
+
+
+def claimed(folder: Path, name: str) -> set[str]:
+    """The digests that are known to be trained here last: of the stamp, and of a training that has no stamp yet."""
+    stamp = read(folder, name)
+    found = {stamp.digest} if stamp is not None else set()
+    with suppress(OSError, UnicodeDecodeError):
+        found.add(_claim_file(folder, name).read_text())
+    return found
+
+
+def _claim_file(folder: Path, name: str) -> Path:
+    return stamp_file(folder, name).with_suffix(".digest")
+
+
+def _fill(handle: IO[bytes], content: bytes) -> None:
+    handle.write(content)
 
 
 def change(stamp: Stamp, section: msgspec.Struct, folder: Path, names: Iterable[str]) -> str:

@@ -86,7 +86,14 @@ def _do(job: Job, tell: Callable[[Report], None]) -> Done:
     reads.stop()
     tell(Progress("packing"))
     options, aliases = job.options, (job.options.alias,) if job.options.alias else ()
-    packed = register(trained, job.name, options, registry=job.registry, aliases=aliases)
+    packed = register(
+        trained,
+        job.name,
+        options,
+        registry=job.registry,
+        aliases=aliases,
+        on_built=lambda digest: stamps.claim(folder, job.name, digest),
+    )
     notes += packed.notes + _track(job, packed, tell)
     stamp = Stamp(
         version=packed.version,

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from estiba.core.errors import EstibaError
+from estiba.core.errors import EstibaError, NotTrusted
 from estiba.model.artifact import read
 from estiba.model.load import Model, load_artifact
 from estiba.serving import messages
@@ -233,6 +233,8 @@ class Worker:
                 self._beside[key] = loaded
             else:
                 loaded[0].engine.close()
+        except NotTrusted as failure:
+            error = f"{failure.message} Serve it with --trust; estiba up trusts what estiba train makes in its project."
         except EstibaError as failure:
             error = failure.message
         except Exception as failure:
