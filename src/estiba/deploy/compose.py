@@ -174,11 +174,8 @@ def _life(plan: Plan, service: Service) -> dict[str, Any]:
     if test is not None:
         found["healthcheck"] = {
             "test": test,
-            "interval": "5s",
-            "timeout": "5s",
-            "retries": 3,
+            **front.PACE,
             "start_period": _seconds(service.start_timeout),
-            "start_interval": "1s",
         }
     if service.needs:
         found["depends_on"] = {
@@ -267,7 +264,7 @@ def _check(plan: Plan, service: Service, options: ComposeOptions) -> None:
             hint = f'Add health = ["command", "..."] to [services.{name}], or need it only "started".'
             raise BadProject(f"{path}.needs: Compose cannot tell whether {name} is healthy.", hint=hint)
     for reference in _variables(service):
-        if reference.name in (BIND, *(_variable(each) for each in plan.services)):
+        if reference.name in (BIND, registry.FOLDER, *(_variable(each) for each in plan.services)):
             hint = "Give the variable another name."
             raise BadProject(f"{path}: ${{env.{reference.name}}} is a setting of compose.yaml itself.", hint=hint)
     if options.front and service.name == front.NAME:

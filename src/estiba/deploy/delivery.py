@@ -150,8 +150,8 @@ def carry_out(stack: Stack, files: Rendered, changes: Sequence[Change], say: Say
     write(files, stack.folder)
     try:
         for change in changes:
-            if change.service in stack.rolling and change.became == "changed":
-                _replace(stack, change.service, say)
+            if change.service in stack.rolling and change.became in ("changed", "scaled"):
+                _roll(stack, change, say)
         _up(stack)
     except NotHealthy as error:
         raise NotHealthy(f"{error.message}\n{_restore(stack, say)}", hint=error.hint) from None
@@ -238,32 +238,34 @@ def _up(stack: Stack) -> None:
         raise NotHealthy(done.said)
 
 
-def _replace(stack: Stack, name: str, say: Say) -> None:
-    """Starts new containers of a service beside the old ones, and ends those once the new ones are healthy."""
+def _roll(stack: Stack, change: Change, say: Say) -> None:
+    """Starts new containers of a service beside the old ones; changed ones replace those once they are healthy."""
+    name = change.service
     there = [row for row in stack.containers() if row["Service"] == name]
     old = [row["ID"] for row in there if row["State"] == "running"]
-    if not old:
-        return
+    count = _count(stack.wanted[name]) + (len(old) if change.became == "changed" else 0)
+    if not old or count <= len(old):
+        return  # Compose does it
     if dead := [row["ID"] for row in there if row["State"] != "running"]:
         stack.docker("rm", "--force", *dead)  # else Compose would count them, and start them
     fresh: list[str] = []
     try:
-        _start_beside(stack, name, old, fresh)
+        _start_beside(stack, name, count, old, fresh)
         _introduce(stack, name, fresh)
     except NotHealthy:
         stack.docker("rm", "--force", *fresh)
         raise
-    say(f"{name}: the new one is healthy; the old one ends")
-    stack.docker("stop", *old)
-    stack.docker("rm", *old)
+    if change.became == "changed":
+        say(f"{name}: the new one is healthy; the old one ends")
+        stack.docker("stop", *old)
+        stack.docker("rm", *old)
 
 
-def _start_beside(stack: Stack, name: str, old: Sequence[str], fresh: list[str]) -> None:
-    """Starts new containers, which are written to `fresh`, and waits for their health.
+def _start_beside(stack: Stack, name: str, count: int, old: Sequence[str], fresh: list[str]) -> None:
+    """Starts containers until there are `count`, writes them to `fresh`, and waits for their health.
 
     The front does not see them yet: what it asked of them before they have loaded would be answered late.
     """
-    count = len(old) + _count(stack.wanted[name])
     done = stack.compose("up", "--no-start", "--no-deps", "--no-recreate", "--scale", f"{name}={count}", name)
     fresh += [row["ID"] for row in stack.containers() if row["Service"] == name and row["ID"] not in old]
     if done.code or not fresh:
