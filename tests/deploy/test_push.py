@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -280,3 +281,25 @@ def test_what_was_not_pushed_is_built_and_has_its_name(web: Context, engine: Eng
 )
 def test_which_registry_a_name_says(name: str, host: str) -> None:
     assert host_of(name) == host
+
+
+def test_manifests_by_the_digests_that_were_pushed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = project(tmp_path, "ghcr.io/acme/shop")
+    assert run(["kubernetes", "-C", str(folder)]) == 0
+    manifest = folder / "deploy" / "kubernetes" / "base" / "web.yaml"
+    before = manifest.read_text()
+    (image,) = re.findall(r"image: \"?(ghcr\.io/acme/shop/web:\w+)", before)
+    sent = f"{image}@sha256:{'ab' * 32}"
+    file = tmp_path / "images.json"
+    file.write_text(json.dumps([{"service": "web", "image": image, "pushed": sent, "bytes": 1}]))
+    assert run(["kubernetes", "-C", str(folder), "--pin", str(file)]) == 0
+    assert manifest.read_text() == before.replace(image, sent)
+    capsys.readouterr()
+    for content, message in (
+        (json.dumps([{"image": "ghcr.io/acme/shop/web:other", "pushed": sent}]), "names no image that the project has"),
+        (json.dumps([{"image": image, "pushed": None}]), "names no image that the project has"),
+        ("{", "does not say which images were pushed"),
+    ):
+        file.write_text(content)
+        assert run(["kubernetes", "-C", str(folder), "--pin", str(file)]) == 2
+        assert message in capsys.readouterr().err

@@ -16,6 +16,7 @@ FOLDER = "deploy/kubernetes"
 Examples:
   estiba kubernetes                        into deploy/kubernetes
   estiba kubernetes -o /srv/manifests      elsewhere
+  estiba kubernetes --pin images.json      images by the digests that were pushed
   estiba kubernetes --check                whether what is there is up to date: exit code 1 if not
   estiba deploy kubernetes staging         apply an overlay, and wait until all is ready
 """
@@ -23,8 +24,14 @@ Examples:
 @project_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help=f"By default {FOLDER}.")
 @click.option("--check", is_flag=True, help="Write nothing; say what would change.")
+@click.option(
+    "--pin",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Images by the digests in what `estiba build --push --json` printed.",
+)
 @json_option
-def kubernetes(project: Path | None, output: Path | None, check: bool, as_json: bool) -> int:
+def kubernetes(project: Path | None, output: Path | None, check: bool, pin: Path | None, as_json: bool) -> int:
     """Write the project as Kubernetes manifests.
 
     A kustomize base with what has no profile, a component for each profile, and overlays for dev, staging and
@@ -33,12 +40,14 @@ def kubernetes(project: Path | None, output: Path | None, check: bool, as_json: 
     import estiba.project
     from estiba import lowering
     from estiba.cli import writing
-    from estiba.deploy import secrets
+    from estiba.deploy import push, secrets
     from estiba.deploy.kubernetes.render import namespace, render
     from estiba.deploy.kubernetes.workload import secret_name
 
     found = estiba.project.load(project)
     plan = lowering.lower(found, canaries=True)
+    if pin is not None:
+        plan = push.pinned(plan, pin)
     files = render(plan, found.kubernetes)
     folder = output or found.folder / FOLDER
     if check:
@@ -48,7 +57,7 @@ def kubernetes(project: Path | None, output: Path | None, check: bool, as_json: 
     made = secrets.ensure(found.folder, (name for name in named if name not in plan.given))
     made |= {name: secrets.place(found.folder, name) for name in named if name in plan.given}
     space = namespace(plan, found.kubernetes, "staging")
-    steps = ["estiba build --push"]
+    steps = ["estiba build --push"] if pin is None else []
     steps += [f"kubectl apply -f {folder / 'overlays' / 'staging' / 'namespace.yaml'}"] * bool(made)
     for name, file in made.items():
         steps.append(f"kubectl create secret generic {secret_name(name)} -n {space} --from-file=value={file}")

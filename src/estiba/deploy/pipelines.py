@@ -98,7 +98,7 @@ def _sign() -> list[str]:
 def _deploy(pipeline: Pipeline) -> list[str]:
     if pipeline.target == "compose":
         return ["estiba deploy compose --yes"]
-    return ["estiba kubernetes", "estiba deploy kubernetes production --yes"]
+    return ["estiba kubernetes --pin images.json", "estiba deploy kubernetes production --yes"]
 
 
 def _login(pipeline: Pipeline) -> str:
@@ -111,8 +111,9 @@ def _login(pipeline: Pipeline) -> str:
 
 def _github(pipeline: Pipeline) -> dict[str, Any]:
     on_main = "github.ref == 'refs/heads/main'"
-    keep = {"uses": "actions/upload-artifact@v4", "with": {**_KEPT, "include-hidden-files": True}}
+    keep, keep_names = ({"uses": "actions/upload-artifact@v4", "with": with_} for with_ in (_KEPT, _NAMES))
     fetch = {"uses": "actions/download-artifact@v4", "with": {"name": "registry", "path": ".estiba/registry"}}
+    fetch_names = {"uses": "actions/download-artifact@v4", "with": {"name": "images"}}
     secrets = {name: f"${{{{ secrets.{name} }}}}" for name in ("REGISTRY_USER", "REGISTRY_PASSWORD")}
     cosign = {"uses": "sigstore/cosign-installer@v3", "with": {"cosign-release": COSIGN}}
     deploying = {"runs-on": ["self-hosted", "production"], "environment": "production"}
@@ -138,19 +139,22 @@ def _github(pipeline: Pipeline) -> dict[str, Any]:
                     *_runs([_login(pipeline), _scanner("sudo tar"), *_build()]),
                     cosign,
                     *_runs(_sign()),
+                    keep_names,
                 ],
             },
             "deploy": {
                 "needs": "images",
                 "if": on_main,
                 **deploying,
-                "steps": [*_begin(pipeline), fetch, *_runs(_deploy(pipeline))],
+                "steps": [*_begin(pipeline), fetch, fetch_names, *_runs(_deploy(pipeline))],
             },
         },
     }
 
 
-_KEPT = {"name": "registry", "path": ".estiba/registry"}
+_KEPT = {"name": "registry", "path": ".estiba/registry", "include-hidden-files": True}
+
+_NAMES = {"name": "images", "path": "images.json"}
 
 
 def _begin(pipeline: Pipeline) -> list[dict[str, Any]]:
@@ -174,7 +178,7 @@ def _gitlab(pipeline: Pipeline) -> dict[str, Any]:
         "chmod 755 /usr/local/bin/cosign",
     ]
     docker = ["apt-get update", "apt-get install --yes --no-install-recommends curl docker-cli docker-buildx"]
-    registry = {"paths": [".estiba/registry"], "expire_in": "1 week"}
+    registry, names = ({"paths": [path], "expire_in": "1 week"} for path in (".estiba/registry", "images.json"))
     return {
         "stages": ["check", "images", "deploy"],
         "default": {"image": f"python:{pipeline.python}-slim-trixie", "before_script": _setup(pipeline)},
@@ -192,6 +196,7 @@ def _gitlab(pipeline: Pipeline) -> dict[str, Any]:
             "id_tokens": {"SIGSTORE_ID_TOKEN": {"aud": "sigstore"}},
             # The engine is on another host than the job, so what it runs cannot be asked from here.
             "script": [*docker, *cosign, _scanner("tar"), _login(pipeline), *_build("--no-verify"), *_sign()],
+            "artifacts": names,
             "rules": on_main,
         },
         "deploy": {

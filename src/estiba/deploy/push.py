@@ -6,13 +6,17 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 from estiba.core import shell
 from estiba.core.errors import BadProject, EstibaError, NotFound, Unavailable
 from estiba.core.stores.disk import explained
 from estiba.deploy.engines import Engine
 from estiba.deploy.images import registry
+from estiba.deploy.plan import Plan
 
 _LOOPBACK = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?")
 
@@ -88,6 +92,36 @@ def push_layout(layout: Path, name: str, on_line: Callable[[str], None]) -> str:
     # The layout is the working folder, as a colon in its path would end that path.
     words = ["skopeo", "copy", "--preserve-digests", *_without_tls(name, "--dest-tls-verify")]
     return _with_digest_file(words, [f"oci:.:{name.rpartition(':')[2]}", f"docker://{name}"], name, on_line, layout)
+
+
+class _Sent(msgspec.Struct):
+    """What `estiba build --push --json` prints of an image, of which this is all that is needed."""
+
+    image: str
+    pushed: str | None = None
+
+
+def pinned(plan: Plan, file: Path) -> Plan:
+    """The plan with images by the digests that the registry has them by; those that were not sent stay as they are.
+
+    Args:
+        file: what `estiba build --push --json` printed.
+
+    Raises:
+        NotFound: no such file. BadProject: it is something else, or none of its images is one of the plan's.
+    """
+    with explained("read", file):
+        text = file.read_bytes()
+    try:
+        sent = {one.image: one.pushed for one in msgspec.json.decode(text, type=list[_Sent]) if one.pushed}
+    except msgspec.MsgspecError as error:
+        hint = "Make it with: estiba build --push --json > FILE"
+        raise BadProject(f"{file} does not say which images were pushed: {error}", hint=hint) from None
+    if not any(service.image in sent for service in plan.services):
+        hint = "The project has changed since: build and push again."
+        raise BadProject(f"{file} names no image that the project has now.", hint=hint)
+    services = [replace(service, image=sent.get(service.image, service.image)) for service in plan.services]
+    return replace(plan, services=tuple(services))
 
 
 def _without_tls(name: str, option: str) -> list[str]:

@@ -29,7 +29,7 @@ def labels(plan: Plan, service: Service) -> dict[str, str]:
     component = "model-server" if service.models else "application" if service.build else "infrastructure"
     return {
         **selector(plan, service),
-        "app.kubernetes.io/version": service.image.rpartition(":")[2][:63],
+        "app.kubernetes.io/version": service.image.partition("@")[0].rpartition(":")[2][:63],
         "app.kubernetes.io/component": component,
         "app.kubernetes.io/part-of": plan.project,
         "app.kubernetes.io/managed-by": "estiba",
