@@ -195,6 +195,16 @@ CLAIM = {
     },
 }
 
+HOLDER = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "holder"},
+    "spec": {
+        "containers": [{"name": "web", "image": "estiba.test/web:1"}],
+        "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "models"}}],
+    },
+}
+
 
 @pytest.mark.timeout(300)
 def test_a_registry_on_a_volume(namespace: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +218,7 @@ def test_a_registry_on_a_volume(namespace: Cluster, tmp_path: Path, monkeypatch:
     (tmp_path / "estiba.toml").write_text(text.replace(variables, ""))
     assert run(["build", "churn", "-C", str(tmp_path), "--oci", str(tmp_path / "layout"), "--no-verify"]) == 0
     namespace.load(tmp_path / "layout", lower(project.load(tmp_path))["churn"].image)
-    namespace.apply(CLAIM)
+    namespace.apply(CLAIM, HOLDER)  # a claim gets its volume when the first pod asks for it
     eventually(lambda: namespace.get("pvc", "models")["spec"].get("volumeName"))
     volume = namespace.get("pv", namespace.get("pvc", "models")["spec"]["volumeName"])
     shutil.copytree(models, volume["spec"]["local"]["path"], dirs_exist_ok=True)

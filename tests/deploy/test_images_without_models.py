@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import yaml
-from images_made import made, toy_plan  # noqa: F401 - a fixture
+from images_made import made, toy_plan
 
 from estiba.core.stores.files import libraries
 from estiba.deploy import compose, dockerfile, requirements, rootfs, sbom, trim
@@ -34,20 +34,20 @@ def far(plan: Plan) -> Plan:
 
 
 def test_the_server_looks_where_models_are_mounted(plan: Plan) -> None:
-    made = recipe(plan, plan["models"])
-    assert "--registry" not in made.command
-    assert made.environment["ESTIBA_REGISTRY"] == "/registry"
-    assert made.level == "onnx"
-    assert not [name for name in made.labels if name.startswith("org.estiba.model")]
-    text = dockerfile.render(made)
+    found = recipe(plan, plan["models"])
+    assert "--registry" not in found.command
+    assert found.environment["ESTIBA_REGISTRY"] == "/registry"
+    assert found.level == "onnx"
+    assert not [name for name in found.labels if name.startswith("org.estiba.model")]
+    text = dockerfile.render(found)
     assert "# Settings of the server only" in text
     assert "/cache" not in text
 
 
 def test_one_that_asks_a_bucket_has_room_for_what_it_gets(far: Plan) -> None:
-    made = recipe(far, far["models"])
-    assert (made.level, made.environment["XDG_CACHE_HOME"], made.volumes) == ("registry", "/cache", ("/cache",))
-    assert "install -d -m 0770 /volumes/cache" in dockerfile.render(made)
+    found = recipe(far, far["models"])
+    assert (found.level, found.environment["XDG_CACHE_HOME"], found.volumes) == ("registry", "/cache", ("/cache",))
+    assert "install -d -m 0770 /volumes/cache" in dockerfile.render(found)
 
 
 def test_other_versions_are_the_same_image_and_other_settings_another(toy_registry: Path, tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_of_amazons_services_only_those_of_a_bucket_stay() -> None:
     assert [rootfs.standard("xml/sax/expatreader.py", level) == "" for level in ("registry", "onnx")] == [True, False]
 
 
-def test_its_bill_names_no_model(plan: Plan, made: Context) -> None:  # noqa: F811
+def test_its_bill_names_no_model(plan: Plan, made: Context) -> None:
     kinds = {part.kind for part in sbom.parts(made)}
     without = Context(made.folder, msgspec.structs.replace(made.recipe, registry=plan.registry), {})
     assert kinds - {part.kind for part in sbom.parts(without)} == {"machine-learning-model"}
