@@ -19,6 +19,8 @@ from estiba.deploy.recipe import recipe
 from estiba.model.registry import open_registry
 from toys import CHURN, CHURN_ROW, toy
 
+__all__ = ["made"]
+
 WITHOUT = '[images]\nmodels = "registry"\n'
 
 
