@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from sample_artifacts import FILES, create_many, manifest, names, packed, push_for_ever, push_many
 
-from estiba.core.errors import BadArtifact, Conflict, EstibaError, MissingExtra, NotFound, Unavailable
+from estiba.core.errors import BadArtifact, Conflict, EstibaError, NotFound, Unavailable
 from estiba.core.stores import files
 from estiba.core.stores.files import Store, open_store
 from estiba.model import artifact
@@ -191,8 +191,9 @@ def test_another_writer_that_never_ends_is_reported(
 def test_unknown_addresses_and_missing_libraries() -> None:
     with pytest.raises(EstibaError, match="zzz"):
         open_registry("zzz://bucket/prefix")
-    with pytest.raises(MissingExtra):
+    with pytest.raises(EstibaError, match="gs://") as caught:
         open_registry("gs://bucket/prefix")
+    assert "gcsfs" in str(caught.value.hint)  # what to install, and not the extra that speaks to S3
 
 
 def test_a_missing_bucket_is_named(s3: str, make: Make, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def _table(value: Any, path: str) -> Mapping[str, Any]:
 
 
 def _unknown(key: str, known: list[str], path: str) -> BadProject:
-    near = get_close_matches(key, known, 1, 0.5)
+    near = get_close_matches(key, known, 1)
     meant = f"; did you mean {near[0]!r}?" if near else "."
     section = f"[{path}]" if path else "the project file"
     return BadProject(f"{dotted(path, key)}: unknown key{meant}", hint=f"Keys of {section}: {', '.join(known)}.")

@@ -270,7 +270,7 @@ def _check_ports(services: Mapping[str, ServiceOptions], models: Mapping[str, in
     named |= {f"services.{name}.port": options.port for name, options in services.items()}
     for path, port in named.items():
         if port is not None and port in taken:
-            raise BadProject(f"{path}: {port} is also {taken[port]}.", hint="Two cannot listen on one port.")
+            raise BadProject(f"{path}: {port} is also {taken[port]}.", hint="Give one of them another port.")
         if port is not None:
             taken[port] = path
 

@@ -355,7 +355,9 @@ def _filesystem(url: str) -> tuple[Any, str]:
         # Listings must be fresh, and two registries in one process may speak to different endpoints.
         fs, root = fsspec.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False)
     except ImportError as error:
-        raise MissingExtra(f"The library for {scheme}:// addresses ({error})", "s3") from error
+        if scheme in ("s3", "s3a") or error.name == "fsspec":
+            raise MissingExtra(f"The library for {scheme}:// addresses ({error})", "s3") from error
+        raise EstibaError(f"The library for {scheme}:// addresses is not installed.", hint=f"{error}.") from error
     except ValueError as error:
         hint = "Use a folder, or an address such as s3://bucket/prefix."
         raise EstibaError(f"Nobody here knows {scheme}:// addresses: {error}", hint=hint) from error

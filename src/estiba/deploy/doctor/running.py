@@ -64,7 +64,9 @@ def examine(folder: Path | None, docker: Docker | None = None) -> Report:
         ["docker", "version", "--format", "{{.Server.Version}}"], environment=docker.environment, timeout=_SECONDS
     )
     if version.code != 0:
-        raise Unavailable(f"Docker does not answer: {version.said.splitlines()[-1] if version.said else 'no reason'}.")
+        reason = version.said.splitlines()[-1].partition(". Is the docker")[0] if version.said else "no reason"
+        hint = "Start Docker, or say where it is: DOCKER_HOST. Files are examined without it: estiba doctor"
+        raise Unavailable(f"Docker does not answer: {reason}.", hint=hint)
     names = _names(folder, docker)
     images = {one.get("Id"): one for one in docker.inspect("image", _images(docker.inspect("container", names)))}
     findings = []
