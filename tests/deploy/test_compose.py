@@ -175,7 +175,7 @@ def test_a_front_publishes_what_serves_models(fronted: Rendered) -> None:
     assert [port["target"] for port in services["front"]["ports"]] == [8100, 8080]
     assert services["front"]["cap_drop"] == ["ALL"]
     conf = fronted.texts["config/front/nginx.conf"]
-    assert re.findall(r"listen (\S+);", conf) == ["unix:/tmp/alive.sock", "8100", "8080"]
+    assert re.findall(r"listen (\S+?)(?: backlog=4096)?;", conf) == ["unix:/tmp/alive.sock", "8100", "8080"]
     assert conf.count("{") == conf.count("}")
 
 
@@ -194,7 +194,7 @@ def test_an_address_that_changes_hands_leads_to_nobody_elses_model(fronted: Rend
         assert services[name]["healthcheck"]["test"][-1] == f"http://127.0.0.1:{port}/health/ready"
         assert services[name]["networks"]["front"] == {"aliases": [f"{name}.front"]}
         assert (
-            f"listen {port};\n    set $target {name}.front;\n    location / {{\n      proxy_pass http://$target:{port};"
+            f"listen {port} backlog=4096;\n    set $target {name}.front;\n    location / {{\n      proxy_pass http://$target:{port};"
             in conf
         )
     assert services["web"]["command"] == ["ask", "http://bankchurn:8080"]

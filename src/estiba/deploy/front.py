@@ -80,7 +80,7 @@ def _alias(service: Service) -> str:
 
 def _server(service: Service) -> Iterator[str]:
     yield "  server {"
-    yield f"    listen {service.published};"
+    yield f"    listen {service.published} backlog=4096;"  # 511 are soon full where nginx has to wait for a processor
     yield f"    set $target {_alias(service)};"
     yield "    location / {"
     yield f"      proxy_pass http://$target:{service.port};"
