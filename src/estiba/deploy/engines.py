@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ _HINTS = {
     "no space left": "A disk is full: the container engine's (docker system prune), or the temporary files' (TMPDIR).",
     "buildx component is missing": "Install Docker's plugin buildx (docker-buildx), or say --builder podman.",
     "error setting rlimit": "It may not raise limits here: lower default_ulimits in containers.conf.",
+    "slirp4netns": "Without root, podman publishes ports through slirp4netns: install it, and let it use /dev/net/tun.",
+    "unknown flag": "This container engine is too old: Docker 23 or podman 4 is needed.",
     "denied while trying to connect": "This user may not use the container engine: add it to its group.",
     "cannot connect": "Start the container engine, or build without one: estiba build --oci DIR.",
     "pull access denied": "The base image is not here and cannot be pulled: load it, or build with --offline.",
@@ -155,8 +157,11 @@ def find(named: str | None = None) -> Engine:
         if not reason:
             return Engine(program)
         reasons = {**reasons, program: reason}
-    hint = "Install and start one of them, or build without: estiba build --oci DIR."
     said = "; ".join(f"{program}: {reason}" for program, reason in reasons.items())
+    hint = next(
+        (hint for sign, hint in _HINTS.items() if sign in said.lower()),
+        "Install and start one of them, or build without: estiba build --oci DIR.",
+    )
     raise NotFound(f"No container engine works here ({said}).", hint=hint)
 
 
@@ -164,8 +169,8 @@ def _trouble(program: str) -> str:
     if shutil.which(program) is None:
         return "not installed"
     done = shell.run([program, "info"], timeout=60)
-    return "" if done.code == 0 and "Cannot connect" not in done.errors else _last(done.said.splitlines())
-
-
-def _last(lines: Sequence[str]) -> str:
-    return lines[-1].strip() if lines else "does not answer"
+    if done.code == 0 and "Cannot connect" not in done.errors:
+        return ""
+    lines = [line.strip() for line in done.said.splitlines()] or ["does not answer"]
+    # Docker says what is wrong first, and last that it cannot print the rest.
+    return next((line for line in lines if line.lower().startswith("error:")), lines[-1])
