@@ -142,6 +142,17 @@ def test_a_fault_of_an_override_is_named_there(tmp_path: Path) -> None:
     assert found(tmp_path) == ["threads-over-cpus compose.override.yaml:4"]
 
 
+def test_what_an_override_for_development_hides_is_still_named(project: Path) -> None:
+    changed = (project / "Dockerfile").read_text().partition('CMD ["uvicorn"')[
+        0
+    ] + "CMD uvicorn app.main:app --host 0.0.0.0\n"
+    (project / "Dockerfile").write_text(changed)
+    (project / "compose.yaml").write_text(f"services:\n  api:\n    build: .\n{WHOLE}")
+    above = "services:\n  api:\n    command: uvicorn app.main:app --host 0.0.0.0 --reload\n"
+    (project / "compose.override.yaml").write_text(above)
+    assert found(project) == ["shell-form Dockerfile:16"]
+
+
 def test_a_file_that_only_makes_sense_over_the_first_is_read_so(tmp_path: Path) -> None:
     below = f"services:\n  api:\n    image: a/b:1\n{WHOLE}"
     above = "services:\n  api:\n    depends_on: [db]\n"

@@ -66,6 +66,8 @@ class _Project:
     images: dict[tuple[str, str], Image] = field(default_factory=dict)
     contexts: dict[tuple[Path, str], Context] = field(default_factory=dict)
     containers: list[Container] = field(default_factory=list)
+    without: list[Container] = field(default_factory=list)
+    """What runs where the override, which is for development, is not taken."""
     findings: list[Finding] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     why: MissingExtra | None = None
@@ -107,6 +109,8 @@ def examine(place: Path, today: date, others: Mapping[str, list[Finding]] | None
         project.findings += _of_image(image, project, today)
     for container in project.containers:
         project.findings += _of_container(container, project)
+    for container in project.without:
+        project.findings += [*access.check(container), *rights.check(container)]
     return Report(sorted(dict.fromkeys(project.looked_at)), ordered(project.findings), project.unread, project.why)
 
 
@@ -148,7 +152,14 @@ def _composes(names: Sequence[str], folder: Path, project: _Project) -> None:
         project.findings += stack.problems
         if compose is not None:
             _compose(compose, folder, project, new if main else None)
+            if not main and len(files) > 1 and files[-1] in stacks.OVERRIDES:
+                _without(Stack(stack.read, values).compose(files[:1]), folder, project)
         main = main or files
+
+
+def _without(compose: Compose | None, folder: Path, project: _Project) -> None:
+    if compose is not None and not stacks.partial(compose):
+        project.without += [_container(compose, name, folder, project) for name in compose.services]
 
 
 def _compose(compose: Compose, folder: Path, project: _Project, only: set[str] | None) -> None:
