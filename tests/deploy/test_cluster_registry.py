@@ -135,10 +135,10 @@ def test_pods_serve_what_they_fetched_and_only_the_first_container_has_the_crede
     assert load.lost == []
     assert set(versions(load)) == {"1"}
     pod = shop.seen.get("pods")["items"][0]
-    said = shop.seen.kubectl("logs", pod["metadata"]["name"], "--container", "models")
+    said = shop.seen.kubectl("logs", pod["metadata"]["name"], "--container", "fetch-models")
     assert said.startswith("churn@1 sha256:")
     secrets = {one["name"]: "secrets" in str(one["volumeMounts"]) for one in every_container(pod)}
-    assert secrets == {"models": True, "churn": False}
+    assert secrets == {"fetch-models": True, "churn": False}
 
 
 def every_container(pod: dict[str, Any]) -> list[dict[str, Any]]:

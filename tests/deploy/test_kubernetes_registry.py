@@ -78,6 +78,14 @@ def test_the_newest_schemas_take_it(toy_registry: Path, tmp_path: Path) -> None:
         kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
 
 
+def test_containers_of_a_pod_have_names_of_their_own(toy_registry: Path, tmp_path: Path) -> None:
+    found = render(planned(tmp_path, toy_registry), KubernetesOptions(registry=RegistryOptions(claim="models")))
+    for name in ("models", "churn"):
+        spec = pod(list(yaml.safe_load_all(found.texts[f"base/{name}.yaml"])))
+        names = [one["name"] for one in (*spec["initContainers"], *spec["containers"])]
+        assert names == ["fetch-models", name]
+
+
 def test_the_first_container_is_restricted_and_says_why_it_fails(toy_registry: Path, tmp_path: Path) -> None:
     found = pod(rendered(planned(tmp_path, toy_registry, MINIO), claim="models"))
     first, server = found["initContainers"][0], found["containers"][0]

@@ -13,8 +13,11 @@ from estiba.deploy.plan import Plan, Service
 from estiba.deploy.registry import PLACE, Endpoint, check_reachable, endpoints, is_folder
 from estiba.model.pull import pinned
 
-NAME = "models"
-"""Of the init container, and of the volume that it fills."""
+NAME = "fetch-models"
+"""Of the init container; `models` is a server's."""
+
+ROOM = "models"
+"""The volume that it fills."""
 
 CLAIM = "registry"
 """The volume of a claim that holds the registry itself."""
@@ -69,7 +72,7 @@ def init_container(plan: Plan, service: Service, options: RegistryOptions, like:
     words = ["models", "pull", *wanted, "--registry", address, "--to", PLACE, "--timeout", f"{options.timeout:g}"]
     found = {key: like[key] for key in _SHARED if key in like}
     kept = [mount for mount in like["volumeMounts"] if mount["name"] in ("tmp", "secrets")]
-    mounts = [*kept, {"name": NAME, "mountPath": PLACE}]
+    mounts = [*kept, {"name": ROOM, "mountPath": PLACE}]
     if options.claim:
         mounts.append({"name": CLAIM, "mountPath": CLAIMED, "readOnly": True})
     said = {"terminationMessagePolicy": "FallbackToLogsOnError"}
@@ -79,14 +82,14 @@ def init_container(plan: Plan, service: Service, options: RegistryOptions, like:
 def server(container: dict[str, Any]) -> dict[str, Any]:
     """The server's container beside it: it reads what was copied, and has no way into the registry."""
     mounts = [mount for mount in container["volumeMounts"] if mount["name"] != "secrets"]
-    mounts.append({"name": NAME, "mountPath": PLACE, "readOnly": True})
+    mounts.append({"name": ROOM, "mountPath": PLACE, "readOnly": True})
     return {key: value for key, value in container.items() if key != "env"} | {"volumeMounts": mounts}
 
 
 def volumes(service: Service, options: RegistryOptions) -> Iterator[dict[str, Any]]:
     """Where the copies are, with room for all of them twice, as one that is damaged is fetched again."""
     room = 16 + math.ceil(2 * sum(model.size for model in service.models) / 2**20)
-    yield {"name": NAME, "emptyDir": {"sizeLimit": f"{room}Mi"}}
+    yield {"name": ROOM, "emptyDir": {"sizeLimit": f"{room}Mi"}}
     if options.claim:
         yield {"name": CLAIM, "persistentVolumeClaim": {"claimName": options.claim, "readOnly": True}}
 
