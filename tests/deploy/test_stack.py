@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
-import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("examples", "serving")]
-from applications import clean, copied, registry  # noqa: E402
-from constant_load import Load, Tally  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
+from constant_load import Load, Tally
+from stacks import Stack, portfolio
 
-from lab import Docker  # noqa: E402
-from toys import until  # noqa: E402
+from lab import Docker
+from toys import until
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -38,78 +34,22 @@ BANK = {
     "NumOfProducts": 2, "HasCrCard": 1, "IsActiveMember": 1, "EstimatedSalary": 50000.0,
 }  # fmt: skip
 
+REFUSED = 7
+"""What curl ends with where nobody listens."""
 
-@dataclass(frozen=True)
-class Stack:
-    """The portfolio under a name and on ports of its own."""
-
-    folder: Path
-    docker: Docker
-    offset: int
-
-    def estiba(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "estiba", *words, "-C", str(self.folder)]
-        return subprocess.run(command, capture_output=True, text=True, env=clean(), timeout=800)
-
-    def build(self, *services: str) -> None:
-        done = self.estiba("build", "--no-verify", *services)
-        assert done.returncode == 0, done.stderr
-
-    def deploy(self) -> subprocess.CompletedProcess[str]:
-        return self.estiba("deploy", "compose", "--yes", *(f"--profile={name}" for name in PROFILES))
-
-    def change(self, old: str, new: str) -> None:
-        file = self.folder / "estiba.toml"
-        text = file.read_text()
-        assert old in text
-        file.write_text(text.replace(old, new, 1))
-
-    def compose(self, *words: str) -> str:
-        chosen = [f"--profile={name}" for name in PROFILES]
-        return self.docker("compose", *chosen, *words, folder=self.folder / "deploy" / "compose", seconds=600)
-
-    def ask(self, port: int, path: str, body: Any = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        address = f"http://127.0.0.1:{port + self.offset}{path}"
-        request = urllib.request.Request(address, data, {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return json.load(answer)
-
-    def containers(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.compose("ps", "--all", "--format", "json").splitlines()]
-
-    def ill(self) -> list[str]:
-        """Services that are not up, or not healthy where they can tell."""
-        rows = self.containers()
-        return [row["Service"] for row in rows if row["State"] != "running" or row["Health"] not in ("", "healthy")]
+Changed = TypeVar("Changed")
 
 
 @pytest.fixture(scope="module")
 def stack(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The portfolio, deployed with `estiba deploy compose` behind a front."""
     docker.need(*IMAGES.split())
-    folder = copied(tmp_path_factory.mktemp("stack") / "portfolio")
-    models = registry("iris", "bankchurn", "carvision", "telecom")
-    offset = 20000 + os.getpid() % 5000
-    text = (folder / "estiba.toml").read_text().replace('name = "portfolio"', f'name = "{docker.name}"', 1)
-    (folder / "estiba.toml").write_text(f'[server]\n\n[compose]\nfront = "nginx:1.29"\n\n{text}')
-    (folder / ".estiba").mkdir(exist_ok=True)
-    (folder / ".estiba" / "registry").symlink_to(models)
-    found = Stack(folder, docker, offset)
-    try:
-        assert found.estiba("compose").returncode == 0
-        settings = folder / "deploy" / "compose" / ".env"
-        moved = re.sub(r"# (ESTIBA_PORT_\w+=)(\d+)", lambda m: f"{m[1]}{int(m[2]) + offset}", settings.read_text())
-        settings.write_text(moved)
+    folder = tmp_path_factory.mktemp("stack") / "portfolio"
+    with portfolio(docker, folder, PROFILES, '[server]\n\n[compose]\nfront = "nginx:1.29"\n\n') as found:
         found.build(*MODELS, "flask-api", "iris-fastapi")
         done = found.deploy()
         assert done.returncode == 0, done.stdout + done.stderr
         yield found
-    finally:
-        if (folder / "deploy" / "compose" / "compose.yaml").exists():
-            found.compose("down", "--volumes", "--timeout", "1")
-        for image in docker("image", "ls", "--quiet", f"{docker.name}/*").split():
-            docker.attempt("rmi", "--force", image)
 
 
 def test_compose_finds_nothing_to_complain_about(stack: Stack) -> None:
@@ -146,9 +86,7 @@ def test_what_dies_is_started_again(stack: Stack) -> None:
     """`docker kill` counts as a person's wish to Docker, which then restarts nothing; a process that dies does not."""
     before = {row["ID"]: row["Service"] for row in stack.containers()}
     for container in before:
-        pid = stack.docker("inspect", "--format={{.State.Pid}}", container)
-        privileges = ["--rm", "--privileged", "--pid=host", stack.docker.label]
-        stack.docker("run", *privileges, "debian:bookworm-slim", "sh", "-c", f"kill -9 {pid}")
+        stack.crash(container)
     assert until(lambda: not stack.ill(), 240), stack.ill()
     counts = [stack.docker("inspect", "--format={{.RestartCount}}", container) for container in before]
     assert "0" not in counts
@@ -164,22 +102,51 @@ def test_what_was_killed_by_hand_is_brought_back_by_a_deployment(stack: Stack) -
     answers(stack)
 
 
-async def under_load(stack: Stack) -> tuple[Tally, int, str]:
+async def under_load(stack: Stack, change: Callable[[], Changed]) -> tuple[Tally, Changed]:
     async with Load(8000 + stack.offset, "/models/iris/predict", IRIS, connections=4) as tally:
         await asyncio.sleep(1)
-        done = await asyncio.to_thread(stack.deploy)
+        done = await asyncio.to_thread(change)
         await asyncio.sleep(1)
-    return tally, done.returncode, done.stdout + done.stderr
+    return tally, done
 
 
 def test_an_update_under_constant_load_loses_no_request(stack: Stack) -> None:
     stack.change("[server]\n", "[server]\naccess_log = 0.5\n")
     stack.build(*MODELS)
-    tally, code, said = asyncio.run(under_load(stack))
-    assert code == 0, said
-    assert "models: the new one is healthy" in said
+    tally, done = asyncio.run(under_load(stack, stack.deploy))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "models: the new one is healthy" in done.stdout
     assert (tally.lost, set(tally.statuses)) == ([], {200})
     assert tally.answered > 100
+
+
+def test_more_and_fewer_containers_under_constant_load_lose_no_request(stack: Stack) -> None:
+    for count in (3, 1):
+        words = ("up", "--detach", "--no-recreate", "--wait", "--scale", f"models={count}", "models")
+        tally, _ = asyncio.run(under_load(stack, partial(stack.compose, *words)))
+        assert sum(row["Service"] == "models" for row in stack.containers()) == count
+        assert (tally.lost, set(tally.statuses)) == ([], {200})
+
+
+def test_an_address_of_one_model_leads_to_no_other(stack: Stack) -> None:
+    """A container may get the address of one that is gone, which the front may still remember: it answers nobody there
+    who wants another model."""
+    label = '{{index .Config.Labels "com.docker.compose.service"}}'
+    network = json.loads(stack.docker("network", "inspect", f"{stack.docker.name}_front"))[0]
+    addresses = {
+        stack.docker("inspect", f"--format={label}", container): about["IPv4Address"].partition("/")[0]
+        for container, about in network["Containers"].items()
+    }
+    assert network["Internal"]
+    assert set(addresses) == {"front", *MODELS}
+    del addresses["front"]
+    ports = dict(zip(MODELS, range(8000, 8004), strict=True))
+    ask = ["exec", stack.container("front"), "curl", "--silent", "--max-time", "5"]
+    for one, address in addresses.items():
+        for other, port in ports.items():
+            done = stack.docker.attempt(*ask, f"http://{address}:{port}/health/ready")
+            assert (done.returncode == 0) == (one == other), (one, other, done.stdout)
+            assert one == other or done.returncode == REFUSED
 
 
 def test_what_does_not_become_healthy_is_taken_back(stack: Stack) -> None:

@@ -38,6 +38,7 @@ if named := os.environ.pop("JUPYTER_TOKEN_FILE", ""):
 os.environ.setdefault("ESTIBA_PROJECT", str(HERE.parent))
 
 # In a checkout of Estiba its source is what kernels import; in an image it is installed.
-source = HERE.parents[2] / "src"
-if (source / "estiba").is_dir():
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH", "")]))
+for checkout in HERE.parents[2:3]:
+    if (checkout / "src" / "estiba").is_dir():
+        paths = [str(checkout / "src"), os.environ.get("PYTHONPATH", "")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
