@@ -300,6 +300,12 @@ def test_a_model_from_a_file_is_packed_and_watched_outside_the_project_too(train
     trained.file.write_text(
         '[models.line]\nfile = "../old.joblib"\nsample = "rows.csv"\ntarget = "y"\ntrust = true\nalias = "candidate"\n'
     )
+    whole = trained.file.read_text()
+    trained.file.write_text(whole.replace("trust = true\n", ""))
+    with pytest.raises(TrainingFailed) as caught:
+        train(project.load(folder).workshop)
+    assert "write trust = true in [models.line]" in str(caught.value.hint)
+    trained.file.write_text(whole)
     (outcome,) = train((found := project.load(folder)).workshop)
     assert outcome.why == "its section of the project file changed"
     assert open_registry(found.registry).aliases("line")["candidate"] == outcome.version.version

@@ -69,10 +69,10 @@ def _bring(plan: Plan, name: str, taking: set[str], missing: Mapping[str, str], 
     """Takes a service and what it needs; raises NotFound where one of them cannot run here."""
     if name in missing:
         needed = f", and {by} needs it" if by else ""
-        raise NotFound(
-            f"The service {name} cannot run here: {missing[name]}{needed}.",
-            hint="Install its program on this machine, or run the project in containers: estiba compose",
-        )
+        install = "Install its program on this machine"
+        give = f"Write in [services.{name}] with `command` how it starts on this machine"
+        hint = f"{install if plan[name].command else give}, or run the project in containers: estiba compose"
+        raise NotFound(f"The service {name} cannot run here: {missing[name]}{needed}.", hint=hint)
     if name in taking:
         return
     taking.add(name)

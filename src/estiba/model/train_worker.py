@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from estiba.core.errors import BadProject, EstibaError, Unavailable
+from estiba.core.errors import BadProject, EstibaError, NotTrusted, Unavailable
 from estiba.model import stamps, tracking
 from estiba.model.pack import Packed, register
 from estiba.model.stamps import Reads, Stamp
@@ -113,7 +113,13 @@ def _trained(job: Job, folder: Path, data: Mapping[str, Path | None]) -> tuple[T
     if options.file:
         from estiba.model.saved import from_file
 
-        return from_file(folder / options.file, folder / options.sample, target=options.target, trust=options.trust)
+        file, sample = folder / options.file, folder / options.sample
+        try:
+            return from_file(file, sample, target=options.target, trust=options.trust)
+        except NotTrusted as error:
+            hint = f"If you trust whoever made it, write trust = true in [models.{job.name}]"
+            other = "or save the model with skops or as ONNX, which run nothing."
+            raise NotTrusted(error.message, hint=f"{hint}; {other}") from error
     sys.path.insert(0, str(folder))
     function = _function(options.train, folder)
     return _checked(function(**_arguments(function, options.train, data)), options.train), ()
