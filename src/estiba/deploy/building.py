@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -184,7 +185,11 @@ def _pushed(built: Built, send: Callable[[Callable[[str], None]], str], on_event
     path = built.folder / PROVENANCE
     with explained("read", path):
         text = sbom.pushed(path.read_text(), name.rpartition(":")[2])
-    write_whole(path, lambda handle: handle.write(text.encode()))
+
+    def fill(handle: IO[bytes]) -> None:
+        handle.write(text.encode())
+
+    write_whole(path, fill)
     return replace(built, pushed=name)
 
 
