@@ -94,6 +94,25 @@ def test_an_application_that_works(tmp_path: Path, web: Context, engine: Engine)
     assert built.weight.packages["the application"] == len(SERVER)
 
 
+def test_a_build_replaces_the_image_of_its_name_only(copy: Context, engine: Engine, tmp_path: Path) -> None:
+    def again(number: int) -> str:
+        with (copy.folder / "Dockerfile").open("a") as handle:
+            handle.write(f"LABEL round={number}\n")
+        return build(named(copy, image="estiba-test/web:again"), engine, tmp_path, verify=False).digest
+
+    try:
+        first = again(1)
+        engine.tag(first, "estiba-test/web:kept")
+        second = again(2)
+        assert engine.has(first)
+        third = again(3)
+        assert engine.has(third)
+        assert not engine.has(second)
+    finally:
+        for name in ("again", "kept"):
+            engine.remove(f"estiba-test/web:{name}")
+
+
 def test_a_model_that_answers_otherwise_is_found_out(made: Context, engine: Engine, tmp_path: Path) -> None:
     """What is asked over HTTP is compared with what the artifact at hand says, not with what the image says."""
     other = tmp_path / "models"
