@@ -48,7 +48,7 @@ ORDER = {
         references services images plan registry secrets dotenv yaml rendered alerts dashboards observability
         pipelines here health environments scene life processes watch elf trim rootfs recipe front compose delivery
         dockerfile requirements wheels
-        sharedlibs context engines weigh verify_image sbom oci daemonless push building export scan
+        sharedlibs included context engines weigh verify_image sbom oci daemonless push building export scan
         kubernetes.options kubernetes.files kubernetes.registry kubernetes.workload kubernetes.network
         kubernetes.scaling kubernetes.render kubernetes rollout
         doctor doctor.faults doctor.syntax doctor.stages doctor.context

@@ -12,7 +12,7 @@ import msgspec
 from estiba.core.errors import EstibaError
 from estiba.core.stores.disk import explained
 from estiba.core.stores.files import libraries
-from estiba.deploy import dockerfile, images, requirements, sharedlibs, wheels
+from estiba.deploy import dockerfile, images, included, requirements, sharedlibs, wheels
 from estiba.deploy.plan import Plan, Service
 from estiba.deploy.recipe import Recipe, recipe
 from estiba.model import artifact, records
@@ -56,7 +56,9 @@ def assemble(plan: Plan, service: Service, folder: Path, *, style: str | None = 
 
     Raises:
         EstibaError: wheels cannot be had, or the folder cannot be written. NotFound, BadArtifact: of its models.
+        BadProject: its command starts what the image does not get.
     """
+    included.check(plan, service)
     made = recipe(plan, service, style)
     with explained("write", folder):
         left_out = _packages(plan, service, made, folder / "wheels")
