@@ -106,7 +106,8 @@ def _exit_codes() -> str:
         ("4", "no such model, version, alias or file"),
         ("5", "somebody else has that name, or was faster"),
         ("6", "a server is not ready or cannot be reached"),
-        ("130", "Ctrl-C"),
+        ("130", "Ctrl-C; what was begun is taken back"),
+        ("129, 143", "the same by SIGHUP or SIGTERM"),
     ]
     lines = [f"| {code} | {meaning} |" for code, meaning in rows]
     head = "Errors go to standard error as `error:` and, where there is something to do, `hint:`. Exit codes:"
