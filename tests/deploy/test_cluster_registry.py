@@ -141,6 +141,15 @@ def test_pods_serve_what_they_fetched_and_only_the_first_container_has_the_crede
     assert secrets == {"fetch-models": True, "churn": False}
 
 
+@pytest.mark.timeout(300)
+def test_the_cluster_takes_the_server_of_all_models_too(shop: Shop) -> None:
+    found = project.load(shop.folder)
+    text = render(lower(found), found.kubernetes).texts["base/models.yaml"]
+    objects = [known(one) for one in yaml.safe_load_all(text)]
+    said = shop.seen.kubectl("apply", "--dry-run=server", "-f", "-", text=yaml.safe_dump_all(objects))
+    assert "deployment.apps/models created (server dry run)" in said
+
+
 def every_container(pod: dict[str, Any]) -> list[dict[str, Any]]:
     return [*pod["spec"]["initContainers"], *pod["spec"]["containers"]]
 
