@@ -1,4 +1,4 @@
-"""Signals before there is an event loop: they end a command as Ctrl-C does, and are not forgotten where that is lost."""
+"""Signals before there is an event loop end a command as Ctrl-C does, and are not forgotten where that is lost."""
 
 from __future__ import annotations
 
