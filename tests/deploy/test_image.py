@@ -94,6 +94,26 @@ def test_an_application_that_works(tmp_path: Path, web: Context, engine: Engine)
     assert built.weight.packages["the application"] == len(SERVER)
 
 
+def test_a_secret_is_made_up_for_what_reads_one(tmp_path: Path, copy: Context, engine: Engine) -> None:
+    code = "assert len(open('/run/secrets/key').read()) > 20"
+    (copy.folder / "app/server.py").write_text(f"{code}\n{SERVER}")
+    built = build(named(copy, image="estiba-test/web:secret", secrets=("key",)), engine, tmp_path)
+    engine.remove(built.image)
+    assert built.verified is not None
+    assert built.verified.start is not None
+
+
+def test_what_needs_others_is_not_told_to_stop_while_it_starts(
+    tmp_path: Path, copy: Context, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify_image, "PATIENCE", 1.0)
+    (copy.folder / "app/server.py").write_text("import time; time.sleep(100)")  # process 1 ignores SIGTERM meanwhile
+    built = build(named(copy, image="estiba-test/web:waits", alone=False, stop_grace=1), engine, tmp_path)
+    engine.remove(built.image)
+    assert built.verified is not None
+    assert (built.verified.start, built.verified.stop) == (None, None)
+
+
 def test_a_build_replaces_the_image_of_its_name_only(copy: Context, engine: Engine, tmp_path: Path) -> None:
     def again(number: int) -> str:
         with (copy.folder / "Dockerfile").open("a") as handle:
