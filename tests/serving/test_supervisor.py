@@ -115,6 +115,14 @@ def test_a_newer_version_is_taken_into_service_without_loss(registry: Path) -> N
         assert json.loads(server.get("/models")[1])["models"][0]["version"] == "2"
 
 
+def test_the_registry_is_asked_as_often_as_the_settings_say(registry: Path) -> None:
+    with serving(registry, "--workers", "1", settings={"poll": 2.5}) as server:
+        pack(registry, 0.3)
+        time.sleep(1.2)
+        assert ask(server).headers["x-model-version"] == "1"
+        server.wait(lambda: ask(server).headers["x-model-version"] == "2")
+
+
 def test_a_bad_version_leaves_the_old_one_serving(registry: Path) -> None:
     async def run(server: Server) -> None:
         async with Load(server.port, "/predict", BODY) as tally:

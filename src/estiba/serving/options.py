@@ -23,6 +23,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         drain: seconds that requests in flight have to finish after a signal to stop.
         shutdown_delay: seconds for which the server says that it is not ready, and still answers, before it drains.
         start_timeout: seconds that a worker may take to load its models.
+        poll: seconds between looks at the registry for aliases that moved; a bucket may charge for each look.
         max_restarts: workers that may die within a minute before liveness fails.
         log: `json`, `text`, or `auto`, which is text on a terminal.
         access_log: the share of requests that get a line in the log, 0 to 1; answers from 500 up all get one.
@@ -44,6 +45,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     drain: Annotated[float, Meta(ge=0)] = 10.0
     shutdown_delay: Annotated[float, Meta(ge=0)] = 0.0
     start_timeout: Annotated[float, Meta(gt=0)] = 60.0
+    poll: Annotated[float, Meta(ge=0.1)] = 0.5
     max_restarts: Annotated[int, Meta(ge=0)] = 5
     log: Format = "auto"
     access_log: Annotated[float, Meta(ge=0, le=1)] = 1.0

@@ -30,7 +30,7 @@ from estiba.serving.messages import Status, WorkerSpec
 from estiba.serving.metrics import Metrics
 from estiba.serving.options import ServerOptions
 from estiba.serving.process import TROUBLES, Process
-from estiba.serving.versions import Resolve, Stamp, Versions
+from estiba.serving.versions import Resolve, Source, Stamp, Versions
 
 TICK = 0.05
 """Seconds between looks at the workers."""
@@ -333,6 +333,7 @@ def supervise(
         folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="estiba-server-"))
         log, metrics = Log(options.log), Metrics(Path(folder) / "supervisor.metrics")
         _check_telemetry(options, log)
-        supervisor = Supervisor(options, ports, Versions(refs, resolve, stamp, log, metrics), log, metrics)
+        versions = Versions(refs, Source(resolve, stamp, options.poll), log, metrics)
+        supervisor = Supervisor(options, ports, versions, log, metrics)
         counts = (supervisor._count, supervisor._threads)
         asyncio.run(supervisor.run(listeners, lambda: on_ready(url, *counts)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
@@ -20,8 +21,20 @@ from estiba.serving.process import Process
 Resolve = Callable[[str], ServedModel]
 Stamp = Callable[[], object]
 
-POLL = 0.5
-"""Seconds between looks at the registry."""
+
+class Source(NamedTuple):
+    """Where versions come from.
+
+    Args:
+        resolve: the version that a reference means now.
+        stamp: changes whenever `resolve` may say something else.
+        poll: seconds between looks at the stamp.
+    """
+
+    resolve: Resolve
+    stamp: Stamp
+    poll: float
+
 
 STAMP_PATIENCE = 30.0
 """Seconds for the registry to say whether anything changed."""
@@ -36,10 +49,9 @@ AGAIN = 2.0
 class Versions:
     """The versions being served, by reference."""
 
-    def __init__(self, refs: Sequence[str], resolve: Resolve, stamp: Stamp, log: Log, metrics: Metrics) -> None:
+    def __init__(self, refs: Sequence[str], source: Source, log: Log, metrics: Metrics) -> None:
         self._refs = tuple(refs)
-        self._resolve = resolve
-        self._stamp = stamp
+        self._resolve, self._stamp, self._poll = source
         self._log = log
         self._metrics = metrics
         self.served: tuple[ServedModel, ...] = ()
@@ -98,7 +110,7 @@ class Versions:
                 self._due = dict.fromkeys(self._refs, 0.0)
         elif question is not None and question.slow:
             self._complain("", "it does not answer")
-        if self._stamping is None and time.monotonic() > self._looked + POLL:
+        if self._stamping is None and time.monotonic() > self._looked + self._poll:
             self._looked = time.monotonic()
             self._stamping = Question(self._stamp, STAMP_PATIENCE)
 
