@@ -50,8 +50,8 @@ def documents(files: Rendered) -> list[Manifest]:
 
 
 @pytest.fixture(scope="session")
-def everything(toy_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Rendered:
-    """All that can be rendered: the stack, a model with a port of its own and its canary, all options."""
+def everything_s_folder(toy_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project: the stack, a model with a port of its own and its canary."""
     folder = tmp_path_factory.mktemp("everything")
     shutil.copytree(toy_registry, folder / "registry")
     open_registry(folder / "registry").set_alias("churn", "candidate", 1)
@@ -60,7 +60,13 @@ def everything(toy_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     canary = '[kubernetes]\nhost="shop.example"\ngateway="edge/public"\n[kubernetes.canary.churn]\nweight = 20\n'
     text = STACK.replace('name = "shop"', f'name = "shop"\nregistry = "{folder}/registry"') + MODELS + canary
     (folder / "estiba.toml").write_text(text)
-    return render(lower(project.load(folder), canaries=True), EVERYTHING)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def everything(everything_s_folder: Path) -> Rendered:
+    """All that can be rendered, with all options."""
+    return render(lower(project.load(everything_s_folder), canaries=True), EVERYTHING)
 
 
 @pytest.fixture(scope="session")
@@ -267,6 +273,13 @@ def test_requests_are_split_between_two_versions(objects: list[Manifest]) -> Non
     assert backends == {"churn": 80, "churn-canary": 20}
     for name in backends:
         named(objects, "Service", name)
+
+
+def test_the_image_of_a_canary_is_built_with_the_others(
+    everything_s_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["build", "-C", str(everything_s_folder), "--print"]) == 0
+    assert "image of churn-canary in shop" in capsys.readouterr().out
 
 
 def test_the_operator_finds_services_by_their_labels(objects: list[Manifest]) -> None:

@@ -98,7 +98,7 @@ def planned(project: Path | None, services: tuple[str, ...]) -> Plan:
 
     found = estiba.project.load(project)
     asked = [found.services[name].kind if name in found.services else "" for name in services]
-    return lower_applications(found) if asked and set(asked) == {"training"} else lower(found)
+    return lower_applications(found) if asked and set(asked) == {"training"} else lower(found, canaries=True)
 
 
 def _show(project: Path | None, services: tuple[str, ...], wish: dict[str, Any]) -> None:
