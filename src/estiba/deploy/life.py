@@ -29,6 +29,7 @@ SLOWEST = 0.5
 RETRIES = 3
 """Answers in a row, of one that was healthy, until it is called unhealthy: as many as in Compose."""
 
+
 @dataclass(frozen=True)
 class _Ending:
     """How one attempt ended. `code` is None where it never came to run, or was ended for being unhealthy."""
