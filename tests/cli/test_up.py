@@ -126,6 +126,16 @@ def test_a_model_that_is_not_there_is_not_served(estiba: Estiba, registry: Path)
     assert "There is no model 'nobody'" in ran.err
 
 
+def test_serve_without_arguments_takes_those_of_the_environment(
+    estiba: Estiba, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = estiba("serve")
+    assert (ran.code, "Missing argument 'REF...'" in ran.err) == (2, True)
+    monkeypatch.setenv("ESTIBA_SERVE", "nobody --port 0")
+    assert "There is no model 'nobody'" in estiba("serve").err
+    assert "There is no model 'flatz'" in estiba("serve", "flatz", "--port", "0").err
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_other_machines_are_served_only_on_purpose(estiba: Estiba, registry: Path, host: str) -> None:
     ran = estiba("serve", "churn", "--host", host, "--port", "0")

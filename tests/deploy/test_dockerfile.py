@@ -56,6 +56,7 @@ def test_an_image_of_models(plan: Plan) -> None:
     assert re.search(r"^USER 10001:0$", text, re.MULTILINE)
     assert 'ENTRYPOINT ["estiba"]' in text
     assert 'CMD ["serve", "churn", "price", "--registry", "/models", "--settings", "/models/server.json"]' in text
+    assert 'ESTIBA_SERVE="churn price --registry /models --settings /models/server.json --port 8080"' in text
     assert 'CMD ["estiba", "healthcheck", "http://127.0.0.1:8000"]' in text
     assert "STOPSIGNAL SIGTERM" in text
     assert "ENV ORT_DISABLE_TELEMETRY=1" in text

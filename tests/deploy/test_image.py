@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from images_made import SERVER, copy, engine, made, toy_plan, web, web_plan
@@ -18,6 +19,7 @@ from estiba.deploy.building import Wish
 from estiba.deploy.context import Context
 from estiba.deploy.engines import Engine
 from estiba.model import artifact
+from toys import until
 
 __all__ = ["copy", "engine", "made", "web"]
 
@@ -53,6 +55,27 @@ def test_an_image_that_proves_itself_gets_its_name(made: Context, engine: Engine
         assert sum(kept["packages"].values()) == kept["bytes"]
     finally:
         engine.remove("estiba-test/models:proven")
+
+
+def test_sagemaker_runs_it_with_one_word_and_asks_port_8080(
+    made: Context, engine: Engine, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    built = build(named(made, image="estiba-test/models:sagemaker"), engine, tmp_path, verify=False)
+    request.addfinalizer(lambda: engine.remove(built.image))
+    container = engine.ask("run", "--detach", "--publish", "127.0.0.1::8080", built.image, "serve")
+    request.addfinalizer(lambda: engine.try_to("rm", "--force", container))
+    url = f"http://{engine.ask('port', container, '8080').splitlines()[0]}"
+    assert until(lambda: answers(f"{url}/ping"), 60)
+    (golden,) = (made.folder / "models").glob("artifacts/*/golden.json")
+    body = {"dataframe_records": json.loads(golden.read_bytes())["records"][:1]}
+    assert len(httpx.post(f"{url}/invocations", json=body).json()["predictions"]) == 1
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def test_an_image_over_its_budget_gets_no_name(web: Context, engine: Engine, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,21 @@ import click
 from estiba.cli.places import registry_option, server_options, trust_option
 
 
+class Serve(click.Command):
+    """Without arguments it takes those in $ESTIBA_SERVE: SageMaker starts an image with the one word `serve`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or shlex.split(os.environ.get("ESTIBA_SERVE", "")))
+
+
 @click.command(
+    cls=Serve,
     epilog="""\b
 Examples:
   estiba serve bankchurn                    the version that production means, or the newest
   estiba serve iris@2 bankchurn@candidate   several models, at chosen versions
   estiba serve ./artifacts/4f1c... --port 0 an artifact directory, on any free port
-"""
+""",
 )
 @click.argument("refs", metavar="REF...", nargs=-1, required=True)
 @registry_option
@@ -33,7 +43,7 @@ def serve(refs: tuple[str, ...], registry: str | None, settings: Path | None, tr
     """Serve models of the registry over HTTP.
 
     REF is a name, name@version, name@alias, or the path of an artifact directory. An alias that moves is followed.
-    Ctrl-C stops.
+    Without any argument, those in $ESTIBA_SERVE are taken. Ctrl-C stops.
     """
     from estiba import local
     from estiba.cli import places

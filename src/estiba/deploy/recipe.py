@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 import msgspec
 
@@ -19,6 +20,9 @@ REGISTRY = "/models"
 """Where an image keeps its models: a registry of its own."""
 
 SETTINGS = f"{REGISTRY}/server.json"
+
+SAGEMAKER_PORT = 8080
+"""Where SageMaker asks a container, which it starts with the one word `serve`."""
 
 _PYTHON = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "HOME": "/tmp"}
 
@@ -133,16 +137,16 @@ def _of_models(plan: Plan, service: Service, build: Build, style: str | None) ->
         log="json",
         workers=plan.server.workers or max(1, math.floor(service.cpus)),
     )
-    trust = ("--trust",) * build.trust
     place = () if plan.registry else ("--registry", REGISTRY)
+    served = (*names, *place, "--settings", SETTINGS, *("--trust",) * build.trust)
     far = bool(plan.registry) and not is_folder(plan.registry)
     return msgspec.structs.replace(
         _common(plan, service, build, style),
         level="models" if build.trust else "registry" if far else "onnx",
         folder="/",
         entrypoint=("estiba",),
-        command=("serve", *names, *place, "--settings", SETTINGS, *trust),
-        environment={**_PYTHON, **_NO_TELEMETRY, **_from_registry(plan, far=far)},
+        command=("serve", *served),
+        environment={**_PYTHON, **_NO_TELEMETRY, **_alone(served), **_from_registry(plan, far=far)},
         labels=_labels(plan, service, build) | ({} if plan.registry else _model_labels(service)),
         port=SERVER_PORT,
         health=("estiba", "healthcheck", f"http://127.0.0.1:{SERVER_PORT}"),
@@ -152,6 +156,11 @@ def _of_models(plan: Plan, service: Service, build: Build, style: str | None) ->
         registry=plan.registry,
         volumes=(CACHE,) if far else (),
     )
+
+
+def _alone(served: tuple[str, ...]) -> dict[str, str]:
+    """What `estiba serve` without any argument does in an image: the same, where SageMaker looks for it."""
+    return {"ESTIBA_SERVE": shlex.join((*served, "--port", str(SAGEMAKER_PORT)))}
 
 
 def _from_registry(plan: Plan, *, far: bool) -> dict[str, str]:
