@@ -100,6 +100,20 @@ def test_a_task_that_does_not_end_is_named(small: Callable[..., int], capsys: py
     assert "setup is still running.\ncounting" in capsys.readouterr().err
 
 
+def test_an_image_that_nobody_has_is_no_success(
+    small: Callable[..., int], capsys: pytest.CaptureFixture[str], docker: Docker
+) -> None:
+    """The container of before runs on, and is healthy."""
+    assert small("true") == 0
+    file = deployed(docker) / "../../estiba.toml"  # the same project by another path
+    file.write_text(file.read_text().replace("debian:bookworm-slim", "localhost:1/nobody/has:this", 1))
+    assert run(["deploy", "compose", "-C", str(file.parent), "--yes"]) == 1
+    said = capsys.readouterr().err
+    assert "localhost:1" in said
+    assert "What ran before runs again." in said
+    assert "localhost:1" not in (deployed(docker) / "compose.yaml").read_text()
+
+
 def deployed(docker: Docker) -> Path:
     """Where the small project was deployed from."""
     label = "com.docker.compose.project.working_dir"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +19,23 @@ from estiba.core.errors import Conflict, EstibaError, NotFound, Unavailable
 from estiba.core.stores.disk import explained
 from estiba.deploy.compose import GENERATED
 from estiba.deploy.front import KNOWN, NETWORK
+from estiba.deploy.plan import STEADY
+from estiba.deploy.published import check_ports
 from estiba.deploy.rendered import Rendered, write
+from estiba.deploy.steady import first_to_end
 
 LAST_GOOD = ".last-good"
 """The folder, beside compose.yaml, of the files of the last deployment that became healthy."""
 
 KEPT = ("compose.yaml", ".env", GENERATED)
+HASH = "com.docker.compose.config-hash"
+"""The label with what a container was made from."""
+
 LINES = 15
 """Of a log, in a report."""
+
+_PROGRESS = re.compile(r"^ *(Container|Network|Volume|Image) \S+ +\w+ *$")
+"""A line in which Compose tells how far it is."""
 
 Say = Callable[[str], None]
 
@@ -112,7 +122,8 @@ def propose(stack: Stack, files: Rendered) -> list[Change]:
     """What deploying these files would do. Nothing is changed.
 
     Raises:
-        NotFound: no docker, or an image that was not built. Unavailable: no engine answers. EstibaError: its complaint.
+        NotFound: no docker, or an image that was not built. Conflict: a port is taken. Unavailable: no engine answers.
+        EstibaError: its complaint.
     """
     if (done := stack.docker("version", "--format", "{{.Server.Version}}")).code:
         raise _failure(f"Docker does not answer: {done.said}", done)
@@ -122,9 +133,10 @@ def propose(stack: Stack, files: Rendered) -> list[Change]:
 
 
 def _compare(stack: Stack) -> list[Change]:
-    hashes = dict(line.split() for line in stack.ask("config", "--hash", "*").splitlines())
+    hashes = _hashes(stack)
     there: dict[str, list[dict[str, Any]]] = {}
-    for row in stack.containers():
+    rows = stack.containers()
+    for row in rows:
         _check_owner(stack, row["Labels"].get("com.docker.compose.project.working_dir", ""))
         there.setdefault(row["Service"], []).append(row)
     changes = [_change(stack, name, hashes[name], there.get(name, [])) for name in stack.wanted]
@@ -132,6 +144,7 @@ def _compare(stack: Stack) -> list[Change]:
     gone = [Change(name, "removed", rows[0]["Image"]) for name, rows in there.items() if name not in known]
     for change in changes:
         _need_image(stack, change)
+    check_ports(stack.wanted, rows, stack.docker)
     return changes + gone
 
 
@@ -162,13 +175,18 @@ def carry_out(stack: Stack, files: Rendered, changes: Sequence[Change], say: Say
 # What there is
 
 
+def _hashes(stack: Stack) -> dict[str, str]:
+    """By service, what the label HASH of its containers should say."""
+    return dict(line.split() for line in stack.ask("config", "--hash", "*").splitlines())
+
+
 def _labels(text: str) -> dict[str, str]:
     pairs = (pair.partition("=") for pair in text.split(","))
     return {key: value for key, _, value in pairs}
 
 
 def _check_owner(stack: Stack, folder: str) -> None:
-    if folder and Path(folder) != stack.folder:
+    if folder and Path(folder).resolve() != stack.folder.resolve():
         hint = f"To change that one, say -o {folder}. To run another beside it, give this project another name."
         raise Conflict(f"A project of the same name runs from {folder}; nothing was changed.", hint=hint)
 
@@ -186,7 +204,7 @@ def _change(stack: Stack, name: str, wanted: str, rows: list[dict[str, Any]]) ->
     before = rows[0]["Image"]
     networks = {stack.project["networks"][network]["name"] for network in service.get("networks", {})}
     if any(
-        row["Labels"].get("com.docker.compose.config-hash") != wanted
+        row["Labels"].get(HASH) != wanted
         or not networks <= set(row["Networks"].split(","))  # a deployment was cut off before the front knew it
         for row in rows
     ):
@@ -228,14 +246,44 @@ def _failure(message: str, done: shell.Finished) -> EstibaError:
 
 def _up(stack: Stack) -> None:
     until = time.monotonic() + stack.timeout
+    ran = {row["ID"] for row in stack.containers() if row["State"] == "running"}
     done = stack.compose("up", "--detach", "--remove-orphans", "--wait", "--wait-timeout", f"{stack.timeout:.0f}")
     # Compose takes a task that has done its work for a failure, and one that still works for a success.
     while unwell := _unwell(stack):
         if time.monotonic() > until or not all(_on_its_way(row, stack) for row in unwell):
-            raise NotHealthy(_reason(stack, unwell) or done.said)
+            raise NotHealthy(_reason(stack, unwell) or _complaint(done))
         time.sleep(0.5)
-    if not set(stack.wanted) <= {row["Service"] for row in stack.containers()}:
-        raise NotHealthy(done.said)
+    if done.code and not _as_written(stack):  # what runs is what ran before: an image that cannot be had, say
+        raise NotHealthy(f"docker compose up: {_complaint(done)}")
+    _see_them_stay(stack, ran)
+
+
+def _see_them_stay(stack: Stack, ran: Container[str]) -> None:
+    """What has just been started and has no health check has to stay up for a while."""
+    wanted = {name: service for name, service in stack.wanted.items() if not _is_task(service)}
+    fresh = {
+        row["ID"]: row["Service"]
+        for row in stack.containers()
+        if row["Service"] in wanted and row["ID"] not in ran and not row["Health"]
+    }
+    if ended := first_to_end(list(fresh), STEADY, stack.docker):
+        words = _last_words(stack, [ended])
+        raise NotHealthy(f"{fresh[ended]} has no health check, and did not stay up for {STEADY} seconds.\n{words}")
+
+
+def _complaint(done: shell.Finished) -> str:
+    """What Compose said, without how far it was."""
+    lines = done.said.splitlines()
+    return "\n".join(line for line in lines if not _PROGRESS.match(line)) or done.said
+
+
+def _as_written(stack: Stack) -> bool:
+    """Whether every service that takes part has containers, and all are made from what compose.yaml says now."""
+    hashes = _hashes(stack)
+    there = [(row["Service"], row["Labels"].get(HASH)) for row in stack.containers()]
+    return set(stack.wanted) <= {name for name, _ in there} and all(
+        made == hashes[name] for name, made in there if name in stack.wanted
+    )
 
 
 def _roll(stack: Stack, change: Change, say: Say) -> None:
