@@ -10,6 +10,9 @@ from estiba.deploy.references import Reference
 from estiba.deploy.services import MODELS, Condition
 from estiba.serving.options import ServerOptions
 
+STEADY = 10
+"""Seconds for which a service has to stay up, where nobody can ask about its health, to count as started."""
+
 SERVER_PORT = 8000
 """What a model server listens on inside a container."""
 

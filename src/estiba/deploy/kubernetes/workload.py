@@ -10,7 +10,7 @@ from typing import Any
 
 from estiba.deploy.kubernetes import files, registry
 from estiba.deploy.kubernetes.options import KubernetesOptions
-from estiba.deploy.plan import Command, Http, Plan, Service, Tcp, in_container
+from estiba.deploy.plan import STEADY, Command, Http, Plan, Service, Tcp, in_container
 from estiba.deploy.recipe import USER, recipe
 from estiba.deploy.references import Reference, references, resolve
 
@@ -59,7 +59,7 @@ def workload(plan: Plan, service: Service, options: KubernetesOptions) -> dict[s
         spec = {"replicas": service.replicas, **spec}
     # Never fewer than there were: a new pod is ready before an old one ends.
     spec["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
-    spec["minReadySeconds"] = 2
+    spec["minReadySeconds"] = 2 if service.health else STEADY
     fetching = options.registry.timeout if plan.registry and service.models else 0
     spec["progressDeadlineSeconds"] = max(120, math.ceil(service.start_timeout + fetching) * 2)
     spec["revisionHistoryLimit"] = 5
