@@ -109,7 +109,7 @@ Examples:
   estiba deploy compose --yes --profile monitoring
 \b
 Exit codes: 0 all is healthy; 1 it did not become healthy, and what ran before was brought back; 4 something is
-missing (docker, an image); 6 no Docker answers.""",
+missing (docker, an image); 5 somebody else has a port; 6 no Docker answers.""",
 )
 @project_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="By default deploy/compose.")
