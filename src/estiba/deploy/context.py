@@ -72,6 +72,8 @@ def assemble(plan: Plan, service: Service, folder: Path, *, style: str | None = 
             _models(service, folder / HELD if made.registry else folder / "models")
         for path in made.include:
             _copy(plan.folder / path, folder / "app" / path)
+        for name in ("models", HELD, "app"):
+            _for_anybody(folder / name)
         texts = {dockerfile.DOCKERFILE: dockerfile.render(made), dockerfile.IGNORE: dockerfile.ignore(made)}
         texts["requirements.txt"] = requirements.locked(folder / "wheels", _reasons(service, made))
         texts[RECIPE] = msgspec.json.format(msgspec.json.encode(made), indent=2).decode() + "\n"
@@ -183,8 +185,6 @@ def _settings(made: Recipe, folder: Path) -> None:
 
 def _models(service: Service, folder: Path) -> None:
     """A registry with one version of each model. It holds no time of making, so that equal models give equal bytes."""
-    folder.mkdir(exist_ok=True)
-    folder.chmod(0o755)
     for model in service.models:
         manifest = artifact.read(model.path).manifest
         copy_tree(model.path, folder / records.artifact_folder(model.digest))
@@ -206,11 +206,18 @@ def _copy(source: Path, target: Path) -> None:
             copy_tree(source, target, images.stays_out)
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+            shutil.copy(source, target)
+
+
+def _for_anybody(folder: Path) -> None:
+    """Lets any user read it, and run what its owner may run, whatever rights new files get here: a container is one."""
+    for path in (folder, *folder.rglob("*")):
+        if path.exists() and not path.is_symlink():
+            path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
 
 
 def copy_tree(source: Path, target: Path, never: Callable[[Path], bool] = lambda path: False) -> None:
-    """Copies a folder so that any user may read it; links stay links.
+    """Copies a folder; links stay links.
 
     Unlike shutil.copytree it stops at the first file that cannot be copied, with that file's own error.
 
@@ -218,7 +225,6 @@ def copy_tree(source: Path, target: Path, never: Callable[[Path], bool] = lambda
         never: whether a file is left out, or a folder with all below it.
     """
     target.mkdir(parents=True, exist_ok=True)
-    target.chmod(0o755)
     for path in sorted(source.iterdir()):
         place = target / path.name
         if never(path):
@@ -228,5 +234,4 @@ def copy_tree(source: Path, target: Path, never: Callable[[Path], bool] = lambda
         elif path.is_dir():
             copy_tree(path, place, never)
         else:
-            shutil.copyfile(path, place)
-            place.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
+            shutil.copy(path, place)

@@ -91,8 +91,9 @@ def _layout(made: Context, layout: Path, work: Path, base: Underlying | None) ->
     if recipe.volumes:
         # A fresh volume gets owner and rights of what it is mounted over: group 0 may write to it.
         for place in recipe.volumes:
-            (work / "volumes" / place.lstrip("/")).mkdir(parents=True)
-            (work / "volumes" / place.lstrip("/")).chmod(0o770)
+            (work / "volumes" / place.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        for path in (work / "volumes").rglob("*"):
+            path.chmod(0o770 if f"/{path.relative_to(work / 'volumes')}" in recipe.volumes else 0o755)
         layers.append(oci.add_folder(layout, work / "volumes", "where volumes are mounted"))
     for name in ("app", "models"):
         if (made.folder / name).is_dir():

@@ -129,6 +129,7 @@ def _made_up(recipe: Recipe) -> Iterator[list[str]]:
         mounts = []
         for secret in recipe.secrets:
             (path := Path(folder) / secret).write_text(secrets.token_urlsafe(32))
+            path.chmod(0o644)
             mounts += ["--volume", f"{path}:/run/secrets/{secret}:ro,z"]
         yield mounts
 
