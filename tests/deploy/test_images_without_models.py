@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from estiba.deploy.context import Context
 from estiba.deploy.plan import Plan
 from estiba.deploy.recipe import recipe
 from estiba.model.registry import open_registry
+from lab import Docker
 from toys import CHURN, CHURN_ROW, toy
 
 __all__ = ["made"]
@@ -108,8 +110,17 @@ def test_compose_mounts_a_folder_read_only(plan: Plan) -> None:
     source = "${ESTIBA_REGISTRY_FOLDER:?the folder of the registry: set it in .env}"
     mount = {"type": "bind", "source": source, "target": "/registry", "read_only": True}
     assert service["volumes"] == [mount | {"bind": {"create_host_path": False}}]
-    assert settings.endswith(f"\nESTIBA_REGISTRY_FOLDER={plan.registry}\n")
+    assert settings.endswith(f"\nESTIBA_REGISTRY_FOLDER='{plan.registry}'\n")
     assert example.endswith("\nESTIBA_REGISTRY_FOLDER=\n")  # the same on every machine
+
+
+def test_compose_reads_any_name_of_a_folder(plan: Plan, docker: Docker, tmp_path: Path) -> None:
+    folder = "/srv/it's $HOME #1"
+    files = compose.render(replace(plan, registry=folder), ComposeOptions())
+    (tmp_path / "compose.yaml").write_text(files.texts["compose.yaml"])
+    (tmp_path / ".env").write_text(files.once[".env"])
+    found = json.loads(docker("compose", "config", "--format", "json", folder=tmp_path))
+    assert found["services"]["models"]["volumes"][0]["source"].replace("$$", "$") == folder
 
 
 def test_compose_lets_the_server_ask_a_bucket(far: Plan) -> None:

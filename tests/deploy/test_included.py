@@ -11,7 +11,7 @@ from estiba.core.errors import BadProject
 from estiba.deploy import included
 from estiba.lowering import lower_applications
 
-COMMANDS = ["uvicorn app.main:app --port ${port}", "python app/main.py", "gunicorn app:create", "python -m app.main"]
+COMMANDS = ["uvicorn app.main:app --port ${port}", "python app/main.py", "gunicorn app:create()", "python -m app.main"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -31,9 +31,14 @@ def test_what_the_command_starts_has_to_be_included(tmp_path: Path, command: str
     assert 'Add include = ["app"]' in str(caught.value.hint)
 
 
-def test_what_only_looks_like_a_file_of_the_project_is_no_matter(tmp_path: Path) -> None:
-    (tmp_path / "run.py").touch()
-    text = '[project]\nname = "p"\n[services.api]\ncommand = "streamlit run https://a/b.py"\nport = 8001\n'
+OTHERS = ["streamlit run https://a/b.py", "python -m http.server --to models:8000", f"python {__file__}"]
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_what_only_looks_like_a_file_of_the_project_is_no_matter(tmp_path: Path, command: str) -> None:
+    for name in ("run.py", "models.py"):
+        (tmp_path / name).touch()
+    text = f'[project]\nname = "p"\n[services.api]\ncommand = "{command}"\nport = 8001\n'
     (tmp_path / "estiba.toml").write_text(text)
     plan = lower_applications(project.load(tmp_path))
     included.check(plan, plan["api"])

@@ -143,6 +143,7 @@ def ways(variables: str, tmp_path: Path, toy_registry: Path, **options: Any) -> 
     [
         ("", (), [("0.0.0.0/0", 443), ("::/0", 443)]),
         ("", ("10.1.2.0/24",), [("10.1.2.0/24", 443)]),
+        ("", ("10.1.2.3",), [("10.1.2.3/32", 443)]),
         ('AWS_ENDPOINT_URL = "http://10.9.8.7:9000"', ("10.1.2.0/24",), [("10.9.8.7/32", 9000)]),
         ('AWS_ENDPOINT_URL = "http://[fd00::7]:9000"', (), [("fd00::7/128", 9000)]),
         (MINIO, (), [("storage", 9000)]),
@@ -182,6 +183,7 @@ def test_a_folder_of_this_machine_is_out_of_reach(
         ('AWS_ENDPOINT_URL = "http://localhost:9000"', {"claim": "models"}, "means the container itself"),
         ("", {"claim": "models", "networks": ("here",)}, "'here' is no network"),
         ("", {"claim": "models", "networks": ("10.1.2.3/8",)}, "is no network"),
+        ("", {"claim": "models", "networks": ("10.1.2.3",)}, "pods that read a volume ask no address"),
     ],
 )
 def test_what_cannot_be_reached_is_named(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from estiba.core.errors import BadProject
 from estiba.deploy.plan import Plan, Service
+
+_MODULE = re.compile(r"([a-z_]\w*(?:\.[a-z_]\w*)*)(?::[a-z_][\w.]*(?:\(.*\))?)?", re.I)
+"""A module, and behind a colon what is in it: not the port of a host."""
 
 
 def check(plan: Plan, service: Service) -> None:
@@ -16,7 +20,9 @@ def check(plan: Plan, service: Service) -> None:
     included = [PurePosixPath(entry) for entry in service.build.include]
     for path in _named(service.command):
         place = PurePosixPath(service.folder) / path
-        if (plan.folder / place).is_file() and not any(place.is_relative_to(entry) for entry in included):
+        if path.is_absolute() or any(place.is_relative_to(entry) for entry in included):
+            continue
+        if (plan.folder / place).is_file():
             section, entry = f"services.{service.name}", place.parts[0]
             raise BadProject(
                 f"{section}: its command starts {place}, which its image would not get.",
@@ -25,11 +31,11 @@ def check(plan: Plan, service: Service) -> None:
 
 
 def _named(command: tuple[str, ...]) -> Iterator[Path]:
-    """Files that the words may mean: scripts, and modules as `app.main:app` or behind -m."""
+    """Files that the words may mean: scripts, and modules as `app.main:app`, `app.main:make()` or behind -m."""
     for before, word in zip(("", *command), command, strict=False):
-        module, colon, _ = word.partition(":")
+        module = _MODULE.fullmatch(word)
         if word.endswith(".py"):
             yield Path(word)
-        elif (colon or before == "-m") and all(map(str.isidentifier, module.split("."))):
-            bare = module.replace(".", "/")
+        elif module and (":" in word or before == "-m"):
+            bare = module[1].replace(".", "/")
             yield from (Path(f"{bare}.py"), Path(bare, "__init__.py"))

@@ -127,4 +127,10 @@ def settings(plan: Plan, *, with_folder: bool) -> list[str]:
         return []
     place = plan.registry.removeprefix("file://") if with_folder else ""
     about = "# The registry's folder: model servers read it, and follow what is released there."
-    return ["", about, f"{FOLDER}={place}"]
+    return ["", about, f"{FOLDER}={_quoted(place)}"]
+
+
+def _quoted(text: str) -> str:
+    """A value of .env in which nothing is looked up."""
+    escaped = text.replace("'", "\\'")
+    return f"'{escaped}'" if text else ""

@@ -50,6 +50,9 @@ def check(plan: Plan, options: RegistryOptions) -> None:
         except ValueError:
             hint = "Write such as 10.1.2.0/24, or 10.1.2.3/32."
             raise BadProject(f"kubernetes.registry.networks: {text!r} is no network.", hint=hint) from None
+    if options.claim and options.networks:
+        hint = "Take `networks` or `claim` out of [kubernetes.registry]."
+        raise BadProject("kubernetes.registry.networks: pods that read a volume ask no address.", hint=hint)
     for service in _servers(plan):
         check_reachable(service.environment)
 
@@ -112,7 +115,7 @@ def _peers(endpoint: Endpoint, options: RegistryOptions) -> Iterator[dict[str, A
         wide = ip_address(endpoint.host).max_prefixlen
         yield {"ipBlock": {"cidr": f"{endpoint.host}/{wide}"}}
     elif options.networks:
-        yield from ({"ipBlock": {"cidr": network}} for network in options.networks)
+        yield from ({"ipBlock": {"cidr": str(ip_network(network))}} for network in options.networks)
     elif endpoint.host and (space := _namespace(endpoint.host)) is not None:
         inside = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space}}} if space else {}
         yield {**inside, "podSelector": {}}
