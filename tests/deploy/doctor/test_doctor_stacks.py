@@ -116,6 +116,14 @@ def test_what_leads_nowhere_is_named_and_circles_end(text: str, where: str, word
     assert [(str(one.where), words in one.message) for one in read.problems] == ([(where, True)] if where else [])
 
 
+def test_a_file_is_included_once() -> None:
+    """Files that include each other more than once were read two to the power of twenty times."""
+    both = "include: [compose.yaml, b.yaml]\nservices: {NAME: {image: a}}\n"
+    texts = {"compose_yaml": both.replace("NAME", "a"), "b_yaml": both.replace("NAME", "b")}
+    compose, read = stack(["compose.yaml"], **texts)
+    assert (sorted(compose.services), read.files) == (["a", "b"], ["compose.yaml", "b.yaml"])
+
+
 def test_which_files_belong_together() -> None:
     names = ["compose.prod.yaml", "docker-compose.override.yml", "docker-compose.yml"]
     first = ("docker-compose.yml", "docker-compose.override.yml")

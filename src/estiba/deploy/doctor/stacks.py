@@ -55,6 +55,8 @@ class Stack:
     values: Mapping[str, str]
     files: list[str] = field(default_factory=list)
     problems: list[Finding] = field(default_factory=list)
+    _taken: set[str] = field(default_factory=set)
+    """Files that are in it already, and need not be included again."""
 
     def compose(self, names: Sequence[str]) -> Compose | None:
         """What the files say together, with what they include and extend; None where there is nothing to read.
@@ -75,6 +77,7 @@ class Stack:
             self._problem(by, message, "Check the path, its rights and what is in it.")
             return Node(None)
         self.files.append(name)
+        self._taken.add(name)
         try:
             node = parse(content, name)
         except BadCompose as error:
@@ -88,7 +91,7 @@ class Stack:
             node = replaced(node, {"services": replaced(node.get("services"), moved)})
         below = Node(None)
         for path, at in _included(node):
-            if depth < _DEEP and "://" not in path and "$" not in path:
+            if depth < _DEEP and "://" not in path and "$" not in path and _from(folder, path) not in self._taken:
                 below = merged(below, self._file(_from(folder, path), at, depth + 1))
         return merged(below, node)
 
