@@ -126,15 +126,15 @@ def test_a_canary_runs_in_the_image_of_its_model(copy: Path, tmp_path: Path) -> 
     assert plan["churn-canary"].image == plan["churn"].image
 
 
-def ways(variables: str, tmp_path: Path, toy_registry: Path, **options: Any) -> list[tuple[str, int]]:
-    """Where pods may go: networks and namespaces, each with a port."""
+def ways(variables: str, tmp_path: Path, toy_registry: Path, **options: Any) -> list[tuple[str, int | None]]:
+    """Where pods may go: networks and namespaces, each with a port, or None for any."""
     plan = replace(planned(tmp_path, toy_registry, variables), registry="s3://models/shop")
     rules = named(rendered(plan, **options), "NetworkPolicy")["spec"]["egress"]
     found = []
     for rule in rules:
         for peer in rule["to"]:
             space = peer.get("namespaceSelector", {}).get("matchLabels", {}).get("kubernetes.io/metadata.name", "own")
-            found.append((peer["ipBlock"]["cidr"] if "ipBlock" in peer else space, rule["ports"][0]["port"]))
+            found.append((peer["ipBlock"]["cidr"] if "ipBlock" in peer else space, rule["ports"][0]["port"] if "ports" in rule else None))
     return found
 
 
@@ -146,15 +146,15 @@ def ways(variables: str, tmp_path: Path, toy_registry: Path, **options: Any) -> 
         ("", ("10.1.2.3",), [("10.1.2.3/32", 443)]),
         ('AWS_ENDPOINT_URL = "http://10.9.8.7:9000"', ("10.1.2.0/24",), [("10.9.8.7/32", 9000)]),
         ('AWS_ENDPOINT_URL = "http://[fd00::7]:9000"', (), [("fd00::7/128", 9000)]),
-        (MINIO, (), [("storage", 9000)]),
-        ('AWS_ENDPOINT_URL = "http://minio:9000"', (), [("own", 9000)]),
+        (MINIO, (), [("storage", None)]),
+        ('AWS_ENDPOINT_URL = "http://minio:9000"', (), [("own", None)]),
         ('AWS_ENDPOINT_URL = "https://s3.example.com"', (), [("0.0.0.0/0", 443), ("::/0", 443)]),
         ('AWS_ENDPOINT_URL = "https://s3.example.com"', ("10.1.0.0/16",), [("10.1.0.0/16", 443)]),
         ('HTTPS_PROXY = "http://10.0.0.1:3128", A = "b"', (), [("10.0.0.1/32", 3128)]),
     ],
 )
 def test_pods_may_reach_no_more_than_the_registry(
-    variables: str, networks: tuple[str, ...], expected: list[tuple[str, int]], tmp_path: Path, toy_registry: Path
+    variables: str, networks: tuple[str, ...], expected: list[tuple[str, int | None]], tmp_path: Path, toy_registry: Path
 ) -> None:
     assert ways(variables, tmp_path, toy_registry, networks=networks) == expected
 

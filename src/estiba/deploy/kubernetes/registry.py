@@ -101,13 +101,16 @@ def egress(plan: Plan, service: Service, options: RegistryOptions) -> Iterator[d
     """The way to the registry: to the servers that variables name, or to whatever answers HTTPS.
 
     What a name means cannot be known here, so the way to it is as wide as all addresses at its port, unless networks
-    are named. A name of the cluster's own leads to its namespace.
+    are named. A name of the cluster's own leads to its namespace at any port: policies see the port of the pod, which
+    need not be that of its Service.
     """
     if options.claim:
         return
     found = endpoints(service.environment) or [Endpoint("", _HTTPS)]
     for endpoint in dict.fromkeys(found):
-        yield {"to": list(_peers(endpoint, options)), "ports": [{"protocol": "TCP", "port": endpoint.port}]}
+        peers = list(_peers(endpoint, options))
+        at = {} if "podSelector" in peers[0] else {"ports": [{"protocol": "TCP", "port": endpoint.port}]}
+        yield {"to": peers, **at}
 
 
 def _peers(endpoint: Endpoint, options: RegistryOptions) -> Iterator[dict[str, Any]]:
