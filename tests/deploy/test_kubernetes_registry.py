@@ -134,7 +134,8 @@ def ways(variables: str, tmp_path: Path, toy_registry: Path, **options: Any) -> 
     for rule in rules:
         for peer in rule["to"]:
             space = peer.get("namespaceSelector", {}).get("matchLabels", {}).get("kubernetes.io/metadata.name", "own")
-            found.append((peer["ipBlock"]["cidr"] if "ipBlock" in peer else space, rule["ports"][0]["port"] if "ports" in rule else None))
+            port = rule["ports"][0]["port"] if "ports" in rule else None
+            found.append((peer["ipBlock"]["cidr"] if "ipBlock" in peer else space, port))
     return found
 
 
@@ -154,7 +155,11 @@ def ways(variables: str, tmp_path: Path, toy_registry: Path, **options: Any) -> 
     ],
 )
 def test_pods_may_reach_no_more_than_the_registry(
-    variables: str, networks: tuple[str, ...], expected: list[tuple[str, int | None]], tmp_path: Path, toy_registry: Path
+    variables: str,
+    networks: tuple[str, ...],
+    expected: list[tuple[str, int | None]],
+    tmp_path: Path,
+    toy_registry: Path,
 ) -> None:
     assert ways(variables, tmp_path, toy_registry, networks=networks) == expected
 
