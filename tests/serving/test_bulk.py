@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import pyarrow as pa
@@ -68,6 +69,19 @@ def test_what_is_no_table_is_the_callers_fault(http: Any, kind: str) -> None:
         answer = ask(http, body, kind)
         assert answer.status_code in (400, 422), answer.text
         assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_text_that_lies_elsewhere_or_is_no_text_is_never_read(http: Any) -> None:
+    whole = written(pa.Table.from_pylist(ROWS), ARROW)
+    for good, bad in (
+        (struct.pack("<3i", 0, 2, 4), struct.pack("<3i", 0, 2, 1 << 30)),  # where the second country begins and ends
+        (b"ESFRDE", b"ES\xffRDE"),
+        (b"country", b"c\xffuntry"),
+    ):
+        assert good in whole
+        answer = ask(http, whole.replace(good, bad), ARROW)
+        assert answer.status_code == 400, answer.text
+        assert "The body is not an Arrow stream" in answer.text
 
 
 def test_wrong_values_and_columns_are_named(http: Any) -> None:

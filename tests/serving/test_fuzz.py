@@ -1,16 +1,24 @@
-"""A seeded fuzzer: requests mangled in every way, against a real server; for ESTIBA_FUZZ_SECONDS, 4 by default."""
+"""Seeded fuzzers: requests and bodies mangled in every way, against a real server; ESTIBA_FUZZ_SECONDS each, else 4."""
 
 from __future__ import annotations
 
+import gzip
+import io
+import json
 import os
 import random
 import re
 import signal
 import socket
+import struct
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable
 
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet
 import pytest
 from raw import Reader, post, price
 
@@ -34,9 +42,14 @@ SEEDS = [
     b"OPTIONS * HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n\r\n",
     b"GET /openapi.json HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n",
 ]  # fmt: skip
+CHURN_ROW = json.loads(CHURN)
+V2 = b'{"inputs": [{"name": "x", "shape": [2], "datatype": "FP64", "data": [1, 2]}]}'
+BINARY = b'{"inputs": [{"name": "x", "shape": [2], "datatype": "FP64", "parameters": {"binary_data_size": 16}}]}'
+SPLIT = b'{"dataframe_split": {"columns": ["x"], "data": [[1.0], [2.0]]}, "params": {"output": "value"}}'
 HEAD = re.compile(rb"HTTP/1\.1 ([1-5]\d\d) [ -~]*")
 LENGTH = re.compile(rb"\r\ncontent-length: (\d+)")
 ALLOWED = {str(n) for n in (100, 200, 307, 400, 404, 405, 408, 413, 414, 415, 422, 431, 501, 505)}
+DECODED = {200, 400, 413, 415, 422}
 TOKENS = [
     b"\r\n", b"\n", b"\r", b"\0", b" ", b":", b"\t", b"\xff", b"\xc3\x28", b"%", b"%00", b"%2e%2e/", b"//", b"?", b"#",
     b"{", b"}",
@@ -47,6 +60,36 @@ TOKENS = [
     b"X: " + b"y" * 40_000 + b"\r\n", b"HTTP/1.0", b"HTTP/9.9", b"GET ", b"CONNECT ", b"0\r\n\r\n", b"ffffffff\r\n",
     b"z" * 70_000,
 ]  # fmt: skip
+
+
+def table(kind: str) -> bytes:
+    """A few customers as Arrow or Parquet."""
+    sink, rows = io.BytesIO(), pa.Table.from_pylist([CHURN_ROW] * 5)
+    if kind == "parquet":
+        pa.parquet.write_table(rows, sink)
+    else:
+        with pa.ipc.new_stream(sink, rows.schema) as stream:
+            stream.write_table(rows)
+    return sink.getvalue()
+
+
+def bodies() -> list[tuple[str, str, bytes, bytes]]:
+    """A good body in every form that there is: path, content type, body, further headers."""
+    header = b"Inference-Header-Content-Length: %d\r\n" % len(BINARY)
+    binary = BINARY + struct.pack("<2d", 1, 2)
+    return [
+        ("/models/churn/predict", "application/vnd.apache.arrow.stream", table("arrow"), b""),
+        ("/models/churn/predict", "application/vnd.apache.parquet", table("parquet"), b""),
+        ("/models/churn/predict", "application/json", gzip.compress(CHURN), b"Content-Encoding: gzip\r\n"),
+        ("/models/churn/predict", "application/json", zlib.compress(CHURN), b"Content-Encoding: deflate\r\n"),
+        ("/models/price/predict", "text/csv", b"x\n1\n2\n", b""),
+        ("/v2/models/price/infer", "application/json", V2, b""),
+        ("/v2/models/price/infer", "application/octet-stream", binary, header),
+        ("/v1/models/price:predict", "application/json", b'{"instances": [{"x": 1}, [2]]}', b""),
+        ("/invocations", "application/json", json.dumps({"dataframe_records": [CHURN_ROW] * 2}).encode(), b""),
+        ("/invocations", "text/csv", b"x\n1\n2\n", b""),
+        ("/models/price/predict", "application/json", SPLIT, b""),
+    ]
 
 
 def mangled(chance: random.Random) -> bytes:
@@ -75,6 +118,12 @@ def _change(chance: random.Random, data: bytes) -> bytes:
             return data[:b] + data[a:]
         case _:
             return data[:a] + bytes([chance.randrange(256)]) + data[a + 1 :]
+
+
+def _flip(chance: random.Random, data: bytes) -> bytes:
+    """One bit another way: what is still framed well gets deep into a decoder."""
+    at = chance.randrange(len(data) or 1)
+    return data[:at] + bytes(byte ^ 1 << chance.randrange(8) for byte in data[at : at + 1]) + data[at + 1 :]
 
 
 def send(chance: random.Random, sock: socket.socket, data: bytes) -> None:
@@ -118,6 +167,33 @@ def _read(reader: Reader, counts: Counter[str]) -> None:
         if length and not HEAD.match(rest):
             assert len(rest) >= int(length[1]) or not rest, "an answer is cut short"
             rest = rest[int(length[1]) :]
+
+
+@pytest.mark.timeout(SECONDS + 60)
+def test_no_body_does_harm(start_server: Callable[..., Live]) -> None:
+    """Bodies are mangled and then framed as they are, so that decoders see them."""
+    live = start_server("churn", "price", default="churn")
+    chance, counts, good = random.Random(SEED), Counter[str](), bodies()
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        with live.connect(5) as sock:
+            reader = Reader(sock)
+            for _ in range(100):
+                path, kind, body, extra = chance.choice(good)
+                for _ in range(chance.choice([0, 1, 1, 2, 6])):
+                    body = chance.choice([_change, _flip])(chance, body)
+                request = post(body, path, extra).replace(b"application/json", kind.encode(), 1)
+                sock.sendall(request)
+                answer = reader.answer()
+                assert answer, request
+                assert answer.status in DECODED, request
+                counts[f"{answer.status} {kind}"] += 1
+    print(f"\nbodies, seed {SEED}: " + ", ".join(f"{key} {count}" for key, count in sorted(counts.items())))
+    for _, kind, _, _ in good:
+        assert counts[f"200 {kind}"]
+    assert live.stop(signal.SIGTERM) == 0
+    assert "request failed" not in live.log.read_text()
+    assert "Traceback" not in live.log.read_text()
 
 
 @pytest.mark.timeout(SECONDS + 60)

@@ -25,13 +25,11 @@ def code_bulk(coder: Coder, body: bytes | bytearray, kind: bytes) -> Coded:
         TooManyRows, BadInput: as for any other body.
     """
     try:
-        table = _read_arrow(body) if kind == ARROW else _read_parquet(body)
+        table, names = _read(body, kind)
     except MissingExtra as error:
         raise NotSupported(f"This server cannot read {kind.decode()}: {error.message}") from None
     known = set(coder.signature.names)
-    unknown = [
-        Problem(pointer(0, name), "the model has no such field") for name in table.schema.names if name not in known
-    ]
+    unknown = [Problem(pointer(0, name), "the model has no such field") for name in names if name not in known]
     if unknown:
         raise BadInput(unknown)
     if not table.num_rows:
@@ -39,29 +37,37 @@ def code_bulk(coder: Coder, body: bytes | bytearray, kind: bytes) -> Coded:
     return coder.check_columns(tables.columns(coder.fields, table), table.num_rows)
 
 
-def _read_arrow(body: bytes | bytearray) -> Any:
-    arrow, ipc = tables.pyarrow(), tables.pyarrow("ipc")
+def _read(body: bytes | bytearray, kind: bytes) -> tuple[Any, list[str]]:
+    """The table that a caller sent, and the names of its columns.
+
+    Where its parts begin and end is the caller's word, so all of it is checked before anything is read there.
+    """
+    arrow = tables.pyarrow()
     try:
-        with ipc.open_stream(arrow.py_buffer(body)) as stream:
-            batches = []
-            rows = 0
-            for batch in stream:
-                rows += batch.num_rows
-                check_count(rows)
-                batches.append(batch)
-            return arrow.Table.from_batches(batches, stream.schema)
-    except (arrow.ArrowException, OSError) as error:
-        raise BadRequest(f"The body is not an Arrow stream: {error}") from None
+        table = _read_arrow(body) if kind == ARROW else _read_parquet(body)
+        table.validate(full=True)
+        return table, table.schema.names
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        what = "an Arrow stream" if kind == ARROW else "a Parquet file"
+        raise BadRequest(f"The body is not {what}: {error}") from None
+
+
+def _read_arrow(body: bytes | bytearray) -> Any:
+    arrow = tables.pyarrow()
+    with tables.pyarrow("ipc").open_stream(arrow.py_buffer(body)) as stream:
+        batches = []
+        rows = 0
+        for batch in stream:
+            rows += batch.num_rows
+            check_count(rows)
+            batches.append(batch)
+        return arrow.Table.from_batches(batches, stream.schema)
 
 
 def _read_parquet(body: bytes | bytearray) -> Any:
-    arrow, parquet = tables.pyarrow(), tables.pyarrow("parquet")
-    try:
-        file = parquet.ParquetFile(arrow.BufferReader(body))
-        check_count(file.metadata.num_rows)
-        return file.read(use_threads=False)
-    except (arrow.ArrowException, OSError) as error:
-        raise BadRequest(f"The body is not a Parquet file: {error}") from None
+    file = tables.pyarrow("parquet").ParquetFile(tables.pyarrow().BufferReader(body))
+    check_count(file.metadata.num_rows)
+    return file.read(use_threads=False)
 
 
 def wanted(accept: bytes) -> bytes:
