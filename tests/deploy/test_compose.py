@@ -123,6 +123,19 @@ def test_the_command_writes_it_with_secrets_for_nobody_else(tmp_path: Path) -> N
     assert len(before) >= 32
 
 
+def test_a_container_reads_its_files_whatever_rights_new_ones_get(tmp_path: Path) -> None:
+    stack(tmp_path)
+    before = os.umask(0o077)
+    try:
+        assert run(["compose", "-C", str(tmp_path)]) == 0
+    finally:
+        os.umask(before)
+    made = tmp_path / "deploy" / "compose"
+    config = made / "config" / "prometheus" / "prometheus.yml"
+    places = (made, made / ".env", config.parent, config)
+    assert [f"{place.stat().st_mode & 0o777:o}" for place in places] == ["700", "600", "755", "644"]
+
+
 def test_check_tells_whether_it_is_up_to_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stack(tmp_path)
     assert run(["compose", "-C", str(tmp_path), "--check"]) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +41,7 @@ def write(rendered: Rendered, folder: Path) -> list[Written]:
     """
     contents = {path: text.encode() for path, text in rendered.texts.items()} | _copied(rendered.copies)
     written = [_write(folder, path, content) for path, content in sorted(contents.items())]
+    _let_containers_read(folder, contents)
     for path, text in sorted(rendered.once.items()):
         there = (folder / path).exists()
         written.append(Written(path, "kept") if there else _write(folder, path, text.encode()))
@@ -80,6 +81,21 @@ def _write(folder: Path, path: str, content: bytes) -> Written:
         finally:
             fresh.unlink(missing_ok=True)
     return Written(path, "new" if before is None else "changed")
+
+
+def _let_containers_read(folder: Path, paths: Iterable[str]) -> None:
+    """Whatever rights new files get here: a container reads what is mounted as a user of its own.
+
+    No rendered file holds a secret. The folder itself, and what people change, stay as they are.
+    """
+    inside = {Path(path) for path in paths}
+    for path in inside.union(*(path.parents for path in inside)) - {Path()}:
+        place = folder / path
+        mode = place.stat().st_mode & 0o7777
+        readable = mode | (0o555 if place.is_dir() else 0o444)
+        if mode != readable:
+            with explained("change the rights of", place):
+                place.chmod(readable)
 
 
 def _content(path: Path) -> bytes | None:
