@@ -76,6 +76,13 @@ def registry(image: str) -> str:
     return host if slash and (host == "localhost" or "." in host or ":" in host) else ""
 
 
+def version(image: str) -> str:
+    """What the name of an image says of its version: its tag, else the beginning of its digest, else `latest`."""
+    name, _, digest = image.partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2]
+    return tag or digest.rpartition(":")[2][:12] or "latest"
+
+
 def reference(options: ImageOptions, project: str, service: str, tag: str) -> str:
     """The name of the image of a service.
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from estiba.deploy.images import version
 from estiba.deploy.kubernetes import files, registry
 from estiba.deploy.kubernetes.options import KubernetesOptions
 from estiba.deploy.plan import STEADY, Command, Http, Plan, Service, Tcp, in_container
@@ -29,7 +30,7 @@ def labels(plan: Plan, service: Service) -> dict[str, str]:
     component = "model-server" if service.models else "application" if service.build else "infrastructure"
     return {
         **selector(plan, service),
-        "app.kubernetes.io/version": service.image.partition("@")[0].rpartition(":")[2][:63],
+        "app.kubernetes.io/version": version(service.image)[:63].strip("-_."),
         "app.kubernetes.io/component": component,
         "app.kubernetes.io/part-of": plan.project,
         "app.kubernetes.io/managed-by": "estiba",
