@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
@@ -30,12 +30,14 @@ class Running:
     Args:
         threads: of native libraries, in each worker.
         examples: a real record by model, to try it with.
+        ports: further ports, each with the model that answers there.
     """
 
     url: str
     workers: int
     threads: int
     examples: Mapping[str, Mapping[str, Any]]
+    ports: Mapping[int, str] = field(default_factory=dict)
 
 
 def prepare(
@@ -130,7 +132,7 @@ def serve(
 
     def ready(url: str, workers: int, threads: int) -> None:
         examples = {model.name: _example(Path(model.path)) for model in first.values()}
-        on_ready(Running(url, workers, threads, examples))
+        on_ready(Running(url, workers, threads, examples, ports))
 
     supervise(options, refs, resolve, store.stamp, ports=ports, on_ready=ready)
 

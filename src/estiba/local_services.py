@@ -210,7 +210,9 @@ class Session:
         """Adds the model server. The plan gets its services, for files that tell of them."""
         start = self.start
         project, applications = start.project, start.here.plan
-        serving = [service for service in lower(project).services if service.models]
+        # One server has all ports here: asked for its metrics at each of them, everything would count several times.
+        every = [service for service in lower(project).services if service.models]
+        serving = [service if service.name == MODELS else replace(service, metrics="") for service in every]
         whole = replace(applications, services=(*serving, *applications.services))
         self.start = replace(start, here=replace(start.here, plan=whole))
         grace = project.server.shutdown_delay + project.server.drain + SLACK
@@ -248,8 +250,9 @@ class Session:
         if not isinstance(report, Failed):
             if not self._ready:
                 self._ready = True
+                examples, ports = MappingProxyType(report.examples), local.own_ports(self.start.project)
                 self._guarded(self.observer.on_ready)(
-                    Running(report.url, report.workers, report.threads, MappingProxyType(report.examples))
+                    Running(report.url, report.workers, report.threads, examples, ports)
                 )
         elif not self._ready:
             self.failure = EstibaError(report.message, hint=report.hint)

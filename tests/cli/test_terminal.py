@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from estiba.cli import terminal
+
 TOML = '[models.line]\ntrain = "line:train"\n'
 
 WORKS = """
@@ -25,10 +27,10 @@ def train():
 """
 
 
-def shown(*arguments: object, **environment: str) -> tuple[int, str]:
+def shown(*arguments: object, module: str = "-mestiba", colours: bool = False, **environment: str) -> tuple[int, str]:
     """The exit code of a command line on a terminal 80 columns wide, and what it showed, without colours."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "estiba", *(str(a) for a in arguments)]
+    command = [sys.executable, *([module] if module else []), *(str(a) for a in arguments)]
     settings = {**os.environ, "TERM": "xterm", "COLUMNS": "80", **environment}
     child = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=settings, start_new_session=True)
     os.close(theirs)
@@ -37,7 +39,8 @@ def shown(*arguments: object, **environment: str) -> tuple[int, str]:
         while part := os.read(ours, 65536):
             screen += part
     os.close(ours)
-    return child.wait(60), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.decode())
+    text = screen.decode()
+    return child.wait(60), text if colours else re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
 @pytest.fixture
@@ -87,3 +90,27 @@ def test_a_terminal_that_can_do_nothing_gets_plain_lines(project: Path) -> None:
     code, screen = shown("train", "-C", project, TERM="dumb")
     assert code == 1
     assert "line: training (it is not trained yet)" in screen
+
+
+def test_numbers_of_a_table_end_at_the_same_place(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.table(("what", "MB"), [("numpy", "44.8"), ("click", "1.0")], right=["MB"])
+    assert capsys.readouterr().out == "what     MB\nnumpy  44.8\nclick   1.0\n"
+
+
+BUILDS = """
+from estiba.cli.progress import Steps
+with Steps() as steps:
+    steps.tell("web", "building", "slim with docker")
+    steps.tell("web", "", "#7 [2/6] COPY requirements.txt /")
+    steps.tell("web", "weighing", "")
+"""
+
+
+def test_what_a_builder_says_is_gone_once_it_is_done() -> None:
+    _, screen = shown("-c", BUILDS, module="", colours=True)
+    before, said, after = screen.partition("#7 [2/6] COPY requirements.txt /")
+    assert "web: building (slim with docker)" in before
+    assert said
+    assert "\x1b[2K" in after.partition("web: weighing")[0]  # erases the line
+    _, screen = shown("-c", BUILDS, module="", TERM="dumb")
+    assert screen.split("\r\n") == ["web: building (slim with docker)", "web: weighing", ""]

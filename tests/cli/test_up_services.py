@@ -158,6 +158,27 @@ def test_services_and_models_come_up_together_and_go_together(flowers: Path) -> 
     assert ports.trouble("127.0.0.1", port(flowers)) == ""
 
 
+def test_a_port_of_a_model_is_named_and_not_measured_a_second_time(trained: Path, tmp_path: Path) -> None:
+    server, own = ports.free("127.0.0.1"), ports.free("127.0.0.1")
+    shutil.copytree(trained, tmp_path / "flowers")
+    file = tmp_path / "flowers" / "estiba.toml"
+    text = file.read_text().replace("[models.iris]", f"[models.iris]\nport = {own}")
+    file.write_text(f"""{text}
+[server]
+port = {server}
+workers = 1
+[services.prometheus]
+command = "sh -c 'cat ${{files.config}}; sleep 60'"
+files.config = "estiba:prometheus:/etc/prometheus/prometheus.yml"
+""")
+    with up(folder=tmp_path / "flowers") as running:
+        running.saying("  curl -s")
+        running.saying("targets:")
+        assert f"At ports of their own, as POST /predict: iris {own}" in running.lines
+        targets = [line.partition("targets: ")[2] for line in running.lines if "targets: " in line]
+        assert targets == [f'["127.0.0.1:{server}"]']
+
+
 def test_nothing_is_left_when_it_is_killed(flowers: Path) -> None:
     with up(folder=flowers) as running:
         running.saying("  curl -s")

@@ -17,7 +17,7 @@ from estiba.core.errors import BadProject, EstibaError, NotFound, ParityError
 from estiba.deploy import building, engines, export, verify_image
 from estiba.deploy.building import Wish
 from estiba.deploy.context import Context
-from estiba.deploy.engines import Engine
+from estiba.deploy.engines import Engine, StepFailed
 from estiba.model import artifact
 from toys import until
 
@@ -88,8 +88,9 @@ def test_an_image_over_its_budget_gets_no_name(web: Context, engine: Engine, tmp
 
 def test_a_step_that_fails_is_named(copy: Context, engine: Engine, tmp_path: Path) -> None:
     (copy.folder / "requirements.txt").write_text("idna==0.1 --hash=sha256:" + "0" * 64)
-    with pytest.raises(EstibaError, match=r"docker cannot build the image: .*pip install"):
+    with pytest.raises(StepFailed, match=r"docker cannot build the image: .*pip install") as error:
         build(named(copy, image="estiba-test/models:failed"), engine, tmp_path)
+    assert "No matching distribution found for idna==0.1" in error.value.output
     assert not engine.has("estiba-test/models:failed")
 
 

@@ -394,6 +394,25 @@ def test_options_are_checked(tmp_path: Path, text: str, message: str) -> None:
     assert message in str(error.value)
 
 
+def test_secrets_are_asked_for_where_they_are_needed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    always = '[services.app]\nimage = "app:1"\nuser = 1000\nsecrets = ["key"]\n'
+    extra = '[services.store]\nimage = "store:1"\nuser = 1000\nsecrets = ["key", "password"]\nprofile = "stores"\n'
+    (tmp_path / "estiba.toml").write_text(f'[project]\nname = "shop"\n{always}{extra}')
+    assert run(["kubernetes"]) == 0
+    create = "kubectl create secret generic {0} -n shop-staging --from-file=value=.estiba/secrets/{0}"
+    assert [line.strip() for line in capsys.readouterr().out.partition("Next:\n")[2].splitlines()] == [
+        "estiba build --push",
+        "kubectl apply -f deploy/kubernetes/overlays/staging/namespace.yaml",
+        create.format("key"),
+        "estiba deploy kubernetes staging",
+        "# before that, where the overlay names components/stores:",
+        create.format("password"),
+    ]
+
+
 def test_the_command_writes_them_and_keeps_overlays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stack(tmp_path)
     assert run(["kubernetes", "-C", str(tmp_path)]) == 0

@@ -136,11 +136,12 @@ def test_no_scanner_is_not_clean(built: Path) -> None:
 
 
 def test_a_scanner_without_its_database_is_not_clean(built: Path) -> None:
-    scanner(built / "bin", "trivy", "echo 'FATAL error: failed to download vulnerability DB' >&2; exit 1")
+    said = "2026-11-21T11:09:22Z\tFATAL\tFatal error\tDB error: failed to download vulnerability DB: 1 error occurred:"
+    scanner(built / "bin", "trivy", f"echo '{said}' >&2; exit 1")
     scanner(built / "bin", "grype", "echo nothing to read")
     trivy, grype = scan.scan(built, "models")
     assert (trivy.verdict, grype.verdict) == ("not looked up", "not looked up")
-    assert "failed to download" in trivy.trouble
+    assert trivy.trouble == "DB error: failed to download vulnerability DB"
 
 
 def test_a_scanner_gets_the_files_of_the_image(built: Path) -> None:

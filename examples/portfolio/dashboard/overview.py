@@ -35,7 +35,7 @@ def _figures(table: pd.DataFrame) -> None:
     figures = {
         "Adverts": f"{len(table):,}",
         "Median price": f"${table['price'].median():,.0f}",
-        "Median odometer, mi": _miles(table["odometer"].median()),
+        "Median miles": _miles(table["odometer"].median()),
         "Median model year": f"{table['model_year'].median():.0f}",
         "Models of cars": f"{table['model'].nunique():,}",
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +9,12 @@ import click
 
 from estiba.cli import terminal
 from estiba.cli.places import json_option, project_option
+from estiba.cli.progress import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from estiba.deploy.building import Built, Wish
+    from estiba.deploy.building import Built, Event, Wish
     from estiba.deploy.plan import Plan
     from estiba.deploy.verify_image import Verified
     from estiba.deploy.weigh import Weight
@@ -70,17 +70,18 @@ def build(services: tuple[str, ...], project: Path | None, show: bool, as_json: 
     if show:
         _show(project, services, wish)
         return
-    if wish["offline"] is not None:
-        found = _offline(services, wish, options)
-    else:
-        found = _from_project(project, services, wish, options)
     every = []
-    for built in found:
-        every.append(built)
-        if not as_json:
-            _say(built)
-            if wish["explain"]:
-                explain(built.weight)
+    with Steps() as steps:
+        if wish["offline"] is not None:
+            found = _offline(services, wish, options, steps.tell)
+        else:
+            found = _from_project(planned(project, services), services, wish, options, steps.tell)
+        for built in found:
+            every.append(built)
+            if not as_json:
+                _say(built)
+                if wish["explain"]:
+                    explain(built.weight)
     if as_json:
         terminal.json([_facts(built) for built in every])
 
@@ -110,11 +111,10 @@ def _show(project: Path | None, services: tuple[str, ...], wish: dict[str, Any])
 
 
 def _from_project(
-    project: Path | None, services: tuple[str, ...], wish: dict[str, Any], options: Wish
+    plan: Plan, services: tuple[str, ...], wish: dict[str, Any], options: Wish, tell: Event
 ) -> Iterator[Built]:
     from estiba.deploy import building, engines, push, recipe
 
-    plan = planned(project, services)
     found = building.chosen(plan, services, wish["profiles"])
     if options.push:
         push.check([recipe.recipe(plan, service, options.style).image for service in found], layout=bool(wish["oci"]))
@@ -128,7 +128,7 @@ def _from_project(
         yield building.write_layout(made, place, wish["base"], options, plan.folder, tell)
 
 
-def _offline(services: tuple[str, ...], wish: dict[str, Any], options: Wish) -> Iterator[Built]:
+def _offline(services: tuple[str, ...], wish: dict[str, Any], options: Wish, tell: Event) -> Iterator[Built]:
     from estiba.core.errors import NotFound
     from estiba.deploy import building, engines, export, push
 
@@ -150,14 +150,6 @@ def _offline(services: tuple[str, ...], wish: dict[str, Any], options: Wish) -> 
             place = wish["oci"] if len(found) == 1 else wish["oci"] / recipe.service
             base = wish["base"] or archive.bases.get(recipe.base)
             yield building.write_layout(made, place, base, options, Path.cwd(), tell)
-
-
-def tell(service: str, doing: str, detail: str) -> None:
-    """Progress on standard error; what a builder says itself is shown dimmed, and on a terminal only."""
-    if doing:
-        click.secho(f"{service}: {doing}{f' ({detail})' if detail else ''}", err=True)
-    elif terminal.is_terminal(sys.stderr):
-        click.secho(f"  {detail}", err=True, dim=True)
 
 
 def _say(built: Built) -> None:
@@ -189,10 +181,11 @@ def explain(weight: Weight) -> None:
     rest = weight.bytes - sum(size for _, size in shown)
     rows = [(name, _mb(size)) for name, size in [*shown, ("all that is smaller", rest), ("together", weight.bytes)]]
     terminal.line()
-    terminal.table(("what", "MB"), rows)
+    terminal.table(("what", "MB"), rows, right=["MB"])
     terminal.line()
     gone = [entry for entry in weight.left_out if entry.bytes >= 50_000]
-    terminal.table(("left out of", "MB", "because"), [(e.package, _mb(e.bytes), e.reason) for e in gone])
+    left = [(entry.package, _mb(entry.bytes), entry.reason) for entry in gone]
+    terminal.table(("left out of", "MB", "because"), left, right=["MB"])
 
 
 def _mb(size: int) -> str:

@@ -44,6 +44,7 @@ def compose(project: Path | None, output: Path | None, check: bool, as_json: boo
     if check:
         return writing.stale(files, folder, as_json=as_json)
     secrets.hand_out(found.folder, plan.secrets, folder / "secrets", plan.given)
-    steps = ["estiba build", f"docker compose --project-directory {shlex.quote(str(folder))} up --detach --wait"]
+    place = shlex.quote(str(writing.shown(folder)))
+    steps = ["estiba build", f"docker compose --project-directory {place} up --detach --wait"]
     writing.write(files, folder, services=len(plan.services), next_steps=steps, as_json=as_json)
     return 0

@@ -23,7 +23,7 @@ Examples:
   estiba doctor                    the project in this folder
   estiba doctor api/Dockerfile     one file, with the folder around it
   estiba doctor --running          every container of this machine's Docker
-  estiba doctor . --running        the containers that Compose started from this folder
+  estiba doctor . --running        what Compose started here, or in a folder below
   estiba doctor --json
 """
 )

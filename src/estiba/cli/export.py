@@ -31,16 +31,18 @@ def export(
     no network at all.
     """
     from estiba.cli import terminal
-    from estiba.cli.build import planned, tell
+    from estiba.cli.build import planned
+    from estiba.cli.progress import Steps
     from estiba.deploy import building
     from estiba.deploy.export import export as write
     from estiba.deploy.requirements import sha256
 
     plan = planned(project, services)
     target = output or Path(f"{plan.project}.tar.gz")
-    listed = write(plan, building.chosen(plan, services, profiles), target, style, tell)
+    with Steps() as steps:
+        listed = write(plan, building.chosen(plan, services, profiles), target, style, steps.tell)
     size = target.stat().st_size / 1e6
     terminal.line(f"{target}: {len(listed.services)} services, {size:.1f} MB, sha256:{sha256(target)}", bold=True)
     if not listed.bases:
         terminal.warning("Without base images, as no container engine works here: use --offline with --oci.")
-    terminal.line(f"  estiba build --offline {target.name}")
+    terminal.line(f"  estiba build --offline {target}")

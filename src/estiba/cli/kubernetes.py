@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from estiba.cli.places import json_option, project_option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from estiba.deploy.plan import Plan
 
 FOLDER = "deploy/kubernetes"
 
@@ -42,7 +48,6 @@ def kubernetes(project: Path | None, output: Path | None, check: bool, pin: Path
     from estiba.cli import writing
     from estiba.deploy import push, secrets
     from estiba.deploy.kubernetes.render import namespace, render
-    from estiba.deploy.kubernetes.workload import secret_name
 
     found = estiba.project.load(project)
     plan = lowering.lower(found, canaries=True)
@@ -58,9 +63,25 @@ def kubernetes(project: Path | None, output: Path | None, check: bool, pin: Path
     made |= {name: secrets.place(found.folder, name) for name in named if name in plan.given}
     space = namespace(plan, found.kubernetes, "staging")
     steps = ["estiba build --push"] if pin is None else []
-    steps += [f"kubectl apply -f {folder / 'overlays' / 'staging' / 'namespace.yaml'}"] * bool(made)
-    for name, file in made.items():
-        steps.append(f"kubectl create secret generic {secret_name(name)} -n {space} --from-file=value={file}")
-    steps.append("estiba deploy kubernetes staging")
+    if made:
+        steps.append(f"kubectl apply -f {writing.shown(folder / 'overlays' / 'staging' / 'namespace.yaml')}")
+    secret_steps = _secrets(plan, made, space)
+    steps += [*secret_steps.pop("", ()), "estiba deploy kubernetes staging"]
+    for profile, commands in secret_steps.items():
+        steps += [f"# before that, where the overlay names components/{profile}:", *commands]
     writing.write(files, folder, services=len(plan.services), next_steps=steps, as_json=as_json)
     return 0
+
+
+def _secrets(plan: Plan, made: Mapping[str, Path], namespace: str) -> dict[str, list[str]]:
+    """Commands that bring secrets into the cluster, by the profile that needs them; "" is what always takes part."""
+    from estiba.cli.writing import shown
+    from estiba.deploy.kubernetes.workload import secret_name
+
+    found: dict[str, list[str]] = {}
+    for name, file in made.items():
+        users = [plan.profiles_of(service) for service in plan.services if name in service.secrets]
+        command = f"kubectl create secret generic {secret_name(name)} -n {namespace} --from-file=value={shown(file)}"
+        for profile in [""] if () in users else sorted({profile for profiles in users for profile in profiles}):
+            found.setdefault(profile, []).append(command)
+    return found

@@ -1,4 +1,4 @@
-"""Progress of trainings: one live line per model on a terminal, a plain line per step elsewhere."""
+"""Progress: of trainings one live line per model on a terminal, of builds a line per step; plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import click
 
 from estiba.cli import terminal
-from estiba.model.train import Event
 
 if TYPE_CHECKING:
+    from rich.status import Status
     from rich.table import Table
+
+    from estiba.model.train import Event
 
 _MARKS = {"done": "✔", "unchanged": "=", "failed": "✘"}
 
@@ -94,3 +96,38 @@ class _Lines:
                 Text("!", "yellow"), Text(text.partition(":")[0], "bold"), "warning", Text(text, "yellow"), ""
             )
         return shown
+
+
+class Steps:
+    """Steps of builds, each a line on standard error; a terminal shows below it what the builder says just now."""
+
+    def __init__(self) -> None:
+        self._status: Status | None = None
+
+    def __enter__(self) -> Steps:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._quiet()
+
+    def tell(self, service: str, doing: str, detail: str) -> None:
+        """Takes note of a step, or, where nothing new is being done, of a line of the builder."""
+        if doing:
+            self._quiet()
+            click.echo(f"{service}: {doing}{f' ({detail})' if detail else ''}", err=True)
+        elif detail.strip() and terminal.is_terminal(sys.stderr):
+            self._murmur(detail.strip())
+
+    def _murmur(self, said: str) -> None:
+        from rich.text import Text
+
+        shown = Text(said, "dim", no_wrap=True, overflow="ellipsis")
+        if self._status is None:
+            self._status = terminal.console(sys.stderr).status(shown)
+            self._status.start()
+        self._status.update(shown)
+
+    def _quiet(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING, Any
 
@@ -43,25 +43,31 @@ def warning(text: str) -> None:
     click.secho(text, err=True, fg="yellow", bold=True, color=None if colour else False)
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table; in a pipe its cells stand in columns parted by two spaces, and no line is broken."""
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> None:
+    """Prints a table; in a pipe its cells stand in columns parted by two spaces, and no line is broken.
+
+    Args:
+        right: heads of columns that end at the same place, as numbers do.
+    """
     if is_terminal(sys.stdout):
-        _rich_table(heads, rows)
+        _rich_table(heads, rows, right)
         return
     every = [heads, *rows]
     widths = [max(len(row[i]) for row in every) for i in range(len(heads))]
     for row in every:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = zip(heads, row, widths, strict=True)
+        shown = (cell.rjust(width) if head in right else cell.ljust(width) for head, cell, width in cells)
+        click.echo("  ".join(shown).rstrip())
 
 
-def _rich_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _rich_table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
     for head in heads:
-        shown.add_column(head, overflow="fold")
+        shown.add_column(head, overflow="fold", justify="right" if head in right else "left")
     for row in rows:
         shown.add_row(*(Text(cell) for cell in row))
     console(sys.stdout).print(shown)

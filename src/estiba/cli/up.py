@@ -132,6 +132,9 @@ def announce(running: Running) -> None:
         bold=True,
     )
     terminal.line(f"Forms and reference: {running.url}/docs")
+    if running.ports:
+        own = ", ".join(f"{name} {port}" for port, name in running.ports.items())
+        terminal.line(f"At ports of their own, as POST /predict: {own}")
     for name, record in running.examples.items():
         body = msgspec.json.encode({"records": [record]}).decode()
         url = f"{running.url}/models/{name}/predict"

@@ -10,13 +10,19 @@ from estiba.deploy import rendered
 from estiba.deploy.rendered import Rendered
 
 
+def shown(path: Path) -> Path:
+    """A path as a person would type it: from the working directory where it lies below that, else absolute."""
+    whole, here = path.absolute(), Path.cwd()
+    return whole.relative_to(here) if whole.is_relative_to(here) else whole
+
+
 def stale(files: Rendered, folder: Path, *, as_json: bool) -> int:
     """Says which files are out of date; the exit code is 1 if any is."""
     found = rendered.check(files, folder)
     if as_json:
         terminal.json({"folder": str(folder), "stale": found})
     elif not found:
-        terminal.line(f"{folder} is up to date.")
+        terminal.line(f"{shown(folder)} is up to date.")
     else:
         for path in found:
             terminal.line(f"out of date: {path}")
@@ -33,6 +39,6 @@ def write(files: Rendered, folder: Path, *, services: int, next_steps: Sequence[
         if file.became != "same":
             terminal.line(f"{file.became:8} {file.path}")
     counted = "1 service" if services == 1 else f"{services} services"
-    terminal.line(f"{counted}, {len(written)} files in {folder}. Next:", bold=True)
+    terminal.line(f"{counted}, {len(written)} files in {shown(folder)}. Next:", bold=True)
     for step in next_steps:
         terminal.line(f"  {step}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from estiba.core import shell
 from estiba.core.errors import EstibaError, NotFound
 
 PROGRAMS = ("docker", "podman", "buildah")
+_LINES = 25
 
 _HINTS = {
     "no space left": "A disk is full: the container engine's (docker system prune), or the temporary files' (TMPDIR).",
@@ -27,6 +28,14 @@ _HINTS = {
     "failed to resolve": "The base image is not here and the registry cannot be reached: load it, or use --offline.",
     "failed to do request": "The base image is not here and the registry cannot be reached: load it, or use --offline.",
 }
+
+
+class StepFailed(EstibaError):
+    """A step of a build failed. `output` is what the builder said last."""
+
+    def __init__(self, message: str, said: Sequence[str], *, hint: str | None) -> None:
+        super().__init__(message, hint=hint)
+        self.output = "\n".join(said[-_LINES:])
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,8 @@ class Engine:
             command += ["--pull=missing", "--format", "docker", "--timestamp", "0", "--layers"]
         done = shell.run([*command, str(folder)], environment={"DOCKER_BUILDKIT": "1"}, on_line=on_line)
         if done.code:
-            raise self._failure("build the image", done.output)
+            failure = self._failure("build the image", done.output)
+            raise StepFailed(failure.message, done.output.splitlines(), hint=failure.hint)
         try:
             return identity.read_text().strip()
         finally:

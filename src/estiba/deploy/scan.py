@@ -20,6 +20,8 @@ BILL, LOCK = "sbom.cdx.json", "requirements.txt"
 SEVERITIES = ("critical", "high", "medium", "low", "unknown")
 
 _TIMEOUT = 600.0
+_STAMPS = re.compile(r"^(\d{4}-\S+ +)?((FATAL|ERROR|WARN|INFO) +)?(Fatal error +)?")
+_LIST = re.compile(r"(: \d+ errors? occurred)?:$")
 
 
 @dataclass(frozen=True)
@@ -142,10 +144,11 @@ def unknown(reports: Sequence[Report]) -> set[str] | None:
 
 
 def _sentence(said: str) -> str:
-    """The last line that says something, without the stamps of a log."""
+    """The first line that tells of an error, without what a log puts before it and a list's end announces."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     marked = [line for line in lines if "rror" in line] or lines
-    return marked[0].replace("\t", " ")[:300] if marked else "it said nothing"
+    shown = _STAMPS.sub("", marked[0].replace("\t", " ")) if marked else "it said nothing"
+    return _LIST.sub("", shown)[:300]
 
 
 def _trivy(found: Any) -> Report:

@@ -203,9 +203,13 @@ def test_a_right_that_the_user_does_not_have(start: Start, tmp_path: Path) -> No
 
 def test_a_hardened_container_shows_nothing(start: Start, tmp_path: Path) -> None:
     hardened = ("--read-only", "--cap-drop", "ALL", "--user", "10001", "--memory", "64m", "--restart", "unless-stopped")
-    start(*hardened, "--publish", "127.0.0.1::8000", program=SERVE.format(host="0.0.0.0"))
+    name = start(*hardened, "--publish", "127.0.0.1::8000", program=SERVE.format(host="0.0.0.0"))
     time.sleep(1)
     assert examine(tmp_path).findings == []
+    # `estiba compose` writes into a folder of the project.
+    assert examine(tmp_path.parent).looked_at == [name]
+    with pytest.raises(NotFound, match="no container that Compose started from"):
+        examine(tmp_path / "elsewhere")
 
 
 def test_no_container_of_that_folder(docker: str, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def examine(folder: Path | None, docker: Docker | None = None) -> Report:
     """Names the faults of containers, running and stopped.
 
     Args:
-        folder: only those that Compose started from there; by default all.
+        folder: only those that Compose started from there or a folder below; by default all.
 
     Raises:
         NotFound: there is no docker program, or no container. Unavailable: Docker does not answer.
@@ -79,15 +79,19 @@ def examine(folder: Path | None, docker: Docker | None = None) -> Report:
 
 
 def _names(folder: Path | None, docker: Docker) -> list[str]:
-    words = ["ps", "--all", "--quiet", "--no-trunc"]
-    if folder is not None:
-        words += ["--filter", f"label={WORKING_FOLDER}={folder.resolve()}"]
-    names = (docker.ask(*words) or "").split()
+    listed = docker.ask("ps", "--all", "--no-trunc", "--format", f'{{{{.ID}}}}\t{{{{.Label "{WORKING_FOLDER}"}}}}')
+    rows = [line.partition("\t") for line in (listed or "").splitlines()]
+    names = [name for name, _, place in rows if folder is None or _below(place, folder)]
     if not names:
         where = f" that Compose started from {folder.resolve()}" if folder else ""
         hint = "Start it, or leave PATH out to examine every container." if folder else "Start what is to be examined."
         raise NotFound(f"There is no container{where}.", hint=hint)
     return names
+
+
+def _below(place: str, folder: Path) -> bool:
+    """Whether Compose was run in the folder, or in one of its own, such as deploy/compose."""
+    return bool(place) and Path(place).resolve().is_relative_to(folder.resolve())
 
 
 def _images(containers: Sequence[Mapping[str, Any]]) -> list[str]:
