@@ -297,7 +297,8 @@ def test_manifests_by_the_digests_that_were_pushed(tmp_path: Path, capsys: pytes
     capsys.readouterr()
     for content, message in (
         (json.dumps([{"image": "ghcr.io/acme/shop/web:other", "pushed": sent}]), "names no image that the project has"),
-        (json.dumps([{"image": image, "pushed": None}]), "names no image that the project has"),
+        (json.dumps([{"image": image, "pushed": None}]), "names no image that was pushed"),
+        (json.dumps([{"image": image, "pushed": "elsewhere"}]), "does not say which images were pushed"),
         ("{", "does not say which images were pushed"),
     ):
         file.write_text(content)

@@ -8,8 +8,10 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from estiba.core import shell
 from estiba.core.errors import BadProject, EstibaError, NotFound, Unavailable
@@ -98,7 +100,7 @@ class _Sent(msgspec.Struct):
     """What `estiba build --push --json` prints of an image, of which this is all that is needed."""
 
     image: str
-    pushed: str | None = None
+    pushed: Annotated[str, Meta(pattern="@sha256:[0-9a-f]{64}$")] | None = None
 
 
 def pinned(plan: Plan, file: Path) -> Plan:
@@ -112,11 +114,13 @@ def pinned(plan: Plan, file: Path) -> Plan:
     """
     with explained("read", file):
         text = file.read_bytes()
+    hint = "Make it with: estiba build --push --json > FILE"
     try:
         sent = {one.image: one.pushed for one in msgspec.json.decode(text, type=list[_Sent]) if one.pushed}
     except msgspec.MsgspecError as error:
-        hint = "Make it with: estiba build --push --json > FILE"
         raise BadProject(f"{file} does not say which images were pushed: {error}", hint=hint) from None
+    if not sent:
+        raise BadProject(f"{file} names no image that was pushed.", hint=hint)
     if not any(service.image in sent for service in plan.services):
         hint = "The project has changed since: build and push again."
         raise BadProject(f"{file} names no image that the project has now.", hint=hint)
