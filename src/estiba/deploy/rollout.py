@@ -286,7 +286,9 @@ def _done(target: Target, change: Change, say: Say) -> bool:
     """Whether a Job does its work in time; kubectl can wait for its success or its failure, not for either."""
     until = time.monotonic() + target.timeout
     while time.monotonic() < until:
-        job = target.ask("get", change.place, "--namespace", change.namespace)
+        done = target.kubectl("get", change.place, "--namespace", change.namespace, "-o", "json")
+        # A cluster that is silent for a moment is asked again: giving up here would leave half of a deployment.
+        job = msgspec.json.decode(done.output) if done.code == 0 else {}
         if _is_so(job, "Failed"):
             return False
         if _is_so(job, "Complete"):
