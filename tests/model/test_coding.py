@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from estiba.core.errors import BadInput
-from estiba.model.coding import Coded, Coder
+from estiba.model.coding import MAX_PROBLEMS, Coded, Coder
 from estiba.model.record_type import code_hook
 from estiba.model.signature import UNSEEN, Field, Head, Signature
 from estiba.model.values import escape
@@ -275,3 +275,12 @@ def _accepted(name: str, column: Any) -> bool:
     except BadInput:
         return False
     return True
+
+
+@pytest.mark.timeout(20)
+def test_a_header_of_very_many_columns_is_judged_at_once() -> None:
+    """A body of 16 MB may have millions of them; counting each in all of them would take a worker for hours."""
+    with pytest.raises(BadInput) as caught:
+        CODERS["number"].check_text(["number"] * 200_000 + [f"n{n}" for n in range(200_000)], [])
+    assert caught.value.problems[0].detail == "the model has no such field"
+    assert len(caught.value.problems) == MAX_PROBLEMS

@@ -94,6 +94,14 @@ def test_wrong_values_and_columns_are_named(http: Any) -> None:
     assert ask(http, written(more, PARQUET), PARQUET).json()["errors"][0]["pointer"] == "#/records/0/extra"
 
 
+def test_a_column_that_appears_twice_is_named(http: Any) -> None:
+    table = pa.Table.from_pylist(ROWS)
+    twice = table.append_column("age", table.column("age"))
+    answer = ask(http, written(twice, ARROW), ARROW)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"] == [{"pointer": "#/records/0/age", "detail": "this column appears twice"}]
+
+
 def test_too_many_rows_are_refused_before_they_are_read(http: Any) -> None:
     many = pa.table({name: pa.array([value] * 100_001) for name, value in CHURN_ROW.items()})
     for kind in (ARROW, PARQUET):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import math
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -233,19 +234,20 @@ class Coder:
             for n, line in enumerate(lines)
             if len(line) != len(header)
         ]
-        known = set(self.signature.names)
-        problems += [
-            Problem(pointer(0, name), "the model has no such field" + self._nearest(name))
-            for name in header
-            if name not in known
-        ]
-        if problems or len(set(header)) < len(header):
-            twice = [
-                Problem(pointer(0, name), "this column appears twice") for name in header if header.count(name) > 1
-            ]
-            raise BadInput([*problems, *twice][:MAX_PROBLEMS])
+        problems += self.check_names(header)
+        if problems:
+            raise BadInput(problems[:MAX_PROBLEMS])
         cells = dict(zip(header, zip(*lines, strict=True), strict=True))
         return self.check_columns({n: from_text(self.signature.field(n), c) for n, c in cells.items()}, len(lines))
+
+    def check_names(self, names: Sequence[str]) -> list[Problem]:
+        """What is wrong with the names of a table's columns: the model does not have them, or they appear twice."""
+        unknown = [name for name in names if name not in self._index][:MAX_PROBLEMS]
+        twice = [name for name, count in Counter(names).items() if count > 1][:MAX_PROBLEMS]
+        return [
+            *(Problem(pointer(0, name), "the model has no such field" + self._nearest(name)) for name in unknown),
+            *(Problem(pointer(0, name), "this column appears twice") for name in twice),
+        ]
 
     def _code_array(self, field: Field, values: Any, out: Matrix) -> bool:
         """Codes a whole column at once; False where only a look at each value can say what is wrong."""

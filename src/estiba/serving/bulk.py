@@ -7,9 +7,8 @@ from typing import Any
 
 from estiba.core.errors import BadInput, BadRequest, MissingExtra, Problem
 from estiba.model import tables
-from estiba.model.coding import Coded, Coder
+from estiba.model.coding import MAX_PROBLEMS, Coded, Coder
 from estiba.model.rows import Prediction
-from estiba.model.values import pointer
 from estiba.serving.bodies import NotSupported, check_count
 
 ARROW = b"application/vnd.apache.arrow.stream"
@@ -28,10 +27,8 @@ def code_bulk(coder: Coder, body: bytes | bytearray, kind: bytes) -> Coded:
         table, names = _read(body, kind)
     except MissingExtra as error:
         raise NotSupported(f"This server cannot read {kind.decode()}: {error.message}") from None
-    known = set(coder.signature.names)
-    unknown = [Problem(pointer(0, name), "the model has no such field") for name in names if name not in known]
-    if unknown:
-        raise BadInput(unknown)
+    if problems := coder.check_names(names):
+        raise BadInput(problems[:MAX_PROBLEMS])
     if not table.num_rows:
         raise BadInput([Problem("#/records", "expected at least one row")])
     return coder.check_columns(tables.columns(coder.fields, table), table.num_rows)
