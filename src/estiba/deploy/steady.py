@@ -20,11 +20,15 @@ def first_to_end(containers: Sequence[str], seconds: float, docker: Callable[...
     Returns:
         Its id, or nothing if all stay.
     """
+
+    def look() -> list[str]:
+        return docker("inspect", "--format", "{{.State.Running}} {{.RestartCount}}", *containers).output.splitlines()
+
     until = time.monotonic() + seconds
+    before = look() if containers else []
     while containers and time.monotonic() < until:
         time.sleep(_LOOK)
-        said = docker("inspect", "--format", "{{.State.Running}} {{.RestartCount}}", *containers)
-        for container, state in zip(containers, said.output.splitlines(), strict=False):
-            if state != "true 0":
+        for container, was, state in zip(containers, before, look(), strict=False):
+            if state != was or not state.startswith("true"):
                 return container
     return ""
