@@ -108,7 +108,6 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
     )
     settings = msgspec.json.encode(project.server).decode()
     held = _fetched(project, models) if options.models == "registry" else [model.digest for model in models]
-    environment = options.registry_environment if options.models == "registry" else {}
     tag = _tag(build.style, build.python, __version__, settings, *held)
     published = project.server.port if name == MODELS else project.models[models[0].name].port
     return Service(
@@ -123,8 +122,8 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
         cpus=options.cpus,
         memory=images.size(options.memory),
         stop_grace=project.server.shutdown_delay + project.server.drain + SLACK,
-        environment=environment,
-        secrets=secrets(environment),
+        environment=options.registry_environment,
+        secrets=secrets(options.registry_environment),
         models=models,
     )
 

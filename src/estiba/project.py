@@ -127,7 +127,7 @@ def _project(file: Path, tree: Tree) -> Project:
     for name, model in tree.models.items():
         train.check(name, model)
     _check_default(tree)
-    registry.check(tree.images.registry_environment)
+    registry.check(tree.images)
     compose.check(tree.compose)
     services.check(tree.services, {name: model.port for name, model in tree.models.items()}, tree.server.port)
     name = tree.project.name or file.parent.name

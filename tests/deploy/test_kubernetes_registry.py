@@ -216,6 +216,10 @@ def test_a_setting_that_would_do_nothing_is_refused(toy_registry: Path, tmp_path
     plan = planned(tmp_path, toy_registry)
     with pytest.raises(BadProject, match="the images hold the models"):
         rendered(replace(plan, registry=""), claim="models")
+    file = tmp_path / "estiba.toml"
+    file.write_text(file.read_text().replace('models = "registry"', "").replace("{  }", "{ AWS_REGION = 'x' }"))
+    with pytest.raises(BadProject, match=r"images\.registry_environment: the images hold the models"):
+        project.load(tmp_path)
 
 
 def test_credentials_are_never_made_up(toy_registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

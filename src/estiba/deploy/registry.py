@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from estiba.core.errors import BadProject
+from estiba.deploy.images import ImageOptions
 from estiba.deploy.plan import Plan, Service
 from estiba.deploy.references import references
 
@@ -68,13 +69,17 @@ def secrets(environment: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def check(environment: Mapping[str, str]) -> None:
+def check(options: ImageOptions) -> None:
     """Looks at the variables as they are written in the project file.
 
     Raises:
-        BadProject: a reference to what the server of models does not have, or no port where one should be.
+        BadProject: there is no registry to ask, a reference to what the server of models does not have, or no port
+            where one should be.
     """
-    for name, text in environment.items():
+    if options.registry_environment and options.models != "registry":
+        hint = 'Say models = "registry" in [images], or take this out.'
+        raise BadProject(f"{KEY}: the images hold the models, so nothing asks a registry.", hint=hint)
+    for name, text in options.registry_environment.items():
         where = f"{KEY}.{name}"
         for reference in references(text, where):
             if reference.kind not in ("secrets", "env"):
