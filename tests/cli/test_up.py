@@ -158,7 +158,7 @@ def test_up_looks_at_the_address_before_it_trains(estiba: Estiba, tmp_path: Path
 
 def test_up_without_models_says_how_to_add_one(estiba: Estiba, tmp_path: Path) -> None:
     (tmp_path / "estiba.toml").write_text("")
-    ran = estiba("up", "-C", tmp_path)
+    ran = estiba("up", "-C", tmp_path, "--port", "0")
     assert ran.code == 2
     assert "has no model." in ran.err
 

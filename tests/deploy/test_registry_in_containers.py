@@ -61,7 +61,10 @@ class Shop:
 
 @pytest.fixture
 def bucket(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of an S3 server that containers reach at Docker's bridge; its bucket is `models`."""
+    """The address of an S3 server that containers reach at Docker's bridge.
+
+    Its bucket has the name of `docker`, as all such servers of one process share what they hold.
+    """
     moto = pytest.importorskip("moto.server", reason="moto is not installed: no S3 server to test against")
     import s3fs
 
@@ -71,7 +74,7 @@ def bucket(docker: Docker, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     address = f"http://{machine}:{server.get_host_and_port()[1]}"
     for name, value in {"ENDPOINT_URL": address, "ACCESS_KEY_ID": "estiba", "SECRET_ACCESS_KEY": "estiba"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
-    s3fs.S3FileSystem(skip_instance_cache=True).mkdir("models")
+    s3fs.S3FileSystem(skip_instance_cache=True).mkdir(docker.name)
     yield address
     server.stop()
 
@@ -82,7 +85,7 @@ def shop(request: pytest.FixtureRequest, docker: Docker, tmp_path: Path) -> Iter
     docker.need(f"python:{PYTHON}-slim")
     place, variables = str(tmp_path / "elsewhere"), ""
     if request.param == "bucket":
-        place, address = "s3://models/shop", request.getfixturevalue("bucket")
+        place, address = f"s3://{docker.name}/shop", request.getfixturevalue("bucket")
         variables = f'AWS_ENDPOINT_URL = "{address}", AWS_SHARED_CREDENTIALS_FILE = "${{secrets.s3}}"'
         (tmp_path / ".estiba" / "secrets").mkdir(parents=True)
         (tmp_path / ".estiba" / "secrets" / "s3").write_text(CREDENTIALS)
