@@ -22,7 +22,6 @@ from estiba.deploy import building, daemonless, engines, oci, pipelines, push
 from estiba.deploy.building import Wish
 from estiba.deploy.context import Context
 from estiba.deploy.engines import Engine
-from estiba.deploy.images import registry as host_of
 
 __all__ = ["copy", "engine", "web"]
 
@@ -266,21 +265,6 @@ def test_what_was_not_pushed_is_built_and_has_its_name(web: Context, engine: Eng
         assert engine.has(image)
     finally:
         engine.remove(image)
-
-
-@pytest.mark.parametrize(
-    ("name", "host"),
-    [
-        ("ghcr.io/acme/shop:1", "ghcr.io"),
-        ("localhost/shop:1", "localhost"),
-        ("registry:5000/shop:1", "registry:5000"),
-        ("acme/shop:1", ""),
-        ("python:3.12-slim", ""),
-        ("shop", ""),
-    ],
-)
-def test_which_registry_a_name_says(name: str, host: str) -> None:
-    assert host_of(name) == host
 
 
 def test_manifests_by_the_digests_that_were_pushed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

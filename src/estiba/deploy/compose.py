@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from estiba.core.errors import BadProject
-from estiba.deploy import front, registry, yaml
+from estiba.deploy import front, images, registry, yaml
 from estiba.deploy.observability import generate, in_containers
 from estiba.deploy.plan import Command, File, Http, Plan, Service, Tcp, in_container
 from estiba.deploy.references import Reference, references, resolve
@@ -125,7 +125,7 @@ def _project(plan: Plan, options: ComposeOptions, texts: Mapping[str, str]) -> d
 
 def _service(plan: Plan, service: Service, options: ComposeOptions) -> dict[str, Any]:
     found: dict[str, Any] = {"image": service.image}
-    if service.build is not None and "." not in service.image.split("/")[0]:
+    if service.build is not None and not images.host(service.image):
         found["pull_policy"] = "never"  # it is made here; asking a registry would only hide that it is missing
     if profiles := plan.profiles_of(service):
         found["profiles"] = list(profiles)

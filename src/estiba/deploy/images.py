@@ -67,13 +67,13 @@ def stays_out(path: Path) -> bool:
     return compose or ((path / "base" / "kustomization.yaml").is_file() and (path / "overlays").is_dir())
 
 
-def registry(image: str) -> str:
-    """The host that the name of an image begins with, with its port; empty where it names none.
+def host(image: str) -> str:
+    """The host, with its port, of the registry that the name of an image begins with; empty where it names none.
 
     As container engines have it, the first part is a host if there is a dot or a colon in it, or if it is localhost.
     """
-    host, slash, _ = image.partition("/")
-    return host if slash and (host == "localhost" or "." in host or ":" in host) else ""
+    first, slash, _ = image.partition("/")
+    return first if slash and (first == "localhost" or "." in first or ":" in first) else ""
 
 
 def version(image: str) -> str:

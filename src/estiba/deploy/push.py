@@ -16,8 +16,8 @@ from msgspec import Meta
 from estiba.core import shell
 from estiba.core.errors import BadProject, EstibaError, NotFound, Unavailable
 from estiba.core.stores.disk import explained
+from estiba.deploy import images
 from estiba.deploy.engines import Engine
-from estiba.deploy.images import registry
 from estiba.deploy.plan import Plan
 
 _LOOPBACK = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?")
@@ -64,7 +64,7 @@ def check(names: Sequence[str], *, layout: bool) -> None:
         BadProject: a name says no registry. NotFound: there is no skopeo.
     """
     for name in names:
-        if not registry(name):
+        if not images.host(name):
             hint = 'In estiba.toml: [images] repository = "ghcr.io/acme/shop", or "docker.io/acme" for Docker Hub.'
             raise BadProject(f"images.repository: the name {name} says no registry to send it to.", hint=hint)
     if layout and shutil.which("skopeo") is None:
@@ -130,7 +130,7 @@ def pinned(plan: Plan, file: Path) -> Plan:
 
 def _without_tls(name: str, option: str) -> list[str]:
     """A registry on this machine's loopback may do without TLS, which docker allows by itself and the others do not."""
-    return [f"{option}=false"] if _LOOPBACK.fullmatch(registry(name)) else []
+    return [f"{option}=false"] if _LOOPBACK.fullmatch(images.host(name)) else []
 
 
 def _with_digest_file(
@@ -157,7 +157,7 @@ def _named(name: str, digests: list[str]) -> str:
 
 
 def _refusal(program: str, name: str, said: str) -> EstibaError:
-    host, lines = registry(name), [line.strip() for line in said.splitlines() if line.strip()]
+    host, lines = images.host(name), [line.strip() for line in said.splitlines() if line.strip()]
     last = lines[-1] if lines else "it said nothing"
     if any(sign in last.lower() for sign in _UNREACHABLE):
         hint = "Check `repository` in [images], and the network. The image is built: the next build is quick."
