@@ -179,6 +179,19 @@ files.config = "estiba:prometheus:/etc/prometheus/prometheus.yml"
         assert targets == [f'["127.0.0.1:{server}"]']
 
 
+def test_nothing_is_announced_that_was_stopped_before_it_came_up(tmp_path: Path) -> None:
+    (tmp_path / "estiba.toml").write_text(f"""
+[services.slow]
+command = "sleep 60"
+port = {ports.free("127.0.0.1")}
+health = "/"
+""")
+    with up(folder=tmp_path) as running:
+        running.saying("slow: starting")
+        assert running.end() == 0
+    assert running.lines[-1] == "slow: stopped"
+
+
 def test_nothing_is_left_when_it_is_killed(flowers: Path) -> None:
     with up(folder=flowers) as running:
         running.saying("  curl -s")

@@ -83,13 +83,20 @@ def show(ref: str, registry: str | None, as_json: bool) -> None:
 def _show_fields(manifest: Manifest) -> None:
     rows = []
     for field in manifest.signature.fields:
-        ends = ["" if end is None else f"{end:g}" for end in (field.minimum, field.maximum)]
         accepted = ", ".join(map(str, field.levels[:6])) + (", ..." if len(field.levels) > 6 else "")
-        accepted = accepted or (" to ".join(ends) if any(ends) else "")
+        accepted = accepted or _range(field.minimum, field.maximum)
         missing = "may be missing" if field.nullable else ""
         rows.append((field.name, field.kind, missing, accepted, "" if field.example is None else str(field.example)))
     terminal.line()
     terminal.table(("field", "kind", "", "accepted", "example"), rows)
+
+
+def _range(minimum: float | None, maximum: float | None) -> str:
+    if minimum is not None and maximum is not None:
+        return f"{minimum:g} to {maximum:g}"
+    if minimum is not None:
+        return f"from {minimum:g}"
+    return "" if maximum is None else f"up to {maximum:g}"
 
 
 def _show_facts(manifest: Manifest) -> None:

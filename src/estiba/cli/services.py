@@ -81,6 +81,8 @@ class Board:
             self._settled = True
             live = self._live is not None
             self.close()
+            if status.state == "stopped":  # before all had come up: there is nothing to announce
+                return
             if not live:
                 terminal.table(HEADS, [self._cells(name) for name in self._names])
             self._on_settled()

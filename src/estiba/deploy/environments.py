@@ -120,13 +120,13 @@ def _commands(wanted: Wanted, folder: Path) -> Iterator[Sequence[str]]:
     uv = _uv()
     if uv:
         yield [uv, "venv", "--no-project", "--quiet", "--python", python or wanted.python, str(folder)]
-        yield [uv, "pip", "install", "--python", inside, *_how(wanted), "-r", str(wanted.requirements)]
+        yield [uv, "pip", "install", "--quiet", "--python", inside, *_how(wanted), "-r", str(wanted.requirements)]
         return
     if not python:
         hint = f'Install it, or uv, or choose the Python of the images: python = "{platform.python_version()[:4]}".'
         raise NotFound(f"There is no Python {wanted.python} here, which images.python asks for.", hint=hint)
     yield [python, "-m", "venv", str(folder)]
-    pip = ["-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
+    pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--progress-bar", "off"]
     yield [inside, *pip, *_how(wanted), "-r", str(wanted.requirements)]
 
 

@@ -184,6 +184,16 @@ def test_the_size_of_data_is_measured(project: Path) -> None:
     assert "12 MB of data" in examine(project, TODAY).findings[0].message
 
 
+def test_what_estiba_keeps_is_one_thing(project: Path) -> None:
+    (project / ".estiba/registry").mkdir(parents=True)
+    shutil.copy(project / "models/model.joblib", project / ".estiba/registry")
+    (project / ".dockerignore").write_text(".git\n")
+    changed(project, "Dockerfile", lambda text: text.replace("COPY app/ app/", "COPY . ."))
+    found = examine(project, TODAY)
+    assert "does not keep `.estiba` out" in found.findings[0].message
+    assert not [name for name in found.looked_at if name.startswith(".estiba")]
+
+
 @pytest.mark.parametrize(
     ("line", "code"),
     [

@@ -15,7 +15,9 @@ from estiba.deploy.doctor.faults import At
 MOST_FILES = 20_000
 """A folder with more files than this is not walked to its end."""
 
-LEFT = frozenset((".git", ".venv", "venv", "env", "node_modules", "__pycache__", "mlruns", ".mypy_cache", ".tox"))
+LEFT = frozenset(
+    (".git", ".venv", "venv", "env", "node_modules", "__pycache__", "mlruns", ".mypy_cache", ".tox", ".estiba")
+)
 """Folders that are known by their names, and not walked: they count as one entry."""
 
 
