@@ -73,11 +73,11 @@ def answers(stack: Stack) -> None:
 
 
 def test_prometheus_reaches_all_that_it_watches(stack: Stack) -> None:
-    def down() -> list[str]:
+    def up() -> set[str]:
         targets = stack.ask(9090, "/api/v1/targets")["data"]["activeTargets"]
-        return [target["labels"]["job"] for target in targets if target["health"] != "up"]
+        return {target["labels"]["job"] for target in targets if target["health"] == "up"}
 
-    assert until(lambda: not down(), 60), down()
+    assert until(lambda: up() == {*MODELS, "prometheus", "alertmanager"}, 60), up()
     rules = stack.ask(9090, "/api/v1/rules")["data"]["groups"][0]["rules"]
     assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
 

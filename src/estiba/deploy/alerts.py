@@ -79,7 +79,8 @@ _REQUESTS = "sum by (job, model) (rate(estiba_requests_total[5m]))"
 _SERVING = (
     Alert(
         "ServiceDown",
-        "1 - up",
+        # A name that leads nowhere any more is no target any more: what was there within the hour counts as 0.
+        "1 - (up or on (job) 0 * max by (job) (max_over_time(up[1h])))",
         "0",
         "1m",
         "critical",

@@ -38,8 +38,12 @@ class Surroundings:
 
 
 def in_containers(plan: Plan) -> Surroundings:
-    """Every service by its name, every file at its target."""
-    return Surroundings(lambda service: f"{service.name}:{service.port}", lambda service, file: file.target)
+    """Every service by its name, which leads to each of its containers, and every file at its target."""
+    return Surroundings(
+        lambda service: f"{service.name}:{service.port}",
+        lambda service, file: file.target,
+        lambda service: service.name,
+    )
 
 
 def generate(plan: Plan, service: Service, file: File, around: Surroundings) -> Mapping[str, str]:
@@ -90,11 +94,13 @@ def _prometheus(plan: Plan, service: Service, around: Surroundings) -> dict[str,
 
 
 def _targets(service: Service, around: Surroundings, project: str) -> dict[str, Any]:
-    """Where a service is scraped. Behind one address for several replicas, each scrape would ask another."""
+    """Where a service is scraped: each of its replicas, as behind one address each scrape would ask another."""
     if around.replicas is None:
         return {"static_configs": [{"targets": [around.address(service)], "labels": {"project": project}}]}
     return {
-        "dns_sd_configs": [{"names": [around.replicas(service)], "type": "A", "port": service.port}],
+        "dns_sd_configs": [
+            {"names": [around.replicas(service)], "type": "A", "port": service.port, "refresh_interval": "10s"}
+        ],
         "relabel_configs": [{"target_label": "project", "replacement": project}],
     }
 
