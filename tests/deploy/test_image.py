@@ -53,6 +53,8 @@ def test_an_image_that_proves_itself_gets_its_name(made: Context, engine: Engine
         assert labels["org.estiba.model.churn.digest"] == f"sha256:{made.recipe.models['churn'][1]}"
         kept = json.loads((built.folder / "weight.json").read_bytes())
         assert sum(kept["packages"].values()) == kept["bytes"]
+        nowhere = engine.try_to("run", "--rm", "--read-only", "estiba-test/models:proven")
+        assert nowhere.said.startswith("error: No folder for temporary files can be made: ")
     finally:
         engine.remove("estiba-test/models:proven")
 

@@ -324,16 +324,24 @@ def supervise(
         on_ready: called with the URL, the number of workers and their threads once the server answers.
 
     Raises:
-        EstibaError: the address is taken, or a model cannot be served.
+        EstibaError: the address is taken, a model cannot be served, or nothing temporary can be written.
     """
     with contextlib.ExitStack() as opened:
         listeners = [opened.enter_context(listen(options.host, port)) for port in (options.port, *ports)]
         host, port = listeners[0].getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="estiba-server-"))
+        folder = opened.enter_context(_temporary())
         log, metrics = Log(options.log), Metrics(Path(folder) / "supervisor.metrics")
         _check_telemetry(options, log)
         versions = Versions(refs, Source(resolve, stamp, options.poll), log, metrics)
         supervisor = Supervisor(options, ports, versions, log, metrics)
         counts = (supervisor._count, supervisor._threads)
         asyncio.run(supervisor.run(listeners, lambda: on_ready(url, *counts)))
+
+
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="estiba-server-")
+    except OSError as error:
+        hint = "A server keeps its counters there. A container that is read-only needs: --tmpfs /tmp"
+        raise EstibaError(f"No folder for temporary files can be made: {error.strerror}.", hint=hint) from error
