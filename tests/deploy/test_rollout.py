@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from estiba.cli.main import run
+from estiba.deploy import rollout
 
 
 @pytest.fixture
@@ -44,3 +45,20 @@ def test_without_a_cluster(
     assert "--context" in said
     assert run(["deploy", "kubernetes", overlay, "--context", "live"]) == 6
     assert "live" in capsys.readouterr().err
+
+
+SILENT_AT_FIRST = """#!/bin/sh
+[ -e asked ] || { touch asked; echo 'The connection to the server was refused' >&2; exit 1; }
+echo '{"status": {"conditions": [{"type": "Complete", "status": "True"}]}}'
+"""
+
+
+def test_a_cluster_that_is_silent_for_a_moment_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cluster can be told to be silent just once, so this is what kubectl prints then."""
+    (tmp_path / "kubectl").write_text(SILENT_AT_FIRST)
+    (tmp_path / "kubectl").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    assert rollout._ready(rollout.Target(tmp_path, timeout=20), rollout.Change("Job", "load", "n", "new"), said.append)
+    assert said == ["job/load is done"]
