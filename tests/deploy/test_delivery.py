@@ -95,6 +95,14 @@ def test_a_task_that_fails_is_named_and_taken_back(
     assert "What ran before runs again." in said
 
 
+@pytest.mark.parametrize(("script", "remedy"), [("chown 5 /tmp", "user = 999"), ("mkdir /new", "`writable`")])
+def test_what_a_hardened_container_may_not_do_has_a_remedy(
+    small: Callable[..., int], capsys: pytest.CaptureFixture[str], script: str, remedy: str
+) -> None:
+    assert small(script) == 1
+    assert remedy in capsys.readouterr().err.partition("hint: ")[2]
+
+
 def test_a_task_that_does_not_end_is_named(small: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert small("echo counting; sleep 600", "--timeout", "4") == 1
     assert "setup is still running.\ncounting" in capsys.readouterr().err

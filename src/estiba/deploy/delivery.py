@@ -114,6 +114,12 @@ class Stack:
         return [row for row in rows if row["Labels"].get("com.docker.compose.oneoff") != "True"]  # somebody's own
 
 
+_REMEDIES = {
+    "Operation not permitted": "It may not become another user: name the one of its program, such as user = 999.",
+    "Read-only file system": "Name the folder that it writes to in `writable`.",
+}
+
+
 class NotHealthy(EstibaError):
     """A deployment that did not become healthy; the message says why, and what became of it."""
 
@@ -251,7 +257,8 @@ def _up(stack: Stack) -> None:
     # Compose takes a task that has done its work for a failure, and one that still works for a success.
     while unwell := _unwell(stack):
         if time.monotonic() > until or not all(_on_its_way(row, stack) for row in unwell):
-            raise NotHealthy(_reason(stack, unwell) or _complaint(done))
+            said = _reason(stack, unwell) or _complaint(done)
+            raise NotHealthy(said, hint=next((hint for sign, hint in _REMEDIES.items() if sign in said), None))
         time.sleep(0.5)
     if done.code and not _as_written(stack):  # what runs is what ran before: an image that cannot be had, say
         raise NotHealthy(f"docker compose up: {_complaint(done)}")
