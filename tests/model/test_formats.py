@@ -311,6 +311,8 @@ def test_libraries_and_framework_name_exact_versions() -> None:
     found = formats.libraries(make_pipeline(StandardScaler(), boosted("xgboost")), "skops")
     assert {"numpy", "pandas", "scikit-learn", "scipy", "skops", "xgboost-cpu"} <= set(found) | {"xgboost-cpu"}
     assert found["numpy"] == np.__version__
+    for library in ("xgboost", "lightgbm"):  # their classes derive from scikit-learn's, which they do not require
+        assert "scikit-learn" in formats.libraries(boosted(library))
     assert formats.framework(pipeline()).startswith("scikit-learn 1.")
     assert formats.framework(boosted("catboost")) == f"CatBoost {catboost.__version__}"
     assert formats.framework(make_pipeline(StandardScaler(), boosted("lightgbm"))).startswith("LightGBM ")

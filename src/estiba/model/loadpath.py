@@ -112,7 +112,14 @@ def _tops(model: object) -> set[str]:
 
 
 def _modules(model: object) -> set[str]:
-    return {_module(_definition(item)) for item in reachable(model)}
+    definitions = {_definition(item) for item in reachable(model)}
+    return {_module(part) for definition in definitions for part in _bases(definition)}
+
+
+def _bases(definition: Any) -> Sequence[Any]:
+    """A class with all that it is derived from: XGBoost's classifiers are none without scikit-learn, which it does not
+    require."""
+    return definition.__mro__ if isinstance(definition, type) else (definition,)
 
 
 def _definition(item: Any) -> Any:
