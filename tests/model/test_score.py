@@ -130,6 +130,15 @@ def test_files_of_other_kinds_and_places_that_cannot_be(model: Model, source: Pa
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(EstibaError, match="not a Parquet file"):
         score(model, tmp_path / "bad.parquet", tmp_path / "out.csv")
+    whole = pa.table({"age": [41] * 100, **{name: ["x"] * 100 for name in ("balance", "country", "channel", "active")}})
+    pq.write_table(whole.append_column("age", whole.column("age")), tmp_path / "twice.parquet")
+    with pytest.raises(EstibaError, match="'age' twice"):
+        score(model, tmp_path / "twice.parquet", tmp_path / "out.csv")
+    pq.write_table(whole, tmp_path / "broken.parquet")
+    content = (tmp_path / "broken.parquet").read_bytes()
+    (tmp_path / "broken.parquet").write_bytes(content[:20] + b"\xff" * 40 + content[60:])
+    with pytest.raises(EstibaError, match="cannot be read as Parquet"):
+        score(model, tmp_path / "broken.parquet", tmp_path / "out.csv")
     (tmp_path / "latin.csv").write_bytes(
         "age,balance,country,channel,active\n41,1,Espa\xf1a,web,true\n".encode("latin-1")
     )

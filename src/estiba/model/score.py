@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,6 +86,8 @@ def _reader(source: Path, coder: Coder, keep: Sequence[str]) -> _Source:
     if source.suffix not in INPUTS:
         raise EstibaError(f"{source} is not of a kind that can be read.", hint=f"Known: {', '.join(INPUTS)}.")
     reader: _Source = _Csv(source) if source.suffix == ".csv" else _Parquet(source)
+    if twice := [name for name, count in Counter(reader.columns).items() if count > 1]:
+        raise EstibaError(f"{source} has the column {twice[0]!r} twice.")
     known = set(coder.signature.names)
     missing = [f.name for f in coder.fields if not f.nullable and f.name not in reader.columns]
     if missing or (absent := [name for name in keep if name not in reader.columns]):
@@ -104,9 +107,6 @@ class _Csv:
         self.ignored: tuple[str, ...] = ()
         with self._open() as file:
             self.columns = tuple(next(csv.reader(file, strict=True), ()))
-        if len(set(self.columns)) < len(self.columns):
-            twice = next(name for name in self.columns if self.columns.count(name) > 1)
-            raise EstibaError(f"{path} has the column {twice!r} twice.")
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
@@ -164,12 +164,20 @@ class _Parquet:
     def chunks(self, coder: Coder, keep: Sequence[str]) -> Iterator[_Chunk]:
         fields = [field for field in coder.fields if field.name in self.columns]
         start = 0
-        for batch in self._file.iter_batches(CHUNK, columns=[*(f.name for f in fields), *keep]):
+        for batch in self._batches([*(f.name for f in fields), *keep]):
             columns = tables.columns(fields, batch)
             with _placed(self._path, start, "row", 1):
                 coded = coder.check_columns(columns, batch.num_rows)
             yield _Chunk(coded, {name: batch.column(name).to_pylist() for name in keep})
             start += batch.num_rows
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        try:
+            for batch in self._file.iter_batches(CHUNK, columns=columns):
+                batch.validate(full=True)
+                yield batch
+        except (tables.pyarrow().ArrowException, OSError) as error:
+            raise EstibaError(f"{self._path} cannot be read as Parquet: {error}") from None
 
 
 @contextmanager
