@@ -47,7 +47,7 @@ ORDER = {
     "deploy": """
         references services images plan registry secrets dotenv yaml rendered alerts dashboards observability
         pipelines here health environments scene life processes watch elf trim rootfs recipe front compose published
-        steady delivery dockerfile requirements wheels
+        steady stack delivery dockerfile requirements wheels
         sharedlibs included context engines weigh verify_image sbom oci daemonless push building export scan
         kubernetes.options kubernetes.files kubernetes.registry kubernetes.workload kubernetes.network
         kubernetes.scaling kubernetes.render kubernetes rollout

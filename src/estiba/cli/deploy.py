@@ -134,13 +134,14 @@ def on_compose(project: Path | None, output: Path | None, profiles: tuple[str, .
     from estiba import lowering
     from estiba.cli.compose import FOLDER
     from estiba.deploy import compose, delivery, front, secrets
+    from estiba.deploy.stack import Stack
 
     found = estiba.project.load(project)
     plan = lowering.lower(found)
     files = compose.render(plan, found.compose)
     rolling = frozenset(service.name for service in front.behind(plan)) if found.compose.front else frozenset()
     folder = (output or found.folder / FOLDER).absolute()
-    stack = delivery.Stack(folder, profiles, rolling, float(flags["timeout"]))
+    stack = Stack(folder, profiles, rolling, float(flags["timeout"]))
     changes = delivery.propose(stack, files)
     _show_services(changes)
     if flags["only_plan"]:

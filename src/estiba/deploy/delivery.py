@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from estiba.core import shell
-from estiba.core.errors import Conflict, EstibaError, NotFound, Unavailable
+from estiba.core.errors import Conflict, EstibaError, NotFound
 from estiba.core.stores.disk import explained
 from estiba.deploy.compose import GENERATED
 from estiba.deploy.front import KNOWN, NETWORK
 from estiba.deploy.plan import STEADY
 from estiba.deploy.published import check_ports
 from estiba.deploy.rendered import Rendered, write
+from estiba.deploy.stack import Stack, failure
 from estiba.deploy.steady import first_to_end
 
 LAST_GOOD = ".last-good"
@@ -30,9 +29,6 @@ LAST_GOOD = ".last-good"
 KEPT = ("compose.yaml", ".env", GENERATED)
 HASH = "com.docker.compose.config-hash"
 """The label with what a container was made from."""
-
-LINES = 15
-"""Of a log, in a report."""
 
 _PROGRESS = re.compile(r"^ *(Container|Network|Volume|Image) \S+ +\w+ *$")
 """A line in which Compose tells how far it is."""
@@ -55,65 +51,6 @@ class Change:
     after: str = ""
 
 
-@dataclass(frozen=True)
-class Stack:
-    """A Compose project.
-
-    Args:
-        folder: of compose.yaml. profiles: that take part. rolling: services that are replaced one beside the other.
-        timeout: seconds in which all must become healthy.
-        draft: a folder with the files that are to be, where they are not in `folder` yet.
-    """
-
-    folder: Path
-    profiles: tuple[str, ...] = ()
-    rolling: frozenset[str] = frozenset()
-    timeout: float = 300.0
-    draft: Path | None = None
-
-    def compose(self, *words: str) -> shell.Finished:
-        """Runs `docker compose` to its end; raises NotFound where docker is not installed."""
-        chosen = [word for name in self.profiles for word in ("--profile", name)]
-        files = [] if self.draft is None else ["--file", str(self.draft / "compose.yaml")]
-        settings = self.folder / ".env"
-        if self.draft is not None and not settings.exists():
-            settings = self.draft / ".env"
-        named = ["--project-directory", str(self.folder), *files, "--env-file", str(settings)]
-        return self.docker("compose", *named, *chosen, *words)
-
-    def docker(self, *words: str) -> shell.Finished:
-        try:
-            return shell.run(["docker", *words])
-        except NotFound:
-            hint = "Install Docker with its Compose plugin: https://docs.docker.com/engine/install."
-            raise NotFound("The program docker is not here.", hint=hint) from None
-
-    def ask(self, *words: str) -> str:
-        """What `docker compose` answers; raises EstibaError with its own words where it fails."""
-        done = self.compose(*words)
-        if done.code:
-            raise _failure(f"docker compose {words[0]}: {done.said}", done)
-        return done.output
-
-    @cached_property
-    def project(self) -> Mapping[str, Any]:
-        """What compose.yaml has of the services that take part."""
-        found: Mapping[str, Any] = json.loads(self.ask("config", "--format", "json"))
-        return found
-
-    @property
-    def wanted(self) -> Mapping[str, Any]:
-        """The services that take part."""
-        found: Mapping[str, Any] = self.project.get("services", {})
-        return found
-
-    def containers(self) -> list[dict[str, Any]]:
-        """What there is of it, running or not."""
-        read = (json.loads(line) for line in self.ask("ps", "--all", "--format", "json").splitlines())
-        rows = [row | {"Labels": _labels(row["Labels"])} for row in read]
-        return [row for row in rows if row["Labels"].get("com.docker.compose.oneoff") != "True"]  # somebody's own
-
-
 _REMEDIES = {
     "Operation not permitted": "It may not become another user: name the one of its program, such as user = 999.",
     "Read-only file system": "Name the folder that it writes to in `writable`.",
@@ -132,7 +69,7 @@ def propose(stack: Stack, files: Rendered) -> list[Change]:
         EstibaError: its complaint.
     """
     if (done := stack.docker("version", "--format", "{{.Server.Version}}")).code:
-        raise _failure(f"Docker does not answer: {done.said}", done)
+        raise failure(f"Docker does not answer: {done.said}", done)
     with TemporaryDirectory() as draft:
         write(files, Path(draft))
         return _compare(replace(stack, draft=Path(draft)))
@@ -186,11 +123,6 @@ def _hashes(stack: Stack) -> dict[str, str]:
     return dict(line.split() for line in stack.ask("config", "--hash", "*").splitlines())
 
 
-def _labels(text: str) -> dict[str, str]:
-    pairs = (pair.partition("=") for pair in text.split(","))
-    return {key: value for key, _, value in pairs}
-
-
 def _check_owner(stack: Stack, folder: str) -> None:
     if folder and Path(folder).resolve() != stack.folder.resolve():
         hint = f"To change that one, say -o {folder}. To run another beside it, give this project another name."
@@ -241,12 +173,6 @@ def _need_image(stack: Stack, change: Change) -> None:
         raise NotFound(f"There is no image {change.after} for {change.service}; nothing was changed.", hint=hint)
 
 
-def _failure(message: str, done: shell.Finished) -> EstibaError:
-    if "daemon" in done.said and ("connect" in done.said or "running" in done.said):
-        return Unavailable(message, hint="Start Docker, or say where it is: DOCKER_HOST.")
-    return EstibaError(message)
-
-
 # What is done
 
 
@@ -274,7 +200,7 @@ def _see_them_stay(stack: Stack, ran: Container[str]) -> None:
         if row["Service"] in wanted and row["ID"] not in ran and not row["Health"]
     }
     if ended := first_to_end(list(fresh), STEADY, stack.docker):
-        words = _last_words(stack, [ended])
+        words = stack.last_words([ended])
         raise NotHealthy(f"{fresh[ended]} has no health check, and did not stay up for {STEADY} seconds.\n{words}")
 
 
@@ -331,7 +257,7 @@ def _start_beside(stack: Stack, name: str, count: int, old: Sequence[str], fresh
     if done.code:
         raise NotHealthy(f"{name}: {done.said}")
     if not _healthy(stack, fresh):
-        raise NotHealthy(f"{name} did not become healthy beside the old one.\n{_last_words(stack, fresh)}")
+        raise NotHealthy(f"{name} did not become healthy beside the old one.\n{stack.last_words(fresh)}")
 
 
 def _introduce(stack: Stack, name: str, fresh: Sequence[str]) -> None:
@@ -373,7 +299,7 @@ def _reason(stack: Stack, unwell: Sequence[dict[str, Any]]) -> str:
     if not begun:
         return ""
     first = min(begun, key=lambda row: _on_its_way(row, stack))
-    return f"{first['Service']} is {_state(first)}.\n{_last_words(stack, [first['ID']])}"
+    return f"{first['Service']} is {_state(first)}.\n{stack.last_words([first['ID']])}"
 
 
 def _state(row: Mapping[str, Any]) -> str:
@@ -392,13 +318,6 @@ def _well(row: Mapping[str, Any], service: Mapping[str, Any]) -> bool:
 def _on_its_way(row: Mapping[str, Any], stack: Stack) -> bool:
     """Whether it may become well by itself."""
     return bool(row["State"] == "running" and (_is_task(stack.wanted[row["Service"]]) or row["Health"] == "starting"))
-
-
-def _last_words(stack: Stack, containers: Sequence[str]) -> str:
-    if not containers:
-        return ""
-    done = stack.docker("logs", "--tail", str(LINES), containers[0])
-    return "\n".join((done.output + done.errors).splitlines()[-LINES:])
 
 
 # What was before
