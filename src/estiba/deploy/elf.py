@@ -13,6 +13,7 @@ from typing import NamedTuple
 _LOAD, _DYNAMIC, _INTERP = 1, 2, 3
 _NEEDED, _STRTAB, _SONAME, _RPATH, _RUNPATH = 1, 5, 14, 15, 29
 
+_MAGIC = b"\x7fELF\x02\x01"
 _SECTIONS = slice(40, 48)
 _SECTION_COUNTS = slice(60, 64)
 
@@ -38,10 +39,17 @@ class Elf(NamedTuple):
 def read(path: Path) -> Elf | None:
     """What a file needs; None where it is no 64-bit little-endian ELF file, or a damaged one."""
     with path.open("rb") as handle:
-        if handle.read(6) != b"\x7fELF\x02\x01":
+        if handle.read(len(_MAGIC)) != _MAGIC:
             return None
+    return parse(path.read_bytes())
+
+
+def parse(content: bytes) -> Elf | None:
+    """As `read`, of what a file holds."""
+    if not content.startswith(_MAGIC):
+        return None
     try:
-        return _parse(path.read_bytes())
+        return _parse(content)
     except (struct.error, IndexError, ValueError, OverflowError):
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -81,11 +80,7 @@ def packages(missing: Mapping[str, str]) -> list[str]:
 
 
 def _libraries(wheel: Path) -> Iterator[tuple[str, elf.Elf]]:
-    with explained("read", wheel), zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
+    with explained("read", wheel), zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
-            if (
-                ".so" in Path(name).suffixes
-                and ".." not in name
-                and (about := elf.read(Path(archive.extract(name, folder))))
-            ):
+            if ".so" in Path(name).suffixes and (about := elf.parse(archive.read(name))):
                 yield name, about
