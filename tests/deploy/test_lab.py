@@ -34,14 +34,17 @@ def test_postgres_takes_its_password_from_a_file(docker: Docker, tmp_path: Path)
     (tmp_path / "compose.yaml").write_text(POSTGRES)
     (tmp_path / "password").write_text("of a file")
     (tmp_path / "password").chmod(0o644)
-    docker("compose", docker.project, "up", "--detach", "--wait", folder=tmp_path)
-    ask = ["compose", docker.project, "exec", "-T", "-e"]
-    query = ["db", "psql", "-h", "db", "-U", "shop", "orders", "-tAc", "select 6 * 7"]
-    assert docker(*ask, "PGPASSWORD=of a file", *query, folder=tmp_path) == "42"
-    refused = docker.attempt(*ask, "PGPASSWORD=guessed", *query, folder=tmp_path)
-    assert "password authentication failed" in refused.stderr
-    docker("compose", docker.project, "stop", folder=tmp_path)
-    assert "Exited (0)" in docker("compose", docker.project, "ps", "-a", "--format={{.Status}}", folder=tmp_path)
+    try:
+        docker("compose", docker.project, "up", "--detach", "--wait", folder=tmp_path)
+        ask = ["compose", docker.project, "exec", "-T", "-e"]
+        query = ["db", "psql", "-h", "db", "-U", "shop", "orders", "-tAc", "select 6 * 7"]
+        assert docker(*ask, "PGPASSWORD=of a file", *query, folder=tmp_path) == "42"
+        refused = docker.attempt(*ask, "PGPASSWORD=guessed", *query, folder=tmp_path)
+        assert "password authentication failed" in refused.stderr
+        docker("compose", docker.project, "stop", folder=tmp_path)
+        assert "Exited (0)" in docker("compose", docker.project, "ps", "-a", "--format={{.Status}}", folder=tmp_path)
+    finally:  # other tests use the same name of a project
+        docker("compose", docker.project, "down", "--volumes", folder=tmp_path)
 
 
 POSTGRES = """\
