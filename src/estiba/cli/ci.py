@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO
 
 import click
 
@@ -53,10 +52,6 @@ def ci(host: str, project: Path | None, target: str, show: bool, force: bool) ->
     if path.exists() and not force:
         raise Conflict(f"{path} is there already.", hint="Look at the new one with --print, or overwrite with --force.")
     path.parent.mkdir(parents=True, exist_ok=True)
-
-    def fill(file: IO[bytes]) -> None:
-        file.write(text.encode())
-
-    write_whole(path, fill)
+    write_whole(path, text.encode())
     terminal.line(f"wrote {path}")
     terminal.line("It needs two secrets, REGISTRY_USER and REGISTRY_PASSWORD, and a runner labelled production.")

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
 from estiba.core.errors import BadProject, EstibaError, NotFound
-from estiba.core.stores.disk import explained, place, write_whole
+from estiba.core.stores.disk import explained, place, temporary, write_whole
 from estiba.deploy import context, daemonless, engines, oci, push, sbom, weigh
 from estiba.deploy.context import Context
 from estiba.deploy.engines import Engine
@@ -113,20 +111,10 @@ def prepared(plan: Plan, services: Sequence[Service], wish: Wish, on_event: Even
 def assembled(plan: Plan, service: Service, style: str | None, on_event: Event) -> Iterator[Context]:
     """The context of a service's image in a temporary folder."""
     on_event(service.name, "gathering", "")
-    with _temporary() as folder:
+    with temporary("build") as folder:
         target = folder / service.name
         target.mkdir()
         yield context.assemble(plan, service, target, style=style)
-
-
-@contextmanager
-def _temporary() -> Iterator[Path]:
-    with explained("use a temporary folder in", Path(tempfile.gettempdir())):
-        folder = Path(tempfile.mkdtemp(prefix="estiba-build-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def build_one(engine: Engine, made: Context, project: Path, wish: Wish, on_event: Event) -> Built:
@@ -185,11 +173,7 @@ def _pushed(built: Built, send: Callable[[Callable[[str], None]], str], on_event
     path = built.folder / PROVENANCE
     with explained("read", path):
         text = sbom.pushed(path.read_text(), name.rpartition(":")[2])
-
-    def fill(handle: IO[bytes]) -> None:
-        handle.write(text.encode())
-
-    write_whole(path, fill)
+    write_whole(path, text.encode())
     return replace(built, pushed=name)
 
 

@@ -6,12 +6,11 @@ import shutil
 import site
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
 
 from estiba.core import shell
 from estiba.core.errors import Conflict, EstibaError, NotFound
-from estiba.core.stores.disk import explained, place
+from estiba.core.stores.disk import explained, place, temporary
 from estiba.deploy import oci, wheels
 from estiba.deploy.context import Context
 from estiba.deploy.engines import Engine
@@ -41,8 +40,8 @@ def write(made: Context, target: Path, base: Path | None = None) -> str:
     digests = []
 
     def fill(folder: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix="estiba-build-") as work:
-            digests.append(_layout(made, folder, Path(work), _base(made.recipe, base)))
+        with temporary("build") as work:
+            digests.append(_layout(made, folder, work, _base(made.recipe, base)))
 
     if not place(target, fill):
         raise Conflict(f"{target} appeared meanwhile.", hint="Choose another folder.")
@@ -148,7 +147,7 @@ def _run(made: Context, module: str, *words: str) -> None:
 
 def load(engine: Engine, layout: Path, name: str) -> None:
     """Takes a layout into a container engine, under a name of its own."""
-    with tempfile.TemporaryDirectory(prefix="estiba-load-") as folder:
-        packed = Path(folder) / "image.tar"
+    with temporary("load") as folder:
+        packed = folder / "image.tar"
         oci.pack(layout, packed, name)
         engine.load(packed)

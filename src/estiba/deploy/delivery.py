@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from estiba.core import shell
 from estiba.core.errors import Conflict, EstibaError, NotFound
-from estiba.core.stores.disk import explained
+from estiba.core.stores.disk import explained, temporary
 from estiba.deploy.compose import GENERATED
 from estiba.deploy.front import KNOWN, NETWORK
 from estiba.deploy.plan import STEADY
@@ -70,9 +69,9 @@ def propose(stack: Stack, files: Rendered) -> list[Change]:
     """
     if (done := stack.docker("version", "--format", "{{.Server.Version}}")).code:
         raise failure(f"Docker does not answer: {done.said}", done)
-    with TemporaryDirectory() as draft:
-        write(files, Path(draft))
-        return _compare(replace(stack, draft=Path(draft)))
+    with temporary("draft") as draft:
+        write(files, draft)
+        return _compare(replace(stack, draft=draft))
 
 
 def _compare(stack: Stack) -> list[Change]:

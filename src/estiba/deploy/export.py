@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import IO
 import msgspec
 
 from estiba.core.errors import BadProject, EstibaError, NotFound
-from estiba.core.stores.disk import explained, write_whole
+from estiba.core.stores.disk import explained, temporary, write_whole
 from estiba.deploy import context, engines, sbom
 from estiba.deploy.building import Event, assembled
 from estiba.deploy.context import Context
@@ -60,8 +59,8 @@ def export(plan: Plan, services: Sequence[Service], target: Path, style: str | N
     Raises:
         BadProject: an image needs Debian packages, which no archive holds. EstibaError: the file cannot be written.
     """
-    with tempfile.TemporaryDirectory(prefix="estiba-export-") as work:
-        folder = Path(work) / "all"
+    with temporary("export") as work:
+        folder = work / "all"
         bases: dict[str, str] = {}
         for service in services:
             with assembled(plan, service, style, on_event) as made:
@@ -139,8 +138,7 @@ def opened(path: Path) -> Iterator[Opened]:
     Raises:
         NotFound: there is no such file. EstibaError: it is no archive of `estiba export`, or one of a newer Estiba.
     """
-    with tempfile.TemporaryDirectory(prefix="estiba-import-") as work:
-        folder = Path(work)
+    with temporary("import") as folder:
         with explained("read", path):
             try:
                 with tarfile.open(path) as tar:

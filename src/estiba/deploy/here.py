@@ -9,7 +9,6 @@ import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 from estiba.core.errors import BadProject
 from estiba.core.stores.disk import explained, make_folder, write_whole
@@ -193,12 +192,9 @@ class Here:
 
 
 def _write(path: Path, text: str) -> None:
-    def fill(handle: IO[bytes]) -> None:
-        handle.write(text.encode())
-
     with explained("write", path):
         make_folder(path.parent)
-    write_whole(path, fill)
+    write_whole(path, text.encode())
 
 
 def _words(service: Service) -> tuple[str, ...]:

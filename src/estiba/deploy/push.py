@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from msgspec import Meta
 
 from estiba.core import shell
 from estiba.core.errors import BadProject, EstibaError, NotFound, Unavailable
-from estiba.core.stores.disk import explained
+from estiba.core.stores.disk import explained, temporary
 from estiba.deploy import images
 from estiba.deploy.engines import Engine
 from estiba.deploy.plan import Plan
@@ -136,8 +135,8 @@ def _without_tls(name: str, option: str) -> list[str]:
 def _with_digest_file(
     words: list[str], places: list[str], name: str, on_line: Callable[[str], None], folder: Path | None = None
 ) -> str:
-    with tempfile.TemporaryDirectory(prefix="estiba-push-") as work:
-        digest = Path(work) / "digest"
+    with temporary("push") as work:
+        digest = work / "digest"
         _said([*words, "--digestfile", str(digest), *places], name, on_line, folder)
         with explained("read", digest):
             return _named(name, [digest.read_text().strip()])

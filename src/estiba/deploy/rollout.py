@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from json import JSONDecoder
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import msgspec
 
 from estiba.core import shell
 from estiba.core.errors import EstibaError, NotFound, Unavailable
+from estiba.core.stores.disk import temporary
 
 ROLLED = ("Deployment", "StatefulSet", "DaemonSet")
 """Kinds that `kubectl rollout` knows."""
@@ -304,8 +304,8 @@ def _restore(target: Target, proposal: Proposal, say: Say) -> str:
     if not proposal.before:
         return "This was the first deployment, so there is nothing to go back to; what was applied is left to look at."
     say("restoring what was there before")
-    with TemporaryDirectory(prefix="estiba-") as folder:
-        file = Path(folder) / "before.json"
+    with temporary("restore") as folder:
+        file = folder / "before.json"
         file.write_bytes(msgspec.json.encode({"apiVersion": "v1", "kind": "List", "items": proposal.before}))
         done = target.kubectl("apply", "--filename", str(file))
     if done.code:

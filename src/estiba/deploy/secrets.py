@@ -7,7 +7,6 @@ import re
 import secrets
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import IO
 
 from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import explained, make_folder, write_whole
@@ -81,12 +80,7 @@ def _make(project: Path, path: Path) -> None:
         if path.parent.is_relative_to(project / ".estiba"):
             path.parent.chmod(0o700)
             (path.parent / ".gitignore").write_text("*\n")
-
-    def fill(handle: IO[bytes]) -> None:
-        os.fchmod(handle.fileno(), 0o600)
-        handle.write(secrets.token_urlsafe(32).encode())
-
-    write_whole(path, fill)
+    write_whole(path, secrets.token_urlsafe(32).encode(), mode=0o600)
 
 
 def hand_out(project: Path, names: Iterable[str], target: Path, given: Collection[str] = ()) -> list[str]:
@@ -110,11 +104,5 @@ def hand_out(project: Path, names: Iterable[str], target: Path, given: Collectio
             make_folder(target)
             target.chmod(0o700)
             (target / ".gitignore").write_text("*\n")
-        value = read(project, name)
-
-        def fill(handle: IO[bytes], value: str = value) -> None:
-            os.fchmod(handle.fileno(), 0o644)
-            handle.write(value.encode())
-
-        write_whole(target / name, fill)
+        write_whole(target / name, read(project, name).encode(), mode=0o644)
     return missing

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from estiba.core.errors import EstibaError, ParityError
+from estiba.core.stores.disk import temporary
 from estiba.deploy.engines import Engine
 from estiba.deploy.recipe import Recipe
 from estiba.deploy.registry import PLACE, is_folder
@@ -124,11 +124,11 @@ def _running(engine: Engine, image: str, recipe: Recipe, extra: list[str]) -> It
 @contextmanager
 def _made_up(recipe: Recipe) -> Iterator[list[str]]:
     """Options that mount a secret of the moment wherever the service expects one of its own."""
-    with TemporaryDirectory(prefix="estiba-verify-") as folder:
-        Path(folder).chmod(0o755)  # the container reads it as another user
+    with temporary("verify") as folder:
+        folder.chmod(0o755)  # the container reads it as another user
         mounts = []
         for secret in recipe.secrets:
-            (path := Path(folder) / secret).write_text(secrets.token_urlsafe(32))
+            (path := folder / secret).write_text(secrets.token_urlsafe(32))
             path.chmod(0o644)
             mounts += ["--volume", f"{path}:/run/secrets/{secret}:ro,z"]
         yield mounts

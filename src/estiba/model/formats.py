@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from estiba.core.errors import BadArtifact, EstibaError, MissingExtra, NotFound, NotTrusted
+from estiba.core.stores.disk import temporary
 from estiba.model import skops_file
 from estiba.model.artifact import Format
 from estiba.model.loadpath import framework, libraries, local_modules, reachable
@@ -334,8 +334,8 @@ def _dump_catboost(model: Any) -> tuple[Format, str, bytes] | None:
 
 
 def _catboost_bytes(model: Any) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model.cbm")
+    with temporary("catboost") as folder:
+        path = folder / "model.cbm"
         model.save_model(str(path))
         return path.read_bytes()
 

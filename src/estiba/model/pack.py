@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -16,6 +15,7 @@ import msgspec
 import numpy as np
 
 from estiba.core.errors import BadProject, EstibaError, MissingExtra, ParityError
+from estiba.core.stores.disk import temporary
 from estiba.model import artifact, card, golden
 from estiba.model.artifact import Artifact, Manifest, Parity, SourceCard
 from estiba.model.coding import Coded, Matrix
@@ -151,8 +151,8 @@ def register(
     """
     store = open_registry(registry)
     check_name(name)
-    with tempfile.TemporaryDirectory(prefix="estiba-") as folder:
-        made, said = build(trained, name, options, Path(folder))
+    with temporary("pack") as folder:
+        made, said = build(trained, name, options, folder)
         known = {v.version for v in store.versions(name)} if name in store.list() else set()
         on_built(made.digest)
         version = store.push(made, aliases=aliases)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from estiba.core.errors import BadArtifact, Conflict, NotFound
-from estiba.core.stores.disk import explained
+from estiba.core.stores.disk import temporary
 from estiba.core.stores.files import Store, open_store
 from estiba.model import archive, artifact
 from estiba.model.artifact import MANIFEST, Artifact
@@ -318,10 +317,8 @@ class Registry:
         Raises:
             NotFound: there is no such file. BadArtifact: it is damaged, or no artifact.
         """
-        with explained("write", Path(tempfile.gettempdir())):
-            scratch = tempfile.TemporaryDirectory(prefix="estiba-")
-        with scratch as folder:
-            return self.push(archive.load(file, Path(folder)), aliases)
+        with temporary("import") as folder:
+            return self.push(archive.load(file, folder), aliases)
 
     def stamp(self) -> str:
         """A value that changes when any version or alias does. Cheap, for polling; it never names what changed."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
@@ -58,7 +58,7 @@ def write(folder: Path, name: str, stamp: Stamp) -> None:
     with explained("write", path):
         make_folder(path.parent)
     content = msgspec.json.format(msgspec.json.encode(stamp, order="deterministic"), indent=2)
-    write_whole(path, lambda handle: _fill(handle, content + b"\n"))
+    write_whole(path, content + b"\n")
 
 
 def read(folder: Path, name: str) -> Stamp | None:
@@ -74,7 +74,7 @@ def claim(folder: Path, name: str, digest: str) -> None:
     path = _claim_file(folder, name)
     with explained("write", path):
         make_folder(path.parent)
-    write_whole(path, lambda handle: _fill(handle, digest.encode()))
+    write_whole(path, digest.encode())
 
 
 def claimed(folder: Path, name: str) -> set[str]:
@@ -88,10 +88,6 @@ def claimed(folder: Path, name: str) -> set[str]:
 
 def _claim_file(folder: Path, name: str) -> Path:
     return stamp_file(folder, name).with_suffix(".digest")
-
-
-def _fill(handle: IO[bytes], content: bytes) -> None:
-    handle.write(content)
 
 
 def change(stamp: Stamp, section: msgspec.Struct, folder: Path, names: Iterable[str]) -> str:

@@ -12,17 +12,16 @@ import asyncio
 import contextlib
 import signal
 import socket
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import msgspec
 
 from estiba.core import cpus, endings
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
+from estiba.core.stores.disk import temporary
 from estiba.serving import messages, telemetry
 from estiba.serving.door import Door, connections
 from estiba.serving.listening import listen
@@ -330,18 +329,10 @@ def supervise(
         listeners = [opened.enter_context(listen(options.host, port)) for port in (options.port, *ports)]
         host, port = listeners[0].getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        folder = opened.enter_context(_temporary())
-        log, metrics = Log(options.log), Metrics(Path(folder) / "supervisor.metrics")
+        folder = opened.enter_context(temporary("server"))
+        log, metrics = Log(options.log), Metrics(folder / "supervisor.metrics")
         _check_telemetry(options, log)
         versions = Versions(refs, Source(resolve, stamp, options.poll), log, metrics)
         supervisor = Supervisor(options, ports, versions, log, metrics)
         counts = (supervisor._count, supervisor._threads)
         asyncio.run(supervisor.run(listeners, lambda: on_ready(url, *counts)))
-
-
-def _temporary() -> tempfile.TemporaryDirectory[str]:
-    try:
-        return tempfile.TemporaryDirectory(prefix="estiba-server-")
-    except OSError as error:
-        hint = "A server keeps its counters there. A container that is read-only needs: --tmpfs /tmp"
-        raise EstibaError(f"No folder for temporary files can be made: {error.strerror}.", hint=hint) from error

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -82,8 +83,8 @@ def place(target: Path, fill: Callable[[Path], None]) -> bool:
         make_folder(target.parent)
         sweep(target.parent)
         unfinished = target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
-        unfinished.mkdir()
         try:
+            unfinished.mkdir()
             fill(unfinished)
             sync_tree(unfinished)
             return _rename(unfinished, target)
@@ -111,8 +112,12 @@ def make_folder(folder: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
 
 
-def write_whole(target: Path, fill: Callable[[IO[bytes]], None]) -> None:
-    """Makes the file `target` appear whole, replacing what was there. If `fill` or the disk fails, nothing changes.
+def write_whole(target: Path, content: bytes | Callable[[IO[bytes]], None], mode: int | None = None) -> None:
+    """Makes the file `target` appear whole, replacing what was there. If the disk fails, nothing changes.
+
+    Args:
+        content: its bytes, or what writes them into an open file; if that fails, nothing changes either.
+        mode: the file's permissions from its first byte on; None leaves them to the umask.
 
     Raises:
         EstibaError: the place cannot be written.
@@ -121,13 +126,51 @@ def write_whole(target: Path, fill: Callable[[IO[bytes]], None]) -> None:
         unfinished = target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
         try:
             with unfinished.open("xb") as handle:
-                fill(handle)
+                if mode is not None:
+                    unfinished.chmod(mode)
+                if callable(content):
+                    content(handle)
+                else:
+                    handle.write(content)
                 handle.flush()
                 os.fsync(handle.fileno())
             unfinished.replace(target)
             sync(target.parent)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary(purpose: str) -> Iterator[Path]:
+    """A folder for temporary files that is gone after the block, whenever a signal ends it.
+
+    The standard library's leaves its folder to a signal that comes between making it and remembering it.
+
+    Args:
+        purpose: part of its name, which begins with "estiba-".
+
+    Raises:
+        EstibaError: no folder can be made.
+    """
+    folder = _temporary_place() / f"estiba-{purpose}-{secrets.token_hex(8)}"
+    try:
+        with explained("make", folder):
+            folder.mkdir(mode=0o700)
+        yield folder
+    finally:
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        except BaseException:  # the signal came while it was being removed
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _temporary_place() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError as error:
+        hint = "Name another place with TMPDIR. A container that is read-only needs: --tmpfs /tmp"
+        raise EstibaError(f"No folder for temporary files can be made: {error.strerror}.", hint=hint) from error
 
 
 def sweep(folder: Path) -> None:

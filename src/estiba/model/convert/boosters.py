@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from estiba.core.stores.disk import temporary
 from estiba.model.convert.columns import Column, Columns, NotConvertible, Table
 from estiba.model.convert.context import Context, Want, unsupported
 from estiba.model.convert.graph import DOUBLE, FLOAT, Graph
@@ -287,11 +288,8 @@ def catboost_model(c: Context, model: Any, columns: Columns, want: Want) -> str:
 
 
 def _catboost_content(model: Any) -> Any:
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.json"
+    with temporary("catboost") as folder:
+        path = folder / "model.json"
         model.save_model(str(path), format="json")
         return json.loads(path.read_text())
 
