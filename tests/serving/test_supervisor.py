@@ -56,7 +56,9 @@ def test_the_only_worker_killed_is_replaced_while_clients_wait(registry: Path) -
         asyncio.run(run(server))
 
 
-def test_a_stopped_worker_is_noticed_within_two_seconds(registry: Path) -> None:
+def test_a_stopped_worker_is_noticed_at_once(registry: Path) -> None:
+    """After 0.3 s, of which the clients that it was answering hear with a 503; the bound leaves room for neighbours."""
+
     async def run(server: Server) -> None:
         async with Load(server.port, "/predict", BODY) as tally:
             await asyncio.sleep(0.5)
@@ -64,7 +66,7 @@ def test_a_stopped_worker_is_noticed_within_two_seconds(registry: Path) -> None:
             await asyncio.sleep(3)
         assert not tally.lost
         assert set(tally.statuses) <= {200, 503}
-        assert tally.slowest < 2
+        assert tally.slowest < 1.2
 
     with serving(registry, "--workers", "2") as server:
         asyncio.run(run(server))

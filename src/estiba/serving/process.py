@@ -25,11 +25,41 @@ from estiba.serving.messages import BUSY, HEARTBEAT, SLOTS, WorkerSpec
 TROUBLES = ("died", "stopped", "hung", "slow start")
 """Why a worker may have to be replaced."""
 
-SILENT = 1.0
-"""Seconds without a heartbeat after which a worker gets no new clients, and is replaced unless it is only slow."""
+SILENT = 0.3
+"""Seconds without a heartbeat after which a worker is looked at."""
+
+STILL = 0.5
+"""Seconds more for which a silent worker may neither compute nor wait for a processor or a disk."""
+
+ABSENT = 1.0
+"""Seconds without a heartbeat after which a worker that is only slow gets no new clients."""
 
 SLOW = 10.0
-"""Seconds without a heartbeat that are forgiven where the process computes, or waits for a processor."""
+"""Seconds without a heartbeat that are forgiven where it computes or waits for a processor or a disk."""
+
+
+class Watch:
+    """Tells a worker that only is slow from one that has to be replaced."""
+
+    def __init__(self) -> None:
+        self._moved: tuple[float, float] | None = None  # while it is silent: processor seconds, and when they last grew
+
+    def trouble(self, pid: int, silence: float) -> str:
+        """Whether it is "stopped" or "hung"; empty where all is well. To be asked often.
+
+        Args:
+            silence: seconds since its last heartbeat.
+        """
+        if silence < SILENT:
+            self._moved = None
+            return ""
+        state, seconds = _process_state(pid)
+        if state in "Tt":
+            return "stopped"
+        now = time.monotonic()
+        if self._moved is None or state in "RD" or seconds > self._moved[0]:
+            self._moved = (seconds, now)
+        return "hung" if silence >= SLOW or now >= self._moved[1] + STILL else ""
 
 
 class Process:
@@ -55,7 +85,7 @@ class Process:
         self._drained_at = 0.0
         self._unsent: deque[messages.AnyMessage] = deque()
         self._killed = False
-        self._seen = (0.0, 0.0)  # processor seconds, and when they were last seen to grow
+        self._watch = Watch()
         if start_at <= time.monotonic():
             self._start()
 
@@ -113,7 +143,7 @@ class Process:
     @property
     def serving(self) -> bool:
         """Whether it may be given clients now."""
-        return self.ready and not self.draining and self.exit_code() is None and self._silence() < SILENT
+        return self.ready and not self.draining and self.exit_code() is None and self._silence() < ABSENT
 
     def give(self, client: socket.socket, *, spare: bool = False) -> bool:
         """Hands a client to the worker, keeping a copy of its socket; False where it cannot take one now.
@@ -198,16 +228,7 @@ class Process:
             return "died"
         if not self.ready:
             return "slow start" if now > self._start_at + self.spec.options.start_timeout else ""
-        silence = self._silence()
-        if silence < SILENT:
-            return ""
-        state, seconds = _process_state(self._child.pid)
-        if state in "Tt":
-            return "stopped"
-        if seconds > self._seen[0]:
-            self._seen = (seconds, now)
-        alive = state == "R" or now < self._seen[1] + SILENT
-        return "" if alive and silence < SLOW else "hung"
+        return self._watch.trouble(self._child.pid, self._silence())
 
     def _silence(self) -> float:
         """Seconds since the last heartbeat."""
@@ -231,7 +252,10 @@ class Process:
 
 
 def _process_state(pid: int) -> tuple[str, float]:
-    """The kernel's letter for a process (R runs or waits for a processor, T is stopped) and its processor seconds."""
+    """The kernel's letter for a process and its processor seconds.
+
+    R runs or waits for a processor, D waits for a disk, T is stopped.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:  # no /proc on this system: judge by the heartbeat alone
