@@ -100,7 +100,10 @@ def test_it_is_written_once_and_then_kept(tmp_path: Path, capsys: pytest.Capture
     assert yaml.safe_load(file.read_text())["name"] == "estiba"
 
 
-def test_without_a_registry_there_is_nowhere_to_push_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "estiba.toml").write_text('[project]\nname = "shop"\n')
+@pytest.mark.parametrize("settings", ["", '[images]\nrepository = "acme/shop"\n'])
+def test_without_a_registry_there_is_nowhere_to_push_to(
+    settings: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "estiba.toml").write_text(f'[project]\nname = "shop"\n{settings}')
     assert run(["ci", "gitlab", "-C", str(tmp_path)]) == 2
     assert "images.repository" in capsys.readouterr().err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -38,8 +40,18 @@ def test_without_a_cluster(
 ) -> None:
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "settings"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     assert run(["deploy", "kubernetes", overlay, "--plan"]) == 6
+    said = capsys.readouterr().err
+    assert "kubectl knows no cluster" in said
+    assert "--context" in said
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and nobody listens
+        server = f"--server=http://127.0.0.1:{silent.getsockname()[1]}"
+        for words in (["set-cluster", "c", server], ["set-context", "c", "--cluster=c"], ["use-context", "c"]):
+            subprocess.run(["kubectl", "config", *words], check=True, capture_output=True)
+        assert run(["deploy", "kubernetes", overlay, "--plan"]) == 6
     said = capsys.readouterr().err
     assert "No cluster answers: The connection to the server" in said
     assert "--context" in said

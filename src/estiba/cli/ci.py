@@ -41,10 +41,11 @@ def ci(host: str, project: Path | None, target: str, show: bool, force: bool) ->
     from estiba.deploy import pipelines
 
     found = estiba.project.load(project)
-    if "/" not in found.images.repository:
-        hint = 'Say where images go: repository = "ghcr.io/OWNER/NAME" in [images].'
+    pipeline = pipelines.of(found.folder, found.images, found.models, target)
+    if not pipeline.registry:
+        hint = 'Say where images go, with the host: repository = "ghcr.io/OWNER/NAME" in [images].'
         raise BadProject("A pipeline needs a container registry, and images.repository names none.", hint=hint)
-    text = pipelines.render(pipelines.of(found.folder, found.images, found.models, target), host)
+    text = pipelines.render(pipeline, host)
     if show:
         click.echo(text, nl=False)
         return

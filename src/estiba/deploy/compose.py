@@ -14,7 +14,7 @@ from msgspec import Meta
 from estiba.core.errors import BadProject
 from estiba.deploy import front, images, registry, yaml
 from estiba.deploy.observability import generate, in_containers
-from estiba.deploy.plan import Command, File, Http, Plan, Service, Tcp, in_container
+from estiba.deploy.plan import ASKED_EVERY, FAILURES, Command, File, Http, Plan, Service, Tcp, in_container
 from estiba.deploy.references import Reference, references, resolve
 from estiba.deploy.rendered import Rendered
 from estiba.deploy.services import Condition
@@ -27,6 +27,9 @@ HEALTHY: dict[Condition, str] = {
 
 GENERATED = "config"
 """The folder, beside compose.yaml, of what containers get to read."""
+
+PACE = {"interval": f"{ASKED_EVERY}s", "timeout": "10s", "retries": FAILURES, "start_interval": "1s"}
+"""Of health checks. Each is a program to start, which takes seconds where the processors are busy."""
 
 BIND = "ESTIBA_BIND"
 """The variable of the address at which ports are published. Those of the ports are `ESTIBA_PORT_WEB` and the like."""
@@ -151,6 +154,7 @@ def _front(plan: Plan, options: ComposeOptions) -> dict[str, Any]:
     # SIGQUIT lets nginx finish what it is answering.
     life = {"init": True, "restart": "unless-stopped", "stop_signal": "SIGQUIT", "stop_grace_period": "30s"}
     found = front.definition(plan, options.front, published) | life | {"volumes": [mount]}
+    found["healthcheck"] = PACE | found["healthcheck"]
     return found | _hardening(Service(front.NAME, options.front, memory=128_000_000), options)
 
 
@@ -174,7 +178,7 @@ def _life(plan: Plan, service: Service) -> dict[str, Any]:
     if test is not None:
         found["healthcheck"] = {
             "test": test,
-            **front.PACE,
+            **PACE,
             "start_period": _seconds(service.start_timeout),
         }
     if service.needs:

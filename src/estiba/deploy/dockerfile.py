@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
+from estiba.deploy.plan import ASKED_EVERY, FAILURES
 from estiba.deploy.recipe import Recipe, variables
 
 DOCKERFILE = "Dockerfile"
@@ -125,7 +126,8 @@ def _contents(recipe: Recipe) -> Iterator[str]:
 
 def _start(recipe: Recipe) -> Iterator[str]:
     if recipe.health:
-        yield f"HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD {_words(recipe.health)}"
+        pace = f"--interval={ASKED_EVERY}s --timeout=5s --start-period=60s --retries={FAILURES}"
+        yield f"HEALTHCHECK {pace} CMD {_words(recipe.health)}"
     else:
         yield "HEALTHCHECK NONE"
     if recipe.entrypoint:

@@ -17,9 +17,6 @@ NETWORK = "front"
 ALIVE = "/tmp/alive.sock"
 """The socket, in its container only, that says whether nginx itself answers: a port could be a service's."""
 
-PACE = {"interval": "10s", "timeout": "10s", "retries": 3, "start_interval": "1s"}
-"""Of health checks. Each is a program to start, which takes seconds where the processors are busy."""
-
 KNOWN = 2.5
 """Seconds after which the front surely knows a new container: it remembers what a name means for up to two, as nginx
 counts one second of validity in whole seconds."""
@@ -60,7 +57,6 @@ def definition(plan: Plan, image: str, ports: list[dict[str, Any]]) -> dict[str,
         "ports": ports,
         "healthcheck": {
             "test": ["CMD", "curl", "--silent", "--fail", "--unix-socket", ALIVE, f"http://{NAME}/"],
-            **PACE,
             "start_period": "30s",
         },
         "depends_on": {service.name: {"condition": "service_healthy"} for service in behind(plan)},

@@ -14,7 +14,7 @@ from estiba.core import ports
 from estiba.core.errors import EstibaError
 from estiba.core.groups import Group
 from estiba.deploy import health
-from estiba.deploy.plan import Command, Service
+from estiba.deploy.plan import FAILURES, Command, Service
 from estiba.deploy.scene import Launch, Scene, State, Status
 from estiba.deploy.services import Condition
 
@@ -25,9 +25,6 @@ LOOK = 0.1
 """Seconds between the first questions whether a service is healthy; later ones come more slowly."""
 
 SLOWEST = 0.5
-
-RETRIES = 3
-"""Answers in a row, of one that was healthy, until it is called unhealthy: as many as in Compose."""
 
 
 @dataclass(frozen=True)
@@ -270,9 +267,9 @@ class Life:
             before, failures = failures, failures + 1 if reason else 0
             if waiting.done() or self._again:
                 break
-            if failures == RETRIES:
+            if failures == FAILURES:
                 self._report("unhealthy", detail=reason)
-            elif before >= RETRIES and not failures:
+            elif before >= FAILURES and not failures:
                 self._report("healthy", detail="again")
         return await waiting
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from estiba import __version__
-from estiba.deploy import yaml
+from estiba.deploy import images, yaml
 from estiba.deploy.images import ImageOptions
 
 FILES = {"github": ".github/workflows/estiba.yml", "gitlab": ".gitlab-ci.yml"}
@@ -44,7 +44,7 @@ class Pipeline:
     @property
     def registry(self) -> str:
         """The host of the container registry."""
-        return self.repository.partition("/")[0]
+        return images.host(f"{self.repository}/")
 
 
 def of(folder: Path, options: ImageOptions, models: Iterable[str], target: str) -> Pipeline:

@@ -13,6 +13,12 @@ from estiba.serving.options import ServerOptions
 STEADY = 10
 """Seconds for which a service has to stay up, where nobody can ask about its health, to count as started."""
 
+ASKED_EVERY = 10
+"""Seconds between questions whether what is healthy still is, on one machine. Kubernetes has a pace of its own."""
+
+FAILURES = 3
+"""Bad answers in a row, of one that was healthy, until it is called unhealthy."""
+
 SERVER_PORT = 8000
 """What a model server listens on inside a container."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -162,9 +163,13 @@ def carry_out(target: Target, proposal: Proposal, say: Say) -> None:
 
 
 def _reach(target: Target) -> None:
+    hint = "See which cluster kubectl talks to: kubectl config get-contexts. Name another with --context."
+    in_a_pod = "KUBERNETES_SERVICE_HOST" in os.environ
+    if not (target.context or in_a_pod) and target.kubectl("config", "current-context").code:
+        # kubectl would ask localhost:8080, where anything may answer.
+        raise Unavailable("kubectl knows no cluster: its settings have no current context.", hint=hint)
     done = target.kubectl("get", "--raw", "/readyz", "--request-timeout=10s")
     if done.code:
-        hint = "See which cluster kubectl talks to: kubectl config get-contexts. Name another with --context."
         said = done.said.splitlines()[-1] if done.said else ""
         raise Unavailable(f"No cluster answers: {said}", hint=hint)
 

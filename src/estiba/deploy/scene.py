@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from estiba.core.groups import Guard
+from estiba.deploy.plan import ASKED_EVERY
 
 State = Literal[
     "waiting",
@@ -78,7 +79,7 @@ class Pace:
     first: float = 1.0
     longest: float = 30.0
     steady: float = 60.0
-    look: float = 10.0
+    look: float = ASKED_EVERY
 
     def pause(self, failures: int) -> float:
         return min(self.longest, self.first * 2.0 ** min(failures - 1, 30))
