@@ -136,6 +136,19 @@ def test_serve_without_arguments_takes_those_of_the_environment(
     assert "There is no model 'flatz'" in estiba("serve", "flatz", "--port", "0").err
 
 
+def test_the_port_that_sagemaker_chooses_goes_before_the_images(
+    estiba: Estiba, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESTIBA_SERVE", "churn --port 0")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("SAGEMAKER_BIND_TO_PORT", str(port))
+        ran = estiba("serve")
+    assert ran.code == 1
+    assert f"{port}" in ran.err
+    assert "in use" in ran.err
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_other_machines_are_served_only_on_purpose(estiba: Estiba, registry: Path, host: str) -> None:
     ran = estiba("serve", "churn", "--host", host, "--port", "0")

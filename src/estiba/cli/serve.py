@@ -13,10 +13,16 @@ from estiba.cli.places import registry_option, server_options, trust_option
 
 
 class Serve(click.Command):
-    """Without arguments it takes those in $ESTIBA_SERVE: SageMaker starts an image with the one word `serve`."""
+    """Without arguments it takes those in $ESTIBA_SERVE: SageMaker starts an image with the one word `serve`.
+
+    Where several containers share one address, it tells each a port of its own.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, args or shlex.split(os.environ.get("ESTIBA_SERVE", "")))
+        if not args:
+            port = os.environ.get("SAGEMAKER_BIND_TO_PORT")
+            args = shlex.split(os.environ.get("ESTIBA_SERVE", "")) + (["--port", port] if port else [])
+        return super().parse_args(ctx, args)
 
 
 @click.command(
