@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -15,12 +18,28 @@ class _Asked:
 
     def __init__(self) -> None:
         self.number = 0
+        self.held = 0
+        self._late = False
 
     def __call__(self, number: int, frame: object) -> None:
         self.number = number
-        if number == signal.SIGINT:
+        self._late = self.held > 0
+        if not self._late:
+            self._end()
+
+    def release(self) -> None:
+        self.held -= 1
+        if self._late and not self.held:
+            self._late = False
+            self._end()
+
+    def _end(self) -> None:
+        if self.number == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(128 + number)
+        raise SystemExit(128 + self.number)
+
+
+_asked = _Asked()
 
 
 def heed() -> None:
@@ -28,13 +47,24 @@ def heed() -> None:
 
     One that is ignored stays so: nohup asks for that. To be called from the main thread.
     """
-    asked = _Asked()
     for number in NUMBERS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-            signal.signal(number, asked)
+            signal.signal(number, _asked)
 
 
 def asked() -> bool:
     """Whether one of them came since `heed`."""
-    handlers = map(signal.getsignal, NUMBERS)
-    return any(isinstance(handler, _Asked) and handler.number for handler in handlers)
+    return _asked.number != 0
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Where something is begun that has to be ended too: a signal that comes meanwhile is raised after the block."""
+    if threading.current_thread() is not threading.main_thread():  # signals never disturb another thread
+        yield
+        return
+    _asked.held += 1
+    try:
+        yield
+    finally:
+        _asked.release()

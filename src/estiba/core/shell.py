@@ -7,11 +7,12 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from estiba.core import endings
 from estiba.core.errors import EstibaError, NotFound
 from estiba.core.stores.disk import explained
 
@@ -50,29 +51,30 @@ def run(
     Raises:
         NotFound: there is no such program. EstibaError: it took longer than `timeout`.
     """
-    try:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if on_line else subprocess.PIPE,
-            cwd=folder,
-            env={**os.environ, **(environment or {})},
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-    except FileNotFoundError:
-        raise NotFound(f"The program {command[0]} is not here.", hint="Install it, or put it on PATH.") from None
-    except OSError as error:
-        raise EstibaError(f"Cannot start {command[0]}: {error.strerror}.") from error
-    with child:
+    with ExitStack() as ending:
+        try:
+            with endings.held():
+                child = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT if on_line else subprocess.PIPE,
+                    cwd=folder,
+                    env={**os.environ, **(environment or {})},
+                    text=True,
+                    errors="replace",
+                    start_new_session=True,
+                )
+                ending.enter_context(child)
+                ending.callback(_stop, child)
+        except FileNotFoundError:
+            raise NotFound(f"The program {command[0]} is not here.", hint="Install it, or put it on PATH.") from None
+        except OSError as error:
+            raise EstibaError(f"Cannot start {command[0]}: {error.strerror}.") from error
         try:
             return _lines(child, on_line, timeout) if on_line else _whole(child, timeout)
         except subprocess.TimeoutExpired:
             raise EstibaError(f"{' '.join(command[:3])} did not end within {timeout:g} seconds.") from None
-        finally:
-            _stop(child)
 
 
 def _whole(child: subprocess.Popen[str], timeout: float | None) -> Finished:
@@ -127,17 +129,18 @@ def converse(
     Returns:
         The exit code; negative is the number of the signal that ended it.
     """
-    with explained("run a program in", folder), errors.open("wb") as output:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=output,
-            cwd=folder,
-            env={**os.environ, **environment},
-            start_new_session=True,
-        )
-    try:
+    with ExitStack() as ending:
+        with explained("run a program in", folder), errors.open("wb") as output, endings.held():
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                cwd=folder,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+            ending.callback(_stop, child)
         assert child.stdin is not None
         assert child.stdout is not None
         with child.stdin as ask, child.stdout as answers:
@@ -147,8 +150,6 @@ def converse(
             for line in answers:
                 on_line(line)
             return child.wait()
-    finally:
-        _stop(child)
 
 
 def _stop(child: subprocess.Popen[Any]) -> None:
