@@ -356,7 +356,8 @@ def test_a_client_that_reads_slowly_gets_everything(hasty: Live) -> None:
 def test_the_rest_of_an_answer_waits_for_a_client_that_pauses_after_its_last_request(
     start_server: Callable[..., Live],
 ) -> None:
-    live = start_server("price", http={"idle_timeout": 0.3, "write_timeout": 8.0})
+    # Where the neighbours are loud, more rows than usual wait at once.
+    live = start_server("price", max_queued_rows=200_000, http={"idle_timeout": 0.3, "write_timeout": 8.0})
     rows = range(4_000, 20_000, 1_000)  # among them answers of which the system takes all but a few kilobytes
     with ExitStack() as clients:
         socks = [clients.enter_context(live.connect()) for _ in rows]
