@@ -134,19 +134,29 @@ class Browser:
 @contextmanager
 def browsing(profile: Path) -> Iterator[Browser]:
     """A browser with an empty profile, and its driver, both gone at the end."""
-    command = [shutil.which("chromedriver") or "", "--port=0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as driver:
+    driver, port = _started()
+    with driver:
         try:
-            browser = Browser(f"http://127.0.0.1:{_port(driver)}", profile)
+            browser = Browser(f"http://127.0.0.1:{port}", profile)
             yield browser
             browser.close()
         finally:
             driver.terminate()
 
 
-def _port(driver: subprocess.Popen[str]) -> int:
-    assert driver.stdout is not None
-    for line in driver.stdout:
-        if "started successfully on port" in line:
-            return int(line.rstrip(".\n").split()[-1])
-    raise AssertionError("chromedriver ended without a port")
+def _started() -> tuple[subprocess.Popen[str], int]:
+    """A driver and its port.
+
+    It looks for a port that is free with IPv4, and ends where IPv6 has just that one taken: then it gets another try.
+    """
+    command, said = [shutil.which("chromedriver") or "", "--port=0"], ""
+    for _ in range(5):
+        driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert driver.stdout is not None
+        for line in driver.stdout:
+            if "started successfully on port" in line:
+                return driver, int(line.rstrip(".\n").split()[-1])
+            said += line
+        with driver:  # closes the pipe, and waits
+            pass
+    raise AssertionError(f"chromedriver does not start: {said}")
