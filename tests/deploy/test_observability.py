@@ -6,7 +6,6 @@ import http.client
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from estiba.deploy import alerts, dashboards
 from estiba.deploy import yaml as writing
 from estiba.deploy.observability import Surroundings, generate, in_containers
 from estiba.deploy.plan import File, Plan, PlannedModel, Service
+from free_ports import free_port
 from toys import CHURN_ROW, until
 
 MEMORY = 400_000_000
@@ -194,11 +194,6 @@ def test_every_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
 
 
 # ----------------------------------------------------------------------------- what a real Prometheus finds in a server
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from estiba.serving.listening import listen
+from free_ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PORTFOLIO = ROOT / "examples" / "portfolio"
@@ -89,11 +89,6 @@ def clean(**more: str) -> dict[str, str]:
     """The environment without what would lead elsewhere."""
     names = ("ESTIBA_DATA", "ESTIBA_REGISTRY", "MLFLOW_TRACKING_URI", "PYTHONPATH", "VIRTUAL_ENV")
     return {name: value for name, value in os.environ.items() if name not in names} | more
-
-
-def free_port() -> int:
-    with listen("127.0.0.1", 0) as opened:
-        return int(opened.getsockname()[1])
 
 
 def answers(url: str) -> bool:

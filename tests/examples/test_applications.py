@@ -11,7 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
-from applications import PORTFOLIO, ROOT, Served, clean, copied, environment, free_port, registry, running
+from applications import PORTFOLIO, ROOT, Served, clean, copied, environment, registry, running
+
+from free_ports import free_port
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -13,7 +13,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from applications import PORTFOLIO, Served, clean, environment, free_port, running
+from applications import PORTFOLIO, Served, clean, environment, running
+
+from free_ports import free_port
 
 sys.path.append(str(Path(__file__).parents[1] / "serving"))
 from browser import Browser, browsing, missing

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from estiba.model.pack import Packed
 from estiba.model.registry import open_registry
 from estiba.model.tracking import MlflowOptions
 from estiba.model.train import Event, train
+from free_ports import free_port
 
 pytest.importorskip("mlflow", reason="mlflow is not installed: nothing to log to")
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.timeout(240)]
@@ -67,13 +67,6 @@ def make(folder: Path, uri: str = "") -> project.Project:
         f'[project]\nname = "lines"\n[models.line]\ntrain = "line:train"\n[mlflow]\ntracking_uri = "{uri}"\n'
     )
     return project.load(folder)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,16 +12,13 @@ import httpx
 import msgspec
 import pytest
 
+from free_ports import free_port
 from toys import CHURN_ROW
 
 
 @pytest.fixture(scope="module")
 def ports() -> dict[int, str]:
-    """Free ports; bound together, so that they differ."""
-    with socket.socket() as one, socket.socket() as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        return {one.getsockname()[1]: "churn", two.getsockname()[1]: "price"}
+    return {free_port(): "churn", free_port(): "price"}
 
 
 @pytest.fixture(scope="module")
