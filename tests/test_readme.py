@@ -24,10 +24,10 @@ import pytest
 
 import estiba
 from estiba.core import options
+from estiba.core.ports import free
 from estiba.model.registry import open_registry
 from estiba.project import Tree
 from estiba.serving.metrics import METRICS
-from free_ports import free_port
 
 ROOT = Path(__file__).parent.parent
 README, SPANISH = ROOT / "README.md", ROOT / "README.es.md"
@@ -235,7 +235,7 @@ def test_what_a_page_shows_happens(tour: str, tmp_path: Path, monkeypatch: pytes
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
-    reader = Reader(tmp_path, free_port())
+    reader = Reader(tmp_path, free("127.0.0.1"))
     try:
         for page in TOURS[tour]:
             reader.read(page)

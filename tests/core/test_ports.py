@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 
 import pytest
 
 from estiba.core import ports
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_free_port_is_no_outgoing_connections_and_each_time_another(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [ports.free(host) for _ in range(50)]
+    assert len(set(found)) == 50
+    assert 20_000 <= min(found) <= max(found) < 30_000
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, taken := ports.free(host)), family=family):
+        monkeypatch.setattr(ports, "_NEXT", itertools.count(taken - 20_000))
+        assert ports.free(host) != taken
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])

@@ -20,11 +20,11 @@ import pytest
 import yaml
 
 from estiba.core.errors import BadProject
+from estiba.core.ports import free
 from estiba.deploy import alerts, dashboards
 from estiba.deploy import yaml as writing
 from estiba.deploy.observability import Surroundings, generate, in_containers
 from estiba.deploy.plan import File, Plan, PlannedModel, Service
-from free_ports import free_port
 from toys import CHURN_ROW, until
 
 MEMORY = 400_000_000
@@ -228,7 +228,7 @@ def query(toy_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """Asks a Prometheus, with the configuration of the plan, that has watched a server with two workers under load."""
     prometheus = tool("prometheus", "prometheus")
     folder = tmp_path_factory.mktemp("watched")
-    ports = {"models": free_port(), "prometheus": free_port(), "alertmanager": free_port()}
+    ports = {"models": free("127.0.0.1"), "prometheus": free("127.0.0.1"), "alertmanager": free("127.0.0.1")}
     around = Surroundings(lambda s: f"127.0.0.1:{ports[s.name]}", lambda s, f: f.target)
     text = generated(PROMETHEUS, "prometheus", around)[""]
     assert '"10s"' in text

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from free_ports import free_port
+from estiba.core.ports import free
 
 ROOT = Path(__file__).parents[2]
 PORTFOLIO = ROOT / "examples" / "portfolio"
@@ -124,7 +124,7 @@ def running(command: Sequence[str | Path], health: str, *, log: Path, more: Mapp
 @contextmanager
 def served(models: Sequence[str], log: Path) -> Iterator[str]:
     """The address of a server of models of the portfolio."""
-    port = free_port()
+    port = free("127.0.0.1")
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "estiba", "serve", *models, "--port", str(port), "--workers", "1"]
     more = {"ESTIBA_REGISTRY": str(registry(*(re.sub("@.*", "", model) for model in models)))}

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from applications import PORTFOLIO, ROOT, Served, clean, copied, environment, registry, running
 
-from free_ports import free_port
+from estiba.core.ports import free
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bank(serve: Served, folder: Path) -> Iterator[httpx.Client]:
     """The Flask API in front of the served bankchurn model."""
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{free('127.0.0.1')}"
     command = [environment("flask_api") / "waitress-serve", f"--listen={address}", "--call", "flask_api.app:create_app"]
     more = {"BANKCHURN_URL": serve("bankchurn"), "CUSTOMERS_DB": str(folder / "customers.db")}
     with (
@@ -90,7 +90,7 @@ def test_the_flask_api_refuses_what_is_no_customer(bank: httpx.Client, path: str
 
 
 def test_the_flask_api_lives_without_the_model(folder: Path) -> None:
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{free('127.0.0.1')}"
     command = [environment("flask_api") / "waitress-serve", f"--listen={address}", "--call", "flask_api.app:create_app"]
     more = {"BANKCHURN_URL": "http://127.0.0.1:1", "CUSTOMERS_DB": str(folder / "alone.db")}
     with running(command, f"http://{address}/health", log=folder / "alone.log", more=more):
@@ -102,7 +102,7 @@ def test_the_flask_api_lives_without_the_model(folder: Path) -> None:
 
 
 def test_the_iris_app_of_the_course_answers_as_it_always_did(folder: Path) -> None:
-    port = free_port()
+    port = free("127.0.0.1")
     command = [environment("iris_fastapi") / "uvicorn", "main:app", "--app-dir", "iris_fastapi", "--port", str(port)]
     url = f"http://127.0.0.1:{port}"
     with running(command, f"{url}/openapi.json", log=folder / "iris.log", more={}):
@@ -145,7 +145,7 @@ def test_the_notebook_runs_clean_and_its_candidate_is_in_the_registry(serve: Ser
 def lab(folder: Path) -> Iterator[str]:
     """JupyterLab, with its token in a file."""
     (folder / "token").write_text(f"{TOKEN}\n")
-    port = free_port()
+    port = free("127.0.0.1")
     command = [environment("notebook") / "jupyter", "lab", "--config", "notebook/jupyter_server_config.py"]
     more = {"JUPYTER_TOKEN_FILE": str(folder / "token"), "HOME": str(folder)}
     url = f"http://127.0.0.1:{port}"
@@ -179,7 +179,7 @@ def test_jupyterlab_does_not_start_open(tmp_path: Path, content: str | None, sai
 @pytest.fixture
 def tracking(tmp_path: Path) -> Iterator[str]:
     """An MLflow server, with its database and its artifacts in the test's folder."""
-    port = free_port()
+    port = free("127.0.0.1")
     url = f"http://127.0.0.1:{port}"
     database, artifacts = f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "artifacts")
     stores = ["--backend-store-uri", database, "--artifacts-destination", artifacts]

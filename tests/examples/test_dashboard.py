@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from applications import PORTFOLIO, Served, clean, environment, running
 
-from free_ports import free_port
+from estiba.core.ports import free
 
 sys.path.append(str(Path(__file__).parents[1] / "serving"))
 from browser import Browser, browsing, missing
@@ -148,7 +148,7 @@ def tab(programs: Path, url: str, tmp_path_factory: pytest.TempPathFactory) -> I
     """A browser with the dashboard open, as its command serves it."""
     if program := missing():
         pytest.skip(f"{program} is not installed")
-    folder, port = tmp_path_factory.mktemp("dashboard"), free_port()
+    folder, port = tmp_path_factory.mktemp("dashboard"), free("127.0.0.1")
     command = [programs / "streamlit", "run", APP, "--server.address", "127.0.0.1", "--server.port", str(port)]
     here = f"http://127.0.0.1:{port}"
     with (

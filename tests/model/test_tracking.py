@@ -16,13 +16,13 @@ import pytest
 
 from estiba import project
 from estiba.core.errors import Unavailable
+from estiba.core.ports import free
 from estiba.model import tracking
 from estiba.model.artifact import Artifact
 from estiba.model.pack import Packed
 from estiba.model.registry import open_registry
 from estiba.model.tracking import MlflowOptions
 from estiba.model.train import Event, train
-from free_ports import free_port
 
 pytest.importorskip("mlflow", reason="mlflow is not installed: nothing to log to")
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.timeout(240)]
@@ -72,7 +72,7 @@ def make(folder: Path, uri: str = "") -> project.Project:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """The address of a real MLflow server over SQLite."""
-    url = f"http://127.0.0.1:{(port := free_port())}"
+    url = f"http://127.0.0.1:{(port := free('127.0.0.1'))}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db", "--artifacts-destination", f"{tmp_path}/kept"]
     with (tmp_path / "server.log").open("wb") as log:
@@ -129,7 +129,7 @@ def test_a_training_logs_to_sqlite_in_the_project_and_unchanged_models_do_not(tm
 
 
 def test_a_server_that_is_down_costs_a_warning_and_the_model_is_registered(tmp_path: Path) -> None:
-    found = make(tmp_path, f"http://127.0.0.1:{free_port()}")
+    found = make(tmp_path, f"http://127.0.0.1:{free('127.0.0.1')}")
     events: list[Event] = []
     (outcome,) = train(found.workshop, on_event=events.append)
     (warning,) = [event.detail for event in events if event.stage == "warning"]

@@ -147,11 +147,11 @@ def browsing(profile: Path) -> Iterator[Browser]:
 def _started() -> tuple[subprocess.Popen[str], int]:
     """A driver and its port.
 
-    It looks for a port that is free with IPv4, and ends where IPv6 has just that one taken: then it gets another try.
+    On a busy machine it was seen to end at once, before it had a port: then it gets another try.
     """
     command, said = [shutil.which("chromedriver") or "", "--port=0"], ""
     for _ in range(5):
-        driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert driver.stdout is not None
         for line in driver.stdout:
             if "started successfully on port" in line:

@@ -12,7 +12,7 @@ import pytest
 
 import estiba
 from estiba.core.errors import BadInput, EstibaError, NotFound, Unavailable
-from free_ports import free_port
+from estiba.core.ports import free
 from toys import CHURN_ROW, Live
 
 
@@ -46,7 +46,7 @@ def test_errors_are_those_of_the_library(client: estiba.Client) -> None:
 
 
 def test_nobody_there_is_unavailable() -> None:
-    client = estiba.Client(f"http://127.0.0.1:{free_port()}", timeout=1)
+    client = estiba.Client(f"http://127.0.0.1:{free('127.0.0.1')}", timeout=1)
     assert not client.ready()
     with pytest.raises(Unavailable, match="cannot be reached"):
         client.predict({"x": 1})

@@ -12,13 +12,13 @@ import httpx
 import msgspec
 import pytest
 
-from free_ports import free_port
+from estiba.core.ports import free
 from toys import CHURN_ROW
 
 
 @pytest.fixture(scope="module")
 def ports() -> dict[int, str]:
-    return {free_port(): "churn", free_port(): "price"}
+    return {free("127.0.0.1"): "churn", free("127.0.0.1"): "price"}
 
 
 @pytest.fixture(scope="module")

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
+import random
 import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+_FREE = range(20_000, 30_000)
+"""Below what systems give to outgoing connections, and to the services of a Kubernetes cluster's nodes."""
+
+_NEXT = itertools.count(random.randrange(len(_FREE)))
 
 _LISTENING = "0A"
 """The state of a listening socket in /proc/net/tcp."""
 
 
 def free(host: str) -> int:
-    """A port that nobody listens on at the moment."""
-    with _socket(host) as listener:
-        listener.bind((host, 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A port that nobody listens on at the moment; each time another one.
+
+    A port that the system chooses is one of those that it gives to outgoing connections: one of them could have it
+    before there is a server.
+    """
+    for number in itertools.islice(_NEXT, len(_FREE)):
+        port = _FREE[number % len(_FREE)]
+        with _socket(host) as listener:
+            try:
+                listener.bind((host, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+            return port
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
 def trouble(host: str, port: int) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -200,13 +199,12 @@ def _atomic(target: Path) -> Iterator[Path]:
     """A file beside `target` that takes its place when all is well and is gone otherwise."""
     if target.suffix not in OUTPUTS:
         raise EstibaError(f"{target} is not of a kind that can be written.", hint=f"Known: {', '.join(OUTPUTS)}.")
+    file = target.parent / f".{target.name}.{secrets.token_hex(8)}"
     try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        os.close(handle)
-    except OSError as error:
-        raise EstibaError(f"Cannot write to {target.parent}: {error.strerror}.") from error
-    file = Path(name)
-    try:
+        try:
+            file.touch(mode=0o600, exist_ok=False)
+        except OSError as error:
+            raise EstibaError(f"Cannot write to {target.parent}: {error.strerror}.") from error
         yield file
         file.chmod(0o644)
         file.replace(target)

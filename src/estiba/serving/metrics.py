@@ -233,8 +233,8 @@ def _open(file: Path | None) -> int:
     if file is not None:
         opened = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     else:
-        opened, name = tempfile.mkstemp(prefix="estiba-metrics-")
-        Path(name).unlink()
+        with tempfile.TemporaryFile() as nameless:
+            opened = os.dup(nameless.fileno())
     os.ftruncate(opened, max(SIZE, os.fstat(opened).st_size))
     return opened
 
