@@ -11,8 +11,8 @@ from estiba.cli.places import json_option
 
 if TYPE_CHECKING:
     from estiba.core.errors import EstibaError, MissingExtra
-    from estiba.deploy.doctor.examine import Report
-    from estiba.deploy.doctor.faults import Finding
+    from estiba.doctor.catalogue import Finding
+    from estiba.doctor.examine import Report
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
@@ -71,7 +71,7 @@ def _unread(report: Report, why: MissingExtra) -> EstibaError:
 def _files(path: Path) -> Report:
     from datetime import datetime
 
-    from estiba.deploy.doctor.examine import examine
+    from estiba.doctor.examine import examine
 
     return examine(path, datetime.now().astimezone().date(), _project_file(path))
 
@@ -80,7 +80,7 @@ def _project_file(path: Path) -> dict[str, list[Finding]]:
     """The project file, where there is one, with the mistake in it."""
     from estiba import project
     from estiba.core.errors import BadProject
-    from estiba.deploy.doctor.faults import At, finding
+    from estiba.doctor.catalogue import At, finding
 
     if not (path / project.FILE).is_file():
         return {}
@@ -93,7 +93,7 @@ def _project_file(path: Path) -> dict[str, list[Finding]]:
 
 
 def _running(path: Path | None) -> Report:
-    from estiba.deploy.doctor.running import examine
+    from estiba.doctor.running import examine
 
     return examine(path)
 

@@ -1,0 +1,1 @@
+"""Read Dockerfiles, compose files, images and source code into the facts that rules judge."""

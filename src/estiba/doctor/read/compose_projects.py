@@ -1,0 +1,158 @@
+"""Stacks: which compose files of a folder make one project together, and what they say together."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from estiba.doctor.catalogue import At, Finding, finding
+from estiba.doctor.read.compose_file import Compose
+from estiba.doctor.read.compose_merge import merged, relocated, replaced, without
+from estiba.doctor.read.yaml_nodes import BadCompose, Node, parse
+
+NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+"""What Compose looks for, the first of which counts."""
+
+OVERRIDES = (
+    "compose.override.yml",
+    "compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+)
+
+_DEEP = 20
+"""Files that include each other, and services that extend each other, beyond which nothing is read."""
+
+Read = Callable[[str], str | None]
+"""The text of a file by its path from the folder; None where it cannot be read."""
+
+
+def together(names: Sequence[str], values: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """The files that are given to Compose together: what it takes by itself, and each other one alone.
+
+    Args:
+        names: of the compose files of a folder. values: of the `.env` beside them.
+    """
+    chosen = values.get("COMPOSE_FILE", "")
+    if chosen:
+        first = tuple(chosen.split(values.get("COMPOSE_PATH_SEPARATOR", "") or ":"))
+    else:
+        first = tuple(name for kind in (NAMES, OVERRIDES) for name in [one for one in kind if one in names][:1])
+    rest: list[tuple[str, ...]] = [(name,) for name in names if name not in first]
+    return [first, *rest] if first else rest
+
+
+@dataclass
+class Stack:
+    """Compose files laid over each other.
+
+    Args:
+        read: of every file that they name. values: what `${NAME}` stands for.
+    """
+
+    read: Read
+    values: Mapping[str, str]
+    files: list[str] = field(default_factory=list)
+    problems: list[Finding] = field(default_factory=list)
+    _taken: set[str] = field(default_factory=set)
+    """Files that are in it already, and need not be included again."""
+
+    def compose(self, names: Sequence[str]) -> Compose | None:
+        """What the files say together, with what they include and extend; None where there is nothing to read.
+
+        Raises:
+            MissingExtra: PyYAML is not installed.
+        """
+        node = Node(None)
+        for name in names:
+            node = merged(node, self._file(name, At(name), 0))
+        return Compose(names[0], node, self.values) if node else None
+
+    def _file(self, name: str, by: At, depth: int) -> Node:
+        """A file with what it includes below it, and its services with what they extend; `by` is where it is named."""
+        content = self.read(name)
+        if content is None:
+            message = f"`{name}` is named here, and cannot be read as text of up to a megabyte."
+            self._problem(by, message, "Check the path, its rights and what is in it.")
+            return Node(None)
+        self.files.append(name)
+        self._taken.add(name)
+        try:
+            node = parse(content, name)
+        except BadCompose as error:
+            message = f"The file cannot be read as a compose file: {error.message}."
+            self._problem(error.at, message, "Mend this line; docker compose config checks it.")
+            return Node(None)
+        folder = posixpath.dirname(name)
+        services = {key: self._extended(value, name, node, depth) for key, value in _services(node)}
+        if services:
+            moved = {key: relocated(value, folder) if depth else value for key, value in services.items()}
+            node = replaced(node, {"services": replaced(node.get("services"), moved)})
+        below = Node(None)
+        for path, at in _included(node):
+            if depth < _DEEP and "://" not in path and "$" not in path and _from(folder, path) not in self._taken:
+                below = merged(below, self._file(_from(folder, path), at, depth + 1))
+        return merged(below, node)
+
+    def _extended(self, service: Node, file: str, root: Node, depth: int) -> Node:
+        """A service laid over that which it extends."""
+        said = service.get("extends")
+        name = said.text or said.get("service").text
+        path = said.get("file").text
+        if not name or depth > _DEEP or "$" in path:
+            return service
+        own = without(service, "extends")
+        if path:
+            other = _from(posixpath.dirname(file), path)
+            there = self._parsed(other, said.get("file").at)
+        else:
+            other, there = file, root
+        if not there:
+            return service
+        found = there.get("services").get(name)
+        if found.kind != "mapping":
+            message = f"It extends `{name}`, which is no service of {other}."
+            self._problem(said.at, message, "Name a service of that file.")
+            return own
+        below = self._extended(found, other, there, depth + 1)
+        if path:
+            folder = posixpath.relpath(posixpath.dirname(other) or ".", posixpath.dirname(file) or ".")
+            below = relocated(below, folder)
+        return merged(below, own)
+
+    def _parsed(self, name: str, at: At) -> Node:
+        content = self.read(name)
+        try:
+            if content is not None:
+                self.files.append(name)
+                return parse(content, name)
+            message = f"`{name}` is named here, and cannot be read."
+        except BadCompose as error:
+            message = f"`{name}` is named here, and is no compose file: {error.message}."
+        self._problem(at, message, "Check the path, its rights and what is in it.")
+        return Node(None)
+
+    def _problem(self, at: At, message: str, fix: str) -> None:
+        self.problems.append(finding("compose-invalid", at, message, fix))
+
+
+def partial(compose: Compose) -> bool:
+    """Whether a file makes sense only over another: one of its services has neither image nor build."""
+    return any(not service.node.get("build") and not service.image for service in compose.services.values())
+
+
+def _services(root: Node) -> Iterator[tuple[str, Node]]:
+    return ((name, node) for name, node in root.get("services").items() if node.kind == "mapping")
+
+
+def _included(root: Node) -> Iterator[tuple[str, At]]:
+    for entry in root.get("include").each:
+        path = entry.get("path") if entry.kind == "mapping" else entry
+        for one in path.each or [path]:
+            if one.text:
+                yield one.text, one.at
+
+
+def _from(folder: str, path: str) -> str:
+    return posixpath.normpath(posixpath.join(folder, path))

@@ -1,0 +1,318 @@
+"""What each container of a project runs: its Dockerfile, and what the compose file says over it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from estiba.doctor.catalogue import At
+from estiba.doctor.read import command_lines
+from estiba.doctor.read.build_context import Context
+from estiba.doctor.read.command_lines import Server
+from estiba.doctor.read.compose_file import Compose, Mount, Port, Service, seconds
+from estiba.doctor.read.dockerfile_stages import Stage, joined, stages
+from estiba.doctor.read.dockerfile_syntax import Instruction, exec_form, split
+from estiba.doctor.read.image_files import Contents, contents
+from estiba.doctor.read.python_sources import Listens, Module, Setting, listens, reachable
+from estiba.doctor.read.yaml_nodes import Node
+
+
+@dataclass(frozen=True)
+class Image:
+    """A Dockerfile with the folder that it is built from.
+
+    Args:
+        target: the stage to build, by default the last.
+    """
+
+    file: str
+    instructions: tuple[Instruction, ...]
+    context: Context
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    target: str = ""
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        return stages(self.instructions, self.arguments)
+
+    @property
+    def final(self) -> Stage | None:
+        """The stage that the image is made from; None in a Dockerfile without FROM."""
+        named = [stage for stage in self.stages if self.target and stage.name.lower() == self.target.lower()]
+        return next(reversed(named or self.stages), None)
+
+    @cached_property
+    def used(self) -> list[Stage]:
+        """The stages that the image needs, in order: the final one, those below it and those it copies from."""
+        waiting = [self.final] if self.final else []
+        found: list[Stage] = []
+        while waiting:
+            stage = waiting.pop()
+            if stage in found:
+                continue
+            found.append(stage)
+            waiting += [stage.below] if stage.below else []
+            words = [step.at.flags.get("from", "") for step in stage.steps] + [
+                word for step in stage.steps for word in re.findall(r"from=(\w+)", step.at.flags.get("mount", ""))
+            ]
+            waiting += [
+                one for n, one in enumerate(self.stages) if one.name.lower() in map(str.lower, words) and one.name
+            ]
+            waiting += [one for n, one in enumerate(self.stages) if str(n) in words]
+        return [stage for stage in self.stages if stage in found]
+
+    @cached_property
+    def contents(self) -> Contents:
+        return contents(self.final, self.stages, self.context) if self.final else Contents()
+
+    def at(self, line: int) -> At:
+        return At(self.file, line)
+
+
+@dataclass(frozen=True)
+class Health:
+    """A health check. `test` is the words of a program, or a text for a shell; both empty where it is switched off."""
+
+    test: tuple[str, ...]
+    shell: str
+    interval: float
+    start: float
+    retries: int
+    at: At
+
+    @property
+    def text(self) -> str:
+        return self.shell or " ".join(self.test)
+
+
+@dataclass(frozen=True)
+class Container:
+    """One service of a compose file, or an image by itself; at least one of `image` and `service` is there."""
+
+    image: Image | None
+    service: Service | None
+    compose: Compose | None = None
+
+    @property
+    def name(self) -> str:
+        return self.service.name if self.service else ""
+
+    @property
+    def final(self) -> Stage | None:
+        return self.image.final if self.image else None
+
+    @property
+    def develops(self) -> bool:
+        """Whether it is meant for development: by its name, its file, or its profiles."""
+        names = [self.name, *(self.service.profiles if self.service else [])]
+        files = [self.image.file if self.image else "", self.service.node.at.file if self.service else ""]
+        return any(map(developing, [*names, *files]))
+
+    @cached_property
+    def environment(self) -> dict[str, str]:
+        below = self.final.environment if self.final else {}
+        over = self.service.environment if self.service else {}
+        return {**below, **{name: variable.value for name, variable in over.items()}}
+
+    def variable_at(self, name: str) -> At:
+        """Where a variable of the environment is set."""
+        if self.service and name in self.service.environment:
+            return self.service.environment[name].at
+        assert self.image is not None
+        assert self.final is not None
+        steps = [step for step in self.final.every("ENV") if re.search(rf"\b{re.escape(name)}\b", step.at.text)]
+        return self.image.at(steps[-1].at.line_of(name) if steps else 0)
+
+    @property
+    def folder(self) -> str:
+        said = self.service.text("working_dir") if self.service else ""
+        return joined(self.final.folder if self.final else "/", said or ".")
+
+    @property
+    def user(self) -> str | None:
+        """Name or number, with the group; None where an image that is not built here decides."""
+        said = self.service.text("user") if self.service else ""
+        return said or (self.final.user if self.final else None)
+
+    @property
+    def own_user(self) -> bool:
+        """Whether the program certainly runs as somebody else than root."""
+        return bool(self.user) and str(self.user).partition(":")[0] not in ("root", "0") and "$" not in str(self.user)
+
+    @cached_property
+    def started(self) -> tuple[list[str], At]:
+        """The whole command line and where it stands; empty where a foreign image decides."""
+        entry, entry_at = self._part("entrypoint", "ENTRYPOINT")
+        words, words_at = self._part("command", "CMD")
+        if self.service and self.service.entrypoint is not None and self.service.command is None:
+            words = []  # Docker drops the image's CMD then
+        return [*entry, *words], words_at if words else entry_at
+
+    def _part(self, key: str, name: str) -> tuple[list[str], At]:
+        said = (self.service.command if key == "command" else self.service.entrypoint) if self.service else None
+        if self.service is not None and said is not None:
+            return said, self.service.node.get(key).at
+        step = self.final.last(name) if self.final else None
+        if step is None or self.image is None:
+            return [], At(self.image.file) if self.image else self.service.node.at if self.service else At("")
+        words = list(step.at.argv) if step.at.argv is not None else ["/bin/sh", "-c", step.at.text]
+        return words, self.image.at(step.at.line)
+
+    @cached_property
+    def program(self) -> list[str]:
+        """The words of the program that ends up running, without shells and runners."""
+        return command_lines.unwrapped(self.started[0], self.environment)
+
+    @cached_property
+    def server(self) -> Server | None:
+        """The server that it runs, where that can be told; from the code where the program is a Python file."""
+        found = command_lines.server(self.program, self.environment)
+        if found is not None and self.image is not None:
+            found = _configured(found, self.image.context)
+        own = self.listening
+        if found is None and own is not None:
+            return Server(own.kind, own.host, own.port, own.file, develops=own.kind == "flask", debugs=own.debugs)
+        return found
+
+    @property
+    def server_at(self) -> At:
+        """Where it is said on which host and port it listens."""
+        own = self.listening
+        if own is not None and self.image is not None and command_lines.server(self.program, self.environment) is None:
+            return self.image.context.at(own.file, own.line)
+        return self.started[1]
+
+    @cached_property
+    def listening(self) -> Listens | None:
+        """The call with which the code itself listens; None where there is none, or there are several."""
+        found = [one for read in self.modules[:1] for one in listens(read, self.setting)]
+        return found[0] if len(found) == 1 and self._runs_file() else None
+
+    def _runs_file(self) -> bool:
+        words = self.program
+        return len(words) >= 2 and bool(re.fullmatch(r"(?:.*/)?python[\d.]*", words[0]))
+
+    @cached_property
+    def setting(self) -> Setting:
+        files = self.image.contents.files if self.image else {}
+        return Setting(self.folder, self.environment, {placed.source: path for path, placed in files.items()})
+
+    @cached_property
+    def modules(self) -> list[Module]:
+        """The Python files of the context that the program consists of, that which starts first."""
+        if self.image is None:
+            return []
+        words = self.program
+        known = command_lines.server(words, self.environment)
+        scripts = [word for word in words[1:] if not word.startswith("-")] if self._runs_file() else []
+        target = known.target if known else scripts[0] if scripts and scripts[0].endswith(".py") else ""
+        return reachable(self.image.context, *self._source(target)) if target else []
+
+    def _source(self, target: str) -> tuple[str, str]:
+        """The file of the context that a target inside the container means, and the folder its imports begin in."""
+        assert self.image is not None
+        named = target.partition(":")[0].removeprefix("./")
+        bare = named.replace(".", "/")
+        for way in [named] if named.endswith(".py") else [f"{bare}.py", f"{bare}/__init__.py"]:
+            placed = self.image.contents.files.get(joined(self.folder, way))
+            if placed is not None and placed.source.endswith(way):
+                return target, placed.source.removesuffix(way).strip("/")
+            if placed is not None:
+                return placed.source, ""
+        return target, ""
+
+    @property
+    def mounts(self) -> list[Mount]:
+        return self.service.mounts if self.service else []
+
+    def mount_of(self, path: str) -> Mount | None:
+        """The mount below which a path of the container lies: the deepest."""
+        inside = [
+            m for m in self.mounts if m.target and (path + "/").startswith(joined("/", m.target).rstrip("/") + "/")
+        ]
+        return max(inside, key=lambda mount: len(mount.target), default=None)
+
+    @property
+    def ports(self) -> list[Port]:
+        return self.service.ports if self.service else []
+
+    @property
+    def health(self) -> Health | None:
+        """The check that is in force; None where there is none, or a foreign image may have one."""
+        node = self.service.node.get("healthcheck") if self.service else None
+        if self.service and node:
+            return _of_compose(node, self.service)
+        step = self.final.last("HEALTHCHECK") if self.final else None
+        return _of_dockerfile(step.at, self.image.file) if step and self.image else None
+
+
+def developing(name: str) -> bool:
+    """Whether a name, or a path by its end, says that it is for development."""
+    plain = name.rpartition("/")[2]
+    return bool(re.search(r"(?:^|[-_.])(?:dev|development|debug|local|override|test)(?:$|[-_.])", plain))
+
+
+def _configured(server: Server, context: Context) -> Server:
+    """The server with what its own configuration file may say: unknown, unless the command line said it."""
+    names = {path.rpartition("/")[2] for path in context.entries if not path.startswith("tests/")}
+    gunicorn = server.kind == "gunicorn" and "gunicorn.conf.py" in names
+    streamlit = server.kind == "streamlit run" and any(
+        path.endswith(".streamlit/config.toml") for path in context.entries
+    )
+    defaults = (server.host, server.port) in (("127.0.0.1", 8000), ("0.0.0.0", 8000), ("0.0.0.0", 8501))
+    return replace(server, host="", port=0) if (gunicorn or streamlit) and defaults else server
+
+
+def _of_compose(node: Node, service: Service) -> Health | None:
+    test = node.get("test")
+    if node.get("disable").text.lower() == "true" or not test:
+        return None
+    words = [item.text for item in test.each] if test.kind == "sequence" else ["CMD-SHELL", test.text]
+    words = [word.replace("$$", "$") for word in words]
+    if words[:1] == ["NONE"] or not words:
+        return None
+    shell = " ".join(words[1:]) if words[0] == "CMD-SHELL" else ""
+    plain = () if shell else tuple(words[1:])
+    times = {name: seconds(node.get(name).text) for name in ("interval", "start_period")}
+    return _health(plain, shell, times, node.get("retries").text, test.at)
+
+
+def _of_dockerfile(at: Instruction, file: str) -> Health | None:
+    kind, _, rest = at.text.partition(" ")
+    if kind.upper() != "CMD":
+        return None
+    argv = exec_form(rest.strip())
+    times = {
+        "interval": seconds(at.flags.get("interval", "")),
+        "start_period": seconds(at.flags.get("start-period", "")),
+    }
+    shell = "" if argv is not None else rest.strip()
+    return _health(argv or (), shell, times, at.flags.get("retries", ""), At(file, at.line_of("CMD")))
+
+
+def _health(test: tuple[str, ...], shell: str, times: Mapping[str, float | None], retries: str, at: At) -> Health:
+    """Docker's defaults where nothing is said: every 30 s, three failures, no start period."""
+    interval, start = times["interval"], times["start_period"]
+    number = int(retries) if re.fullmatch(r"[1-9]\d{0,3}", retries) else 3
+    return Health(test, shell, interval or 30.0, start or 0.0, number, at)
+
+
+def program_words(health: Health) -> Iterator[str]:
+    """The programs that a health check calls."""
+    if health.test:
+        words = list(health.test)
+        if len(words) >= 3 and words[0].rpartition("/")[2] in command_lines.SHELLS and words[1] == "-c":
+            yield from _called(words[2])
+        else:
+            yield words[0]
+    else:
+        yield from _called(health.shell)
+
+
+def _called(text: str) -> Iterator[str]:
+    for part in re.split(r"&&|\|\||;|\|", text):
+        words = split(part.strip())
+        if words:
+            yield words[0]
