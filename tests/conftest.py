@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from toys import CHURN, CHURN_ROW, PRICE, Live, toy
 
 from estiba.model.registry import open_registry
-from toys import CHURN, CHURN_ROW, PRICE, Live, toy
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,7 +46,7 @@ def start_server(toy_registry: Path, tmp_path_factory: pytest.TempPathFactory) -
     def start(*models: str, **settings: Any) -> Live:
         log = folder / f"{len(running)}.log"
         spec = {"registry": str(toy_registry), "models": models, "settings": settings}
-        script = str(Path(__file__).parent / "serving" / "toy_server.py")
+        script = str(Path(__file__).parent / "support" / "toy_server.py")
         with log.open("w") as stderr:
             command = [sys.executable, script, msgspec.json.encode(spec).decode()]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 from constant_load import Load, Tally
-from stacks import Stack, portfolio
-
 from lab import Docker
+from stacks import Stack, portfolio
 from toys import until
 
 pytestmark = pytest.mark.timeout(900)

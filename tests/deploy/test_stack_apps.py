@@ -5,26 +5,20 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 import browser
 import httpx
+import pytest
 from applications import clean, environment
-from stacks import Stack, portfolio
-
 from lab import Docker
-from toys import until
+from stacks import Stack, portfolio
+from toys import SUPPORT, until
 
 pytestmark = pytest.mark.timeout(900)
 
-HERE = Path(__file__).parent
 PROFILES = ("dashboard", "mlflow", "notebook", "stores")
 LONG_RUNNING = ("dashboard", "mlflow", "notebook")
 FLOWER = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
@@ -116,7 +110,7 @@ def test_the_notebook_is_closed_without_its_token(stack: Stack) -> None:
 
 
 def test_a_kernel_asks_a_model(stack: Stack) -> None:
-    visit = [environment("notebook") / "python", HERE.parent / "examples" / "kernel_visit.py"]
+    visit = [environment("notebook") / "python", SUPPORT / "kernel_visit.py"]
     done = subprocess.run([*visit, stack.url(8888), token(stack), ASK], capture_output=True, text=True, env=clean())
     assert "'prediction': 'setosa'" in done.stdout, done.stdout + done.stderr
 

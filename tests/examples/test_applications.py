@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from applications import PORTFOLIO, ROOT, Served, clean, copied, environment, registry, running
+from toys import SUPPORT
 
 from estiba.core.ports import free
 
@@ -158,7 +159,7 @@ def test_jupyterlab_is_closed_without_the_token_and_its_kernels_know_estiba(lab:
     found = httpx.get(f"{lab}/api/contents", headers={"Authorization": f"token {TOKEN}"}).json()
     assert "iris.ipynb" in [one["name"] for one in found["content"]]
     line = "import estiba; print(estiba.__version__)"
-    command = [environment("notebook") / "python", Path(__file__).parent / "kernel_visit.py", lab, TOKEN, line]
+    command = [environment("notebook") / "python", SUPPORT / "kernel_visit.py", lab, TOKEN, line]
     done = subprocess.run(command, capture_output=True, text=True, env=clean())
     assert done.stdout.strip() == "0.1.0", done.stderr + done.stdout
 

@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,14 @@ from typing import Any
 import pandas as pd
 import pytest
 from applications import PORTFOLIO, Served, clean, environment, running
+from browser import Browser, browsing, missing
+from toys import SUPPORT, Live
 
 from estiba.core.ports import free
-
-sys.path.append(str(Path(__file__).parents[1] / "serving"))
-from browser import Browser, browsing, missing
-
-from toys import Live
 
 pytestmark = pytest.mark.timeout(300)
 
 APP = PORTFOLIO / "dashboard" / "app.py"
-HERE = Path(__file__).parent
 NOWHERE = "http://127.0.0.1:1"
 TABS = ["Overview", "Market Analysis", "Model Metrics", "Price a car"]
 
@@ -44,7 +39,7 @@ def visit(programs: Path, url: str, choose: dict[str, Any] | None = None, **more
     """What a visitor of the dashboard sees; with `choose`, after entering that and asking for the price."""
     asked = {"app": str(APP), "choose": choose or {}, "price": choose is not None}
     done = subprocess.run(
-        [programs / "python", HERE / "dashboard_visit.py", json.dumps(asked)],
+        [programs / "python", SUPPORT / "dashboard_visit.py", json.dumps(asked)],
         capture_output=True,
         text=True,
         cwd=PORTFOLIO,

@@ -129,7 +129,7 @@ def written() -> str:
 
 
 def test_another_process_writes_the_same_bytes() -> None:
-    script = "import sys; sys.path.insert(0, sys.argv[1]); import test_formats as t; print(t.written())"
+    script = f"import sys; sys.path.insert(0, sys.argv[1]); import {Path(__file__).stem} as t; print(t.written())"
     told = subprocess.run(
         [sys.executable, "-c", script, str(Path(__file__).parent)],
         env={**os.environ, "PYTHONHASHSEED": "7"},

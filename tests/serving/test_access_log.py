@@ -14,11 +14,11 @@ import httpx
 import msgspec
 import pytest
 from raw import Reader, post, price
+from toys import CHURN_ROW, SUPPORT, Live, until
 
 from estiba.serving.access_log import ATOMIC, _together, is_probe, template
 from estiba.serving.request import Request
 from estiba.serving.trace import trace_id
-from toys import CHURN_ROW, Live, until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -96,7 +96,7 @@ def test_lines_beyond_the_limit_are_counted_instead(start_server: Callable[..., 
 def test_a_log_that_nobody_reads_costs_no_answer(toy_registry: Path) -> None:
     settings = {"access_log_limit": 100_000}
     spec = {"registry": str(toy_registry), "models": ["price"], "settings": settings}
-    command = [sys.executable, str(Path(__file__).parent / "toy_server.py"), msgspec.json.encode(spec).decode()]
+    command = [sys.executable, str(SUPPORT / "toy_server.py"), msgspec.json.encode(spec).decode()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         live = Live(process, int(process.stdout.readline().rsplit(":", 1)[1]), Path())

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from toys import Live
+from toys import SUPPORT, Live
 
 pytest.importorskip("openapi_python_client", reason="openapi-python-client is not installed")
 
@@ -41,7 +40,7 @@ def test_a_client_written_from_the_document_works(server: Live, http: Any, tmp_p
     complaints = {line for line in made.splitlines() if line.startswith(("Unable", "Unsupported", "Cannot", "Attempt"))}
     assert complaints <= {"Unsupported content type text/csv"}, made
 
-    said = json.loads(_run(str(Path(__file__).parent / "generated_client.py"), "client", server.url, cwd=tmp_path))
+    said = json.loads(_run(str(SUPPORT / "generated_client.py"), "client", server.url, cwd=tmp_path))
     (one,) = said["one"]["predictions"]
     assert one["label"] in ("stays", "leaves")
     assert said["many"]["predictions"] == [one, one]

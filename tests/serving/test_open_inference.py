@@ -8,14 +8,12 @@ import json
 import os
 import struct
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-
-from toys import CHURN_ROW, Live
+from toys import CHURN_ROW, SUPPORT, Live
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -394,7 +392,7 @@ def test_clients_of_others(server: Live, http: Any, name: str) -> None:
         pytest.skip(
             f"{name} cannot be installed beside Estiba; ESTIBA_{name.upper()}_PYTHON names a Python that has it"
         )
-    script = Path(__file__).parent / f"{name}_client.py"
+    script = SUPPORT / f"{name}_client.py"
     ran = subprocess.run([python, str(script), server.url], capture_output=True, text=True, timeout=100, check=False)
     assert ran.returncode == 0, ran.stderr
     said = json.loads(ran.stdout.splitlines()[-1])

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import pytest
 
-LAB = Path(__file__).resolve().parent.parent / "scripts" / "lab" / "kubernetes"
+LAB = Path(__file__).resolve().parents[2] / "scripts" / "lab" / "kubernetes"
 BUILT = Path(os.environ.get("ESTIBA_LAB") or "/tmp/estiba-lab") / "kubernetes"
 
 

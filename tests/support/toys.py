@@ -18,6 +18,8 @@ from estiba.model.artifact import Artifact, Manifest, write
 from estiba.model.coding import Coder
 from estiba.model.signature import Field, Head, Signature
 
+SUPPORT = Path(__file__).parent
+
 CHURN = Signature(
     fields=(
         Field(name="age", kind="integer", minimum=18, maximum=100, example=41),
