@@ -22,9 +22,9 @@ from statistics import median
 from urllib.request import urlopen
 
 import estiba.project
-from estiba.deploy import context, engines, weigh
-from estiba.deploy.context import Context
-from estiba.deploy.engines import Engine
+from estiba.deploy.image import build_context, container_engine, size_report
+from estiba.deploy.image.build_context import Context
+from estiba.deploy.image.container_engine import Engine
 from estiba.lowering import lower
 
 HERE = Path(__file__).parent
@@ -66,7 +66,7 @@ def main() -> None:
     asked.add_argument("--rounds", type=int, default=3)
     asked.add_argument("--levels", default="functional,optimised,hardened,slim,scratch")
     options = asked.parse_args()
-    engine = engines.find("docker")
+    engine = container_engine.find("docker")
     with tempfile.TemporaryDirectory(prefix="estiba-levels-") as folder:
         rows = [row for name in options.levels.split(",") for row in [_one(engine, name, Path(folder), options.rounds)]]
     RESULTS.parent.mkdir(exist_ok=True)
@@ -143,7 +143,7 @@ def _context(folder: Path, style: str) -> Context:
     plan = lower(estiba.project.load(project))
     target = folder / style
     target.mkdir()
-    return context.assemble(plan, plan["models"], target, style=style)
+    return build_context.assemble(plan, plan["models"], target, style=style)
 
 
 def _timed(rounds: int, change: Callable[[int], None], build: Callable[[], object]) -> float:
@@ -160,7 +160,7 @@ def _measured(engine: Engine, image: str, named: Named, rebuild: float, rounds: 
     name, dockerfile = named.name, named.dockerfile
     with tempfile.TemporaryDirectory() as folder:
         engine.save(image, Path(folder) / "image.tar")
-        weight = weigh.weigh(weigh.archive(Path(folder) / "image.tar"))
+        weight = size_report.weigh(size_report.archive(Path(folder) / "image.tar"))
     path = "/health/ready" if name.startswith("Estiba") else "/health"
     runs = [_run(engine, image, path) for _ in range(rounds)]
     return Row(

@@ -16,13 +16,14 @@ from estiba import local
 from estiba.core import endings, ports
 from estiba.core.errors import EstibaError
 from estiba.core.groups import Guard, marked
-from estiba.deploy import dotenv, processes
+from estiba.deploy import processes
 from estiba.deploy.here import HOST, Here
 from estiba.deploy.life import Life
-from estiba.deploy.plan import Http, Service
+from estiba.deploy.plan import dotenv
+from estiba.deploy.plan.plan import Http, Service
+from estiba.deploy.plan.service_options import MODELS
 from estiba.deploy.processes import Choice
 from estiba.deploy.scene import Launch, Pace, Scene, Status
-from estiba.deploy.services import MODELS
 from estiba.local import Running
 from estiba.local_server import Failed, Report, Spec
 from estiba.lowering import SLACK, lower, lower_applications

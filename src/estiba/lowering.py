@@ -14,11 +14,11 @@ from estiba import __version__
 from estiba.core.errors import BadProject, NotFound
 from estiba.core.stores.disk import explained
 from estiba.core.stores.files import libraries
-from estiba.deploy import images
 from estiba.deploy.kubernetes.options import canary_name
-from estiba.deploy.plan import SERVER_PORT, Build, Command, File, Health, Http, Plan, PlannedModel, Service, Tcp
-from estiba.deploy.registry import secrets
-from estiba.deploy.services import MODELS, Condition, ServiceOptions, start_order
+from estiba.deploy.plan import image_options
+from estiba.deploy.plan.model_source import secrets
+from estiba.deploy.plan.plan import SERVER_PORT, Build, Command, File, Health, Http, Plan, PlannedModel, Service, Tcp
+from estiba.deploy.plan.service_options import MODELS, Condition, ServiceOptions, start_order
 from estiba.model.registry import Registry, open_registry
 from estiba.project import Project
 
@@ -45,7 +45,9 @@ def lower(project: Project, *, canaries: bool = False) -> Plan:
     beside = tuple(_canaries(project)) if canaries else ()
     services = (*serving.values(), *beside, *applications)
     registry = project.registry if project.images.models == "registry" else ""
-    return Plan(images.slug(project.name), project.folder, services, project.server.drain, project.server, registry)
+    return Plan(
+        image_options.slug(project.name), project.folder, services, project.server.drain, project.server, registry
+    )
 
 
 def lower_applications(project: Project) -> Plan:
@@ -55,7 +57,7 @@ def lower_applications(project: Project) -> Plan:
         BadProject: a file that a service names is not there.
     """
     services = tuple(_applications(project, {}))
-    return Plan(images.slug(project.name), project.folder, services, project.server.drain, project.server)
+    return Plan(image_options.slug(project.name), project.folder, services, project.server.drain, project.server)
 
 
 def _applications(project: Project, serving: dict[str, Service]) -> Iterator[Service]:
@@ -103,7 +105,7 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
         kind="models",
         style="slim" if any(model.engine == "python" for model in models) else options.style,
         python=options.python or _this_python(),
-        budget=images.size(options.budget) if options.budget else None,
+        budget=image_options.size(options.budget) if options.budget else None,
         trust=any(model.engine == "python" for model in models),
     )
     settings = msgspec.json.encode(project.server).decode()
@@ -112,7 +114,7 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
     published = project.server.port if name == MODELS else project.models[models[0].name].port
     return Service(
         name=name,
-        image=images.reference(options, project.name, name, tag),
+        image=image_options.reference(options, project.name, name, tag),
         build=build,
         port=SERVER_PORT,
         published=published,
@@ -120,7 +122,7 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
         metrics="/metrics",
         replicas=options.replicas,
         cpus=options.cpus,
-        memory=images.size(options.memory),
+        memory=image_options.size(options.memory),
         stop_grace=project.server.shutdown_delay + project.server.drain + SLACK,
         environment=options.registry_environment,
         secrets=secrets(options.registry_environment),
@@ -142,7 +144,9 @@ def _application(project: Project, name: str, options: ServiceOptions, serving: 
     build = None if options.image else _build(project, name, options)
     image = options.image
     if build is not None:
-        image = images.reference(project.images, project.name, name, _content_tag(project.folder, options, build))
+        image = image_options.reference(
+            project.images, project.name, name, _content_tag(project.folder, options, build)
+        )
     needs = {
         needed if needed in serving or needed in project.services else MODELS: _condition(project, needed, condition)
         for needed, condition in options.conditions.items()
@@ -167,7 +171,7 @@ def _application(project: Project, name: str, options: ServiceOptions, serving: 
         public=options.public and options.port is not None,
         replicas=options.replicas,
         cpus=options.cpus,
-        memory=images.size(options.memory),
+        memory=image_options.size(options.memory),
         start_timeout=options.start_timeout,
         stop_grace=options.stop_grace,
         stop_signal=options.stop_signal or "",
@@ -194,7 +198,7 @@ def _build(project: Project, name: str, options: ServiceOptions) -> Build:
         requirements=folder / options.requirements if options.requirements else None,
         include=include,
         packages=options.packages,
-        budget=images.size(options.budget) if options.budget else None,
+        budget=image_options.size(options.budget) if options.budget else None,
     )
 
 
@@ -249,7 +253,7 @@ def _files(path: Path) -> Iterator[Path]:
         yield path
     elif path.is_dir():
         for inner in sorted(path.iterdir()):
-            if not images.stays_out(inner) and not (inner.is_symlink() and inner.is_dir()):
+            if not image_options.stays_out(inner) and not (inner.is_symlink() and inner.is_dir()):
                 yield from _files(inner)
 
 

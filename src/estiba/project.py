@@ -14,11 +14,13 @@ import msgspec
 from estiba.core import options
 from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import explained
-from estiba.deploy import compose, registry, services
-from estiba.deploy.compose import ComposeOptions
-from estiba.deploy.images import ImageOptions
+from estiba.deploy.compose import render as compose
+from estiba.deploy.compose.render import ComposeOptions
 from estiba.deploy.kubernetes.options import KubernetesOptions
-from estiba.deploy.services import ServiceOptions
+from estiba.deploy.plan import model_source as registry
+from estiba.deploy.plan import service_options as services
+from estiba.deploy.plan.image_options import ImageOptions
+from estiba.deploy.plan.service_options import ServiceOptions
 from estiba.model import train
 from estiba.model.records import DEFAULT_REGISTRY, check_name
 from estiba.model.tracking import MlflowOptions

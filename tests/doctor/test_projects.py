@@ -300,7 +300,7 @@ def test_nothing_to_examine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_guide_has_every_fault() -> None:
-    page = (HERE.parents[2] / "docs/guides/doctor.md").read_text()
+    page = (HERE.parents[1] / "docs/guides/doctor.md").read_text()
     rows = re.findall(r"^\| `([\w-]+)` \| (\w+) \| (.*?) \|$", page, re.MULTILINE)
     assert rows == [(fault.code, fault.severity, fault.title) for fault in FAULTS]
 
@@ -311,7 +311,7 @@ def test_the_guide_has_every_fault() -> None:
 @pytest.mark.parametrize("style", ["slim", "scratch"])
 def test_the_dockerfiles_that_estiba_renders_are_healthy(style: str, tmp_path: Path, toy_registry: Path) -> None:
     from estiba import project as project_file
-    from estiba.deploy import dockerfile, recipe
+    from estiba.deploy.image import dockerfile, spec
     from estiba.lowering import lower
 
     source = tmp_path / "source"
@@ -325,7 +325,7 @@ def test_the_dockerfiles_that_estiba_renders_are_healthy(style: str, tmp_path: P
     plan = lower(project_file.load(source))
     assert {service.name for service in plan.services} == {"models", "web"}
     for service in plan.services:
-        made = recipe.recipe(plan, service, style)
+        made = spec.recipe(plan, service, style)
         folder = tmp_path / f"{service.name}-{style}"
         for path in ("tools/trim.py", "wheels/a.whl", "code/b.whl", "models/churn/model.onnx", "app/site/app.py"):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -337,7 +337,7 @@ def test_the_dockerfiles_that_estiba_renders_are_healthy(style: str, tmp_path: P
 
 
 def test_the_compose_file_that_estiba_renders_is_healthy() -> None:
-    assert examine(HERE.parent / "golden" / "compose.yaml", TODAY).findings == []
+    assert examine(HERE.parent / "deploy" / "golden" / "compose.yaml", TODAY).findings == []
 
 
 def test_without_pyyaml_the_rest_is_examined_and_nothing_called_healthy(

@@ -10,10 +10,10 @@ import pytest
 
 from estiba import project
 from estiba.core.errors import NotFound
-from estiba.deploy import context, engines
-from estiba.deploy.context import Context
-from estiba.deploy.engines import Engine
-from estiba.deploy.plan import Plan
+from estiba.deploy.image import build_context, container_engine
+from estiba.deploy.image.build_context import Context
+from estiba.deploy.image.container_engine import Engine
+from estiba.deploy.plan.plan import Plan
 from estiba.lowering import lower
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -35,7 +35,7 @@ def made(toy_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Contex
     folder = tmp_path_factory.mktemp("images")
     plan = toy_plan(folder / "project", toy_registry)
     (folder / "models").mkdir()
-    return context.assemble(plan, plan["models"], folder / "models")
+    return build_context.assemble(plan, plan["models"], folder / "models")
 
 
 SERVER = """
@@ -72,7 +72,7 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Context:
     folder = tmp_path_factory.mktemp("web")
     plan = web_plan(folder / "project")
     (folder / "web").mkdir()
-    return context.assemble(plan, plan["web"], folder / "web")
+    return build_context.assemble(plan, plan["web"], folder / "web")
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def copy(web: Context, tmp_path: Path) -> Context:
 def engine() -> Engine:
     """A container engine that has the base image."""
     try:
-        found = engines.find("docker")
+        found = container_engine.find("docker")
     except NotFound as error:
         pytest.skip(f"{error.message} scripts/lab/docker starts one.")
     if found.try_to("buildx", "version").code:

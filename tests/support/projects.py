@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from estiba import project
-from estiba.deploy.plan import Plan
+from estiba.deploy.plan.plan import Plan
 from estiba.lowering import lower
 
 STACK = """

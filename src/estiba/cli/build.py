@@ -14,10 +14,10 @@ from estiba.cli.progress import Steps
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from estiba.deploy.building import Built, Event, Wish
-    from estiba.deploy.plan import Plan
-    from estiba.deploy.verify_image import Verified
-    from estiba.deploy.weigh import Weight
+    from estiba.deploy.image.build import Built, Event, Wish
+    from estiba.deploy.image.size_report import Weight
+    from estiba.deploy.image.verify import Verified
+    from estiba.deploy.plan.plan import Plan
 
 
 @click.command(
@@ -63,7 +63,7 @@ def build(services: tuple[str, ...], project: Path | None, show: bool, as_json: 
     answer its models' golden rows as in training, end when told to, and write nothing outside /tmp. What it was made
     of is described in .estiba/images/SERVICE: Dockerfile, lock, bills of materials, provenance.
     """
-    from estiba.deploy.building import Wish
+    from estiba.deploy.image.build import Wish
 
     _check(wish)
     options = Wish(wish["style"], wish["builder"], not wish["no_verify"], wish["push"])
@@ -103,7 +103,9 @@ def planned(project: Path | None, services: tuple[str, ...]) -> Plan:
 
 
 def _show(project: Path | None, services: tuple[str, ...], wish: dict[str, Any]) -> None:
-    from estiba.deploy import building, dockerfile, recipe
+    from estiba.deploy.image import build as building
+    from estiba.deploy.image import dockerfile
+    from estiba.deploy.image import spec as recipe
 
     plan = planned(project, services)
     found = building.chosen(plan, services, wish["profiles"])
@@ -113,13 +115,15 @@ def _show(project: Path | None, services: tuple[str, ...], wish: dict[str, Any])
 def _from_project(
     plan: Plan, services: tuple[str, ...], wish: dict[str, Any], options: Wish, tell: Event
 ) -> Iterator[Built]:
-    from estiba.deploy import building, engines, push, recipe
+    from estiba.deploy.image import build as building
+    from estiba.deploy.image import container_engine, push
+    from estiba.deploy.image import spec as recipe
 
     found = building.chosen(plan, services, wish["profiles"])
     if options.push:
         push.check([recipe.recipe(plan, service, options.style).image for service in found], layout=bool(wish["oci"]))
     if wish["oci"] is None:
-        engine = engines.find(options.engine)
+        engine = container_engine.find(options.engine)
         for made in building.prepared(plan, found, options, tell):
             yield building.build_one(engine, made, plan.folder, options, tell)
         return
@@ -130,9 +134,10 @@ def _from_project(
 
 def _offline(services: tuple[str, ...], wish: dict[str, Any], options: Wish, tell: Event) -> Iterator[Built]:
     from estiba.core.errors import NotFound
-    from estiba.deploy import building, engines, export, push
+    from estiba.deploy.image import build as building
+    from estiba.deploy.image import bundle, container_engine, push
 
-    with export.opened(wish["offline"]) as archive:
+    with bundle.opened(wish["offline"]) as archive:
         known = {made.recipe.service: made for made in archive.contexts}
         for name in services:
             if name not in known:
@@ -140,11 +145,11 @@ def _offline(services: tuple[str, ...], wish: dict[str, Any], options: Wish, tel
         found = [known[name] for name in services or known]
         if options.push:
             push.check([made.recipe.image for made in found], layout=bool(wish["oci"]))
-        engine = engines.find(options.engine) if wish["oci"] is None else None
+        engine = container_engine.find(options.engine) if wish["oci"] is None else None
         for made in found:
             recipe = made.recipe
             if engine is not None:
-                export.provide_base(engine, archive, recipe.base, lambda text: tell("base", text, ""))
+                bundle.provide_base(engine, archive, recipe.base, lambda text: tell("base", text, ""))
                 yield building.build_one(engine, made, Path.cwd(), options, tell)
                 continue
             place = wish["oci"] if len(found) == 1 else wish["oci"] / recipe.service

@@ -38,18 +38,18 @@ def ci(host: str, project: Path | None, target: str, show: bool, force: bool) ->
     from estiba.cli import terminal
     from estiba.core.errors import BadProject, Conflict
     from estiba.core.stores.disk import write_whole
-    from estiba.deploy import pipelines
+    from estiba.deploy.output import ci_pipelines
 
     found = estiba.project.load(project)
-    pipeline = pipelines.of(found.folder, found.images, found.models, target)
+    pipeline = ci_pipelines.of(found.folder, found.images, found.models, target)
     if not pipeline.registry:
         hint = 'Say where images go, with the host: repository = "ghcr.io/OWNER/NAME" in [images].'
         raise BadProject("A pipeline needs a container registry, and images.repository names none.", hint=hint)
-    text = pipelines.render(pipeline, host)
+    text = ci_pipelines.render(pipeline, host)
     if show:
         click.echo(text, nl=False)
         return
-    path = found.folder / pipelines.FILES[host]
+    path = found.folder / ci_pipelines.FILES[host]
     if path.exists() and not force:
         raise Conflict(f"{path} is there already.", hint="Look at the new one with --print, or overwrite with --force.")
     path.parent.mkdir(parents=True, exist_ok=True)

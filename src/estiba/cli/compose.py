@@ -34,8 +34,8 @@ def compose(project: Path | None, output: Path | None, check: bool, as_json: boo
     import estiba.project
     from estiba import lowering
     from estiba.cli import writing
-    from estiba.deploy import compose as target
-    from estiba.deploy import secrets
+    from estiba.deploy.compose import render as target
+    from estiba.deploy.plan import secrets
 
     found = estiba.project.load(project)
     plan = lowering.lower(found)

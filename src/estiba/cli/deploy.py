@@ -12,8 +12,8 @@ from estiba.cli import terminal
 from estiba.cli.places import project_option
 
 if TYPE_CHECKING:
-    from estiba.deploy.delivery import Change
-    from estiba.deploy.rollout import Proposal
+    from estiba.deploy.compose.deploy import Change
+    from estiba.deploy.kubernetes.deploy import Proposal
 
 
 @click.group(
@@ -61,7 +61,7 @@ def kubernetes(project: Path | None, overlay: str, output: Path | None, context:
     """
     import estiba.project
     from estiba.cli.kubernetes import FOLDER
-    from estiba.deploy import rollout
+    from estiba.deploy.kubernetes import deploy as rollout
 
     if "/" in overlay:
         folder = Path(overlay)
@@ -133,13 +133,15 @@ def on_compose(project: Path | None, output: Path | None, profiles: tuple[str, .
     import estiba.project
     from estiba import lowering
     from estiba.cli.compose import FOLDER
-    from estiba.deploy import compose, delivery, front, secrets
-    from estiba.deploy.stack import Stack
+    from estiba.deploy.compose import deploy as delivery
+    from estiba.deploy.compose import render, reverse_proxy
+    from estiba.deploy.compose.project import Stack
+    from estiba.deploy.plan import secrets
 
     found = estiba.project.load(project)
     plan = lowering.lower(found)
-    files = compose.render(plan, found.compose)
-    rolling = frozenset(service.name for service in front.behind(plan)) if found.compose.front else frozenset()
+    files = render.render(plan, found.compose)
+    rolling = frozenset(service.name for service in reverse_proxy.behind(plan)) if found.compose.front else frozenset()
     folder = (output or found.folder / FOLDER).absolute()
     stack = Stack(folder, profiles, rolling, float(flags["timeout"]))
     changes = delivery.propose(stack, files)

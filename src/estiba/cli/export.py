@@ -33,14 +33,14 @@ def export(
     from estiba.cli import terminal
     from estiba.cli.build import planned
     from estiba.cli.progress import Steps
-    from estiba.deploy import building
-    from estiba.deploy.export import export as write
-    from estiba.deploy.requirements import sha256
+    from estiba.deploy.image import build
+    from estiba.deploy.image.bundle import export as write
+    from estiba.deploy.image.requirements import sha256
 
     plan = planned(project, services)
     target = output or Path(f"{plan.project}.tar.gz")
     with Steps() as steps:
-        listed = write(plan, building.chosen(plan, services, profiles), target, style, steps.tell)
+        listed = write(plan, build.chosen(plan, services, profiles), target, style, steps.tell)
     size = target.stat().st_size / 1e6
     terminal.line(f"{target}: {len(listed.services)} services, {size:.1f} MB, sha256:{sha256(target)}", bold=True)
     if not listed.bases:

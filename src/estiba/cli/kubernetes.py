@@ -12,7 +12,7 @@ from estiba.cli.places import json_option, project_option
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from estiba.deploy.plan import Plan
+    from estiba.deploy.plan.plan import Plan
 
 FOLDER = "deploy/kubernetes"
 
@@ -46,8 +46,9 @@ def kubernetes(project: Path | None, output: Path | None, check: bool, pin: Path
     import estiba.project
     from estiba import lowering
     from estiba.cli import writing
-    from estiba.deploy import push, secrets
+    from estiba.deploy.image import push
     from estiba.deploy.kubernetes.render import namespace, render
+    from estiba.deploy.plan import secrets
 
     found = estiba.project.load(project)
     plan = lowering.lower(found, canaries=True)
@@ -76,7 +77,7 @@ def kubernetes(project: Path | None, output: Path | None, check: bool, pin: Path
 def _secrets(plan: Plan, made: Mapping[str, Path], namespace: str) -> dict[str, list[str]]:
     """Commands that bring secrets into the cluster, by the profile that needs them; "" is what always takes part."""
     from estiba.cli.writing import shown
-    from estiba.deploy.kubernetes.workload import secret_name
+    from estiba.deploy.kubernetes.workloads import secret_name
 
     found: dict[str, list[str]] = {}
     for name, file in made.items():

@@ -11,7 +11,7 @@ from estiba.cli import terminal
 from estiba.cli.places import json_option, project_option
 
 if TYPE_CHECKING:
-    from estiba.deploy.scan import Finding, Report
+    from estiba.deploy.image.vulnerability_scan import Finding, Report
 
 FOUND, UNKNOWN = 1, 6
 
@@ -37,8 +37,8 @@ def scan(services: tuple[str, ...], project: Path | None, as_json: bool) -> int:
 
     import estiba.project
     from estiba.core.errors import NotFound
-    from estiba.deploy import scan as scanning
-    from estiba.deploy.building import KEPT
+    from estiba.deploy.image import vulnerability_scan as scanning
+    from estiba.deploy.image.build import KEPT
 
     folder = estiba.project.load(project).folder
     names = list(services) or sorted(path.parent.name for path in (folder / KEPT).glob(f"*/{scanning.BILL}"))
@@ -55,7 +55,7 @@ def scan(services: tuple[str, ...], project: Path | None, as_json: bool) -> int:
 
 
 def _code(reports: list[Report]) -> int:
-    from estiba.deploy.scan import unknown
+    from estiba.deploy.image.vulnerability_scan import unknown
 
     verdicts = [report.verdict for report in reports]
     if "findings" in verdicts:
@@ -77,6 +77,6 @@ def _show(name: str, reports: list[Report]) -> None:
 
 
 def _worst_first(report: Report) -> list[Finding]:
-    from estiba.deploy.scan import SEVERITIES
+    from estiba.deploy.image.vulnerability_scan import SEVERITIES
 
     return sorted(report.findings, key=lambda finding: SEVERITIES.index(finding.severity))

@@ -83,7 +83,7 @@ def _run(start: Start, outcomes: Sequence[Outcome], *, watch: bool, as_json: boo
     """Runs what takes part, and shows it; 1 where something ended in failure."""
     from estiba import local_services, local_watch
     from estiba.cli.services import Board, Events
-    from estiba.deploy.services import MODELS
+    from estiba.deploy.plan.service_options import MODELS
 
     running: list[Running] = []
     left_out = local_services.left_out(start.choice)

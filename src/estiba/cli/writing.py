@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from estiba.cli import terminal
-from estiba.deploy import rendered
-from estiba.deploy.rendered import Rendered
+from estiba.deploy.output import files as rendered
+from estiba.deploy.output.files import Rendered
 
 
 def shown(path: Path) -> Path:

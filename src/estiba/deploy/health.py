@@ -10,7 +10,7 @@ from pathlib import Path
 
 from estiba.core.errors import EstibaError
 from estiba.core.groups import Group
-from estiba.deploy.plan import Health, Http, Tcp
+from estiba.deploy.plan.plan import Health, Http, Tcp
 
 HOST = "127.0.0.1"
 

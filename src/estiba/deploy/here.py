@@ -12,11 +12,12 @@ from pathlib import Path
 
 from estiba.core.errors import BadProject
 from estiba.core.stores.disk import explained, make_folder, write_whole
-from estiba.deploy import observability, secrets
-from estiba.deploy.observability import Surroundings
-from estiba.deploy.plan import Command, File, Http, Plan, Service
-from estiba.deploy.references import Reference, resolve
-from estiba.deploy.services import MODELS
+from estiba.deploy.observability import config_files
+from estiba.deploy.observability.config_files import Surroundings
+from estiba.deploy.plan import secrets
+from estiba.deploy.plan.plan import Command, File, Http, Plan, Service
+from estiba.deploy.plan.references import Reference, resolve
+from estiba.deploy.plan.service_options import MODELS
 
 _EXEC = re.compile(r"\bexec\s+([A-Za-z0-9_./-]+)")
 """What a shell becomes: the program of an image whose command has to read a secret first."""
@@ -136,7 +137,7 @@ class Here:
         around = Surroundings(self._address, lambda other, file: str(self._file(other, file)))
         for file in service.files.values():
             if file.generated:
-                for name, text in observability.generate(plan, service, file, around).items():
+                for name, text in config_files.generate(plan, service, file, around).items():
                     _write(self._file(service, file) / name, text)
 
     def _meaning(self, service: Service, reference: Reference) -> str:

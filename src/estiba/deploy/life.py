@@ -14,9 +14,9 @@ from estiba.core import ports
 from estiba.core.errors import EstibaError
 from estiba.core.groups import Group
 from estiba.deploy import health
-from estiba.deploy.plan import FAILURES, Command, Service
+from estiba.deploy.plan.plan import FAILURES, Command, Service
+from estiba.deploy.plan.service_options import Condition
 from estiba.deploy.scene import Launch, Scene, State, Status
-from estiba.deploy.services import Condition
 
 TAIL = 20
 """Lines of output that are shown of a service that will not start."""

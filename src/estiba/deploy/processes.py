@@ -18,9 +18,9 @@ from estiba.deploy import environments
 from estiba.deploy.environments import Wanted
 from estiba.deploy.here import HOST, Here
 from estiba.deploy.life import Life
-from estiba.deploy.plan import Command, Plan, Service
+from estiba.deploy.plan.plan import Command, Plan, Service
+from estiba.deploy.plan.service_options import MODELS
 from estiba.deploy.scene import Launch
-from estiba.deploy.services import MODELS
 
 TICK = 0.2
 """Seconds between looks at whether anything is left to run."""

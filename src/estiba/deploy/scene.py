@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from estiba.core.groups import Guard
-from estiba.deploy.plan import ASKED_EVERY
+from estiba.deploy.plan.plan import ASKED_EVERY
 
 State = Literal[
     "waiting",

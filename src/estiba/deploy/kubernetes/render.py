@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 
 from estiba.core.errors import BadProject
-from estiba.deploy import alerts, yaml
-from estiba.deploy.kubernetes import files, network, registry, scaling, workload
+from estiba.deploy.kubernetes import autoscaling, config_maps, model_init_container, networking, workloads
 from estiba.deploy.kubernetes.options import KubernetesOptions, canary_name
-from estiba.deploy.plan import Plan, Service
-from estiba.deploy.rendered import Rendered
-from estiba.deploy.services import MODELS
+from estiba.deploy.observability import alerts
+from estiba.deploy.output import yaml
+from estiba.deploy.output.files import Rendered
+from estiba.deploy.plan.plan import Plan, Service
+from estiba.deploy.plan.service_options import MODELS
 
 OVERLAYS = ("dev", "staging", "production")
 
@@ -43,38 +44,38 @@ def render(plan: Plan, options: KubernetesOptions) -> Rendered:
 
 
 def _objects(plan: Plan, service: Service, options: KubernetesOptions) -> Iterator[dict[str, Any]]:
-    meta: dict[str, Any] = {"name": service.name, "labels": workload.labels(plan, service)}
+    meta: dict[str, Any] = {"name": service.name, "labels": workloads.labels(plan, service)}
     if service.models and options.registry.annotations:
         meta["annotations"] = options.registry.annotations
     yield {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta, "automountServiceAccountToken": False}
     for name in service.files:
-        found = files.config_map(plan, service, name)
-        found["metadata"]["labels"] = workload.labels(plan, service)
+        found = config_maps.config_map(plan, service, name)
+        found["metadata"]["labels"] = workloads.labels(plan, service)
         yield found
-    yield from workload.claims(plan, service, options)
-    yield workload.workload(plan, service, options)
+    yield from workloads.claims(plan, service, options)
+    yield workloads.workload(plan, service, options)
     if service.port is not None:
-        yield network.service(plan, service)
-        yield from network.each_pod(plan, service)
-    yield network.policy(plan, service, options)
-    yield from network.ways_in(plan, service, options)
+        yield networking.service(plan, service)
+        yield from networking.each_pod(plan, service)
+    yield networking.policy(plan, service, options)
+    yield from networking.ways_in(plan, service, options)
     if service.models:
         canary = {canary_name(name): found for name, found in options.canary.items()}.get(service.name)
         scale = options.autoscale
         if canary is not None:
             most = max(canary.replicas, scale.maximum)
             scale = msgspec.structs.replace(scale, minimum=canary.replicas, maximum=most)
-        yield scaling.autoscaler(plan, service, scale)
-        yield scaling.disruption_budget(plan, service)
+        yield autoscaling.autoscaler(plan, service, scale)
+        yield autoscaling.disruption_budget(plan, service)
 
 
 def _common(plan: Plan, options: KubernetesOptions) -> Iterator[dict[str, Any]]:
-    yield from network.default_policies()
-    settings = workload.settings(plan)
+    yield from networking.default_policies()
+    settings = workloads.settings(plan)
     if settings:
         # What has no default is not there: pods that need it do not start, and say which key they miss.
         known = {name: value for name, value in settings.items() if value is not None}
-        yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": workload.SETTINGS}, "data": known}
+        yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": workloads.SETTINGS}, "data": known}
     if options.external_secrets:
         yield from (_external(plan, name, options) for name in plan.secrets)
 
@@ -83,11 +84,11 @@ def _external(plan: Plan, name: str, options: KubernetesOptions) -> dict[str, An
     return {
         "apiVersion": "external-secrets.io/v1",
         "kind": "ExternalSecret",
-        "metadata": {"name": workload.secret_name(name)},
+        "metadata": {"name": workloads.secret_name(name)},
         "spec": {
             "refreshInterval": "1h",
             "secretStoreRef": {"kind": "ClusterSecretStore", "name": options.external_secrets},
-            "target": {"name": workload.secret_name(name)},
+            "target": {"name": workloads.secret_name(name)},
             "data": [{"secretKey": "value", "remoteRef": {"key": f"{plan.project}/{name}"}}],
         },
     }
@@ -151,13 +152,13 @@ def _namespaced(name: str) -> dict[str, Any]:
 def _operator(plan: Plan) -> Iterator[dict[str, Any]]:
     for service in plan.services:
         if service.metrics:
-            endpoint = {"port": workload.port_name(service), "path": service.metrics, "interval": "15s"}
+            endpoint = {"port": workloads.port_name(service), "path": service.metrics, "interval": "15s"}
             yield {
                 "apiVersion": "monitoring.coreos.com/v1",
                 "kind": "ServiceMonitor",
-                "metadata": {"name": service.name, "labels": workload.labels(plan, service)},
+                "metadata": {"name": service.name, "labels": workloads.labels(plan, service)},
                 "spec": {
-                    "selector": {"matchLabels": workload.selector(plan, service)},
+                    "selector": {"matchLabels": workloads.selector(plan, service)},
                     "jobLabel": "app.kubernetes.io/name",
                     "endpoints": [endpoint],
                 },
@@ -171,7 +172,7 @@ def _operator(plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def _check(plan: Plan, options: KubernetesOptions) -> None:
-    registry.check(plan, options.registry)
+    model_init_container.check(plan, options.registry)
     if options.autoscale.maximum < options.autoscale.minimum:
         raise BadProject("kubernetes.autoscale.maximum: must be at least the minimum.")
     if options.canary and not (options.gateway and options.host):

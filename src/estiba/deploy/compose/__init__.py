@@ -1,0 +1,1 @@
+"""Render a plan as Docker Compose files, and deploy them."""

@@ -1,0 +1,1 @@
+"""Build, verify, measure, export and push container images."""

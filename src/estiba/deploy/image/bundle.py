@@ -1,0 +1,172 @@
+"""Export: all that images are built of in one archive, for machines without a network."""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from estiba.core.errors import BadProject, EstibaError, NotFound
+from estiba.core.stores.disk import explained, temporary, write_whole
+from estiba.deploy.image import build_context, container_engine, sbom
+from estiba.deploy.image.build import Event, assembled
+from estiba.deploy.image.build_context import Context
+from estiba.deploy.image.container_engine import Engine
+from estiba.deploy.plan.plan import Plan, Service
+
+CONTENTS = "estiba-export.json"
+
+_NEWEST = 1
+
+
+class Listed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an archive holds.
+
+    Args:
+        bases: by base image, its file in the archive.
+    """
+
+    schema: int
+    project: str
+    services: tuple[str, ...]
+    bases: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An archive that was unpacked.
+
+    Args:
+        bases: by base image, what `docker save` wrote of it.
+    """
+
+    contexts: tuple[Context, ...]
+    bases: Mapping[str, Path]
+
+
+def export(plan: Plan, services: Sequence[Service], target: Path, style: str | None, on_event: Event) -> Listed:
+    """Writes the archive of services' images: wheels, models, applications, base images, bills of materials.
+
+    Args:
+        target: the archive; compressed if its name ends in .gz.
+
+    Raises:
+        BadProject: an image needs Debian packages, which no archive holds. EstibaError: the file cannot be written.
+    """
+    with temporary("export") as work:
+        folder = work / "all"
+        bases: dict[str, str] = {}
+        for service in services:
+            with assembled(plan, service, style, on_event) as made:
+                _check(made)
+                made.folder.rename(_made(folder / "services") / service.name)
+            kept = build_context.opened(folder / "services" / service.name)
+            _write_bills(kept, folder / "sbom")
+            bases.setdefault(kept.recipe.base, f"bases/{kept.recipe.base.replace('/', '_').replace(':', '_')}.tar")
+        bases = _save_bases(folder, bases, on_event)
+        listed = Listed(_NEWEST, plan.project, tuple(service.name for service in services), bases)
+        (folder / CONTENTS).write_bytes(msgspec.json.encode(listed))
+        write_whole(target, lambda handle: _pack(handle, folder, target.suffix == ".gz"))
+    return listed
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _check(made: Context) -> None:
+    if made.recipe.packages:
+        names = ", ".join(made.recipe.packages)
+        hint = "Build that image where there is a network, and carry it with `docker save`."
+        raise BadProject(
+            f"{made.recipe.service} needs Debian packages, which an archive does not hold: {names}.", hint=hint
+        )
+
+
+def _write_bills(made: Context, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    found = sbom.parts(made)
+    (folder / f"{made.recipe.service}.cdx.json").write_text(sbom.cyclonedx(made.recipe.image, found))
+    (folder / f"{made.recipe.service}.spdx.json").write_text(sbom.spdx(made.recipe.image, found))
+
+
+def _save_bases(folder: Path, bases: Mapping[str, str], on_event: Event) -> dict[str, str]:
+    """Saves base images; where no container engine has them, images can still be made from this Python."""
+    try:
+        engine = container_engine.find()
+    except NotFound:
+        return {}
+    saved = {}
+    for name, path in bases.items():
+        on_event(name, "saving", "the base image")
+        if not engine.has(name):
+            engine.ask("pull", name)
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        engine.save(name, folder / path)
+        saved[name] = path
+    return saved
+
+
+def _pack(handle: IO[bytes], folder: Path, compressed: bool) -> None:
+    """Sorted names, one time and one owner, so that the same contents give the same bytes."""
+
+    def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        entry.uid = entry.gid = entry.mtime = 0
+        entry.uname = entry.gname = ""
+        return entry
+
+    out = gzip.GzipFile(fileobj=handle, mode="wb", mtime=0, compresslevel=1) if compressed else handle
+    with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                tar.add(path, path.relative_to(folder).as_posix(), filter=plain)
+    if out is not handle:
+        out.close()
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Opened]:
+    """Unpacks an archive for as long as the block runs.
+
+    Raises:
+        NotFound: there is no such file. EstibaError: it is no archive of `estiba export`, or one of a newer Estiba.
+    """
+    with temporary("import") as folder:
+        with explained("read", path):
+            try:
+                with tarfile.open(path) as tar:
+                    tar.extractall(folder, filter="data")
+                listed = msgspec.json.decode((folder / CONTENTS).read_bytes(), type=Listed)
+            except (tarfile.TarError, EOFError, FileNotFoundError, msgspec.MsgspecError) as error:
+                if isinstance(error, FileNotFoundError) and not path.exists():
+                    raise
+                hint = "Make one with: estiba export"
+                raise EstibaError(
+                    f"{path} is not an archive of `estiba export`: {str(error).splitlines()[0]}", hint=hint
+                ) from error
+        if listed.schema > _NEWEST:
+            raise EstibaError(f"{path} was made by a newer Estiba.", hint="Upgrade Estiba here.")
+        found = tuple(build_context.opened(folder / "services" / name) for name in listed.services)
+        yield Opened(found, {name: folder / inside for name, inside in listed.bases.items()})
+
+
+def provide_base(engine: Engine, archive: Opened, image: str, on_event: Callable[[str], None]) -> None:
+    """Makes sure that a container engine has a base image, out of the archive where it has not.
+
+    Raises:
+        NotFound: neither has it.
+    """
+    if engine.has(image):
+        return
+    if image not in archive.bases:
+        hint = "Export again where a container engine has it; or make the image without one: --oci DIR."
+        raise NotFound(f"The base image {image} is neither in the archive nor in {engine.program}.", hint=hint)
+    on_event(f"loading {image}")
+    engine.load(archive.bases[image])

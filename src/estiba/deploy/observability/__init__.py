@@ -1,0 +1,1 @@
+"""Configuration of Prometheus, Alertmanager, Grafana and Fluent Bit, rendered from a plan."""

@@ -1,0 +1,1 @@
+"""The plan of services, and the sections of the project file that it is made of."""
