@@ -6,14 +6,14 @@ import sys
 
 import msgspec
 
-from estiba import local
+from estiba import serve
 from estiba.serving.options import ServerOptions
 
 
 def main() -> None:
     spec = msgspec.json.decode(sys.argv[1])
     ports = {int(port): model for port, model in spec["ports"].items()}
-    local.serve(
+    serve.serve(
         spec["models"],
         ServerOptions(port=0, workers=1),
         registry=spec["registry"],

@@ -63,7 +63,7 @@ def list_(registry: str | None = None, as_json: bool = False) -> None:
 @json_option
 def show(ref: str, registry: str | None, as_json: bool) -> None:
     """Show what a model is: its fields, answer, metrics, proof, data and libraries."""
-    from estiba.local import find
+    from estiba.serve import find
 
     artifact, version = find(ref, _store(registry))
     manifest = artifact.manifest

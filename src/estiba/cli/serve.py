@@ -51,12 +51,12 @@ def serve(refs: tuple[str, ...], registry: str | None, settings: Path | None, tr
     REF is a name, name@version, name@alias, or the path of an artifact directory. An alias that moves is followed.
     Without any argument, those in $ESTIBA_SERVE are taken. Ctrl-C stops.
     """
-    from estiba import local
+    from estiba import serve as serving
     from estiba.cli import places
     from estiba.cli.up import announce, with_options
 
     options = with_options(read_settings(settings), server)
-    local.serve(refs, options, registry=places.registry(registry), trust=trust, on_ready=announce)
+    serving.serve(refs, options, registry=places.registry(registry), trust=trust, on_ready=announce)
 
 
 def read_settings(file: Path | None) -> Any:

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from estiba.cli import terminal
-from estiba.deploy.scene import SETTLED, Status
+from estiba.local.status import SETTLED, Status
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,10 +15,10 @@ from estiba.cli import terminal
 from estiba.cli.places import project_option, server_options
 
 if TYPE_CHECKING:
-    from estiba.local import Running
-    from estiba.local_services import Start
+    from estiba.local.session import Start
     from estiba.model.train import Outcome
     from estiba.project import Project
+    from estiba.serve import Running
 
 
 @click.command(
@@ -48,7 +48,8 @@ def up(project: Path | None, force: bool, watch: bool, as_json: bool, **given: A
     in reverse order, a second one at once.
     """
     import estiba.project
-    from estiba import local, local_services
+    from estiba.local import session
+    from estiba.local import up as local
 
     names, profiles, env_file = (given.pop(key) for key in ("services", "profiles", "env_file"))
 
@@ -56,7 +57,7 @@ def up(project: Path | None, force: bool, watch: bool, as_json: bool, **given: A
         found = estiba.project.load(project)
         return replace(found, server=with_options(found.server, given))
 
-    start = local_services.plan(local_services.Wish(load, names, profiles, env_file))
+    start = session.plan(session.Wish(load, names, profiles, env_file))
     outcomes = _trained(start, force=force, as_json=as_json)
     if start.choice.services or watch or as_json:
         return _run(start, outcomes, watch=watch, as_json=as_json)
@@ -67,8 +68,8 @@ def up(project: Path | None, force: bool, watch: bool, as_json: bool, **given: A
 
 
 def _trained(start: Start, *, force: bool, as_json: bool) -> Sequence[Outcome]:
-    from estiba import local
     from estiba.cli import progress
+    from estiba.local import up as local
 
     if start.choice.services and not start.choice.models:
         return ()
@@ -81,20 +82,20 @@ def _trained(start: Start, *, force: bool, as_json: bool) -> Sequence[Outcome]:
 
 def _run(start: Start, outcomes: Sequence[Outcome], *, watch: bool, as_json: bool) -> int:
     """Runs what takes part, and shows it; 1 where something ended in failure."""
-    from estiba import local_services, local_watch
     from estiba.cli.services import Board, Events
     from estiba.deploy.plan.service_options import MODELS
+    from estiba.local import reload, session
 
     running: list[Running] = []
-    left_out = local_services.left_out(start.choice)
+    left_out = session.left_out(start.choice)
     names = [*([MODELS] if start.choice.models else []), *start.choice.services, *left_out]
     board = Events() if as_json else Board(names, lambda: _settled(running))
-    observer = local_services.Observer(board.status, board.line, running.append, board.note)
+    observer = session.Observer(board.status, board.line, running.append, board.note)
     try:
         for status in left_out.values():
             board.status(status)
         trust = {outcome.version.digest for outcome in outcomes}
-        well = local_services.run(start, trust, observer, watching=local_watch.begin if watch else None)
+        well = session.run(start, trust, observer, watching=reload.begin if watch else None)
     finally:
         board.close()
     return 0 if well else 1

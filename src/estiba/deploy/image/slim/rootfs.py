@@ -1,7 +1,7 @@
 """Root file system: Python, the part of its library that runs, and the shared libraries all of it needs; no shell.
 
 `python -m estiba.deploy.image.slim.rootfs TARGET LEVEL SYSTEM FOLDER...` (or `bytecode TARGET LEVEL SYSTEM`) runs in
-the build stage of an image, which has only the standard library and the files of this package; the builder that needs no
+the build stage of an image, which has only the standard library and the files of this package; the builder without
 Docker runs the same. SYSTEM is where Python is taken from: / for this one, or the folder of a base image.
 """
 

@@ -14,13 +14,13 @@ from typing import Any
 from estiba.core import ports
 from estiba.core.errors import EstibaError, NotFound
 from estiba.core.groups import marked
-from estiba.deploy import environments
-from estiba.deploy.environments import Wanted
-from estiba.deploy.here import HOST, Here
-from estiba.deploy.life import Life
 from estiba.deploy.plan.plan import Command, Plan, Service
 from estiba.deploy.plan.service_options import MODELS
-from estiba.deploy.scene import Launch
+from estiba.local import virtualenvs
+from estiba.local.service_runner import Life
+from estiba.local.status import Launch
+from estiba.local.target import HOST, Here
+from estiba.local.virtualenvs import Wanted
 
 TICK = 0.2
 """Seconds between looks at whether anything is left to run."""
@@ -134,10 +134,10 @@ async def _packages(here: Here, life: Life, mark: str) -> Path | None:
     if build is None or build.requirements is None or build.kind == "training":  # that is Estiba's own program
         return None
     wanted = Wanted(build.requirements, build.python, here.folder / "environments")
-    if not environments.ready(wanted.folder):
+    if not virtualenvs.ready(wanted.folder):
         life.installing()
     environment = marked({**os.environ, **here.variables}, mark, f"{life.name}:install")
-    return await environments.ensure(wanted, environment, life.say)
+    return await virtualenvs.ensure(wanted, environment, life.say)
 
 
 async def keep(lives: Sequence[Life], stop: asyncio.Event, kill: asyncio.Event, *, forever: bool = False) -> bool:

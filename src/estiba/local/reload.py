@@ -12,8 +12,8 @@ import msgspec
 
 from estiba.core.errors import EstibaError
 from estiba.core.groups import Group, marked
-from estiba.deploy.watch import POLL, Watch
-from estiba.local_services import Session, plan_again
+from estiba.local.file_watcher import POLL, Watch
+from estiba.local.session import Session, plan_again
 from estiba.model import stamps
 from estiba.project import Project
 

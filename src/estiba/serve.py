@@ -1,4 +1,4 @@
-"""Local: the whole project on this machine, trained where it changed and served by worker processes."""
+"""Serve models from a registry: what `estiba serve`, `estiba up` and every container run."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from estiba.core.errors import BadArtifact, EstibaError
-from estiba.model import artifact, stamps
+from estiba.model import artifact
 from estiba.model.artifact import Artifact
 from estiba.model.registry import Registry, open_registry
 from estiba.serving.messages import ServedModel
 from estiba.serving.options import ServerOptions
-
-if TYPE_CHECKING:
-    from estiba.model.train import Event, Outcome
-    from estiba.project import Project
 
 
 @dataclass(frozen=True)
@@ -38,65 +34,6 @@ class Running:
     threads: int
     examples: Mapping[str, Mapping[str, Any]]
     ports: Mapping[int, str] = field(default_factory=dict)
-
-
-def prepare(
-    project: Project, *, force: bool = False, on_event: Callable[[Event], None] = lambda event: None
-) -> tuple[Outcome, ...]:
-    """Trains what has changed, after a look at whether it could be served at all.
-
-    Args:
-        force: train everything. on_event: is told how training goes.
-
-    Raises:
-        TrainingFailed: a training failed. BadProject: there is no model. EstibaError: the address is taken or not
-            allowed.
-    """
-    from estiba.model.train import train
-    from estiba.serving.listening import listen
-
-    _check_address(project.server)
-    for port in (project.server.port, *own_ports(project)):
-        listen(project.server.host, port).close()
-    return train(project.workshop, force=force, on_event=on_event)
-
-
-def up(project: Project, outcomes: Sequence[Outcome], *, on_ready: Callable[[Running], None]) -> None:
-    """Serves the models of a project until a signal says stop.
-
-    What was trained here may run its own code; what somebody else put into the registry may not.
-
-    Args:
-        outcomes: of `prepare`. on_ready: is told where.
-
-    Raises:
-        NotTrusted, BadArtifact: a model is not sound. EstibaError: the address is taken.
-    """
-    refs, ports = list(project.models), own_ports(project)
-    ours = Ours(project.folder, refs, {outcome.version.digest for outcome in outcomes})
-    serve(refs, project.server, registry=project.registry, trust=ours.digests, ports=ports, on_ready=on_ready)
-
-
-class Ours:
-    """Artifacts that a project has trained itself: those that are known, and those that it trains meanwhile.
-
-    So a server trusts what `estiba train` makes beside it, as the next server would.
-    """
-
-    def __init__(self, folder: Path, names: Sequence[str], known: Collection[str]) -> None:
-        self._folder = folder
-        self._names = tuple(names)
-        self._known = frozenset(known)
-
-    def digests(self) -> frozenset[str]:
-        """All that were seen so far."""
-        self._known = self._known.union(*(stamps.claimed(self._folder, name) for name in self._names))
-        return self._known
-
-
-def own_ports(project: Project) -> dict[int, str]:
-    """Models by the port of their own."""
-    return {options.port: name for name, options in project.models.items() if options.port is not None}
 
 
 def serve(
@@ -121,7 +58,7 @@ def serve(
     """
     from estiba.serving.supervisor import supervise
 
-    _check_address(options)
+    check_address(options)
     store = open_registry(registry)
     first: dict[str, ServedModel] = {}
 
@@ -171,7 +108,8 @@ def _example(path: Path) -> Mapping[str, Any]:
     return next((record for record in records if None not in record.values()), records[0])
 
 
-def _check_address(options: ServerOptions) -> None:
+def check_address(options: ServerOptions) -> None:
+    """Refuse an address that other machines can reach, unless `insecure` allows it."""
     if not options.insecure and not _is_loopback(options.host):
         raise EstibaError(
             f"Serving on {options.host} would let every machine that reaches it ask the models.",

@@ -16,14 +16,14 @@ from typing import Any
 
 import msgspec
 
-from estiba import local
 from estiba.core.errors import EstibaError
-from estiba.local import Running
+from estiba.local import up
+from estiba.serve import Running, serve
 from estiba.serving.options import ServerOptions
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """What to serve: see `local.serve`.
+    """What to serve: see `estiba.serve.serve`.
 
     Args:
         folder: of the project. trust: digests of what was trained there before.
@@ -38,7 +38,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The server answers: the fields of `local.Running`."""
+    """The server answers: the fields of `estiba.serve.Running`."""
 
     url: str
     workers: int
@@ -73,9 +73,9 @@ def main() -> int:
         tell(Ready(running.url, running.workers, running.threads, examples))
 
     threading.Thread(target=_end_with, args=(told,), daemon=True).start()
-    trust = local.Ours(Path(spec.folder), spec.refs, spec.trust).digests
+    trust = up.Ours(Path(spec.folder), spec.refs, spec.trust).digests
     try:
-        local.serve(spec.refs, spec.options, registry=spec.registry, trust=trust, ports=spec.ports, on_ready=ready)
+        serve(spec.refs, spec.options, registry=spec.registry, trust=trust, ports=spec.ports, on_ready=ready)
     except EstibaError as error:
         tell(Failed(error.message, error.hint, error.exit_code))
         return error.exit_code

@@ -12,22 +12,21 @@ from types import MappingProxyType
 
 import msgspec
 
-from estiba import local
 from estiba.core import endings, ports
 from estiba.core.errors import EstibaError
 from estiba.core.groups import Guard, marked
-from estiba.deploy import processes
-from estiba.deploy.here import HOST, Here
-from estiba.deploy.life import Life
 from estiba.deploy.plan import dotenv
 from estiba.deploy.plan.plan import Http, Service
 from estiba.deploy.plan.service_options import MODELS
-from estiba.deploy.processes import Choice
-from estiba.deploy.scene import Launch, Pace, Scene, Status
-from estiba.local import Running
-from estiba.local_server import Failed, Report, Spec
+from estiba.local import orchestrate, up
+from estiba.local.model_server import Failed, Report, Spec
+from estiba.local.orchestrate import Choice
+from estiba.local.service_runner import Life
+from estiba.local.status import Launch, Pace, Scene, Status
+from estiba.local.target import HOST, Here
 from estiba.lowering import SLACK, lower, lower_applications
 from estiba.project import Project
+from estiba.serve import Running
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def plan(wish: Wish) -> Start:
             `.env`. EstibaError: a port is taken.
     """
     start = _planned(wish, 0)
-    processes.check_ports(start.services)
+    orchestrate.check_ports(start.services)
     return start
 
 
@@ -94,7 +93,7 @@ def plan_again(before: Start) -> Start:
     """The same wish with the project file as it is now, while the other runs; raises as `plan`."""
     start = _planned(before.wish, before.here.port)
     held = {service.port for service in before.services}
-    processes.check_ports([service for service in start.services if service.port not in held])
+    orchestrate.check_ports([service for service in start.services if service.port not in held])
     serving = tuple(service for service in before.here.plan.services if service.models)
     whole = replace(start.here.plan, services=(*serving, *start.here.plan.services))
     return replace(start, here=replace(start.here, plan=whole))
@@ -106,7 +105,7 @@ def _planned(wish: Wish, port: int) -> Start:
     port = project.server.port or port or (ports.free(project.server.host) if project.services else 0)
     project = replace(project, server=msgspec.structs.replace(project.server, port=port))
     here = Here(lower_applications(project), port, {**_variables(project, wish.env_file), **os.environ})
-    start = Start(wish, project, here, processes.choose(here, wish.names, wish.profiles, project.models))
+    start = Start(wish, project, here, orchestrate.choose(here, wish.names, wish.profiles, project.models))
     here.check(start.services)
     return start
 
@@ -154,7 +153,7 @@ async def _run(
         session.add_services()
         task = watching(session) if watching else None
         try:
-            well = await processes.keep(session.lives, session.stopping, session.killing, forever=task is not None)
+            well = await orchestrate.keep(session.lives, session.stopping, session.killing, forever=task is not None)
         finally:
             if task is not None:
                 task.cancel()
@@ -236,10 +235,10 @@ class Session:
             options=options,
             registry=project.registry,
             trust=sorted(trust),
-            ports=local.own_ports(project),
+            ports=up.own_ports(project),
         )
         return Launch(
-            command=[sys.executable, "-m", "estiba.local_server"],
+            command=[sys.executable, "-m", "estiba.local.model_server"],
             folder=project.folder,
             environment=marked(os.environ, self.guard.mark, MODELS),
             message=msgspec.json.encode(spec),
@@ -251,7 +250,7 @@ class Session:
         if not isinstance(report, Failed):
             if not self._ready:
                 self._ready = True
-                examples, ports = MappingProxyType(report.examples), local.own_ports(self.start.project)
+                examples, ports = MappingProxyType(report.examples), up.own_ports(self.start.project)
                 self._guarded(self.observer.on_ready)(
                     Running(report.url, report.workers, report.threads, examples, ports)
                 )
@@ -268,7 +267,7 @@ class Session:
 
     async def _prepare(self, life: Life) -> Launch:
         running = {*self.start.choice.services, MODELS}
-        return await processes.prepare(self.start.here, life, running, self.guard.mark)
+        return await orchestrate.prepare(self.start.here, life, running, self.guard.mark)
 
     async def change(self, start: Start) -> list[str]:
         """Takes another plan of the same services; names of those that it changed, which are started again."""

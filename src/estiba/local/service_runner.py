@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from estiba.core import ports
 from estiba.core.errors import EstibaError
 from estiba.core.groups import Group
-from estiba.deploy import health
 from estiba.deploy.plan.plan import FAILURES, Command, Service
 from estiba.deploy.plan.service_options import Condition
-from estiba.deploy.scene import Launch, Scene, State, Status
+from estiba.local import health_probe
+from estiba.local.status import Launch, Scene, State, Status
 
 TAIL = 20
 """Lines of output that are shown of a service that will not start."""
@@ -245,7 +245,7 @@ class Life:
         try:
             async with asyncio.timeout(self.service.start_timeout):
                 while not waiting.done():
-                    reason = await health.ask(self.service.health, self.service.port, command)
+                    reason = await health_probe.ask(self.service.health, self.service.port, command)
                     if not reason:
                         return ""
                     await asyncio.wait({waiting}, timeout=pause)
@@ -263,7 +263,7 @@ class Life:
         failures = 0
         while self.service.health and not waiting.done():
             await asyncio.wait({waiting}, timeout=self._scene.pace.look)
-            reason = "" if waiting.done() else await health.ask(self.service.health, self.service.port, command)
+            reason = "" if waiting.done() else await health_probe.ask(self.service.health, self.service.port, command)
             before, failures = failures, failures + 1 if reason else 0
             if waiting.done() or self._again:
                 break

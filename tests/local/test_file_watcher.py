@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from estiba.deploy.watch import Watch
+from estiba.local.file_watcher import Watch
 
 
 def names(watch: Watch) -> dict[str, list[str]]:

@@ -16,8 +16,8 @@ import pytest
 
 from estiba.core.errors import NotFound
 from estiba.core.groups import Guard, marked
-from estiba.deploy import environments
-from estiba.deploy.environments import READY, InstallationFailed, Wanted
+from estiba.local import virtualenvs
+from estiba.local.virtualenvs import READY, InstallationFailed, Wanted
 
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 
@@ -52,7 +52,7 @@ def wheel(folder: Path, needs: str = "") -> None:
 def ensure(wanted: Wanted, guard: Guard, said: list[str] | None = None) -> Path:
     lines = said if said is not None else []
     environment = marked(os.environ, guard.mark, "test")
-    return asyncio.run(environments.ensure(wanted, environment, lines.append))
+    return asyncio.run(virtualenvs.ensure(wanted, environment, lines.append))
 
 
 @pytest.mark.parametrize("tool", ["uv", "pip"])
@@ -60,8 +60,8 @@ def test_it_is_made_once_and_its_programs_run(
     wanted: Wanted, guard: Guard, tool: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if tool == "pip":
-        monkeypatch.setattr(environments, "_uv", lambda: "")
-    elif not environments._uv():
+        monkeypatch.setattr(virtualenvs, "_uv", lambda: "")
+    elif not virtualenvs._uv():
         pytest.skip("uv is not installed")
     folder = ensure(wanted, guard)
     assert subprocess.run([folder / "bin/tiny"], check=True, capture_output=True, text=True).stdout == "tiny\n"
@@ -75,7 +75,7 @@ def test_a_lock_says_all_that_is_needed(
     wanted: Wanted, guard: Guard, tool: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if tool == "pip":
-        monkeypatch.setattr(environments, "_uv", lambda: "")
+        monkeypatch.setattr(virtualenvs, "_uv", lambda: "")
     wheel(wanted.requirements.parent, needs="Requires-Dist: no-such-package-of-estiba\n")
     content = (wanted.requirements.parent / "tiny-1.0-py3-none-any.whl").read_bytes()
     line = wanted.requirements.read_text().strip()
@@ -112,7 +112,7 @@ def test_what_cannot_be_installed_is_no_environment(wanted: Wanted, guard: Guard
 def test_two_at_once_make_one(wanted: Wanted, guard: Guard) -> None:
     async def both() -> list[Path]:
         environment = marked(os.environ, guard.mark, "test")
-        return await asyncio.gather(*(environments.ensure(wanted, environment, said.append) for _ in range(2)))
+        return await asyncio.gather(*(virtualenvs.ensure(wanted, environment, said.append) for _ in range(2)))
 
     said: list[str] = []
     assert len(set(asyncio.run(both()))) == 1
@@ -131,7 +131,7 @@ def test_another_file_is_another_environment_also_one_that_is_named_inside(wante
 
 
 def test_a_python_that_is_not_here(wanted: Wanted, guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environments, "_uv", lambda: "")
+    monkeypatch.setattr(virtualenvs, "_uv", lambda: "")
     other = Wanted(wanted.requirements, "3.99", wanted.place)
     with pytest.raises(NotFound, match=r"no Python 3\.99 here"):
         ensure(other, guard)

@@ -19,10 +19,10 @@ from estiba import project
 from estiba.core import ports
 from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.core.groups import Guard
-from estiba.deploy import processes
-from estiba.deploy.life import Life
-from estiba.deploy.scene import Pace, Scene, Status
-from estiba.local_services import Start, Wish, plan
+from estiba.local import orchestrate
+from estiba.local.service_runner import Life
+from estiba.local.session import Start, Wish, plan
+from estiba.local.status import Pace, Scene, Status
 
 PACE = Pace(first=0.1, longest=0.4, steady=1.0, look=0.1)
 
@@ -83,7 +83,7 @@ async def _play(shown: Play, until: Callable[[Play], bool], kill: bool, seconds:
     here, stop, dead = shown.start.here, asyncio.Event(), asyncio.Event()
     running = set(shown.start.choice.services)
     lives = [
-        Life(service, here.url(service), lambda life: processes.prepare(here, life, running, guard.mark), scene)
+        Life(service, here.url(service), lambda life: orchestrate.prepare(here, life, running, guard.mark), scene)
         for service in shown.start.services
     ]
 
@@ -94,7 +94,7 @@ async def _play(shown: Play, until: Callable[[Play], bool], kill: bool, seconds:
         (dead.set() if kill else None, stop.set())
 
     looking = asyncio.create_task(look())
-    shown.well = await processes.keep(lives, stop, dead)
+    shown.well = await orchestrate.keep(lives, stop, dead)
     looking.cancel()
     guard.close()
     return shown
@@ -510,7 +510,7 @@ restart = false
 
         scene = Scene(guard, on_status, lambda name, text: None, Pace(first=1.0))
         lives = {
-            service.name: Life(service, "", lambda life: processes.prepare(start.here, life, (), guard.mark), scene)
+            service.name: Life(service, "", lambda life: orchestrate.prepare(start.here, life, (), guard.mark), scene)
             for service in start.services
         }
         for life in lives.values():

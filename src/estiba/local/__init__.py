@@ -1,0 +1,1 @@
+"""`estiba up`: the whole project as processes of this machine."""
