@@ -27,7 +27,7 @@ from estiba.core import options
 from estiba.core.ports import free
 from estiba.model.registry import open_registry
 from estiba.project import Tree
-from estiba.serving.metrics import METRICS
+from estiba.serving.telemetry.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
 README, SPANISH = ROOT / "README.md", ROOT / "README.es.md"

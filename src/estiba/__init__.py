@@ -32,16 +32,16 @@ __all__ = [
 if TYPE_CHECKING:
     from typing import Any
 
+    from estiba.client import Client
     from estiba.core.errors import EstibaError
     from estiba.model.infer import FieldOptions
     from estiba.model.load import Model, load
     from estiba.model.pack import Packed, pack
     from estiba.model.signature import Outputs
     from estiba.model.trained import Source, Trained
-    from estiba.serving.client import Client
 
 _PLACES = {
-    "Client": "estiba.serving.client",
+    "Client": "estiba.client",
     "EstibaError": "estiba.core.errors",
     "FieldOptions": "estiba.model.infer",
     "Model": "estiba.model.load",

@@ -15,8 +15,8 @@ from estiba.core.errors import BadArtifact, EstibaError
 from estiba.model import artifact
 from estiba.model.artifact import Artifact
 from estiba.model.registry import Registry, open_registry
-from estiba.serving.messages import ServedModel
 from estiba.serving.options import ServerOptions
+from estiba.serving.workers.messages import ServedModel
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def serve(
     Raises:
         NotFound, BadArtifact: a model is not there, or not sound. EstibaError: the address is taken or not allowed.
     """
-    from estiba.serving.supervisor import supervise
+    from estiba.serving.workers.supervisor import supervise
 
     check_address(options)
     store = open_registry(registry)

@@ -13,7 +13,7 @@ from estiba.core.errors import BadArtifact, Conflict, EstibaError, NotFound
 from estiba.model.artifact import Artifact
 from estiba.model.pull import pinned, pull
 from estiba.model.registry import Registry, open_registry
-from estiba.serving.listening import listen
+from estiba.serving.http.listen import listen
 
 Make = Callable[..., Artifact]
 

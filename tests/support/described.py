@@ -8,7 +8,7 @@ import numpy as np
 
 from estiba.model.predictions import Predictions
 from estiba.model.signature import Band, Field, Head, Outputs, Signature
-from estiba.serving.openapi import Described
+from estiba.serving.api.openapi import Described
 
 CHURN = Signature(
     fields=(

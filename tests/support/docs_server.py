@@ -15,7 +15,7 @@ from described import RAW, described
 from estiba.core.errors import BadInput
 from estiba.model.coding import Coder
 from estiba.model.predictions import Predictions
-from estiba.serving.openapi import Described, document
+from estiba.serving.api.openapi import Described, document
 from estiba.serving.pages import CONTENT_SECURITY_POLICY, page
 
 MODELS = {model.name: model for model in described()}

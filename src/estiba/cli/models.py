@@ -171,7 +171,7 @@ def pull(refs: tuple[str, ...], registry: str | None, target: Path, timeout: flo
     """
     from estiba.core.errors import Unavailable
     from estiba.model import pull as pulling
-    from estiba.serving.lookout import Question
+    from estiba.serving.workers.registry_query import Question
 
     place = places.registry(registry)
     # A bucket that hangs must not hang the pod that asks it.

@@ -27,7 +27,7 @@ def prepare(
             allowed.
     """
     from estiba.model.train import train
-    from estiba.serving.listening import listen
+    from estiba.serving.http.listen import listen
 
     check_address(project.server)
     for port in (project.server.port, *own_ports(project)):

@@ -19,8 +19,8 @@ from estiba.model.coding import Coded, Matrix, Warned
 from estiba.model.load import Model
 from estiba.model.record_type import Record
 from estiba.model.rows import Prediction
-from estiba.serving.deadline import Expired
-from estiba.serving.metrics import Metrics
+from estiba.serving.http.deadline import Expired
+from estiba.serving.telemetry.metrics import Metrics
 
 MAX_ROWS = 256
 """Rows in one batch, unless a single call brings more: larger ones gain nothing and delay whoever waits."""

@@ -8,8 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from estiba.core.log import Format
-from estiba.serving.http import HttpOptions
-from estiba.serving.telemetry import TelemetryOptions
+from estiba.serving.http.connection import HttpOptions
+from estiba.serving.telemetry.tracing import TelemetryOptions
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

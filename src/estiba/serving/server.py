@@ -23,21 +23,23 @@ from estiba.core.errors import NotFound
 from estiba.core.ids import Ids
 from estiba.core.log import Log
 from estiba.model.load import Model
-from estiba.serving import endpoint, protocols, telemetry
-from estiba.serving.access_log import AccessLog, is_probe
-from estiba.serving.bridge import Bridge
-from estiba.serving.endpoint import Served, Shared, request_id
-from estiba.serving.http import App, Clock, Connection, Headers, Request, header_lines
-from estiba.serving.listening import listen
-from estiba.serving.messages import Status
-from estiba.serving.metrics import Metrics, Slot
-from estiba.serving.native import Endpoint
+from estiba.serving.api import protocol_routes
+from estiba.serving.api.asgi_bridge import Bridge
+from estiba.serving.http.connection import App, Clock, Connection, Headers, Request, header_lines
+from estiba.serving.http.listen import listen
+from estiba.serving.http.problem_details import CONTENT_TYPE, FULL, problem
 from estiba.serving.options import ServerOptions
-from estiba.serving.problems import CONTENT_TYPE, FULL, problem
-from estiba.serving.telemetry import Tracer
+from estiba.serving.protocols import endpoint
+from estiba.serving.protocols.endpoint import Served, Shared, request_id
+from estiba.serving.protocols.native import Endpoint
+from estiba.serving.telemetry import tracing
+from estiba.serving.telemetry.access_log import AccessLog, is_probe
+from estiba.serving.telemetry.metrics import Metrics, Slot
+from estiba.serving.telemetry.tracing import Tracer
+from estiba.serving.workers.messages import Status
 
 if TYPE_CHECKING:
-    from estiba.serving.otlp import Exporter
+    from estiba.serving.telemetry.otlp_exporter import Exporter
 
 RETIRED = 32
 """Versions that are not served any more and still have their numbers in the metrics."""
@@ -57,7 +59,7 @@ class Server(App):
         metrics_file: Path | None = None,
         status_file: Path | None = None,
     ) -> None:
-        from estiba.serving.routes import application
+        from estiba.serving.api.management_routes import application
 
         self.settings = options
         self.options = options.http
@@ -89,10 +91,10 @@ class Server(App):
 
     def _tracing(self) -> tuple[Tracer | None, Exporter | None]:
         """What makes spans and what sends them; nothing where nobody wants any."""
-        settings = telemetry.settings(self.settings.telemetry)
+        settings = tracing.settings(self.settings.telemetry)
         if settings is None:
             return None, None
-        from estiba.serving.otlp import Exporter
+        from estiba.serving.telemetry.otlp_exporter import Exporter
 
         dropped, lost = (self.metrics.slot("estiba_spans_dropped_total", reason) for reason in ("full", "failed"))
         tracer = Tracer(settings, dropped)
@@ -127,7 +129,7 @@ class Server(App):
             slot.set(0)
         # What an older version has in flight keeps that alive until it is answered.
         self.endpoints[model.name] = {model.version: Endpoint(served)}
-        self._protocols[model.name] = {model.version: protocols.endpoints(served)}
+        self._protocols[model.name] = {model.version: protocol_routes.endpoints(served)}
         self._current[model.name] = model.version
         self._describe(model, load_seconds)
         self._hot = {own: self._paths(self.default(own)) for own in ("", *self.ports.values())}
@@ -163,7 +165,7 @@ class Server(App):
                 hot[f"/models/{name}/versions/{version}/predict".encode()] = native
                 is_current = version == self._current[name]
                 is_default = is_current and name == default
-                paths = protocols.hot_paths(name, version, is_current=is_current, is_default=is_default)
+                paths = protocol_routes.hot_paths(name, version, is_current=is_current, is_default=is_default)
                 hot |= {path: self._protocols[name][version][protocol] for path, protocol in paths.items()}
         if default is not None:
             hot[b"/predict"] = self.current(default)

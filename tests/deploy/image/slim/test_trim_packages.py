@@ -34,7 +34,7 @@ from estiba.deploy.image.slim import elf, rootfs, trim_packages
         ("onnxruntime/capi/libonnxruntime.so.1.31.1", "onnx", False),
         ("onnxruntime/capi/onnxruntime_pybind11_state.so", "onnx", True),
         ("estiba/deploy/image/slim/trim_packages.py", "server", False),
-        ("estiba/serving/worker.py", "server", True),
+        ("estiba/serving/workers/worker.py", "server", True),
     ],
 )
 def test_what_is_left_out(path: str, level: str, kept: bool) -> None:

@@ -1,0 +1,1 @@
+"""Routes beside predictions: models, health, OpenAPI and documentation, as an ASGI application."""

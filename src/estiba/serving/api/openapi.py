@@ -1,0 +1,335 @@
+"""The OpenAPI 3.1 document of a server, with the real fields of the models that it serves.
+
+Every predict path is written out per model (`/models/iris/predict`), because a path with a placeholder could only
+describe a body of any fields. What the docs page needs beyond the standard stands under `x-estiba`, which other tools
+skip.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from estiba.core.errors import Problem
+from estiba.model.signature import Field, Scalar, Signature, json_schema
+from estiba.model.values import expected, pointer
+from estiba.serving.api.openapi_common import (
+    EXAMPLE_ID,
+    OK_HEADERS,
+    REQUEST_ID,
+    components,
+    problem,
+    server_paths,
+    server_tags,
+)
+from estiba.serving.api.openapi_protocols import protocol_components, protocol_paths, protocol_tags
+
+__all__ = ["Described", "document", "prediction_schema"]
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the document says of one served version of a model.
+
+    Args:
+        example: a golden record, as a caller would send it.
+        answer: the prediction for that record, as a caller would see it.
+        default: this model answers `POST /predict`. A model that is served alone does so anyway.
+    """
+
+    name: str
+    version: str
+    signature: Signature
+    example: Mapping[str, object]
+    answer: Mapping[str, object]
+    description: str = ""
+    default: bool = False
+
+
+def document(models: Sequence[Described], *, title: str, version: str, server_version: str) -> Json:
+    """The OpenAPI 3.1.0 document, ready for JSON.
+
+    Args:
+        models: in the order to show. Of several versions of one name the first answers `/models/NAME/predict`.
+        title, version: of the service.
+        server_version: of Estiba.
+
+    Source: OpenAPI Specification 3.1.0; JSON Schema 2020-12; RFC 9457 for problems.
+    """
+    shared = components()
+    paths: Json = {}
+    for model, name in zip(models, _identifiers(models), strict=True):
+        shared["schemas"].update(_schemas(model, name))
+        for path, item in _predict_paths(model, name, models).items():
+            paths.setdefault(path, item)
+    names = list(dict.fromkeys(model.name for model in models))
+    shared["schemas"].update(protocol_components())
+    has_default = len(models) == 1 or any(model.default for model in models)
+    foreign = protocol_paths([(model.name, model.version) for model in models], default=has_default)
+    tags = [*({"name": n, "description": _about(models, n)} for n in names), *server_tags(), *protocol_tags()]
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version, "x-estiba": {"server": server_version}},
+        "servers": [{"url": ".", "description": "Where this document was read"}],
+        "tags": tags,
+        "paths": {**paths, **server_paths(names), **foreign},
+        "components": shared,
+    }
+
+
+def prediction_schema(signature: Signature) -> Json:
+    """JSON Schema 2020-12 of one prediction, as `estiba.model.predictions` shows it.
+
+    Every part may be null: that is how an answer that is not a finite number is shown.
+    """
+    properties = dict(_outputs(signature))
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _outputs(signature: Signature) -> Iterator[tuple[str, Json]]:
+    kind, outputs, classes = signature.head.kind, signature.outputs, signature.head.classes
+    if kind == "values":
+        names = signature.head.names if len(signature.head.names) > 1 else (outputs.value,)
+        yield from ((name, _shown("value", _NUMBER)) for name in names)
+    elif outputs.label:
+        yield outputs.label, _shown("label", _words(classes), "The class.")
+    if kind == "probabilities":
+        if outputs.probability:
+            positive = classes[signature.positive]
+            yield outputs.probability, _shown("probability", _SHARE, f"The probability of {positive}.")
+        if outputs.probabilities:
+            yield outputs.probabilities, _shown("probabilities", _by_class(signature, _SHARE), "By class.")
+    elif kind != "values" and outputs.score:
+        schema = _NUMBER if signature.head.width == 1 else _by_class(signature, _NUMBER)
+        yield outputs.score, _shown("score", schema, "The decision value; not a probability.")
+    for name, band in outputs.bands.items():
+        yield name, _shown("band", _words(band.labels), _band_words(band.edges, band.labels))
+
+
+_NUMBER: Json = {"type": ["number", "null"]}
+_SHARE: Json = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+
+
+def _shown(role: str, schema: Json, description: str = "") -> Json:
+    words = {"description": description} if description else {}
+    return {**schema, **words, "x-estiba": {"role": role}}
+
+
+def _words(words: Sequence[Scalar]) -> Json:
+    return {"enum": [*words, None]}
+
+
+def _by_class(signature: Signature, each: Json) -> Json:
+    keys = [str(c) for c in signature.head.classes]
+    return {
+        "type": "object",
+        "properties": {key: each for key in keys},
+        "required": keys,
+        "additionalProperties": False,
+    }
+
+
+def _band_words(edges: Sequence[float], labels: Sequence[str]) -> str:
+    lower = [f"{label} from {edge:g}" for edge, label in zip(edges, labels[1:], strict=True)]
+    return f"{labels[0]} below {edges[0]:g}, {', '.join(lower)}." if edges else labels[0]
+
+
+def _record_schema(model: Described) -> Json:
+    schema = json_schema(model.signature)
+    properties = {f.name: {**schema["properties"][f.name], "x-estiba": _hints(f)} for f in model.signature.fields}
+    return {**schema, "properties": properties, "examples": [dict(model.example)]}
+
+
+def _hints(field: Field) -> Json:
+    hints: Json = {"kind": field.kind}
+    if field.observed is not None:
+        hints["observed"] = list(field.observed)
+    if field.levels:
+        hints["levels"] = list(field.levels)
+        hints["unseen"] = field.unseen
+    return hints
+
+
+def _schemas(model: Described, name: str) -> Json:
+    record, prediction = _ref(f"{name}.Record"), _ref(f"{name}.Prediction")
+    batch: Json = {
+        "type": "object",
+        "properties": {"records": {"type": "array", "items": record, "minItems": 1}},
+        "required": ["records"],
+        "additionalProperties": False,
+    }
+    answer: Json = {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "description": "The request's id; X-Request-ID says the same."},
+            "model": {"type": "string"},
+            "version": {"type": "string"},
+            "predictions": {"type": "array", "items": prediction, "description": "In the order of the records."},
+            "warnings": {"type": "array", "items": _ref("Warning")},
+        },
+        "required": ["id", "model", "version", "predictions"],
+    }
+    return {
+        f"{name}.Record": _record_schema(model),
+        f"{name}.Records": batch,
+        f"{name}.Prediction": prediction_schema(model.signature),
+        f"{name}.Answer": answer,
+    }
+
+
+def _predict_paths(model: Described, name: str, models: Sequence[Described]) -> Json:
+    base = f"/models/{quote(model.name, safe='')}"
+    is_default = model.default or len(models) == 1
+    by_version = f"predict_{name}_version" if _leads(model, models) else f"predict_{name}"
+    paths: Json = {}
+    if is_default:
+        paths["/predict"] = _predict(model, name, "predict", "Predict with the default model", short=True)
+    if _leads(model, models):
+        paths[f"{base}/predict"] = _predict(model, name, f"predict_{name}", f"Predict with {model.name}")
+    summary = f"Predict with {model.name}, version {model.version}"
+    paths[f"{base}/versions/{quote(model.version, safe='')}/predict"] = _predict(model, name, by_version, summary)
+    return paths
+
+
+def _leads(model: Described, models: Sequence[Described]) -> bool:
+    return next(m for m in models if m.name == model.name) is model
+
+
+def _predict(model: Described, name: str, operation: str, summary: str, *, short: bool = False) -> Json:
+    return {
+        "get": _by_query(model, name, operation, summary),
+        "post": {
+            "operationId": operation,
+            "summary": summary,
+            "description": model.description,
+            "tags": [model.name],
+            "parameters": [REQUEST_ID],
+            "requestBody": {"required": True, "content": _request(model, name)},
+            "responses": _responses(model, name),
+            "x-estiba": {
+                "model": model.name,
+                "version": model.version,
+                "predicts": _predicts(model.signature),
+                "record": _ref(f"{name}.Record")["$ref"],
+                "prediction": _ref(f"{name}.Prediction")["$ref"],
+                **({"default": True} if short else {}),
+            },
+        },
+    }
+
+
+def _by_query(model: Described, name: str, operation: str, summary: str) -> Json:
+    """The same for one record as the query, in which a missing value is left out."""
+    schema = json_schema(model.signature)
+    required = schema.get("required", ())
+    fields = [
+        {"name": field.name, "in": "query", "required": field.name in required, "schema": _in_query(each)}
+        for field, each in zip(model.signature.fields, schema["properties"].values(), strict=True)
+    ]
+    return {
+        "operationId": f"{operation}_by_query",
+        "summary": f"{summary}: one record as the query",
+        "tags": [model.name],
+        "parameters": [REQUEST_ID, *fields],
+        "responses": _responses(model, name),
+    }
+
+
+def _in_query(schema: Json) -> Json:
+    kinds = schema.get("type")
+    plain = {**schema, "type": [kind for kind in kinds if kind != "null"]} if isinstance(kinds, list) else schema
+    return {**plain, "enum": [v for v in plain["enum"] if v is not None]} if "enum" in plain else plain
+
+
+def _request(model: Described, name: str) -> Json:
+    record = dict(model.example)
+    return {
+        "application/json": {
+            "schema": {"anyOf": [_ref(f"{name}.Records"), _ref(f"{name}.Record")]},
+            "examples": {
+                "records": {"summary": "One record or many", "value": {"records": [record]}},
+                "record": {"summary": "A bare record", "value": record},
+            },
+        },
+        "text/csv": {
+            "schema": {"type": "string", "description": "A header of field names, then one record a line."},
+            "examples": {"csv": {"summary": "A header and one record", "value": _csv(record)}},
+        },
+    }
+
+
+def _csv(record: Mapping[str, object]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(record)
+    writer.writerow("" if v is None else str(v).lower() if isinstance(v, bool) else v for v in record.values())
+    return text.getvalue()
+
+
+def _responses(model: Described, name: str) -> Json:
+    answer = {
+        "id": EXAMPLE_ID,
+        "model": model.name,
+        "version": model.version,
+        "predictions": [dict(model.answer)],
+        "warnings": [],
+    }
+    answered = {"application/json": {"schema": _ref(f"{name}.Answer"), "examples": {"golden": {"value": answer}}}}
+    wrong = {str(status): {"$ref": f"#/components/responses/{status}"} for status in (400, 404, 413, 415)}
+    later = {str(status): {"$ref": f"#/components/responses/{status}"} for status in (500, 503, 504)}
+    return {
+        "200": {"description": "One prediction per record.", "headers": OK_HEADERS, "content": answered},
+        **wrong,
+        "422": problem(422, [_a_wrong_value(model.signature)], model=model.name, version=model.version),
+        **later,
+    }
+
+
+def _a_wrong_value(signature: Signature) -> Problem:
+    # A choice or a number shows more of what an error looks like than a free text does.
+    field = next((f for f in signature.fields if f.kind != "text"), signature.fields[0])
+    return Problem(pointer(0, field.name), f"expected {expected(field)}")
+
+
+def _predicts(signature: Signature) -> str:
+    if signature.head.kind == "values":
+        names = signature.head.names if len(signature.head.names) > 1 else (signature.outputs.value,)
+        return ", ".join(names)
+    classes = [str(c) for c in signature.head.classes]
+    return " / ".join(classes) if len(classes) <= 4 else f"one of {len(classes)} classes"
+
+
+def _about(models: Sequence[Described], name: str) -> str:
+    first = next(m for m in models if m.name == name)
+    return first.description or f"Predicts {_predicts(first.signature)}."
+
+
+def _identifiers(models: Sequence[Described]) -> list[str]:
+    """One distinct name per model, fit for an operationId and a component key."""
+    taken: dict[str, int] = {}
+    names = []
+    for model in models:
+        name = _plain(model.name if _leads(model, models) else f"{model.name}_{model.version}")
+        taken[name] = taken.get(name, 0) + 1
+        names.append(name if taken[name] == 1 else f"{name}__{taken[name]}")
+    return names
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-zA-Z0-9]+", "_", name).strip("_") or "model"
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}

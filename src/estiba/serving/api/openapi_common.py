@@ -1,0 +1,198 @@
+"""The parts of the OpenAPI document that are the same whatever is served: problems, headers, the other endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from estiba.core.errors import Problem
+from estiba.serving.http import problem_details
+
+__all__ = ["EXAMPLE_ID", "OK_HEADERS", "REQUEST_ID", "components", "problem", "server_paths", "server_tags"]
+
+Json = dict[str, Any]
+
+_DETAILS = {
+    400: "The body is not valid JSON.",
+    404: "There is no model 'iris2' here.",
+    413: "The body is larger than this server takes.",
+    415: "Send application/json or text/csv.",
+    422: "",
+    500: "The log has the reason under the request's id.",
+    503: "Try again in a second.",
+    504: "The model had not answered when the deadline passed.",
+}
+
+EXAMPLE_ID = "01k9zq3v8m5t2c7x4b6n0d1e9f"
+
+REQUEST_ID: Json = {"$ref": "#/components/parameters/RequestID"}
+
+OK_HEADERS: Json = {
+    "X-Request-ID": {"$ref": "#/components/headers/RequestID"},
+    "X-Model-Version": {"$ref": "#/components/headers/ModelVersion"},
+}
+
+
+def components() -> Json:
+    """A fresh `components` object: schemas, responses, headers and parameters that the paths refer to."""
+    request_id: Json = {"schema": {"type": "string"}, "description": "The caller's own id, or a new one."}
+    shared = (400, 404, 413, 415, 500, 503, 504)
+    return {
+        "schemas": {
+            "Problem": _PROBLEM,
+            "WrongValue": _WRONG_VALUE,
+            "Warning": _WARNING,
+            "Model": _MODEL,
+            "Health": _HEALTH,
+        },
+        "responses": {str(status): problem(status) for status in shared},
+        "headers": {
+            "RequestID": request_id,
+            "ModelVersion": {"schema": {"type": "string"}, "description": "The version that answered."},
+            "RetryAfter": {"schema": {"type": "integer", "minimum": 0}, "description": "Seconds to wait."},
+        },
+        "parameters": {"RequestID": {"name": "X-Request-ID", "in": "header", **request_id}},
+    }
+
+
+def problem(status: int, errors: Sequence[Problem] = (), **more: Any) -> Json:
+    """A response of RFC 9457 whose example is made as the server makes it; `more` are further members, as `model`."""
+    example = msgspec.json.decode(
+        problem_details.problem(status, _DETAILS[status], request_id=EXAMPLE_ID, errors=errors, **more)
+    )
+    headers = {"X-Request-ID": OK_HEADERS["X-Request-ID"]}
+    if status == 503:
+        headers["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
+    content = {"schema": _ref("Problem"), "examples": {"problem": {"value": example}}}
+    return {
+        "description": example["title"],
+        "headers": headers,
+        "content": {"application/problem+json": content},
+    }
+
+
+def server_tags() -> list[Json]:
+    return [
+        {"name": "Models", "description": "What is served, and the proof that it answers as it did in training."},
+        {"name": "Server", "description": "Health, metrics and this document."},
+    ]
+
+
+def server_paths(models: Sequence[str]) -> Json:
+    """The endpoints beside predict. `models` are the names that are served."""
+    one = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(models)}}
+    named = [one] if models else [{**one, "schema": {"type": "string"}}]
+    schema, card = {"application/schema+json": {"schema": _OBJECT}}, {"text/markdown": {"schema": _TEXT}}
+    about, proof = "JSON Schema of one record", "The proof that it answers as it did in training"
+    return {
+        "/models": _get("list_models", "Models", "The models that are served", _json(_MODELS)),
+        "/models/{model}": _get("show_model", "Models", "One model", _json(_ref("Model")), named),
+        "/models/{model}/schema": _get("show_schema", "Models", about, schema, named),
+        "/models/{model}/parity": _get("show_parity", "Models", proof, _json(_OBJECT), named),
+        "/models/{model}/card": _get("show_card", "Models", "The model card", card, named),
+        "/health": _summary(),
+        "/health/live": _get("health_live", "Server", "The process works", _json(_ref("Health"))),
+        "/health/ready": _probe("health_ready", "Every model is loaded, verified and warmed"),
+        "/health/startup": _probe("health_startup", "The server has started"),
+        "/metrics": _get("metrics", "Server", "Prometheus metrics", {"text/plain": {"schema": _TEXT}}),
+        "/openapi.json": _get("openapi", "Server", "This document", _json(_OBJECT)),
+    }
+
+
+def _get(operation: str, tag: str, summary: str, content: Json, parameters: Sequence[Json] = ()) -> Json:
+    responses: Json = {"200": {"description": f"{summary}.", "content": content}}
+    if parameters:
+        responses["404"] = {"$ref": "#/components/responses/404"}
+    get: Json = {"operationId": operation, "tags": [tag], "summary": summary, "responses": responses}
+    if parameters:
+        get["parameters"] = list(parameters)
+    return {"get": get}
+
+
+def _summary() -> Json:
+    path = _get("health", "Server", "A summary of the server and its models", _json(_ref("Health")))
+    path["get"]["responses"]["503"] = {"description": "The same, while not ready.", "content": _json(_ref("Health"))}
+    return path
+
+
+def _probe(operation: str, summary: str) -> Json:
+    path = _get(operation, "Server", summary, _json(_ref("Health")))
+    path["get"]["responses"]["503"] = {"$ref": "#/components/responses/503"}
+    return path
+
+
+def _json(schema: Json) -> Json:
+    return {"application/json": {"schema": schema}}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+_OBJECT: Json = {"type": "object"}
+_TEXT: Json = {"type": "string"}
+
+_PROBLEM: Json = {
+    "type": "object",
+    "description": "What went wrong, as RFC 9457 has it.",
+    "properties": {
+        "type": {"type": "string", "format": "uri-reference", "default": "about:blank"},
+        "title": {"type": "string", "description": "The same for every problem of this type."},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "detail": {"type": "string", "description": "What happened this time, and what to do."},
+        "instance": {"type": "string", "format": "uri-reference", "description": "urn:request: and the request's id."},
+        "errors": {"type": "array", "items": _ref("WrongValue")},
+        "model": {"type": "string"},
+        "version": {"type": "string"},
+    },
+    "required": ["title", "status"],
+}
+
+_WRONG_VALUE: Json = {
+    "type": "object",
+    "properties": {
+        "detail": {"type": "string"},
+        "pointer": {"type": "string", "description": "JSON pointer (RFC 6901) of the wrong value."},
+    },
+    "required": ["detail", "pointer"],
+}
+
+_WARNING: Json = {
+    "type": "object",
+    "description": "Something odd about a value that was accepted.",
+    "properties": {
+        "code": {"type": "string", "examples": ["unseen-category"]},
+        "pointer": {"type": "string", "examples": ["#/records/0/plan"]},
+    },
+    "required": ["code", "pointer"],
+}
+
+_MODEL: Json = {
+    "type": "object",
+    "properties": {
+        "name": _TEXT,
+        "version": _TEXT,
+        "status": _TEXT,
+        "default": {"type": "boolean", "description": "This model answers POST /predict."},
+        "digest": {"type": "string", "description": "Digest of the artifact."},
+        "description": _TEXT,
+        "engine": _TEXT,
+        "runtime": {"type": "string", "description": "What executes the engine here."},
+        "framework": _TEXT,
+        "metrics": {"type": "object", "description": "As measured in training."},
+        "simulated_data": {"type": "boolean", "description": "The model learned from simulated data."},
+        "notes": {"type": "array", "items": _TEXT},
+        "versions": {"type": "array", "items": _TEXT, "description": "For one model only."},
+    },
+    "required": ["name", "version"],
+}
+
+_MODELS: Json = {
+    "type": "object",
+    "properties": {"models": {"type": "array", "items": _ref("Model")}},
+    "required": ["models"],
+}
+
+_HEALTH: Json = {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}

@@ -1,0 +1,1 @@
+"""HTTP/1.1: connections, requests, deadlines, trace context and problem details."""

@@ -1,0 +1,451 @@
+"""HTTP/1.1 on an asyncio Protocol: bytes to Request, Response to bytes, and a connection's whole life.
+
+Predictions are answered from here without a task per request. Everything else is handed to an ASGI application by
+`serving/bridge.py`. Parsing is llhttp's, through httptools; its strict mode refuses most of what smuggles requests
+(RFC 9112, section 11.2), and `Connection._objection` the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import struct
+import termios
+import time
+from collections import deque
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Protocol as Interface
+from typing import cast
+
+import httptools
+
+from estiba.serving.http.request import Clock, Headers, HttpOptions, Request, header_lines
+
+__all__ = ["App", "Clock", "Connection", "Headers", "HttpOptions", "Request", "header_lines"]
+
+MAX_PIPELINED = 16
+"""Requests read ahead on one connection; beyond this its socket is not read until answers have gone out."""
+
+LINGER = 2.0
+"""Seconds for which a refused client may go on sending before its connection is closed."""
+
+FOREVER = float("inf")
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_STATUS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+
+
+class App(Interface):
+    """What a connection needs of the server behind it."""
+
+    options: HttpOptions
+    connections: set[Connection]
+    clock: Clock
+    draining: bool
+    ports: Mapping[int, str]
+    """By port, the model that the short paths such as `/predict` ask there; other ports have the server's default."""
+
+    def handle(self, connection: Connection, request: Request) -> None:
+        """Answers `request`, now or later, by exactly one call of `connection.respond`. Raises nothing."""
+
+    def refuse(self, status: int, detail: str) -> tuple[Headers, bytes]:
+        """Headers and body of an answer to something that is no proper request."""
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection. Requests are answered one at a time and in order.
+
+    What cannot be read further is refused, in its turn, and ends the connection: what follows it cannot be trusted.
+    """
+
+    __slots__ = (
+        "_app",
+        "_body",
+        "_busy",
+        "_codings",
+        "_continue",
+        "_encoding",
+        "_ended",
+        "_eof",
+        "_header_bytes",
+        "_headers",
+        "_hosts",
+        "_length",
+        "_parser",
+        "_pumping",
+        "_queue",
+        "_reading_paused",
+        "_refusal",
+        "_request",
+        "_segment",
+        "_target",
+        "_transport",
+        "_type",
+        "_unsent",
+        "_write_paused",
+        "deadline",
+        "own",
+        "spare",
+    )
+
+    def __init__(self, app: App, *, spare: bool = False) -> None:
+        """Not connected yet. A `spare` one is more than the server can hold: its first answer is its last."""
+        self._app = app
+        self.spare = spare
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._queue: deque[Request] = deque()
+        self._request: Request | None = None  # one whose header is read and whose body is not
+        self._refusal: tuple[int, str] | None = None  # to be said once what came before it is answered
+        self._busy = self._pumping = self._reading_paused = self._write_paused = False
+        self._ended = False  # what this client still sends is thrown away
+        self._eof = False  # it sends nothing more
+        self._unsent = 0
+        self._segment = 0
+        self._header_bytes = 0  # of a header that is being read; 0 between requests
+        self._forget()
+        self.deadline = 0.0
+        self.own = ""
+        """The model that short paths ask, where the port that this client came through has one of its own."""
+
+    # The connection itself
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own types do not derive from asyncio's
+        self.deadline = time.monotonic() + self._app.options.header_timeout
+        if self._app.ports:
+            self.own = self._app.ports.get(transport.get_extra_info("sockname")[1], "")
+        self._app.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._app.connections.discard(self)
+        self._transport = None
+        self._queue.clear()
+
+    def eof_received(self) -> bool:
+        """A client that only stops sending still gets its answers; True keeps the connection for them."""
+        waited_for = self._busy or bool(self._queue) or self._refusal is not None
+        self._eof = True
+        self._ended = self._ended or waited_for
+        return waited_for
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        if self._transport is not None:
+            self._unsent = _untaken(self._transport)
+        self.deadline = time.monotonic() + self._app.options.write_timeout
+        self._read_or_pause()
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._unsent = 0
+        options = self._app.options
+        partial = self._request is not None or self._header_bytes
+        wait = options.body_timeout if partial else FOREVER if self._busy else options.idle_timeout
+        self.deadline = time.monotonic() + (LINGER if self._ended and not self._busy else wait)
+        self._read_or_pause()
+        self._pump()
+
+    def _read_or_pause(self) -> None:
+        # What is thrown away costs no room; and who is not read from may never come to read its answer.
+        pause = not self._ended and (self._write_paused or len(self._queue) >= MAX_PIPELINED)
+        if pause == self._reading_paused or self._transport is None or self._transport.is_closing():
+            return
+        self._reading_paused = pause
+        if pause:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is being read or answered."""
+        return not (self._busy or self._queue or self._request is not None or self._header_bytes or self._ended)
+
+    def expire(self) -> None:
+        """Its time is up: a request half sent is told so, a slow reader that reads on may, anything else is closed."""
+        transport, options = self._transport, self._app.options
+        if transport is None:
+            return
+        self.deadline = time.monotonic() + options.write_timeout
+        leaving = self._write_paused or self._ended or transport.is_closing()
+        waiting = _untaken(transport) if leaving else 0
+        if waiting and (not self._unsent or waiting < self._unsent):
+            self._unsent = waiting
+        elif self._write_paused or transport.is_closing():
+            transport.abort()
+        elif self._ended:
+            transport.close()
+        elif self._reading_paused:
+            pass  # the rest of a request cannot arrive while nobody reads
+        elif self._request is not None or self._header_bytes:
+            self._refuse(408, "The request did not arrive in time.")
+        else:
+            transport.close()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    # Parsing: called by httptools
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended:
+            return
+        self._segment = len(data)
+        if self._request is None:
+            if self._header_bytes > self._app.options.max_header:
+                self._refuse(431, self._too_long())
+                return
+            self._header_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._read_again(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            self._refuse(400, f"This is not a valid HTTP/1.1 request: {error}")
+
+    def _read_again(self, rest: bytes) -> None:
+        """Ignores a wish to upgrade (RFC 9110, section 7.8): the parser would skip the body, so it starts afresh."""
+        if self._ended:
+            return
+        first = b"%b %b HTTP/%b\r\n" % (
+            self._parser.get_method(),
+            self._target,
+            self._parser.get_http_version().encode(),
+        )
+        head = first + header_lines([pair for pair in self._headers if pair[0] != b"upgrade"]) + b"\r\n"
+        self._parser = httptools.HttpRequestParser(self)
+        self._header_bytes = 0
+        self.data_received(head + rest)
+
+    def on_message_begin(self) -> None:
+        if self._ended:
+            return
+        self._header_bytes = self._header_bytes or 1
+        self.deadline = time.monotonic() + self._app.options.header_timeout
+        self._forget()
+
+    def _forget(self) -> None:
+        self._target = b""
+        self._headers: Headers = []
+        self._type = self._encoding = b""
+        self._codings: bytes | None = None
+        self._hosts = 0
+        self._length = -1
+        self._continue = False
+        self._body: bytes | bytearray = b""
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+        if len(self._target) > self._app.options.max_header:
+            self._refuse(414, "The request target is too long.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._request is not None or self._ended:
+            return  # a trailer field: allowed, and of no meaning here
+        name = name.lower()
+        self._headers.append((name, value))
+        if name == b"content-type":
+            self._type = value
+        elif name == b"content-encoding":
+            self._encoding = self._encoding + b"," + value if self._encoding else value
+        elif name == b"content-length":
+            self._length = int(value) if value.isdigit() else -1
+        elif name == b"host":
+            self._hosts += 1
+        elif name == b"transfer-encoding":
+            self._codings = value if self._codings is None else self._codings + b"," + value
+        elif name == b"expect":
+            self._continue = value.lower() == b"100-continue"
+
+    def on_headers_complete(self) -> None:
+        if self._ended:
+            return
+        parser, options = self._parser, self._app.options
+        version = parser.get_http_version()
+        long = self._segment > options.max_header or self._header_bytes > options.max_header
+        odd = version != "1.1" or self._hosts != 1 or self._codings is not None
+        if long or odd or self._length > options.max_body:
+            objection = self._objection(version)
+            if objection is not None:
+                self._refuse(*objection)
+                return
+        method = parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(501, "This server is no proxy.")
+            return
+        if parser.should_upgrade():
+            return  # see _read_again
+        path, _, query = self._target.partition(b"?")
+        request = Request(method, path, query, self._headers)
+        request.content_type = self._type
+        request.content_encoding = self._encoding
+        # What speaks HTTP/1.0 would need to be told that a connection stays open.
+        request.keep_alive = version == "1.1" and parser.should_keep_alive()
+        self._request = request
+        self.deadline = time.monotonic() + options.body_timeout
+        if self._continue:
+            self._continue = version == "1.1"
+            self._invite()
+
+    def _objection(self, version: str) -> tuple[int, str] | None:
+        """What is wrong with a header as a whole, as status and sentence."""
+        options = self._app.options
+        size = len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+        codings = self._codings
+        if version not in ("1.0", "1.1"):
+            return 505, "This server speaks HTTP/1.1."
+        if size > options.max_header:
+            return 431, self._too_long()
+        if self._hosts > 1 or (self._hosts == 0 and version == "1.1"):
+            return 400, "A request names its host once."
+        if codings is not None and version == "1.0":
+            return 400, "HTTP/1.0 knows no Transfer-Encoding."
+        if codings is not None and codings.strip().lower() != b"chunked":
+            return 501, "The only Transfer-Encoding that this server knows is chunked."
+        if self._length > options.max_body:
+            return 413, f"The body is larger than {options.max_body} bytes."
+        return None
+
+    def _too_long(self) -> str:
+        return f"The header is larger than {self._app.options.max_header} bytes."
+
+    def on_body(self, data: bytes) -> None:
+        if self._ended:
+            return
+        if not self._body:
+            self._body = data
+        elif isinstance(self._body, bytearray):
+            self._body += data
+        else:
+            self._body = bytearray(self._body) + data
+        if len(self._body) > self._app.options.max_body:
+            self._refuse(413, f"The body is larger than {self._app.options.max_body} bytes.")
+
+    def on_message_complete(self) -> None:
+        request = self._request
+        if self._ended or request is None:
+            return
+        self._request = None
+        self._header_bytes = 0
+        self._continue = False
+        request.body = self._body
+        self._body = b""
+        request.arrived = time.perf_counter()
+        self._ended = not request.keep_alive or self.spare
+        self.deadline = FOREVER
+        self._queue.append(request)
+        if not self._busy:
+            self._pump()
+        elif len(self._queue) >= MAX_PIPELINED:
+            self._read_or_pause()
+
+    # Answering
+
+    def _pump(self) -> None:
+        """Starts requests while none is being answered. A loop, as one may be answered before `handle` returns."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._queue and not self._busy and not self._write_paused and self._transport is not None:
+                self._busy = True
+                self._app.handle(self, self._queue.popleft())
+        finally:
+            self._pumping = False
+        if self._reading_paused:
+            self._read_or_pause()
+        if self._refusal is not None:
+            self._say_refusal()
+        elif self._continue:
+            self._invite()
+
+    def _invite(self) -> None:
+        """Asks for the body that a client holds back (RFC 9110, section 10.1.1), once it is this request's turn."""
+        if self._request is not None and not self._busy and not self._queue and self._transport is not None:
+            self._continue = False
+            self._transport.write(_CONTINUE)
+
+    def respond(self, request: Request, status: int, headers: bytes, body: bytes) -> None:
+        """Sends the one answer to `request`.
+
+        Args:
+            headers: header lines, each ended by CRLF; Content-Length, Date and Connection are added here.
+        """
+        transport = self._transport
+        self._busy = False
+        if transport is None:
+            return
+        last = (self._ended or self._app.draining) and not self._queue and self._refusal is None
+        head = b"%bdate: %b\r\n%bcontent-length: %d\r\n%b\r\n" % (
+            _STATUS.get(status) or f"HTTP/1.1 {status} Unknown\r\n".encode(),
+            self._app.clock.date(),
+            headers,
+            len(body),
+            b"connection: close\r\n" if last else b"",
+        )
+        transport.write(head if request.method == b"HEAD" else head + body)
+        if last:
+            self._leave()
+            return
+        if not self._write_paused and self._request is None and not self._header_bytes:
+            self.deadline = FOREVER if self._queue else time.monotonic() + self._app.options.idle_timeout
+        if (self._queue or self._refusal is not None or self._continue) and not self._pumping:
+            self._pump()
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Answers what is no proper request, or one over a limit, after everything that came before it."""
+        if self._ended:
+            return
+        self._ended = True
+        self._refusal = (status, detail)
+        self._request = None
+        self._header_bytes = 0
+        self._body = b""
+        self.deadline = FOREVER
+        self._say_refusal()
+
+    def _say_refusal(self) -> None:
+        transport = self._transport
+        if self._refusal is None or self._busy or self._queue or self._write_paused or transport is None:
+            return
+        status, detail = self._refusal
+        self._refusal = None
+        pairs, body = self._app.refuse(status, detail)
+        head = _STATUS[status] + header_lines([(b"date", self._app.clock.date()), *pairs])
+        transport.write(b"%bcontent-length: %d\r\nconnection: close\r\n\r\n%b" % (head, len(body), body))
+        self._leave()
+
+    def _leave(self) -> None:
+        """Says goodbye after the last answer, and throws away what still arrives (RFC 9112, section 9.6).
+
+        To close at once would answer what the client sends meanwhile by a reset, which loses the end of that answer.
+        """
+        self._ended = True
+        transport, options = self._transport, self._app.options
+        if transport is None:
+            return
+        if self._eof:
+            self.deadline = time.monotonic() + options.write_timeout
+            transport.close()
+        else:
+            self.deadline = time.monotonic() + LINGER
+            transport.write_eof()
+            self._read_or_pause()
+
+
+def _untaken(transport: asyncio.Transport) -> int:
+    """Bytes of answers that the client has not taken yet, here and in the system: to close on them could lose them.
+
+    RFC 9112, section 9.6: a server closes when it is reasonably certain that the client has received the last answer.
+    """
+    waiting = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return waiting
+    with contextlib.suppress(OSError, ValueError):  # it is closed already, or a system that does not tell
+        waiting += struct.unpack("=i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]
+    return waiting

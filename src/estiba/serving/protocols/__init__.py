@@ -1,0 +1,1 @@
+"""The protocols of predictions: decode a body, ask the model, encode the answer."""

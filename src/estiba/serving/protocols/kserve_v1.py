@@ -1,0 +1,48 @@
+"""The V1 protocol of TensorFlow Serving and KServe: `POST /v1/models/{model}:predict` with instances.
+
+Source: kserve/website, "Data plane: V1 protocol".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from estiba.core.errors import BadRequest
+from estiba.model.coding import Warned
+from estiba.model.rows import Prediction
+from estiba.serving.http.connection import Request
+from estiba.serving.protocols import endpoint
+from estiba.serving.protocols.body_parsing import NotAllowed, code_instances, parse_json, sentence
+from estiba.serving.protocols.endpoint import JSON, Asked, Failure, Sent
+
+
+class Endpoint(endpoint.Endpoint):
+    """`{"instances": [...]}` of records, or of rows in the order of the fields, to `{"predictions": [...]}`."""
+
+    protocol = "v1"
+    invalid = 400
+
+    def decode(self, request: Request) -> Asked:
+        if request.method != b"POST":
+            raise NotAllowed("Use POST to predict.")
+        content = parse_json(request.body)
+        if not isinstance(content, dict) or "instances" not in content:
+            raise BadRequest('Expected an object: {"instances": [...]}.')
+        unknown = [key for key in content if key not in ("instances", "signature_name")]
+        if unknown:
+            raise BadRequest(f"Expected only instances here, not {unknown[0]!r}.")
+        return Asked(coded=code_instances(self.model.coder, content["instances"], "instances"))
+
+    def encode(self, request: Request, predictions: Sequence[Prediction], warnings: Sequence[Warned], how: Any) -> Sent:
+        return JSON, msgspec.json.encode({"predictions": predictions})
+
+    def problem(self, request: Request, failure: Failure) -> Sent:
+        return JSON, error(sentence(failure.errors) or failure.detail)
+
+
+def error(message: str) -> bytes:
+    """The body of every error of this protocol."""
+    return msgspec.json.encode({"error": message})

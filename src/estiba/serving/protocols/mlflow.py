@@ -1,0 +1,157 @@
+"""MLflow's scoring server, `POST /invocations` and `GET /ping`, which is Amazon SageMaker's contract too.
+
+It answers for the default model. Every row is answered by an object, as MLflow answers for a model that returns a
+DataFrame; `"params": {"output": "label"}` asks for one part of it as a plain list.
+
+Source: mlflow.org, "MLflow model serving: API"; AWS, "Use your own inference code with hosting services".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from estiba.core.errors import BadRequest
+from estiba.model.coding import Coded, Warned
+from estiba.model.rows import Prediction
+from estiba.serving.http.connection import Request
+from estiba.serving.protocols import endpoint
+from estiba.serving.protocols.body_parsing import (
+    NotAllowed,
+    NotSupported,
+    check_count,
+    check_names,
+    code_csv,
+    code_instances,
+    code_table,
+    parse_json,
+    sentence,
+)
+from estiba.serving.protocols.endpoint import JSON, Asked, Failure, Sent, Served
+from estiba.serving.protocols.tensors import output_tensors
+
+FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+_CODES = {
+    404: "RESOURCE_DOES_NOT_EXIST",
+    413: "REQUEST_LIMIT_EXCEEDED",
+    500: "INTERNAL_ERROR",
+    503: "TEMPORARILY_UNAVAILABLE",
+}
+
+
+class Endpoint(endpoint.Endpoint):
+    """`POST /invocations`."""
+
+    protocol = "mlflow"
+    invalid = 400
+
+    def __init__(self, served: Served) -> None:
+        super().__init__(served)
+        self._parts = tuple(tensor.name for tensor in output_tensors(self.model.signature))
+
+    def is_large(self, request: Request) -> bool:
+        return super().is_large(request) or request.content_type[:8].lower() == b"text/csv"
+
+    def decode(self, request: Request) -> Asked:
+        if request.method != b"POST":
+            raise NotAllowed("Use POST for invocations.")
+        if _kind(request) == "text/csv":
+            return Asked(coded=code_csv(self.model.coder, request.body))
+        content = _parse(request.body)
+        forms = [form for form in FORMS if isinstance(content, dict) and form in content]
+        if len(forms) != 1:
+            raise BadRequest(f"Expected an object with exactly one of {', '.join(FORMS)}.")
+        unknown = [key for key in content if key not in (forms[0], "params")]
+        if unknown:
+            raise BadRequest(f"Expected only {forms[0]} and params here, not {unknown[0]!r}.")
+        part = self._part(content.get("params"))
+        return Asked(coded=self._form(forms[0], content[forms[0]]), how=part)
+
+    def _form(self, form: str, content: Any) -> Coded:
+        if form == "dataframe_split":
+            return self._split(content)
+        if form == "inputs" and isinstance(content, dict):
+            return self._columns(content)
+        if form == "dataframe_records" and not (isinstance(content, list) and all(map(_is_record, content))):
+            raise BadRequest('"dataframe_records" must be an array of objects.')
+        return code_instances(self.model.coder, content, form)
+
+    def _split(self, content: Any) -> Coded:
+        fits = isinstance(content, dict) and set(content) <= {"columns", "data", "index"}
+        if not fits or not isinstance(content.get("data"), list) or not content["data"]:
+            raise BadRequest('"dataframe_split" must be an object of columns and data, one row or more.')
+        check_count(len(content["data"]))
+        names = content.get("columns", list(self.model.signature.names))
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise BadRequest('"columns" must be an array of names.')
+        return code_table(self.model.coder, names, content["data"])
+
+    def _columns(self, content: Mapping[str, Any]) -> Coded:
+        """Columns of equal length, each value alone or in an array of its own; or one row of plain values."""
+        check_names(self.model.coder, content)
+        if not any(isinstance(values, list) for values in content.values()):
+            return self.model.coder.check([content])
+        counts = {len(values) if isinstance(values, list) else -1 for values in content.values()}
+        if len(counts) != 1 or not counts <= set(range(1, max(counts) + 1)):
+            raise BadRequest('"inputs" must have one array per field, all of one length, 1 or more.')
+        check_count(max(counts))
+        columns = {name: [_alone(value) for value in values] for name, values in content.items()}
+        return self.model.coder.check_columns(columns, max(counts))
+
+    def _part(self, params: Any) -> str:
+        if params is None:
+            return ""
+        if not isinstance(params, dict) or not set(params) <= {"output"}:
+            raise BadRequest('The model takes no params but "output".')
+        part = params.get("output", "")
+        if part and part not in self._parts:
+            raise BadRequest(f"The model has no output {part!r}; it has: {', '.join(self._parts)}.")
+        return str(part)
+
+    def encode(self, request: Request, predictions: Sequence[Prediction], warnings: Sequence[Warned], how: Any) -> Sent:
+        shown = [prediction[how] for prediction in predictions] if how else predictions
+        return JSON, msgspec.json.encode({"predictions": shown})
+
+    def problem(self, request: Request, failure: Failure) -> Sent:
+        if failure.status == 415:
+            return b"content-type: text/plain; charset=utf-8\r\n", failure.detail.encode()
+        return JSON, error(failure.status, sentence(failure.errors) or failure.detail)
+
+
+def error(status: int, message: str) -> bytes:
+    """The body of every error of this protocol but 415."""
+    return msgspec.json.encode({"error_code": _CODES.get(status, "BAD_REQUEST"), "message": message})
+
+
+def _kind(request: Request) -> str:
+    """The media type, `application/json` or `text/csv`; with no parameter but the charset UTF-8."""
+    kind, *said = [part.strip().lower() for part in request.content_type.decode("latin-1").split(";")]
+    plain = all(part.replace('"', "") in ("", "charset=utf-8") for part in said)
+    if kind not in ("application/json", "text/csv") or not plain:
+        raise NotSupported("Send application/json or text/csv, in UTF-8.")
+    return kind
+
+
+def _parse(body: bytes | bytearray) -> Any:
+    """JSON as MLflow's clients write it: Python's, in which a missing number is NaN."""
+    try:
+        return parse_json(body)
+    except BadRequest:
+        if b"NaN" not in body:
+            raise
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError):
+            pass
+        raise
+
+
+def _is_record(row: object) -> bool:
+    return isinstance(row, dict)
+
+
+def _alone(value: object) -> object:
+    return value[0] if isinstance(value, list) and len(value) == 1 else value

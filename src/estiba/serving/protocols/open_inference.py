@@ -1,0 +1,321 @@
+"""The Open Inference Protocol V2 over HTTP, with the binary data extension and the content types of MLServer.
+
+Every field of the signature is one input of shape [rows] or [rows, 1]; every part of a prediction is one output. A
+model of numbers alone also takes them all as one tensor of shape [rows, fields].
+
+Source: kserve/open-inference-protocol, specification/protocol/inference_rest.md; triton-inference-server/server,
+docs/protocol/extension_binary_data.md and extension_model_repository.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from estiba.core.errors import BadRequest
+from estiba.model.coding import Coded, Warned
+from estiba.model.load import Model
+from estiba.model.rows import Prediction
+from estiba.model.signature import Field
+from estiba.serving.http.connection import Request
+from estiba.serving.protocols import endpoint, tensors
+from estiba.serving.protocols.body_parsing import (
+    NotAllowed,
+    check_count,
+    check_names,
+    code_records,
+    parse_json,
+    place,
+    sentence,
+)
+from estiba.serving.protocols.endpoint import JSON, Asked, Failure, Sent, Served
+from estiba.serving.protocols.tensors import Tensor, Values
+
+if TYPE_CHECKING:
+    from estiba.serving.server import Server
+
+EXTENSIONS = ("binary_tensor_data", "model_repository")
+
+CONTENT_TYPES = ("np", "pd", "str", "base64", "datetime")
+"""What MLServer's codecs say of a request or an input. Only base64 changes what the data mean."""
+
+LENGTH = b"inference-header-content-length"
+MAX_WARNINGS = 10
+
+
+FEW = 16
+"""Up to so many rows are coded faster as records than as columns."""
+
+
+class How(NamedTuple):
+    """What a request says of its answer: the id to echo, and the outputs to send, each in binary or not."""
+
+    id: str
+    outputs: Sequence[tuple[Tensor, bool]]
+
+
+class Endpoint(endpoint.Endpoint):
+    """`POST /v2/models/{model}[/versions/{version}]/infer`."""
+
+    protocol = "v2"
+    invalid = 400
+
+    def __init__(self, served: Served) -> None:
+        super().__init__(served)
+        signature = self.model.signature
+        self._outputs = {tensor.name: tensor for tensor in tensors.output_tensors(signature)}
+        self._plain = tuple((tensor, False) for tensor in self._outputs.values())
+        self._is_numeric = all(_is_numeric(field) for field in signature.fields)
+
+    def decode(self, request: Request) -> Asked:
+        if request.method != b"POST":
+            raise NotAllowed("Use POST to infer.")
+        header, rest = _split(request)
+        content = parse_json(header)
+        if not isinstance(content, dict) or not isinstance(content.get("inputs"), list) or not content["inputs"]:
+            raise BadRequest('Expected an object with "inputs", an array of one tensor or more.')
+        how = self._how(content, request)
+        inputs = _Inputs(rest, content_type(content, ""))
+        given = [inputs.read(each) for each in content["inputs"]]
+        if inputs.at != len(rest):
+            raise BadRequest(f"{len(rest) - inputs.at} bytes of binary data belong to no input.")
+        return Asked(coded=self._gather(given), how=how)
+
+    def _gather(self, given: Sequence[_Input]) -> Coded:
+        count = given[0].shape[0]
+        if count < 1:
+            raise BadRequest(f"Input {given[0].name!r} has no rows.")
+        for each in given:
+            if each.shape[0] != count:
+                raise BadRequest(f"Input {each.name!r} has {each.shape[0]} rows, and {given[0].name!r} has {count}.")
+        columns = self._tensor(given[0]) if self._is_tensor(given) else self._columns(given)
+        coder = self.model.coder
+        return code_records(coder, _rows(columns)) if count <= FEW else coder.check_columns(columns, count)
+
+    def _is_tensor(self, given: Sequence[_Input]) -> bool:
+        """Whether this is all fields in one tensor, of any name."""
+        first, names = given[0], self.model.signature.names
+        wide = len(first.shape) == 2 and first.shape[1] == len(names)
+        return len(given) == 1 and wide and not (len(names) == 1 and first.name in names)
+
+    def _tensor(self, given: _Input) -> dict[str, Values]:
+        fields = self.model.signature.fields
+        if not self._is_numeric or given.datatype == "BYTES":
+            names = ", ".join(field.name for field in fields if not _is_numeric(field)) or "them all"
+            raise BadRequest(f"One tensor of all fields must be of numbers. Send one input per field for {names}.")
+        width = len(fields)
+        columns = (_strided(given.values, i, width) for i in range(width))
+        return {field.name: _whole(field, values) for field, values in zip(fields, columns, strict=True)}
+
+    def _columns(self, given: Sequence[_Input]) -> dict[str, Values]:
+        check_names(self.model.coder, (each.name for each in given))
+        for each in given:
+            if len(each.shape) == 2 and each.shape[1] != 1:
+                shape = list(each.shape)
+                raise BadRequest(f"Input {each.name!r} is one field, of shape [rows] or [rows, 1], not {shape}.")
+        return {each.name: each.values for each in given}
+
+    def _how(self, content: Mapping[str, Any], request: Request) -> How:
+        said = content.get("id", request.id)
+        if not isinstance(said, str):
+            raise BadRequest("The id must be a string.")
+        binary = parameters(content).get("binary_data_output") is True
+        wanted = content.get("outputs")
+        if not wanted:
+            return How(said, tuple((tensor, binary) for tensor in self._outputs.values()) if binary else self._plain)
+        if not isinstance(wanted, list):
+            raise BadRequest('"outputs" must be an array.')
+        return How(said, [self._wanted(each, binary) for each in wanted])
+
+    def _wanted(self, output: Any, binary: bool) -> tuple[Tensor, bool]:
+        name = output.get("name") if isinstance(output, dict) else None
+        if not isinstance(name, str) or name not in self._outputs:
+            raise BadRequest(f"The model has no output {name!r}; it has: {', '.join(self._outputs)}.")
+        settings = parameters(output)
+        if "classification" in settings:
+            raise BadRequest("The classification extension is not supported; the label is an output of its own.")
+        return self._outputs[name], settings.get("binary_data", binary) is True
+
+    def encode(self, request: Request, predictions: Sequence[Prediction], warnings: Sequence[Warned], how: Any) -> Sent:
+        blocks: list[bytes] = []
+        body: dict[str, Any] = {
+            "model_name": self.model.name,
+            "model_version": self.model.version,
+            "id": how.id,
+            "outputs": [_output(tensor, predictions, blocks if binary else None) for tensor, binary in how.outputs],
+        }
+        if warnings:
+            said = [f"{w.code}: {place(w.row, w.field)}" for w in warnings[:MAX_WARNINGS]]
+            body["parameters"] = {"warnings": "; ".join(said)}
+        header = msgspec.json.encode(body)
+        if not blocks:
+            return JSON, header
+        lines = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n" % len(header)
+        return lines, b"".join((header, *blocks))
+
+    def problem(self, request: Request, failure: Failure) -> Sent:
+        return JSON, error(sentence(failure.errors) or failure.detail)
+
+
+class _Input(NamedTuple):
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    values: Values
+
+
+class _Inputs:
+    """Reads inputs one after the other; those in binary lie in `block`, in the same order."""
+
+    def __init__(self, block: memoryview, content_type: str) -> None:
+        self._block = block
+        self._content_type = content_type
+        self.at = 0
+
+    def read(self, said: Any) -> _Input:
+        name = said.get("name") if isinstance(said, dict) else None
+        if not isinstance(name, str):
+            raise BadRequest("Every input needs a name.")
+        datatype, shape = said.get("datatype"), said.get("shape")
+        if datatype not in tensors.DATATYPES:
+            raise BadRequest(f"Input {name!r} has no known datatype; one of {', '.join(tensors.DATATYPES)} is.")
+        if not isinstance(shape, list) or not 1 <= len(shape) <= 2 or not all(_is_size(size) for size in shape):
+            raise BadRequest(f"Input {name!r} needs a shape: [rows], [rows, 1] or [rows, fields].")
+        check_count(shape[0])
+        kind = content_type(said, name) or self._content_type
+        size = parameters(said).get("binary_data_size")
+        if size is None:
+            values = tensors.from_json(tensors.flatten(said.get("data"), shape, name), datatype, name)
+        else:
+            values = tensors.from_binary(self._take(size, name), datatype, math.prod(shape), name)
+        if kind == "base64" and datatype == "BYTES":
+            values = tensors.from_base64(values, name)
+        return _Input(name, datatype, tuple(shape), values)
+
+    def _take(self, size: Any, name: str) -> memoryview:
+        if not _is_size(size) or self.at + size > len(self._block):
+            raise BadRequest(f"The binary data of input {name!r} are not all there.")
+        taken = self._block[self.at : self.at + size]
+        self.at += size
+        return taken
+
+
+def _split(request: Request) -> tuple[bytes | bytearray, memoryview]:
+    """The JSON of a request, and the binary data behind it."""
+    said = request.header(LENGTH)
+    if not said:
+        return request.body, memoryview(b"")
+    length = int(said) if said.isdigit() and len(said) < 20 else -1
+    if not 0 < length <= len(request.body):
+        raise BadRequest("Inference-Header-Content-Length is not the length of the JSON that the body begins with.")
+    body = memoryview(request.body)
+    return bytes(body[:length]), body[length:]
+
+
+def parameters(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The `parameters` of a request, an input or an output; empty where there are none."""
+    found = said.get("parameters") or {}
+    if not isinstance(found, dict):
+        raise BadRequest('"parameters" must be an object.')
+    return found
+
+
+def content_type(said: Mapping[str, Any], name: str) -> str:
+    """MLServer's content type of a request or an input, empty for none; raises BadRequest for an unknown one."""
+    found = parameters(said).get("content_type", "")
+    if found and found not in CONTENT_TYPES:
+        where = f"input {name!r}" if name else "the request"
+        raise BadRequest(f"The content type {found!r} of {where} is not known; one of {', '.join(CONTENT_TYPES)} is.")
+    return str(found)
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**40
+
+
+def _is_numeric(field: Field) -> bool:
+    levels = field.kind == "category" and not any(isinstance(level, str) for level in field.levels)
+    return levels or field.kind in ("number", "integer", "boolean")
+
+
+def _rows(columns: Mapping[str, Values]) -> list[dict[str, Any]]:
+    plain = [values.tolist() if isinstance(values, np.ndarray) else values for values in columns.values()]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*plain, strict=True)]
+
+
+def _strided(values: Values, start: int, step: int) -> Values:
+    return values[start::step]
+
+
+def _whole(field: Field, values: Values) -> Values:
+    """A truth value that came among numbers."""
+    if field.kind != "boolean" or (isinstance(values, np.ndarray) and values.dtype.kind == "b"):
+        return values
+    words = {0: False, 1: True}
+    plain = values.tolist() if isinstance(values, np.ndarray) else values
+    return [None if v is None or v != v else words.get(v, v) for v in plain]
+
+
+def _output(tensor: Tensor, predictions: Sequence[Prediction], blocks: list[bytes] | None) -> dict[str, Any]:
+    """One output of an answer; its data go to `blocks` where they are wanted in binary."""
+    data = [prediction[tensor.name] for prediction in predictions]
+    if len(tensor.shape) == 2:
+        data = [value for each in data for value in each.values()]
+    elif tensor.datatype == "BYTES":
+        data = [None if value is None else str(value) for value in data]
+    shown: dict[str, Any] = {
+        "name": tensor.name,
+        "datatype": tensor.datatype,
+        "shape": (len(predictions), *tensor.shape[1:]),
+        "parameters": {"content_type": "str" if tensor.datatype == "BYTES" else "np"},
+    }
+    block = None if blocks is None else tensors.to_binary(data, tensor.datatype)
+    if blocks is None or block is None:
+        shown["data"] = data
+    else:
+        shown["parameters"]["binary_data_size"] = len(block)
+        blocks.append(block)
+    return shown
+
+
+def error(message: str) -> bytes:
+    """The body of every error of this protocol."""
+    return msgspec.json.encode({"error": message})
+
+
+def server_metadata(version: str) -> dict[str, Any]:
+    """`GET /v2`."""
+    return {"name": "estiba", "version": version, "extensions": EXTENSIONS}
+
+
+def model_metadata(model: Model) -> dict[str, Any]:
+    """`GET /v2/models/{model}`: inputs by field, outputs by part of a prediction, and what the columns mean."""
+    signature = model.signature
+    properties: dict[str, Any] = {"digest": f"sha256:{model.digest}"}
+    if signature.head.classes:
+        properties["classes"] = [str(label) for label in signature.head.classes]
+    return {
+        "name": model.name,
+        "versions": [model.version],
+        "platform": f"estiba_{model.manifest.engine}",
+        "inputs": [_shown(tensors.input_tensor(field)) for field in signature.fields],
+        "outputs": [_shown(tensor) for tensor in tensors.output_tensors(signature)],
+        "properties": properties,
+    }
+
+
+def repository_index(server: Server, only_ready: bool) -> list[dict[str, str]]:
+    """`POST /v2/repository/index`."""
+    state = "READY" if server.state == "ready" else "UNAVAILABLE"
+    if only_ready and state != "READY":
+        return []
+    return [{"name": m.name, "version": m.version, "state": state, "reason": ""} for m in server.models()]
+
+
+def _shown(tensor: Tensor) -> dict[str, Any]:
+    shown: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
+    return {**shown, "parameters": tensor.parameters} if tensor.parameters else shown

@@ -1,0 +1,212 @@
+"""Telemetry: spans of requests for OpenTelemetry, at next to no cost for whoever waits for an answer.
+
+On the event loop a request only leaves a note of its times in a queue that is never longer than so many. A thread
+(`otlp.py`) makes spans of the notes and sends them. What does not fit is dropped and counted; without an endpoint there
+is nothing of all this.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Mapping
+from importlib.util import find_spec
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from estiba.core.errors import BadProject, MissingExtra
+from estiba.serving.http import trace_context as trace
+from estiba.serving.http.request import Request
+from estiba.serving.http.trace_context import Trace
+
+if TYPE_CHECKING:
+    from estiba.serving.telemetry.metrics import Slot
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class TelemetryOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`[server.telemetry]`: spans of requests, sent as OTLP over HTTP. The standard OTEL_* variables go before it.
+
+    Args:
+        endpoint: the URL of a collector, such as http://localhost:4318; empty sends no spans.
+        sampling: the share of traces that begin here of which spans are made, 0 to 1; a caller's decision is followed.
+    """
+
+    endpoint: str = ""
+    sampling: Annotated[float, Meta(ge=0, le=1)] = 1.0
+
+
+class Settings(NamedTuple):
+    """What the options and the environment say together.
+
+    Args:
+        endpoint: of the collector; empty where the environment names it, which the exporter reads itself.
+        follow: whether a caller's decision to record a trace is followed.
+        share: of the other traces, those that are recorded, 0 to 1.
+        queue: spans that may wait. batch: spans that are sent at once. delay: seconds that they wait for more.
+    """
+
+    endpoint: str
+    follow: bool
+    share: float
+    queue: int
+    batch: int
+    delay: float
+
+
+class Note(NamedTuple):
+    """A finished request. `offset` brings times of `time.perf_counter` to seconds since 1970."""
+
+    trace: Trace
+    method: str
+    path: str
+    route: str
+    status: int
+    arrived: float
+    finished: float
+    offset: float
+    about: Mapping[str, Any]
+
+
+class Tracer:
+    """Decides which requests are recorded, and notes them. Lives on one event loop."""
+
+    def __init__(self, settings: Settings, dropped: Slot) -> None:
+        self.settings = settings
+        self.notes: deque[Note] = deque()
+        self._most = max(1, settings.queue // SPANS)
+        self._dropped = dropped
+        self._bound = round(settings.share * (1 << 64))
+
+    def begin(self, request: Request) -> None:
+        """Gives the request its place in a trace, if it is to be recorded."""
+        caller = trace.parent(request)
+        if caller is None:
+            number = random.getrandbits(128) or 1
+            if number & _LOW < self._bound:
+                request.trace = Trace(f"{number:032x}", _span_id())
+        elif self._is_wanted(caller):
+            request.trace = Trace(caller.trace_id, _span_id(), caller.span_id, trace.state(request))
+
+    def _is_wanted(self, caller: trace.Parent) -> bool:
+        return caller.is_sampled if self.settings.follow else int(caller.trace_id[16:], 16) < self._bound
+
+    def end(
+        self, request: Request, status: int, seconds: float, *, route: str = "", about: Mapping[str, Any] = _NOTHING
+    ) -> None:
+        """Notes a finished request that has a place in a trace.
+
+        Args:
+            seconds: since it arrived.
+            route: its path with places for names; may be left to this for a prediction's.
+            about: further attributes of the span.
+        """
+        assert request.trace is not None
+        if len(self.notes) >= self._most:
+            self._dropped.add()
+            return
+        now = time.perf_counter()
+        method, path = request.method.decode("latin-1"), request.path.decode("latin-1")
+        about = {"estiba.request.id": request.id, **about}
+        finished, offset = request.arrived + seconds, time.time() - now
+        self.notes.append(Note(request.trace, method, path, route, status, request.arrived, finished, offset, about))
+
+
+SPANS = 5
+"""Spans of one request, at most: its own, validate, queue, model.predict, encode."""
+
+_LOW = (1 << 64) - 1
+
+
+def _span_id() -> str:
+    return f"{random.getrandbits(64) or 1:016x}"
+
+
+def settings(options: TelemetryOptions) -> Settings | None:
+    """How spans are to be made; None for not at all.
+
+    Raises:
+        BadProject: an endpoint that is no URL. MissingExtra: the project wants spans, and the library is not here.
+    """
+    environment = os.environ
+    if not _is_wanted(options) or complaint(options):
+        return None
+    if options.endpoint:
+        _check(options.endpoint)
+    follow, share = _sampling(environment, options.sampling)
+    return Settings(
+        endpoint="" if any(environment.get(name) for name in _ENDPOINTS) else options.endpoint,
+        follow=follow,
+        share=share,
+        queue=int(_number(environment, "OTEL_BSP_MAX_QUEUE_SIZE", 2048)),
+        batch=int(_number(environment, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512)),
+        delay=_number(environment, "OTEL_BSP_SCHEDULE_DELAY", 5000) / 1000,
+    )
+
+
+def complaint(options: TelemetryOptions) -> str:
+    """Why no spans are sent although a collector is named; empty where they are, or none is named.
+
+    The environment is often set for every program of a machine at once: what it asks and cannot have is no error.
+    """
+    environment = os.environ
+    if not _is_wanted(options):
+        return ""
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return "OTEL_SDK_DISABLED says so"
+    exporters = environment.get("OTEL_TRACES_EXPORTER") or "otlp"
+    if "otlp" not in exporters.split(","):
+        return f"OTEL_TRACES_EXPORTER is {exporters}, and this server knows otlp"
+    protocol = next((said for name in _PROTOCOLS if (said := environment.get(name))), "http/protobuf")
+    if protocol != "http/protobuf":
+        return f"the OTLP protocol is {protocol}, and this server speaks http/protobuf"
+    return "" if options.endpoint or _is_installed() else "opentelemetry is missing: pip install 'estiba[otel]'"
+
+
+def _is_wanted(options: TelemetryOptions) -> bool:
+    return bool(options.endpoint) or any(os.environ.get(name) for name in _ENDPOINTS)
+
+
+def _check(endpoint: str) -> None:
+    if urlsplit(endpoint).scheme not in ("http", "https"):
+        raise BadProject(
+            f"server.telemetry.endpoint: {endpoint!r} is no URL of a collector.",
+            hint="Write it as http://localhost:4318, without /v1/traces.",
+        )
+    if not _is_installed():
+        raise MissingExtra("The OTLP exporter of opentelemetry", "otel")
+
+
+def _is_installed() -> bool:
+    try:
+        return find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _sampling(environment: Mapping[str, str], share: float) -> tuple[bool, float]:
+    """Whether callers are followed, and the share of what begins here, as OTEL_TRACES_SAMPLER names them."""
+    name = environment.get("OTEL_TRACES_SAMPLER", "").lower()
+    follow, kind = not name or name.startswith("parentbased_"), name.removeprefix("parentbased_")
+    if kind == "traceidratio":
+        return follow, min(max(_number(environment, "OTEL_TRACES_SAMPLER_ARG", 1.0), 0.0), 1.0)
+    return follow, {"always_on": 1.0, "always_off": 0.0}.get(kind, share)
+
+
+def _number(environment: Mapping[str, str], name: str, default: float) -> float:
+    try:
+        number = float(environment.get(name) or default)
+    except ValueError:
+        return default
+    return number if number > 0 or name.endswith("_ARG") else default

@@ -1,0 +1,35 @@
+"""Schemathesis reads a server's own OpenAPI document and looks for answers that it does not promise."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toys import Live
+
+EXAMPLES = os.environ.get("ESTIBA_SCHEMATHESIS_EXAMPLES", "3")
+
+RUNS = {
+    # Forms of other people's protocols say less than a model asks for: how many fields, which values.
+    "every answer": ["--exclude-checks", "positive_data_acceptance,negative_data_rejection"],
+    # 0 and 1 for a truth value lose nothing and are taken, although the schema asks for true or false.
+    "every refusal": [
+        *("--checks", "negative_data_rejection"),
+        *("--exclude-path-regex", "^/(models/churn/.*)?predict$"),
+    ],
+}
+
+
+@pytest.mark.parametrize("options", RUNS.values(), ids=RUNS.keys())
+def test_the_document_is_kept_to(server: Live, options: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("schemathesis")
+    program = str(Path(sys.executable).with_name("schemathesis"))
+    common = ["--max-examples", EXAMPLES, "--seed", "1", "--generation-database", "none", "--no-color"]
+    command = [program, "run", f"{server.url}/openapi.json", *common, *options]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False)
+    print(*re.findall(r"\d+ generated.*", ran.stdout))
+    assert ran.returncode == 0, ran.stdout[-6000:]

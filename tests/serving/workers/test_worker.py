@@ -1,0 +1,148 @@
+"""A worker by itself, spoken to as its supervisor speaks: loads asked for twice, clients that come as it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from raw import Reader
+from supervised import BODY, pack
+
+from estiba.serving.options import ServerOptions
+from estiba.serving.workers import messages
+from estiba.serving.workers.messages import HEARTBEAT, SLOTS, ServedModel, WorkerSpec
+
+ASK = json.dumps(BODY).encode()
+
+
+class Channel:
+    """The supervisor's end."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def tell(self, message: messages.AnyMessage, passed: socket.socket | None = None) -> None:
+        messages.send(self.sock, message, passed)
+
+    def hear(self, seconds: float = 20.0) -> messages.AnyMessage | None:
+        """The next message; None where none comes, or the worker is gone."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            try:
+                return messages.receive(self.sock)[0]
+            except BlockingIOError:
+                time.sleep(0.01)
+        return None
+
+    def client(self, slot: int) -> socket.socket:
+        """A client whose other end the worker has."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.tell(messages.Take(slot), theirs)
+        ours.settimeout(10)
+        return ours
+
+
+@contextmanager
+def working(folder: Path, *versions: ServedModel) -> Iterator[tuple[Channel, subprocess.Popen[bytes]]]:
+    (folder / "state").write_bytes(bytes(HEARTBEAT + SLOTS))
+    ours, theirs = messages.pair()
+    spec = WorkerSpec(
+        index=0,
+        folder=str(folder),
+        metrics=str(folder / "0.metrics"),
+        state=str(folder / "state"),
+        models=versions,
+        options=ServerOptions(log="json"),
+        threads=1,
+        channel=theirs.fileno(),
+    )
+    with ours, (folder / "log").open("w") as log:
+        command = [sys.executable, "-m", "estiba.serving.workers.worker"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[theirs.fileno()], stderr=log)
+        theirs.close()
+        assert process.stdin is not None
+        process.stdin.write(msgspec.json.encode(spec))
+        process.stdin.close()
+        try:
+            yield Channel(ours), process
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> list[ServedModel]:
+    registry = tmp_path_factory.mktemp("worker") / "registry"
+    packed = [pack(registry, shift) for shift in (0.0, 0.3)]
+    return [ServedModel("toy", "toy", str(p.version), str(p.artifact.path)) for p in packed]
+
+
+def ask(client: socket.socket) -> tuple[int, str]:
+    head = f"POST /predict HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: {len(ASK)}\r\n\r\n"
+    client.sendall(head.encode() + ASK)
+    answer = Reader(client).answer()
+    assert answer is not None
+    return answer.status, answer.headers["x-model-version"]
+
+
+def test_a_version_that_is_asked_for_twice_is_loaded_once(versions: list[ServedModel], tmp_path: Path) -> None:
+    old, new = versions
+    with working(tmp_path, old) as (channel, _):
+        assert channel.hear() == messages.Ready()
+        for _ in range(3):
+            channel.tell(messages.Load(new))
+        assert channel.hear() == messages.Loaded("toy", "2")
+        channel.tell(messages.Load(new))
+        assert channel.hear() == messages.Loaded("toy", "2")
+        channel.tell(messages.Switch("toy", "2"))
+        with channel.client(0) as client:
+            assert ask(client) == (200, "2")
+        assert channel.hear() == messages.Closed(0)
+        assert channel.hear(0.3) is None
+
+
+def test_a_version_that_is_not_wanted_any_more_is_not_kept(versions: list[ServedModel], tmp_path: Path) -> None:
+    old, new = versions
+    with working(tmp_path, old) as (channel, _):
+        assert channel.hear() == messages.Ready()
+        channel.tell(messages.Load(new))
+        channel.tell(messages.Discard("toy", "2"))
+        assert channel.hear(1.0) is None
+        channel.tell(messages.Load(new))
+        assert channel.hear() == messages.Loaded("toy", "2")
+        channel.tell(messages.Discard("toy", "2"))
+        with channel.client(0) as client:
+            assert ask(client) == (200, "1")
+
+
+@pytest.mark.parametrize("hand_over", [False, True])
+def test_clients_that_come_just_before_the_end_are_answered_or_given_back(
+    versions: list[ServedModel], tmp_path: Path, hand_over: bool
+) -> None:
+    with working(tmp_path, versions[0]) as (channel, process):
+        assert channel.hear() == messages.Ready()
+        process.send_signal(signal.SIGSTOP)  # so that it finds all of this at once
+        clients = [channel.client(slot) for slot in range(50)]
+        head = b"POST /predict HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        for client in clients:
+            client.sendall(head % len(ASK) + ASK)
+        channel.tell(messages.Drain(hand_over))
+        process.send_signal(signal.SIGCONT)
+        heard = [channel.hear() for _ in clients]
+        assert process.wait(10) == 0
+        given_back = {each.slot for each in heard if isinstance(each, messages.Closed) and each.handed_over}
+        for slot, client in enumerate(clients):
+            with client:
+                answer = Reader(client).answer()
+                assert (answer is not None and answer.status == 200) or slot in given_back
+        assert hand_over or not given_back

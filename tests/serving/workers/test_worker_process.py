@@ -1,0 +1,72 @@
+"""What is made of a worker's silence, with real processes that compute, sleep or are stopped."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from estiba.serving.workers.supervisor import TICK
+from estiba.serving.workers.worker_process import SILENT, SLOW, STILL, Watch
+
+SLEEPS = "import time; print(flush=True); time.sleep(60)"
+COMPUTES = "print(flush=True)\nwhile True: pass"
+
+
+@contextmanager
+def child(code: str) -> Iterator[int]:
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def told(pid: int, seconds: float) -> str:
+    """The first trouble that is seen within so many seconds of silence, asked as often as a supervisor does."""
+    watch, began = Watch(), time.monotonic() - SILENT
+    while (silence := time.monotonic() - began) < SILENT + seconds:
+        if trouble := watch.trouble(pid, silence):
+            return trouble
+        time.sleep(0.05)
+    return ""
+
+
+def test_one_that_does_nothing_is_hung() -> None:
+    with child(SLEEPS) as pid:
+        assert told(pid, STILL / 2) == ""
+        assert told(pid, 20 * STILL) == "hung"
+
+
+def test_one_that_is_hung_is_noticed_within_a_second() -> None:
+    assert SILENT + STILL + 2 * TICK < 1
+
+
+def test_one_that_computes_is_slow_and_not_hung_until_it_was_silent_for_long() -> None:
+    with child(COMPUTES) as pid:
+        assert told(pid, 3 * STILL) == ""
+        assert Watch().trouble(pid, SLOW + 1) == "hung"
+
+
+def test_one_that_is_stopped_is_told_at_the_first_look() -> None:
+    with child(COMPUTES) as pid:
+        subprocess.run(["kill", "-STOP", str(pid)], check=True)
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.01)
+        assert Watch().trouble(pid, SILENT / 2) == ""
+        assert Watch().trouble(pid, SILENT) == "stopped"
+
+
+def test_after_a_long_pause_of_both_it_is_given_time() -> None:
+    """A machine that slept: the supervisor looks before the worker could beat."""
+    with child(SLEEPS) as pid:
+        watch = Watch()
+        assert watch.trouble(pid, SLOW / 2) == ""
+        assert watch.trouble(pid, 0.0) == ""
+        time.sleep(STILL)
+        assert watch.trouble(pid, SLOW / 2) == ""
