@@ -25,7 +25,7 @@ import estiba.project
 from estiba.deploy.image import build_context, container_engine, size_report
 from estiba.deploy.image.build_context import Context
 from estiba.deploy.image.container_engine import Engine
-from estiba.lowering import lower
+from estiba.planning import lower
 
 HERE = Path(__file__).parent
 LEVELS = HERE / "levels"

@@ -312,7 +312,7 @@ def test_the_guide_has_every_fault() -> None:
 def test_the_dockerfiles_that_estiba_renders_are_healthy(style: str, tmp_path: Path, toy_registry: Path) -> None:
     from estiba import project as project_file
     from estiba.deploy.image import dockerfile, spec
-    from estiba.lowering import lower
+    from estiba.planning import lower
 
     source = tmp_path / "source"
     (source / "site").mkdir(parents=True)

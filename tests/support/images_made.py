@@ -14,7 +14,7 @@ from estiba.deploy.image import build_context, container_engine
 from estiba.deploy.image.build_context import Context
 from estiba.deploy.image.container_engine import Engine
 from estiba.deploy.plan.plan import Plan
-from estiba.lowering import lower
+from estiba.planning import lower
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 

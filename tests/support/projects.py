@@ -8,7 +8,7 @@ import pytest
 
 from estiba import project
 from estiba.deploy.plan.plan import Plan
-from estiba.lowering import lower
+from estiba.planning import lower
 
 STACK = """
 [project]

@@ -95,7 +95,7 @@ def _check(wish: dict[str, Any]) -> None:
 def planned(project: Path | None, services: tuple[str, ...]) -> Plan:
     """The plan of a project; models need not be trained where only images for training are asked for."""
     import estiba.project
-    from estiba.lowering import lower, lower_applications
+    from estiba.planning import lower, lower_applications
 
     found = estiba.project.load(project)
     asked = [found.services[name].kind if name in found.services else "" for name in services]

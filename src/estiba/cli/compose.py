@@ -32,13 +32,13 @@ def compose(project: Path | None, output: Path | None, check: bool, as_json: boo
     yours.
     """
     import estiba.project
-    from estiba import lowering
+    from estiba import planning
     from estiba.cli import writing
     from estiba.deploy.compose import render as target
     from estiba.deploy.plan import secrets
 
     found = estiba.project.load(project)
-    plan = lowering.lower(found)
+    plan = planning.lower(found)
     files = target.render(plan, found.compose)
     folder = output or found.folder / FOLDER
     if check:

@@ -131,7 +131,7 @@ def on_compose(project: Path | None, output: Path | None, profiles: tuple[str, .
     without losing a request.
     """
     import estiba.project
-    from estiba import lowering
+    from estiba import planning
     from estiba.cli.compose import FOLDER
     from estiba.deploy.compose import deploy as delivery
     from estiba.deploy.compose import render, reverse_proxy
@@ -139,7 +139,7 @@ def on_compose(project: Path | None, output: Path | None, profiles: tuple[str, .
     from estiba.deploy.plan import secrets
 
     found = estiba.project.load(project)
-    plan = lowering.lower(found)
+    plan = planning.lower(found)
     files = render.render(plan, found.compose)
     rolling = frozenset(service.name for service in reverse_proxy.behind(plan)) if found.compose.front else frozenset()
     folder = (output or found.folder / FOLDER).absolute()

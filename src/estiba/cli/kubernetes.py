@@ -44,14 +44,14 @@ def kubernetes(project: Path | None, output: Path | None, check: bool, pin: Path
     production, which are written once and then yours. Secrets are only referred to: make them in the cluster.
     """
     import estiba.project
-    from estiba import lowering
+    from estiba import planning
     from estiba.cli import writing
     from estiba.deploy.image import push
     from estiba.deploy.kubernetes.render import namespace, render
     from estiba.deploy.plan import secrets
 
     found = estiba.project.load(project)
-    plan = lowering.lower(found, canaries=True)
+    plan = planning.lower(found, canaries=True)
     if pin is not None:
         plan = push.pinned(plan, pin)
     files = render(plan, found.kubernetes)

@@ -24,7 +24,7 @@ from estiba.local.orchestrate import Choice
 from estiba.local.service_runner import Life
 from estiba.local.status import Launch, Pace, Scene, Status
 from estiba.local.target import HOST, Here
-from estiba.lowering import SLACK, lower, lower_applications
+from estiba.planning import SLACK, lower, lower_applications
 from estiba.project import Project
 from estiba.serve import Running
 

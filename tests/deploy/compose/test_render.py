@@ -21,7 +21,7 @@ from estiba.deploy.compose.render import ComposeOptions
 from estiba.deploy.output import files as rendered
 from estiba.deploy.output.files import Rendered
 from estiba.deploy.plan.plan import Build, Http, Plan, PlannedModel, Service
-from estiba.lowering import lower
+from estiba.planning import lower
 
 
 @pytest.fixture

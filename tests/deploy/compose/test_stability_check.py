@@ -12,7 +12,7 @@ from estiba import project
 from estiba.cli.main import run
 from estiba.deploy.kubernetes.render import render
 from estiba.deploy.plan.plan import STEADY
-from estiba.lowering import lower
+from estiba.planning import lower
 
 pytestmark = pytest.mark.timeout(200)
 

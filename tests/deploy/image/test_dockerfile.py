@@ -14,7 +14,7 @@ from estiba import project
 from estiba.core.errors import BadProject, EstibaError
 from estiba.deploy.image import dockerfile, spec
 from estiba.deploy.plan.plan import Build, Plan, PlannedModel, Service
-from estiba.lowering import lower
+from estiba.planning import lower
 
 WEB = """
 [services.web]

@@ -9,7 +9,7 @@ import pytest
 from estiba import project
 from estiba.core.errors import BadProject
 from estiba.deploy.image import entrypoint_check
-from estiba.lowering import lower_applications
+from estiba.planning import lower_applications
 
 COMMANDS = ["uvicorn app.main:app --port ${port}", "python app/main.py", "gunicorn app:create()", "python -m app.main"]
 

@@ -24,7 +24,7 @@ from estiba import project
 from estiba.cli.main import run
 from estiba.deploy.kubernetes.render import render
 from estiba.deploy.output import files as rendered
-from estiba.lowering import lower
+from estiba.planning import lower
 from estiba.model.registry import open_registry
 
 TOML = """

@@ -10,7 +10,7 @@ from estiba import project
 from estiba.core.errors import BadProject
 from estiba.deploy.plan.plan import Command, Http, Plan, Tcp, in_container
 from estiba.deploy.plan.references import references, resolve
-from estiba.lowering import lower
+from estiba.planning import lower
 
 
 def load(folder: Path, text: str) -> project.Project:
