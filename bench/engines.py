@@ -23,11 +23,11 @@ from models import NUMBERS, TEXTS, fit, rows
 from run import write
 from table import table
 
-from estiba.model.coding import Coded
+from estiba.model.coding.coder import Coded
 from estiba.model.convert import convert
 from estiba.model.engines.exact import ExactEngine
 from estiba.model.engines.onnx import session
-from estiba.model.signature import Field
+from estiba.model.schema.signature import Field
 
 SIZES = (1, 8, 64, 1000, 10_000)
 

@@ -110,7 +110,7 @@ def pack(folder: Path) -> Path:
 
     The engine is onnx, so never a silent fallback. A server is then started with `estiba serve bankchurn --registry`.
     """
-    from estiba.model.pack import pack as into_registry
+    from estiba.model.packing.pack import pack as into_registry
 
     registry = folder / "registry"
     sources = sorted((ROOT / "src" / "estiba" / "model").rglob("*.py"))

@@ -17,8 +17,8 @@ import msgspec
 
 from estiba.cli.main import CHAPTERS, COMMANDS, cli
 from estiba.core.options import dotted
-from estiba.model.infer import FieldOptions
-from estiba.model.signature import Field
+from estiba.model.schema.infer import FieldOptions
+from estiba.model.schema.signature import Field
 from estiba.project import Tree
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"

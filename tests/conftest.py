@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from toys import CHURN, CHURN_ROW, PRICE, Live, toy
 
-from estiba.model.registry import open_registry
+from estiba.model.registry.registry import open_registry
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -25,7 +25,7 @@ import pytest
 import estiba
 from estiba.core import options
 from estiba.core.ports import free
-from estiba.model.registry import open_registry
+from estiba.model.registry.registry import open_registry
 from estiba.project import Tree
 from estiba.serving.telemetry.metrics import METRICS
 

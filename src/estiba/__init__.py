@@ -34,23 +34,23 @@ if TYPE_CHECKING:
 
     from estiba.client import Client
     from estiba.core.errors import EstibaError
-    from estiba.model.infer import FieldOptions
-    from estiba.model.load import Model, load
-    from estiba.model.pack import Packed, pack
-    from estiba.model.signature import Outputs
-    from estiba.model.trained import Source, Trained
+    from estiba.model.inference.load import Model, load
+    from estiba.model.packing.pack import Packed, pack
+    from estiba.model.packing.training_result import Source, Trained
+    from estiba.model.schema.infer import FieldOptions
+    from estiba.model.schema.signature import Outputs
 
 _PLACES = {
     "Client": "estiba.client",
     "EstibaError": "estiba.core.errors",
-    "FieldOptions": "estiba.model.infer",
-    "Model": "estiba.model.load",
-    "Outputs": "estiba.model.signature",
-    "Packed": "estiba.model.pack",
-    "Source": "estiba.model.trained",
-    "Trained": "estiba.model.trained",
-    "load": "estiba.model.load",
-    "pack": "estiba.model.pack",
+    "FieldOptions": "estiba.model.schema.infer",
+    "Model": "estiba.model.inference.load",
+    "Outputs": "estiba.model.schema.signature",
+    "Packed": "estiba.model.packing.pack",
+    "Source": "estiba.model.packing.training_result",
+    "Trained": "estiba.model.packing.training_result",
+    "load": "estiba.model.inference.load",
+    "pack": "estiba.model.packing.pack",
 }
 
 

@@ -9,7 +9,7 @@ import urllib3
 
 import estiba
 from estiba.core.errors import BadInput, BadRequest, EstibaError, NotFound, Problem, Unavailable
-from estiba.model.rows import Prediction, Rows, records_of
+from estiba.model.schema.rows import Prediction, Rows, records_of
 
 _RETRIED = urllib3.Retry(
     total=4,

@@ -19,7 +19,7 @@ from estiba.deploy.plan import image_options
 from estiba.deploy.plan.model_source import secrets
 from estiba.deploy.plan.plan import SERVER_PORT, Build, Command, File, Health, Http, Plan, PlannedModel, Service, Tcp
 from estiba.deploy.plan.service_options import MODELS, Condition, ServiceOptions, start_order
-from estiba.model.registry import Registry, open_registry
+from estiba.model.registry.registry import Registry, open_registry
 from estiba.project import Project
 
 SLACK = 15.0

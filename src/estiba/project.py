@@ -21,10 +21,10 @@ from estiba.deploy.plan import model_source as registry
 from estiba.deploy.plan import service_options as services
 from estiba.deploy.plan.image_options import ImageOptions
 from estiba.deploy.plan.service_options import ServiceOptions
-from estiba.model import train
-from estiba.model.records import DEFAULT_REGISTRY, check_name
-from estiba.model.tracking import MlflowOptions
-from estiba.model.train import ModelOptions, Workshop
+from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
+from estiba.model.training import runner
+from estiba.model.training.mlflow import MlflowOptions
+from estiba.model.training.runner import ModelOptions, Workshop
 from estiba.serving.options import ServerOptions
 
 FILE = "estiba.toml"
@@ -127,7 +127,7 @@ def _parsed(content: bytes) -> dict[str, Any]:
 
 def _project(file: Path, tree: Tree) -> Project:
     for name, model in tree.models.items():
-        train.check(name, model)
+        runner.check(name, model)
     _check_default(tree)
     registry.check(tree.images)
     compose.check(tree.compose)

@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from estiba.core.errors import BadArtifact, EstibaError
-from estiba.model import artifact
-from estiba.model.artifact import Artifact
-from estiba.model.registry import Registry, open_registry
+from estiba.model.artifact import artifact
+from estiba.model.artifact.artifact import Artifact
+from estiba.model.registry.registry import Registry, open_registry
 from estiba.serving.options import ServerOptions
 from estiba.serving.workers.messages import ServedModel
 

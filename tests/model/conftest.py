@@ -13,8 +13,8 @@ import pytest
 from sample_artifacts import packed
 
 from estiba.core.stores.files import Store, open_store
-from estiba.model.artifact import Artifact
-from estiba.model.registry import Registry
+from estiba.model.artifact.artifact import Artifact
+from estiba.model.registry.registry import Registry
 
 
 @pytest.fixture(scope="session")

@@ -13,14 +13,14 @@ import msgspec
 import numpy as np
 import pytest
 from raw import Reader, post, price
+from toys import PRICE, Live, toy
 
 from estiba.core.errors import EstibaError, ParityError
-from estiba.model import golden
-from estiba.model.artifact import write
-from estiba.model.coding import Coder
-from estiba.model.load import load
+from estiba.model.artifact import golden_rows
+from estiba.model.artifact.artifact import write
+from estiba.model.coding.coder import Coder
+from estiba.model.inference.load import load
 from estiba.serving.server import listen
-from toys import PRICE, Live, toy
 
 
 def test_health_when_ready(http: Any) -> None:
@@ -40,7 +40,7 @@ def test_a_taken_port_is_explained() -> None:
 def test_a_model_that_answers_otherwise_than_in_training_never_loads(tmp_path: Path) -> None:
     sound = toy("price", PRICE, {"x": 1.0}, tmp_path)
     coder = Coder(PRICE)
-    wrong = golden.seal(coder, coder.check([{"x": 1.0}]), np.array([[0.5]]))
+    wrong = golden_rows.seal(coder, coder.check([{"x": 1.0}]), np.array([[0.5]]))
     files = {"model.onnx": sound.file("model.onnx").read_bytes(), "golden.json": wrong, "card.md": b"# Toy\n"}
     broken = write(tmp_path, msgspec.structs.replace(sound.manifest, files=()), files)
     with pytest.raises(ParityError, match=r"Golden row 0 is answered with 0.01.*0.5 in training"):

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from conversion_cases import Case
 
-from estiba.model.answers import answer
-from estiba.model.coding import Coded, Coder
+from estiba.model.coding.coder import Coded, Coder
 from estiba.model.convert import Converted, NotConvertible, convert
-from estiba.model.signature import UNSEEN, Field, Head, Signature
+from estiba.model.estimators.outputs import answer
+from estiba.model.schema.signature import UNSEEN, Field, Head, Signature
 
 PROBES = 3000
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from estiba.model.predictions import Predictions
-from estiba.model.signature import Band, Field, Head, Outputs, Signature
+from estiba.model.coding.predictions import Predictions
+from estiba.model.schema.signature import Band, Field, Head, Outputs, Signature
 from estiba.serving.api.openapi import Described
 
 CHURN = Signature(

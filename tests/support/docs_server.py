@@ -13,8 +13,8 @@ import numpy as np
 from described import RAW, described
 
 from estiba.core.errors import BadInput
-from estiba.model.coding import Coder
-from estiba.model.predictions import Predictions
+from estiba.model.coding.coder import Coder
+from estiba.model.coding.predictions import Predictions
 from estiba.serving.api.openapi import Described, document
 from estiba.serving.pages import CONTENT_SECURITY_POLICY, page
 

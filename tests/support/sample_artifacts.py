@@ -7,10 +7,10 @@ from threading import Barrier
 
 from estiba.core.errors import Conflict
 from estiba.core.stores.files import open_store
-from estiba.model import artifact
-from estiba.model.artifact import Artifact, Manifest, Parity, SourceCard
-from estiba.model.registry import open_registry
-from estiba.model.signature import Field, Head, Signature
+from estiba.model.artifact import artifact
+from estiba.model.artifact.artifact import Artifact, Manifest, Parity, SourceCard
+from estiba.model.registry.registry import open_registry
+from estiba.model.schema.signature import Field, Head, Signature
 
 FILES = {"model.onnx": b"not really a model " * 50, "golden/rows.json": b"[[1.0]]", "card.md": b"# iris"}
 

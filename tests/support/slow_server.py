@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from estiba.model.coding import Coded, Matrix
-from estiba.model.load import load
+from estiba.model.coding.coder import Coded, Matrix
+from estiba.model.inference.load import load
 from estiba.serving.options import ServerOptions
 from estiba.serving.server import serve
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from estiba.model.coding import Coded, Matrix
-from estiba.model.load import Model, load
+from estiba.model.coding.coder import Coded, Matrix
+from estiba.model.inference.load import Model, load
 from estiba.serving.options import ServerOptions
 from estiba.serving.server import serve
 

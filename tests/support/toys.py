@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from estiba.model import golden
-from estiba.model.artifact import Artifact, Manifest, write
-from estiba.model.coding import Coder
-from estiba.model.signature import Field, Head, Signature
+from estiba.model.artifact import golden_rows
+from estiba.model.artifact.artifact import Artifact, Manifest, write
+from estiba.model.coding.coder import Coder
+from estiba.model.schema.signature import Field, Head, Signature
 
 SUPPORT = Path(__file__).parent
 
@@ -100,7 +100,7 @@ def toy(name: str, signature: Signature, row: dict[str, Any], folder: Path) -> A
     manifest = Manifest(
         name=name, engine="onnx", model_file="model.onnx", format="onnx", framework="by hand", signature=signature
     )
-    files = {"model.onnx": graph, "golden.json": golden.seal(coder, coded, answers), "card.md": b"# Toy\n"}
+    files = {"model.onnx": graph, "golden.json": golden_rows.seal(coder, coded, answers), "card.md": b"# Toy\n"}
     return write(folder, manifest, files)
 
 

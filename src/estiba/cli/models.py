@@ -11,8 +11,8 @@ from estiba.cli import places, summary, terminal
 from estiba.cli.places import json_option, registry_option
 
 if TYPE_CHECKING:
-    from estiba.model.artifact import Manifest
-    from estiba.model.registry import Registry
+    from estiba.model.artifact.artifact import Manifest
+    from estiba.model.registry.registry import Registry
 
 
 @click.group(
@@ -170,7 +170,7 @@ def pull(refs: tuple[str, ...], registry: str | None, target: Path, timeout: flo
     With @sha256:DIGEST behind a reference it must be that artifact. This is how pods get their models.
     """
     from estiba.core.errors import Unavailable
-    from estiba.model import pull as pulling
+    from estiba.model.registry import mirror as pulling
     from estiba.serving.workers.registry_query import Question
 
     place = places.registry(registry)
@@ -190,7 +190,7 @@ def pull(refs: tuple[str, ...], registry: str | None, target: Path, timeout: flo
 @registry_option
 def remove(ref: str, force: bool, registry: str | None) -> None:
     """Remove a version. Its number is not given again."""
-    from estiba.model.registry import Ref
+    from estiba.model.registry.registry import Ref
 
     parsed = Ref.parse(ref)
     if not isinstance(parsed.selector, int):
@@ -200,6 +200,6 @@ def remove(ref: str, force: bool, registry: str | None) -> None:
 
 
 def _store(named: str | None) -> Registry:
-    from estiba.model.registry import open_registry
+    from estiba.model.registry.registry import open_registry
 
     return open_registry(places.registry(named))

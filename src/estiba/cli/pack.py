@@ -10,7 +10,7 @@ import click
 from estiba.cli.places import json_option, registry_option, trust_option
 
 if TYPE_CHECKING:
-    from estiba.model.pack import Packed
+    from estiba.model.packing.pack import Packed
 
 
 @click.command(
@@ -55,10 +55,10 @@ def pack(  # noqa: PLR0913 - one parameter per option
     fields, and the packed model is proven on rows drawn from it.
     """
     from estiba.cli import places, progress
-    from estiba.model.pack import PackOptions, register
-    from estiba.model.records import check_name
-    from estiba.model.saved import from_file
-    from estiba.model.train import Event
+    from estiba.model.packing.from_file import from_file
+    from estiba.model.packing.pack import PackOptions, register
+    from estiba.model.registry.records import check_name
+    from estiba.model.training.runner import Event
 
     check_name(name)
     options = PackOptions(description=description, engine=engine)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from estiba.core.errors import NotFound
-from estiba.model.records import DEFAULT_REGISTRY
+from estiba.model.registry.records import DEFAULT_REGISTRY
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

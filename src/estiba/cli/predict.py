@@ -47,8 +47,8 @@ def predict(  # noqa: PLR0913 - one parameter per option
     same code as the server's.
     """
     from estiba.cli import places
-    from estiba.model.load import load
-    from estiba.model.score import score
+    from estiba.model.inference.load import load
+    from estiba.model.inference.score_files import score
 
     model = load(ref, registry=places.registry(registry), trust=trust, threads=threads)
     start = time.perf_counter()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.status import Status
     from rich.table import Table
 
-    from estiba.model.train import Event
+    from estiba.model.training.runner import Event
 
 _MARKS = {"done": "✔", "unchanged": "=", "failed": "✘"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from estiba.cli import terminal
-from estiba.model.artifact import Manifest, Parity
+from estiba.model.artifact.artifact import Manifest, Parity
 
 _FIRST = ("roc_auc", "accuracy", "rmse", "r2", "f1", "brier", "log_loss", "mae")
 """Metrics that say most, in the order in which they are shown."""

@@ -30,7 +30,7 @@ def train(names: tuple[str, ...], project: Path | None, force: bool, as_json: bo
     import estiba.project
     from estiba.cli import progress, terminal
     from estiba.cli.up import show_outcomes
-    from estiba.model import train as training
+    from estiba.model.training import runner as training
 
     found = estiba.project.load(project)
     with progress.trainings() as on_event:

@@ -16,7 +16,7 @@ from estiba.cli.places import project_option, server_options
 
 if TYPE_CHECKING:
     from estiba.local.session import Start
-    from estiba.model.train import Outcome
+    from estiba.model.training.runner import Outcome
     from estiba.project import Project
     from estiba.serve import Running
 

@@ -24,7 +24,7 @@ def verify(ref: str, registry: str | None, trust: bool, as_json: bool) -> None:
     Every file is compared with its digest, and the golden rows are asked again. The exit code is 3 where that fails.
     """
     from estiba.cli import places, summary, terminal
-    from estiba.model.load import load
+    from estiba.model.inference.load import load
 
     model = load(ref, registry=places.registry(registry), trust=trust)
     if as_json:

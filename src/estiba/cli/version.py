@@ -19,7 +19,7 @@ _SHOWN = ("onnxruntime", "numpy", "scikit-learn", "onnx", "skl2onnx", "pandas", 
 def version(as_json: bool) -> None:
     """Show the versions of Estiba and of what it uses."""
     from estiba.cli import terminal
-    from estiba.model.compiled import compiled
+    from estiba.model.coding.kernel import compiled
 
     found = {"estiba": estiba.__version__, "python": platform.python_version(), "platform": sys.platform}
     found["kernel"] = "none: no C compiler when Estiba was installed" if compiled() is None else "compiled"

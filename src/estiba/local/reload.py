@@ -14,7 +14,7 @@ from estiba.core.errors import EstibaError
 from estiba.core.groups import Group, marked
 from estiba.local.file_watcher import POLL, Watch
 from estiba.local.session import Session, plan_again
-from estiba.model import stamps
+from estiba.model.training import fingerprints
 from estiba.project import Project
 
 PROJECT = "the project file"
@@ -155,5 +155,5 @@ def _inputs(project: Project) -> list[Path]:
     """The files that the models of a project were made from."""
     found: set[Path] = set()
     for name, model in project.models.items():
-        found |= stamps.inputs(project.folder, stamps.read(project.folder, name), model.data)
+        found |= fingerprints.inputs(project.folder, fingerprints.read(project.folder, name), model.data)
     return sorted(found)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from estiba.model import stamps
+from estiba.model.training import fingerprints
 from estiba.serve import Running, check_address, serve
 
 if TYPE_CHECKING:
-    from estiba.model.train import Event, Outcome
+    from estiba.model.training.runner import Event, Outcome
     from estiba.project import Project
 
 
@@ -26,7 +26,7 @@ def prepare(
         TrainingFailed: a training failed. BadProject: there is no model. EstibaError: the address is taken or not
             allowed.
     """
-    from estiba.model.train import train
+    from estiba.model.training.runner import train
     from estiba.serving.http.listen import listen
 
     check_address(project.server)
@@ -64,7 +64,7 @@ class Ours:
 
     def digests(self) -> frozenset[str]:
         """All that were seen so far."""
-        self._known = self._known.union(*(stamps.claimed(self._folder, name) for name in self._names))
+        self._known = self._known.union(*(fingerprints.claimed(self._folder, name) for name in self._names))
         return self._known
 
 

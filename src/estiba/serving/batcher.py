@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from estiba.core.errors import EstibaError, Unavailable
-from estiba.model.coding import Coded, Matrix, Warned
-from estiba.model.load import Model
-from estiba.model.record_type import Record
-from estiba.model.rows import Prediction
+from estiba.model.coding.coder import Coded, Matrix, Warned
+from estiba.model.coding.record_type import Record
+from estiba.model.inference.load import Model
+from estiba.model.schema.rows import Prediction
 from estiba.serving.http.deadline import Expired
 from estiba.serving.telemetry.metrics import Metrics
 

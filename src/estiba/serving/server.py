@@ -22,7 +22,7 @@ from estiba.core import cpus
 from estiba.core.errors import NotFound
 from estiba.core.ids import Ids
 from estiba.core.log import Log
-from estiba.model.load import Model
+from estiba.model.inference.load import Model
 from estiba.serving.api import protocol_routes
 from estiba.serving.api.asgi_bridge import Bridge
 from estiba.serving.http.connection import App, Clock, Connection, Headers, Request, header_lines

@@ -18,8 +18,8 @@ from toys import CHURN, CHURN_ROW, toy, until
 from estiba import project
 from estiba.cli.main import run
 from estiba.core.ports import free
+from estiba.model.registry.registry import Registry, open_registry
 from estiba.planning import lower
-from estiba.model.registry import Registry, open_registry
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -20,7 +20,7 @@ from estiba.deploy.image import bundle, container_engine, verify
 from estiba.deploy.image.build import Wish
 from estiba.deploy.image.build_context import Context
 from estiba.deploy.image.container_engine import Engine, StepFailed
-from estiba.model import artifact
+from estiba.model.artifact import artifact
 
 __all__ = ["copy", "engine", "made", "web"]
 

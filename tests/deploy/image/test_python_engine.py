@@ -15,9 +15,9 @@ import estiba
 from estiba.deploy.image import build, build_context
 from estiba.deploy.image.build import Wish
 from estiba.deploy.image.container_engine import Engine
-from estiba.model import artifact
-from estiba.model.artifact import Artifact
-from estiba.model.registry import open_registry
+from estiba.model.artifact import artifact
+from estiba.model.artifact.artifact import Artifact
+from estiba.model.registry.registry import open_registry
 
 __all__ = ["engine"]
 

@@ -11,7 +11,7 @@ import pytest
 from estiba.core.errors import EstibaError, NotFound
 from estiba.deploy.image import requirements
 from estiba.deploy.plan.plan import PlannedModel
-from estiba.model.registry import open_registry
+from estiba.model.registry.registry import open_registry
 
 
 def planned(name: str, registry: Path) -> PlannedModel:

@@ -21,7 +21,7 @@ from estiba.deploy.image.build_context import Context
 from estiba.deploy.image.slim import rootfs, trim_packages
 from estiba.deploy.image.spec import recipe
 from estiba.deploy.plan.plan import Plan
-from estiba.model.registry import open_registry
+from estiba.model.registry.registry import open_registry
 
 __all__ = ["made"]
 

@@ -24,8 +24,8 @@ from estiba import project
 from estiba.cli.main import run
 from estiba.deploy.kubernetes.render import render
 from estiba.deploy.output import files as rendered
+from estiba.model.registry.registry import open_registry
 from estiba.planning import lower
-from estiba.model.registry import open_registry
 
 TOML = """
 [project]

@@ -25,8 +25,8 @@ from estiba import project
 from estiba.cli.main import run
 from estiba.deploy.kubernetes.render import render
 from estiba.deploy.output import files as rendered
+from estiba.model.registry.registry import open_registry
 from estiba.planning import lower
-from estiba.model.registry import open_registry
 
 MACHINE = "10.213.0.1"
 BUCKET = "s3://models/shop"

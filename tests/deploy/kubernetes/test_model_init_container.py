@@ -17,8 +17,8 @@ from estiba.core.errors import BadProject
 from estiba.deploy.kubernetes.options import KubernetesOptions, RegistryOptions
 from estiba.deploy.kubernetes.render import render
 from estiba.deploy.plan.plan import Plan
+from estiba.model.registry.registry import open_registry
 from estiba.planning import lower
-from estiba.model.registry import open_registry
 
 TOML = """
 [project]

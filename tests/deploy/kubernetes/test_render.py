@@ -21,8 +21,8 @@ from estiba.deploy.kubernetes.options import AutoscaleOptions, CanaryOptions, Ku
 from estiba.deploy.kubernetes.render import OVERLAYS, render
 from estiba.deploy.output import files as rendered
 from estiba.deploy.output.files import Rendered
+from estiba.model.registry.registry import open_registry
 from estiba.planning import lower
-from estiba.model.registry import open_registry
 
 EVERYTHING = KubernetesOptions(
     host="shop.example",

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from estiba.model.predictions import Predictions
-from estiba.model.signature import Field, Head, Outputs, Signature, json_schema
+from estiba.model.coding.predictions import Predictions
+from estiba.model.schema.signature import Field, Head, Outputs, Signature, json_schema
 from estiba.serving.api import openapi
 from estiba.serving.api.openapi import Described, document, prediction_schema
 

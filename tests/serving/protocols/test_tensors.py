@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from estiba.core.errors import BadRequest
-from estiba.model.predictions import Predictions
-from estiba.model.signature import Band, Field, Head, Outputs, Signature
+from estiba.model.coding.predictions import Predictions
+from estiba.model.schema.signature import Band, Field, Head, Outputs, Signature
 from estiba.serving.protocols.tensors import (
     DTYPES,
     datatype_of,

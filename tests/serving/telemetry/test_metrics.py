@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from estiba.model.load import load, load_artifact
+from estiba.model.inference.load import load, load_artifact
 from estiba.serving.options import ServerOptions
 from estiba.serving.server import RETIRED, Server
 from estiba.serving.telemetry.metrics import METRICS, SIZE, Metrics

@@ -14,7 +14,7 @@ from constant_load import Load
 from supervised import BODY, Server, ask, pack, serving
 
 from estiba.core.errors import EstibaError, NotFound, Unavailable
-from estiba.model.registry import open_registry
+from estiba.model.registry.registry import open_registry
 from estiba.serving.workers.registry_query import Question
 
 

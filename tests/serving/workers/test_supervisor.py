@@ -16,7 +16,7 @@ import pytest
 from constant_load import Load
 from supervised import BODY, RECORD, Server, ask, pack, serving
 
-from estiba.model.registry import open_registry
+from estiba.model.registry.registry import open_registry
 
 
 @pytest.fixture

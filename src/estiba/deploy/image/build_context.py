@@ -16,7 +16,8 @@ from estiba.deploy.image import dockerfile, entrypoint_check, requirements, shar
 from estiba.deploy.image.spec import Recipe, recipe
 from estiba.deploy.plan import image_options
 from estiba.deploy.plan.plan import Plan, Service
-from estiba.model import artifact, records
+from estiba.model.artifact import artifact
+from estiba.model.registry import records
 
 RECIPE = "recipe.json"
 LOCK = "lock.json"

@@ -112,7 +112,7 @@ def _without_onnxruntime(models: Sequence[PlannedModel]) -> dict[str, str]:
 
 
 def _runs_in_kernel(model: PlannedModel) -> bool:
-    from estiba.model.artifact import read
+    from estiba.model.artifact.artifact import read
     from estiba.model.engines import open_engine
 
     return open_engine(read(model.path, verify=False)).runtime == "estiba kernel"

@@ -21,9 +21,9 @@ from estiba.core.stores.disk import temporary
 from estiba.deploy.image.container_engine import Engine
 from estiba.deploy.image.spec import Recipe
 from estiba.deploy.plan.model_source import PLACE, is_folder
-from estiba.model import artifact, golden
-from estiba.model.load import GOLDEN_FILE
-from estiba.model.predictions import Predictions
+from estiba.model.artifact import artifact, golden_rows
+from estiba.model.coding.predictions import Predictions
+from estiba.model.inference.load import GOLDEN_FILE
 
 HARDENED = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "256")
 
@@ -95,7 +95,7 @@ def _check_opens(engine: Engine, image: str, recipe: Recipe) -> None:
 
 def _verify_training(engine: Engine, image: str, recipe: Recipe) -> Verified:
     """Training itself needs data and time; that everything it imports is there is seen at once."""
-    code = "import estiba.model.train_worker, estiba.model.pack, skl2onnx, sklearn, pandas, skops"
+    code = "import estiba.model.training.worker, estiba.model.packing.pack, skl2onnx, sklearn, pandas, skops"
     began = time.monotonic()
     words = ["run", "--rm", *HARDENED, "--read-only", "--tmpfs", "/tmp", "--user", "20000:0", image]
     engine.ask(*words, "python", "-c", code, timeout=recipe.start_timeout)
@@ -226,9 +226,9 @@ def _ask_golden(engine: Engine, container: str, recipe: Recipe, models: Path, na
     """Asks one model its golden rows over HTTP and returns how many those are."""
     found = artifact.read(models / "artifacts" / recipe.models[name][1])
     signature = found.manifest.signature
-    rows = golden.unseal(found.file(GOLDEN_FILE).read_bytes())
+    rows = golden_rows.unseal(found.file(GOLDEN_FILE).read_bytes())
     expected = Predictions(signature).rows(rows.matrix)
-    tolerance = found.manifest.parity.tolerance if found.manifest.parity else golden.TOLERANCE
+    tolerance = found.manifest.parity.tolerance if found.manifest.parity else golden_rows.TOLERANCE
     assert recipe.port is not None
     address = _address(engine, container, recipe.port)
     if address is None:

@@ -11,7 +11,7 @@ from estiba.core.errors import BadProject
 from estiba.deploy.kubernetes.options import RegistryOptions
 from estiba.deploy.plan.model_source import PLACE, Endpoint, check_reachable, endpoints, is_folder
 from estiba.deploy.plan.plan import Plan, Service
-from estiba.model.pull import pinned
+from estiba.model.registry.mirror import pinned
 
 NAME = "fetch-models"
 """Of the init container; `models` is a server's."""

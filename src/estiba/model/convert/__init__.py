@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from estiba.model.answers import head_of
-from estiba.model.coding import Coded, Coder
+from estiba.model.coding.coder import Coded, Coder
 from estiba.model.convert.columns import Column, Columns, Key, NotConvertible, Slot, Table
 from estiba.model.convert.context import Context, Want
 from estiba.model.convert.graph import Array, Graph
 from estiba.model.convert.models import emit
 from estiba.model.convert.transforms import apply
-from estiba.model.signature import UNSEEN, Field, Head, Signature
+from estiba.model.estimators.outputs import head_of
+from estiba.model.schema.signature import UNSEEN, Field, Head, Signature
 
 if TYPE_CHECKING:
     import pandas as pd

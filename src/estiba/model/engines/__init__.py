@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 from estiba.core.errors import BadArtifact
 
 if TYPE_CHECKING:
-    from estiba.model.artifact import Artifact
-    from estiba.model.coding import Coded, Matrix
+    from estiba.model.artifact.artifact import Artifact
+    from estiba.model.coding.coder import Coded, Matrix
 
 ENGINES = {
     "onnx": "estiba.model.engines.onnx:OnnxEngine",
@@ -66,7 +66,7 @@ def open_engine(
 def _kernel(artifact: Artifact, threads: int) -> Engine | None:
     """The kernel on this artifact's graph, or None where that is for ONNX Runtime."""
     from estiba.model.engines.exact import ExactEngine
-    from estiba.model.engines.wire import NotRecognised
+    from estiba.model.engines.onnx_reader import NotRecognised
 
     manifest = artifact.manifest
     content = artifact.file(manifest.model_file).read_bytes()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from estiba.model.engines.wire import NotRecognised
+from estiba.model.engines.onnx_reader import NotRecognised
 
 Numbers = npt.NDArray[np.float64]
 

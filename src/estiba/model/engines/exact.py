@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from estiba.model.compiled import compiled
+from estiba.model.coding.kernel import compiled
 from estiba.model.engines.columns import Columns, Numbers
-from estiba.model.engines.lowering import lower
+from estiba.model.engines.lower_onnx import lower
+from estiba.model.engines.onnx_reader import NotRecognised, read_model
 from estiba.model.engines.program import assemble
-from estiba.model.engines.wire import NotRecognised, read_model
 
 if TYPE_CHECKING:
-    from estiba.model.coding import Coded, Matrix
-    from estiba.model.signature import Field
+    from estiba.model.coding.coder import Coded, Matrix
+    from estiba.model.schema.signature import Field
 
 ROWS_A_THREAD = 2048
 """Fewer are done before another thread has begun."""

@@ -24,8 +24,8 @@ from estiba.core import cpus, errors
 from estiba.core.errors import BadArtifact, EstibaError, Unavailable
 
 if TYPE_CHECKING:
-    from estiba.model.artifact import Artifact
-    from estiba.model.coding import Coded, Matrix
+    from estiba.model.artifact.artifact import Artifact
+    from estiba.model.coding.coder import Coded, Matrix
 
 TIMEOUT = 60.0
 """Seconds after which a call, or loading, is given up and the process is replaced."""
@@ -159,8 +159,8 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)  # the parent decides when this ends
     threading.Thread(target=_end_with, args=(task.parent,), daemon=True).start()
     channel = Connection(task.channel)
-    from estiba.model.artifact import read
-    from estiba.model.coding import Coded
+    from estiba.model.artifact.artifact import read
+    from estiba.model.coding.coder import Coded
     from estiba.model.engines.python import PythonEngine
 
     try:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from estiba.core.errors import BadArtifact
 
 if TYPE_CHECKING:
-    from estiba.model.artifact import Artifact
-    from estiba.model.coding import Coded, Matrix
+    from estiba.model.artifact.artifact import Artifact
+    from estiba.model.coding.coder import Coded, Matrix
 
 
 class OnnxEngine:

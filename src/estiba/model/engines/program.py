@@ -10,8 +10,8 @@ import numpy as np
 
 from estiba.model.engines import trees
 from estiba.model.engines.columns import Column, Columns
-from estiba.model.engines.lowering import Ensemble
-from estiba.model.engines.wire import NotRecognised
+from estiba.model.engines.lower_onnx import Ensemble
+from estiba.model.engines.onnx_reader import NotRecognised
 
 MOST_INSTRUCTIONS = 4000
 """Of one program. Beyond that ONNX Runtime's own loops are as fast."""

@@ -9,14 +9,14 @@ import platform
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from estiba.model.answers import answer
-from estiba.model.coding import Coder
-from estiba.model.formats import open_file
-from estiba.model.loadpath import reachable
+from estiba.model.coding.coder import Coder
+from estiba.model.estimators.object_graph import reachable
+from estiba.model.estimators.outputs import answer
+from estiba.model.estimators.saved_files import open_file
 
 if TYPE_CHECKING:
-    from estiba.model.artifact import Artifact, Manifest
-    from estiba.model.coding import Coded, Matrix
+    from estiba.model.artifact.artifact import Artifact, Manifest
+    from estiba.model.coding.coder import Coded, Matrix
 
 
 class PythonEngine:

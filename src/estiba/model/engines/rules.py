@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from estiba.model.engines.columns import Columns
-from estiba.model.engines.wire import BOOL, DOUBLE, FLOAT, INT64, Array, NotRecognised
+from estiba.model.engines.onnx_reader import BOOL, DOUBLE, FLOAT, INT64, Array, NotRecognised
 
 MOST_PRODUCTS = 20_000
 """Multiplications of one matrix product. A larger one is faster in ONNX Runtime."""

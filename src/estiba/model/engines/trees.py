@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from estiba.model.engines.columns import Columns, Numbers
-from estiba.model.engines.wire import NotRecognised
+from estiba.model.engines.onnx_reader import NotRecognised
 
 Indices = npt.NDArray[np.int64]
 

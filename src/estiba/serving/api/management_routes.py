@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 import estiba
 from estiba.core.errors import EstibaError, NotFound
-from estiba.model.load import Model
-from estiba.model.signature import json_schema
+from estiba.model.inference.load import Model
+from estiba.model.schema.signature import json_schema
 from estiba.serving.api import openapi, protocol_routes
 from estiba.serving.http.problem_details import CONTENT_TYPE, problem
 from estiba.serving.pages import CONTENT_SECURITY_POLICY, page

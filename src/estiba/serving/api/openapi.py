@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import quote
 
 from estiba.core.errors import Problem
-from estiba.model.signature import Field, Scalar, Signature, json_schema
-from estiba.model.values import expected, pointer
+from estiba.model.schema.signature import Field, Scalar, Signature, json_schema
+from estiba.model.schema.values import expected, pointer
 from estiba.serving.api.openapi_common import (
     EXAMPLE_ID,
     OK_HEADERS,
@@ -85,7 +85,7 @@ def document(models: Sequence[Described], *, title: str, version: str, server_ve
 
 
 def prediction_schema(signature: Signature) -> Json:
-    """JSON Schema 2020-12 of one prediction, as `estiba.model.predictions` shows it.
+    """JSON Schema 2020-12 of one prediction, as `estiba.model.coding.predictions` shows it.
 
     Every part may be null: that is how an answer that is not a finite number is shown.
     """

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 import estiba
 from estiba.core.errors import BadRequest, EstibaError, NotFound
-from estiba.model.load import Model
+from estiba.model.inference.load import Model
 from estiba.serving.protocols import endpoint, kserve_v1, mlflow, open_inference
 from estiba.serving.protocols.body_parsing import parse_json
 from estiba.serving.protocols.endpoint import Served

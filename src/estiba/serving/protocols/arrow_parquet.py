@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from estiba.core.errors import BadInput, BadRequest, MissingExtra, Problem
-from estiba.model import tables
-from estiba.model.coding import MAX_PROBLEMS, Coded, Coder
-from estiba.model.rows import Prediction
+from estiba.model.coding import arrow as tables
+from estiba.model.coding.coder import MAX_PROBLEMS, Coded, Coder
+from estiba.model.schema.rows import Prediction
 from estiba.serving.protocols.body_parsing import NotSupported, check_count
 
 ARROW = b"application/vnd.apache.arrow.stream"

@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 
 from estiba.core.errors import BadInput, BadRequest, EstibaError, Problem
-from estiba.model.coding import Coded, Coder
-from estiba.model.record_type import code_hook
+from estiba.model.coding.coder import Coded, Coder
+from estiba.model.coding.record_type import code_hook
 
 MAX_ROWS = 100_000
 """Records in one request."""

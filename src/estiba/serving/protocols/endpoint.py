@@ -14,10 +14,10 @@ from typing import Any, ClassVar, NamedTuple
 from estiba.core.errors import BadInput, EstibaError, Problem, Unavailable
 from estiba.core.ids import Ids
 from estiba.core.log import Log
-from estiba.model.coding import Coded, Warned
-from estiba.model.load import Model
-from estiba.model.record_type import Record
-from estiba.model.rows import Prediction
+from estiba.model.coding.coder import Coded, Warned
+from estiba.model.coding.record_type import Record
+from estiba.model.inference.load import Model
+from estiba.model.schema.rows import Prediction
 from estiba.serving.batcher import Batcher, Call, ModelFailed
 from estiba.serving.http import deadline
 from estiba.serving.http.connection import Connection, Request

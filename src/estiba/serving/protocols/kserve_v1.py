@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from estiba.core.errors import BadRequest
-from estiba.model.coding import Warned
-from estiba.model.rows import Prediction
+from estiba.model.coding.coder import Warned
+from estiba.model.schema.rows import Prediction
 from estiba.serving.http.connection import Request
 from estiba.serving.protocols import endpoint
 from estiba.serving.protocols.body_parsing import NotAllowed, code_instances, parse_json, sentence

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from estiba.core.errors import BadRequest
-from estiba.model.coding import Coded, Warned
-from estiba.model.rows import Prediction
+from estiba.model.coding.coder import Coded, Warned
+from estiba.model.schema.rows import Prediction
 from estiba.serving.http.connection import Request
 from estiba.serving.protocols import endpoint
 from estiba.serving.protocols.body_parsing import (

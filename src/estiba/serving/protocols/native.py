@@ -14,10 +14,10 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from estiba.core.errors import BadInput, BadRequest, Problem
-from estiba.model.coding import MAX_PROBLEMS, Coded, Warned
-from estiba.model.record_type import code_hook
-from estiba.model.rows import Prediction
-from estiba.model.values import escape, pointer
+from estiba.model.coding.coder import MAX_PROBLEMS, Coded, Warned
+from estiba.model.coding.record_type import code_hook
+from estiba.model.schema.rows import Prediction
+from estiba.model.schema.values import escape, pointer
 from estiba.serving.batcher import SLICE
 from estiba.serving.http.connection import Request
 from estiba.serving.http.problem_details import CONTENT_TYPE, problem

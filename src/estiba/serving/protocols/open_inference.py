@@ -17,10 +17,10 @@ import msgspec
 import numpy as np
 
 from estiba.core.errors import BadRequest
-from estiba.model.coding import Coded, Warned
-from estiba.model.load import Model
-from estiba.model.rows import Prediction
-from estiba.model.signature import Field
+from estiba.model.coding.coder import Coded, Warned
+from estiba.model.inference.load import Model
+from estiba.model.schema.rows import Prediction
+from estiba.model.schema.signature import Field
 from estiba.serving.http.connection import Request
 from estiba.serving.protocols import endpoint, tensors
 from estiba.serving.protocols.body_parsing import (

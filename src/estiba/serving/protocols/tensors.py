@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from estiba.core.errors import BadRequest
-from estiba.model.signature import MAX_INTEGER, Field, Label, Scalar, Signature
+from estiba.model.schema.signature import MAX_INTEGER, Field, Label, Scalar, Signature
 
 DTYPES: dict[str, npt.DTypeLike] = {
     "BOOL": np.bool_,

@@ -29,7 +29,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from estiba.core import cpus
-from estiba.model.signature import MAX_INTEGER
+from estiba.model.schema.signature import MAX_INTEGER
 
 SIZE = 1 << 20
 MOST = 1 << 24

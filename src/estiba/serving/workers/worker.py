@@ -22,8 +22,8 @@ import msgspec
 import uvloop
 
 from estiba.core.errors import EstibaError, NotTrusted
-from estiba.model.artifact import read
-from estiba.model.load import Model, load_artifact
+from estiba.model.artifact.artifact import read
+from estiba.model.inference.load import Model, load_artifact
 from estiba.serving.http.connection import Connection, Request
 from estiba.serving.server import Server
 from estiba.serving.workers import messages

@@ -1,0 +1,1 @@
+"""Artifacts on disk: manifest, archive, model card and golden rows."""

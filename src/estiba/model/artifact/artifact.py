@@ -1,0 +1,338 @@
+"""An artifact: a packed model in a directory named by its digest, the same for the same inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import msgspec
+
+from estiba.core.errors import BadArtifact, EstibaError, NotFound
+from estiba.core.stores.disk import TEMPORARY, discard, explained, place
+from estiba.model.schema.signature import Scalar, Signature
+
+SCHEMA = 1
+"""The newest manifest schema that this Estiba reads, and the one it writes."""
+
+MANIFEST = "artifact.json"
+
+Engine = Literal["onnx", "python"]
+Format = Literal["onnx", "skops", "joblib", "xgboost", "lightgbm", "catboost"]
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_AGAIN = "Pack the model again, or fetch the artifact from where it came from."
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file: its path inside the artifact (with forward slashes), SHA-256 in hex, size in bytes."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the packed model answered golden rows beside the original.
+
+    Args:
+        rows: how many golden rows were asked.
+        max_abs_error: by output column, the largest absolute difference.
+        labels_equal, labels_total: on how many rows the label agrees, of how many; both 0 without labels.
+        tolerance: the largest absolute difference that was accepted.
+    """
+
+    rows: int
+    max_abs_error: dict[str, float]
+    labels_equal: int
+    labels_total: int
+    tolerance: float
+    note: str = ""
+
+
+class SourceCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Where the training data came from: `estiba.model.packing.training_result.Source` as the manifest keeps it."""
+
+    name: str
+    rows: int
+    simulated: bool = False
+    url: str = ""
+    licence: str = ""
+    notes: str = ""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What artifact.json says. It holds no time of making, so that equal inputs give equal bytes.
+
+    Args:
+        engine: what answers: `onnx` (ONNX Runtime) or `python` (the original estimator).
+        model_file: path of the model inside the artifact; it is one of `files`.
+        format: how `model_file` is encoded.
+        framework: what trained it, with its version: "scikit-learn 1.9.1".
+        metrics: held-out or cross-validated figures, finite.
+        params: the settings worth showing.
+        parity: the proof against the original; None when nothing was converted.
+        libraries: exact version by name of each library on the load path.
+        python: the version of Python that packed it.
+        source: where the training data came from.
+        reason: why the python engine was chosen; empty otherwise.
+        files: every file but artifact.json itself, by path; `write` fills it in.
+    """
+
+    schema: int = SCHEMA
+    name: str
+    engine: Engine
+    model_file: str
+    format: Format
+    framework: str
+    signature: Signature
+    metrics: dict[str, float] = {}
+    params: dict[str, Scalar] = {}
+    parity: Parity | None = None
+    libraries: dict[str, str] = {}
+    python: str = ""
+    source: SourceCard | None = None
+    reason: str = ""
+    description: str = ""
+    notes: str = ""
+    files: tuple[FileEntry, ...] = ()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact on this machine. `digest` is 64 hex digits, the name of the directory `path`."""
+
+    path: Path
+    digest: str
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        """The path of one of the artifact's files.
+
+        Raises:
+            NotFound: the manifest names no such file.
+        """
+        if any(entry.path == name for entry in self.manifest.files):
+            return self.path / name
+        known = ", ".join(entry.path for entry in self.manifest.files)
+        raise NotFound(f"The artifact {self.path} has no file {name!r}.", hint=f"It has: {known}.")
+
+    @property
+    def model(self) -> Path:
+        return self.path / self.manifest.model_file
+
+
+def write(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Artifact:
+    """Writes an artifact below `root` and returns it; the same inputs give the same directory.
+
+    The directory appears whole or not at all. If it is there already it is verified and reused, or written
+    anew when it is damaged.
+
+    Args:
+        manifest: without `files`, which are filled in here.
+        files: content by path inside the artifact; `manifest.model_file` is one of them.
+
+    Raises:
+        EstibaError: the manifest cannot be stored as it is (a number that is not finite, a path that leaves
+            the artifact, no model file), or the place cannot be written.
+    """
+    entries = tuple(FileEntry(path, _sha256(files[path]), len(files[path])) for path in sorted(files))
+    content = encode(msgspec.structs.replace(manifest, files=entries))
+    digest = _sha256(content)
+    target = root / digest
+
+    def fill(folder: Path) -> None:
+        for path, data in {**files, MANIFEST: content}.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(data)
+
+    return settle(target, fill)
+
+
+def settle(target: Path, fill: Callable[[Path], None], origin: Path | str = "") -> Artifact:
+    """Puts an artifact at `target`, a directory named by its digest, verified before the name appears.
+
+    Args:
+        fill: writes the artifact's files into the directory that it is given.
+        origin: where they come from, for messages; `target` by default.
+
+    Raises:
+        BadArtifact: what `fill` wrote does not match the digest. EstibaError: the place cannot be written.
+    """
+
+    def checked(folder: Path) -> None:
+        fill(folder)
+        _check(folder, target.name, origin or target)
+
+    try:
+        return read(target)
+    except NotFound:
+        pass
+    except BadArtifact:
+        with explained("replace", target):
+            discard(target)
+    made = place(target, checked)
+    return read(target, verify=not made)
+
+
+def read(path: Path, *, verify: bool = True) -> Artifact:
+    """Opens an artifact directory and, before anything in it is loaded, proves that it is what its name says.
+
+    Args:
+        path: a directory named by its digest.
+        verify: False skips the size and SHA-256 of each file, for a directory that was verified already.
+
+    Raises:
+        NotFound: there is no such directory.
+        BadArtifact: it is damaged, foreign, a symbolic link, or made by a newer Estiba; names the file.
+    """
+    path = path.absolute()
+    with explained("read", path):
+        if path.is_symlink():
+            hint = "Artifacts are real directories: use its real path."
+            raise BadArtifact(f"{path} is a symbolic link.", hint=hint)
+        if not path.exists():
+            raise NotFound(f"There is no artifact at {path}.", hint="Check the path, or pack the model again.")
+        if not path.is_dir():
+            raise BadArtifact(f"{path} is not a directory.", hint=_AGAIN)
+        return Artifact(path, path.name, _check(path, path.name, path, verify=verify))
+
+
+def _check(folder: Path, digest: str, where: Path | str, *, verify: bool = True) -> Manifest:
+    """The manifest of what is in `folder`, after comparing all of it. `where` is what messages call the folder."""
+    path = folder / MANIFEST
+    if path.is_symlink() or not path.is_file():
+        raise BadArtifact(f"{where}/{MANIFEST} is missing or is not a plain file.", hint=_AGAIN)
+    manifest = decode(path.read_bytes(), digest, where)
+    if verify:
+        _check_files(folder, manifest, where)
+    return manifest
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The canonical bytes of artifact.json: UTF-8, fields in the order of the type, mappings by key.
+
+    Raises:
+        EstibaError: they would not read back as the same manifest.
+    """
+    try:
+        # Twice: the second pass writes 1 and 1.0 in a field of floats alike.
+        manifest = _parse(_dump(manifest))
+        problem = _fault(manifest)
+    except (TypeError, msgspec.MsgspecError, OverflowError) as error:
+        problem = f"{error}"
+    if problem:
+        hint = "Every number in metrics, params and parity must be finite, and paths stay inside the artifact."
+        raise EstibaError(f"The manifest of {manifest.name!r} cannot be stored: {problem}", hint=hint)
+    return msgspec.json.format(_dump(manifest), indent=2) + b"\n"
+
+
+def _dump(manifest: Manifest) -> bytes:
+    return msgspec.json.encode(manifest, enc_hook=_plain, order="deterministic")
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's scalars as Python's, without importing NumPy."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} has no place in a manifest")
+
+
+def decode(content: bytes, digest: str, where: Path | str) -> Manifest:
+    """Reads the bytes of artifact.json after comparing them with the digest.
+
+    Args:
+        where: the directory or address of the artifact, for messages.
+
+    Raises:
+        BadArtifact: another digest, a newer schema, or a manifest that makes no sense.
+    """
+    name = f"{where}/{MANIFEST}"
+    if not _DIGEST.fullmatch(digest):
+        raise BadArtifact(f"{where} is not named by a digest (64 hex digits).", hint=_AGAIN)
+    if _sha256(content) != digest:
+        raise BadArtifact(f"{name} was changed: it does not match the digest {digest}.", hint=_AGAIN)
+    try:
+        schema = msgspec.json.decode(content, type=_Stamp).schema
+        if schema > SCHEMA:
+            hint = "Upgrade with: pip install --upgrade estiba"
+            raise BadArtifact(f"{name} was made by a newer Estiba (schema {schema}, known: {SCHEMA}).", hint=hint)
+        manifest = _parse(content)
+        problem = _fault(manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        problem = f"{error}"
+    if problem:
+        raise BadArtifact(f"{name} is not a manifest of Estiba: {problem}", hint=_AGAIN)
+    return manifest
+
+
+class _Stamp(msgspec.Struct):
+    """The one key of a manifest that no schema may rename."""
+
+    schema: int
+
+
+def _parse(content: bytes) -> Manifest:
+    return msgspec.json.decode(content, type=Manifest)
+
+
+def _fault(manifest: Manifest) -> str:
+    """What is wrong with a manifest that its types cannot say; empty when nothing is."""
+    paths = [entry.path for entry in manifest.files]
+    for path in paths:
+        if not _inside(path):
+            return f"the path {path!r} leaves the artifact"
+    if paths != sorted(set(paths)):
+        return "its files are not in order, or one is named twice"
+    if manifest.model_file not in paths:
+        return f"the model file {manifest.model_file!r} is not one of its files"
+    return ""
+
+
+def _inside(path: str) -> bool:
+    """True for a relative path with forward slashes that stays inside and is no name of Estiba's own."""
+    plain = PurePosixPath(path)
+    odd = path != plain.as_posix() or plain.is_absolute() or ".." in plain.parts or "\\" in path or "\0" in path
+    return not odd and path not in (".", MANIFEST) and not path.startswith(TEMPORARY)
+
+
+def _check_files(folder: Path, manifest: Manifest, where: Path | str) -> None:
+    expected = {entry.path: entry for entry in manifest.files}
+    found = _walk(folder)
+    for path in sorted({*expected, *found} - {MANIFEST}):
+        if path not in found:
+            raise BadArtifact(f"{where}/{path} is missing.", hint=_AGAIN)
+        if not stat.S_ISREG(found[path].st_mode):
+            raise BadArtifact(f"{where}/{path} is a symbolic link or a device, not a plain file.", hint=_AGAIN)
+        if path not in expected:
+            raise BadArtifact(f"{where}/{path} is not in the manifest.", hint=f"Remove that file. {_AGAIN}")
+        if problem := _difference(folder / path, found[path].st_size, expected[path]):
+            raise BadArtifact(f"{where}/{path} {problem}.", hint=_AGAIN)
+
+
+def _walk(folder: Path) -> dict[str, os.stat_result]:
+    """All that is below `folder` and no directory, by path. Links are not followed."""
+    found = {}
+    for parent, folders, names in os.walk(folder):
+        for name in folders + names:
+            seen = Path(parent, name).lstat()
+            if not stat.S_ISDIR(seen.st_mode):
+                found[Path(parent, name).relative_to(folder).as_posix()] = seen
+    return found
+
+
+def _difference(path: Path, size: int, entry: FileEntry) -> str:
+    if size != entry.bytes:
+        return f"has {size} bytes instead of {entry.bytes}"
+    with path.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    return "" if digest == entry.sha256 else "was changed: its SHA-256 does not match the manifest"
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,216 @@
+"""Golden rows: rows sealed into an artifact with the original model's answers, and the proof drawn from them.
+
+Whoever holds the artifact can ask it the same rows again: after conversion, when an image is built, when a server loads
+it, after a library was upgraded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from estiba.core.errors import BadArtifact, ParityError
+from estiba.model.artifact.artifact import Parity
+from estiba.model.coding.coder import Coded, Coder, Matrix
+from estiba.model.coding.predictions import labels
+from estiba.model.schema.signature import UNSEEN, Field, Scalar, Signature
+
+TOLERANCE = 1e-6
+"""Largest difference accepted by default, absolute below 1 and relative above."""
+
+TYPICAL, EXTREME, LEVELS, THRESHOLDS = 64, 128, 192, 64
+"""How many golden rows of each sort at most."""
+
+Predict = Callable[[Coded], Matrix]
+
+
+class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Rows as a caller sends them, and the raw answers of the original model: shape (rows, width), null for NaN."""
+
+    records: list[dict[str, Scalar | None]]
+    answers: list[list[float | None]]
+
+    @property
+    def matrix(self) -> Matrix:
+        return np.array([[math.nan if v is None else v for v in row] for row in self.answers], np.float64)
+
+
+def seal(coder: Coder, coded: Coded, answers: Matrix) -> bytes:
+    """Golden rows and their answers as the bytes of `golden.json`."""
+    shown: list[list[float | None]] = [[v if math.isfinite(v) else None for v in row] for row in answers.tolist()]
+    return msgspec.json.encode(Golden(coder.rows(coded), shown))
+
+
+def unseal(content: bytes) -> Golden:
+    """Raises BadArtifact where the content is not golden rows."""
+    try:
+        golden = msgspec.json.decode(content, type=Golden)
+    except msgspec.DecodeError as error:
+        raise BadArtifact(f"The golden rows cannot be read: {error}") from error
+    if len(golden.records) != len(golden.answers):
+        raise BadArtifact(f"There are {len(golden.records)} golden rows but {len(golden.answers)} answers.")
+    return golden
+
+
+def choose(coder: Coder, sample: Coded, predict: Predict | None = None) -> Coded:
+    """Golden rows out of a coded sample: typical, extreme, missing, every level, an unseen level, beside thresholds.
+
+    Args:
+        sample: coded training rows, at least one.
+        predict: a fast model that shows where answers jump; without it no rows are placed beside thresholds.
+    """
+    fields, rows = coder.fields, len(sample)
+    typical = np.unique(np.linspace(0, rows - 1, min(TYPICAL, rows)).astype(int))
+    parts = [sample.take(typical), sample.take(_extremes(fields, sample.matrix))]
+    parts.append(_varied(fields, sample, typical))
+    if predict is not None:
+        parts.append(beside_thresholds(fields, sample, predict))
+    return _unique(_join([part for part in parts if len(part)]))
+
+
+def _extremes(fields: Sequence[Field], matrix: Matrix) -> np.ndarray[Any, Any]:
+    found: list[int] = []
+    for i, field in enumerate(fields):
+        column = matrix[:, i]
+        if field.kind in ("number", "integer", "timestamp") and not np.isnan(column).all():
+            found += [int(np.nanargmin(column)), int(np.nanargmax(column))]
+    return np.unique(np.array(found[:EXTREME], dtype=int))
+
+
+def _varied(fields: Sequence[Field], sample: Coded, bases: np.ndarray[Any, Any]) -> Coded:
+    """Typical rows with one value changed: missing, each level, an unseen level, the ends of the allowed range."""
+    changes: list[tuple[int, float]] = []
+    for i, field in enumerate(fields):
+        if field.nullable and field.kind != "text":
+            changes.append((i, math.nan))
+        if field.kind == "category":
+            if field.unseen == "other":
+                changes.append((i, UNSEEN))
+            changes += [(i, float(code)) for code in range(min(len(field.levels), LEVELS // 2))]
+        changes += [(i, float(end)) for end in (field.minimum, field.maximum) if end is not None]
+    changes = [changes[n] for n in np.unique(np.linspace(0, len(changes) - 1, min(LEVELS, len(changes))).astype(int))]
+    varied = sample.take(np.resize(bases, len(changes)))
+    matrix = varied.matrix.copy()
+    for row, (column, value) in enumerate(changes):
+        matrix[row, column] = value
+    return Coded(matrix, varied.texts)
+
+
+def beside_thresholds(fields: Sequence[Field], sample: Coded, predict: Predict, count: int = THRESHOLDS) -> Coded:
+    """Pairs of rows on either side of a jump of the model, one float64 step (one unit for integers) apart.
+
+    A tree compares a number with a threshold; rounded differently, the same row takes the other branch. Bisecting
+    between two sample rows that differ in one column finds such a place in any model, whatever stands before its trees.
+    """
+    numeric = [i for i, f in enumerate(fields) if f.kind in ("number", "integer")]
+    rows = len(sample)
+    if not numeric or rows < 2:
+        return sample.take(np.array([], dtype=int))
+    step = max(1, rows // count)
+    bases = np.array([(n * step) % rows for n in range(count)])
+    others = np.array([(n * step + rows // 2 + n) % rows for n in range(count)])
+    columns = np.array([numeric[n % len(numeric)] for n in range(count)])
+    low, high = sample.take(bases), sample.take(bases)
+    below, above = low.matrix.copy(), high.matrix.copy()
+    lines = np.arange(count)
+    above[lines, columns] = sample.matrix[others, columns]
+    whole = np.array([fields[c].kind == "integer" for c in columns])
+    start = predict(Coded(below, low.texts))
+    end = predict(Coded(above, high.texts))
+    for _ in range(70):
+        a, b = below[lines, columns], above[lines, columns]
+        middle = a + (b - a) / 2
+        middle = np.where(whole, np.floor(middle), middle)
+        if bool(np.all((middle == a) | (middle == b) | np.isnan(middle))):
+            break
+        trial = below.copy()
+        trial[lines, columns] = middle
+        answer = predict(Coded(trial, low.texts))
+        same = np.all(answer == start, axis=1)
+        below[same, columns[same]] = middle[same]
+        above[~same, columns[~same]], end[~same] = middle[~same], answer[~same]
+    jumps = np.abs(end - start).max(axis=1) > 1e-9
+    jumps &= np.isfinite(below[lines, columns]) & np.isfinite(above[lines, columns])
+    kept = np.flatnonzero(jumps)
+    return _join([Coded(below[kept], low.take(kept).texts), Coded(above[kept], low.take(kept).texts)])
+
+
+def compare(
+    signature: Signature, expected: Matrix, got: Matrix, *, tolerance: float = TOLERANCE, note: str = ""
+) -> tuple[Parity, int | None]:
+    """The proof, and the position of the first row that breaks it (None where all hold).
+
+    Args:
+        expected, got: raw answers of the original and of the packed model, both (rows, width).
+        tolerance: largest accepted difference, absolute below 1 and relative above.
+    """
+    head, outputs = signature.head, signature.outputs
+    both_nan = np.isnan(expected) & np.isnan(got)
+    difference = np.where(both_nan, 0.0, np.abs(got - expected))
+    scaled = difference / np.maximum(1.0, np.abs(np.where(both_nan, 1.0, expected)))
+    broken = ~(scaled <= tolerance).all(axis=1)
+    equal = total = 0
+    if head.classes:
+        chosen = [labels(head, m, outputs.threshold, signature.positive) for m in (expected, got)]
+        agrees = chosen[0] == chosen[1]
+        equal, total = int(agrees.sum()), len(agrees)
+        broken |= ~agrees
+    names = head.names or (tuple(str(c) for c in head.classes) if head.width > 1 else ("score",))
+    worst = {name: float(np.max(difference[:, i], initial=0.0)) for i, name in enumerate(names)}
+    parity = Parity(
+        rows=len(expected),
+        max_abs_error=worst,
+        labels_equal=equal,
+        labels_total=total,
+        tolerance=tolerance,
+        note=note,
+    )
+    return parity, int(np.argmax(broken)) if broken.any() else None
+
+
+def prove(coder: Coder, golden: Golden, predict: Predict, tolerance: float) -> Parity:
+    """Asks the golden rows again.
+
+    Raises:
+        ParityError: an answer differs; names the first such row and column, both answers and the difference.
+    """
+    coded = coder.check(golden.records)
+    expected, got = golden.matrix, predict(coded)
+    if got.shape != expected.shape:
+        raise ParityError(f"The model answers with shape {got.shape}; its golden rows have {expected.shape}.")
+    parity, first = compare(coder.signature, expected, got, tolerance=tolerance)
+    if first is not None:
+        raise ParityError(_difference(coder.signature, golden, got, first, tolerance))
+    return parity
+
+
+def _difference(signature: Signature, golden: Golden, got: Matrix, row: int, tolerance: float) -> str:
+    expected = golden.matrix[row]
+    column = int(np.nanargmax(np.abs(got[row] - expected))) if np.isfinite(got[row] - expected).any() else 0
+    names = signature.head.names or tuple(str(c) for c in signature.head.classes)
+    return (
+        f"Golden row {row} is answered with {got[row][column]:.9g} for {names[column]!r}, and was answered with "
+        f"{expected[column]:.9g} in training (tolerance {tolerance:g}). The row: "
+        + msgspec.json.encode(golden.records[row]).decode()
+    )
+
+
+def _join(parts: Sequence[Coded]) -> Coded:
+    texts = {name: [v for part in parts for v in part.texts[name]] for name in parts[0].texts}
+    return Coded(np.concatenate([part.matrix for part in parts]), texts)
+
+
+def _unique(coded: Coded) -> Coded:
+    """Without rows that are there already, in order of first appearance."""
+    seen: set[bytes] = set()
+    kept = []
+    for i, row in enumerate(coded.matrix):
+        key = row.tobytes() + repr([values[i] for values in coded.texts.values()]).encode()
+        if key not in seen:
+            seen.add(key)
+            kept.append(i)
+    return coded.take(np.array(kept, dtype=int))

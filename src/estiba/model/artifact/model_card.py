@@ -1,0 +1,118 @@
+"""The model card: what an artifact is, for people, in Markdown."""
+
+from __future__ import annotations
+
+from estiba.model.artifact.artifact import Manifest
+from estiba.model.schema.signature import Field
+
+FILE = "card.md"
+
+
+def render(manifest: Manifest) -> str:
+    """The card of a manifest; the same manifest gives the same text."""
+    parts = [
+        f"# {manifest.name}",
+        manifest.description,
+        _warning(manifest),
+        _data(manifest),
+        _metrics(manifest),
+        _signature(manifest),
+        _answers(manifest),
+        _parity(manifest),
+        _section("Limits", manifest.notes),
+        _runs(manifest),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _section(title: str, body: str) -> str:
+    return f"## {title}\n\n{body}" if body else ""
+
+
+def _warning(manifest: Manifest) -> str:
+    if manifest.source and manifest.source.simulated:
+        return (
+            "> **SIMULATED DATA.** This model was trained on rows that a program made up. Its figures say nothing "
+            "about the world. Train it on real data before anybody relies on it."
+        )
+    return ""
+
+
+def _data(manifest: Manifest) -> str:
+    source = manifest.source
+    if source is None:
+        return _section("Data", "Not stated.")
+    lines = [f"- {source.name}, {source.rows:,} rows{', **simulated**' if source.simulated else ''}"]
+    lines += [f"- {label}: {value}" for label, value in (("From", source.url), ("Licence", source.licence)) if value]
+    return _section("Data", "\n".join(lines) + (f"\n\n{source.notes}" if source.notes else ""))
+
+
+def _metrics(manifest: Manifest) -> str:
+    if not manifest.metrics:
+        return _section("Metrics", "Not stated.")
+    rows = [f"| {name} | {value:.6g} |" for name, value in sorted(manifest.metrics.items())]
+    params = "".join(f"\n- {name}: {value}" for name, value in sorted(manifest.params.items()))
+    return _section(
+        "Metrics", "\n".join(["| metric | value |", "|---|---|", *rows]) + (f"\n{params}" if params else "")
+    )
+
+
+def _signature(manifest: Manifest) -> str:
+    head = [
+        "| field | kind | may be missing | accepted | in training | unseen level |",
+        "|---|---|---|---|---|---|",
+    ]
+    return _section("Input", "\n".join(head + [_row(field) for field in manifest.signature.fields]))
+
+
+def _row(field: Field) -> str:
+    accepted = ", ".join(str(level) for level in field.levels[:8]) + (", ..." if len(field.levels) > 8 else "")
+    if field.minimum is not None or field.maximum is not None:
+        ends = [f"{end:g}" if end is not None else "" for end in (field.minimum, field.maximum)]
+        accepted = " to ".join(ends).strip() if all(ends) else (f"from {ends[0]}" if ends[0] else f"up to {ends[1]}")
+    observed = f"{field.observed[0]:g} to {field.observed[1]:g}" if field.observed else ""
+    missing = "yes" if field.nullable else "no"
+    cells = [
+        field.name,
+        field.kind,
+        missing,
+        accepted,
+        observed,
+        field.unseen if field.kind == "category" else "",
+    ]
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _answers(manifest: Manifest) -> str:
+    head, outputs = manifest.signature.head, manifest.signature.outputs
+    lines = [f"- kind: {head.kind}"]
+    if head.classes:
+        lines.append(f"- classes: {', '.join(map(str, head.classes))}")
+    if outputs.threshold is not None:
+        positive = head.classes[manifest.signature.positive]
+        lines.append(f"- {positive!r} is the label from a probability of {outputs.threshold:.6g} on")
+    for name, band in outputs.bands.items():
+        lines.append(f"- {name}: {', '.join(band.labels)}, parted at {', '.join(f'{e:g}' for e in band.edges)}")
+    return _section("Output", "\n".join(lines))
+
+
+def _parity(manifest: Manifest) -> str:
+    parity = manifest.parity
+    if manifest.engine == "python":
+        return _section(
+            "Proof", f"The original estimator answers itself (the python engine). {manifest.reason}".strip()
+        )
+    if parity is None:
+        return ""
+    worst = max(parity.max_abs_error.values(), default=0.0)
+    labels = f", {parity.labels_equal:,} of {parity.labels_total:,} labels equal" if parity.labels_total else ""
+    return _section(
+        "Proof",
+        f"Converted to ONNX and compared with the original on {parity.rows:,} rows ({parity.note}): "
+        f"largest difference {worst:.3g}{labels}; accepted up to {parity.tolerance:g}.",
+    )
+
+
+def _runs(manifest: Manifest) -> str:
+    libraries = ", ".join(f"{name} {version}" for name, version in sorted(manifest.libraries.items()))
+    return _section("Made with", f"{manifest.framework}, Python {manifest.python}. Answers need: {libraries}.")

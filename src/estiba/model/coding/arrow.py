@@ -1,0 +1,51 @@
+"""Tables: Arrow's columns to columns that the coder takes, and back. Needs pyarrow, the extra `parquet`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from estiba.core.errors import MissingExtra
+from estiba.model.schema.signature import Field
+from estiba.model.schema.values import Encoded
+
+
+def pyarrow(part: str = "") -> Any:
+    """The library, or a part of it such as `parquet`; raises MissingExtra where it is not installed."""
+    try:
+        return importlib.import_module(f"pyarrow.{part}" if part else "pyarrow")
+    except ImportError:
+        raise MissingExtra("pyarrow", "parquet") from None
+
+
+def columns(fields: Iterable[Field], table: Any) -> dict[str, Any]:
+    """What the coder takes, of a Table or RecordBatch: the fields that it has, by name."""
+    present = set(table.schema.names)
+    return {field.name: _values(field, table.column(field.name)) for field in fields if field.name in present}
+
+
+def _values(field: Field, column: Any) -> Any:
+    """Strings come as positions in a dictionary, so that each word is judged once."""
+    types = pyarrow().types
+    kind = column.type
+    if types.is_dictionary(kind) or (
+        field.kind == "category" and (types.is_string(kind) or types.is_large_string(kind))
+    ):
+        encoded = column if types.is_dictionary(kind) else column.dictionary_encode()
+        if hasattr(encoded, "combine_chunks"):
+            encoded = encoded.combine_chunks()
+        positions = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return Encoded(positions, encoded.dictionary.to_pylist())
+    if field.kind in ("number", "integer") and (types.is_integer(kind) or types.is_floating(kind)):
+        chunked = hasattr(column, "combine_chunks") and hasattr(column, "num_chunks")
+        return column.to_numpy() if chunked else column.to_numpy(zero_copy_only=False)
+    return column.to_pylist()
+
+
+def table(values: Mapping[str, Any]) -> Any:
+    """A Table of columns; NaN and None are null."""
+    arrow = pyarrow()
+    return arrow.table({name: arrow.array(column, from_pandas=True) for name, column in values.items()})

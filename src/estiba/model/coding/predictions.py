@@ -1,0 +1,142 @@
+"""Predictions: an engine's answer, shown as the signature's outputs say."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from estiba.model.coding.coder import Matrix
+from estiba.model.coding.kernel import compiled
+from estiba.model.schema.rows import Prediction
+from estiba.model.schema.signature import Head, Signature
+
+
+class Predictions:
+    """Made once per loaded model; safe to share between threads."""
+
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+        self._parts = _parts(signature)
+        self._compiled = compiled()
+
+    def rows(self, raw: Matrix) -> list[Prediction]:
+        """One object per row. A number that is not finite becomes null: JSON has no NaN."""
+        parts = self._parts
+        if self._compiled is not None:
+            shown: list[Prediction] = self._compiled.show(np.ascontiguousarray(raw, np.float64), raw.shape[1], parts)
+            return shown
+        rows = ([v if v - v == 0 else None for v in row] for row in raw.tolist())
+        return [{part[0]: _value(part, row) for part in parts} for row in rows]
+
+    def columns(self, raw: Matrix) -> dict[str, npt.NDArray[Any]]:
+        """The same by column, for files: probabilities become `probabilities.CLASS`. What is not finite is NaN."""
+        outputs, head, positive = self.signature.outputs, self.signature.head, self.signature.positive
+        raw = np.where(np.isfinite(raw), raw, np.nan)
+        classes = [str(c) for c in head.classes]
+        columns: dict[str, npt.NDArray[Any]] = {}
+        if head.classes and outputs.label:
+            chosen = labels(head, raw, outputs.threshold, positive)
+            chosen[np.isnan(raw).any(axis=1)] = None
+            columns[outputs.label] = chosen
+        if head.kind == "probabilities":
+            if outputs.probability:
+                columns[outputs.probability] = raw[:, positive]
+            if outputs.probabilities:
+                columns |= {f"{outputs.probabilities}.{c}": raw[:, i] for i, c in enumerate(classes)}
+        elif head.kind == "values":
+            names = head.names if len(head.names) > 1 else (outputs.value,)
+            columns |= {name: raw[:, i] for i, name in enumerate(names)}
+        elif outputs.score:
+            names = tuple(f"{outputs.score}.{c}" for c in classes) if raw.shape[1] > 1 else (outputs.score,)
+            columns |= {name: raw[:, i] for i, name in enumerate(names)}
+        number = raw[:, positive] if head.kind == "probabilities" else raw[:, 0]
+        for name, band in outputs.bands.items():
+            words = np.array([*band.labels, None], dtype=object)
+            columns[name] = words[np.where(np.isnan(number), -1, np.searchsorted(band.edges, number, side="right"))]
+        return columns
+
+
+def labels(head: Head, raw: Matrix, threshold: float | None = None, positive: int = 1) -> npt.NDArray[Any]:
+    """The class of each row, shape (rows,), as the estimator's own `predict` would say unless a threshold is given."""
+    classes: npt.NDArray[Any] = np.array(head.classes, dtype=object)
+    if head.kind == "outlier":
+        chosen = (raw[:, 0] >= 0).astype(int)
+    elif raw.shape[1] == 1:
+        chosen = (raw[:, 0] > 0).astype(int)
+    elif threshold is not None and len(classes) == 2:
+        chosen = np.where(raw[:, positive] >= threshold, positive, 1 - positive)
+    else:
+        chosen = np.argmax(raw, axis=1)
+    return np.take(classes, chosen)
+
+
+NUMBER, NUMBERS, FIRST_LARGEST, AT_LEAST, ABOVE, FROM, BAND = range(7)
+
+Part = tuple[Any, ...]
+"""A name, one of these kinds, and what it needs: as native/rows.c has it."""
+
+
+def _parts(signature: Signature) -> tuple[Part, ...]:
+    kind = signature.head.kind
+    made = {"probabilities": _probabilities, "values": _values}.get(kind, _scores)
+    return tuple(made(signature))
+
+
+def _probabilities(signature: Signature) -> Iterator[Part]:
+    outputs, classes, positive = signature.outputs, signature.head.classes, signature.positive
+    if outputs.label and outputs.threshold is not None and len(classes) == 2:
+        limit = float(outputs.threshold)
+        yield outputs.label, AT_LEAST, positive, limit, classes[positive], classes[1 - positive]
+    elif outputs.label:
+        yield outputs.label, FIRST_LARGEST, tuple(classes)
+    if outputs.probability:
+        yield outputs.probability, NUMBER, positive
+    if outputs.probabilities:
+        yield outputs.probabilities, NUMBERS, tuple(map(str, classes))
+    yield from _bands(signature, positive)
+
+
+def _scores(signature: Signature) -> Iterator[Part]:
+    outputs, head = signature.outputs, signature.head
+    one = head.width == 1
+    if outputs.label and one:
+        yield outputs.label, FROM if head.kind == "outlier" else ABOVE, 0.0, head.classes[1], head.classes[0]
+    elif outputs.label:
+        yield outputs.label, FIRST_LARGEST, tuple(head.classes)
+    if outputs.score:
+        yield (outputs.score, NUMBER, 0) if one else (outputs.score, NUMBERS, tuple(map(str, head.classes)))
+
+
+def _values(signature: Signature) -> Iterator[Part]:
+    names = signature.head.names if len(signature.head.names) > 1 else (signature.outputs.value,)
+    yield from ((name, NUMBER, i) for i, name in enumerate(names))
+    yield from _bands(signature, 0)
+
+
+def _bands(signature: Signature, column: int) -> Iterator[Part]:
+    for name, band in signature.outputs.bands.items():
+        yield name, BAND, column, tuple(map(float, band.edges)), tuple(band.labels)
+
+
+def _value(part: Part, row: list[float | None]) -> Any:
+    """What a part shows of a row, in which a number that is not finite is None."""
+    match part[1:]:
+        case (0, column):
+            return row[column]
+        case (1, names):
+            return dict(zip(names, row, strict=True))
+        case (2, labels):
+            known = [v for v in row if v is not None]
+            return None if len(known) < len(row) else labels[row.index(max(known))]
+        case (3, column, limit, yes, no):
+            value = row[column]
+            return None if value is None else yes if value >= limit else no
+        case (4 | 5 as kind, limit, yes, no):
+            value = row[0]
+            return None if value is None else yes if value > limit or (kind == FROM and value == limit) else no
+        case (_, column, edges, words):
+            return None if (value := row[column]) is None else words[bisect_right(edges, value)]

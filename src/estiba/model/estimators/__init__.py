@@ -1,0 +1,1 @@
+"""Fitted estimators: saved files, the libraries they need, what they answer."""

@@ -1,0 +1,152 @@
+"""The load path of a fitted model: every object in it, and the libraries that their classes and functions come from."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import re
+import sys
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+_NUMERIC = frozenset({"joblib", "numpy", "pandas", "scikit-learn", "scipy"})
+"""What the other libraries compute with: their answers change with it, so it is recorded with them."""
+
+_FRAMEWORKS = {
+    "catboost": "CatBoost",
+    "lightgbm": "LightGBM",
+    "xgboost": "XGBoost",
+    "xgboost-cpu": "XGBoost",
+}
+
+
+def reachable(model: object) -> Iterator[Any]:
+    """Every object in a fitted model once: itself, its attributes, and what containers in them hold."""
+    seen: dict[int, object] = {}  # holds the objects, so that no id is given twice
+    waiting: list[Any] = [model]
+    while waiting:
+        item = waiting.pop()
+        if item is None or isinstance(item, (str, bytes, int, float)) or id(item) in seen:
+            continue
+        seen[id(item)] = item
+        yield item
+        waiting.extend(reversed(list(_inside(item))))
+
+
+def _inside(item: Any) -> Iterator[Any]:
+    if isinstance(item, Mapping):
+        yield from item.keys()
+        yield from item.values()
+    elif isinstance(item, (list, tuple, set, frozenset)):
+        yield from item
+    elif isinstance(item, functools.partial):
+        yield from (item.func, item.args, item.keywords)
+    elif isinstance(item, types.MethodType):
+        yield from (item.__self__, item.__func__)
+    elif hasattr(item, "dtype") and hasattr(item, "flat"):
+        yield from item.flat if item.dtype == object else ()
+    elif not isinstance(item, (type, types.FunctionType, types.ModuleType)):
+        yield from getattr(item, "__dict__", {}).values()
+
+
+def libraries(model: object, format: str = "") -> dict[str, str]:
+    """The exact version, by distribution name, of every library that the python engine needs to run `model`.
+
+    Args:
+        format: how the model is saved (`estiba.model.artifact.artifact.Format`); what reads that format is added.
+    """
+    installed = importlib.metadata.packages_distributions()
+    found = {"numpy", "pandas"}  # the engine itself builds a DataFrame
+    found |= {format} & {"joblib", "skops"}
+    for top in _tops(model):
+        found |= set(sorted(installed.get(top, ()))[:1])
+    for name in sorted(found):
+        found |= set(_requirements(name)) & _NUMERIC
+    return {name: importlib.metadata.version(name) for name in sorted(found)}
+
+
+def framework(model: object) -> str:
+    """What trained the model, with its version: "scikit-learn 1.9.1". A Pipeline is named after its last step.
+
+    Args:
+        model: a fitted estimator, or the bytes of an ONNX file, which are named after the program that wrote them.
+    """
+    if isinstance(model, bytes):
+        return _producer(model)
+    top = _module(type(_last(model))).partition(".")[0]
+    names = sorted(importlib.metadata.packages_distributions().get(top, ()))
+    if not names:
+        return top
+    return f"{_FRAMEWORKS.get(names[0], names[0])} {importlib.metadata.version(names[0])}"
+
+
+def _producer(model: bytes) -> str:
+    import onnx
+
+    proto = onnx.load_model_from_string(model)
+    producer = f"{proto.producer_name} {proto.producer_version}".strip()
+    return f"ONNX from {producer}" if producer else "ONNX"
+
+
+def _last(model: Any) -> Any:
+    for name in ("best_estimator_", "steps"):
+        inner = getattr(model, name, None)
+        if inner is not None:
+            return _last(inner[-1][1] if name == "steps" else inner)
+    return model
+
+
+def local_modules(model: object) -> list[str]:
+    """Modules in the model that belong to no installed distribution, sorted: a server could not import them.
+
+    `__main__` stands for what was defined in a script or notebook, such as a function of one's own or a lambda.
+    """
+    installed = importlib.metadata.packages_distributions()
+    known = installed.keys() | sys.stdlib_module_names | {"builtins"}
+    return sorted({name for name in _modules(model) if name.partition(".")[0] not in known})
+
+
+def _tops(model: object) -> set[str]:
+    return {name.partition(".")[0] for name in _modules(model)}
+
+
+def _modules(model: object) -> set[str]:
+    definitions = {_definition(item) for item in reachable(model)}
+    return {_module(part) for definition in definitions for part in _bases(definition)}
+
+
+def _bases(definition: Any) -> Sequence[Any]:
+    """A class with all that it is derived from: XGBoost's classifiers are none without scikit-learn, which it does not
+    require."""
+    return definition.__mro__ if isinstance(definition, type) else (definition,)
+
+
+def _definition(item: Any) -> Any:
+    """The class or function that must be found again for an object to be read."""
+    named = isinstance(item, (type, types.FunctionType, types.BuiltinFunctionType)) or type(item).__name__ == "ufunc"
+    return item if named or isinstance(item, types.ModuleType) else type(item)
+
+
+def _module(definition: Any) -> str:
+    name = getattr(definition, "__module__", None)
+    if isinstance(definition, types.ModuleType):
+        return definition.__name__
+    if name is not None and name in sys.modules:
+        return str(name)
+    # Extension modules may forget their package (`_loss` for `sklearn._loss._loss`), and ufuncs name none.
+    return next(_holders(definition, name), name or "builtins")
+
+
+def _holders(definition: Any, name: str | None) -> Iterator[str]:
+    for module, loaded in sorted(sys.modules.items()):
+        if name is None or module.endswith(f".{name}"):
+            held = vars(loaded).get(definition.__name__) if isinstance(loaded, types.ModuleType) else None
+            if held is definition:
+                yield module
+
+
+def _requirements(distribution: str) -> Sequence[str]:
+    lines = importlib.metadata.requires(distribution) or []
+    names = [re.match(r"[\w.-]+", line) for line in lines if "extra ==" not in line]
+    return [name[0].lower() for name in names if name]

@@ -1,0 +1,391 @@
+"""Saved model files: which format a file is in, and reading and writing each without running foreign code unasked.
+
+XGBoost, LightGBM and CatBoost read their own formats in C++ that runs nothing of the file, but does not survive every
+damaged one: such a file can end the process. Inside an artifact a digest stands before it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from estiba.core.errors import BadArtifact, EstibaError, MissingExtra, NotFound, NotTrusted
+from estiba.core.stores.disk import temporary
+from estiba.model.artifact.artifact import Format
+from estiba.model.estimators import skops
+from estiba.model.estimators.object_graph import framework, libraries, local_modules, reachable
+
+__all__ = [
+    "FORMATS",
+    "Loaded",
+    "detect",
+    "dumps",
+    "framework",
+    "libraries",
+    "load_file",
+    "local_modules",
+    "open_file",
+]
+
+FORMATS: dict[Format, str] = {
+    "skops": "skops (.skops)",
+    "onnx": "ONNX (.onnx)",
+    "xgboost": "XGBoost (.ubj, .json)",
+    "lightgbm": "LightGBM text (.txt)",
+    "catboost": "CatBoost (.cbm)",
+    "joblib": "joblib or pickle (.joblib, .pkl)",
+}
+"""Every format that Estiba reads, in words."""
+
+_SUFFIXES: dict[str, Format] = {
+    ".skops": "skops",
+    ".onnx": "onnx",
+    ".ubj": "xgboost",
+    ".xgb": "xgboost",
+    ".lgb": "lightgbm",
+    ".cbm": "catboost",
+    ".joblib": "joblib",
+    ".pkl": "joblib",
+    ".pickle": "joblib",
+}
+
+_PICKLES = (
+    *(bytes([0x80, protocol]) for protocol in range(2, 6)),
+    b"\x1f\x8b",  # gzip
+    b"\x78\x01",  # zlib, by level
+    b"\x78\x5e",
+    b"\x78\x9c",
+    b"\x78\xda",
+    b"BZh",
+    b"\xfd7zXZ\x00",
+    b"\x5d\x00\x00",  # lzma
+    b"\x04\x22\x4d\x18",  # lz4
+)
+"""How a pickle begins, and what joblib compresses one with."""
+
+_CLASS = "estiba_class"
+"""The note in an XGBoost or CatBoost file that tells which Python class it was written from."""
+
+_XGBOOST = ("Booster", "XGBClassifier", "XGBRegressor", "XGBRanker", "XGBRFClassifier", "XGBRFRegressor")
+_CATBOOST = ("CatBoost", "CatBoostClassifier", "CatBoostRegressor", "CatBoostRanker")
+_CATBOOST_CLASSIFIES = ("Logloss", "CrossEntropy", "MultiClass", "MultiClassOneVsAll")
+
+_PROTOCOL = 5
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model read from a file. `model` is an estimator or booster; for ONNX it is the file's bytes.
+
+    `notes` are sentences that whoever packs it should read, such as that another scikit-learn saved it.
+    """
+
+    model: Any
+    format: Format
+    notes: tuple[str, ...] = ()
+
+
+def detect(path: Path) -> Format:
+    """The format of a saved model: by its content, or by its suffix where the content does not tell.
+
+    Raises:
+        NotFound: there is no such file. EstibaError: it is in no format that Estiba reads.
+    """
+    if not path.is_file():
+        raise NotFound(f"There is no file {path}.", hint="Check the path of the saved model.")
+    found = _by_content(path) or _SUFFIXES.get(path.suffix.lower())
+    if found is None:
+        supported = ", ".join(FORMATS.values())
+        raise EstibaError(f"{path} is in no model format that Estiba reads.", hint=f"It reads: {supported}.")
+    return found
+
+
+def _by_content(path: Path) -> Format | None:
+    with path.open("rb") as file:
+        head = file.read(64)
+        if head.startswith(b"PK\x03\x04"):
+            return _zipped(path)
+        if head.startswith(b"CBM1"):
+            return "catboost"
+        if head.startswith((b"tree\n", b"tree\r\n")):
+            return "lightgbm"
+        if head.lstrip().startswith(b"{") and b"learner" in head:
+            return "xgboost"
+        if head.startswith(_PICKLES):
+            return "joblib"
+        return "onnx" if _is_onnx(file, path.stat().st_size) else None
+
+
+def _zipped(path: Path) -> Format | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "skops" if "schema.json" in archive.namelist() else None
+    except zipfile.BadZipFile:
+        return None
+
+
+def _is_onnx(file: BinaryIO, size: int) -> bool:
+    """True for protobuf whose top level reads as ModelProto: known fields only, a graph (7) among them."""
+    fields = set()
+    position = 0
+    while position < size:
+        file.seek(position)
+        key, start = _varint(file)
+        number, wire = key >> 3, key & 7
+        length, after = _varint(file) if wire in (0, 2) else (0, 0)
+        if number not in (*range(1, 9), 14, 20, 25, 26) or wire not in (0, 2) or not (start and after):
+            return False
+        position += start + after + (length if wire == 2 else 0)
+        fields.add(number)
+    return position == size and 7 in fields
+
+
+def _varint(file: BinaryIO) -> tuple[int, int]:
+    """A protobuf number and how many bytes it took; 0 bytes where it has no end."""
+    value = 0
+    for count in range(10):
+        byte = file.read(1)
+        if not byte:
+            break
+        value |= (byte[0] & 127) << (7 * count)
+        if byte[0] < 128:
+            return value, count + 1
+    return value, 0
+
+
+def load_file(path: Path, *, trust: bool = False) -> Any:
+    """The model in a saved file: `open_file` without its notes."""
+    return open_file(path, trust=trust).model
+
+
+def open_file(path: Path, format: Format | None = None, *, trust: bool = False) -> Loaded:
+    """Reads a saved model.
+
+    Args:
+        format: what the file is known to be; by default `detect` finds out.
+        trust: whether reading may run code of the file (pickles) or use types unknown to skops.
+
+    Raises:
+        NotTrusted: reading it could run code, and trust is False. MissingExtra: its library is not installed.
+        NotFound, BadArtifact: there is no such file, or it cannot be read.
+    """
+    format = format or detect(path)
+    if format == "joblib" and not trust:
+        raise NotTrusted(
+            f"{path} is a pickle, and a pickle can run any code while it is read.",
+            hint="If you trust whoever made it, load it with --trust (trust=True in Python); "
+            "or save the model with skops or as ONNX, which run nothing.",
+        )
+    with _explained(path, format), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data = path.read_bytes() if format == "skops" else b""
+        model = skops.loads(data, str(path), trust=trust) if format == "skops" else _READ[format](path)
+    return Loaded(model, format, tuple(dict.fromkeys(_skews(path, caught))))
+
+
+@contextmanager
+def _explained(path: Path, format: Format) -> Iterator[None]:
+    try:
+        yield
+    except EstibaError:
+        raise
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        extra = {"sklearn": "train", "skops": "train", "joblib": "train"}.get(name, name)
+        if extra in ("train", "xgboost", "lightgbm", "catboost"):
+            raise MissingExtra(name, extra) from error
+        hint = "Install the library that it belongs to, in the version of training."
+        raise BadArtifact(f"{path} needs the module {error.name!r}, which is not installed.", hint=hint) from error
+    except Exception as error:  # each library has its own errors for a file that is damaged
+        words = FORMATS[format]
+        hint = "The file may be damaged or from another version: save the model again."
+        raise BadArtifact(f"{path} cannot be read as {words}: {type(error).__name__}: {error}", hint=hint) from error
+
+
+def _skews(path: Path, caught: list[warnings.WarningMessage]) -> Iterator[str]:
+    for entry in caught:
+        told: Any = entry.message
+        if type(told).__name__ == "InconsistentVersionWarning":
+            yield (
+                f"{path.name} was saved with scikit-learn {told.original_sklearn_version}, and "
+                f"{told.current_sklearn_version} is installed: it may answer differently."
+            )
+
+
+def _read_onnx(path: Path) -> bytes:
+    import onnx
+
+    proto = onnx.load_model(str(path))  # brings in what the file keeps beside it
+    return bytes(proto.SerializeToString(deterministic=True))
+
+
+def _read_joblib(path: Path) -> Any:
+    import joblib
+
+    return joblib.load(path)
+
+
+def _read_xgboost(path: Path) -> Any:
+    import xgboost
+
+    content = bytearray(path.read_bytes())
+    booster = xgboost.Booster(model_file=content)
+    name = booster.attr(_CLASS) or _xgboost_class(booster.attr("scikit_learn"))
+    if name == "Booster" or name not in _XGBOOST:
+        return booster
+    model = getattr(xgboost, name)()
+    model.load_model(content)
+    return model
+
+
+def _xgboost_class(told: str | None) -> str:
+    """The wrapper that XGBoost itself noted when it saved one."""
+    kind = json.loads(told).get("_estimator_type", "") if told else ""
+    return {"classifier": "XGBClassifier", "regressor": "XGBRegressor", "ranker": "XGBRanker"}.get(kind, "Booster")
+
+
+def _read_lightgbm(path: Path) -> Any:
+    import lightgbm
+
+    text = path.read_text(encoding="utf-8")
+    if "\nend of trees" not in text:  # LightGBM itself would answer with the trees that are left
+        raise BadArtifact(f"{path} ends before its last tree.", hint="Copy or save the model again.")
+    return lightgbm.Booster(model_str=text)
+
+
+def _read_catboost(path: Path) -> Any:
+    import catboost
+
+    content = path.read_bytes()
+    model = catboost.CatBoost().load_model(blob=content)
+    name = dict(model.get_metadata()).get(_CLASS)
+    if name not in _CATBOOST:
+        loss = str(model.get_all_params().get("loss_function", "")).partition(":")[0]
+        name = "CatBoostClassifier" if loss in _CATBOOST_CLASSIFIES else "CatBoostRegressor"
+    return getattr(catboost, name)().load_model(blob=content)
+
+
+_READ: dict[Format, Callable[[Path], Any]] = {
+    "onnx": _read_onnx,
+    "joblib": _read_joblib,
+    "xgboost": _read_xgboost,
+    "lightgbm": _read_lightgbm,
+    "catboost": _read_catboost,
+}
+
+
+def dumps(model: Any) -> tuple[Format, str, bytes]:
+    """A fitted model as (format, file name, bytes), the same bytes for equal models in any process.
+
+    Boosters go into their library's own format where that keeps everything that an answer depends on, other models into
+    skops, and what skops does not know into joblib.
+
+    Raises:
+        EstibaError: no format can hold it, for instance because it holds a lambda.
+    """
+    native: dict[str, Callable[[Any], tuple[Format, str, bytes] | None]] = {
+        "xgboost": _dump_xgboost,
+        "lightgbm": _dump_lightgbm,
+        "catboost": _dump_catboost,
+    }
+    written = native.get(type(model).__module__.partition(".")[0], lambda _: None)(model)
+    if written is not None:
+        return written
+    model = _without_stamps(model)
+    return _dump_skops(model) or ("joblib", "model.pkl", _dump_pickle(model))
+
+
+def _dump_xgboost(model: Any) -> tuple[Format, str, bytes] | None:
+    name = type(model).__name__
+    bare = name == "Booster"
+    # What a wrapper does besides its booster is not in the file: another sign for missing values, a loss of one's own.
+    if name not in _XGBOOST or not (bare or (model.missing != model.missing and not callable(model.objective))):
+        return None
+    booster = (model if bare else model.get_booster()).copy()
+    booster.set_attr(**{_CLASS: name})
+    return "xgboost", "model.ubj", bytes(booster.save_raw("ubj"))
+
+
+def _dump_lightgbm(model: Any) -> tuple[Format, str, bytes] | None:
+    if type(model).__name__ != "Booster":
+        return None  # the text knows neither class labels nor which wrapper it was
+    return "lightgbm", "model.txt", model.model_to_string().encode()
+
+
+def _dump_catboost(model: Any) -> tuple[Format, str, bytes] | None:
+    name = type(model).__name__
+    if name not in _CATBOOST:
+        return None
+    copy = model.copy()
+    _strip(copy)
+    copy.get_metadata()[_CLASS] = name
+    # What was read from a file keeps its notes in another order than what was trained; after one round all are alike.
+    return "catboost", "model.cbm", _catboost_bytes(type(model)().load_model(blob=_catboost_bytes(copy)))
+
+
+def _catboost_bytes(model: Any) -> bytes:
+    with temporary("catboost") as folder:
+        path = folder / "model.cbm"
+        model.save_model(str(path))
+        return path.read_bytes()
+
+
+def _strip(model: Any) -> None:
+    """CatBoost writes the time of training and a random name into each model."""
+    metadata = model.get_metadata()
+    for key in ("train_finish_time", "model_guid"):
+        if key in metadata.keys():  # noqa: SIM118 - it is no mapping
+            del metadata[key]
+
+
+def _without_stamps(model: Any) -> Any:
+    """The model itself, or a copy without CatBoost's stamps where one is inside."""
+    if not any(type(item).__name__ in _CATBOOST for item in reachable(model)):
+        return model
+    copied = pickle.loads(_freeze(model))  # of what is in this process anyway
+    for item in reachable(copied):
+        if type(item).__name__ in _CATBOOST and item.is_fitted():
+            _strip(item)
+    return pickle.loads(_freeze(copied))
+
+
+def _dump_skops(model: Any) -> tuple[Format, str, bytes] | None:
+    try:
+        content = skops.dumps(model)
+        again = skops.loads(content, "model.skops", trust=True)
+        return ("skops", "model.skops", content) if skops.dumps(again) == content else None
+    except Exception:  # whatever skops cannot hold or give back, joblib may
+        return None
+
+
+def _dump_pickle(model: Any) -> bytes:
+    try:
+        return _freeze(model)
+    except Exception as error:  # pickling fails in as many ways as there are classes
+        raise EstibaError(
+            f"The model cannot be saved: {type(error).__name__}: {error}",
+            hint="Replace lambdas and functions inside functions by functions of an installed module.",
+        ) from error
+
+
+class _Pickler(pickle.Pickler):
+    """A pickler whose bytes do not depend on what the memory held before."""
+
+    def reducer_override(self, item: Any) -> Any:
+        if hasattr(item, "dtype") and getattr(item.dtype, "names", None) and hasattr(item, "shape"):
+            return skops.unpadded(item).__reduce_ex__(_PROTOCOL)
+        return NotImplemented
+
+
+def _freeze(model: Any) -> bytes:
+    buffer = io.BytesIO()
+    _Pickler(buffer, protocol=_PROTOCOL).dump(model)
+    return buffer.getvalue()

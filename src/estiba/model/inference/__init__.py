@@ -1,0 +1,1 @@
+"""Load a model with its proof, and score files with it."""

@@ -1,0 +1,157 @@
+"""Load an artifact as a model that answers: verified, proven on its golden rows, warm."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from estiba.core import cpus
+from estiba.core.errors import BadArtifact, ParityError
+from estiba.model.artifact import golden_rows
+from estiba.model.artifact.artifact import Artifact, Parity, read
+from estiba.model.coding.coder import Coded, Coder, Matrix
+from estiba.model.coding.predictions import Predictions
+from estiba.model.engines import Engine, open_engine
+from estiba.model.engines.exact import ExactEngine
+from estiba.model.registry.records import DEFAULT_REGISTRY
+from estiba.model.registry.registry import open_registry
+from estiba.model.schema.rows import Prediction, Rows, records_of
+from estiba.model.schema.signature import Scalar
+
+GOLDEN_FILE = "golden.json"
+
+
+class Model:
+    """A loaded model. `name`, `version` and `digest` say which; safe to share between threads.
+
+    `runtime` says what executes its engine; `parity` is what its golden rows just proved; `notes` are sentences
+    about it that an operator should read.
+    """
+
+    def __init__(self, artifact: Artifact, engine: Engine, version: str = "") -> None:
+        self.artifact = artifact
+        self.manifest = artifact.manifest
+        self.signature = artifact.manifest.signature
+        self.name = artifact.manifest.name
+        self.version = version or artifact.digest[:12]
+        self.digest = artifact.digest
+        self.engine = engine
+        self.runtime = engine.runtime
+        self.coder = Coder(self.signature)
+        self.predictions = Predictions(self.signature)
+        self.golden = golden_rows.unseal(artifact.file(GOLDEN_FILE).read_bytes())
+        self.notes: tuple[str, ...] = ()
+        self.parity: Parity | None = None
+
+    def predict(self, rows: Rows) -> list[Prediction]:
+        """One prediction per row, as the server would answer.
+
+        Args:
+            rows: records by field name, one such record, or a DataFrame with the fields as columns, in any order.
+
+        Raises:
+            BadInput: values that do not match the signature, each named.
+        """
+        coded = self.coder.check(records_of(rows))
+        return self.predictions.rows(self.answer(coded)) if len(coded) else []
+
+    @property
+    def example(self) -> dict[str, Scalar | None]:
+        """A golden record, complete where there is one."""
+        records = self.golden.records
+        return next((record for record in records if None not in record.values()), records[0])
+
+    def answer(self, coded: Coded) -> Matrix:
+        """Raw answers: float64 (rows, width), meant as the signature's head says."""
+        return self.engine.predict(coded)
+
+    def prove(self) -> Parity:
+        """Asks the golden rows again; raises ParityError where an answer differs. Also warms the engine."""
+        recorded = self.manifest.parity
+        tolerance = recorded.tolerance if recorded else golden_rows.TOLERANCE
+        self.parity = golden_rows.prove(self.coder, self.golden, self.answer, tolerance)
+        return self.parity
+
+
+def load(
+    ref: str | Path,
+    *,
+    registry: str | Path | None = None,
+    trust: bool = False,
+    threads: int | None = None,
+) -> Model:
+    """A model ready to answer.
+
+    Args:
+        ref: `name`, `name@3` or `name@production` in the registry, or the path of an artifact directory.
+        registry: folder or URL; by default $ESTIBA_REGISTRY, else `.estiba/registry` here.
+        trust: allow a model whose file can run code when it is read (a pickle, or types unknown to skops).
+        threads: threads of native libraries for one call; by default the processors that this process may use.
+
+    Raises:
+        NotFound, BadArtifact, NotTrusted: it is not there, damaged, or needs trust.
+        ParityError: it does not answer as it did in training.
+    """
+    version = ""
+    if isinstance(ref, Path) or os.sep in str(ref):
+        artifact = read(Path(ref))
+    else:
+        store = open_registry(registry or os.environ.get("ESTIBA_REGISTRY") or DEFAULT_REGISTRY)
+        found = store.resolve(str(ref))
+        artifact, version = store.fetch(found), str(found.version)
+    return load_artifact(artifact, version=version, trust=trust, threads=threads)
+
+
+def load_artifact(
+    artifact: Artifact, *, version: str = "", trust: bool = False, threads: int | None = None, isolated: bool = False
+) -> Model:
+    """As `load`, for an artifact that is at hand and verified; `isolated` gives a slow engine a process of its own."""
+    threads = threads or cpus.available()
+    skew = _skew(artifact)
+    try:
+        engine = open_engine(artifact, threads=threads, trust=trust, isolated=isolated)
+        model = _proven(artifact, engine, version, threads)
+    except ParityError as error:
+        if skew:
+            raise ParityError(
+                f"{'; '.join(skew)}. With that, {error.message[0].lower()}{error.message[1:]}",
+                hint="Install the versions it was packed with, or pack it again with these.",
+            ) from error
+        raise
+    except BadArtifact:
+        raise
+    except Exception as error:
+        if skew:
+            raise BadArtifact(
+                f"{artifact.manifest.name} cannot be loaded: {'; '.join(skew)} ({type(error).__name__}: {error}).",
+                hint="Install the versions it was packed with, or pack it again with these.",
+            ) from error
+        raise
+    if skew:
+        rows = len(model.golden.records)
+        model.notes += tuple(f"{sentence}; all {rows} golden rows still agree" for sentence in skew)
+    return model
+
+
+def _proven(artifact: Artifact, engine: Engine, version: str, threads: int) -> Model:
+    """A model that proved itself; with ONNX Runtime where the kernel could not."""
+    model = Model(artifact, engine, version)
+    try:
+        model.prove()
+    except (ParityError, ValueError) as error:
+        if not isinstance(engine, ExactEngine):
+            raise
+        engine.close()
+        model = Model(artifact, open_engine(artifact, threads=threads, kernel=False), version)
+        model.prove()
+        model.notes = (f"the kernel does not answer as in training, so ONNX Runtime does ({error})",)
+    return model
+
+
+def _skew(artifact: Artifact) -> list[str]:
+    """Differences between the libraries it was packed with and those installed; the onnx engine depends on none."""
+    if artifact.manifest.engine != "python":
+        return []
+    from estiba.model.engines.python import skew
+
+    return skew(artifact.manifest)

@@ -1,0 +1,277 @@
+"""Score a file: CSV or Parquet in, predictions as CSV, Parquet or JSON lines out, in chunks of rows."""
+
+from __future__ import annotations
+
+import csv
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+
+from estiba.core.errors import BadInput, EstibaError, NotFound
+from estiba.model.coding import arrow
+from estiba.model.coding.coder import Coded, Coder
+from estiba.model.inference.load import Model
+
+CHUNK = 50_000
+"""Rows read, answered and written at a time."""
+
+INPUTS = (".csv", ".parquet")
+OUTPUTS = (".csv", ".parquet", ".jsonl")
+
+Progress = Callable[[int, int | None], None]
+
+
+class Scored(NamedTuple):
+    """How many rows were answered, and the columns of the source that the model does not know."""
+
+    rows: int
+    ignored: tuple[str, ...]
+
+
+class _Chunk(NamedTuple):
+    coded: Coded
+    kept: dict[str, Any]
+
+
+class _Source(Protocol):
+    ignored: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    @property
+    def total(self) -> int | None: ...
+
+    def chunks(self, coder: Coder, keep: Sequence[str]) -> Iterator[_Chunk]: ...
+
+
+def score(
+    model: Model, source: Path, target: Path, *, keep: Sequence[str] = (), on_rows: Progress = lambda done, total: None
+) -> Scored:
+    """Answers every row of a file, in order. `target` appears whole or not at all.
+
+    Args:
+        source: `.csv` (UTF-8 with a header line; an empty cell is a missing value) or `.parquet`.
+        target: `.csv`, `.parquet` or `.jsonl`.
+        keep: columns of the source to carry over, such as a customer number.
+        on_rows: called after each chunk with the rows done so far and the total where it is known.
+
+    Raises:
+        EstibaError: a row does not match the signature (named with its line and field), or a file cannot be used.
+    """
+    reader = _reader(source, model.coder, keep)
+    if target.exists() and target.samefile(source):
+        raise EstibaError(
+            f"{target} is the file to be scored.", hint="Choose another: the answers would replace its rows."
+        )
+    done = 0
+    with _atomic(target) as file, _writer(target, file) as write:
+        for chunk in reader.chunks(model.coder, keep):
+            write({**chunk.kept, **model.predictions.columns(model.answer(chunk.coded))})
+            done += len(chunk.coded)
+            on_rows(done, reader.total)
+        if not done:
+            raise EstibaError(f"{source} has no rows.")
+    return Scored(done, reader.ignored)
+
+
+def _reader(source: Path, coder: Coder, keep: Sequence[str]) -> _Source:
+    if not source.is_file():
+        raise NotFound(f"There is no file {source}.")
+    if source.suffix not in INPUTS:
+        raise EstibaError(f"{source} is not of a kind that can be read.", hint=f"Known: {', '.join(INPUTS)}.")
+    reader: _Source = _Csv(source) if source.suffix == ".csv" else _Parquet(source)
+    if twice := [name for name, count in Counter(reader.columns).items() if count > 1]:
+        raise EstibaError(f"{source} has the column {twice[0]!r} twice.")
+    known = set(coder.signature.names)
+    missing = [f.name for f in coder.fields if not f.nullable and f.name not in reader.columns]
+    if missing or (absent := [name for name in keep if name not in reader.columns]):
+        what = f"the model's field {missing[0]!r}" if missing else f"the column {absent[0]!r}"
+        raise EstibaError(f"{source} has no column for {what}.", hint=f"It has: {', '.join(reader.columns)}.")
+    reader.ignored = tuple(name for name in reader.columns if name not in known and name not in keep)
+    return reader
+
+
+class _Csv:
+    """Read with the standard library, so that scoring needs nothing installed."""
+
+    total = None
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.ignored: tuple[str, ...] = ()
+        with self._open() as file:
+            self.columns = tuple(next(csv.reader(file, strict=True), ()))
+
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        try:
+            with self._path.open(newline="", encoding="utf-8-sig") as file:
+                yield file
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise EstibaError(f"{self._path} is not valid CSV in UTF-8: {error}") from None
+
+    def chunks(self, coder: Coder, keep: Sequence[str]) -> Iterator[_Chunk]:
+        names = [name for name in self.columns if name in set(coder.signature.names)]
+        places = [self.columns.index(name) for name in names]
+        kept = {name: self.columns.index(name) for name in keep}
+        with self._open() as file:
+            reader = csv.reader(file, strict=True)
+            next(reader)
+            start = 0
+            while lines := self._lines(reader, start):
+                columns = list(zip(*lines, strict=True))
+                with _placed(self._path, start, "line", 2):
+                    coded = coder.check_text(names, list(zip(*(columns[i] for i in places), strict=True)))
+                yield _Chunk(coded, {name: list(columns[i]) for name, i in kept.items()})
+                start += len(lines)
+
+    def _lines(self, reader: Any, start: int) -> list[list[str]]:
+        lines: list[list[str]] = []
+        for line in reader:
+            if not line:
+                continue
+            if len(line) != len(self.columns):
+                raise EstibaError(
+                    f"{self._path}, line {start + len(lines) + 2}: "
+                    f"expected {len(self.columns)} cells as in the header, got {len(line)}."
+                )
+            lines.append(line)
+            if len(lines) == CHUNK:
+                break
+        return lines
+
+
+class _Parquet:
+    """Read with pyarrow, by column: strings arrive as positions in a dictionary and are coded once per word."""
+
+    def __init__(self, path: Path) -> None:
+        parquet = arrow.pyarrow("parquet")
+        self._path = path
+        self.ignored: tuple[str, ...] = ()
+        try:
+            self._file = parquet.ParquetFile(path)
+        except Exception as error:  # pyarrow's own errors, which share no root
+            raise EstibaError(f"{path} is not a Parquet file: {error}") from None
+        self.total: int | None = self._file.metadata.num_rows
+        self.columns = tuple(self._file.schema_arrow.names)
+
+    def chunks(self, coder: Coder, keep: Sequence[str]) -> Iterator[_Chunk]:
+        fields = [field for field in coder.fields if field.name in self.columns]
+        start = 0
+        for batch in self._batches([*(f.name for f in fields), *keep]):
+            columns = arrow.columns(fields, batch)
+            with _placed(self._path, start, "row", 1):
+                coded = coder.check_columns(columns, batch.num_rows)
+            yield _Chunk(coded, {name: batch.column(name).to_pylist() for name in keep})
+            start += batch.num_rows
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
+        try:
+            for batch in self._file.iter_batches(CHUNK, columns=columns):
+                batch.validate(full=True)
+                yield batch
+        except (arrow.pyarrow().ArrowException, OSError) as error:
+            raise EstibaError(f"{self._path} cannot be read as Parquet: {error}") from None
+
+
+@contextmanager
+def _placed(path: Path, start: int, unit: str, first: int) -> Iterator[None]:
+    """Turns positions within a chunk into lines of the file."""
+    try:
+        yield
+    except BadInput as error:
+        problem = error.problems[0]
+        _, _, row, *name = problem.pointer.split("/")
+        more = len(error.problems) - 1
+        field = f", field {name[0]!r}".replace("~1", "/").replace("~0", "~") if name else ""
+        others = f" There are at least {more} more like it in this part of the file." if more else ""
+        where = f"{path}, {unit} {start + int(row) + first}{field}"
+        raise EstibaError(f"{where}: {problem.detail}.{others}", hint="Nothing was written.") from None
+
+
+@contextmanager
+def _atomic(target: Path) -> Iterator[Path]:
+    """A file beside `target` that takes its place when all is well and is gone otherwise."""
+    if target.suffix not in OUTPUTS:
+        raise EstibaError(f"{target} is not of a kind that can be written.", hint=f"Known: {', '.join(OUTPUTS)}.")
+    file = target.parent / f".{target.name}.{secrets.token_hex(8)}"
+    try:
+        try:
+            file.touch(mode=0o600, exist_ok=False)
+        except OSError as error:
+            raise EstibaError(f"Cannot write to {target.parent}: {error.strerror}.") from error
+        yield file
+        file.chmod(0o644)
+        file.replace(target)
+    except OSError as error:
+        raise EstibaError(f"Cannot write {target}: {error.strerror}.") from error
+    finally:
+        file.unlink(missing_ok=True)
+
+
+Write = Callable[[dict[str, Any]], None]
+
+
+@contextmanager
+def _writer(target: Path, file: Path) -> Iterator[Write]:
+    writers = {".csv": _write_csv, ".jsonl": _write_json_lines, ".parquet": _write_parquet}
+    with writers[target.suffix](file) as write:
+        yield write
+
+
+@contextmanager
+def _write_csv(file: Path) -> Iterator[Write]:
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened, lineterminator="\n")
+
+        def write(columns: dict[str, Any]) -> None:
+            if opened.tell() == 0:
+                writer.writerow(columns)
+            writer.writerows(zip(*(_cells(values) for values in columns.values()), strict=True))
+
+        yield write
+
+
+def _cells(values: Any) -> list[Any]:
+    """Plain values, with nothing for NaN: an empty cell is a missing value."""
+    plain = values.tolist() if isinstance(values, np.ndarray) else values
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f" and np.isnan(values).any():
+        return [None if v != v else v for v in plain]
+    cells: list[Any] = plain
+    return cells
+
+
+@contextmanager
+def _write_json_lines(file: Path) -> Iterator[Write]:
+    encoder = msgspec.json.Encoder()
+    with file.open("wb") as opened:
+
+        def write(columns: dict[str, Any]) -> None:
+            names = list(columns)
+            rows = zip(*(_cells(values) for values in columns.values()), strict=True)
+            opened.write(encoder.encode_lines([dict(zip(names, row, strict=True)) for row in rows]))
+
+        yield write
+
+
+@contextmanager
+def _write_parquet(file: Path) -> Iterator[Write]:
+    parquet = arrow.pyarrow("parquet")
+    writers: list[Any] = []
+
+    def write(columns: dict[str, Any]) -> None:
+        table = arrow.table(columns)
+        if not writers:
+            writers.append(parquet.ParquetWriter(file, table.schema))
+        writers[0].write_table(table.cast(writers[0].schema))
+
+    try:
+        yield write
+    finally:
+        for writer in writers:
+            writer.close()

@@ -1,0 +1,1 @@
+"""ONNX files of others, wrapped so that they take coded rows."""

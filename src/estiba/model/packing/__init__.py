@@ -1,0 +1,1 @@
+"""Pack a fitted model: signature, conversion, proof, artifact."""

@@ -1,0 +1,187 @@
+"""A model on its way into an artifact: what it takes, what it answers, and how it becomes ONNX."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from estiba.core.errors import BadInput, BadProject, EstibaError, ParityError
+from estiba.model.coding.coder import Coded, Coder, Matrix
+from estiba.model.coding.predictions import labels
+from estiba.model.packing.training_result import Trained
+from estiba.model.schema.infer import FieldOptions, infer, override
+from estiba.model.schema.signature import Outputs, Signature
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABELLED_ROWS = 1000
+"""Sample rows on which the estimator's own labels are compared with those of its probabilities."""
+
+CHECKED_ROWS = 200
+"""Sample rows on which the rebuilt input is compared with the sample itself."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A fitted estimator, or an ONNX file, with its signature and its sample in coded form.
+
+    Args:
+        ask: the original's raw answers to the rows of a DataFrame.
+        convert: the ONNX graph of the onnx engine; raises NotConvertible.
+        notes: sentences that whoever packs the model should read.
+    """
+
+    signature: Signature
+    coder: Coder
+    coded: Coded
+    ask: Callable[[pd.DataFrame], Matrix]
+    convert: Callable[[], bytes]
+    notes: tuple[str, ...] = ()
+
+    def original(self, coded: Coded) -> Matrix:
+        """The original's raw answers to coded rows."""
+        frame = self.coder.frame(coded)
+        try:
+            return self.ask(frame)
+        except EstibaError:
+            raise
+        except Exception as error:
+            raise BadProject(
+                f"The model fails on rows that its signature allows: {type(error).__name__}: {error}",
+                hint="If a field may be missing or unseen only in the signature, narrow nullable, unseen or the range.",
+            ) from error
+
+    def some(self, count: int) -> Coded:
+        """At most `count` rows of the sample, evenly spaced."""
+        rows = np.unique(np.linspace(0, len(self.coded) - 1, min(count, len(self.coded))).astype(int))
+        return self.coded.take(rows)
+
+
+def draft(trained: Trained, fields: Mapping[str, FieldOptions], outputs: Outputs) -> Draft:
+    """The draft of what a training function gave back.
+
+    Args:
+        fields, outputs: what the project file says of the model.
+
+    Raises:
+        BadProject: the sample or an override contradicts the model.
+        ParityError: rows rebuilt from their coded form are answered differently from the sample.
+    """
+    if not len(trained.sample):
+        raise BadProject("The sample has no rows.", hint="Pass rows that the model was trained on.")
+    if trained.threshold is not None and outputs.threshold is None:
+        outputs = msgspec.structs.replace(outputs, threshold=float(trained.threshold))
+    if isinstance(trained.model, bytes):
+        return _of_file(trained.model, trained.sample, fields, outputs)
+    return _of_estimator(trained.model, trained.sample, fields, outputs)
+
+
+def _of_estimator(model: object, sample: pd.DataFrame, fields: Mapping[str, FieldOptions], outputs: Outputs) -> Draft:
+    from estiba.model.convert import convert
+    from estiba.model.estimators.outputs import answer, head_of, own_threshold
+
+    names = [str(name) for name in sample.columns]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadProject(f"The sample has two columns of the name {twice!r}.", hint="Rename one before training.")
+    own = own_threshold(model)
+    if own is not None and outputs.threshold is None:
+        positive = outputs.positive if outputs.positive is not None else own[1]
+        outputs = msgspec.structs.replace(outputs, threshold=own[0], positive=positive)
+    signature = infer(model, sample, head_of(model), fields=fields, outputs=outputs)
+    coder = Coder(signature)
+    made = Draft(
+        signature,
+        coder,
+        _code(coder, sample),
+        lambda frame: answer(model, frame, signature.head),
+        lambda: convert(model, signature.fields, sample).onnx,
+    )
+    _check_rebuilt(made, sample)
+    return dataclasses.replace(made, notes=_contradictions(model, made, sample))
+
+
+def _contradictions(model: object, made: Draft, sample: pd.DataFrame) -> tuple[str, ...]:
+    """A sentence where the estimator's own `predict` says another label than its own probabilities do."""
+    from estiba.model.estimators.outputs import own_labels, own_threshold
+
+    head, outputs = made.signature.head, made.signature.outputs
+    own = own_threshold(model)
+    chosen = outputs.threshold is not None and (own is None or own[0] != outputs.threshold)
+    if not head.classes or chosen:  # a threshold of the user's own is meant to differ
+        return ()
+    rows = sample.iloc[:LABELLED_ROWS]
+    said = own_labels(model, rows)
+    if said is None:
+        return ()
+    ours = labels(head, made.ask(rows), outputs.threshold, made.signature.positive)
+    off = sum(str(a) != str(b) for a, b in zip(ours, said, strict=True))
+    if not off:
+        return ()
+    name = type(model).__name__
+    return (
+        f"{name}.predict contradicts its own probabilities or scores on {off} of {len(rows)} rows of the sample; "
+        "Estiba's label goes by those.",
+    )
+
+
+def _of_file(model: bytes, sample: pd.DataFrame, fields: Mapping[str, FieldOptions], outputs: Outputs) -> Draft:
+    """An ONNX file of the user's own: its graph is kept, and one that takes coded rows is built around it."""
+    from estiba.model.onnx_import.wrap import ask, wrap
+
+    wrapped, head, found = wrap(model, sample)
+    signature = Signature(fields=override(found, fields), head=head, outputs=outputs).validate()
+    coder = Coder(signature)
+    named = sample if set(signature.names) <= set(sample.columns) else sample.set_axis(list(signature.names), axis=1)
+    coded = _code(coder, named[list(signature.names)])
+    return Draft(signature, coder, coded, lambda frame: ask(model, frame, head), lambda: wrapped)
+
+
+def _code(coder: Coder, sample: pd.DataFrame) -> Coded:
+    try:
+        return coder.check_columns(_columns(sample), len(sample))
+    except BadInput as error:
+        raise BadProject(
+            f"The sample itself does not match the signature: {error.message}",
+            hint="The number after /records/ counts the sample's rows from 0. Widen the field: fields= of estiba.pack, "
+            "or [models.NAME.fields] of estiba.toml. Whole numbers beyond 2**53 are better as text.",
+        ) from error
+
+
+def _check_rebuilt(made: Draft, sample: pd.DataFrame) -> None:
+    rows = np.unique(np.linspace(0, len(sample) - 1, min(CHECKED_ROWS, len(sample))).astype(int))
+    direct, rebuilt = _asked(made, sample.iloc[rows]), made.original(made.coded.take(rows))
+    if np.array_equal(direct, rebuilt, equal_nan=True):
+        return
+    worst = float(np.nanmax(np.abs(direct - rebuilt)))
+    if worst > 1e-12:
+        raise ParityError(
+            f"The model answers rows rebuilt from the signature differently from the sample (by {worst:.3g}).",
+            hint="A field's kind is probably wrong: set it in the project file.",
+        )
+
+
+def _asked(made: Draft, rows: pd.DataFrame) -> Matrix:
+    try:
+        return made.ask(rows)
+    except Exception as error:  # every library has its own errors for rows that are not its own
+        raise BadProject(
+            f"The model fails on its own sample: {type(error).__name__}: {error}",
+            hint="The sample must have the columns that the model was trained on, and no others.",
+        ) from error
+
+
+def _columns(sample: pd.DataFrame) -> dict[str, Any]:
+    """Columns as the coder takes them: numeric ones as arrays, others as lists of plain values."""
+    columns: dict[str, Any] = {}
+    for name in sample.columns:
+        column = sample[name]
+        plain = column.dtype.kind in "fiub" and isinstance(column.dtype, np.dtype)
+        columns[str(name)] = column.to_numpy() if plain else column.astype(object).tolist()
+    return columns

@@ -1,0 +1,296 @@
+"""Pack a fitted model: infer its signature, convert it, prove the conversion, write the artifact, register it."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import numpy as np
+
+from estiba.core.errors import BadProject, EstibaError, MissingExtra, ParityError
+from estiba.core.stores.disk import temporary
+from estiba.model.artifact import artifact, model_card
+from estiba.model.artifact import golden_rows as golden
+from estiba.model.artifact.artifact import Artifact, Manifest, Parity, SourceCard
+from estiba.model.coding.coder import Coded, Matrix
+from estiba.model.engines.onnx import session
+from estiba.model.inference.load import GOLDEN_FILE, load_artifact
+from estiba.model.packing.candidate import Draft, draft
+from estiba.model.packing.training_result import Source, Trained
+from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
+from estiba.model.registry.registry import open_registry
+from estiba.model.schema.infer import FieldOptions
+from estiba.model.schema.signature import Outputs, Scalar
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROVEN_ROWS = 10_000
+"""Sample rows compared besides the golden ones: a conversion can be wrong on one row in two hundred."""
+
+
+class PackOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How a model is packed: part of `[models.NAME]`.
+
+    Args:
+        engine: `auto` takes onnx where the conversion holds and python otherwise; `onnx` fails instead.
+        tolerance: largest accepted difference to the original, absolute below 1 and relative above.
+        fields: by field name, what the sample does not tell.
+        outputs: how answers are shown.
+    """
+
+    description: str = ""
+    engine: Literal["auto", "onnx", "python"] = "auto"
+    tolerance: float = golden.TOLERANCE
+    fields: dict[str, FieldOptions] = {}
+    outputs: Outputs = Outputs()
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A packed model. `str()` of it is `bankchurn@3 sha256:...`; `new` is False where the registry had it already."""
+
+    artifact: Artifact
+    version: int
+    new: bool = True
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def ref(self) -> str:
+        return f"{self.artifact.manifest.name}@{self.version}"
+
+    def __str__(self) -> str:
+        return f"{self.ref} sha256:{self.artifact.digest}"
+
+
+def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but three has a sensible default
+    model: object,
+    X: Any,
+    *,
+    name: str,
+    y: Any = None,
+    metrics: Mapping[str, float] | None = None,
+    params: Mapping[str, Scalar] | None = None,
+    threshold: float | None = None,
+    source: Source | None = None,
+    notes: str = "",
+    description: str = "",
+    engine: Literal["auto", "onnx", "python"] = "auto",
+    tolerance: float = golden.TOLERANCE,
+    fields: Mapping[str, FieldOptions | Mapping[str, Any]] | None = None,
+    outputs: Outputs | Mapping[str, Any] | None = None,
+    registry: str | Path | None = None,
+    aliases: Sequence[str] = (),
+) -> Packed:
+    """Packs a fitted model right after `model.fit`, and registers it.
+
+    Args:
+        model: a fitted estimator or Pipeline.
+        X: rows that it was trained on, shape (rows, fields): a DataFrame, or an array whose columns become x0, x1, ...
+        name: what the model is called: lower case letters, digits, `.`, `_`, `-`.
+        y: the training target, shape (rows,); kept out of the artifact.
+        metrics: held-out or cross-validated figures by name, finite.
+        params: settings worth showing in the model card.
+        threshold: the positive class is the label from this probability on; chosen on training data.
+        source: where the data came from.
+        engine: `auto` converts to ONNX where that holds and falls back to the original estimator; `onnx` fails instead;
+            `python` does not convert.
+        tolerance: largest accepted difference to the original, absolute below 1 and relative above.
+        fields: by field name, overrides such as `{"age": {"minimum": 18}}`.
+        outputs: how answers are shown, such as `{"label": "churn"}`.
+        registry: folder or URL; by default $ESTIBA_REGISTRY, else `.estiba/registry` here.
+        aliases: set on the new version, such as `["production"]`.
+
+    Raises:
+        BadProject: the sample or an override contradicts the model.
+        ParityError: engine is `onnx` and the converted model answers differently.
+        Conflict, EstibaError: the registry cannot be written.
+    """
+    if engine not in ("auto", "onnx", "python"):
+        raise BadProject(f"engine is {engine!r}.", hint="It is 'auto', 'onnx' or 'python'.")
+    if not tolerance >= 0:
+        raise BadProject(f"tolerance is {tolerance!r}; it is a difference, and 0 or more.")
+    try:
+        options = PackOptions(
+            description=description,
+            engine=engine,
+            tolerance=tolerance,
+            fields=msgspec.convert(_plain(fields or {}), dict[str, FieldOptions]),
+            outputs=msgspec.convert(_plain(outputs or {}), Outputs),
+        )
+    except msgspec.ValidationError as error:
+        raise BadProject(f"{error}") from error
+    sample = _frame(X)
+    trained = Trained(
+        model=model, sample=sample, target=y, metrics=metrics or {}, params=params or {}, threshold=threshold,
+        source=source, notes=notes,
+    )  # fmt: skip
+    place = registry or os.environ.get("ESTIBA_REGISTRY") or DEFAULT_REGISTRY
+    return register(trained, name, options, registry=place, aliases=aliases)
+
+
+def register(
+    trained: Trained,
+    name: str,
+    options: PackOptions,
+    *,
+    registry: str | Path,
+    aliases: Sequence[str] = (),
+    on_built: Callable[[str], None] = lambda digest: None,
+) -> Packed:
+    """Packs a trained model into a registry; a failure leaves the registry as it was.
+
+    Args:
+        on_built: is told the artifact's digest before anybody can find it in the registry.
+    """
+    store = open_registry(registry)
+    check_name(name)
+    with temporary("pack") as folder:
+        made, said = build(trained, name, options, folder)
+        known = {v.version for v in store.versions(name)} if name in store.list() else set()
+        on_built(made.digest)
+        version = store.push(made, aliases=aliases)
+        return Packed(store.fetch(version), version.version, version.version not in known, said)
+
+
+def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tuple[Artifact, tuple[str, ...]]:
+    """Packs a trained model into `folder`; returns its artifact, loaded once and proven, and what should be read."""
+    made = draft(trained, options.fields, options.outputs)
+    onnx, reason = _converted(made, options)
+    golden_rows = golden.choose(made.coder, made.coded, _runner(onnx) if onnx else None)
+    answers = made.original(golden_rows)
+    parity = golden.compare(made.signature, answers, answers, tolerance=options.tolerance)[0]
+    if onnx is not None:
+        parity, reason = _prove(made, golden_rows, answers, _runner(onnx), options)
+    content = _python_parts(trained.model, reason) if onnx is None or reason else _onnx_parts(trained.model, onnx)
+    manifest = Manifest(
+        name=name,
+        signature=made.signature,
+        metrics={k: _finite(k, v) for k, v in trained.metrics.items()},
+        params=dict(trained.params),
+        parity=parity,
+        python=platform.python_version(),
+        source=SourceCard(**vars(trained.source)) if trained.source else None,
+        reason=reason,
+        description=options.description,
+        notes="\n\n".join(note for note in (trained.notes, *made.notes) if note),
+        **content.described,
+    )
+    files = {
+        manifest.model_file: content.model,
+        GOLDEN_FILE: golden.seal(made.coder, golden_rows, answers),
+        model_card.FILE: model_card.render(manifest).encode(),
+    }
+    written = artifact.write(folder, manifest, files)
+    load_artifact(written, trust=True, threads=1)  # what cannot be loaded and proven here is never registered
+    return written, made.notes
+
+
+@dataclass(frozen=True)
+class _Content:
+    model: bytes
+    described: dict[str, Any]
+
+
+def _finite(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise BadProject(f"The metric {name!r} is {value!r}, which is no number.") from None
+    if not math.isfinite(number):
+        raise BadProject(f"The metric {name!r} is {number}; it must be finite.")
+    return number
+
+
+def _converted(made: Draft, options: PackOptions) -> tuple[bytes | None, str]:
+    """The model as ONNX, or why not."""
+    from estiba.model.convert import NotConvertible
+
+    if options.engine == "python":
+        return None, "The project asks for the python engine."
+    try:
+        return made.convert(), ""
+    except NotConvertible as error:
+        if options.engine == "onnx":
+            raise
+        return None, error.message
+
+
+def _runner(onnx: bytes) -> golden.Predict:
+    running = session(onnx)
+    return lambda coded: running.run(["y"], {"x": coded.matrix})[0]
+
+
+def _prove(
+    made: Draft, golden_rows: Coded, answers: Matrix, predict: golden.Predict, options: PackOptions
+) -> tuple[Parity, str]:
+    """The proof over golden rows and up to 10,000 sample rows, and why it fails (empty where it holds)."""
+    sample = made.some(PROVEN_ROWS)
+    rows = Coded(np.concatenate([golden_rows.matrix, sample.matrix]))
+    expected = np.concatenate([answers, made.original(sample)])
+    note = f"{len(golden_rows)} golden rows and {len(sample)} rows of the sample"
+    parity, broken = golden.compare(made.signature, expected, predict(rows), tolerance=options.tolerance, note=note)
+    if broken is None:
+        return parity, ""
+    where = made.coder.rows(Coded(rows.matrix[broken : broken + 1]))[0]
+    reason = (
+        f"The converted model is off by up to {max(parity.max_abs_error.values()):.3g} and agrees on "
+        f"{parity.labels_equal} of {parity.labels_total} labels; first on {msgspec.json.encode(where).decode()}."
+    )
+    if options.engine == "onnx":
+        raise ParityError(reason, hint="Raise tolerance if that is acceptable, or use engine = 'auto'.")
+    return parity, reason
+
+
+def _onnx_parts(model: object, onnx: bytes) -> _Content:
+    from estiba.model.estimators.saved_files import framework
+
+    libraries = {name: version(name) for name in ("numpy", "onnxruntime")}
+    described = {"engine": "onnx", "format": "onnx", "model_file": "model.onnx", "libraries": libraries}
+    return _Content(onnx, {**described, "framework": framework(model)})
+
+
+def _python_parts(model: object, reason: str) -> _Content:
+    from estiba.model.estimators.saved_files import dumps, framework, libraries, local_modules
+
+    if isinstance(model, bytes):
+        raise ParityError(f"The graph around the ONNX file does not answer as the file does. {reason}")
+    local = local_modules(model)
+    if local:
+        raise EstibaError(
+            f"The model needs the python engine ({reason.rstrip('.')}) and uses code of your own from "
+            f"{', '.join(sorted(local))}, which a server would not find.",
+            hint="Install that code as a package, or replace it with library transformers that convert to ONNX.",
+        )
+    kind, file, content = dumps(model)
+    described = {"engine": "python", "format": kind, "model_file": file, "libraries": libraries(model, kind)}
+    return _Content(content, {**described, "framework": framework(model)})
+
+
+def _frame(X: Any) -> pd.DataFrame:
+    try:
+        import pandas as pd
+    except ImportError:
+        raise MissingExtra("pandas", "train") from None
+    if isinstance(X, pd.DataFrame):
+        frame = X.reset_index(drop=True)
+        frame.columns = [str(c) for c in frame.columns]
+        return frame
+    array = np.asarray(X)
+    if array.ndim != 2:
+        raise BadProject(f"The sample must have rows and columns; its shape is {array.shape}.")
+    return pd.DataFrame(array, columns=[f"x{i}" for i in range(array.shape[1])])
+
+
+def _plain(value: Any) -> Any:
+    """Structs inside a mapping as plain objects, so that one conversion checks both spellings."""
+    if isinstance(value, msgspec.Struct):
+        return {k: v for k, v in msgspec.structs.asdict(value).items() if v is not None}
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value

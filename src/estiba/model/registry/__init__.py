@@ -1,0 +1,1 @@
+"""The registry: versions and aliases, in a folder or in object storage."""

@@ -1,0 +1,1 @@
+"""Signatures: the fields of a model, inferred, read and checked."""

@@ -1,0 +1,212 @@
+"""Infer a signature from a sample and, where the estimator knows better, from the estimator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from estiba.core.errors import BadProject
+from estiba.model.schema.signature import Field, Head, Kind, Outputs, Scalar, Signature, Unseen
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_LEVELS = 100
+"""A column of strings with more distinct values, and no encoder that lists them, is text."""
+
+
+class FieldOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`[models.NAME.fields.FIELD]`: what the user knows better than the sample. None keeps what was inferred."""
+
+    kind: Kind | None = None
+    nullable: bool | None = None
+    levels: tuple[Scalar, ...] | None = None
+    unseen: Unseen | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    example: Scalar | None = None
+    description: str | None = None
+
+
+class _Levels(msgspec.Struct, frozen=True):
+    """What an encoder inside the estimator knows of a column."""
+
+    levels: tuple[Scalar, ...]
+    unseen: Unseen
+    missing: bool
+
+
+def infer(
+    model: object,
+    sample: pd.DataFrame,
+    head: Head,
+    *,
+    fields: Mapping[str, FieldOptions] | None = None,
+    outputs: Outputs | None = None,
+) -> Signature:
+    """The signature of `model`, a fitted estimator, from rows that it was trained on.
+
+    Args:
+        sample: training features, rows in any order, with the dtypes of training.
+        fields: by column name, what to override.
+        outputs: how answers are shown.
+
+    Raises:
+        BadProject: an override names no column, or the result contradicts itself.
+    """
+    known = dict(_encoders(model, [str(c) for c in sample.columns]))
+    found = [_field(str(name), sample[name], known.get(str(name))) for name in sample.columns]
+    return Signature(fields=override(found, fields or {}), head=head, outputs=outputs or Outputs()).validate()
+
+
+def override(fields: Sequence[Field], options: Mapping[str, FieldOptions]) -> tuple[Field, ...]:
+    """Fields with what the user knows better; raises BadProject for an option of a field that is not there."""
+    names = [field.name for field in fields]
+    unknown = [name for name in options if name not in names]
+    if unknown:
+        raise BadProject(f"The model has no field {unknown[0]!r}.", hint=f"Its fields are: {', '.join(names)}.")
+    return tuple(_override(field, options.get(field.name)) for field in fields)
+
+
+def _field(name: str, column: pd.Series[Any], known: _Levels | None) -> Field:
+    kind = _kind(column, known)
+    present = column.dropna()
+    field = Field(
+        name=name,
+        kind=kind,
+        nullable=bool(column.isna().any()) or (known is not None and known.missing),
+        dtype=str(column.dtype),
+        example=_example(kind, present),
+    )
+    if kind == "category":
+        levels = known.levels if known else _levels(column, present)
+        return msgspec.structs.replace(field, levels=levels, unseen=known.unseen if known else "error")
+    if kind in ("number", "integer") and len(present):
+        numbers = present.astype(float)
+        low, high = float(numbers.min()), float(numbers.max())
+        if math.isfinite(low) and math.isfinite(high):
+            return msgspec.structs.replace(field, observed=(low, high))
+    return field
+
+
+def _kind(column: pd.Series[Any], known: _Levels | None) -> Kind:
+    import pandas.api.types as types
+
+    if known is not None or isinstance(column.dtype, _categorical()):
+        return "category"
+    if types.is_bool_dtype(column.dtype):
+        return "boolean"
+    if types.is_integer_dtype(column.dtype):
+        return "integer"
+    if types.is_numeric_dtype(column.dtype):
+        return "number"
+    if types.is_datetime64_any_dtype(column.dtype):
+        return "timestamp"
+    present = column.dropna()
+    values = set(present.head(100_000))
+    if values and values <= {True, False}:
+        return "boolean"
+    if not all(isinstance(v, str) for v in values):
+        kinds = sorted({type(v).__name__ for v in values})
+        raise BadProject(
+            f"The column {column.name!r} mixes values of type {', '.join(kinds)}.",
+            hint="Give it one type before training, for instance with astype(str).",
+        )
+    repeated = len(values) <= max(2, len(present) // 2)
+    return "category" if repeated and len(values) <= MAX_LEVELS else "text"
+
+
+def _categorical() -> type:
+    import pandas as pd
+
+    kind: type = pd.CategoricalDtype
+    return kind
+
+
+def _levels(column: pd.Series[Any], present: pd.Series[Any]) -> tuple[Scalar, ...]:
+    values = column.cat.categories if isinstance(column.dtype, _categorical()) else sorted(set(present))
+    return tuple(_plain(v) for v in values)
+
+
+def _example(kind: Kind, present: pd.Series[Any]) -> Scalar | None:
+    if not len(present):
+        return None
+    value = present.iloc[0]
+    if kind == "timestamp":
+        return str(value.isoformat())
+    value = _plain(value)
+    if kind == "boolean":
+        return bool(value)
+    return float(value) if kind == "number" else value
+
+
+def _plain(value: Any) -> Scalar:
+    """A Python scalar of a NumPy one."""
+    plain: Scalar = value.item() if hasattr(value, "item") else value
+    return plain
+
+
+def _override(field: Field, options: FieldOptions | None) -> Field:
+    if options is None:
+        return field
+    changes = {k: v for k, v in msgspec.structs.asdict(options).items() if v is not None}
+    kind = changes.get("kind", field.kind)
+    if kind != field.kind:
+        allowed = {
+            ("integer", "number"),
+            ("number", "integer"),  # a column of whole numbers that may be missing is float64 in pandas
+            ("integer", "boolean"),
+            ("category", "text"),
+            ("text", "category"),
+        }
+        if (field.kind, kind) not in allowed:
+            raise BadProject(f"The field {field.name!r} is a column of {field.kind} and cannot become {kind}.")
+        changes.setdefault("levels", ())
+    return msgspec.structs.replace(field, **changes)
+
+
+def _encoders(model: Any, columns: Sequence[str]) -> Iterator[tuple[str, _Levels]]:
+    """Category encoders inside the estimator that see raw columns, as (column, what they know)."""
+    steps = getattr(model, "steps", None)
+    if steps is not None:  # a Pipeline: encoders sit before anything changes the columns
+        for _, step in steps:
+            yield from _encoders(step, columns)
+            if not _keeps_columns(step):
+                return
+    elif hasattr(model, "transformers_"):
+        inputs = [str(c) for c in getattr(model, "feature_names_in_", columns)]
+        for _, part, chosen in model.transformers_:
+            if part not in ("drop", "passthrough"):
+                yield from _encoders(part, _names(chosen, inputs))
+    elif hasattr(model, "categories_") and len(model.categories_) == len(columns):
+        for name, levels in zip(columns, model.categories_, strict=True):
+            yield name, _known(model, levels)
+    elif hasattr(model, "regressor_") or hasattr(model, "best_estimator_"):
+        yield from _encoders(getattr(model, "regressor_", None) or model.best_estimator_, columns)
+    elif hasattr(model, "calibrated_classifiers_"):
+        yield from _encoders(model.calibrated_classifiers_[0].estimator, columns)
+
+
+def _keeps_columns(step: Any) -> bool:
+    return type(step).__name__ == "SimpleImputer" and not step.add_indicator
+
+
+def _names(chosen: Any, inputs: Sequence[str]) -> list[str]:
+    """Column names that a ColumnTransformer was told as names, positions, a mask or a slice."""
+    if isinstance(chosen, str):
+        return [chosen]
+    if isinstance(chosen, slice):
+        return list(inputs[chosen]) if not isinstance(chosen.start, str) else []
+    chosen = list(chosen)
+    if chosen and all(isinstance(c, bool) or type(c).__name__ == "bool" for c in chosen):
+        return [name for name, taken in zip(inputs, chosen, strict=True) if taken]
+    return [inputs[c] if isinstance(c, int) or hasattr(c, "item") else str(c) for c in chosen]
+
+
+def _known(encoder: Any, levels: Any) -> _Levels:
+    present = [v for v in levels if v is not None and v == v]
+    refuses = getattr(encoder, "handle_unknown", "ignore") == "error"
+    return _Levels(tuple(_plain(v) for v in present), "error" if refuses else "other", len(present) < len(levels))

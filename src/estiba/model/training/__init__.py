@@ -1,0 +1,1 @@
+"""Train in a process of its own, and only when something changed."""

@@ -1,0 +1,219 @@
+"""The training process: one model from its training function to the registry. Run by `estiba.model.training.runner`.
+
+It reads a Job from standard input and writes Reports, one JSON object per line, to what was its standard output.
+Everything that the training prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import platform
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from estiba.core.errors import BadProject, EstibaError, NotTrusted, Unavailable
+from estiba.model.packing.pack import Packed, register
+from estiba.model.packing.training_result import Trained
+from estiba.model.training import fingerprints, mlflow
+from estiba.model.training.fingerprints import Reads, Stamp
+from estiba.model.training.runner import Done, Failure, Job, ModelOptions, Progress, Report
+
+_EXPECTED = (
+    "It must return estiba.Trained, or a tuple of model, sample, target and metrics (the last two may be left out)."
+)
+
+
+def main() -> int:
+    """Does the job on standard input; 0 where it is done, 1 where a Failure was reported."""
+    job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
+    tell = _channel()
+    _die_with_parent()
+    try:
+        tell(_do(job, tell))
+        return 0
+    except EstibaError as error:
+        traceback.print_exc()
+        tell(Failure(error.message, error.hint, error.exit_code))
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        tell(Failure(f"Training {job.name} failed: {type(error).__name__}: {error}", expected=False))
+    return 1
+
+
+def _channel() -> Callable[[Report], None]:
+    """Keeps standard output for reports, and sends what anybody else prints to standard error."""
+    channel = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+
+    def tell(report: Report) -> None:
+        channel.write(msgspec.json.encode(report) + b"\n")
+
+    return tell
+
+
+def _die_with_parent() -> None:
+    """Ends this process when the one that started it is gone: then its end of our standard input is closed."""
+    private = os.dup(0)
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), 0)
+
+    def watch() -> None:
+        while os.read(private, 4096):
+            pass
+        if os.getpgrp() == os.getpid():  # a session of its own: what the training started goes with it
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _do(job: Job, tell: Callable[[Report], None]) -> Done:
+    folder = Path(job.folder)
+    reads = Reads(fingerprints.roots(folder))
+    data = {name: Path(path) if path else None for name, path in job.data.items()}
+    before = {name: fingerprints.digest_file(path) if path else fingerprints.MISSING for name, path in data.items()}
+    named = _named(job.options, folder)
+    trained, notes = _trained(job, folder, data)
+    reads.stop()
+    tell(Progress("packing"))
+    options, aliases = job.options, (job.options.alias,) if job.options.alias else ()
+    packed = register(
+        trained,
+        job.name,
+        options,
+        registry=job.registry,
+        aliases=aliases,
+        on_built=lambda digest: fingerprints.claim(folder, job.name, digest),
+    )
+    notes += packed.notes + _track(job, packed, tell)
+    stamp = Stamp(
+        version=packed.version,
+        digest=packed.artifact.digest,
+        section=fingerprints.digest_options(options),
+        data=before,
+        files={**_without(reads.files(), data), **named},
+        folders=reads.folders(),
+        libraries=_libraries(trained.model),
+        python=platform.python_version(),
+    )
+    return Done(stamp, notes)
+
+
+def _trained(job: Job, folder: Path, data: Mapping[str, Path | None]) -> tuple[Trained, tuple[str, ...]]:
+    options = job.options
+    if options.file:
+        from estiba.model.packing.from_file import from_file
+
+        file, sample = folder / options.file, folder / options.sample
+        try:
+            return from_file(file, sample, target=options.target, trust=options.trust)
+        except NotTrusted as error:
+            hint = f"If you trust whoever made it, write trust = true in [models.{job.name}]"
+            other = "or save the model with skops or as ONNX, which run nothing."
+            raise NotTrusted(error.message, hint=f"{hint}; {other}") from error
+    sys.path.insert(0, str(folder))
+    function = _function(options.train, folder)
+    return _checked(function(**_arguments(function, options.train, data)), options.train), ()
+
+
+def _function(place: str, folder: Path) -> Callable[..., Any]:
+    name, _, attribute = place.partition(":")
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise BadProject(
+            f"There is no module {name!r} in {folder}.", hint=f"It is what train = {place!r} names."
+        ) from None
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise BadProject(
+            f"{module.__file__} has no function {attribute!r}.", hint=f"It is what train = {place!r} names."
+        )
+    found: Callable[..., Any] = function
+    return found
+
+
+def _arguments(function: Callable[..., Any], place: str, data: Mapping[str, Path | None]) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters
+    required = [
+        n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if unknown := [name for name in required if name != "data"]:
+        raise BadProject(
+            f"The training function {place} wants an argument {unknown[0]!r} that nobody gives it.",
+            hint="It may take one argument, `data`: the path of each data file by name.",
+        )
+    return {"data": data} if "data" in parameters else {}
+
+
+def _checked(result: object, place: str) -> Trained:
+    if isinstance(result, tuple) and 2 <= len(result) <= 4:
+        target, metrics = (*result[2:], None, None)[:2]
+        result = Trained(model=result[0], sample=result[1], target=target, metrics=metrics or {})
+    if not isinstance(result, Trained):
+        raise BadProject(f"{place} returned {_described(result)}.", hint=_EXPECTED)
+    import pandas as pd
+
+    if not isinstance(result.sample, pd.DataFrame):
+        raise BadProject(
+            f"{place} returned a sample that is {_described(result.sample)}.",
+            hint="The sample must be a pandas DataFrame of the features as in training.",
+        )
+    if not isinstance(result.metrics, Mapping):
+        raise BadProject(f"{place} returned metrics that are {_described(result.metrics)}.", hint=_EXPECTED)
+    return result
+
+
+def _described(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+    return "nothing" if value is None else f"an object of type {type(value).__name__}"
+
+
+def _track(job: Job, packed: Packed, tell: Callable[[Report], None]) -> tuple[str, ...]:
+    """Logs to MLflow; the model is registered by now, so a tracking server that is down costs a warning only."""
+    if not job.mlflow.tracking_uri:
+        return ()
+    tell(Progress("logging", job.mlflow.tracking_uri))
+    try:
+        mlflow.log(job.mlflow, packed)
+    except Unavailable as error:
+        tell(Progress("warning", str(error)))
+        return (error.message,)
+    return ()
+
+
+def _without(files: dict[str, str], data: Mapping[str, Path | None]) -> dict[str, str]:
+    """Declared data files are compared by their own names."""
+    declared = {f"data/{name}" for name in data} | {f"{fingerprints.DATA}/{name}" for name in data}
+    return {key: digest for key, digest in files.items() if key not in declared}
+
+
+def _named(options: ModelOptions, folder: Path) -> dict[str, str]:
+    """The files that the section itself names; they may lie outside the project."""
+    return {name: fingerprints.digest_file(folder / name) for name in (options.file, options.sample) if name}
+
+
+def _libraries(model: object) -> dict[str, str]:
+    if isinstance(model, bytes):
+        names = {"numpy", "onnxruntime"}
+    else:
+        from estiba.model.estimators.saved_files import libraries
+
+        names = set(libraries(model))
+    return {name: fingerprints.version(name) for name in sorted(names | {"estiba", "onnx"})}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""Answers as callers see them, by row and by column."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from estiba.model.coding.predictions import Predictions, labels
+from estiba.model.schema.signature import Band, Field, Head, Outputs, Signature
+
+FIELD = (Field(name="x", kind="number"),)
+TWO = Head(kind="probabilities", classes=("no", "yes"))
+
+
+def shown(head: Head, raw: list[list[float]], **outputs: Any) -> list[dict[str, Any]]:
+    signature = Signature(fields=FIELD, head=head, outputs=Outputs(**outputs)).validate()
+    predictions = Predictions(signature)
+    rows = predictions.rows(np.array(raw))
+    predictions._compiled = None  # the same without a C compiler
+    assert predictions.rows(np.array(raw)) == rows
+    columns = predictions.columns(np.array(raw))
+    flat = [
+        {
+            k: v
+            for n, x in row.items()
+            for k, v in (({f"{n}.{c}": p for c, p in x.items()}) if isinstance(x, dict) else {n: x}).items()
+        }
+        for row in rows
+    ]
+    for i, row in enumerate(flat):
+        assert list(row) == list(columns)
+        for name, value in row.items():
+            other = columns[name][i]
+            assert other == value or (value is None and (other is None or other != other))
+    return rows
+
+
+def test_the_most_probable_class_and_the_first_of_equals() -> None:
+    rows = shown(TWO, [[0.4, 0.6], [0.5, 0.5]])
+    assert [row["label"] for row in rows] == ["yes", "no"]
+    assert rows[0]["probabilities"] == {"no": 0.4, "yes": 0.6}
+
+
+def test_a_threshold_decides_from_itself_on() -> None:
+    rows = shown(TWO, [[0.7, 0.3], [0.71, 0.29]], threshold=0.3)
+    assert [row["label"] for row in rows] == ["yes", "no"]
+
+
+def test_the_positive_class_may_be_the_first() -> None:
+    rows = shown(TWO, [[0.7, 0.3]], positive="no", threshold=0.5, probability="p", probabilities="")
+    assert rows == [{"label": "no", "p": 0.7}]
+
+
+def test_bands_take_their_lower_edge() -> None:
+    bands = {"risk": Band(edges=(0.3, 0.7), labels=("LOW", "MEDIUM", "HIGH"))}
+    rows = shown(TWO, [[0.71, 0.29], [0.7, 0.3], [0.3, 0.7]], bands=bands)
+    assert [row["risk"] for row in rows] == ["LOW", "MEDIUM", "HIGH"]
+
+
+@pytest.mark.parametrize(
+    ("head", "raw", "expected"),
+    [
+        (Head(kind="scores", classes=(0, 1)), [[0.0], [0.1]], [0, 1]),
+        (Head(kind="scores", classes=("a", "b", "c")), [[1, 3, 2], [2, 2, 1]], ["b", "a"]),
+        (Head(kind="outlier", classes=(-1, 1)), [[0.0], [-0.1]], [1, -1]),
+    ],
+)
+def test_labels_of_scores(head: Head, raw: list[list[float]], expected: list[Any]) -> None:
+    assert [row["label"] for row in shown(head, raw)] == expected
+    assert labels(head, np.array(raw)).tolist() == expected
+
+
+def test_values_by_their_names() -> None:
+    assert shown(Head(kind="values", names=("y",)), [[2.5]], value="price") == [{"price": 2.5}]
+    assert shown(Head(kind="values", names=("a", "b")), [[1, 2]]) == [{"a": 1.0, "b": 2.0}]
+
+
+def test_what_is_not_finite_is_null() -> None:
+    rows = shown(TWO, [[float("nan"), 0.5], [0.2, 0.8]], bands={"risk": Band(edges=(0.5,), labels=("L", "H"))})
+    assert rows[0] == {"label": None, "probabilities": {"no": None, "yes": 0.5}, "risk": "H"}
+    assert rows[1]["label"] == "yes"
+    assert shown(Head(kind="values", names=("y",)), [[float("inf")]]) == [{"value": None}]

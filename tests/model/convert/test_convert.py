@@ -1,0 +1,351 @@
+"""Conversion: every model of the matrix answers as its original does, on hard rows, and what cannot says why."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conversion_cases import Case, cases, frame, prepared, target
+from conversion_check import coded_rows, fields_of, judge, run
+
+from estiba.model.coding.coder import Coded, Coder
+from estiba.model.convert import Converted, NotConvertible, convert
+from estiba.model.convert.graph import Graph
+from estiba.model.convert.trees import Tree, constant, scalar_sum
+from estiba.model.estimators.outputs import NoAnswer, answer, head_of
+from estiba.model.schema.signature import Field, Signature
+
+PYTHON = ("SVC(probability)", "GaussianProcess", "A function of the user's own on a number")
+"""What stays with the original estimator."""
+
+TOLERANCE = 1e-12
+SINGLE = 1.2e-7
+"""XGBoost answers in float32."""
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda c: c.name)
+def test_every_case_answers_as_its_original(case: Case) -> None:
+    verdict = judge(case)
+    if case.name.startswith(PYTHON):
+        assert verdict.engine == "python"
+        assert verdict.reason
+        return
+    assert verdict.engine == "onnx", verdict.reason
+    assert verdict.difference <= (SINGLE if "XGBoost" in case.name else TOLERANCE)
+    ties = 5 if case.name == "SVC, 3 classes" else 0
+    assert not verdict.labels or verdict.agree >= verdict.rows - ties
+
+
+def compare(model: Any, sample: pd.DataFrame, *, missing: bool = False, unseen: bool = False) -> float:
+    """Converts and compares; the largest difference."""
+    fields = fields_of(sample, missing, unseen)
+    converted = convert(model, fields, sample)
+    matrix = coded_rows(sample, fields, converted)
+    rows = Coder(Signature(fields=fields, head=converted.head)).frame(Coded(matrix))
+    return float(np.abs(run(converted.onnx, matrix) - answer(model, rows, converted.head)).max())
+
+
+def forest_pipeline() -> tuple[Any, pd.DataFrame]:
+    from sklearn.ensemble import RandomForestClassifier
+
+    sample = frame("mixed", missing=True)
+    return prepared(RandomForestClassifier(5, random_state=1)).fit(sample, target(sample, 2)), sample
+
+
+def test_the_same_model_gives_the_same_bytes() -> None:
+    model, sample = forest_pipeline()
+    fields = fields_of(sample, missing=True, unseen=True)
+    assert convert(model, fields, sample).onnx == convert(model, fields, sample).onnx
+
+
+def test_the_file_passes_the_checker_and_has_the_contracted_ends() -> None:
+    import onnx
+
+    model, sample = forest_pipeline()
+    made = onnx.load_from_string(convert(model, fields_of(sample, True, True), sample).onnx)
+    onnx.checker.check_model(made)
+    assert [i.name for i in made.graph.input] == ["x"]
+    assert [o.name for o in made.graph.output] == ["y"]
+    assert made.ir_version == 10
+
+
+def test_text_is_left_to_python() -> None:
+    model, sample = forest_pipeline()
+    fields = [Field(name=f.name, kind="text") if f.name == "country" else f for f in fields_of(sample, True, True)]
+    with pytest.raises(NotConvertible, match="'country' is a text"):
+        convert(model, fields, sample)
+
+
+class Constant:
+    """A model of the user's own."""
+
+    classes_ = np.asarray([0, 1])
+
+    def fit(self, rows: Any, wanted: Any = None) -> Constant:
+        return self
+
+    def predict(self, rows: Any) -> Any:
+        return np.zeros(len(rows))
+
+
+def test_a_class_of_the_users_own_is_left_to_python() -> None:
+    sample = frame("mixed", missing=False)
+    with pytest.raises(NotConvertible, match="Constant is a class of the user's own"):
+        convert(Constant(), fields_of(sample, False, False), sample)
+
+
+def test_a_model_fitted_on_an_array() -> None:
+    from sklearn.ensemble import GradientBoostingRegressor
+
+    sample = frame("numbers", missing=False)
+    model = GradientBoostingRegressor(n_estimators=5).fit(sample.to_numpy(), target(sample, 0))
+    assert compare(model, sample) == 0
+
+
+def test_columns_in_another_order_than_in_training() -> None:
+    model, sample = forest_pipeline()
+    turned = sample[sample.columns[::-1]]
+    assert compare(model, turned, missing=True, unseen=True) < TOLERANCE
+
+
+def test_whole_numbers_and_booleans_through_encoders() -> None:
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, TargetEncoder
+
+    sample = frame("mixed", missing=False)[["age", "products", "active"]]
+    encode = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), ["products", "active"]), (TargetEncoder(), ["age"])
+    )
+    model = make_pipeline(encode, LogisticRegression()).fit(sample, target(sample, 2))
+    assert compare(model, sample) < TOLERANCE
+
+
+def test_search_frozen_and_union() -> None:
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.preprocessing import MaxAbsScaler, Normalizer
+
+    sample = frame("numbers", missing=False)
+    pipe = make_pipeline(make_union(MaxAbsScaler(), Normalizer(), "passthrough"), Ridge())
+    model = GridSearchCV(pipe, {"ridge__alpha": [0.1, 1.0]}, cv=2).fit(sample, target(sample, 0))
+    assert compare(FrozenEstimator(model), sample) < TOLERANCE
+
+
+def test_a_threshold_becomes_a_note() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import FixedThresholdClassifier
+
+    sample = frame("numbers", missing=False)
+    model = FixedThresholdClassifier(LogisticRegression(), threshold=0.3).fit(sample, target(sample, 2))
+    made = convert(model, fields_of(sample, False, False), sample)
+    assert made.head.kind == "probabilities"
+    assert any("0.3" in note for note in made.notes)
+
+
+def test_several_targets() -> None:
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.linear_model import LinearRegression
+
+    sample = frame("numbers", missing=False)
+    targets = np.stack([target(sample, 0), target(sample, 0) * 2 + sample["a"]], axis=1)
+    for model in (RandomForestRegressor(5, random_state=1), LinearRegression()):
+        assert head_of(model.fit(sample, targets)).width == 2
+        assert compare(model, sample) < TOLERANCE
+
+
+@pytest.mark.parametrize("data", ["numbers", "categories"])
+def test_bare_boosters(data: str) -> None:
+    import lightgbm
+    import xgboost
+
+    sample = frame(data, missing=True)
+    wanted = (target(sample, 2) == "yes").astype(int)
+    light = lightgbm.train({"objective": "binary", "verbose": -1}, lightgbm.Dataset(sample, wanted), 8)
+    assert compare(light, sample, missing=True) < TOLERANCE
+    rows = xgboost.DMatrix(sample, wanted, enable_categorical=True)
+    boost = xgboost.train({"objective": "binary:logistic", "nthread": 1}, rows, 8)
+    assert compare(boost, sample, missing=True) < SINGLE
+
+
+def test_float32_columns_are_rounded_as_pandas_rounds_them() -> None:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    sample = frame("numbers", missing=False).astype("float32")
+    model = HistGradientBoostingRegressor(max_iter=5).fit(sample, target(sample, 0))
+    assert compare(model, sample) < TOLERANCE
+
+
+def test_near_a_tie_both_classes_are_added_up() -> None:
+    from sklearn.ensemble import RandomForestClassifier
+
+    sample = frame("numbers", missing=False).round(0)
+    model = RandomForestClassifier(10, max_depth=2, random_state=0).fit(sample, target(sample, 2))
+    made = convert(model, fields_of(sample, False, False), sample)
+    matrix = sample.to_numpy()
+    found = [run(made.onnx, matrix[i : i + 1])[0].argmax() for i in range(len(matrix))]
+    assert (model.classes_[found] == model.predict(sample)).all()
+
+
+def _odd_models() -> dict[str, tuple[Any, str, int]]:
+    """What people build beside the table: the unfitted model, its data and its classes."""
+    from sklearn import compose, ensemble, feature_selection, linear_model, multiclass, preprocessing, tree
+    from sklearn.base import clone
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+
+    one_hot = preprocessing.OneHotEncoder(handle_unknown="ignore")
+    by_name = compose.make_column_transformer((one_hot, ["country", "plan"]), remainder="passthrough")
+    by_place = compose.make_column_transformer((one_hot, [2, 3]), remainder="passthrough")
+    frequent = SimpleImputer(strategy="most_frequent")
+    logistic = linear_model.LogisticRegression(max_iter=300)
+    boosting = ensemble.GradientBoostingRegressor(n_estimators=5)
+    pick = feature_selection.SelectFromModel(tree.DecisionTreeClassifier(random_state=1))
+    leaves = tree.DecisionTreeClassifier(max_depth=6, random_state=1)
+    pandas_inside = make_pipeline(clone(frequent).set_output(transform="pandas"), by_name, leaves)
+    return {
+        "pandas inside": (pandas_inside, "mixed", 2),
+        "places": (make_pipeline(frequent, by_place, leaves), "mixed", 3),
+        "selection": (make_pipeline(pick, logistic), "numbers", 3),
+        "one versus rest": (multiclass.OneVsRestClassifier(logistic), "numbers", 3),
+        "stack of pipelines": (ensemble.StackingClassifier([("a", prepared(logistic))], cv=2), "mixed", 2),
+        "log target": (
+            compose.TransformedTargetRegressor(prepared(boosting), func=np.log, inverse_func=np.exp),
+            "mixed",
+            0,
+        ),
+        "scaled target": (
+            compose.TransformedTargetRegressor(boosting, transformer=preprocessing.StandardScaler()),
+            "numbers",
+            0,
+        ),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:Found unknown categories")
+@pytest.mark.parametrize("name", _odd_models())
+def test_odd_models(name: str) -> None:
+    model, data, classes = _odd_models()[name]
+    sample = frame(data, missing=data == "mixed")
+    loose = data == "mixed"
+    assert compare(model.fit(sample, target(sample, classes)), sample, missing=loose, unseen=loose) < TOLERANCE
+
+
+def _odd_boosters() -> dict[str, tuple[Any, str]]:
+    import catboost
+    import lightgbm
+    import xgboost
+
+    quiet = {"verbose": 0, "allow_writing_files": False, "iterations": 5}
+    return {
+        "zero is missing": (lightgbm.LGBMRegressor(zero_as_missing=True, n_estimators=8, verbose=-1), "counts"),
+        "poisson": (lightgbm.LGBMRegressor(objective="poisson", n_estimators=8, verbose=-1), "numbers"),
+        "forest": (
+            lightgbm.LGBMRegressor(
+                boosting_type="rf", bagging_freq=1, bagging_fraction=0.6, n_estimators=5, verbose=-1
+            ),
+            "numbers",
+        ),
+        "dart": (xgboost.XGBRegressor(booster="dart", n_estimators=6, rate_drop=0.4), "numbers"),
+        "another missing": (xgboost.XGBRegressor(n_estimators=6, missing=0), "counts"),
+        "gamma": (xgboost.XGBRegressor(objective="reg:gamma", n_estimators=6), "numbers"),
+        "one-hot splits": (
+            xgboost.XGBRegressor(n_estimators=6, max_cat_to_onehot=9, enable_categorical=True),
+            "categories",
+        ),
+        "depthwise": (catboost.CatBoostRegressor(grow_policy="Depthwise", **quiet), "numbers"),
+    }
+
+
+@pytest.mark.parametrize("name", _odd_boosters())
+def test_odd_boosters(name: str) -> None:
+    model, data = _odd_boosters()[name]
+    sample = frame(data, missing=data == "categories")
+    wanted = target(sample, 0)
+    assert compare(model.fit(sample, wanted), sample, missing=data == "categories") < SINGLE * wanted.max()
+
+
+def test_several_targets_of_xgboost() -> None:
+    import xgboost
+
+    sample = frame("numbers", missing=False)
+    wanted = np.stack([target(sample, 0), target(sample, 0) + sample["a"]], axis=1)
+    assert compare(xgboost.XGBRegressor(n_estimators=4).fit(sample, wanted), sample) < 1e-6
+
+
+def test_linear_trees_are_left_to_python() -> None:
+    import lightgbm
+
+    sample = frame("numbers", missing=False)
+    model = lightgbm.LGBMRegressor(linear_tree=True, n_estimators=3, verbose=-1).fit(sample, target(sample, 0))
+    with pytest.raises(NotConvertible, match="linear trees"):
+        convert(model, fields_of(sample, False, False), sample)
+
+
+def _small_tree(leaf_first: bool, scale: float) -> Tree:
+    """A root with one leaf and one branch."""
+    left, right = ([1, -1, 3, -1, -1], [2, -1, 4, -1, -1]) if leaf_first else ([1, 3, -1, -1, -1], [2, 4, -1, -1, -1])
+    sides = (np.asarray(left, np.int64), np.asarray(right, np.int64))
+    threshold = np.asarray([0.0, 1, 1, 0, 0])
+    feature = np.asarray([0, 1, 1, 0, 0], np.int64)
+    return Tree(feature, threshold, *sides, np.zeros(5, bool), scale * np.asarray([0.0, 1, 2, 4, 8]))
+
+
+def _walk(tree: Tree, row: np.ndarray) -> float:
+    node = 0
+    while tree.left[node] >= 0:
+        node = (tree.left if row[tree.feature[node]] <= tree.threshold[node] else tree.right)[node]
+    return float(tree.value[node])
+
+
+@pytest.mark.parametrize("kinds", list(itertools.product("lrc", repeat=3)), ids="".join)
+def test_small_trees_in_any_order(kinds: tuple[str, ...]) -> None:
+    trees = [constant(0.5) if k == "c" else _small_tree(k == "l", 10.0**i) for i, k in enumerate(kinds)]
+    graph = Graph(2)
+    rows = np.random.default_rng(0).normal(0, 2, (50, 2))
+    found = run(graph.model(scalar_sum(graph, "x", trees), 1), rows)[:, 0]
+    assert np.abs(found - [sum(_walk(t, row) for t in trees) for row in rows]).max() < 1e-9
+
+
+def test_many_levels_are_looked_up_column_by_column() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    numbers = np.arange(400)
+    sample = pd.DataFrame({"a": [f"a{i % 300}" for i in numbers], "b": [f"b{i * 7 % 350}" for i in numbers]})
+    model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(sample, numbers % 3 == 0)
+    assert compare(model, sample, unseen=True) < TOLERANCE
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(NoAnswer, match="dict has no predict"):
+        head_of({})
+
+
+def test_the_reason_names_the_step() -> None:
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, QuantileTransformer
+
+    sample = frame("numbers", missing=False)
+    for step, words in (
+        (QuantileTransformer(n_quantiles=20), "Quantile"),
+        (FunctionTransformer(lambda v: v), "lambda"),
+    ):
+        model = make_pipeline(step, Ridge()).fit(sample, target(sample, 0))
+        with pytest.raises(NotConvertible, match=words):
+            convert(model, fields_of(sample, False, False), sample)
+
+
+def test_converted_is_a_value() -> None:
+    model, sample = forest_pipeline()
+    made = convert(model, fields_of(sample, True, True), sample)
+    assert isinstance(made, Converted)
+    assert made.head.classes == ("no", "yes")

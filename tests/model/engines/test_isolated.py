@@ -1,0 +1,102 @@
+"""The python engine in a process of its own: same answers, contained crashes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.ensemble import IsolationForest
+from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.neighbors import KNeighborsClassifier
+
+import estiba
+from estiba.core.errors import NotTrusted, Unavailable
+from estiba.model.inference.load import load_artifact
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> estiba.Packed:
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    model = GaussianProcessClassifier(random_state=0).fit(rows, rows[:, 0] > 0)
+    place = tmp_path_factory.mktemp("registry")
+    return estiba.pack(model, rows, name="slow", engine="python", registry=place)
+
+
+def test_it_answers_as_in_this_process(packed: estiba.Packed) -> None:
+    here = load_artifact(packed.artifact, threads=1)
+    apart = load_artifact(packed.artifact, threads=1, isolated=True)
+    coded = here.coder.check(here.golden.records)
+    assert np.array_equal(here.answer(coded), apart.answer(coded))
+    apart.engine.close()
+
+
+def test_a_crash_costs_one_call(packed: estiba.Packed) -> None:
+    model: Any = load_artifact(packed.artifact, threads=1, isolated=True)
+    record = model.golden.records[0]
+    before = model.predict(record)
+    child = model.engine._child
+    os.kill(child.pid, signal.SIGSTOP)
+    threading.Timer(0.3, os.kill, (child.pid, signal.SIGKILL)).start()
+    with pytest.raises(Unavailable, match=r"did not answer|died"):
+        model.predict(record)
+    assert model.predict(record) == before
+    model.engine.close()
+
+
+def test_the_process_ends_with_its_parent(packed: estiba.Packed) -> None:
+    model: Any = load_artifact(packed.artifact, threads=1, isolated=True)
+    child = model.engine._child
+    model.engine.close()
+    assert child.returncode is not None
+
+
+@pytest.mark.parametrize("kind", [KNeighborsClassifier, IsolationForest])
+def test_trust_is_asked_for_there_as_well(kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from estiba.model.estimators import saved_files
+
+    rows = np.random.default_rng(0).normal(size=(40, 2))
+    model = kind().fit(rows, rows[:, 0] > 0)
+    # What skops cannot hold is pickled; forced here, as which estimators those are changes with its versions.
+    monkeypatch.setattr(saved_files, "dumps", lambda m: ("joblib", "model.joblib", _pickled(m)))
+    packed = estiba.pack(model, rows, name="pickled", engine="python", registry=tmp_path)
+    with pytest.raises(NotTrusted, match="pickle"):
+        load_artifact(packed.artifact, threads=1, isolated=True)
+    load_artifact(packed.artifact, threads=1, isolated=True, trust=True).engine.close()
+
+
+def _pickled(model: object) -> bytes:
+    import io
+
+    import joblib
+
+    stream = io.BytesIO()
+    joblib.dump(model, stream)
+    return stream.getvalue()
+
+
+def test_closing_waits_for_no_call(packed: estiba.Packed) -> None:
+    model: Any = load_artifact(packed.artifact, threads=1, isolated=True)
+    record, child = model.golden.records[0], model.engine._child
+    os.kill(child.pid, signal.SIGSTOP)
+    failures: list[BaseException] = []
+
+    def ask() -> None:
+        with pytest.raises(Unavailable) as raised:
+            model.predict(record)
+        failures.append(raised.value)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    time.sleep(0.3)
+    began = time.monotonic()
+    model.engine.close()
+    asking.join(5)
+    assert (len(failures), time.monotonic() - began < 2) == (1, True)
+    with pytest.raises(Unavailable, match="not served any more"):
+        model.predict(record)
