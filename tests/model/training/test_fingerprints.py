@@ -16,10 +16,10 @@ from estiba.model.training.runner import ModelOptions
 WATCHED = """
 import json, os, sys
 from pathlib import Path
-from estiba.model import stamps
+from estiba.model.training import fingerprints
 from estiba.model.training.fingerprints import Reads
 
-reads = Reads(stamps.roots(Path.cwd()))
+reads = Reads(fingerprints.roots(Path.cwd()))
 {code}
 reads.stop()
 print(json.dumps([reads.files(), reads.folders()]))
