@@ -23,10 +23,11 @@ test-kubernetes: $(READY) ## build a Kubernetes cluster, once, and run the tests
 	scripts/lab/kubernetes/build
 	ESTIBA_KUBERNETES=1 $(VENV)/bin/python -m pytest tests/deploy -k cluster -rP
 
-lint: $(READY) ## ruff, mypy --strict, and whether generated pages are up to date
+lint: $(READY) ## ruff, mypy --strict, words, and whether generated pages are up to date
 	$(VENV)/bin/ruff check src tests examples scripts bench
 	$(VENV)/bin/ruff format --check src tests examples scripts bench
 	$(VENV)/bin/mypy
+	$(VENV)/bin/python scripts/words.py
 	$(VENV)/bin/python scripts/reference.py --check
 	$(VENV)/bin/python scripts/conversion_table.py --check
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference" / "conversion.md"
-sys.path.insert(0, str(ROOT / "tests" / "model"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from conversion_cases import cases  # noqa: E402
 from conversion_check import PROBES, Verdict, judge  # noqa: E402

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 
 import pytest
-
 from cluster import Cluster, running
 from lab import Docker, docker_engine
 

@@ -21,7 +21,6 @@ import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 from raw import Reader, post, price
-
 from toys import Live
 
 SECONDS = float(os.environ.get("ESTIBA_FUZZ_SECONDS", "4"))

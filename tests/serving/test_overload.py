@@ -18,7 +18,6 @@ import pytest
 from open_loop import OpenLoop, Storm
 from raw import post
 from slow_server import seen, slow_server
-
 from toys import Live, until
 
 SECONDS = float(os.environ.get("ESTIBA_OVERLOAD_SECONDS", "3"))
