@@ -15,7 +15,7 @@ ORDER = {
     "estiba": """
         core model serving client gateway monitoring deploy serve project planning doctor local cli __main__
         """,
-    "estiba.core": "errors log ids endings cpus options stores guard shell groups ports",
+    "estiba.core": "errors log ids termination cpus options stores guard shell process_group ports",
     "estiba.core.stores": "disk files",
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
     "estiba.model.schema": "signature rows values infer",
@@ -67,8 +67,8 @@ ORDER = {
         virtualenvs health_probe file_watcher target status service_runner orchestrate up model_server session reload
         """,
     "estiba.cli": """
-        terminal places summary progress writing services up train serve predict pack models verify init doctor
-        build export scan compose kubernetes deploy ci healthcheck version main
+        terminal common_options model_table progress write_files service_display up train serve predict pack models
+        verify init doctor build export scan compose kubernetes deploy ci healthcheck version main
         """,
 }
 """By folder, its files and folders from the bottom up: each imports from those before it, type-checking included."""
@@ -146,7 +146,7 @@ def test_every_file_has_a_place_in_the_order_of_its_folder() -> None:
             "subprocess",
             {
                 "estiba.core.shell",
-                "estiba.core.groups",
+                "estiba.core.process_group",
                 "estiba.serving.workers.worker_process",
                 "estiba.model.engines.isolated",
             },

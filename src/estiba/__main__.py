@@ -12,9 +12,9 @@ def main() -> None:
     by them at all.
     """
     try:
-        from estiba.core import endings
+        from estiba.core import termination
 
-        endings.heed()
+        termination.install_handlers()
         from estiba.cli.main import run
 
         code = run(sys.argv[1:])

@@ -155,7 +155,7 @@ def test_services_and_models_come_up_together_and_go_together(flowers: Path) -> 
     assert lines[lines.index("dying: its last lines were:") + 1] == "    I die"
     assert lines.index("client: stopped") < lines.index("models: stopping") < lines.index("models: stopped")
     assert "Traceback" not in running.text
-    assert ports.trouble("127.0.0.1", port(flowers)) == ""
+    assert ports.conflict("127.0.0.1", port(flowers)) == ""
 
 
 def test_a_port_of_a_model_is_named_and_not_measured_a_second_time(trained: Path, tmp_path: Path) -> None:

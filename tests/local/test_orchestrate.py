@@ -18,13 +18,13 @@ import pytest
 from estiba import project
 from estiba.core import ports
 from estiba.core.errors import BadProject, EstibaError, NotFound
-from estiba.core.groups import Guard
+from estiba.core.process_group import Guard
 from estiba.local import orchestrate
-from estiba.local.service_runner import Life
+from estiba.local.service_runner import ServiceRunner
 from estiba.local.session import Start, Wish, plan
-from estiba.local.status import Pace, Scene, Status
+from estiba.local.status import RestartPolicy, RunContext, Status
 
-PACE = Pace(first=0.1, longest=0.4, steady=1.0, look=0.1)
+PACE = RestartPolicy(first=0.1, longest=0.4, steady=1.0, look=0.1)
 
 SERVER = """
 import http.server, os, sys, time
@@ -79,11 +79,16 @@ def play(start: Start, until: Callable[[Play], bool], *, kill: bool = False, sec
 
 async def _play(shown: Play, until: Callable[[Play], bool], kill: bool, seconds: float) -> Play:
     guard = Guard()
-    scene = Scene(guard, shown.statuses.append, lambda name, text: shown.lines.append((name, text)), PACE)
-    here, stop, dead = shown.start.here, asyncio.Event(), asyncio.Event()
+    context = RunContext(guard, shown.statuses.append, lambda name, text: shown.lines.append((name, text)), PACE)
+    target, stop, dead = shown.start.target, asyncio.Event(), asyncio.Event()
     running = set(shown.start.choice.services)
-    lives = [
-        Life(service, here.url(service), lambda life: orchestrate.prepare(here, life, running, guard.mark), scene)
+    runners = [
+        ServiceRunner(
+            service,
+            target.url(service),
+            lambda runner: orchestrate.prepare(target, runner, running, guard.mark),
+            context,
+        )
         for service in shown.start.services
     ]
 
@@ -94,7 +99,7 @@ async def _play(shown: Play, until: Callable[[Play], bool], kill: bool, seconds:
         (dead.set() if kill else None, stop.set())
 
     looking = asyncio.create_task(look())
-    shown.well = await orchestrate.keep(lives, stop, dead)
+    shown.well = await orchestrate.keep(runners, stop, dead)
     looking.cancel()
     guard.close()
     return shown
@@ -447,7 +452,7 @@ restart = false
     start = planned(tmp_path, text)
     shown = play(start, lambda shown: "done" in shown.states("prometheus"))
     assert (tmp_path / ".estiba/files/prometheus/etc/prometheus/prometheus.yml").exists()
-    assert f"127.0.0.1:{start.here.plan['web'].port}" in "\n".join(shown.said("prometheus"))
+    assert f"127.0.0.1:{start.target.plan['web'].port}" in "\n".join(shown.said("prometheus"))
 
 
 def test_the_command_to_try_by_hand_is_one_for_a_shell(tmp_path: Path) -> None:
@@ -508,19 +513,21 @@ restart = false
             if status.service == "one" and status.state == "starting":
                 times.append(loop.time())
 
-        scene = Scene(guard, on_status, lambda name, text: None, Pace(first=1.0))
-        lives = {
-            service.name: Life(service, "", lambda life: orchestrate.prepare(start.here, life, (), guard.mark), scene)
+        context = RunContext(guard, on_status, lambda name, text: None, RestartPolicy(first=1.0))
+        runners = {
+            service.name: ServiceRunner(
+                service, "", lambda runner: orchestrate.prepare(start.target, runner, (), guard.mark), context
+            )
             for service in start.services
         }
-        for life in lives.values():
-            life.begin(lives)
+        for runner in runners.values():
+            runner.begin(runners)
         await asyncio.sleep(0.2)
-        await lives["one"].restart()
+        await runners["one"].restart()
         while len(times) < 2:
             await asyncio.sleep(0.02)
-        for life in lives.values():
-            await life.stop()
+        for runner in runners.values():
+            await runner.stop()
         guard.close()
         return times
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from estiba.core.errors import NotFound
-from estiba.core.groups import Guard, marked
+from estiba.core.process_group import Guard, marked
 from estiba.local import virtualenvs
 from estiba.local.virtualenvs import READY, InstallationFailed, Wanted
 

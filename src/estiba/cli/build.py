@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from estiba.cli import terminal
-from estiba.cli.places import json_option, project_option
+from estiba.cli.common_options import json_option, project_option
 from estiba.cli.progress import Steps
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from estiba.cli.places import json_option, project_option
+from estiba.cli.common_options import json_option, project_option
 
 FOLDER = "deploy/compose"
 
@@ -33,7 +33,7 @@ def compose(project: Path | None, output: Path | None, check: bool, as_json: boo
     """
     import estiba.project
     from estiba import planning
-    from estiba.cli import writing
+    from estiba.cli import write_files
     from estiba.deploy.compose import render as target
     from estiba.deploy.plan import secrets
 
@@ -42,9 +42,9 @@ def compose(project: Path | None, output: Path | None, check: bool, as_json: boo
     files = target.render(plan, found.compose)
     folder = output or found.folder / FOLDER
     if check:
-        return writing.stale(files, folder, as_json=as_json)
+        return write_files.stale(files, folder, as_json=as_json)
     secrets.hand_out(found.folder, plan.secrets, folder / "secrets", plan.given)
-    place = shlex.quote(str(writing.shown(folder)))
+    place = shlex.quote(str(write_files.shown(folder)))
     steps = ["estiba build", f"docker compose --project-directory {place} up --detach --wait"]
-    writing.write(files, folder, services=len(plan.services), next_steps=steps, as_json=as_json)
+    write_files.write(files, folder, services=len(plan.services), next_steps=steps, as_json=as_json)
     return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from estiba.cli import terminal
-from estiba.cli.places import project_option
+from estiba.cli.common_options import project_option
 
 if TYPE_CHECKING:
     from estiba.deploy.compose.deploy import Change

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from estiba.cli.places import json_option
+from estiba.cli.common_options import json_option
 
 if TYPE_CHECKING:
     from estiba.core.errors import EstibaError, MissingExtra

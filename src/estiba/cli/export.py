@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from estiba.cli.places import project_option
+from estiba.cli.common_options import project_option
 
 
 @click.command(

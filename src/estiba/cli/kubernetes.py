@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from estiba.cli.places import json_option, project_option
+from estiba.cli.common_options import json_option, project_option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +45,7 @@ def kubernetes(project: Path | None, output: Path | None, check: bool, pin: Path
     """
     import estiba.project
     from estiba import planning
-    from estiba.cli import writing
+    from estiba.cli import write_files
     from estiba.deploy.image import push
     from estiba.deploy.kubernetes.render import namespace, render
     from estiba.deploy.plan import secrets
@@ -57,7 +57,7 @@ def kubernetes(project: Path | None, output: Path | None, check: bool, pin: Path
     files = render(plan, found.kubernetes)
     folder = output or found.folder / FOLDER
     if check:
-        return writing.stale(files, folder, as_json=as_json)
+        return write_files.stale(files, folder, as_json=as_json)
     # Where a store of secrets is named, they come from there.
     named = [] if found.kubernetes.external_secrets else plan.secrets
     made = secrets.ensure(found.folder, (name for name in named if name not in plan.given))
@@ -65,18 +65,18 @@ def kubernetes(project: Path | None, output: Path | None, check: bool, pin: Path
     space = namespace(plan, found.kubernetes, "staging")
     steps = ["estiba build --push"] if pin is None else []
     if made:
-        steps.append(f"kubectl apply -f {writing.shown(folder / 'overlays' / 'staging' / 'namespace.yaml')}")
+        steps.append(f"kubectl apply -f {write_files.shown(folder / 'overlays' / 'staging' / 'namespace.yaml')}")
     secret_steps = _secrets(plan, made, space)
     steps += [*secret_steps.pop("", ()), "estiba deploy kubernetes staging"]
     for profile, commands in secret_steps.items():
         steps += [f"# before that, where the overlay names components/{profile}:", *commands]
-    writing.write(files, folder, services=len(plan.services), next_steps=steps, as_json=as_json)
+    write_files.write(files, folder, services=len(plan.services), next_steps=steps, as_json=as_json)
     return 0
 
 
 def _secrets(plan: Plan, made: Mapping[str, Path], namespace: str) -> dict[str, list[str]]:
     """Commands that bring secrets into the cluster, by the profile that needs them; "" is what always takes part."""
-    from estiba.cli.writing import shown
+    from estiba.cli.write_files import shown
     from estiba.deploy.kubernetes.workloads import secret_name
 
     found: dict[str, list[str]] = {}

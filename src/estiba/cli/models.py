@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from estiba.cli import places, summary, terminal
-from estiba.cli.places import json_option, registry_option
+from estiba.cli import common_options, model_table, terminal
+from estiba.cli.common_options import json_option, registry_option
 
 if TYPE_CHECKING:
     from estiba.model.artifact.artifact import Manifest
@@ -49,7 +49,14 @@ def list_(registry: str | None = None, as_json: bool = False) -> None:
         for version in reversed(versions):
             named = ", ".join(alias for alias, number in sorted(aliases.items()) if number == version.version)
             created = version.created[:16].replace("T", " ")
-            cells = (name, str(version.version), named, created, version.digest[:12], summary.metrics(version.metrics))
+            cells = (
+                name,
+                str(version.version),
+                named,
+                created,
+                version.digest[:12],
+                model_table.metrics(version.metrics),
+            )
             rows.append(cells)
     if rows:
         terminal.table(("model", "version", "alias", "created (UTC)", "digest", "metrics"), rows)
@@ -74,7 +81,7 @@ def show(ref: str, registry: str | None, as_json: bool) -> None:
     terminal.line(f"sha256:{artifact.digest}")
     if manifest.description:
         terminal.line(manifest.description)
-    summary.shout([manifest])
+    model_table.shout([manifest])
     _show_fields(manifest)
     _show_facts(manifest)
     terminal.line(f"Model card: {artifact.file('card.md')}")
@@ -102,8 +109,8 @@ def _range(minimum: float | None, maximum: float | None) -> str:
 def _show_facts(manifest: Manifest) -> None:
     head, source = manifest.signature.head, manifest.source
     answer = f"{head.kind}: {', '.join(map(str, head.classes or head.names))}"
-    origin = f"{source.name}, {summary.data(manifest)}" if source else "not stated"
-    facts = [("answer", answer), ("engine", manifest.engine), ("proof", summary.parity(manifest)), ("data", origin)]
+    origin = f"{source.name}, {model_table.data(manifest)}" if source else "not stated"
+    facts = [("answer", answer), ("engine", manifest.engine), ("proof", model_table.parity(manifest)), ("data", origin)]
     facts += [("why python", manifest.reason)] if manifest.reason else []
     facts += [("made with", f"{manifest.framework}, Python {manifest.python}")]
     facts += [("libraries", ", ".join(f"{name} {version}" for name, version in manifest.libraries.items()))]
@@ -173,7 +180,7 @@ def pull(refs: tuple[str, ...], registry: str | None, target: Path, timeout: flo
     from estiba.model.registry import mirror as pulling
     from estiba.serving.workers.registry_query import Question
 
-    place = places.registry(registry)
+    place = common_options.registry_location(registry)
     # A bucket that hangs must not hang the pod that asks it.
     question = Question(lambda: list(pulling.pull(place, refs, target)), timeout)
     question.wait()
@@ -202,4 +209,4 @@ def remove(ref: str, force: bool, registry: str | None) -> None:
 def _store(named: str | None) -> Registry:
     from estiba.model.registry.registry import open_registry
 
-    return open_registry(places.registry(named))
+    return open_registry(common_options.registry_location(named))

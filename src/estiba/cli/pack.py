@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from estiba.cli.places import json_option, registry_option, trust_option
+from estiba.cli.common_options import json_option, registry_option, trust_option
 
 if TYPE_CHECKING:
     from estiba.model.packing.pack import Packed
@@ -54,7 +54,7 @@ def pack(  # noqa: PLR0913 - one parameter per option
     FILE is a model saved with skops, joblib or pickle, ONNX, XGBoost, LightGBM or CatBoost. The sample tells its
     fields, and the packed model is proven on rows drawn from it.
     """
-    from estiba.cli import places, progress
+    from estiba.cli import common_options, progress
     from estiba.model.packing.from_file import from_file
     from estiba.model.packing.pack import PackOptions, register
     from estiba.model.registry.records import check_name
@@ -66,13 +66,13 @@ def pack(  # noqa: PLR0913 - one parameter per option
         on_event(Event(name, "reading", str(file)))
         trained, notes = from_file(file, sample, target=target, trust=trust)
         on_event(Event(name, "packing"))
-        packed = register(trained, name, options, registry=places.registry(registry), aliases=aliases)
+        packed = register(trained, name, options, registry=common_options.registry_location(registry), aliases=aliases)
         on_event(Event(name, "done", packed.ref))
     _show(packed, notes, as_json)
 
 
 def _show(packed: Packed, notes: tuple[str, ...], as_json: bool) -> None:
-    from estiba.cli import summary, terminal
+    from estiba.cli import model_table, terminal
 
     manifest = packed.artifact.manifest
     if as_json:
@@ -87,7 +87,7 @@ def _show(packed: Packed, notes: tuple[str, ...], as_json: bool) -> None:
         }
         terminal.json(found)
         return
-    summary.models([(manifest, str(packed.version))])
+    model_table.models([(manifest, str(packed.version))])
     for note in (*notes, *packed.notes):
         terminal.warning(note)
     terminal.line(f"{packed}{'' if packed.new else ' (was there already)'}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from estiba.cli import terminal
-from estiba.cli.places import json_option, registry_option, trust_option
+from estiba.cli.common_options import json_option, registry_option, trust_option
 
 
 @click.command(
@@ -46,11 +46,11 @@ def predict(  # noqa: PLR0913 - one parameter per option
     IN is .csv (UTF-8, a header line, an empty cell is a missing value) or .parquet. Rows are answered in order, by the
     same code as the server's.
     """
-    from estiba.cli import places
+    from estiba.cli import common_options
     from estiba.model.inference.load import load
     from estiba.model.inference.score_files import score
 
-    model = load(ref, registry=places.registry(registry), trust=trust, threads=threads)
+    model = load(ref, registry=common_options.registry_location(registry), trust=trust, threads=threads)
     start = time.perf_counter()
     with _bar(source.name) as on_rows:
         scored = score(model, source, target, keep=keep, on_rows=on_rows)

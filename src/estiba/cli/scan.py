@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from estiba.cli import terminal
-from estiba.cli.places import json_option, project_option
+from estiba.cli.common_options import json_option, project_option
 
 if TYPE_CHECKING:
     from estiba.deploy.image.vulnerability_scan import Finding, Report

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from estiba.cli.places import registry_option, server_options, trust_option
+from estiba.cli.common_options import registry_option, server_options, trust_option
 
 
 class Serve(click.Command):
@@ -52,11 +52,11 @@ def serve(refs: tuple[str, ...], registry: str | None, settings: Path | None, tr
     Without any argument, those in $ESTIBA_SERVE are taken. Ctrl-C stops.
     """
     from estiba import serve as serving
-    from estiba.cli import places
+    from estiba.cli import common_options
     from estiba.cli.up import announce, with_options
 
     options = with_options(read_settings(settings), server)
-    serving.serve(refs, options, registry=places.registry(registry), trust=trust, on_ready=announce)
+    serving.serve(refs, options, registry=common_options.registry_location(registry), trust=trust, on_ready=announce)
 
 
 def read_settings(file: Path | None) -> Any:

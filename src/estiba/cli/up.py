@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from estiba.cli import terminal
-from estiba.cli.places import project_option, server_options
+from estiba.cli.common_options import project_option, server_options
 
 if TYPE_CHECKING:
     from estiba.local.session import Start
@@ -82,7 +82,7 @@ def _trained(start: Start, *, force: bool, as_json: bool) -> Sequence[Outcome]:
 
 def _run(start: Start, outcomes: Sequence[Outcome], *, watch: bool, as_json: bool) -> int:
     """Runs what takes part, and shows it; 1 where something ended in failure."""
-    from estiba.cli.services import Board, Events
+    from estiba.cli.service_display import Board, Events
     from estiba.deploy.plan.service_options import MODELS
     from estiba.local import reload, session
 
@@ -115,9 +115,9 @@ def with_options(options: Any, given: dict[str, Any]) -> Any:
 
 def show_outcomes(outcomes: Sequence[Outcome]) -> None:
     """Prints a table of models and what an operator should read."""
-    from estiba.cli import summary
+    from estiba.cli import model_table
 
-    summary.models([(outcome.manifest, str(outcome.version.version)) for outcome in outcomes])
+    model_table.models([(outcome.manifest, str(outcome.version.version)) for outcome in outcomes])
     for outcome in outcomes:
         for note in outcome.notes:
             terminal.warning(f"{outcome.version}: {note}")

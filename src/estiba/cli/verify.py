@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from estiba.cli.places import json_option, registry_option, trust_option
+from estiba.cli.common_options import json_option, registry_option, trust_option
 
 
 @click.command(
@@ -23,10 +23,10 @@ def verify(ref: str, registry: str | None, trust: bool, as_json: bool) -> None:
 
     Every file is compared with its digest, and the golden rows are asked again. The exit code is 3 where that fails.
     """
-    from estiba.cli import places, summary, terminal
+    from estiba.cli import common_options, model_table, terminal
     from estiba.model.inference.load import load
 
-    model = load(ref, registry=places.registry(registry), trust=trust)
+    model = load(ref, registry=common_options.registry_location(registry), trust=trust)
     if as_json:
         found = {
             "model": model.name,
@@ -38,7 +38,7 @@ def verify(ref: str, registry: str | None, trust: bool, as_json: bool) -> None:
         terminal.json(found)
         return
     rows, files = len(model.golden.records), len(model.manifest.files)
-    shown = summary.proof(model.parity) if model.parity else ""
+    shown = model_table.proof(model.parity) if model.parity else ""
     terminal.line(f"{model.name}@{model.version} is sound: {files} files as packed, {rows} golden rows ({shown}).")
     for note in model.notes:
         terminal.warning(note)

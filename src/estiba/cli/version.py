@@ -9,7 +9,7 @@ from importlib import metadata
 import click
 
 import estiba
-from estiba.cli.places import json_option
+from estiba.cli.common_options import json_option
 
 _SHOWN = ("onnxruntime", "numpy", "scikit-learn", "onnx", "skl2onnx", "pandas", "xgboost-cpu", "lightgbm", "catboost")
 

@@ -38,14 +38,14 @@ def free(host: str) -> int:
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 
-def trouble(host: str, port: int) -> str:
+def conflict(host: str, port: int) -> str:
     """Why nothing can listen there, such as `Address already in use, by process 812 (flask run)`; empty if it can."""
     with _socket(host) as listener:
         try:
             listener.bind((host, port))
             listener.listen()
         except OSError as error:
-            by = holder(port)
+            by = listening_process(port)
             return f"{error.strerror}{', by ' + by if by else ''}"
     return ""
 
@@ -56,7 +56,7 @@ def _socket(host: str) -> socket.socket:
     return made
 
 
-def holder(port: int) -> str:
+def listening_process(port: int) -> str:
     """The process that listens on a TCP port, such as `process 812 (flask run --port 5000)`.
 
     Empty where it cannot be known: another user's process, another container's, or a system without /proc.
@@ -70,7 +70,7 @@ def holder(port: int) -> str:
     return ""
 
 
-def listened(processes: Iterable[int]) -> list[int]:
+def listening_ports(processes: Iterable[int]) -> list[int]:
     """The TCP ports that some processes listen on, sorted; empty where it cannot be known."""
     links = {link for process in processes for link in _open_files(Path(f"/proc/{process}"))}
     return sorted({port for port, link in _listening() if link in links})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from estiba.core import endings
+from estiba.core import termination
 from estiba.core.errors import EstibaError, NotFound
 from estiba.core.stores.disk import explained
 
@@ -53,7 +53,7 @@ def run(
     """
     with ExitStack() as ending:
         try:
-            with endings.held():
+            with termination.deferred():
                 child = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
@@ -130,7 +130,7 @@ def converse(
         The exit code; negative is the number of the signal that ended it.
     """
     with ExitStack() as ending:
-        with explained("run a program in", folder), errors.open("wb") as output, endings.held():
+        with explained("run a program in", folder), errors.open("wb") as output, termination.deferred():
             child = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,

@@ -9,7 +9,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from estiba.core.errors import EstibaError
-from estiba.core.groups import Group
+from estiba.core.process_group import ProcessGroup
 from estiba.deploy.plan.plan import Health, Http, Tcp
 
 HOST = "127.0.0.1"
@@ -66,7 +66,7 @@ async def _run(words: list[str], folder: Path, environment: Mapping[str, str]) -
     said: list[str] = []
     shown = " ".join(words)
     try:
-        group = Group(words, folder=folder, environment=environment, on_line=said.append)
+        group = ProcessGroup(words, folder=folder, environment=environment, on_line=said.append)
     except EstibaError as error:
         return error.message
     try:

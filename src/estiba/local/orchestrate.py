@@ -13,13 +13,13 @@ from typing import Any
 
 from estiba.core import ports
 from estiba.core.errors import EstibaError, NotFound
-from estiba.core.groups import marked
+from estiba.core.process_group import marked
 from estiba.deploy.plan.plan import Command, Plan, Service
 from estiba.deploy.plan.service_options import MODELS
 from estiba.local import virtualenvs
-from estiba.local.service_runner import Life
+from estiba.local.service_runner import ServiceRunner
 from estiba.local.status import Launch
-from estiba.local.target import HOST, Here
+from estiba.local.target import HOST, LocalTarget
 from estiba.local.virtualenvs import Wanted
 
 TICK = 0.2
@@ -40,7 +40,7 @@ class Choice:
     left_out: Mapping[str, str]
 
 
-def choose(here: Here, names: Sequence[str], profiles: Sequence[str], models: Collection[str]) -> Choice:
+def choose(target: LocalTarget, names: Sequence[str], profiles: Sequence[str], models: Collection[str]) -> Choice:
     """Which services take part: those that are named and those of the profiles, with all that they need.
 
     Args:
@@ -50,13 +50,13 @@ def choose(here: Here, names: Sequence[str], profiles: Sequence[str], models: Co
     Raises:
         NotFound: there is no such service or profile; or one that cannot run here is named, or needed.
     """
-    plan = here.plan
+    plan = target.plan
     _check_names(plan, names, profiles, models)
     wanted = [MODELS if name in models else name for name in names]
     if not names:
         wanted = [service.name for service in plan.services if not service.profile] + [MODELS] * bool(models)
     wanted += [service.name for service in plan.services if service.profile and service.profile in profiles]
-    missing = {service.name: reason for service in plan.services if (reason := here.missing(service))}
+    missing = {service.name: reason for service in plan.services if (reason := target.missing(service))}
     taking: set[str] = set()
     for name in wanted:
         if name not in missing or name in names:
@@ -96,90 +96,92 @@ def _check_names(plan: Plan, names: Sequence[str], profiles: Sequence[str], mode
 def check_ports(services: Sequence[Service]) -> None:
     """Raises EstibaError where somebody else listens on the port of a service; by whom, if that can be known."""
     for service in services:
-        if service.port is not None and (trouble := ports.trouble(HOST, service.port)):
+        if service.port is not None and (trouble := ports.conflict(HOST, service.port)):
             hint = f"Stop what listens there, or choose another port in [services.{service.name}]."
             raise EstibaError(f"The service {service.name} cannot have port {service.port}: {trouble}.", hint=hint)
 
 
-async def prepare(here: Here, life: Life, running: Collection[str], mark: str) -> Launch:
-    """Makes what a service needs here, and says how it is started.
+async def prepare(target: LocalTarget, runner: ServiceRunner, running: Collection[str], mark: str) -> Launch:
+    """Makes what a service needs on this machine, and says how it is started.
 
     Args:
         running: names of all services that run. mark: of the guard.
 
     Raises:
-        NotFound: its program is not here. EstibaError: packages or files could not be made.
+        NotFound: its program is not installed. EstibaError: packages or files could not be made.
     """
-    service = life.service
-    await asyncio.to_thread(here.furnish, service, running)
-    packages = await _packages(here, life, mark)
-    environment, words = here.environment(service, packages), here.words(service)
-    program = here.program(service, packages)
+    service = runner.service
+    await asyncio.to_thread(target.furnish, service, running)
+    packages = await _packages(target, runner, mark)
+    environment, words = target.environment(service, packages), target.words(service)
+    program = target.program(service, packages)
     if not program:
         where = f" or in the environment of its requirements ({packages})" if packages else ""
         raise NotFound(f"{words[0]} is not on PATH{where}.", hint=f"Check command in [services.{service.name}].")
-    probe = [here.text(service, word) for word in service.health.words] if isinstance(service.health, Command) else []
+    probe = [target.text(service, word) for word in service.health.words] if isinstance(service.health, Command) else []
     return Launch(
         command=[program, *words[1:]],
-        folder=here.plan.folder / service.folder,
+        folder=target.plan.folder / service.folder,
         environment=marked(environment, mark, service.name),
         probe=probe,
         probe_environment=marked(environment, mark, f"{service.name}:health"),
     )
 
 
-async def _packages(here: Here, life: Life, mark: str) -> Path | None:
+async def _packages(target: LocalTarget, runner: ServiceRunner, mark: str) -> Path | None:
     """The virtual environment of a service; None where it asks for none."""
-    build = life.service.build
+    build = runner.service.build
     if build is None or build.requirements is None or build.kind == "training":  # that is Estiba's own program
         return None
-    wanted = Wanted(build.requirements, build.python, here.folder / "environments")
+    wanted = Wanted(build.requirements, build.python, target.folder / "environments")
     if not virtualenvs.ready(wanted.folder):
-        life.installing()
-    environment = marked({**os.environ, **here.variables}, mark, f"{life.name}:install")
-    return await virtualenvs.ensure(wanted, environment, life.say)
+        runner.installing()
+    environment = marked({**os.environ, **target.variables}, mark, f"{runner.name}:install")
+    return await virtualenvs.ensure(wanted, environment, runner.say)
 
 
-async def keep(lives: Sequence[Life], stop: asyncio.Event, kill: asyncio.Event, *, forever: bool = False) -> bool:
+async def keep(
+    runners: Sequence[ServiceRunner], stop: asyncio.Event, kill: asyncio.Event, *, forever: bool = False
+) -> bool:
     """Starts all, keeps them running, and stops them in reverse order.
 
     Args:
-        lives: all that the others need is among them.
+        runners: all that the others need is among them.
         stop: asks to end. kill: ends what is left at once.
         forever: goes on where everything has ended by itself, because a change may start it again.
 
     Returns:
         Whether nothing ended in failure.
     """
-    peers = {life.name: life for life in lives}
-    for life in lives:
-        life.begin(peers)
+    peers = {runner.name: runner for runner in runners}
+    for runner in runners:
+        runner.begin(peers)
     try:
-        while not stop.is_set() and (forever or not all(life.over.is_set() for life in lives)):
-            for life in lives:
-                if life.broken is not None:
-                    raise life.broken
+        while not stop.is_set() and (forever or not all(runner.over.is_set() for runner in runners)):
+            for runner in runners:
+                if runner.broken is not None:
+                    raise runner.broken
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), TICK)
     finally:
-        await _stop(lives, kill)
-    return not any(life.failed for life in lives)
+        await _stop(runners, kill)
+    return not any(runner.failed for runner in runners)
 
 
-async def _stop(lives: Sequence[Life], kill: asyncio.Event) -> None:
+async def _stop(runners: Sequence[ServiceRunner], kill: asyncio.Event) -> None:
     """Each stops once those that need it have; all at once when `kill` is set."""
 
-    async def stop(life: Life) -> None:
-        for other in lives:
-            if life.name in other.service.needs:
+    async def stop(runner: ServiceRunner) -> None:
+        for other in runners:
+            if runner.name in other.service.needs:
                 await other.ended.wait()
-        await life.stop()
+        await runner.stop()
 
-    stopping = asyncio.gather(*(stop(life) for life in lives))
+    stopping = asyncio.gather(*(stop(runner) for runner in runners))
     killed = asyncio.create_task(kill.wait())
     both: list[asyncio.Future[Any]] = [stopping, killed]
     await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     if killed.done():
-        await asyncio.gather(*(life.kill() for life in lives))
+        await asyncio.gather(*(runner.kill() for runner in runners))
     killed.cancel()
     await stopping

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from estiba.core.errors import EstibaError
-from estiba.core.groups import Group, marked
+from estiba.core.process_group import ProcessGroup, marked
 from estiba.local.file_watcher import POLL, Watch
 from estiba.local.session import Session, plan_again
 from estiba.model.training import fingerprints
@@ -69,9 +69,9 @@ class _Reloading:
         elif name == TRAINING:
             self._note(f"{self._shown(paths)}; training what is made from it")
             await self._train()
-        elif life := self._session.life(name):
+        elif runner := self._session.runner(name):
             self._note(f"{self._shown(paths)}; starting {name} again")
-            await life.restart()
+            await runner.restart()
 
     def _note(self, text: str) -> None:
         self._session.observer.on_note(text)
@@ -88,7 +88,7 @@ class _Reloading:
         async with self._training:
             session = self._session
             said: list[str] = []
-            group = Group(
+            group = ProcessGroup(
                 [sys.executable, "-m", "estiba", "train", "-C", str(session.start.project.file), "--json"],
                 folder=session.start.project.folder,
                 environment=marked(os.environ, session.guard.mark, ":train"),

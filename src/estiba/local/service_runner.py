@@ -1,4 +1,4 @@
-"""Life: one service as processes of this machine, from what it waits for to its end, again and again."""
+"""ServiceRunner: one service as processes of this machine, from what it waits for to its end, again and again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from estiba.core import ports
 from estiba.core.errors import EstibaError
-from estiba.core.groups import Group
+from estiba.core.process_group import ProcessGroup
 from estiba.deploy.plan.plan import FAILURES, Command, Service
 from estiba.deploy.plan.service_options import Condition
 from estiba.local import health_probe
-from estiba.local.status import Launch, Scene, State, Status
+from estiba.local.status import Launch, RunContext, State, Status
 
 TAIL = 20
 """Lines of output that are shown of a service that will not start."""
@@ -38,10 +38,12 @@ class _Ending:
     seconds: float = 0.0
 
 
-class Life:
+class ServiceRunner:
     """A service that is kept running."""
 
-    def __init__(self, service: Service, url: str, prepare: Callable[[Life], Awaitable[Launch]], scene: Scene) -> None:
+    def __init__(
+        self, service: Service, url: str, prepare: Callable[[ServiceRunner], Awaitable[Launch]], context: RunContext
+    ) -> None:
         """Starts nothing yet.
 
         Args:
@@ -60,8 +62,8 @@ class Life:
         self.ended = asyncio.Event()
         """Set once it was stopped, or never ran."""
         self._prepare = prepare
-        self._scene = scene
-        self._group: Group | None = None
+        self._context = context
+        self._group: ProcessGroup | None = None
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._again = False
@@ -79,14 +81,14 @@ class Life:
         ended = self._task is not None and self._task.done() and not self._task.cancelled()
         return self._task.exception() if ended and self._task is not None else None
 
-    def begin(self, peers: Mapping[str, Life]) -> None:
+    def begin(self, peers: Mapping[str, ServiceRunner]) -> None:
         """Starts it once what it needs is as it should be."""
         self._task = asyncio.create_task(self._run(peers), name=self.name)
 
     def say(self, line: str) -> None:
         """Passes on a line of its output."""
         self._tail.append(line)
-        self._scene.on_line(self.name, line)
+        self._context.on_line(self.name, line)
 
     def installing(self) -> None:
         """Tells that packages are being installed for it."""
@@ -128,14 +130,14 @@ class Life:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-    async def _end(self, group: Group) -> bool:
+    async def _end(self, group: ProcessGroup) -> bool:
         polite = await group.stop(signal.Signals[self.service.stop_signal or "SIGTERM"], self.service.stop_grace)
-        self._scene.guard.over(group.pid)
+        self._context.guard.over(group.pid)
         return polite
 
     # From here on: what runs in its own task
 
-    async def _run(self, peers: Mapping[str, Life]) -> None:
+    async def _run(self, peers: Mapping[str, ServiceRunner]) -> None:
         if reason := await self._needs(peers):
             self._wake.clear()
             self._finish(_Ending(reason))
@@ -150,7 +152,7 @@ class Life:
             self._wake.clear()
             self.over.clear()
 
-    async def _needs(self, peers: Mapping[str, Life]) -> str:
+    async def _needs(self, peers: Mapping[str, ServiceRunner]) -> str:
         """Waits for what it needs; why that will never be, or nothing."""
         for name, condition in self.service.needs.items():
             peer = peers[name]
@@ -168,9 +170,9 @@ class Life:
         if not self.service.restart:
             self._finish(ending)
             return
-        self._failures = 1 if ending.seconds >= self._scene.pace.steady else self._failures + 1
+        self._failures = 1 if ending.seconds >= self._context.restart_policy.steady else self._failures + 1
         self._restarts += 1
-        pause = self._scene.pace.pause(self._failures)
+        pause = self._context.restart_policy.pause(self._failures)
         detail = f"{ending.detail}; starting again in {pause:g} s"
         # Its last lines are shown once: those of further attempts are most often the same.
         first = self._failures == 1
@@ -194,7 +196,7 @@ class Life:
         loop = asyncio.get_running_loop()
         try:
             launch = await self._prepare(self)
-            group = Group(
+            group = ProcessGroup(
                 launch.command,
                 folder=launch.folder,
                 environment=launch.environment,
@@ -208,17 +210,17 @@ class Life:
         began = loop.time()
         self._group, self._again = group, False
         self._wake.clear()  # a wish to start again that came before this start is granted
-        self._scene.guard.begin(group.pid)
+        self._context.guard.begin(group.pid)
         if launch.message:
             group.tell(launch.message)
         self.met["started"].set()
         ending = await self._lived(group, launch, began)
         await group.kill()  # what it left behind
-        self._scene.guard.over(group.pid)
+        self._context.guard.over(group.pid)
         self._group = None
         return ending
 
-    async def _lived(self, group: Group, launch: Launch, began: float) -> _Ending:
+    async def _lived(self, group: ProcessGroup, launch: Launch, began: float) -> _Ending:
         self._report("starting")
         loop = asyncio.get_running_loop()
         waiting = asyncio.create_task(group.wait())
@@ -262,7 +264,7 @@ class Life:
         command = (launch.probe, launch.folder, launch.probe_environment)
         failures = 0
         while self.service.health and not waiting.done():
-            await asyncio.wait({waiting}, timeout=self._scene.pace.look)
+            await asyncio.wait({waiting}, timeout=self._context.restart_policy.look)
             reason = "" if waiting.done() else await health_probe.ask(self.service.health, self.service.port, command)
             before, failures = failures, failures + 1 if reason else 0
             if waiting.done() or self._again:
@@ -273,8 +275,8 @@ class Life:
                 self._report("healthy", detail="again")
         return await waiting
 
-    async def _unhealthy(self, group: Group, reason: str, seconds: float) -> _Ending:
-        heard = [port for port in ports.listened(group.members()) if port != self.service.port]
+    async def _unhealthy(self, group: ProcessGroup, reason: str, seconds: float) -> _Ending:
+        heard = [port for port in ports.listening_ports(group.members()) if port != self.service.port]
         hint = f"Give it more time: start_timeout in [services.{self.name}]; or check its health."
         if heard and not isinstance(self.service.health, Command):
             shown = ", ".join(map(str, heard))
@@ -310,10 +312,10 @@ class Life:
             hint=hint,
             output=output,
         )
-        self._scene.on_status(status)
+        self._context.on_status(status)
 
 
-def _held(group: Group) -> str:
+def _held(group: ProcessGroup) -> str:
     """What is to be said of processes that nobody could kill."""
     shown = ", ".join(map(str, sorted(group.left)))
     return f"the system does not let go of process {shown}, which was killed" if shown else ""

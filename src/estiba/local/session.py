@@ -12,18 +12,18 @@ from types import MappingProxyType
 
 import msgspec
 
-from estiba.core import endings, ports
+from estiba.core import ports, termination
 from estiba.core.errors import EstibaError
-from estiba.core.groups import Guard, marked
+from estiba.core.process_group import Guard, marked
 from estiba.deploy.plan import dotenv
 from estiba.deploy.plan.plan import Http, Service
 from estiba.deploy.plan.service_options import MODELS
 from estiba.local import orchestrate, up
 from estiba.local.model_server import Failed, Report, Spec
 from estiba.local.orchestrate import Choice
-from estiba.local.service_runner import Life
-from estiba.local.status import Launch, Pace, Scene, Status
-from estiba.local.target import HOST, Here
+from estiba.local.service_runner import ServiceRunner
+from estiba.local.status import Launch, RestartPolicy, RunContext, Status
+from estiba.local.target import HOST, LocalTarget
 from estiba.planning import SLACK, lower, lower_applications
 from estiba.project import Project
 from estiba.serve import Running
@@ -50,12 +50,12 @@ class Start:
 
     wish: Wish
     project: Project
-    here: Here
+    target: LocalTarget
     choice: Choice
 
     @property
     def services(self) -> list[Service]:
-        return [self.here.plan[name] for name in self.choice.services]
+        return [self.target.plan[name] for name in self.choice.services]
 
     @property
     def env_file(self) -> Path:
@@ -91,12 +91,12 @@ def plan(wish: Wish) -> Start:
 
 def plan_again(before: Start) -> Start:
     """The same wish with the project file as it is now, while the other runs; raises as `plan`."""
-    start = _planned(before.wish, before.here.port)
+    start = _planned(before.wish, before.target.port)
     held = {service.port for service in before.services}
     orchestrate.check_ports([service for service in start.services if service.port not in held])
-    serving = tuple(service for service in before.here.plan.services if service.models)
-    whole = replace(start.here.plan, services=(*serving, *start.here.plan.services))
-    return replace(start, here=replace(start.here, plan=whole))
+    serving = tuple(service for service in before.target.plan.services if service.models)
+    whole = replace(start.target.plan, services=(*serving, *start.target.plan.services))
+    return replace(start, target=replace(start.target, plan=whole))
 
 
 def _planned(wish: Wish, port: int) -> Start:
@@ -104,9 +104,9 @@ def _planned(wish: Wish, port: int) -> Start:
     project = wish.load()
     port = project.server.port or port or (ports.free(project.server.host) if project.services else 0)
     project = replace(project, server=msgspec.structs.replace(project.server, port=port))
-    here = Here(lower_applications(project), port, {**_variables(project, wish.env_file), **os.environ})
-    start = Start(wish, project, here, orchestrate.choose(here, wish.names, wish.profiles, project.models))
-    here.check(start.services)
+    target = LocalTarget(lower_applications(project), port, {**_variables(project, wish.env_file), **os.environ})
+    start = Start(wish, project, target, orchestrate.choose(target, wish.names, wish.profiles, project.models))
+    target.check(start.services)
     return start
 
 
@@ -121,7 +121,7 @@ def run(
     observer: Observer,
     *,
     watching: Callable[[Session], asyncio.Task[None]] | None = None,
-    pace: Pace = Pace(),  # noqa: B008 - it is frozen
+    restart_policy: RestartPolicy = RestartPolicy(),  # noqa: B008 - it is frozen
 ) -> bool:
     """Runs services and the model server until a signal says stop; a second one ends them at once.
 
@@ -135,7 +135,7 @@ def run(
     Raises:
         EstibaError: the model server cannot start.
     """
-    return asyncio.run(_run(start, trust, observer, watching, pace))
+    return asyncio.run(_run(start, trust, observer, watching, restart_policy))
 
 
 async def _run(
@@ -143,9 +143,9 @@ async def _run(
     trust: Collection[str],
     observer: Observer,
     watching: Callable[[Session], asyncio.Task[None]] | None,
-    pace: Pace,
+    restart_policy: RestartPolicy,
 ) -> bool:
-    session = Session(start, observer, Guard(), pace)
+    session = Session(start, observer, Guard(), restart_policy)
     session.listen()
     try:
         if start.choice.models:
@@ -153,7 +153,7 @@ async def _run(
         session.add_services()
         task = watching(session) if watching else None
         try:
-            well = await orchestrate.keep(session.lives, session.stopping, session.killing, forever=task is not None)
+            well = await orchestrate.keep(session.runners, session.stopping, session.killing, forever=task is not None)
         finally:
             if task is not None:
                 task.cancel()
@@ -168,7 +168,7 @@ async def _run(
 class Session:
     """One run of a project's services."""
 
-    def __init__(self, start: Start, observer: Observer, guard: Guard, pace: Pace) -> None:
+    def __init__(self, start: Start, observer: Observer, guard: Guard, restart_policy: RestartPolicy) -> None:
         self.start = start
         self.observer = observer
         self.guard = guard
@@ -176,9 +176,11 @@ class Session:
         self.killing = asyncio.Event()
         self.failure: EstibaError | None = None
         """Why the model server cannot start: then nothing else can work either."""
-        self.lives: list[Life] = []
+        self.runners: list[ServiceRunner] = []
         self._ready = False
-        self._scene = Scene(guard, self._guarded(observer.on_status), self._guarded(observer.on_line), pace)
+        self._context = RunContext(
+            guard, self._guarded(observer.on_status), self._guarded(observer.on_line), restart_policy
+        )
 
     def listen(self) -> None:
         """Stops at the first signal, kills at the second."""
@@ -187,9 +189,9 @@ class Session:
         def stop() -> None:
             (self.killing if self.stopping.is_set() else self.stopping).set()
 
-        if endings.asked():
+        if termination.requested():
             stop()
-        for number in endings.NUMBERS:
+        for number in termination.SIGNALS:
             loop.add_signal_handler(number, stop)
 
     def _guarded(self, tell: Callable[..., None]) -> Callable[..., None]:
@@ -203,27 +205,27 @@ class Session:
 
         return told
 
-    def life(self, name: str) -> Life | None:
-        return next((life for life in self.lives if life.name == name), None)
+    def runner(self, name: str) -> ServiceRunner | None:
+        return next((runner for runner in self.runners if runner.name == name), None)
 
     def add_models(self, trust: Collection[str]) -> None:
         """Adds the model server. The plan gets its services, for files that tell of them."""
         start = self.start
-        project, applications = start.project, start.here.plan
+        project, applications = start.project, start.target.plan
         # One server has all ports here: asked for its metrics at each of them, everything would count several times.
         every = [service for service in lower(project).services if service.models]
         serving = [service if service.name == MODELS else replace(service, metrics="") for service in every]
         whole = replace(applications, services=(*serving, *applications.services))
-        self.start = replace(start, here=replace(start.here, plan=whole))
+        self.start = replace(start, target=replace(start.target, plan=whole))
         grace = project.server.shutdown_delay + project.server.drain + SLACK
         service = Service(MODELS, "", health=Http("/health/ready"), port=project.server.port, stop_grace=grace)
         url = f"http://{HOST}:{project.server.port}"
         launch = self._server(project, trust)
 
-        async def prepare(life: Life) -> Launch:
+        async def prepare(runner: ServiceRunner) -> Launch:
             return launch
 
-        self.lives.append(Life(service, url, prepare, self._scene))
+        self.runners.append(ServiceRunner(service, url, prepare, self._context))
 
     def _server(self, project: Project, trust: Collection[str]) -> Launch:
         options = project.server
@@ -262,29 +264,29 @@ class Session:
     def add_services(self) -> None:
         """Adds the services that take part."""
         for service in self.start.services:
-            url = self.start.here.url(service)
-            self.lives.append(Life(service, url, self._prepare, self._scene))
+            url = self.start.target.url(service)
+            self.runners.append(ServiceRunner(service, url, self._prepare, self._context))
 
-    async def _prepare(self, life: Life) -> Launch:
+    async def _prepare(self, runner: ServiceRunner) -> Launch:
         running = {*self.start.choice.services, MODELS}
-        return await orchestrate.prepare(self.start.here, life, running, self.guard.mark)
+        return await orchestrate.prepare(self.start.target, runner, running, self.guard.mark)
 
     async def change(self, start: Start) -> list[str]:
         """Takes another plan of the same services; names of those that it changed, which are started again."""
         before, self.start = self.start, start
-        changed: list[Life] = []
+        changed: list[ServiceRunner] = []
         for service in start.services:
-            life = self.life(service.name)
-            if life is not None and _told(before.here, life.service) != _told(start.here, service):
-                life.service, life.url = service, start.here.url(service)
-                changed.append(life)
-        await asyncio.gather(*(life.restart() for life in changed))
-        return [life.name for life in changed]
+            runner = self.runner(service.name)
+            if runner is not None and _told(before.target, runner.service) != _told(start.target, service):
+                runner.service, runner.url = service, start.target.url(service)
+                changed.append(runner)
+        await asyncio.gather(*(runner.restart() for runner in changed))
+        return [runner.name for runner in changed]
 
 
-def _told(here: Here, service: Service) -> object:
-    """All that decides how a service is run here."""
-    return replace(service, image=""), here.words(service), here.environment(service, None)
+def _told(target: LocalTarget, service: Service) -> object:
+    """All that decides how a service is run."""
+    return replace(service, image=""), target.words(service), target.environment(service, None)
 
 
 def left_out(choice: Choice) -> Mapping[str, Status]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from estiba.core.groups import Guard
+from estiba.core.process_group import Guard
 from estiba.deploy.plan.plan import ASKED_EVERY
 
 State = Literal[
@@ -70,7 +70,7 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Pace:
+class RestartPolicy:
     """How soon what ended is started again: after `first` seconds, then twice as many, `longest` at most.
 
     Who lived for `steady` seconds begins anew. Who is healthy is asked again every `look` seconds.
@@ -86,10 +86,10 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Scene:
+class RunContext:
     """What all services of one run share. `on_line` is told the name of a service and a line that it printed."""
 
     guard: Guard
     on_status: Callable[[Status], None]
     on_line: Callable[[str, str], None]
-    pace: Pace = Pace()
+    restart_policy: RestartPolicy = RestartPolicy()

@@ -27,7 +27,7 @@ HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True)
-class Here:
+class LocalTarget:
     """A plan on this machine.
 
     Args:

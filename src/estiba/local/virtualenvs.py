@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from estiba.core.errors import EstibaError, NotFound
-from estiba.core.groups import Group
+from estiba.core.process_group import ProcessGroup
 from estiba.core.stores.disk import discard, explained, make_folder
 
 READY = ".estiba-ready"
@@ -162,7 +162,7 @@ async def _run(
         if not line.startswith(" + "):  # uv's list of packages: a line each, and there are often a hundred
             on_line(line)
 
-    group = Group(command, folder=wanted.requirements.parent, environment=environment, on_line=take)
+    group = ProcessGroup(command, folder=wanted.requirements.parent, environment=environment, on_line=take)
     try:
         code = await group.wait()
     finally:

@@ -36,7 +36,7 @@ def check_ports(
 
 
 def _check(name: str, host: str, port: int, docker: Callable[..., shell.Finished]) -> None:
-    trouble = ports.trouble(host, port)
+    trouble = ports.conflict(host, port)
     if not trouble.startswith(os.strerror(errno.EADDRINUSE)):
         return  # whatever else keeps this process from it, such as its rights, need not keep Docker from it
     others = docker("ps", "--filter", f"publish={port}", "--format", "{{.Names}}").output.split()

@@ -19,7 +19,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or error
-        if getattr(error, "errno", 0) == errno.EADDRINUSE and (holder := ports.holder(port)):
+        if getattr(error, "errno", 0) == errno.EADDRINUSE and (holder := ports.listening_process(port)):
             reason = f"{reason}, by {holder}"
         raise EstibaError(
             f"Cannot listen on {host}:{port}: {reason}.",

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from estiba.core import cpus, endings
+from estiba.core import cpus, termination
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
 from estiba.core.stores.disk import temporary
@@ -81,7 +81,7 @@ class Supervisor:
         """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-        if endings.asked():
+        if termination.requested():
             stop.set()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)

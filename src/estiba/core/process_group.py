@@ -56,7 +56,7 @@ class Guard:
         self._child.wait()
 
 
-class Group:
+class ProcessGroup:
     """A program in a session of its own, with all that it starts."""
 
     def __init__(

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Asked:
@@ -42,23 +42,23 @@ class _Asked:
 _asked = _Asked()
 
 
-def heed() -> None:
+def install_handlers() -> None:
     """From now on SIGINT raises KeyboardInterrupt, SIGTERM and SIGHUP SystemExit with 128 and their number.
 
     One that is ignored stays so: nohup asks for that. To be called from the main thread.
     """
-    for number in NUMBERS:
+    for number in SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _asked)
 
 
-def asked() -> bool:
-    """Whether one of them came since `heed`."""
+def requested() -> bool:
+    """Whether one of them came since `install_handlers`."""
     return _asked.number != 0
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def deferred() -> Iterator[None]:
     """Where something is begun that has to be ended too: a signal that comes meanwhile is raised after the block."""
     if threading.current_thread() is not threading.main_thread():  # signals never disturb another thread
         yield

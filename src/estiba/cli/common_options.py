@@ -49,7 +49,7 @@ def server_options(command: Command) -> Command:
     return command
 
 
-def registry(named: str | None) -> str:
+def registry_location(named: str | None) -> str:
     """The registry that a command means; see the help of --registry."""
     if place := named or os.environ.get("ESTIBA_REGISTRY"):
         return place

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from estiba.core.errors import EstibaError, NotFound
-from estiba.core.groups import Group, Guard, marked
+from estiba.core.process_group import Guard, ProcessGroup, marked
 
 FORKS = """
 import os, signal, subprocess, sys, time
@@ -41,9 +41,9 @@ def guard() -> Iterator[Guard]:
     made.close()
 
 
-def group(code: str, guard: Guard, lines: list[str], folder: Path = Path("/")) -> Group:
+def group(code: str, guard: Guard, lines: list[str], folder: Path = Path("/")) -> ProcessGroup:
     environment = marked(os.environ, guard.mark, "one")
-    return Group([sys.executable, "-c", code], folder=folder, environment=environment, on_line=lines.append)
+    return ProcessGroup([sys.executable, "-c", code], folder=folder, environment=environment, on_line=lines.append)
 
 
 def running(pid: int) -> bool:
@@ -119,7 +119,7 @@ def test_a_program_that_ends_politely_takes_as_long_as_it_takes_and_its_children
 def test_what_cannot_be_started_is_a_sentence(guard: Guard, program: str, kind: type, message: str) -> None:
     async def check() -> None:
         with pytest.raises(kind, match=message):
-            Group([program], folder=Path("/"), environment=marked({}, guard.mark, "one"), on_line=print)
+            ProcessGroup([program], folder=Path("/"), environment=marked({}, guard.mark, "one"), on_line=print)
 
     asyncio.run(check())
 
@@ -130,10 +130,10 @@ def test_nothing_is_left_when_this_process_is_killed(tmp_path: Path) -> None:
     script.write_text(
         textwrap.dedent(f"""
         import asyncio, os, pathlib, sys
-        from estiba.core.groups import Group, Guard, marked
+        from estiba.core.process_group import ProcessGroup, Guard, marked
         async def main():
             guard = Guard()
-            child = Group([sys.executable, "-c", {FORKS!r}], folder=pathlib.Path("/"),
+            child = ProcessGroup([sys.executable, "-c", {FORKS!r}], folder=pathlib.Path("/"),
                 environment=marked(os.environ, guard.mark, "one"), on_line=lambda line: print(line, flush=True))
             guard.begin(child.pid)
             await asyncio.sleep(60)
@@ -168,7 +168,7 @@ time.sleep(60)
 def test_what_the_system_does_not_let_go_of_is_waited_for_only_so_long(
     guard: Guard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("estiba.core.groups.PATIENCE", 10)
+    monkeypatch.setattr("estiba.core.process_group.PATIENCE", 10)
 
     async def check() -> None:
         lines: list[str] = []

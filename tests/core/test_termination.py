@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-START = "import os, signal, sys\nfrom estiba.core import endings\nendings.heed()\n"
+START = "import os, signal, sys\nfrom estiba.core import termination\ntermination.install_handlers()\n"
 
 
 def ran(code: str) -> subprocess.CompletedProcess[str]:
@@ -29,19 +29,27 @@ def test_ctrl_c_is_the_exception_that_python_raises_too() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_one_that_a_library_lost_is_remembered(number: signal.Signals) -> None:
-    text = f"print(endings.asked())\ntry:\n    os.kill(os.getpid(), {number})\nexcept BaseException:\n    pass\n"
-    assert ran(f"{text}print(endings.asked())\n").stdout.split() == ["False", "True"]
+    text = (
+        f"print(termination.requested())\ntry:\n    os.kill(os.getpid(), {number})\nexcept BaseException:\n    pass\n"
+    )
+    assert ran(f"{text}print(termination.requested())\n").stdout.split() == ["False", "True"]
 
 
 def test_who_is_to_be_left_alone_is() -> None:
-    text = "signal.signal(signal.SIGHUP, signal.SIG_IGN)\nendings.heed()\nos.kill(os.getpid(), signal.SIGHUP)\n"
-    code = f"import os, signal\n{text}".replace("endings.heed()", "from estiba.core import endings\nendings.heed()")
+    code = """
+import os, signal
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+from estiba.core import termination
+termination.install_handlers()
+os.kill(os.getpid(), signal.SIGHUP)
+"""
     done = subprocess.run([sys.executable, "-c", code + "print('on')"], capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stdout) == (0, "on\n")
 
 
 def test_what_must_not_be_disturbed_is_ended_after_it() -> None:
-    text = f"try:\n    with endings.held():\n        os.kill(os.getpid(), {signal.SIGTERM})\n        print('whole')\n"
+    inner = f"os.kill(os.getpid(), {signal.SIGTERM})\n        print('whole')"
+    text = f"try:\n    with termination.deferred():\n        {inner}\n"
     done = ran(f"{text}    print('never')\nfinally:\n    print('taken back')\n")
     assert (done.returncode, done.stdout, done.stderr) == (143, "whole\ntaken back\n", "")
 
@@ -50,7 +58,7 @@ def test_in_another_thread_nothing_is_held_back_from_the_main_one() -> None:
     text = """
 import threading, time
 def hold():
-    with endings.held():
+    with termination.deferred():
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.5)
         print("held")
