@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tomllib
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import msgspec
 from estiba.core import options
 from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import explained
+from estiba.core.suggest import did_you_mean
 from estiba.deploy.compose import render as compose
 from estiba.deploy.compose.render import ComposeOptions
 from estiba.deploy.kubernetes.options import KubernetesOptions
@@ -150,8 +150,7 @@ def _project(file: Path, tree: Tree) -> Project:
 def _check_default(tree: Tree) -> None:
     default = tree.server.default
     if default and default not in tree.models:
-        near = get_close_matches(default, tree.models, 1)
-        meant = f"; did you mean {near[0]!r}?" if near else "."
+        meant = did_you_mean(default, tree.models)
         known = ", ".join(tree.models) or "none"
         raise BadProject(f"server.default: there is no model {default!r}{meant}", hint=f"Models: {known}.")
 

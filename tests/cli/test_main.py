@@ -86,7 +86,7 @@ def test_the_version(estiba: Estiba, arguments: list[str]) -> None:
 def test_a_command_that_is_not_there_is_named_with_the_nearest(estiba: Estiba) -> None:
     ran = estiba("tran")
     assert ran.code == 2
-    assert "error: There is no command 'tran'. Did you mean 'train'?" in ran.err
+    assert "error: There is no command 'tran'; did you mean 'train'?" in ran.err
 
 
 def test_a_wrong_option_is_named_with_the_usage(estiba: Estiba) -> None:

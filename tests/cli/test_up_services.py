@@ -274,7 +274,7 @@ def test_tasks_alone_end_by_themselves_with_how_they_went(estiba: Estiba, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("clent",), 4, "error: There is no service 'clent'. Did you mean 'client'?"),
+        (("clent",), 4, "error: There is no service 'clent'; did you mean 'client'?"),
         (("--profile", "dev"), 4, "error: There is no profile 'dev'."),
         (("db",), 4, "error: The service db cannot run here: "),
         (("--env-file", "absent.env"), 4, "error: Cannot read absent.env: No such file or directory."),

@@ -407,8 +407,8 @@ command = ["sh", "-c", "echo | exec no-such-program -"]
     ("names", "profiles", "message"),
     [
         (("redis",), (), "The service redis cannot run here: no-such-program is not on PATH."),
-        (("dashbord",), (), "There is no service 'dashbord'. Did you mean 'dashboard'?"),
-        ((), ("dashbord",), "There is no profile 'dashbord'. Did you mean 'dashboard'?"),
+        (("dashbord",), (), "There is no service 'dashbord'; did you mean 'dashboard'?"),
+        ((), ("dashbord",), "There is no profile 'dashbord'; did you mean 'dashboard'?"),
         (("models",), (), "There is no service 'models'."),
     ],
 )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
 from estiba.core.errors import BadProject
+from estiba.core.suggest import did_you_mean
 
 Options = TypeVar("Options", bound=msgspec.Struct)
 
@@ -77,8 +77,7 @@ def _table(value: Any, path: str) -> Mapping[str, Any]:
 
 
 def _unknown(key: str, known: list[str], path: str) -> BadProject:
-    near = get_close_matches(key, known, 1)
-    meant = f"; did you mean {near[0]!r}?" if near else "."
+    meant = did_you_mean(key, known)
     section = f"[{path}]" if path else "the project file"
     return BadProject(f"{dotted(path, key)}: unknown key{meant}", hint=f"Keys of {section}: {', '.join(known)}.")
 

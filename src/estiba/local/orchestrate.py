@@ -7,13 +7,13 @@ import contextlib
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from estiba.core import ports
 from estiba.core.errors import EstibaError, NotFound
 from estiba.core.process_group import marked
+from estiba.core.suggest import did_you_mean
 from estiba.deploy.plan.plan import Command, Plan, Service
 from estiba.deploy.plan.service_options import MODELS
 from estiba.local import virtualenvs
@@ -87,10 +87,9 @@ def _check_names(plan: Plan, names: Sequence[str], profiles: Sequence[str], mode
     for kind, given in (("service", names), ("profile", profiles)):
         for name in given:
             if name not in known[kind]:
-                near = get_close_matches(name, known[kind], 1)
-                meant = f" Did you mean {near[0]!r}?" if near else ""
+                meant = did_you_mean(name, known[kind])
                 hint = f"There are: {', '.join(known[kind])}." if known[kind] else f"The project has no {kind}s."
-                raise NotFound(f"There is no {kind} {name!r}.{meant}", hint=hint)
+                raise NotFound(f"There is no {kind} {name!r}{meant}", hint=hint)
 
 
 def check_ports(services: Sequence[Service]) -> None:

@@ -178,7 +178,7 @@ def test_force_trains_again_and_the_same_model_keeps_its_version(trained: projec
 
 
 def test_a_model_that_is_not_there_is_named_with_the_nearest(trained: project.Project) -> None:
-    with pytest.raises(NotFound, match=r"no model 'lime'\. Did you mean 'line'\?"):
+    with pytest.raises(NotFound, match=r"no model 'lime'; did you mean 'line'\?"):
         train(trained.workshop, ["lime"])
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import explained, place, temporary, write_whole
+from estiba.core.suggest import did_you_mean
 from estiba.deploy.image import build_context, container_engine, oci_builder, oci_layout, push, sbom, size_report
 from estiba.deploy.image.build_context import Context
 from estiba.deploy.image.container_engine import Engine
@@ -78,13 +79,10 @@ def chosen(plan: Plan, names: Sequence[str], profiles: Sequence[str] = ()) -> li
     Raises:
         BadProject: a name that is no service of the plan, or one whose image is not built.
     """
-    from difflib import get_close_matches
-
     by_name = {service.name: service for service in plan.services}
     for name in names:
         if name not in by_name:
-            near = get_close_matches(name, by_name, 1)
-            meant = f"; did you mean {near[0]!r}?" if near else "."
+            meant = did_you_mean(name, by_name)
             raise BadProject(f"There is no service {name!r}{meant}", hint=f"Services: {', '.join(by_name)}.")
         if by_name[name].build is None:
             hint = "Estiba builds images of services without `image`."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from pathlib import PurePath
 from typing import Annotated, Literal
@@ -14,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from estiba.core.errors import BadProject
+from estiba.core.suggest import did_you_mean
 from estiba.deploy.plan.references import Reference, references
 
 MODELS = "models"
@@ -329,6 +329,4 @@ def _no_models(where: str) -> BadProject:
 
 
 def _unknown(text: str, name: str, known: list[str]) -> BadProject:
-    near = get_close_matches(name, known, 1)
-    meant = f"; did you mean {near[0]!r}?" if near else "."
-    return BadProject(text + meant, hint=f"Known: {', '.join(known) or 'none'}.")
+    return BadProject(text + did_you_mean(name, known), hint=f"Known: {', '.join(known) or 'none'}.")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from difflib import get_close_matches
+from collections.abc import Iterable, Iterator
 from math import ceil
 
+from estiba.core.suggest import nearest
 from estiba.doctor.catalogue import At, Finding, finding, listed
 from estiba.doctor.read.compose_file import Compose, Service
 from estiba.doctor.read.containers import Container
@@ -72,9 +72,9 @@ def _references(service: Service, compose: Compose) -> Iterator[Finding]:
             yield _unknown(what, mount.source, compose.volumes, mount.at)
 
 
-def _unknown(what: str, name: str, known: dict[str, object] | object, at: At) -> Finding:
-    near = get_close_matches(name, list(known) if isinstance(known, dict) else [], 1, 0.7)
-    fix = f"Did you mean `{near[0]}`?" if near else f"Define `{name}`, or take it out here."
+def _unknown(what: str, name: str, known: Iterable[str], at: At) -> Finding:
+    near = nearest(name, known)
+    fix = f"Did you mean `{near}`?" if near else f"Define `{name}`, or take it out here."
     return finding("compose-invalid", at, f"{what}, so Compose refuses it.", fix)
 
 

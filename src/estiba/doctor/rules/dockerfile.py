@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from difflib import get_close_matches
 from posixpath import basename
 
+from estiba.core.suggest import nearest
 from estiba.doctor.catalogue import Finding, finding
-from estiba.doctor.read.build_context import clean, ignored
+from estiba.doctor.read.build_context import Context, clean, ignored
 from estiba.doctor.read.containers import Image
 from estiba.doctor.read.dockerfile_stages import NO_REMARKS, Stage, Step, joined
 from estiba.doctor.read.dockerfile_syntax import KNOWN, Instruction
@@ -37,10 +37,8 @@ def _unknown(image: Image) -> Iterator[Finding]:
     broken = False
     for instruction in image.instructions:
         if instruction.name not in KNOWN and not broken:
-            near = get_close_matches(instruction.name, KNOWN, 1, 0.7)
-            meant = (
-                f"Did you mean {near[0]}?" if near else "End the line before it with a `\\` if it belongs to that one."
-            )
+            near = nearest(instruction.name, KNOWN)
+            meant = f"Did you mean {near}?" if near else "End the line before it with a `\\` if it belongs to that one."
             message = f"`{instruction.name[:40]}` is no instruction, so the build stops here."
             yield finding("dockerfile-syntax", image.at(instruction.line), message, meant)
             return
@@ -127,9 +125,19 @@ def _from_context(source: str, step: Step, image: Image) -> Iterator[Finding]:
         made = _made(path, image)
         now = f", unless something makes it before ({made} expects that)" if made else ""
         message = f"There is no `{path}` in {_folder(image)} to copy, so the build fails{now}."
-        near = get_close_matches(path, context.entries, 1, 0.8)
-        fix = f"Did you mean `{near[0]}`?" if near else "Put it there before building, or take the line out."
+        near = _similar_path(path, context)
+        fix = f"Did you mean `{near}`?" if near else "Put it there before building, or take the line out."
         yield finding(code, at, message, fix)
+
+
+def _similar_path(path: str, context: Context) -> str:
+    """Suggest a path for a missing one: a similar name in the same folder, else the same name in another folder."""
+    folder, slash, name = path.rpartition("/")
+    prefix = folder + slash
+    beside = {entry[len(prefix) :].partition("/")[0] for entry in context.entries if entry.startswith(prefix)}
+    if similar := nearest(name, sorted(beside)):
+        return prefix + similar
+    return next((entry for entry in context.entries if basename(entry) == name), "")
 
 
 def _made(path: str, image: Image) -> str:
@@ -152,10 +160,10 @@ def _from_stage(source: str, step: Step, stage: Stage, image: Image) -> Iterator
     other = named(given, stage, image.stages)
     if other is None:
         names = [one.name for one in image.stages if one.name]
-        near = get_close_matches(given, names, 1, 0.7)
+        near = nearest(given, names)
         if near:
             message = f"There is no stage `{given}` before this line, so an image of that name is looked for."
-            yield finding("copy-missing", at, message, f"Did you mean --from={near[0]}?")
+            yield finding("copy-missing", at, message, f"Did you mean --from={near}?")
         return
     path = joined("/", source)
     if "$" in source or path == "/" or any((path + "/").startswith(place + "/") for place in _SYSTEM):

@@ -10,7 +10,6 @@ There are two ways in, which agree (a property test holds them to it):
 
 from __future__ import annotations
 
-import difflib
 import math
 import struct
 from collections import Counter
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from estiba.core.errors import BadInput, Problem
+from estiba.core.suggest import did_you_mean
 from estiba.model.coding.kernel import compiled
 from estiba.model.coding.pandas_series import series
 from estiba.model.coding.record_type import Record, is_odd, record_type
@@ -172,8 +172,7 @@ class Coder:
             return
         for name in row:
             if name not in self._index:
-                detail = "the model has no such field" + self._nearest(str(name))
-                problems.append(Problem(pointer(number, str(name)), detail))
+                problems.append(Problem(pointer(number, str(name)), self._unknown_field(str(name))))
         for field in self.fields:
             if not field.nullable and field.name not in row:
                 problems.append(Problem(pointer(number, field.name), "missing; it is required"))
@@ -189,9 +188,8 @@ class Coder:
                     if isinstance(code, str):
                         problems.append(Problem(pointer(number, field.name), code))
 
-    def _nearest(self, name: str) -> str:
-        near = difflib.get_close_matches(name, self._index, n=1)
-        return f"; did you mean {near[0]!r}?" if near else ""
+    def _unknown_field(self, name: str) -> str:
+        return "the model has no such field" + did_you_mean(name, self._index, otherwise="")
 
     def check_columns(self, columns: Mapping[str, Any], count: int) -> Coded:
         """Columns (sequences or arrays of `count` values; a nullable field may be absent) to coded rows.
@@ -245,7 +243,7 @@ class Coder:
         unknown = [name for name in names if name not in self._index][:MAX_PROBLEMS]
         twice = [name for name, count in Counter(names).items() if count > 1][:MAX_PROBLEMS]
         return [
-            *(Problem(pointer(0, name), "the model has no such field" + self._nearest(name)) for name in unknown),
+            *(Problem(pointer(0, name), self._unknown_field(name)) for name in unknown),
             *(Problem(pointer(0, name), "this column appears twice") for name in twice),
         ]
 

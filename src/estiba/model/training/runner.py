@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +16,7 @@ from msgspec import Meta
 from estiba.core import shell
 from estiba.core.errors import BadArtifact, BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import explained, make_folder
+from estiba.core.suggest import did_you_mean
 from estiba.model.artifact.artifact import Manifest
 from estiba.model.packing.pack import PackOptions
 from estiba.model.registry.records import PRODUCTION, Version, check_alias, check_name
@@ -202,10 +202,9 @@ def train(
 def _named(workshop: Workshop, name: str) -> str:
     if name in workshop.models:
         return name
-    near = get_close_matches(name, workshop.models, 1)
-    meant = f" Did you mean {near[0]!r}?" if near else ""
     known = ", ".join(workshop.models) or "none"
-    raise NotFound(f"The project has no model {name!r}.{meant}", hint=f"Its models are: {known}.")
+    meant = did_you_mean(name, workshop.models)
+    raise NotFound(f"The project has no model {name!r}{meant}", hint=f"Its models are: {known}.")
 
 
 def _ensure(workshop: Workshop, name: str, force: bool, on_event: Callable[[Event], None]) -> Outcome:

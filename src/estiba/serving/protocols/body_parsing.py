@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import zlib
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ import msgspec
 import numpy as np
 
 from estiba.core.errors import BadInput, BadRequest, EstibaError, Problem
+from estiba.core.suggest import did_you_mean
 from estiba.model.coding.coder import Coded, Coder
 from estiba.model.coding.record_type import code_hook
 
@@ -179,8 +179,7 @@ def check_names(coder: Coder, names: Iterable[str]) -> None:
         if name in seen:
             raise BadRequest(f"{name!r} appears twice.")
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise BadRequest(f"The model has no {name!r}{f'; did you mean {near[0]!r}?' if near else '.'}")
+            raise BadRequest(f"The model has no {name!r}{did_you_mean(name, known)}")
         seen.add(name)
 
 
