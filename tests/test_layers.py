@@ -42,7 +42,7 @@ ORDER = {
         """,
     "estiba.serving.workers": "messages worker worker_process registry_query hot_swap acceptor supervisor",
     "estiba.deploy": "plan output observability image compose kubernetes",
-    "estiba.deploy.plan": "references service_options image_options plan model_source secrets dotenv",
+    "estiba.deploy.plan": "references service_options image_options timing plan health model_source secrets dotenv",
     "estiba.deploy.output": "yaml files ci_pipelines",
     "estiba.deploy.observability": "alerts dashboards config_files",
     "estiba.deploy.image": """

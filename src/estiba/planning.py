@@ -237,7 +237,13 @@ def _file(project: Project, name: str, key: str, pair: str) -> File:
 def _content_tag(folder: Path, options: ServiceOptions, build: Build) -> str:
     """Changes with everything that goes into an image of an application."""
     parts = [build.kind, build.style, build.python, *build.packages, *options.arguments, options.folder]
-    parts += [__version__, str(options.port), str(options.health), options.stop_signal or "SIGTERM"]
+    parts += [
+        __version__,
+        str(options.port),
+        str(options.health),
+        options.stop_signal or "SIGTERM",
+        f"{options.start_timeout:g}",
+    ]
     parts += options.volumes.values()
     names = [*build.include, *([options.requirements] if options.requirements else [])]
     for name in names:

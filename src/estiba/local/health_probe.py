@@ -11,11 +11,9 @@ from pathlib import Path
 from estiba.core.errors import EstibaError
 from estiba.core.process_group import ProcessGroup
 from estiba.deploy.plan.plan import Health, Http, Tcp
+from estiba.deploy.plan.timing import HEALTH_COMMAND_TIMEOUT_SECONDS, HEALTH_TIMEOUT_SECONDS
 
 HOST = "127.0.0.1"
-
-PATIENCE = 3.0
-"""Seconds that one question may take."""
 
 
 async def ask(health: Health, port: int | None, command: tuple[list[str], Path, Mapping[str, str]]) -> str:
@@ -39,7 +37,7 @@ async def ask(health: Health, port: int | None, command: tuple[list[str], Path, 
 def _get(port: int, path: str) -> str:
     """No redirect is followed and no proxy asked: it is this service that has to answer."""
     url = f"GET http://{HOST}:{port}{path}"
-    connection = HTTPConnection(HOST, port, timeout=PATIENCE)
+    connection = HTTPConnection(HOST, port, timeout=HEALTH_TIMEOUT_SECONDS)
     try:
         connection.request("GET", path)
         status = connection.getresponse().status
@@ -52,7 +50,7 @@ def _get(port: int, path: str) -> str:
 
 async def _connect(port: int) -> str:
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
             _, writer = await asyncio.open_connection(HOST, port)
     except OSError as error:  # TimeoutError is one
         return f"connect to {HOST}:{port}: {_reason(error)}"
@@ -70,10 +68,10 @@ async def _run(words: list[str], folder: Path, environment: Mapping[str, str]) -
     except EstibaError as error:
         return error.message
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(HEALTH_COMMAND_TIMEOUT_SECONDS):
             code = await group.wait()
     except TimeoutError:
-        return f"{shown}: no answer within {PATIENCE:g} seconds"
+        return f"{shown}: no answer within {HEALTH_COMMAND_TIMEOUT_SECONDS} seconds"
     finally:
         await group.kill()
     last = next((f" ({line.strip()})" for line in reversed(said) if line.strip()), "")
@@ -84,5 +82,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens there"
     if isinstance(error, TimeoutError):
-        return f"no answer within {PATIENCE:g} seconds"
+        return f"no answer within {HEALTH_TIMEOUT_SECONDS} seconds"
     return str(error) or type(error).__name__

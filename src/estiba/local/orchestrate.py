@@ -117,7 +117,8 @@ async def prepare(target: LocalTarget, runner: ServiceRunner, running: Collectio
     if not program:
         where = f" or in the environment of its requirements ({packages})" if packages else ""
         raise NotFound(f"{words[0]} is not on PATH{where}.", hint=f"Check command in [services.{service.name}].")
-    probe = [target.text(service, word) for word in service.health.words] if isinstance(service.health, Command) else []
+    health = service.health
+    probe = [target.text(service, argument) for argument in health.argv] if isinstance(health, Command) else []
     return Launch(
         command=[program, *words[1:]],
         folder=target.plan.folder / service.folder,

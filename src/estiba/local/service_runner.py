@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from estiba.core import ports
 from estiba.core.errors import EstibaError
 from estiba.core.process_group import ProcessGroup
-from estiba.deploy.plan.plan import FAILURES, Command, Service
+from estiba.deploy.plan.plan import Command, Service
 from estiba.deploy.plan.service_options import Condition
+from estiba.deploy.plan.timing import MAX_HEALTH_FAILURES
 from estiba.local import health_probe
 from estiba.local.status import Launch, RunContext, State, Status
 
@@ -269,9 +270,9 @@ class ServiceRunner:
             before, failures = failures, failures + 1 if reason else 0
             if waiting.done() or self._again:
                 break
-            if failures == FAILURES:
+            if failures == MAX_HEALTH_FAILURES:
                 self._report("unhealthy", detail=reason)
-            elif before >= FAILURES and not failures:
+            elif before >= MAX_HEALTH_FAILURES and not failures:
                 self._report("healthy", detail="again")
         return await waiting
 

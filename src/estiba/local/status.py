@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from estiba.core.process_group import Guard
-from estiba.deploy.plan.plan import ASKED_EVERY
+from estiba.deploy.plan.timing import BACKOFF_RESET_SECONDS, HEALTH_INTERVAL_SECONDS
 
 State = Literal[
     "waiting",
@@ -78,8 +78,8 @@ class RestartPolicy:
 
     first: float = 1.0
     longest: float = 30.0
-    steady: float = 60.0
-    look: float = ASKED_EVERY
+    steady: float = BACKOFF_RESET_SECONDS
+    look: float = HEALTH_INTERVAL_SECONDS
 
     def pause(self, failures: int) -> float:
         return min(self.longest, self.first * 2.0 ** min(failures - 1, 30))

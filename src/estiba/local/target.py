@@ -117,8 +117,8 @@ class LocalTarget:
             self.words(service)
             self.environment(service, None)
             if isinstance(service.health, Command):
-                for word in service.health.words:
-                    self.text(service, word)
+                for argument in service.health.argv:
+                    self.text(service, argument)
 
     def furnish(self, service: Service, running: Collection[str]) -> None:
         """Makes the volumes of a service, and writes the files that Estiba generates for it.

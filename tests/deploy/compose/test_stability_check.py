@@ -11,7 +11,7 @@ from lab import Docker
 from estiba import project
 from estiba.cli.main import run
 from estiba.deploy.kubernetes.render import render
-from estiba.deploy.plan.plan import STEADY
+from estiba.deploy.plan.timing import STARTED_SECONDS
 from estiba.planning import lower
 
 pytestmark = pytest.mark.timeout(200)
@@ -54,4 +54,4 @@ def test_a_cluster_waits_as_long(tmp_path: Path) -> None:
     (tmp_path / "estiba.toml").write_text(WORKER.format(name="shop", code="sleep 600"))
     found = project.load(tmp_path)
     rendered = render(lower(found), found.kubernetes)
-    assert f"minReadySeconds: {STEADY}" in rendered.texts["base/worker.yaml"]
+    assert f"minReadySeconds: {STARTED_SECONDS}" in rendered.texts["base/worker.yaml"]

@@ -133,7 +133,7 @@ def test_a_secret_is_made_up_for_what_reads_one(tmp_path: Path, copy: Context, e
 def test_what_needs_others_is_not_told_to_stop_while_it_starts(
     tmp_path: Path, copy: Context, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "PATIENCE", 1.0)
+    monkeypatch.setattr(verify, "NEEDS_OTHERS_SECONDS", 1.0)
     (copy.folder / "app/server.py").write_text("import time; time.sleep(100)")  # process 1 ignores SIGTERM meanwhile
     built = build(named(copy, image="estiba-test/web:waits", alone=False, stop_grace=1), engine, tmp_path)
     engine.remove(built.image)

@@ -57,7 +57,7 @@ def test_an_image_of_models(plan: Plan) -> None:
     assert 'ENTRYPOINT ["estiba"]' in text
     assert 'CMD ["serve", "churn", "price", "--registry", "/models", "--settings", "/models/server.json"]' in text
     assert 'ESTIBA_SERVE="churn price --registry /models --settings /models/server.json --port 8080"' in text
-    assert 'CMD ["estiba", "healthcheck", "http://127.0.0.1:8000"]' in text
+    assert 'CMD ["estiba", "healthcheck", "--timeout", "4", "http://127.0.0.1:8000/health/ready"]' in text
     assert "STOPSIGNAL SIGTERM" in text
     assert "ENV ORT_DISABLE_TELEMETRY=1" in text
     digest = plan["models"].models[0].digest
@@ -75,7 +75,7 @@ def test_an_image_of_an_application(plan: Plan) -> None:
     assert text.count("apt-get install -y --no-install-recommends libpq5") == 2
     assert f"CMD {json.dumps(['web', '--on', '0.0.0.0:5000', '--say', 'it' + chr(39) + 's $5'])}" in text
     assert "COPY app/ /app/" in text
-    assert "http://127.0.0.1:5000/health" in text
+    assert "HTTPConnection('127.0.0.1', 5000, timeout=4); c.request('GET', '/health')" in text
     assert "/models" not in text
     assert "curl" not in text
     assert "ENTRYPOINT" not in text

@@ -100,7 +100,7 @@ def test_what_cannot_be_made_without_an_engine(copy: Context, tmp_path: Path) ->
 
 def test_a_step_that_fails_leaves_nothing(copy: Context, tmp_path: Path) -> None:
     (copy.folder / "tools/estiba/deploy/image/slim/trim_packages.py").write_text("raise SystemExit('no space left')")
-    with pytest.raises(EstibaError, match="The step trim of web failed: no space left"):
+    with pytest.raises(EstibaError, match="The step trim_packages of web failed: no space left"):
         oci_builder.write(copy, tmp_path / "layout")
     assert not (tmp_path / "layout").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["context"]

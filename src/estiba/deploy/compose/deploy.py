@@ -20,7 +20,7 @@ from estiba.deploy.compose.render import GENERATED
 from estiba.deploy.compose.reverse_proxy import KNOWN, NETWORK
 from estiba.deploy.compose.stability_check import first_to_end
 from estiba.deploy.output.files import Rendered, write
-from estiba.deploy.plan.plan import STEADY
+from estiba.deploy.plan.timing import STARTED_SECONDS
 
 LAST_GOOD = ".last-good"
 """The folder, beside compose.yaml, of the files of the last deployment that became healthy."""
@@ -198,9 +198,11 @@ def _see_them_stay(stack: Stack, ran: Container[str]) -> None:
         for row in stack.containers()
         if row["Service"] in wanted and row["ID"] not in ran and not row["Health"]
     }
-    if ended := first_to_end(list(fresh), STEADY, stack.docker):
+    if ended := first_to_end(list(fresh), STARTED_SECONDS, stack.docker):
         words = stack.last_words([ended])
-        raise NotHealthy(f"{fresh[ended]} has no health check, and did not stay up for {STEADY} seconds.\n{words}")
+        raise NotHealthy(
+            f"{fresh[ended]} has no health check, and did not stay up for {STARTED_SECONDS} seconds.\n{words}"
+        )
 
 
 def _complaint(done: shell.Finished) -> str:

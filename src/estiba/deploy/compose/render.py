@@ -16,10 +16,11 @@ from estiba.deploy.compose import reverse_proxy as front
 from estiba.deploy.observability.config_files import generate, in_containers
 from estiba.deploy.output import yaml
 from estiba.deploy.output.files import Rendered
-from estiba.deploy.plan import image_options, model_source
-from estiba.deploy.plan.plan import ASKED_EVERY, FAILURES, Command, File, Http, Plan, Service, Tcp, in_container
+from estiba.deploy.plan import health, image_options, model_source
+from estiba.deploy.plan.plan import Command, File, Plan, Service, in_container
 from estiba.deploy.plan.references import Reference, references, resolve
 from estiba.deploy.plan.service_options import Condition
+from estiba.deploy.plan.timing import HEALTH_COMMAND_TIMEOUT_SECONDS, HEALTH_INTERVAL_SECONDS, MAX_HEALTH_FAILURES
 
 HEALTHY: dict[Condition, str] = {
     "started": "service_started",
@@ -30,8 +31,12 @@ HEALTHY: dict[Condition, str] = {
 GENERATED = "config"
 """The folder, beside compose.yaml, of what containers get to read."""
 
-PACE = {"interval": f"{ASKED_EVERY}s", "timeout": "10s", "retries": FAILURES, "start_interval": "1s"}
-"""Of health checks. Each is a program to start, which takes seconds where the processors are busy."""
+HEALTH_TIMING = {
+    "interval": f"{HEALTH_INTERVAL_SECONDS}s",
+    "timeout": f"{HEALTH_COMMAND_TIMEOUT_SECONDS}s",
+    "retries": MAX_HEALTH_FAILURES,
+    "start_interval": "1s",
+}
 
 BIND = "ESTIBA_BIND"
 """The variable of the address at which ports are published. Those of the ports are `ESTIBA_PORT_WEB` and the like."""
@@ -156,7 +161,7 @@ def _front(plan: Plan, options: ComposeOptions) -> dict[str, Any]:
     # SIGQUIT lets nginx finish what it is answering.
     life = {"init": True, "restart": "unless-stopped", "stop_signal": "SIGQUIT", "stop_grace_period": "30s"}
     found = front.definition(plan, options.front, published) | life | {"volumes": [mount]}
-    found["healthcheck"] = PACE | found["healthcheck"]
+    found["healthcheck"] = HEALTH_TIMING | found["healthcheck"]
     return found | _hardening(Service(front.NAME, options.front, memory=128_000_000), options)
 
 
@@ -177,10 +182,10 @@ def _stamp(name: str, texts: Mapping[str, str]) -> dict[str, Any]:
 def _life(plan: Plan, service: Service) -> dict[str, Any]:
     found: dict[str, Any] = {}
     test = _health(plan, service)
-    if test is not None:
+    if test:
         found["healthcheck"] = {
-            "test": test,
-            **PACE,
+            "test": ["CMD", *test],
+            **HEALTH_TIMING,
             "start_period": _seconds(service.start_timeout),
         }
     if service.needs:
@@ -240,33 +245,14 @@ def _logging(options: ComposeOptions) -> dict[str, Any]:
     return {"driver": "fluentd", "options": address}
 
 
-def _health(plan: Plan, service: Service) -> list[str] | None:
-    match service.health:
-        case Command(words):
-            return ["CMD", *(_text(plan, service, word) for word in words)]
-        case Http(path):
-            return ["CMD", *_ask(service, path)]
-        case Tcp() if service.build is not None:
-            code = f"import socket; socket.create_connection(('127.0.0.1', {service.port}), 3)"
-            return ["CMD", "python", "-c", code]
-        case _:
-            return None
-
-
-def _ask(service: Service, path: str) -> list[str]:
-    """A command that the image surely has, and that succeeds if the path answers with 200."""
-    url = f"http://127.0.0.1:{service.port}{path}"
-    if service.models:
-        return ["estiba", "healthcheck", url]
-    if service.build is not None:
-        return ["python", "-c", f"import urllib.request; urllib.request.urlopen('{url}', timeout=4)"]
-    return ["wget", "--quiet", "--spider", "--timeout=4", url]
+def _health(plan: Plan, service: Service) -> tuple[str, ...]:
+    return health.command(service, lambda argument: _text(plan, service, argument))
 
 
 def _check(plan: Plan, service: Service, options: ComposeOptions) -> None:
     path = f"services.{service.name}"
     for name, condition in service.needs.items():
-        if condition == "healthy" and _health(plan, plan[name]) is None:
+        if condition == "healthy" and not _health(plan, plan[name]):
             hint = f'Add health = ["command", "..."] to [services.{name}], or need it only "started".'
             raise BadProject(f"{path}.needs: Compose cannot tell whether {name} is healthy.", hint=hint)
     for reference in _variables(service):
@@ -321,7 +307,7 @@ def _settings(plan: Plan, options: ComposeOptions, *, with_folder: bool) -> str:
 
 def _variables(service: Service) -> Iterator[Reference]:
     """What a service refers to of the environment."""
-    probe = service.health.words if isinstance(service.health, Command) else ()
+    probe = service.health.argv if isinstance(service.health, Command) else ()
     for text in (*service.command, *service.environment.values(), *probe):
         yield from (reference for reference in references(text, service.name) if reference.kind == "env")
 

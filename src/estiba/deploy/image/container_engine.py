@@ -83,8 +83,9 @@ class Engine:
             raise self._failure(" ".join(word for word in words[:2] if not word.startswith("-")), done.said)
         return done.output.strip()
 
-    def try_to(self, *words: str) -> shell.Finished:
-        return shell.run([self.program, *words])
+    def try_to(self, *words: str, timeout: float | None = None) -> shell.Finished:
+        """Run the program, whatever its exit code; raises EstibaError after `timeout` seconds."""
+        return shell.run([self.program, *words], timeout=timeout)
 
     def inspect(self, kind: str, name: str) -> dict[str, Any]:
         """What it knows of an `image` or a `container`."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from estiba.deploy.image.spec import Recipe, variables
-from estiba.deploy.plan.plan import ASKED_EVERY, FAILURES
+from estiba.deploy.plan.timing import HEALTH_COMMAND_TIMEOUT_SECONDS, HEALTH_INTERVAL_SECONDS, MAX_HEALTH_FAILURES
 
 DOCKERFILE = "Dockerfile"
 IGNORE = ".dockerignore"
@@ -126,8 +126,10 @@ def _contents(recipe: Recipe) -> Iterator[str]:
 
 def _start(recipe: Recipe) -> Iterator[str]:
     if recipe.health:
-        pace = f"--interval={ASKED_EVERY}s --timeout=5s --start-period=60s --retries={FAILURES}"
-        yield f"HEALTHCHECK {pace} CMD {_words(recipe.health)}"
+        yield (
+            f"HEALTHCHECK --interval={HEALTH_INTERVAL_SECONDS}s --timeout={HEALTH_COMMAND_TIMEOUT_SECONDS}s "
+            f"--start-period={recipe.start_timeout:g}s --retries={MAX_HEALTH_FAILURES} CMD {_words(recipe.health)}"
+        )
     else:
         yield "HEALTHCHECK NONE"
     if recipe.entrypoint:

@@ -80,12 +80,12 @@ def _layout(made: Context, layout: Path, work: Path, base: Underlying | None) ->
     recipe = made.recipe
     packages, server, root = work / "packages", work / "server", work / "root-fs"
     _install(made, made.wheels, packages)
-    _run(made, "trim", str(packages), recipe.level, "packages")
+    _run(made, "trim_packages", str(packages), recipe.level, "packages")
     layers = _lowest(made, layout, work, base)
     layers.append(oci_layout.add_folder(layout, packages, "packages, each a wheel named by its SHA-256"))
     if recipe.has_estiba:
         _install(made, sorted((made.folder / "code").glob("*.whl")), server)
-        _run(made, "trim", str(server), "server" if recipe.models else "app", "server")
+        _run(made, "trim_packages", str(server), "server" if recipe.models else "app", "server")
         layers.append(oci_layout.add_folder(layout, server, "the server"))
     if recipe.volumes:
         # A fresh volume gets owner and rights of what it is mounted over: group 0 may write to it.
@@ -138,7 +138,7 @@ def _install(made: Context, found: list[Path], target: Path) -> None:
 def _run(made: Context, module: str, *words: str) -> None:
     """Runs a step of the build stage as the Dockerfile does."""
     environment = {**_SAME_BYTES, "PYTHONPATH": str(made.folder / "tools")}
-    done = shell.run([sys.executable, "-m", f"estiba.deploy.{module}", *words], environment=environment)
+    done = shell.run([sys.executable, "-m", f"estiba.deploy.image.slim.{module}", *words], environment=environment)
     if done.code:
         full = "No space left on device" in done.said
         hint = (

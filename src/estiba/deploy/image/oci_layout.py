@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from estiba.deploy.image.spec import Recipe, variables
+from estiba.deploy.plan.timing import HEALTH_COMMAND_TIMEOUT_SECONDS, HEALTH_INTERVAL_SECONDS, MAX_HEALTH_FAILURES
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
-_SECOND = 10**9
-"""In nanoseconds, as health checks count."""
+_NANOSECONDS = 10**9
+"""In a second: the unit of health checks in the configuration of an image."""
 
 _CREATED = "1970-01-01T00:00:00Z"
 
@@ -179,8 +180,13 @@ def _config(recipe: Recipe, layers: Sequence[Layer], environment: Mapping[str, s
     if recipe.command:
         config["Cmd"] = list(recipe.command)
     if recipe.health:
-        times = {"Interval": 10 * _SECOND, "Timeout": 5 * _SECOND, "StartPeriod": 60 * _SECOND, "Retries": 3}
-        config["Healthcheck"] = {"Test": ["CMD", *recipe.health], **times}
+        config["Healthcheck"] = {
+            "Test": ["CMD", *recipe.health],
+            "Interval": HEALTH_INTERVAL_SECONDS * _NANOSECONDS,
+            "Timeout": HEALTH_COMMAND_TIMEOUT_SECONDS * _NANOSECONDS,
+            "StartPeriod": round(recipe.start_timeout * _NANOSECONDS),
+            "Retries": MAX_HEALTH_FAILURES,
+        }
     return {
         "created": _CREATED,
         "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),

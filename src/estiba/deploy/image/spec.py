@@ -9,8 +9,9 @@ import msgspec
 
 import estiba
 from estiba.core.errors import BadProject, EstibaError
+from estiba.deploy.plan import health
 from estiba.deploy.plan.model_source import CACHE, PLACE, is_folder
-from estiba.deploy.plan.plan import SERVER_PORT, Build, Command, Http, Plan, Service, Tcp, in_container
+from estiba.deploy.plan.plan import SERVER_PORT, Build, Http, Plan, Service, in_container
 from estiba.deploy.plan.references import Reference, resolve
 
 USER = 10001
@@ -37,13 +38,6 @@ _COMPILERS = ("build-essential", "clang", "gcc", "g++")
 
 _PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-_ASK = (
-    "import sys, urllib.request as u; "
-    "sys.exit(u.build_opener(u.ProxyHandler({{}})).open('http://127.0.0.1:{port}{path}', timeout=4).status != 200)"
-)
-
-_CONNECT = "import socket; socket.create_connection(('127.0.0.1', {port}), 4).close()"
-
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """An image.
@@ -55,7 +49,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
         python: minor version. base: the image that it starts from; its build stage only, if the style is `scratch`.
         packages: of Debian. include: of the project, paths below /app.
         folder: where the program starts. command: without the entry point.
-        health: a command; empty where nothing can be asked.
+        health: the argv of the health check; empty where there is none. health_path: the path that it asks, if any.
         budget: bytes that it may weigh, or None.
         memory: bytes that a container of it may use. cpus: processors. writable: folders that it may write to.
         start_timeout, stop_grace: seconds. alone: whether it works without other services.
@@ -83,6 +77,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     port: int | None = None
     health: tuple[str, ...] = ()
+    health_path: str = ""
     stop_signal: str = "SIGTERM"
     user: int = USER
     budget: int | None = None
@@ -149,7 +144,6 @@ def _of_models(plan: Plan, service: Service, build: Build, style: str | None) ->
         environment={**_PYTHON, **_NO_TELEMETRY, **_alone(served), **_from_registry(plan, far=far)},
         labels=_labels(plan, service, build) | ({} if plan.registry else _model_labels(service)),
         port=SERVER_PORT,
-        health=("estiba", "healthcheck", f"http://127.0.0.1:{SERVER_PORT}"),
         models={model.name: (model.version, model.digest) for model in service.models},
         trust=build.trust,
         settings=msgspec.to_builtins(settings),
@@ -178,7 +172,6 @@ def _of_app(plan: Plan, service: Service, build: Build, style: str | None) -> Re
         environment={**_PYTHON, **_NO_TELEMETRY, **(_NOTEBOOK if build.kind == "notebook" else {})},
         labels=_labels(plan, service, build),
         port=service.port,
-        health=_health(plan, service),
         stop_signal=service.stop_signal or "SIGTERM",
     )
 
@@ -207,6 +200,8 @@ def _common(plan: Plan, service: Service, build: Build, style: str | None) -> Re
         given={name: _word(plan, service, value) for name, value in service.environment.items()},
         volumes=tuple(service.volumes.values()),
         secrets=service.secrets,
+        health=health.command(service, lambda argument: _word(plan, service, argument)),
+        health_path=service.health.path if isinstance(service.health, Http) else "",
     )
 
 
@@ -217,17 +212,6 @@ def _word(plan: Plan, service: Service, word: str) -> str:
         return in_container(plan, service, reference, reference.default or "")
 
     return resolve(word, lookup)
-
-
-def _health(plan: Plan, service: Service) -> tuple[str, ...]:
-    match service.health:
-        case Http(path):
-            return ("python", "-c", _ASK.format(port=service.port, path=path))
-        case Tcp():
-            return ("python", "-c", _CONNECT.format(port=service.port))
-        case Command(words):
-            return tuple(_word(plan, service, word) for word in words)
-    return ()
 
 
 def _labels(plan: Plan, service: Service, build: Build) -> dict[str, str]:

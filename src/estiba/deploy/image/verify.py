@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import secrets
+import shlex
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -21,17 +21,18 @@ from estiba.core.stores.disk import temporary
 from estiba.deploy.image.container_engine import Engine
 from estiba.deploy.image.spec import Recipe
 from estiba.deploy.plan.model_source import PLACE, is_folder
+from estiba.deploy.plan.timing import HEALTH_COMMAND_TIMEOUT_SECONDS, HEALTH_TIMEOUT_SECONDS, STARTED_SECONDS
 from estiba.model.artifact import artifact, golden_rows
 from estiba.model.coding.predictions import Predictions
 from estiba.model.inference.load import GOLDEN_FILE
 
 HARDENED = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "256")
 
-STANDING = 3.0
-"""Seconds for which a service that nobody can ask has to stay up."""
+NEEDS_OTHERS_SECONDS = 20.0
+"""Time in which a service that needs others may become healthy without them, as many do."""
 
-PATIENCE = 20.0
-"""Seconds that a service which needs others gets to become healthy without them: many do."""
+WRITES_SECONDS = 3.0
+"""Time that a service without a health check, or that was not healthy before, runs until its writes are looked at."""
 
 _BATCH = 256
 """Golden rows in one request."""
@@ -74,14 +75,13 @@ def verify(engine: Engine, image: str, recipe: Recipe, models: Path) -> Verified
     if recipe.registry and not is_folder(recipe.registry):
         _check_opens(engine, image, recipe)
     with _running(engine, image, recipe, ["--read-only", "--user", f"{user}:0", *limits, *mounted]) as container:
-        start = _wait(engine, container, recipe, began, _patience(recipe))
+        start = _wait(engine, container, recipe, began, _start_limit(recipe))
         rows = sum(_ask_golden(engine, container, recipe, models, name) for name in recipe.models)
         memory = _memory(engine, container)
-        starting = start is None and recipe.port is not None
+        starting = start is None and bool(recipe.health)
         stop = None if starting else _stop(engine, container, recipe)
     with _running(engine, image, recipe, mounted) as container:
-        # What did not become healthy the first time is not waited for again.
-        _wait(engine, container, recipe, time.monotonic(), _patience(recipe) if start else STANDING)
+        _wait(engine, container, recipe, time.monotonic(), _start_limit(recipe) if start else WRITES_SECONDS)
         _check_unchanged(engine, container, recipe)
     return Verified(start, memory, rows, stop)
 
@@ -134,32 +134,50 @@ def _made_up(recipe: Recipe) -> Iterator[list[str]]:
         yield mounts
 
 
-def _patience(recipe: Recipe) -> float:
-    """Seconds that a container is waited for."""
-    if recipe.port is None:
-        return STANDING
-    return recipe.start_timeout if recipe.alone else min(PATIENCE, recipe.start_timeout)
+def _start_limit(recipe: Recipe) -> float:
+    """Seconds in which a container has to become healthy, or has to keep running where it has no health check."""
+    if not recipe.health:
+        return STARTED_SECONDS
+    return recipe.start_timeout if recipe.alone else min(NEEDS_OTHERS_SECONDS, recipe.start_timeout)
 
 
-def _wait(engine: Engine, container: str, recipe: Recipe, began: float, patience: float) -> float | None:
-    """Seconds until it was healthy; None where it only stayed up, or did its work and ended well."""
-    until = began + patience
-    path, pause = _health_path(recipe), 0.01
+def _wait(engine: Engine, container: str, recipe: Recipe, began: float, limit: float) -> float | None:
+    """Wait until a container is healthy.
+
+    Returns:
+        Seconds until its port answered, confirmed by the health check of the image; None where it only kept running,
+        or is a task that has done its work.
+    """
+    until, pause, failure = began + limit, 0.01, ""
     while time.monotonic() < until:
         if not _is_up(engine, container):
             _check_ending(engine, container, recipe)
             return None
-        if recipe.port is not None and _healthy(_address(engine, container, recipe.port), path):
-            return time.monotonic() - began
+        if recipe.health and _answers(engine, container, recipe):
+            seconds = time.monotonic() - began
+            failure = _failed_health_check(engine, container, recipe)
+            if not failure:
+                return seconds
         time.sleep(pause)
         pause = min(0.1, pause * 1.2)
-    if not recipe.alone or recipe.port is None:
+    if not recipe.alone or not recipe.health:
         return None
+    port = "" if recipe.port is None else f" at port {recipe.port}{recipe.health_path}"
     raise EstibaError(
-        f"The image of {recipe.service} was not healthy within {recipe.start_timeout:g} s at {path or 'its port'}:\n"
-        f"{_last_words(engine, container)}",
+        f"The image of {recipe.service} was not healthy within {recipe.start_timeout:g} s{port}:\n"
+        f"{failure or _last_words(engine, container)}",
         hint="Check `health` and `port` of the service, or raise its start_timeout.",
     )
+
+
+def _failed_health_check(engine: Engine, container: str, recipe: Recipe) -> str:
+    """Run the health check of the image in its container; empty if it succeeds, else why not."""
+    command = shlex.join(recipe.health)
+    try:
+        done = engine.try_to("exec", container, *recipe.health, timeout=HEALTH_COMMAND_TIMEOUT_SECONDS)
+    except EstibaError:
+        return f"The health check did not end within {HEALTH_COMMAND_TIMEOUT_SECONDS} seconds: {command}"
+    return f"The health check ended with exit code {done.code}: {command}\n{done.said}" if done.code else ""
 
 
 def _check_ending(engine: Engine, container: str, recipe: Recipe) -> None:
@@ -173,18 +191,14 @@ def _check_ending(engine: Engine, container: str, recipe: Recipe) -> None:
     )
 
 
-def _health_path(recipe: Recipe) -> str:
-    """The path that is asked; empty where a connection is enough."""
-    if recipe.kind == "models":
-        return "/health/ready"
-    found = re.search(r"http://127\.0\.0\.1:\d+(/[^']*)'", " ".join(recipe.health))
-    return found[1] if found else ""
-
-
-def _healthy(address: tuple[str, int] | None, path: str) -> bool:
+def _answers(engine: Engine, container: str, recipe: Recipe) -> bool:
+    """Ask the published port of a container, which is quicker than a program in it; True where it has no port."""
+    if recipe.port is None:
+        return True
+    address = _address(engine, container, recipe.port)
     if address is None:
         return False
-    if not path:
+    if not recipe.health_path:
         # A published port accepts before the program behind it listens, so only an answer or a kept connection counts.
         with suppress(OSError), socket.create_connection(address, 1) as connection:
             connection.settimeout(0.2)
@@ -194,7 +208,9 @@ def _healthy(address: tuple[str, int] | None, path: str) -> bool:
                 return True
         return False
     try:
-        with _opener().open(f"http://{address[0]}:{address[1]}{path}", timeout=2) as answer:
+        with _opener().open(
+            f"http://{address[0]}:{address[1]}{recipe.health_path}", timeout=HEALTH_TIMEOUT_SECONDS
+        ) as answer:
             return bool(answer.status == 200)
     except (OSError, ValueError, HTTPError, URLError):
         return False

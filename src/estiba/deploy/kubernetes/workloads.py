@@ -12,8 +12,9 @@ from estiba.deploy.image.spec import USER, recipe
 from estiba.deploy.kubernetes import config_maps, model_init_container
 from estiba.deploy.kubernetes.options import KubernetesOptions
 from estiba.deploy.plan.image_options import version
-from estiba.deploy.plan.plan import STEADY, Command, Http, Plan, Service, Tcp, in_container
+from estiba.deploy.plan.plan import Command, Http, Plan, Service, Tcp, in_container
 from estiba.deploy.plan.references import Reference, references, resolve
+from estiba.deploy.plan.timing import STARTED_SECONDS
 
 SETTINGS = "settings"
 """The ConfigMap of variables that the project file refers to."""
@@ -60,7 +61,7 @@ def workload(plan: Plan, service: Service, options: KubernetesOptions) -> dict[s
         spec = {"replicas": service.replicas, **spec}
     # Never fewer than there were: a new pod is ready before an old one ends.
     spec["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
-    spec["minReadySeconds"] = 2 if service.health else STEADY
+    spec["minReadySeconds"] = 2 if service.health else STARTED_SECONDS
     fetching = options.registry.timeout if plan.registry and service.models else 0
     spec["progressDeadlineSeconds"] = max(120, math.ceil(service.start_timeout + fetching) * 2)
     spec["revisionHistoryLimit"] = 5
@@ -179,8 +180,8 @@ def _probes(plan: Plan, service: Service) -> dict[str, Any]:
             asks = [{"httpGet": {"path": each, "port": port_name(service)}} for each in paths or (path, path, path)]
         case Tcp():
             asks = [{"tcpSocket": {"port": port_name(service)}}] * 3
-        case Command(words):
-            asks = [{"exec": {"command": [_text(plan, service, word) for word in words]}}] * 3
+        case Command(argv):
+            asks = [{"exec": {"command": [_text(plan, service, argument) for argument in argv]}}] * 3
         case _:
             return {}
     startup, ready, live = asks

@@ -10,36 +10,27 @@ from estiba.deploy.plan.references import Reference
 from estiba.deploy.plan.service_options import MODELS, Condition
 from estiba.serving.options import ServerOptions
 
-STEADY = 10
-"""Seconds for which a service has to stay up, where nobody can ask about its health, to count as started."""
-
-ASKED_EVERY = 10
-"""Seconds between questions whether what is healthy still is, on one machine. Kubernetes has a pace of its own."""
-
-FAILURES = 3
-"""Bad answers in a row, of one that was healthy, until it is called unhealthy."""
-
 SERVER_PORT = 8000
-"""What a model server listens on inside a container."""
+"""The port that a model server listens on inside a container."""
 
 
 @dataclass(frozen=True)
 class Http:
-    """Healthy is a 200 of this path."""
+    """Healthy if a GET of the path answers with status 200; a redirect is not followed."""
 
     path: str
 
 
 @dataclass(frozen=True)
 class Tcp:
-    """Healthy is a connection to the port."""
+    """Healthy if the port accepts a connection."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """Healthy is an exit code of 0. The words may hold references."""
+    """Healthy if the command exits with 0. Its arguments may hold references."""
 
-    words: tuple[str, ...]
+    argv: tuple[str, ...]
 
 
 Health = Http | Tcp | Command | None
