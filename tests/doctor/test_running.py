@@ -228,4 +228,4 @@ def test_docker_that_does_not_answer(
 def test_no_docker_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert run(["doctor", "--running"]) == 4
-    assert "docker is not here" in capsys.readouterr().err
+    assert "docker is not installed, or not on PATH." in capsys.readouterr().err

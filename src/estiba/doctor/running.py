@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from estiba.core import shell
+from estiba.core.cli_program import DOCKER, START_DOCKER, CliProgram
 from estiba.core.errors import EstibaError, NotFound, Unavailable
 from estiba.doctor.catalogue import ordered
 from estiba.doctor.examine import Report
@@ -18,8 +18,9 @@ from estiba.doctor.rules.runtime import Seen, symptoms
 WORKING_FOLDER = "com.docker.compose.project.working_dir"
 """The label in which Compose notes where its file is."""
 
-_SECONDS = 30.0
-_LINES = "200"
+_TIMEOUT_SECONDS = 30.0
+
+_EXAMINED_LOG_LINES = 200
 
 
 @dataclass(frozen=True)
@@ -28,21 +29,25 @@ class Docker:
 
     environment: Mapping[str, str] | None = None
 
+    @property
+    def program(self) -> CliProgram:
+        return replace(DOCKER, environment=self.environment, timeout_seconds=_TIMEOUT_SECONDS)
+
     def ask(self, *words: str) -> str | None:
         """What it prints; None where it refuses."""
-        done = shell.run(["docker", *words], environment=self.environment, timeout=_SECONDS)
+        done = self.program.run(*words)
         return done.output if done.code == 0 else None
 
     def both(self, *words: str) -> str:
         """What it prints on its output and its errors, as logs are told."""
-        done = shell.run(["docker", *words], environment=self.environment, timeout=_SECONDS)
+        done = self.program.run(*words)
         return done.output + done.errors
 
     def inspect(self, kind: str, names: Sequence[str]) -> list[dict[str, Any]]:
         """What docker inspect says; nothing of what has gone meanwhile."""
         if not names:
             return []
-        done = shell.run(["docker", kind, "inspect", *names], environment=self.environment, timeout=_SECONDS)
+        done = self.program.run(kind, "inspect", *names)
         try:
             found = json.loads(done.output)
         except ValueError:
@@ -60,12 +65,10 @@ def examine(folder: Path | None, docker: Docker | None = None) -> Report:
         NotFound: there is no docker program, or no container. Unavailable: Docker does not answer.
     """
     docker = docker or Docker()
-    version = shell.run(
-        ["docker", "version", "--format", "{{.Server.Version}}"], environment=docker.environment, timeout=_SECONDS
-    )
+    version = docker.program.run("version", "--format", "{{.Server.Version}}")
     if version.code != 0:
         reason = version.said.splitlines()[-1].partition(". Is the docker")[0] if version.said else "no reason"
-        hint = "Start Docker, or say where it is: DOCKER_HOST. Files are examined without it: estiba doctor"
+        hint = f"{START_DOCKER} Without Docker, estiba doctor examines files only."
         raise Unavailable(f"Docker does not answer: {reason}.", hint=hint)
     names = _names(folder, docker)
     images = {one.get("Id"): one for one in docker.inspect("image", _images(docker.inspect("container", names)))}
@@ -104,7 +107,7 @@ def _seen(container: dict[str, Any], image: dict[str, Any], docker: Docker) -> S
     return Seen(
         container=container,
         image=image,
-        log=_quietly(docker.both, "logs", "--tail", _LINES, name),
+        log=_quietly(docker.both, "logs", "--tail", str(_EXAMINED_LOG_LINES), name),
         processes=_quietly(docker.ask, "top", name, "-eo", "pid,uid,args") if runs else "",
         sockets=_sockets(name, docker) if runs else "",
     )

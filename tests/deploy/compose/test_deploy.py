@@ -19,7 +19,7 @@ def test_without_docker_it_says_so(
     stack(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert run(["deploy", "compose", "-C", str(tmp_path), "--yes"]) == 4
-    assert "docker is not here" in capsys.readouterr().err
+    assert "docker is not installed, or not on PATH." in capsys.readouterr().err
     assert not (tmp_path / "deploy").exists()
 
 

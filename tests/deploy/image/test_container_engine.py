@@ -31,7 +31,7 @@ def test_docker_without_buildx(copy: Context, engine: Engine, monkeypatch: pytes
         pytest.skip("this Docker has buildx wherever it looks")
     with pytest.raises(EstibaError, match="buildx") as caught:
         engine.build(copy.folder, network=False, on_line=lambda line: None)
-    assert caught.value.hint == "Install Docker's plugin buildx (docker-buildx), or say --builder podman."
+    assert caught.value.hint == "Install Docker's plugin buildx (docker-buildx), or pass --builder podman."
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_nothing_rendered_is_named(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_without_kubectl(overlay: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("PATH", "")
     assert run(["deploy", "kubernetes", overlay, "--plan"]) == 4
-    assert "The program kubectl is not here." in capsys.readouterr().err
+    assert "kubectl is not installed, or not on PATH." in capsys.readouterr().err
 
 
 def test_without_a_cluster(

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from estiba.core import shell
+from estiba.core.cli_program import DOCKER
 from estiba.core.errors import Conflict, EstibaError, NotFound
 from estiba.core.stores.disk import explained, temporary
 from estiba.deploy.compose.port_check import check_ports
-from estiba.deploy.compose.project import Stack, failure
+from estiba.deploy.compose.project import Stack
 from estiba.deploy.compose.render import GENERATED
 from estiba.deploy.compose.reverse_proxy import KNOWN, NETWORK
 from estiba.deploy.compose.stability_check import first_to_end
@@ -68,7 +69,7 @@ def propose(stack: Stack, files: Rendered) -> list[Change]:
         EstibaError: its complaint.
     """
     if (done := stack.docker("version", "--format", "{{.Server.Version}}")).code:
-        raise failure(f"Docker does not answer: {done.said}", done)
+        raise DOCKER.failure(f"Docker does not answer: {done.said}", done.said)
     with temporary("draft") as draft:
         write(files, draft)
         return _compare(replace(stack, draft=draft))

@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from estiba.core import shell
-from estiba.core.errors import EstibaError, NotFound, Unavailable
-
-LINES = 15
-"""Of a log, in a report."""
+from estiba.core.cli_program import DOCKER, MAX_REPORTED_LINES
 
 
 @dataclass(frozen=True)
@@ -43,17 +40,13 @@ class Stack:
         return self.docker("compose", *named, *chosen, *words)
 
     def docker(self, *words: str) -> shell.Finished:
-        try:
-            return shell.run(["docker", *words])
-        except NotFound:
-            hint = "Install Docker with its Compose plugin: https://docs.docker.com/engine/install."
-            raise NotFound("The program docker is not here.", hint=hint) from None
+        return DOCKER.run(*words)
 
     def ask(self, *words: str) -> str:
         """What `docker compose` answers; raises EstibaError with its own words where it fails."""
         done = self.compose(*words)
         if done.code:
-            raise failure(f"docker compose {words[0]}: {done.said}", done)
+            raise DOCKER.failure(f"docker compose {words[0]}: {done.said}", done.said)
         return done.output
 
     @cached_property
@@ -78,15 +71,8 @@ class Stack:
         """The end of the log of the first of them."""
         if not containers:
             return ""
-        done = self.docker("logs", "--tail", str(LINES), containers[0])
-        return "\n".join((done.output + done.errors).splitlines()[-LINES:])
-
-
-def failure(message: str, done: shell.Finished) -> EstibaError:
-    """The error of a command that failed, with what to do where it is Docker that is not there."""
-    if "daemon" in done.said and ("connect" in done.said or "running" in done.said):
-        return Unavailable(message, hint="Start Docker, or say where it is: DOCKER_HOST.")
-    return EstibaError(message)
+        done = self.docker("logs", "--tail", str(MAX_REPORTED_LINES), containers[0])
+        return "\n".join((done.output + done.errors).splitlines()[-MAX_REPORTED_LINES:])
 
 
 def _labels(text: str) -> dict[str, str]:

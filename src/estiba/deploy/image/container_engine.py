@@ -11,23 +11,37 @@ from pathlib import Path
 from typing import Any
 
 from estiba.core import shell
+from estiba.core.cli_program import MAX_REPORTED_LINES, CliProgram, Hint
 from estiba.core.errors import EstibaError, NotFound
 
 PROGRAMS = ("docker", "podman", "buildah")
-_LINES = 25
 
-_HINTS = {
-    "no space left": "A disk is full: the container engine's (docker system prune), or the temporary files' (TMPDIR).",
-    "buildx component is missing": "Install Docker's plugin buildx (docker-buildx), or say --builder podman.",
-    "error setting rlimit": "It may not raise limits here: lower default_ulimits in containers.conf.",
-    "slirp4netns": "Without root, podman publishes ports through slirp4netns: install it, and let it use /dev/net/tun.",
-    "unknown flag": "This container engine is too old: Docker 23 or podman 4 is needed.",
-    "denied while trying to connect": "This user may not use the container engine: add it to its group.",
-    "cannot connect": "Start the container engine, or build without one: estiba build --oci DIR.",
-    "pull access denied": "The base image is not here and cannot be pulled: load it, or build with --offline.",
-    "failed to resolve": "The base image is not here and the registry cannot be reached: load it, or use --offline.",
-    "failed to do request": "The base image is not here and the registry cannot be reached: load it, or use --offline.",
-}
+_HINTS = (
+    Hint(
+        "no space left",
+        "A disk is full: the container engine's (docker system prune), or that of temporary files (TMPDIR).",
+    ),
+    Hint("buildx component is missing", "Install Docker's plugin buildx (docker-buildx), or pass --builder podman."),
+    Hint(
+        "error setting rlimit",
+        "The container engine may not raise limits here: lower default_ulimits in containers.conf.",
+    ),
+    Hint(
+        "slirp4netns",
+        "Without root, podman publishes ports through slirp4netns: install it, and let it use /dev/net/tun.",
+    ),
+    Hint("unknown flag", "This container engine is too old: Docker 23 or podman 4 is needed."),
+    Hint("denied while trying to connect", "This user may not use the container engine: add it to its group."),
+    Hint("cannot connect", "Start the container engine, or build without one: estiba build --oci DIR."),
+    Hint(
+        "pull access denied",
+        "The base image is not on this machine and cannot be pulled: load it, or build with --offline.",
+    ),
+    Hint(
+        "failed to resolve|failed to do request",
+        "The base image is not on this machine and the registry cannot be reached: load it, or build with --offline.",
+    ),
+)
 
 
 class StepFailed(EstibaError):
@@ -35,7 +49,7 @@ class StepFailed(EstibaError):
 
     def __init__(self, message: str, said: Sequence[str], *, hint: str | None) -> None:
         super().__init__(message, hint=hint)
-        self.output = "\n".join(said[-_LINES:])
+        self.output = "\n".join(said[-MAX_REPORTED_LINES:])
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,10 @@ class Engine:
     """One of PROGRAMS, found to work."""
 
     program: str
+
+    @property
+    def _cli(self) -> CliProgram:
+        return CliProgram(self.program, _HINTS)
 
     @property
     def can_run(self) -> bool:
@@ -59,7 +77,7 @@ class Engine:
             EstibaError: a step failed; says which.
         """
         identity = folder.parent / f"{folder.name}.id"
-        command = [self.program, "bud" if self.program == "buildah" else "build", "--iidfile", str(identity)]
+        command = ["bud" if self.program == "buildah" else "build", "--iidfile", str(identity)]
         # In a chroot, buildah has no network of its own that it could leave out.
         chroot = self.program != "docker" and os.environ.get("BUILDAH_ISOLATION") == "chroot"
         command += ["--network", "host" if chroot else "none"] if chroot or not network else []
@@ -67,7 +85,7 @@ class Engine:
             command += ["--pull=false", "--progress", "plain"]
         else:
             command += ["--pull=missing", "--format", "docker", "--timestamp", "0", "--layers"]
-        done = shell.run([*command, str(folder)], environment={"DOCKER_BUILDKIT": "1"}, on_line=on_line)
+        done = self._cli.run(*command, str(folder), environment={"DOCKER_BUILDKIT": "1"}, on_line=on_line)
         if done.code:
             failure = self._failure("build the image", done.output)
             raise StepFailed(failure.message, done.output.splitlines(), hint=failure.hint)
@@ -78,14 +96,14 @@ class Engine:
 
     def ask(self, *words: str, timeout: float | None = None) -> str:
         """What the program answers; raises EstibaError where it fails."""
-        done = shell.run([self.program, *words], timeout=timeout)
+        done = self._cli.run(*words, timeout=timeout)
         if done.code:
             raise self._failure(" ".join(word for word in words[:2] if not word.startswith("-")), done.said)
         return done.output.strip()
 
     def try_to(self, *words: str, timeout: float | None = None) -> shell.Finished:
         """Run the program, whatever its exit code; raises EstibaError after `timeout` seconds."""
-        return shell.run([self.program, *words], timeout=timeout)
+        return self._cli.run(*words, timeout=timeout)
 
     def inspect(self, kind: str, name: str) -> dict[str, Any]:
         """What it knows of an `image` or a `container`."""
@@ -144,9 +162,8 @@ class Engine:
             or words.splitlines()
             or ["it said nothing"]
         )
-        hint = next((hint for sign, hint in _HINTS.items() if sign in words.lower()), None)
         failed = f"{self.program} cannot {deed}" if " " in deed else f"{self.program} {deed} failed"
-        return EstibaError(f"{failed}: {last[-1].strip()}", hint=hint)
+        return self._cli.failure(f"{failed}: {last[-1].strip()}", words)
 
 
 def _bare(identity: str) -> str:
@@ -169,17 +186,15 @@ def find(named: str | None = None) -> Engine:
             return Engine(program)
         reasons = {**reasons, program: reason}
     said = "; ".join(f"{program}: {reason}" for program, reason in reasons.items())
-    hint = next(
-        (hint for sign, hint in _HINTS.items() if sign in said.lower()),
-        "Install and start one of them, or build without: estiba build --oci DIR.",
-    )
-    raise NotFound(f"No container engine works here ({said}).", hint=hint)
+    hint = CliProgram("docker", _HINTS).find_hint(said)
+    advice = "Install and start one of them, or build without: estiba build --oci DIR." if hint is None else hint.text
+    raise NotFound(f"No container engine works here ({said}).", hint=advice)
 
 
 def _trouble(program: str) -> str:
     if shutil.which(program) is None:
         return "not installed"
-    done = shell.run([program, "info"], timeout=60)
+    done = CliProgram(program).run("info", timeout=60)
     if done.code == 0 and "Cannot connect" not in done.errors:
         return ""
     lines = [line.strip() for line in done.said.splitlines()] or ["does not answer"]

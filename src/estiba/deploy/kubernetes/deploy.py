@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from json import JSONDecoder
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from estiba.core import shell
+from estiba.core.cli_program import MAX_REPORTED_LINES, CliProgram
 from estiba.core.errors import EstibaError, NotFound, Unavailable
 from estiba.core.stores.disk import temporary
 
@@ -25,8 +26,9 @@ AWAITED = ("Job", *ROLLED)
 
 APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
-LINES = 15
-"""Of a log, and of events, in a report."""
+KUBECTL = CliProgram(
+    "kubectl", install_hint="Install kubectl and configure it for a cluster: https://kubernetes.io/docs/tasks/tools."
+)
 
 Say = Callable[[str], None]
 
@@ -65,13 +67,9 @@ class Target:
     timeout: float = 600.0
 
     def kubectl(self, *words: str, environment: Mapping[str, str] | None = None) -> shell.Finished:
-        """Runs kubectl to its end. Raises NotFound if it is not installed."""
-        named = ["--context", self.context] if self.context else []
-        try:
-            return shell.run(["kubectl", *named, *words], environment=environment)
-        except NotFound:
-            hint = "Install kubectl, and give it a cluster: https://kubernetes.io/docs/tasks/tools."
-            raise NotFound("The program kubectl is not here.", hint=hint) from None
+        """Run kubectl to its end. Raises NotFound if it is not installed."""
+        arguments = ("--context", self.context) if self.context else ()
+        return replace(KUBECTL, arguments=arguments).run(*words, environment=environment)
 
     def ask(self, *words: str) -> Any:
         """What kubectl answers as JSON; raises EstibaError with its own words where it fails."""
@@ -365,14 +363,14 @@ def _reason(target: Target, proposal: Proposal, change: Change) -> str:
     # Of a container that waits or has ended, the log is that of its end; one that runs again has new words.
     again = any(one.get("restartCount") and "running" in one.get("state", {}) for one in states)
     which = [] if stuck is None else ["--container", stuck["name"]]
-    log = target.kubectl("logs", name, *which, *place, f"--tail={LINES}", *(["--previous"] * again))
+    log = target.kubectl("logs", name, *which, *place, f"--tail={MAX_REPORTED_LINES}", *(["--previous"] * again))
     lines += [f"  {one['name']}: {text}" for one in states for text in _states(one, log.output)]
     events = _items(target.ask("get", "events", *place, "--field-selector", f"involvedObject.name={name}"))
-    for event in sorted(events, key=lambda one: str(one.get("lastTimestamp")))[-LINES:]:
+    for event in sorted(events, key=lambda one: str(one.get("lastTimestamp")))[-MAX_REPORTED_LINES:]:
         if event.get("type") == "Warning":
             lines.append(f"  {event.get('reason')}: {event.get('message', '').strip()}")
     if log.code == 0 and log.output.strip():
-        lines += ["last lines of its log:", *(f"  {line}" for line in log.output.splitlines()[-LINES:])]
+        lines += ["last lines of its log:", *(f"  {line}" for line in log.output.splitlines()[-MAX_REPORTED_LINES:])]
     return "\n".join(lines)
 
 
