@@ -20,7 +20,7 @@ ORDER = {
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
     "estiba.model.schema": "signature rows values infer",
     "estiba.model.coding": "kernel arrow pandas_series record_type coder predictions",
-    "estiba.model.artifact": "artifact archive golden_rows model_card",
+    "estiba.model.artifact": "artifact archive golden_rows profile model_card",
     "estiba.model.registry": "records registry mirror",
     "estiba.model.estimators": "object_graph outputs tree_checks skops saved_files",
     "estiba.model.convert": """

@@ -40,6 +40,20 @@ def test_show_tells_fields_proof_metrics_and_libraries(estiba: Estiba, registry:
     assert (found["version"], found["manifest"]["name"]) == ("1", "churn")
 
 
+def test_show_tells_of_the_profile(estiba: Estiba, registry: Path) -> None:
+    found = json.loads(estiba("models", "show", "churn", "--json").out)["profile"]
+    assert (found["source"], found["background_rows"]) == ("sample", 100)
+    assert f"of {found['rows']:,} rows of the sample, with 100 background rows" in estiba("models", "show", "churn").out
+
+
+def test_show_tells_of_a_model_without_a_profile(estiba: Estiba) -> None:
+    before = Path(__file__).parent.parent / "model/artifact/written_by_0_1/registry"
+    assert (
+        "none; it was packed by an Estiba that kept none" in estiba("models", "show", "churn", "--registry", before).out
+    )
+    assert json.loads(estiba("models", "show", "churn", "--registry", before, "--json").out)["profile"] is None
+
+
 def test_simulated_data_is_shouted(estiba: Estiba, registry: Path) -> None:
     assert "SIMULATED DATA: flats" in estiba("models", "show", "flats").err
     assert "SIMULATED" not in estiba("models", "show", "churn").err
@@ -95,7 +109,7 @@ def test_the_registry_of_the_project_around_is_found(
 def test_verify_proves_the_golden_rows(estiba: Estiba, registry: Path) -> None:
     ran = estiba("verify", "churn")
     assert ran.code == 0
-    assert ran.out.startswith("churn@1 is sound: 3 files as packed")
+    assert ran.out.startswith("churn@1 is sound: 4 files as packed")
     found = json.loads(estiba("verify", "churn", "--json").out)
     assert found["parity"]["labels_equal"] == found["parity"]["labels_total"]
 

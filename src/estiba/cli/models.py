@@ -12,6 +12,7 @@ from estiba.cli.common_options import json_option, registry_option
 
 if TYPE_CHECKING:
     from estiba.model.artifact.artifact import Manifest
+    from estiba.model.artifact.profile import Profile
     from estiba.model.registry.registry import Registry
 
 
@@ -70,12 +71,17 @@ def list_(registry: str | None = None, as_json: bool = False) -> None:
 @json_option
 def show(ref: str, registry: str | None, as_json: bool) -> None:
     """Show what a model is: its fields, answer, metrics, proof, data and libraries."""
+    from estiba.model.artifact import profile
     from estiba.serve import find
 
     artifact, version = find(ref, _store(registry))
-    manifest = artifact.manifest
+    manifest, kept = artifact.manifest, profile.read(artifact)
     if as_json:
-        terminal.json({"version": version, "digest": f"sha256:{artifact.digest}", "manifest": manifest})
+        short = (
+            {"source": kept.source, "rows": kept.rows, "background_rows": len(kept.background.rows)} if kept else None
+        )
+        digest = f"sha256:{artifact.digest}"
+        terminal.json({"version": version, "digest": digest, "manifest": manifest, "profile": short})
         return
     terminal.line(f"{manifest.name}@{version}", bold=True)
     terminal.line(f"sha256:{artifact.digest}")
@@ -83,7 +89,7 @@ def show(ref: str, registry: str | None, as_json: bool) -> None:
         terminal.line(manifest.description)
     model_table.shout([manifest])
     _show_fields(manifest)
-    _show_facts(manifest)
+    _show_facts(manifest, kept)
     terminal.line(f"Model card: {artifact.file('card.md')}")
 
 
@@ -106,17 +112,25 @@ def _range(minimum: float | None, maximum: float | None) -> str:
     return "" if maximum is None else f"up to {maximum:g}"
 
 
-def _show_facts(manifest: Manifest) -> None:
+def _show_facts(manifest: Manifest, profile: Profile | None) -> None:
     head, source = manifest.signature.head, manifest.source
     answer = f"{head.kind}: {', '.join(map(str, head.classes or head.names))}"
     origin = f"{source.name}, {model_table.data(manifest)}" if source else "not stated"
     facts = [("answer", answer), ("engine", manifest.engine), ("proof", model_table.parity(manifest)), ("data", origin)]
     facts += [("why python", manifest.reason)] if manifest.reason else []
+    facts += [("profile", _profile(profile))]
     facts += [("made with", f"{manifest.framework}, Python {manifest.python}")]
     facts += [("libraries", ", ".join(f"{name} {version}" for name, version in manifest.libraries.items()))]
     facts += [(name, f"{value:.6g}") for name, value in manifest.metrics.items()]
     terminal.line()
     terminal.table(("fact", "value"), facts)
+
+
+def _profile(profile: Profile | None) -> str:
+    if profile is None:
+        return "none; it was packed by an Estiba that kept none"
+    rows = "held-out rows" if profile.source == "holdout" else "rows of the sample"
+    return f"of {profile.rows:,} {rows}, with {len(profile.background.rows)} background rows"
 
 
 @models.command(epilog="\b\nExamples:\n  estiba models alias bankchurn@3 production")

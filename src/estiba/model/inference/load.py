@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from pathlib import Path
 
 from estiba.core import cpus
 from estiba.core.errors import BadArtifact, ParityError
-from estiba.model.artifact import golden_rows
+from estiba.model.artifact import golden_rows, profile
 from estiba.model.artifact.artifact import Artifact, Parity, read
+from estiba.model.artifact.profile import Profile
 from estiba.model.coding.coder import Coded, Coder, Matrix
 from estiba.model.coding.predictions import Predictions
 from estiba.model.engines import Engine, open_engine
@@ -60,6 +62,15 @@ class Model:
         """A golden record, complete where there is one."""
         records = self.golden.records
         return next((record for record in records if None not in record.values()), records[0])
+
+    @cached_property
+    def profile(self) -> Profile | None:
+        """The training profile; None where the model was packed before there were profiles. Read on first use.
+
+        Raises:
+            BadArtifact: the file is not a profile, or one of a newer Estiba.
+        """
+        return profile.read(self.artifact)
 
     def answer(self, coded: Coded) -> Matrix:
         """Raw answers: float64 (rows, width), meant as the signature's head says."""

@@ -185,3 +185,27 @@ def _columns(sample: pd.DataFrame) -> dict[str, Any]:
         plain = column.dtype.kind in "fiub" and isinstance(column.dtype, np.dtype)
         columns[str(name)] = column.to_numpy() if plain else column.astype(object).tolist()
     return columns
+
+
+def code_holdout(coder: Coder, holdout: pd.DataFrame) -> Coded:
+    """Held-out rows in coded form; columns that the model does not have are left out.
+
+    Raises:
+        BadProject: there is no row, a column is missing, or a value does not match the signature.
+    """
+    names = coder.signature.names
+    holdout = holdout.set_axis([str(name) for name in holdout.columns], axis=1)
+    if not set(names) <= set(holdout.columns) and len(holdout.columns) == len(names):
+        holdout = holdout.set_axis(list(names), axis=1)  # an ONNX file names its inputs, an array does not
+    if missing := [name for name in names if name not in holdout.columns]:
+        raise BadProject(f"The held-out rows have no column {missing[0]!r}.", hint="Pass the columns of the sample.")
+    if not len(holdout):
+        raise BadProject("There are no held-out rows.", hint="Leave holdout away, or pass rows as in training.")
+    try:
+        return coder.check_columns(_columns(holdout[list(names)]), len(holdout))
+    except BadInput as error:
+        raise BadProject(
+            f"The held-out rows do not match the signature: {error.message}",
+            hint="A server would refuse such a row, too: leave it out, or widen the field. The number after /records/ "
+            "counts the held-out rows from 0.",
+        ) from error

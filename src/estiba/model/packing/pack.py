@@ -16,13 +16,13 @@ import numpy as np
 
 from estiba.core.errors import BadProject, EstibaError, MissingExtra, ParityError
 from estiba.core.stores.disk import temporary
-from estiba.model.artifact import artifact, model_card
+from estiba.model.artifact import artifact, model_card, profile
 from estiba.model.artifact import golden_rows as golden
 from estiba.model.artifact.artifact import Artifact, Manifest, Parity, SourceCard
 from estiba.model.coding.coder import Coded, Matrix
 from estiba.model.engines.onnx import session
 from estiba.model.inference.load import GOLDEN_FILE, load_artifact
-from estiba.model.packing.candidate import Draft, draft
+from estiba.model.packing.candidate import Draft, code_holdout, draft
 from estiba.model.packing.training_result import Source, Trained
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
 from estiba.model.registry.registry import open_registry
@@ -76,6 +76,7 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
     *,
     name: str,
     y: Any = None,
+    holdout: Any = None,
     metrics: Mapping[str, float] | None = None,
     params: Mapping[str, Scalar] | None = None,
     threshold: float | None = None,
@@ -96,6 +97,7 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
         X: rows that it was trained on, shape (rows, fields): a DataFrame, or an array whose columns become x0, x1, ...
         name: what the model is called: lower case letters, digits, `.`, `_`, `-`.
         y: the training target, shape (rows,); kept out of the artifact.
+        holdout: rows that it was not trained on, with the columns of X; the profile is made of them instead of X.
         metrics: held-out or cross-validated figures by name, finite.
         params: settings worth showing in the model card.
         threshold: the positive class is the label from this probability on; chosen on training data.
@@ -129,8 +131,8 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
         raise BadProject(f"{error}") from error
     sample = _frame(X)
     trained = Trained(
-        model=model, sample=sample, target=y, metrics=metrics or {}, params=params or {}, threshold=threshold,
-        source=source, notes=notes,
+        model=model, sample=sample, target=y, holdout=None if holdout is None else _frame(holdout),
+        metrics=metrics or {}, params=params or {}, threshold=threshold, source=source, notes=notes,
     )  # fmt: skip
     place = registry or os.environ.get("ESTIBA_REGISTRY") or DEFAULT_REGISTRY
     return register(trained, name, options, registry=place, aliases=aliases)
@@ -186,6 +188,7 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
     files = {
         manifest.model_file: content.model,
         GOLDEN_FILE: golden.seal(made.coder, golden_rows, answers),
+        profile.FILE: profile.encode(_profile(made, trained, None if reason else onnx)),
         model_card.FILE: model_card.render(manifest).encode(),
     }
     written = artifact.write(folder, manifest, files)
@@ -247,6 +250,14 @@ def _prove(
     if options.engine == "onnx":
         raise ParityError(reason, hint="Raise tolerance if that is acceptable, or use engine = 'auto'.")
     return parity, reason
+
+
+def _profile(made: Draft, trained: Trained, onnx: bytes | None) -> profile.Profile:
+    """The profile of held-out rows where there are some, else of the sample, as the packed model answers them."""
+    predict = _runner(onnx) if onnx else made.original
+    if trained.holdout is None:
+        return profile.build(made.signature, made.coded, predict, "sample")
+    return profile.build(made.signature, code_holdout(made.coder, trained.holdout), predict, "holdout")
 
 
 def _onnx_parts(model: object, onnx: bytes) -> _Content:

@@ -35,6 +35,8 @@ class Trained:
     sample: training features shaped (n, p), real dtypes, up to all rows; the signature and
     the parity proof are drawn from it.
     target: the training target shaped (n,), aligned with sample, or None.
+    holdout: rows that the model was not trained on, with the columns of sample, or None; the
+    profile, which drift is measured against, is made of them instead of sample.
     metrics: held-out or cross-validated figures, finite, by snake_case name, in the unit that
     the metric itself has (a share between 0 and 1, or the unit of the target).
     params: the settings worth showing in the model card.
@@ -46,6 +48,7 @@ class Trained:
     model: object
     sample: pandas.DataFrame
     target: object | None = None
+    holdout: pandas.DataFrame | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     params: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     threshold: float | None = None

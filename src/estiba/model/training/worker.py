@@ -170,6 +170,11 @@ def _checked(result: object, place: str) -> Trained:
             f"{place} returned a sample that is {_described(result.sample)}.",
             hint="The sample must be a pandas DataFrame of the features as in training.",
         )
+    if not (result.holdout is None or isinstance(result.holdout, pd.DataFrame)):
+        raise BadProject(
+            f"{place} returned held-out rows that are {_described(result.holdout)}.",
+            hint="holdout must be a pandas DataFrame with the columns of the sample, or None.",
+        )
     if not isinstance(result.metrics, Mapping):
         raise BadProject(f"{place} returned metrics that are {_described(result.metrics)}.", hint=_EXPECTED)
     return result
