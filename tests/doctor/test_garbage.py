@@ -13,7 +13,7 @@ import pytest
 from estiba.core.errors import EstibaError
 from estiba.doctor.examine import examine
 from estiba.doctor.rules.pickles import look
-from estiba.doctor.rules.runtime import Seen, symptoms
+from estiba.doctor.rules.runtime import InspectedContainer, examine_container
 
 HERE = Path(__file__).parent
 TODAY = date(2026, 11, 21)
@@ -131,7 +131,11 @@ def test_pickles_that_are_hardly_one(content: bytes, tmp_path: Path) -> None:
 def test_descriptions_of_containers_that_are_hardly_one(value: object) -> None:
     keys = ("State", "Config", "HostConfig", "NetworkSettings", "Args", "Name", "Id", "RestartCount")
     for key in keys:
-        list(symptoms(Seen({key: value}, {"Config": value}, log=str(value), processes="a\nb", sockets="0: 0")))
+        list(
+            examine_container(
+                InspectedContainer({key: value}, {"Config": value}, log=str(value), processes="a\nb", sockets="0: 0")
+            )
+        )
         for inner in (
             "Health",
             "Env",
@@ -143,7 +147,7 @@ def test_descriptions_of_containers_that_are_hardly_one(value: object) -> None:
             "RestartPolicy",
             "ExitCode",
         ):
-            list(symptoms(Seen({key: {inner: value, "Running": True}}, {})))
+            list(examine_container(InspectedContainer({key: {inner: value, "Running": True}}, {})))
 
 
 def test_a_folder_that_cannot_be_walked(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from estiba.cli.main import run
-from estiba.doctor.catalogue import FAULTS, At, finding, listed, ordered
+from estiba.doctor.catalogue import FAULTS, Location, finding, listed, ordered
 from estiba.doctor.examine import Report, examine
 
 HERE = Path(__file__).parent
@@ -247,7 +247,9 @@ def test_a_dockerfile_kept_apart_from_the_code(project: Path) -> None:
 
 
 def test_what_is_said_of_several_lines_is_said_once() -> None:
-    alike = [finding("trailing-comment", At("Dockerfile", line), "This is wrong.", "Mend it.") for line in (9, 2, 5, 2)]
+    alike = [
+        finding("trailing-comment", Location("Dockerfile", line), "This is wrong.", "Mend it.") for line in (9, 2, 5, 2)
+    ]
     (only,) = ordered(alike)
     assert (only.line, only.message) == (2, "This is wrong; so too on lines 5 and 9.")
     assert listed("abcdef") == "a, b, c and 3 more"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from estiba.doctor.catalogue import At
+from estiba.doctor.catalogue import Location
 from estiba.doctor.read import command_lines, compose_file, python_sources
-from estiba.doctor.read.build_context import Context, ignored
+from estiba.doctor.read.build_context import BuildContext, ignored
 from estiba.doctor.read.containers import Image
-from estiba.doctor.read.dockerfile_stages import fill, joined, pairs, stages
+from estiba.doctor.read.dockerfile_stages import joined, pairs, stages, substitute
 from estiba.doctor.read.dockerfile_syntax import parse, split
-from estiba.doctor.read.python_sources import Setting
+from estiba.doctor.read.python_sources import CodeEnvironment
 from estiba.doctor.read.yaml_nodes import BadCompose
 from estiba.doctor.rules.base_images import base
 from estiba.doctor.rules.requirements import read, requirement
@@ -68,13 +68,13 @@ FROM scratch
         "3.12",
     )
     assert second.steps[-1].words == (".", "here")
-    assert [step.at.name for step in second.chain][:2] == ["ARG", "ENV"]
+    assert [step.instruction.name for step in second.all_steps][:2] == ["ARG", "ENV"]
     assert stages(parse(text), {"TAG": "3.13"})[0].base == "python:3.13-slim"
 
 
 def test_small_parts() -> None:
     values = {"A": "1", "E": ""}
-    assert fill("$A ${A} ${E:-x} ${E-x} ${A:+y} ${B:+y} $B \\$A", values) == "1 1 x  y  $B $A"
+    assert substitute("$A ${A} ${E:-x} ${E-x} ${A:+y} ${B:+y} $B \\$A", values) == "1 1 x  y  $B $A"
     assert pairs("a=1 b='2 3' c=\\ d") == {"a": "1", "b": "2 3", "c": " d"}
     assert pairs("old form of it") == {"old": "form of it"}
     assert (joined("/app", "./x/../y/"), joined("/app", "/z"), joined("/", ".")) == ("/app/y", "/z", "/")
@@ -105,15 +105,15 @@ def test_small_parts() -> None:
     ],
 )
 def test_dockerignore(rules: str, path: str, kept_out: bool) -> None:
-    assert (ignored(rules, ".dockerignore").by(path) is not None) is kept_out
+    assert (ignored(rules, ".dockerignore").excluding_pattern(path) is not None) is kept_out
 
 
-def context(folder: Path, **files: str) -> Context:
+def context(folder: Path, **files: str) -> BuildContext:
     for name, text in files.items():
         path = folder / name.replace("__", "/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return Context(folder, "", ignored("", ""))
+    return BuildContext(folder, "", ignored("", ""))
 
 
 @pytest.mark.parametrize(
@@ -159,9 +159,11 @@ def test_docker_itself_puts_them_there(tmp_path: Path) -> None:
     built = {
         f"/{path.relative_to(tmp_path / 'out').as_posix()}" for path in (tmp_path / "out").rglob("*") if path.is_file()
     }
-    ours = Image("Dockerfile", parse(text), Context(folder, "", ignored(f"{rules}Dockerfile\n.dockerignore\n", "x")))
+    ours = Image(
+        "Dockerfile", parse(text), BuildContext(folder, "", ignored(f"{rules}Dockerfile\n.dockerignore\n", "x"))
+    )
     assert set(ours.contents.files) == built
-    assert inside.whole
+    assert inside.complete
 
 
 # Compose files
@@ -201,10 +203,13 @@ def test_a_compose_file_with_its_lines() -> None:
         ("tmpfs", "", "/tmp", False),
     ]
     assert api.command == ["run", "--port", "80", "two words"]
-    assert api.depends == [("db", "service_healthy", At("compose.yaml", 13))]
-    assert db.depends == [("other", "", At("compose.yaml", 19))]
+    assert api.dependencies == [("db", "service_healthy", Location("compose.yaml", 13))]
+    assert db.dependencies == [("other", "", Location("compose.yaml", 19))]
     assert (api.cpus, api.memory) == (0.5, 512 << 20)
-    assert (api.environment["A"].value, db.environment["PASSWORD"]) == ("1", ("x=y", "x=y", At("compose.yaml", 18)))
+    assert (api.environment["A"].value, db.environment["PASSWORD"]) == (
+        "1",
+        ("x=y", "x=y", Location("compose.yaml", 18)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -252,20 +257,20 @@ def test_durations_and_sizes() -> None:
 )
 def test_where_a_server_listens(command: str, host: str, port: int) -> None:
     environment = {"PORT": "1234"} if "$PORT" in command else {}
-    words = command_lines.unwrapped(split(command), environment)
-    found = command_lines.server(words, environment)
+    words = command_lines.unwrap(split(command), environment)
+    found = command_lines.detect_server(words, environment)
     assert found is not None
     assert (found.host, found.port) == (host, port)
 
 
 @pytest.mark.parametrize("command", ["", "python work.py", "./start.sh", "flask routes", "estiba models", "sh -c"])
 def test_what_is_no_known_server(command: str) -> None:
-    assert command_lines.server(command_lines.unwrapped(split(command), {}), {}) is None
+    assert command_lines.detect_server(command_lines.unwrap(split(command), {}), {}) is None
 
 
 def test_a_variable_that_names_itself_ends() -> None:
     endless = {"X": 'sh -c "$X"'}
-    assert command_lines.unwrapped(["sh", "-c", "$X"], endless)[:1] != ["uvicorn"]
+    assert command_lines.unwrap(["sh", "-c", "$X"], endless)[:1] != ["uvicorn"]
 
 
 CODE = """import os
@@ -273,9 +278,9 @@ from pathlib import Path
 import joblib
 from . import beside
 HERE = Path(__file__).resolve().parent
-MODEL = os.getenv("MODEL_PATH", str(HERE.parent / "models" / "m.joblib"))
+MODEL_FILE = os.getenv("MODEL_PATH", str(HERE.parent / "models" / "m.joblib"))
 LOGS = "logs"
-a = joblib.load(MODEL)
+a = joblib.load(MODEL_FILE)
 b = joblib.load(HERE / "b.pkl")
 with open(os.path.join("data", f"c.onnx"), "rb") as f: f.read()
 try:
@@ -296,7 +301,7 @@ def test_what_code_loads_and_writes(tmp_path: Path) -> None:
     (tmp_path / "app/beside.py").write_text("import json\n")
     found = python_sources.reachable(inside, "app.main:app")
     assert [read.path for read in found] == ["app/main.py", "app/beside.py"]
-    setting = Setting("/srv", {}, {"app/main.py": "/srv/app/main.py"})
+    setting = CodeEnvironment("/srv", {}, {"app/main.py": "/srv/app/main.py"})
     loaded = [(place.path, place.line, place.sure) for place in python_sources.loads(found[0], setting)]
     assert sorted(loaded, key=lambda one: one[1]) == [
         ("/srv/models/m.joblib", 8, True),
@@ -306,7 +311,7 @@ def test_what_code_loads_and_writes(tmp_path: Path) -> None:
     ]
     written = {place.path for place in python_sources.writes(found[0], setting)}
     assert written == {"/srv/logs/x.log", "/srv/app/out.json", "/srv/made"}
-    told = Setting("/srv", {"MODEL_PATH": "/m/x.pkl"}, {})
+    told = CodeEnvironment("/srv", {"MODEL_PATH": "/m/x.pkl"}, {})
     assert next(place.path for place in python_sources.loads(found[0], told) if place.line == 8) == "/m/x.pkl"
 
 
@@ -326,4 +331,4 @@ def test_a_requirements_file_with_all_that_may_be_in_it(tmp_path: Path) -> None:
         ("scikit-learn", "1.6.1", True, "requirements.txt:4"),
         ("mine", "", True, "requirements.txt:8"),
     ]
-    assert requirement("", At("x")) is None
+    assert requirement("", Location("x")) is None

@@ -19,19 +19,19 @@ from estiba.core.errors import NotFound
 from estiba.doctor import examine as files
 from estiba.doctor.catalogue import Finding, ordered
 from estiba.doctor.examine import Report
-from estiba.doctor.rules.runtime import Seen, symptoms
+from estiba.doctor.rules.runtime import InspectedContainer, examine_container
 from estiba.doctor.running import WORKING_FOLDER, examine
 
 RECORDED: dict[str, dict[str, Any]] = msgspec.json.decode((Path(__file__).parent / "recorded.json").read_bytes())
 IMAGE = "python:3.11-slim"
 
 
-def seen(name: str, **changes: Any) -> Seen:
-    return Seen(**{**RECORDED[name], **changes})
+def seen(name: str, **changes: Any) -> InspectedContainer:
+    return InspectedContainer(**{**RECORDED[name], **changes})
 
 
-def found(what: Seen) -> list[Finding]:
-    return ordered(symptoms(what))
+def found(what: InspectedContainer) -> list[Finding]:
+    return ordered(examine_container(what))
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,11 @@ def test_passwords_and_threads_of_what_runs() -> None:
 
 
 def test_nothing_known_is_no_fault() -> None:
-    assert found(Seen({}, {})) == []
-    assert found(Seen({"Name": "/x", "State": None, "Config": None, "HostConfig": {}}, {"Config": None})) == []
+    assert found(InspectedContainer({}, {})) == []
+    assert (
+        found(InspectedContainer({"Name": "/x", "State": None, "Config": None, "HostConfig": {}}, {"Config": None}))
+        == []
+    )
 
 
 # With Docker

@@ -10,7 +10,7 @@ import pytest
 
 from estiba.doctor.examine import examine
 from estiba.doctor.read.compose_file import Compose
-from estiba.doctor.read.compose_projects import Stack, together
+from estiba.doctor.read.compose_projects import ComposeReader, together
 
 HEALTHY = Path(__file__).parent / "healthy"
 TODAY = date(2026, 11, 21)
@@ -29,9 +29,9 @@ def written(folder: Path, **files: str) -> Path:
     return folder
 
 
-def stack(names: list[str], **files: str) -> tuple[Compose, Stack]:
+def stack(names: list[str], **files: str) -> tuple[Compose, ComposeReader]:
     texts = {name.replace("__", "/").replace("_", "."): text for name, text in files.items()}
-    read = Stack(texts.get, {})
+    read = ComposeReader(texts.get, {})
     compose = read.compose(names)
     assert compose is not None
     return compose, read
@@ -75,7 +75,7 @@ def test_a_file_over_another_as_compose_lays_it() -> None:
     assert (api.build, api.arguments) == (("api", "", "last"), {"X": "1", "Y": "2"})
     assert api.node.get("healthcheck", "test").words == ["CMD", "two"]
     assert api.text("healthcheck", "interval") == "5s"
-    assert [name for name, _, _ in db.depends] == ["api", "other"]
+    assert [name for name, _, _ in db.dependencies] == ["api", "other"]
     assert (db.image, list(compose.volumes)) == ("", ["kept"])
 
 

@@ -80,7 +80,7 @@ def _project_file(path: Path) -> dict[str, list[Finding]]:
     """The project file, where there is one, with the mistake in it."""
     from estiba import project
     from estiba.core.errors import BadProject
-    from estiba.doctor.catalogue import At, finding
+    from estiba.doctor.catalogue import Location, finding
 
     if not (path / project.FILE).is_file():
         return {}
@@ -88,7 +88,7 @@ def _project_file(path: Path) -> dict[str, list[Finding]]:
         project.load(path)
     except BadProject as error:
         message = error.message.partition(": ")[2] or error.message
-        return {project.FILE: [finding("project-file", At(project.FILE), message, error.hint or "Mend it.")]}
+        return {project.FILE: [finding("project-file", Location(project.FILE), message, error.hint or "Mend it.")]}
     return {project.FILE: []}
 
 

@@ -40,7 +40,7 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
-class At(NamedTuple):
+class Location(NamedTuple):
     """A place in a file; line 0 where there is none."""
 
     file: str
@@ -120,7 +120,7 @@ def words(text: str) -> frozenset[str]:
 _RANK = {fault.code: rank for rank, fault in enumerate(FAULTS)}
 
 
-def finding(code: str, at: At, message: str, fix: str) -> Finding:
+def finding(code: str, at: Location, message: str, fix: str) -> Finding:
     """A finding of a fault in the catalogue. `message` and `fix` are one sentence each."""
     return Finding(code, FAULTS[_RANK[code]].severity, at.file, at.line, message, fix)
 

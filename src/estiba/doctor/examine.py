@@ -10,15 +10,15 @@ from datetime import date
 from pathlib import Path
 
 from estiba.core.errors import MissingExtra, NotFound
-from estiba.doctor.catalogue import At, Finding, finding, ordered
+from estiba.doctor.catalogue import Finding, Location, finding, ordered
 from estiba.doctor.read import compose_file, compose_projects
-from estiba.doctor.read.build_context import LEFT, Context, ignored, text
+from estiba.doctor.read.build_context import SKIPPED_FOLDERS, BuildContext, ignored, text
 from estiba.doctor.read.compose_file import Compose
-from estiba.doctor.read.compose_projects import Stack
+from estiba.doctor.read.compose_projects import ComposeReader
 from estiba.doctor.read.containers import Container, Image
 from estiba.doctor.read.dockerfile_syntax import parse
-from estiba.doctor.read.find_context import context_of
-from estiba.doctor.read.python_sources import MODEL
+from estiba.doctor.read.find_context import find_build_context
+from estiba.doctor.read.python_sources import MODEL_FILE
 from estiba.doctor.rules import (
     base_images,
     dockerfile,
@@ -63,7 +63,7 @@ class _Project:
     folder: Path
     looked_at: list[str] = field(default_factory=list)
     images: dict[tuple[str, str], Image] = field(default_factory=dict)
-    contexts: dict[tuple[Path, str], Context] = field(default_factory=dict)
+    contexts: dict[tuple[Path, str], BuildContext] = field(default_factory=dict)
     containers: list[Container] = field(default_factory=list)
     without: list[Container] = field(default_factory=list)
     """What runs where the override, which is for development, is not taken."""
@@ -127,7 +127,7 @@ def _files(folder: Path, depth: int = 0) -> Iterator[Path]:
 
 
 def _walked(name: str) -> bool:
-    return name not in LEFT and not name.startswith(".") and name != "site-packages"
+    return name not in SKIPPED_FOLDERS and not name.startswith(".") and name != "site-packages"
 
 
 def _composes(names: Sequence[str], folder: Path, project: _Project) -> None:
@@ -137,10 +137,10 @@ def _composes(names: Sequence[str], folder: Path, project: _Project) -> None:
     main: tuple[str, ...] = ()
     for files in compose_projects.together(names, values):
         try:
-            stack = Stack(lambda name: text(folder / name), values)
+            stack = ComposeReader(lambda name: text(folder / name), values)
             compose = stack.compose(files)
             if compose is not None and main and compose_projects.partial(compose):
-                stack = Stack(stack.read, values)
+                stack = ComposeReader(stack.read, values)
                 compose = stack.compose([main[0], *files])
         except MissingExtra as error:
             project.unread += files
@@ -152,7 +152,7 @@ def _composes(names: Sequence[str], folder: Path, project: _Project) -> None:
         if compose is not None:
             _compose(compose, folder, project, new if main else None)
             if not main and len(files) > 1 and files[-1] in compose_projects.OVERRIDES:
-                _without(Stack(stack.read, values).compose(files[:1]), folder, project)
+                _without(ComposeReader(stack.read, values).compose(files[:1]), folder, project)
         main = main or files
 
 
@@ -179,7 +179,7 @@ def _compose(compose: Compose, folder: Path, project: _Project, only: set[str] |
 
 def _unreadable(shown: str, code: str, project: _Project) -> None:
     message = "The file cannot be read as text of up to a megabyte."
-    project.findings.append(finding(code, At(shown), message, "Check its rights and what is in it."))
+    project.findings.append(finding(code, Location(shown), message, "Check its rights and what is in it."))
 
 
 def _container(compose: Compose, name: str, folder: Path, project: _Project) -> Container:
@@ -206,7 +206,7 @@ def _dockerfile(path: Path, project: _Project) -> None:
         project.looked_at.append(shown)
         _unreadable(shown, "dockerfile-syntax", project)
         return
-    image = _image(path, context_of(path, parse(content), project.folder), project, {}, "")
+    image = _image(path, find_build_context(path, parse(content), project.folder), project, {}, "")
     if image is not None:
         project.containers.append(Container(image, None))
 
@@ -230,10 +230,10 @@ def _new(path: Path, root: Path | None, project: _Project, arguments: Mapping[st
     return Image(project.name(path), parse(content), context, arguments, target)
 
 
-def _context(root: Path | None, path: Path, project: _Project) -> Context:
+def _context(root: Path | None, path: Path, project: _Project) -> BuildContext:
     """The folder with its .dockerignore; one named after the Dockerfile goes before it. None is one not known."""
     if root is None:
-        return Context(path.parent, "", ignored("", ""), known=False)
+        return BuildContext(path.parent, "", ignored("", ""), known=False)
     own = path.with_name(f"{path.name}.dockerignore")
     rules = own if own.is_file() else root / ".dockerignore"
     key = (root.resolve(), str(rules))
@@ -245,7 +245,7 @@ def _context(root: Path | None, path: Path, project: _Project) -> Context:
         name = project.name(root)
         prefix = "" if name == "." else f"{name}/"
         found = ignored("" if content is None else content, "" if content is None else shown)
-        project.contexts[key] = Context(root, prefix, found)
+        project.contexts[key] = BuildContext(root, prefix, found)
     return project.contexts[key]
 
 
@@ -272,7 +272,7 @@ def _of_image(image: Image, project: _Project, today: date) -> Iterator[Finding]
     yield from requirements.check(image, containers)
     found = requirements.installed(image)
     project.looked_at += [one.file for one in found]
-    models = [path for path in image.context.entries if MODEL.search(path)]
+    models = [path for path in image.context.entries if MODEL_FILE.search(path)]
     project.looked_at += [image.context.at(path).file for path in models[:20]]
     yield from pickles.check(image.context, models, found)
 

@@ -13,7 +13,7 @@ from estiba.core.cli_program import DOCKER, START_DOCKER, CliProgram
 from estiba.core.errors import EstibaError, NotFound, Unavailable
 from estiba.doctor.catalogue import ordered
 from estiba.doctor.examine import Report
-from estiba.doctor.rules.runtime import Seen, symptoms
+from estiba.doctor.rules.runtime import InspectedContainer, examine_container
 
 WORKING_FOLDER = "com.docker.compose.project.working_dir"
 """The label in which Compose notes where its file is."""
@@ -77,7 +77,7 @@ def examine(folder: Path | None, docker: Docker | None = None) -> Report:
     for container in docker.inspect("container", names):
         seen = _seen(container, images.get(container.get("Image"), {}), docker)
         shown.append(seen.name)
-        findings += list(symptoms(seen))
+        findings += list(examine_container(seen))
     return Report(shown, ordered(findings))
 
 
@@ -101,10 +101,10 @@ def _images(containers: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted({str(one["Image"]) for one in containers if one.get("Image")})
 
 
-def _seen(container: dict[str, Any], image: dict[str, Any], docker: Docker) -> Seen:
+def _seen(container: dict[str, Any], image: dict[str, Any], docker: Docker) -> InspectedContainer:
     name = str(container.get("Id", ""))
     runs = bool((container.get("State") or {}).get("Running"))
-    return Seen(
+    return InspectedContainer(
         container=container,
         image=image,
         log=_quietly(docker.both, "logs", "--tail", str(_EXAMINED_LOG_LINES), name),

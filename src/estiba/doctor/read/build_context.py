@@ -10,12 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from estiba.doctor.catalogue import At
+from estiba.doctor.catalogue import Location
 
-MOST_FILES = 20_000
+MAX_FILES = 20_000
 """A folder with more files than this is not walked to its end."""
 
-LEFT = frozenset(
+SKIPPED_FOLDERS = frozenset(
     (".git", ".venv", "venv", "env", "node_modules", "__pycache__", "mlruns", ".mypy_cache", ".tox", ".estiba")
 )
 """Folders that are known by their names, and not walked: they count as one entry."""
@@ -29,7 +29,7 @@ class Rule(NamedTuple):
     line: int
 
 
-class Entry(NamedTuple):
+class ContextEntry(NamedTuple):
     """A file of the context, or a folder that is not walked. `path` is relative, with slashes."""
 
     path: str
@@ -39,13 +39,13 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Ignored:
+class IgnoreFile:
     """What .dockerignore says. `name` is the file's name as the user would write it; empty where there is none."""
 
     name: str
     rules: tuple[Rule, ...] = ()
 
-    def by(self, path: str) -> Rule | None:
+    def excluding_pattern(self, path: str) -> Rule | None:
         """The rule that keeps a path, or a folder above it, out of the context; None where none does."""
         parts = path.split("/")
         ways = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
@@ -56,7 +56,7 @@ class Ignored:
         return decided
 
 
-def ignored(text: str, name: str) -> Ignored:
+def ignored(text: str, name: str) -> IgnoreFile:
     """The rules of a .dockerignore file, of which the last that matches decides."""
     rules = []
     for number, line in enumerate(text.lstrip("\ufeff").splitlines(), 1):
@@ -67,7 +67,7 @@ def ignored(text: str, name: str) -> Ignored:
         bare = re.sub(r"/+", "/", bare).strip("/").removeprefix("./")
         if bare and bare != ".":
             rules.append(Rule(re.compile(_expression(bare)), keeps, number))
-    return Ignored(name, tuple(rules))
+    return IgnoreFile(name, tuple(rules))
 
 
 def _expression(pattern: str) -> str:
@@ -93,7 +93,7 @@ def _expression(pattern: str) -> str:
 
 
 @dataclass(frozen=True)
-class Context:
+class BuildContext:
     """The folder that a builder is given.
 
     Args:
@@ -103,31 +103,31 @@ class Context:
 
     folder: Path
     name: str
-    ignored: Ignored
+    ignored: IgnoreFile
     known: bool = True
 
     @cached_property
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, ContextEntry]:
         """Its files, and folders that are known by name, whether ignored or not."""
-        found: dict[str, Entry] = {}
+        found: dict[str, ContextEntry] = {}
         for entry in _walk(self.folder) if self.known else ():
             found[entry.path] = entry
-            if len(found) >= MOST_FILES:
+            if len(found) >= MAX_FILES:
                 break
         return found
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Whether all of it was walked: if not, nothing can be said of what is not there."""
-        return self.known and len(self.entries) < MOST_FILES
+        return self.known and len(self.entries) < MAX_FILES
 
     @cached_property
-    def sent(self) -> dict[str, Entry]:
+    def included(self) -> dict[str, ContextEntry]:
         """What the builder gets to see."""
-        return {path: entry for path, entry in self.entries.items() if self.ignored.by(path) is None}
+        return {path: entry for path, entry in self.entries.items() if self.ignored.excluding_pattern(path) is None}
 
-    def at(self, path: str, line: int = 0) -> At:
-        return At(f"{self.name}{path}", line)
+    def at(self, path: str, line: int = 0) -> Location:
+        return Location(f"{self.name}{path}", line)
 
     def exists(self, path: str) -> bool:
         """Whether a file, or a folder even without files, has that path."""
@@ -135,7 +135,7 @@ class Context:
 
     def matching(self, source: str) -> list[str]:
         """The paths, of all entries, that a source of COPY means: files, and all below a folder."""
-        source = clean(source)
+        source = relative_source(source)
         if not source:
             return list(self.entries)
         expression = re.compile(_expression(source) + r"(?:/.*)?")
@@ -146,7 +146,7 @@ class Context:
         return text(self.folder / path) if self.known else None
 
 
-def clean(source: str) -> str:
+def relative_source(source: str) -> str:
     """A source of COPY relative to the context: without the leading slash, `./` and `..`, which lead nowhere else."""
     parts = [part for part in source.split("/") if part not in ("", ".", "..")]
     return "/".join(parts)
@@ -165,10 +165,10 @@ def text(path: Path, most: int = 1 << 20) -> str | None:
 
 def _left(folder: Path) -> bool:
     """Whether a folder counts as one entry: known by its name, or a virtual environment by what is in it."""
-    return folder.name in LEFT or (folder / "pyvenv.cfg").is_file()
+    return folder.name in SKIPPED_FOLDERS or (folder / "pyvenv.cfg").is_file()
 
 
-def _walk(folder: Path, prefix: str = "", depth: int = 0) -> Iterator[Entry]:
+def _walk(folder: Path, prefix: str = "", depth: int = 0) -> Iterator[ContextEntry]:
     try:
         inside = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
@@ -181,6 +181,6 @@ def _walk(folder: Path, prefix: str = "", depth: int = 0) -> Iterator[Entry]:
             if below and depth < 12 and not _left(folder / entry.name):
                 yield from _walk(folder / entry.name, f"{path}/", depth + 1)
             else:
-                yield Entry(path, known.st_size, known.st_mode, below)
+                yield ContextEntry(path, known.st_size, known.st_mode, below)
         except OSError:
             continue

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from posixpath import basename
 
-from estiba.doctor.read.dockerfile_stages import fill
+from estiba.doctor.read.dockerfile_stages import substitute
 from estiba.doctor.read.dockerfile_syntax import split
 
 SHELLS = ("sh", "bash", "ash", "dash", "zsh")
@@ -38,7 +38,7 @@ class Server:
         host, port: where it listens; empty and 0 where the command does not tell.
         target: the module, file or application that it serves.
         workers: processes; 0 where nothing is said.
-        develops: reloads at changes, or is no server for production.
+        for_development: reloads at changes, or is no server for production.
         debugs: runs with a debugger.
     """
 
@@ -47,7 +47,7 @@ class Server:
     port: int = 0
     target: str = ""
     workers: int = 0
-    develops: bool = False
+    for_development: bool = False
     debugs: bool = False
 
 
@@ -123,7 +123,7 @@ _KINDS = {
 _ALIASES = {"jupyter-lab": ("jupyter", "lab"), "jupyter-notebook": ("jupyter", "notebook")}
 
 
-def unwrapped(command: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+def unwrap(command: Sequence[str], environment: Mapping[str, str]) -> list[str]:
     """The words of the program itself: variables filled in where a shell runs, without `exec`, init and runners.
 
     A shell's command that does more than start one program gives its last part that is no assignment.
@@ -147,15 +147,15 @@ def unwrapped(command: Sequence[str], environment: Mapping[str, str]) -> list[st
 def shell(text: str, environment: Mapping[str, str]) -> list[str]:
     """The program that a shell ends up running."""
     parts = [part.strip() for part in re.split(r"&&|;|\n", text) if part.strip()]
-    words = split(fill(parts[-1], environment)) if parts else []
-    return unwrapped(words, {})  # filled in already; once more might never end
+    words = split(substitute(parts[-1], environment)) if parts else []
+    return unwrap(words, {})  # filled in already; once more might never end
 
 
-def server(command: Sequence[str], environment: Mapping[str, str]) -> Server | None:
+def detect_server(command: Sequence[str], environment: Mapping[str, str]) -> Server | None:
     """The server that a command starts; None where it starts another program, or one that is not known.
 
     Args:
-        command: the words that `unwrapped` gives.
+        command: the words that `unwrap` gives.
     """
     if not command:
         return None
@@ -178,7 +178,7 @@ def server(command: Sequence[str], environment: Mapping[str, str]) -> Server | N
         port=port,
         target=_target(words[1:] if kind.subcommands else words, before, environment),
         workers=_number(_option(words, kind.worker_options) or environment.get("WEB_CONCURRENCY", "")),
-        develops=_develops(name, words),
+        for_development=_develops(name, words),
         debugs=_debugs(name, [*before, *words], environment),
     )
 

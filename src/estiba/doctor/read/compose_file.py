@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from estiba.doctor.catalogue import At
+from estiba.doctor.catalogue import Location
 from estiba.doctor.read import yaml_nodes
-from estiba.doctor.read.dockerfile_stages import fill
+from estiba.doctor.read.dockerfile_stages import substitute
 from estiba.doctor.read.yaml_nodes import Node
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|ns|m|s)")
@@ -22,7 +22,7 @@ class Variable(NamedTuple):
 
     raw: str
     value: str
-    at: At
+    at: Location
 
 
 class Port(NamedTuple):
@@ -31,7 +31,7 @@ class Port(NamedTuple):
     host: str
     published: int
     target: int
-    at: At
+    at: Location
 
 
 class Mount(NamedTuple):
@@ -41,7 +41,7 @@ class Mount(NamedTuple):
     source: str
     target: str
     read_only: bool
-    at: At
+    at: Location
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Service:
     values: Mapping[str, str]
 
     def text(self, *path: str) -> str:
-        return fill(self.node.get(*path).text, self.values)
+        return substitute(self.node.get(*path).text, self.values)
 
     @property
     def image(self) -> str:
@@ -66,7 +66,7 @@ class Service:
         if not build:
             return None
         if build.kind == "scalar":
-            return fill(build.text, self.values), "", ""
+            return substitute(build.text, self.values), "", ""
         if build.get("dockerfile_inline"):
             return None
         return self.text("build", "context") or ".", self.text("build", "dockerfile"), self.text("build", "target")
@@ -89,7 +89,7 @@ class Service:
 
     def _words(self, name: str) -> list[str] | None:
         node = self.node.get(name)
-        return [fill(word, self.values) for word in node.words] if node else None
+        return [substitute(word, self.values) for word in node.words] if node else None
 
     @property
     def ports(self) -> list[Port]:
@@ -105,7 +105,7 @@ class Service:
         ]
 
     @property
-    def depends(self) -> list[tuple[str, str, At]]:
+    def dependencies(self) -> list[tuple[str, str, Location]]:
         """Name, condition (empty where none is said) and place of each service that this one depends on."""
         node = self.node.get("depends_on")
         if node.kind == "mapping":
@@ -164,18 +164,18 @@ def read(text: str, file: str, values: Mapping[str, str]) -> Compose:
 def _variables(node: Node, values: Mapping[str, str]) -> Iterator[tuple[str, Variable]]:
     """A mapping `NAME: value`, or a list of `NAME=value`."""
     for name, inner in node.items():
-        yield name, Variable(inner.text, fill(inner.text, values), inner.at)
+        yield name, Variable(inner.text, substitute(inner.text, values), inner.at)
     for inner in node.each:
         name, _, value = inner.text.partition("=")
         if name:
-            yield name, Variable(value, fill(value, values), inner.at)
+            yield name, Variable(value, substitute(value, values), inner.at)
 
 
 def _port(node: Node, values: Mapping[str, str]) -> Port | None:
     if node.kind == "mapping":
-        host, published, target = (fill(node.get(key).text, values) for key in ("host_ip", "published", "target"))
+        host, published, target = (substitute(node.get(key).text, values) for key in ("host_ip", "published", "target"))
     else:
-        text, _, protocol = fill(node.text, values).partition("/")
+        text, _, protocol = substitute(node.text, values).partition("/")
         if protocol == "udp" or not text:
             return None
         rest, _, target = text.rpartition(":")
@@ -189,12 +189,12 @@ def _port_number(text: str) -> int:
 
 def _mount(node: Node, values: Mapping[str, str]) -> Mount | None:
     def filled(name: str) -> str:
-        return fill(node.get(name).text, values)
+        return substitute(node.get(name).text, values)
 
     if node.kind == "mapping":
         read_only = node.get("read_only").text.lower() in ("true", "yes", "on")
         return Mount(filled("type") or "volume", filled("source"), filled("target"), read_only, node.at)
-    parts = fill(node.text, values).split(":")
+    parts = substitute(node.text, values).split(":")
     if len(parts) == 1:
         return Mount("volume", "", parts[0], False, node.at) if parts[0] else None
     source, target, options = parts[0], parts[1], ",".join(parts[2:]).split(",")
@@ -202,7 +202,7 @@ def _mount(node: Node, values: Mapping[str, str]) -> Mount | None:
     return Mount(kind, source, target, "ro" in options, node.at)
 
 
-def seconds(text: str) -> float | None:
+def parse_duration(text: str) -> float | None:
     """A duration of Docker in seconds, such as 90 for `1m30s`; None where it is none."""
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text.strip():

@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from estiba.doctor.catalogue import At, Finding, finding
+from estiba.doctor.catalogue import Finding, Location, finding
 from estiba.doctor.read.compose_file import Compose
 from estiba.doctor.read.compose_merge import merged, relocated, replaced, without
 from estiba.doctor.read.yaml_nodes import BadCompose, Node, parse
@@ -44,7 +44,7 @@ def together(names: Sequence[str], values: Mapping[str, str]) -> list[tuple[str,
 
 
 @dataclass
-class Stack:
+class ComposeReader:
     """Compose files laid over each other.
 
     Args:
@@ -66,10 +66,10 @@ class Stack:
         """
         node = Node(None)
         for name in names:
-            node = merged(node, self._file(name, At(name), 0))
+            node = merged(node, self._file(name, Location(name), 0))
         return Compose(names[0], node, self.values) if node else None
 
-    def _file(self, name: str, by: At, depth: int) -> Node:
+    def _file(self, name: str, by: Location, depth: int) -> Node:
         """A file with what it includes below it, and its services with what they extend; `by` is where it is named."""
         content = self.read(name)
         if content is None:
@@ -121,7 +121,7 @@ class Stack:
             below = relocated(below, folder)
         return merged(below, own)
 
-    def _parsed(self, name: str, at: At) -> Node:
+    def _parsed(self, name: str, at: Location) -> Node:
         content = self.read(name)
         try:
             if content is not None:
@@ -133,7 +133,7 @@ class Stack:
         self._problem(at, message, "Check the path, its rights and what is in it.")
         return Node(None)
 
-    def _problem(self, at: At, message: str, fix: str) -> None:
+    def _problem(self, at: Location, message: str, fix: str) -> None:
         self.problems.append(finding("compose-invalid", at, message, fix))
 
 
@@ -146,7 +146,7 @@ def _services(root: Node) -> Iterator[tuple[str, Node]]:
     return ((name, node) for name, node in root.get("services").items() if node.kind == "mapping")
 
 
-def _included(root: Node) -> Iterator[tuple[str, At]]:
+def _included(root: Node) -> Iterator[tuple[str, Location]]:
     for entry in root.get("include").each:
         path = entry.get("path") if entry.kind == "mapping" else entry
         for one in path.each or [path]:

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from estiba.doctor.catalogue import At
+from estiba.doctor.catalogue import Location
 from estiba.doctor.read import command_lines
-from estiba.doctor.read.build_context import Context
+from estiba.doctor.read.build_context import BuildContext
 from estiba.doctor.read.command_lines import Server
-from estiba.doctor.read.compose_file import Compose, Mount, Port, Service, seconds
+from estiba.doctor.read.compose_file import Compose, Mount, Port, Service, parse_duration
 from estiba.doctor.read.dockerfile_stages import Stage, joined, stages
 from estiba.doctor.read.dockerfile_syntax import Instruction, exec_form, split
-from estiba.doctor.read.image_files import Contents, contents
-from estiba.doctor.read.python_sources import Listens, Module, Setting, listens, reachable
+from estiba.doctor.read.image_files import ImageFiles, contents
+from estiba.doctor.read.python_sources import CodeEnvironment, ListenCall, Module, listens, reachable
 from estiba.doctor.read.yaml_nodes import Node
 
 
@@ -29,7 +29,7 @@ class Image:
 
     file: str
     instructions: tuple[Instruction, ...]
-    context: Context
+    context: BuildContext
     arguments: Mapping[str, str] = field(default_factory=dict)
     target: str = ""
 
@@ -54,8 +54,10 @@ class Image:
                 continue
             found.append(stage)
             waiting += [stage.below] if stage.below else []
-            words = [step.at.flags.get("from", "") for step in stage.steps] + [
-                word for step in stage.steps for word in re.findall(r"from=(\w+)", step.at.flags.get("mount", ""))
+            words = [step.instruction.flags.get("from", "") for step in stage.steps] + [
+                word
+                for step in stage.steps
+                for word in re.findall(r"from=(\w+)", step.instruction.flags.get("mount", ""))
             ]
             waiting += [
                 one for n, one in enumerate(self.stages) if one.name.lower() in map(str.lower, words) and one.name
@@ -64,15 +66,15 @@ class Image:
         return [stage for stage in self.stages if stage in found]
 
     @cached_property
-    def contents(self) -> Contents:
-        return contents(self.final, self.stages, self.context) if self.final else Contents()
+    def contents(self) -> ImageFiles:
+        return contents(self.final, self.stages, self.context) if self.final else ImageFiles()
 
-    def at(self, line: int) -> At:
-        return At(self.file, line)
+    def at(self, line: int) -> Location:
+        return Location(self.file, line)
 
 
 @dataclass(frozen=True)
-class Health:
+class HealthCheck:
     """A health check. `test` is the words of a program, or a text for a shell; both empty where it is switched off."""
 
     test: tuple[str, ...]
@@ -80,7 +82,7 @@ class Health:
     interval: float
     start: float
     retries: int
-    at: At
+    at: Location
 
     @property
     def text(self) -> str:
@@ -104,11 +106,11 @@ class Container:
         return self.image.final if self.image else None
 
     @property
-    def develops(self) -> bool:
+    def for_development(self) -> bool:
         """Whether it is meant for development: by its name, its file, or its profiles."""
         names = [self.name, *(self.service.profiles if self.service else [])]
         files = [self.image.file if self.image else "", self.service.node.at.file if self.service else ""]
-        return any(map(developing, [*names, *files]))
+        return any(map(for_development, [*names, *files]))
 
     @cached_property
     def environment(self) -> dict[str, str]:
@@ -116,14 +118,16 @@ class Container:
         over = self.service.environment if self.service else {}
         return {**below, **{name: variable.value for name, variable in over.items()}}
 
-    def variable_at(self, name: str) -> At:
+    def variable_location(self, name: str) -> Location:
         """Where a variable of the environment is set."""
         if self.service and name in self.service.environment:
             return self.service.environment[name].at
         assert self.image is not None
         assert self.final is not None
-        steps = [step for step in self.final.every("ENV") if re.search(rf"\b{re.escape(name)}\b", step.at.text)]
-        return self.image.at(steps[-1].at.line_of(name) if steps else 0)
+        steps = [
+            step for step in self.final.steps_of("ENV") if re.search(rf"\b{re.escape(name)}\b", step.instruction.text)
+        ]
+        return self.image.at(steps[-1].instruction.line_of(name) if steps else 0)
 
     @property
     def folder(self) -> str:
@@ -137,12 +141,12 @@ class Container:
         return said or (self.final.user if self.final else None)
 
     @property
-    def own_user(self) -> bool:
+    def non_root(self) -> bool:
         """Whether the program certainly runs as somebody else than root."""
         return bool(self.user) and str(self.user).partition(":")[0] not in ("root", "0") and "$" not in str(self.user)
 
     @cached_property
-    def started(self) -> tuple[list[str], At]:
+    def command_line(self) -> tuple[list[str], Location]:
         """The whole command line and where it stands; empty where a foreign image decides."""
         entry, entry_at = self._part("entrypoint", "ENTRYPOINT")
         words, words_at = self._part("command", "CMD")
@@ -150,44 +154,56 @@ class Container:
             words = []  # Docker drops the image's CMD then
         return [*entry, *words], words_at if words else entry_at
 
-    def _part(self, key: str, name: str) -> tuple[list[str], At]:
+    def _part(self, key: str, name: str) -> tuple[list[str], Location]:
         said = (self.service.command if key == "command" else self.service.entrypoint) if self.service else None
         if self.service is not None and said is not None:
             return said, self.service.node.get(key).at
-        step = self.final.last(name) if self.final else None
+        step = self.final.last_step(name) if self.final else None
         if step is None or self.image is None:
-            return [], At(self.image.file) if self.image else self.service.node.at if self.service else At("")
-        words = list(step.at.argv) if step.at.argv is not None else ["/bin/sh", "-c", step.at.text]
-        return words, self.image.at(step.at.line)
+            return [], Location(self.image.file) if self.image else self.service.node.at if self.service else Location(
+                ""
+            )
+        words = (
+            list(step.instruction.argv)
+            if step.instruction.argv is not None
+            else ["/bin/sh", "-c", step.instruction.text]
+        )
+        return words, self.image.at(step.instruction.line)
 
     @cached_property
     def program(self) -> list[str]:
         """The words of the program that ends up running, without shells and runners."""
-        return command_lines.unwrapped(self.started[0], self.environment)
+        return command_lines.unwrap(self.command_line[0], self.environment)
 
     @cached_property
     def server(self) -> Server | None:
         """The server that it runs, where that can be told; from the code where the program is a Python file."""
-        found = command_lines.server(self.program, self.environment)
+        found = command_lines.detect_server(self.program, self.environment)
         if found is not None and self.image is not None:
             found = _configured(found, self.image.context)
-        own = self.listening
+        own = self.listen_call
         if found is None and own is not None:
-            return Server(own.kind, own.host, own.port, own.file, develops=own.kind == "flask", debugs=own.debugs)
+            return Server(
+                own.kind, own.host, own.port, own.file, for_development=own.kind == "flask", debugs=own.debugs
+            )
         return found
 
     @property
-    def server_at(self) -> At:
+    def server_location(self) -> Location:
         """Where it is said on which host and port it listens."""
-        own = self.listening
-        if own is not None and self.image is not None and command_lines.server(self.program, self.environment) is None:
+        own = self.listen_call
+        if (
+            own is not None
+            and self.image is not None
+            and command_lines.detect_server(self.program, self.environment) is None
+        ):
             return self.image.context.at(own.file, own.line)
-        return self.started[1]
+        return self.command_line[1]
 
     @cached_property
-    def listening(self) -> Listens | None:
+    def listen_call(self) -> ListenCall | None:
         """The call with which the code itself listens; None where there is none, or there are several."""
-        found = [one for read in self.modules[:1] for one in listens(read, self.setting)]
+        found = [one for read in self.modules[:1] for one in listens(read, self.code_environment)]
         return found[0] if len(found) == 1 and self._runs_file() else None
 
     def _runs_file(self) -> bool:
@@ -195,9 +211,9 @@ class Container:
         return len(words) >= 2 and bool(re.fullmatch(r"(?:.*/)?python[\d.]*", words[0]))
 
     @cached_property
-    def setting(self) -> Setting:
+    def code_environment(self) -> CodeEnvironment:
         files = self.image.contents.files if self.image else {}
-        return Setting(self.folder, self.environment, {placed.source: path for path, placed in files.items()})
+        return CodeEnvironment(self.folder, self.environment, {placed.source: path for path, placed in files.items()})
 
     @cached_property
     def modules(self) -> list[Module]:
@@ -205,7 +221,7 @@ class Container:
         if self.image is None:
             return []
         words = self.program
-        known = command_lines.server(words, self.environment)
+        known = command_lines.detect_server(words, self.environment)
         scripts = [word for word in words[1:] if not word.startswith("-")] if self._runs_file() else []
         target = known.target if known else scripts[0] if scripts and scripts[0].endswith(".py") else ""
         return reachable(self.image.context, *self._source(target)) if target else []
@@ -239,22 +255,22 @@ class Container:
         return self.service.ports if self.service else []
 
     @property
-    def health(self) -> Health | None:
+    def health(self) -> HealthCheck | None:
         """The check that is in force; None where there is none, or a foreign image may have one."""
         node = self.service.node.get("healthcheck") if self.service else None
         if self.service and node:
             return _of_compose(node, self.service)
-        step = self.final.last("HEALTHCHECK") if self.final else None
-        return _of_dockerfile(step.at, self.image.file) if step and self.image else None
+        step = self.final.last_step("HEALTHCHECK") if self.final else None
+        return _of_dockerfile(step.instruction, self.image.file) if step and self.image else None
 
 
-def developing(name: str) -> bool:
+def for_development(name: str) -> bool:
     """Whether a name, or a path by its end, says that it is for development."""
     plain = name.rpartition("/")[2]
     return bool(re.search(r"(?:^|[-_.])(?:dev|development|debug|local|override|test)(?:$|[-_.])", plain))
 
 
-def _configured(server: Server, context: Context) -> Server:
+def _configured(server: Server, context: BuildContext) -> Server:
     """The server with what its own configuration file may say: unknown, unless the command line said it."""
     names = {path.rpartition("/")[2] for path in context.entries if not path.startswith("tests/")}
     gunicorn = server.kind == "gunicorn" and "gunicorn.conf.py" in names
@@ -265,7 +281,7 @@ def _configured(server: Server, context: Context) -> Server:
     return replace(server, host="", port=0) if (gunicorn or streamlit) and defaults else server
 
 
-def _of_compose(node: Node, service: Service) -> Health | None:
+def _of_compose(node: Node, service: Service) -> HealthCheck | None:
     test = node.get("test")
     if node.get("disable").text.lower() == "true" or not test:
         return None
@@ -275,31 +291,33 @@ def _of_compose(node: Node, service: Service) -> Health | None:
         return None
     shell = " ".join(words[1:]) if words[0] == "CMD-SHELL" else ""
     plain = () if shell else tuple(words[1:])
-    times = {name: seconds(node.get(name).text) for name in ("interval", "start_period")}
+    times = {name: parse_duration(node.get(name).text) for name in ("interval", "start_period")}
     return _health(plain, shell, times, node.get("retries").text, test.at)
 
 
-def _of_dockerfile(at: Instruction, file: str) -> Health | None:
+def _of_dockerfile(at: Instruction, file: str) -> HealthCheck | None:
     kind, _, rest = at.text.partition(" ")
     if kind.upper() != "CMD":
         return None
     argv = exec_form(rest.strip())
     times = {
-        "interval": seconds(at.flags.get("interval", "")),
-        "start_period": seconds(at.flags.get("start-period", "")),
+        "interval": parse_duration(at.flags.get("interval", "")),
+        "start_period": parse_duration(at.flags.get("start-period", "")),
     }
     shell = "" if argv is not None else rest.strip()
-    return _health(argv or (), shell, times, at.flags.get("retries", ""), At(file, at.line_of("CMD")))
+    return _health(argv or (), shell, times, at.flags.get("retries", ""), Location(file, at.line_of("CMD")))
 
 
-def _health(test: tuple[str, ...], shell: str, times: Mapping[str, float | None], retries: str, at: At) -> Health:
+def _health(
+    test: tuple[str, ...], shell: str, times: Mapping[str, float | None], retries: str, at: Location
+) -> HealthCheck:
     """Docker's defaults where nothing is said: every 30 s, three failures, no start period."""
     interval, start = times["interval"], times["start_period"]
     number = int(retries) if re.fullmatch(r"[1-9]\d{0,3}", retries) else 3
-    return Health(test, shell, interval or 30.0, start or 0.0, number, at)
+    return HealthCheck(test, shell, interval or 30.0, start or 0.0, number, at)
 
 
-def program_words(health: Health) -> Iterator[str]:
+def health_programs(health: HealthCheck) -> Iterator[str]:
     """The programs that a health check calls."""
     if health.test:
         words = list(health.test)

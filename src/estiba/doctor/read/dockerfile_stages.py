@@ -11,7 +11,7 @@ from estiba.doctor.read.dockerfile_syntax import Instruction, split
 
 _VARIABLE = re.compile(r"\\\$|\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-+?])([^{}]*))?\})")
 _PAIR = re.compile(r"([A-Za-z_][\w.-]*)=(\"(?:\\.|[^\"\\])*\"|'[^']*'|(?:\\.|[^\s\\])*)")
-NO_REMARKS = ("COPY", "ADD", "FROM", "WORKDIR", "EXPOSE", "USER", "ARG", "ENV", "STOPSIGNAL", "VOLUME", "LABEL")
+NO_COMMENTS = ("COPY", "ADD", "FROM", "WORKDIR", "EXPOSE", "USER", "ARG", "ENV", "STOPSIGNAL", "VOLUME", "LABEL")
 """Instructions behind which a `#` is an argument like any other."""
 
 _PREDEFINED = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY", "TARGETPLATFORM", "BUILDPLATFORM")
@@ -21,7 +21,7 @@ _PREDEFINED = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"
 class Step:
     """An instruction where it stands: with its words, the folder, user and environment that are in force there."""
 
-    at: Instruction
+    instruction: Instruction
     text: str
     words: tuple[str, ...]
     folder: str
@@ -40,7 +40,7 @@ class Stage:
 
     name: str
     base: str
-    at: Instruction
+    instruction: Instruction
     below: Stage | None
     steps: list[Step] = field(default_factory=list)
     folder: str = "/"
@@ -48,17 +48,17 @@ class Stage:
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
-    def chain(self) -> list[Step]:
-        return [*(self.below.chain if self.below else []), *self.steps]
+    def all_steps(self) -> list[Step]:
+        return [*(self.below.all_steps if self.below else []), *self.steps]
 
-    def every(self, *names: str) -> Iterator[Step]:
-        return (step for step in self.chain if step.at.name in names)
+    def steps_of(self, *names: str) -> Iterator[Step]:
+        return (step for step in self.all_steps if step.instruction.name in names)
 
-    def last(self, name: str) -> Step | None:
-        return next((step for step in reversed(self.chain) if step.at.name == name), None)
+    def last_step(self, name: str) -> Step | None:
+        return next((step for step in reversed(self.all_steps) if step.instruction.name == name), None)
 
 
-def fill(text: str, values: Mapping[str, str]) -> str:
+def substitute(text: str, values: Mapping[str, str]) -> str:
     """Fills in `$NAME`, `${NAME}` and `${NAME:-default}`; a variable that nobody set stays as it is written."""
 
     def value(found: re.Match[str]) -> str:
@@ -100,7 +100,7 @@ def stages(instructions: tuple[Instruction, ...], arguments: Mapping[str, str] |
 
 
 def _begin(instruction: Instruction, outer: Mapping[str, str], before: list[Stage]) -> _Reading:
-    words = fill(instruction.text, outer).split()
+    words = substitute(instruction.text, outer).split()
     named = words[2] if len(words) >= 3 and words[1].upper() == "AS" else ""
     base = words[0] if words else ""
     below = next((stage for stage in reversed(before) if stage.name and stage.name.lower() == base.lower()), None)
@@ -121,9 +121,9 @@ class _Reading:
         stage = self.stage
         values = {**self._arguments, **stage.environment}
         shell = instruction.name in ("RUN", "CMD", "ENTRYPOINT", "HEALTHCHECK", "SHELL")
-        text = instruction.text if shell else fill(instruction.text, values)
+        text = instruction.text if shell else substitute(instruction.text, values)
         words = instruction.words if shell or instruction.argv is not None else tuple(split(text))
-        if instruction.name in NO_REMARKS:
+        if instruction.name in NO_COMMENTS:
             words, text = _meant(words, text)
         stage.steps.append(Step(instruction, text, words, stage.folder, stage.user, dict(values)))
         if instruction.name == "ARG":
@@ -149,7 +149,7 @@ def _arguments(text: str, values: Mapping[str, str]) -> Iterator[tuple[str, str 
     for word in split(text):
         name, equals, value = word.partition("=")
         if name.upper() not in _PREDEFINED:
-            yield name, fill(value, values) if equals else None
+            yield name, substitute(value, values) if equals else None
 
 
 def pairs(text: str) -> dict[str, str]:

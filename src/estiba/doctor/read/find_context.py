@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from estiba.doctor.read.build_context import LEFT, clean
+from estiba.doctor.read.build_context import SKIPPED_FOLDERS, relative_source
 from estiba.doctor.read.dockerfile_stages import stages
 from estiba.doctor.read.dockerfile_syntax import Instruction
 
@@ -18,7 +18,7 @@ _MOST_FOLDERS = 300
 _DEPTH = 3
 
 
-def context_of(path: Path, instructions: tuple[Instruction, ...], folder: Path) -> Path | None:
+def find_build_context(path: Path, instructions: tuple[Instruction, ...], folder: Path) -> Path | None:
     """The folder that most likely is the build context: the one that has what is copied.
 
     Its own folder is asked first, then those above it up to the top of the project, then the project's others. Where
@@ -46,10 +46,14 @@ def _sources(instructions: tuple[Instruction, ...]) -> Iterator[str]:
     """What is copied from the context by name, `.` aside: every folder has that."""
     for stage in stages(instructions):
         for step in stage.steps:
-            if step.at.name in ("COPY", "ADD") and "from" not in step.at.flags and not step.at.heredocs:
+            if (
+                step.instruction.name in ("COPY", "ADD")
+                and "from" not in step.instruction.flags
+                and not step.instruction.heredocs
+            ):
                 for source in step.words[:-1]:
-                    if clean(source) and "$" not in source and not re.match(r"\w+://|git@", source):
-                        yield clean(source)
+                    if relative_source(source) and "$" not in source and not re.match(r"\w+://|git@", source):
+                        yield relative_source(source)
 
 
 def _there(folder: Path, source: str) -> bool:
@@ -88,7 +92,12 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
     except OSError:
         return
     for path in inside:
-        if path.is_dir() and not path.is_symlink() and path.name not in LEFT and not path.name.startswith("."):
+        if (
+            path.is_dir()
+            and not path.is_symlink()
+            and path.name not in SKIPPED_FOLDERS
+            and not path.name.startswith(".")
+        ):
             yield path
             if depth + 1 < _DEPTH:
                 yield from _folders(path, depth + 1)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from posixpath import basename
 
-from estiba.doctor.read.build_context import Context, clean
+from estiba.doctor.read.build_context import BuildContext, relative_source
 from estiba.doctor.read.dockerfile_stages import Stage, Step, joined
 
 _PLAIN = re.compile(
@@ -21,7 +21,7 @@ _FETCHES = re.compile(r"\b(?:curl|wget|aws|gsutil|gcloud|azcopy|dvc|mlflow|huggi
 
 
 @dataclass(frozen=True)
-class Placed:
+class CopiedFile:
     """A file of the context in an image. `owner` is empty for root."""
 
     source: str
@@ -31,10 +31,10 @@ class Placed:
 
 
 @dataclass
-class Contents:
+class ImageFiles:
     """Files by their absolute path in the image; `unknown` are paths below which more may lie than is known."""
 
-    files: dict[str, Placed] = field(default_factory=dict)
+    files: dict[str, CopiedFile] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
 
     def has(self, path: str) -> bool | None:
@@ -47,17 +47,17 @@ class Contents:
         return False
 
 
-def contents(stage: Stage, every: list[Stage], context: Context) -> Contents:
+def contents(stage: Stage, every: list[Stage], context: BuildContext) -> ImageFiles:
     """What the stage holds at its end."""
-    found = contents(stage.below, every, context) if stage.below else Contents()
+    found = contents(stage.below, every, context) if stage.below else ImageFiles()
     if stage.below is None and not _plain_base(stage.base):
         found.unknown.append("/")
-    if not context.whole:
+    if not context.complete:
         found.unknown.append("/")
     for step in stage.steps:
-        if step.at.name in ("COPY", "ADD"):
+        if step.instruction.name in ("COPY", "ADD"):
             _copy(step, stage, every, context, found)
-        elif step.at.name == "RUN" and not plain(step.text):
+        elif step.instruction.name == "RUN" and not plain(step.text):
             found.unknown.append("/")
     return found
 
@@ -77,34 +77,34 @@ def _plain_base(base: str) -> bool:
     return name.removeprefix("docker.io/").removeprefix("library/") in known
 
 
-def _copy(step: Step, stage: Stage, every: list[Stage], context: Context, found: Contents) -> None:
+def _copy(step: Step, stage: Stage, every: list[Stage], context: BuildContext, found: ImageFiles) -> None:
     if len(step.words) < 2:
         return
     *sources, target = step.words
     folder = target.endswith("/") or target in (".", "..") or len(sources) > 1
     place = joined(step.folder, target)
-    owner, mode = step.at.flags.get("chown", ""), step.at.flags.get("chmod", "")
-    if step.at.heredocs or "$" in target:
+    owner, mode = step.instruction.flags.get("chown", ""), step.instruction.flags.get("chmod", "")
+    if step.instruction.heredocs or "$" in target:
         found.unknown.append("/" if "$" in target else place)
-    elif "from" in step.at.flags:
-        _copy_stage(step.at.flags["from"], (sources, place, folder), stage, (every, context, found))
+    elif "from" in step.instruction.flags:
+        _copy_stage(step.instruction.flags["from"], (sources, place, folder), stage, (every, context, found))
     else:
         for source in sources:
             for path, inner in placed(source, place, folder, context).items():
-                found.files[path] = Placed(inner, owner, mode, step)
+                found.files[path] = CopiedFile(inner, owner, mode, step)
             if re.match(r"https?://|git@", source) or source.endswith((".tar", ".gz", ".xz", ".bz2")) or "$" in source:
                 found.unknown.append(place)
 
 
-def placed(source: str, place: str, folder: bool, context: Context) -> dict[str, str]:
+def placed(source: str, place: str, folder: bool, context: BuildContext) -> dict[str, str]:
     """Where in the image the files of one source come to lie, by path in the image."""
-    bare = clean(source)
-    if bare in context.sent and not context.sent[bare].folder:
+    bare = relative_source(source)
+    if bare in context.included and not context.included[bare].folder:
         return {joined(place, basename(bare)) if folder else place: bare}
     wild = any(sign in bare for sign in "*?[")
     found = {}
     for path in context.matching(source):
-        if path not in context.sent:
+        if path not in context.included:
             continue
         if wild:  # what a pattern matches is copied into the target; of a folder, what is in it
             depth = bare.count("/") + 1
@@ -120,7 +120,7 @@ def _copy_stage(
     name: str,
     what: tuple[list[str], str, bool],
     stage: Stage,
-    around: tuple[list[Stage], Context, Contents],
+    around: tuple[list[Stage], BuildContext, ImageFiles],
 ) -> None:
     """Copies from another stage what is known to be there; what is not may be there too."""
     sources, place, folder = what

@@ -14,15 +14,15 @@ from functools import cached_property
 from posixpath import dirname
 from typing import NamedTuple
 
-from estiba.doctor.read.build_context import Context
+from estiba.doctor.read.build_context import BuildContext
 from estiba.doctor.read.dockerfile_stages import joined
 
-MODEL = re.compile(
+MODEL_FILE = re.compile(
     r"\.(?:joblib|pkl|pickle|onnx|skops|ubj|cbm|h5|keras|pt|pth|safetensors|bst|lgb|tflite|sav|model)$", re.I
 )
 """How names of model files end."""
 
-MOST_MODULES = 200
+MAX_MODULES = 200
 _LOADERS = ("load", "load_model", "InferenceSession", "open", "read_bytes", "open_file", "read_pickle", "load_file")
 _WRITERS = (
     "write_text",
@@ -38,7 +38,7 @@ _WRITERS = (
 _HANDLERS = ("FileHandler", "RotatingFileHandler", "TimedRotatingFileHandler", "makedirs")
 
 
-class Place(NamedTuple):
+class FileUse(NamedTuple):
     """A path in the container that a line of code names. `sure` is false where the code looks first."""
 
     path: str
@@ -47,7 +47,7 @@ class Place(NamedTuple):
     sure: bool
 
 
-class Listens(NamedTuple):
+class ListenCall(NamedTuple):
     kind: str
     host: str
     port: int
@@ -57,7 +57,7 @@ class Listens(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Setting:
+class CodeEnvironment:
     """What the code finds around it: its working folder and environment, and where its own files lie."""
 
     folder: str
@@ -114,7 +114,7 @@ def _is_main(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
 
 
-def module(context: Context, path: str) -> Module | None:
+def module(context: BuildContext, path: str) -> Module | None:
     """A file of the context as a module; None where it is none that can be read."""
     text = context.text(path)
     if text is None:
@@ -127,7 +127,7 @@ def module(context: Context, path: str) -> Module | None:
         return None
 
 
-def reachable(context: Context, target: str, folder: str = "") -> list[Module]:
+def reachable(context: BuildContext, target: str, folder: str = "") -> list[Module]:
     """The modules that a program consists of: the one it starts with, and those of the context that they import.
 
     Args:
@@ -139,7 +139,7 @@ def reachable(context: Context, target: str, folder: str = "") -> list[Module]:
         return []
     found: dict[str, Module] = {}
     waiting = [first]
-    while waiting and len(found) < MOST_MODULES:
+    while waiting and len(found) < MAX_MODULES:
         path = waiting.pop()
         read = None if path in found else module(context, path)
         if read is None:
@@ -152,7 +152,7 @@ def reachable(context: Context, target: str, folder: str = "") -> list[Module]:
     return list(found.values())
 
 
-def _file(context: Context, target: str, folder: str) -> str | None:
+def _file(context: BuildContext, target: str, folder: str) -> str | None:
     """The file of the context that a server's target means."""
     named = target.partition(":")[0]
     if named.endswith(".py"):
@@ -164,7 +164,7 @@ def _file(context: Context, target: str, folder: str) -> str | None:
     return next((f"{prefix}{way}" for way in ways if f"{prefix}{way}" in context.entries), None)
 
 
-def _import(context: Context, name: str, folder: str, importer: str) -> str | None:
+def _import(context: BuildContext, name: str, folder: str, importer: str) -> str | None:
     beside = dirname(importer)
     return _file(context, name, folder) or (_file(context, name, beside) if beside != folder else None)
 
@@ -185,7 +185,7 @@ def _imports(read: Module) -> Iterator[str]:
             yield from (f"{start}.{alias.name}" for alias in node.names)
 
 
-def loads(read: Module, setting: Setting) -> Iterator[Place]:
+def loads(read: Module, setting: CodeEnvironment) -> Iterator[FileUse]:
     """The model files that a module loads."""
     for call, name in read.calls():
         if name not in _LOADERS or (name == "open" and _mode(call)[:1] in ("w", "a", "x")):
@@ -194,11 +194,11 @@ def loads(read: Module, setting: Setting) -> Iterator[Place]:
         if name == "read_bytes" or (name == "open" and isinstance(call.func, ast.Attribute)):
             value = call.func.value if isinstance(call.func, ast.Attribute) else None
         path = _path(value, read, setting)
-        if path and MODEL.search(path):
-            yield Place(path, read.path, call.lineno, id(call) not in read.guarded)
+        if path and MODEL_FILE.search(path):
+            yield FileUse(path, read.path, call.lineno, id(call) not in read.guarded)
 
 
-def writes(read: Module, setting: Setting) -> Iterator[Place]:
+def writes(read: Module, setting: CodeEnvironment) -> Iterator[FileUse]:
     """The files and folders that a module writes or makes."""
     for call, name in read.calls():
         value: ast.expr | None = None
@@ -215,10 +215,10 @@ def writes(read: Module, setting: Setting) -> Iterator[Place]:
             value = call.func.value
         path = _path(value, read, setting)
         if path:
-            yield Place(path, read.path, call.lineno, id(call) not in read.guarded)
+            yield FileUse(path, read.path, call.lineno, id(call) not in read.guarded)
 
 
-def listens(read: Module, setting: Setting) -> Iterator[Listens]:
+def listens(read: Module, setting: CodeEnvironment) -> Iterator[ListenCall]:
     """Where a module listens itself: `app.run(...)` of Flask, or `uvicorn.run(...)`."""
     flask = any(name.partition(".")[0] == "flask" for name in _imports(read))
     for call, name in read.calls():
@@ -233,7 +233,7 @@ def listens(read: Module, setting: Setting) -> Iterator[Listens]:
             number = int(port) if isinstance(port, (int, str)) and str(port).isdigit() and len(str(port)) < 7 else 0
             known = isinstance(host, str) and not any(keyword.arg is None for keyword in call.keywords)
             debugs = kind == "flask" and said.get("debug") is True
-            yield Listens(kind, str(host) if known else "", number if known else 0, debugs, read.path, call.lineno)
+            yield ListenCall(kind, str(host) if known else "", number if known else 0, debugs, read.path, call.lineno)
 
 
 def _is_module(node: ast.expr) -> bool:
@@ -248,7 +248,7 @@ def _mode(call: ast.Call) -> str:
     return constant.value if isinstance(constant, ast.Constant) and isinstance(constant.value, str) else "r"
 
 
-def _path(node: ast.expr | None, read: Module, setting: Setting) -> str:
+def _path(node: ast.expr | None, read: Module, setting: CodeEnvironment) -> str:
     """An absolute path in the container; empty where the code does not tell."""
     if isinstance(node, ast.Call) and called(node) == "open":
         node = next(iter(node.args), None)
@@ -258,7 +258,7 @@ def _path(node: ast.expr | None, read: Module, setting: Setting) -> str:
     return joined(setting.folder, value)
 
 
-def _value(node: ast.expr | None, read: Module, setting: Setting, depth: int = 0) -> object:
+def _value(node: ast.expr | None, read: Module, setting: CodeEnvironment, depth: int = 0) -> object:
     """What an expression gives, as far as paths, numbers and the environment go; None where it cannot be told."""
     if node is None or depth > 20:
         return None
@@ -294,7 +294,7 @@ def _parent(value: object) -> object:
     return dirname(value) or "." if isinstance(value, str) else None
 
 
-def _subscript(node: ast.Subscript, key: object, setting: Setting, inner: object) -> object:
+def _subscript(node: ast.Subscript, key: object, setting: CodeEnvironment, inner: object) -> object:
     assert callable(inner)
     if ast.unparse(node.value) == "os.environ":
         return setting.environment.get(str(key))
@@ -311,7 +311,7 @@ def _subscript(node: ast.Subscript, key: object, setting: Setting, inner: object
     return None
 
 
-def _call(node: ast.Call, setting: Setting, inner: object) -> object:
+def _call(node: ast.Call, setting: CodeEnvironment, inner: object) -> object:
     assert callable(inner)
     name, whole = called(node), ast.unparse(node.func)
     given = [inner(argument) for argument in node.args]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from estiba.core.errors import MissingExtra
-from estiba.doctor.catalogue import At
+from estiba.doctor.catalogue import Location
 from estiba.doctor.read.dockerfile_syntax import split
 
 DEPTH = 30
@@ -16,7 +16,7 @@ DEPTH = 30
 class BadCompose(Exception):
     """A compose file that cannot be read: what is wrong, and where."""
 
-    def __init__(self, message: str, at: At) -> None:
+    def __init__(self, message: str, at: Location) -> None:
         super().__init__(message)
         self.message = message
         self.at = at
@@ -40,8 +40,8 @@ class Node:
         return self._mark.line + 1 if self._mark else 0
 
     @property
-    def at(self) -> At:
-        return At(self._mark.name if self._mark else "", self.line)
+    def at(self) -> Location:
+        return Location(self._mark.name if self._mark else "", self.line)
 
     @property
     def kind(self) -> str:
@@ -112,13 +112,13 @@ def parse(text: str, file: str) -> Node:
         raw = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise BadCompose(str(error.problem or error.context), At(file, mark.line + 1 if mark else 0)) from None
+        raise BadCompose(str(error.problem or error.context), Location(file, mark.line + 1 if mark else 0)) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         message = str(error).splitlines()[0] if str(error) else "it is nested too deeply"
-        raise BadCompose(message, At(file)) from None
+        raise BadCompose(message, Location(file)) from None
     root = Node(raw)
     if root.kind != "mapping":
-        raise BadCompose("it holds no keys", At(file, root.line))
+        raise BadCompose("it holds no keys", Location(file, root.line))
     services = root.get("services")
     if services.kind not in ("mapping", ""):
         raise BadCompose("`services` is no mapping of names", services.at)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import date
 from typing import NamedTuple
 
-from estiba.doctor.catalogue import At, Finding, finding
+from estiba.doctor.catalogue import Finding, Location, finding
 from estiba.doctor.read.containers import Image
 from estiba.doctor.read.dockerfile_stages import Stage
 
@@ -84,14 +84,14 @@ def check(image: Image, today: date) -> Iterator[Finding]:
     """What is wrong with the base images of a Dockerfile."""
     for stage in image.used:
         if stage.below is None and stage.base and "$" not in stage.base:
-            at = image.at(stage.at.line)
+            at = image.at(stage.instruction.line)
             yield from unpinned(stage.base, at)
             yield from _ended(stage, at, today)
     if image.final is not None and "$" not in image.final.base:
         yield from _full(image.final, image)
 
 
-def unpinned(name: str, at: At) -> Iterator[Finding]:
+def unpinned(name: str, at: Location) -> Iterator[Finding]:
     """An image without a version, `latest`, or a version so short that it moves to another Python."""
     found = base(name)
     if found.digest or found.name in ("scratch", "") or found.name != found.name.lower():  # a template's placeholder
@@ -108,7 +108,7 @@ def _example(found: ImageName) -> str:
     return ", such as python:3.12-slim" if found.name == "python" else ", and best its digest (name:tag@sha256:...)"
 
 
-def _ended(stage: Stage, at: At, today: date) -> Iterator[Finding]:
+def _ended(stage: Stage, at: Location, today: date) -> Iterator[Finding]:
     found = base(stage.base)
     for product, version in _versions(found):
         end = _END[product].get(version)
@@ -140,7 +140,7 @@ def _newer(product: str, today: date) -> str:
 
 def _full(stage: Stage, image: Image) -> Iterator[Finding]:
     found = base(stage.base)
-    at = image.at(stage.at.line)
+    at = image.at(stage.instruction.line)
     plain = re.fullmatch(r"(?:\d[\d.]*)?(?:-?(?:bookworm|bullseye|trixie|buster|latest))?|latest", found.tag)
     if found.name in _FULL and plain and not found.slim:
         tag = found.tag if found.tag and found.tag != "latest" else "3.12" if found.name == "python" else "22"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from math import ceil
 
 from estiba.core.suggest import nearest
-from estiba.doctor.catalogue import At, Finding, finding, listed
+from estiba.doctor.catalogue import Finding, Location, finding, listed
 from estiba.doctor.read.compose_file import Compose, Service
 from estiba.doctor.read.containers import Container
 from estiba.doctor.rules import secrets
@@ -41,7 +41,7 @@ def check(compose: Compose, containers: list[Container]) -> Iterator[Finding]:
     services = compose.services
     if not services and not compose.node.get("include"):
         message = "The file has no services, so Compose has nothing to start."
-        yield finding("compose-invalid", At(compose.file, 0), message, "Add a section `services:`.")
+        yield finding("compose-invalid", Location(compose.file, 0), message, "Add a section `services:`.")
     for service in services.values():
         yield from _references(service, compose)
         yield from secrets.check_service(service)
@@ -63,7 +63,7 @@ def _references(service: Service, compose: Compose) -> Iterator[Finding]:
     if partial:
         return
     names = compose.services
-    for name, _, at in service.depends:
+    for name, _, at in service.dependencies:
         if name not in names:
             yield _unknown(f"{service.name} depends on `{name}`, which is no service of this file", name, names, at)
     for mount in service.mounts:
@@ -72,7 +72,7 @@ def _references(service: Service, compose: Compose) -> Iterator[Finding]:
             yield _unknown(what, mount.source, compose.volumes, mount.at)
 
 
-def _unknown(what: str, name: str, known: Iterable[str], at: At) -> Finding:
+def _unknown(what: str, name: str, known: Iterable[str], at: Location) -> Finding:
     near = nearest(name, known)
     fix = f"Did you mean `{near}`?" if near else f"Define `{name}`, or take it out here."
     return finding("compose-invalid", at, f"{what}, so Compose refuses it.", fix)
@@ -82,14 +82,14 @@ def _order(container: Container, containers: list[Container]) -> Iterator[Findin
     service = container.service
     if service is None:
         return
-    unconditional = [name for name, condition, _ in service.depends if condition in ("", "service_started")]
-    places = [at for _, condition, at in service.depends if condition in ("", "service_started")]
+    unconditional = [name for name, condition, _ in service.dependencies if condition in ("", "service_started")]
+    places = [at for _, condition, at in service.dependencies if condition in ("", "service_started")]
     if unconditional:
         have = "have" if len(unconditional) > 1 else "has"
         message = f"{service.name} is started as soon as {listed(unconditional)} {have} been started, ready or not."
         fix = f"Write depends_on: {{{unconditional[0]}: {{condition: service_healthy}}}}, and give it a healthcheck."
         yield finding("depends-on-order", places[0], message, fix)
-    for name, condition, at in service.depends:
+    for name, condition, at in service.dependencies:
         other = next((one for one in containers if one.name == name), None)
         if condition == "service_healthy" and other is not None and _unchecked(other):
             message = (
@@ -125,16 +125,19 @@ def threads(container: Container) -> Iterator[Finding]:
                 f"{name} asks for {number} threads{times}, and {service.name} may use {service.cpus:g} processors."
             )
             fix = f"Set {name} to {max(limit // max(workers, 1), 1)}."
-            yield finding("threads-over-cpus", container.variable_at(name), message, fix)
+            yield finding("threads-over-cpus", container.variable_location(name), message, fix)
             return
     if workers > 2 * limit + 1:
         message = f"{workers} workers share the {service.cpus:g} processors that {service.name} may use."
-        yield finding("threads-over-cpus", container.started[1], message, f"Start {limit} workers.")
+        yield finding("threads-over-cpus", container.command_line[1], message, f"Start {limit} workers.")
 
 
 def _restart(whole: list[Service], services: dict[str, Service]) -> Iterator[Finding]:
     ends = {
-        name for one in services.values() for name, how, _ in one.depends if how == "service_completed_successfully"
+        name
+        for one in services.values()
+        for name, how, _ in one.dependencies
+        if how == "service_completed_successfully"
     }
     without = [
         one

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from estiba.doctor.catalogue import Finding, finding, listed
-from estiba.doctor.read.build_context import clean
+from estiba.doctor.read.build_context import relative_source
 from estiba.doctor.read.containers import Image
 from estiba.doctor.read.dockerfile_stages import Stage, Step
 
@@ -41,14 +41,18 @@ def check(image: Image) -> Iterator[Finding]:
 def _order(stage: Stage, image: Image) -> Iterator[Finding]:
     copied: Step | None = None
     for step in stage.steps:
-        if step.at.name == "RUN" and _INSTALLS.search(step.text):
+        if step.instruction.name == "RUN" and _INSTALLS.search(step.text):
             if copied is not None:
-                what = "The code is" if clean(copied.words[0]) else "Everything is"
+                what = "The code is" if relative_source(copied.words[0]) else "Everything is"
                 message = f"{what} copied before the dependencies are installed, so each change installs them again."
                 fix = "Copy the requirements alone, install them, and copy the code after that."
-                yield finding("cache-order", image.at(copied.at.line), message, fix)
+                yield finding("cache-order", image.at(copied.instruction.line), message, fix)
             return
-        if step.at.name in ("COPY", "ADD") and "from" not in step.at.flags and _brings_code(step, image):
+        if (
+            step.instruction.name in ("COPY", "ADD")
+            and "from" not in step.instruction.flags
+            and _brings_code(step, image)
+        ):
             copied = copied or step
 
 
@@ -56,7 +60,7 @@ def _brings_code(step: Step, image: Image) -> bool:
     """Whether it copies everything, or a folder of code that the image comes to hold."""
     kept = {file.source for file in image.contents.files.values()}
     for source in step.words[:-1]:
-        bare = clean(source)
+        bare = relative_source(source)
         if not bare:
             return True
         inside = set(image.context.matching(source)) - {bare}
@@ -66,7 +70,7 @@ def _brings_code(step: Step, image: Image) -> bool:
 
 
 def _tools(final: Stage, image: Image) -> Iterator[Finding]:
-    for step in final.every("RUN"):
+    for step in final.steps_of("RUN"):
         found = [tool for part in _APT.findall(step.text) for tool in _TOOLS.findall(part)]
         if found and not _PURGES.search(step.text):
             names = listed(dict.fromkeys(found))
@@ -74,30 +78,35 @@ def _tools(final: Stage, image: Image) -> Iterator[Finding]:
                 f"{names} stay{'s' if len(set(found)) == 1 else ''} in the image that runs, which needs no compiler."
             )
             fix = "Install them in a stage of their own, and copy the virtual environment or the wheels from there."
-            yield finding("build-tools", image.at(step.at.line_of(found[0])), message, fix)
+            yield finding("build-tools", image.at(step.instruction.line_of(found[0])), message, fix)
             return
 
 
 def _cache(final: Stage, image: Image) -> Iterator[Finding]:
-    for step in final.every("RUN"):
+    for step in final.steps_of("RUN"):
         kept = not step.environment.get("PIP_NO_CACHE_DIR")  # any value switches it off, 0 too
-        mounted = "type=cache" in step.at.flags.get("mount", "")
+        mounted = "type=cache" in step.instruction.flags.get("mount", "")
         commands = [part for part in _PIP.findall(step.text) if not re.search(r"\buv\s+pip\b", step.text)]
         if kept and not mounted and any("--no-cache-dir" not in part for part in commands):
             message = "pip keeps everything that it downloads in the image."
-            yield finding("pip-cache", image.at(step.at.line_of("pip")), message, "Give pip install --no-cache-dir.")
+            yield finding(
+                "pip-cache", image.at(step.instruction.line_of("pip")), message, "Give pip install --no-cache-dir."
+            )
             return
 
 
 def _ignore(final: Stage, image: Image) -> Iterator[Finding]:
     context = image.context
-    whole = [step for step in final.every("COPY", "ADD") if "from" not in step.at.flags and _whole(step)]
+    whole = [step for step in final.steps_of("COPY", "ADD") if "from" not in step.instruction.flags and _whole(step)]
     elsewhere = [
-        step for stage in image.used for step in stage.steps if step.at.name in ("COPY", "ADD") and _whole(step)
+        step
+        for stage in image.used
+        for step in stage.steps
+        if step.instruction.name in ("COPY", "ADD") and _whole(step)
     ]
     brought = listed(_needless(image))
     if context.known and not context.ignored.name and (whole or elsewhere):
-        at = image.at((whole or elsewhere)[0].at.line)
+        at = image.at((whole or elsewhere)[0].instruction.line)
         with_it = f": {brought} {'come' if ' and ' in brought else 'comes'} along" if brought and whole else ""
         message = f"The whole folder is copied, and there is no .dockerignore{with_it}."
         fix = "Write a .dockerignore with .git, .venv, data, notebooks, tests and .env in it."
@@ -108,7 +117,7 @@ def _ignore(final: Stage, image: Image) -> Iterator[Finding]:
 
 
 def _whole(step: Step) -> bool:
-    return "from" not in step.at.flags and any(not clean(source) for source in step.words[:-1])
+    return "from" not in step.instruction.flags and any(not relative_source(source) for source in step.words[:-1])
 
 
 def _needless(image: Image) -> Iterator[str]:

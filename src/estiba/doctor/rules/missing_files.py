@@ -8,12 +8,12 @@ from pathlib import Path
 from posixpath import basename, dirname
 from typing import NamedTuple
 
-from estiba.doctor.catalogue import At, Finding, finding
-from estiba.doctor.read.build_context import clean
+from estiba.doctor.catalogue import Finding, Location, finding
+from estiba.doctor.read.build_context import relative_source
 from estiba.doctor.read.compose_file import Mount
-from estiba.doctor.read.containers import Container, Image, developing
+from estiba.doctor.read.containers import Container, Image, for_development
 from estiba.doctor.read.dockerfile_stages import joined
-from estiba.doctor.read.python_sources import MODEL, loads, writes
+from estiba.doctor.read.python_sources import MODEL_FILE, loads, writes
 
 _VARIABLE = re.compile(r"MODEL|ARTIFACT|PICKLE|WEIGHTS", re.I)
 
@@ -22,7 +22,7 @@ class Wanted(NamedTuple):
     """A file that the program wants, where that is said, and by what. `sure` is false where the code looks first."""
 
     path: str
-    at: At
+    at: Location
     who: str
     sure: bool = True
 
@@ -45,23 +45,23 @@ def check(container: Container, folder: Path) -> Iterator[Finding]:
 def _wanted(container: Container) -> Iterator[Wanted]:
     """Code first, as it names a line; then what the command and the environment say."""
     if container.image is not None:
-        written = {place.path for read in container.modules for place in writes(read, container.setting)}
+        written = {place.path for read in container.modules for place in writes(read, container.code_environment)}
         trains = any(name == "fit" for read in container.modules for _, name in read.calls())
         for read in container.modules:
-            for place in loads(read, container.setting):
+            for place in loads(read, container.code_environment):
                 at = container.image.context.at(place.file, place.line)
                 if place.path not in written and (place.sure or not trains):
                     yield Wanted(place.path, at, f"{at} loads", place.sure)
     if container.final is None:
         return
-    words, at = container.started
+    words, at = container.command_line
     for word in words:
         value = word.partition("=")[2] if word.startswith("-") else word
-        if MODEL.search(value) and not re.search(r"\s|://|\$|^-", value):
+        if MODEL_FILE.search(value) and not re.search(r"\s|://|\$|^-", value):
             yield Wanted(joined(container.folder, value), at, "the command names")
     for name, value in container.environment.items():
-        if _VARIABLE.search(name) and MODEL.search(value) and not re.search(r"\s|://|\$", value):
-            yield Wanted(joined(container.folder, value), container.variable_at(name), f"{name} names")
+        if _VARIABLE.search(name) and MODEL_FILE.search(value) and not re.search(r"\s|://|\$", value):
+            yield Wanted(joined(container.folder, value), container.variable_location(name), f"{name} names")
 
 
 def _missing(wanted: Wanted, container: Container, folder: Path) -> Iterator[Finding]:
@@ -85,14 +85,14 @@ def _copied(wanted: Wanted, image: Image) -> bool:
     found = _like(wanted, image)
     return (
         bool(found)
-        and found not in image.context.sent
+        and found not in image.context.included
         and any(
             found in image.context.matching(source)
             for stage in image.used
             for step in stage.steps
-            if step.at.name in ("COPY", "ADD")
+            if step.instruction.name in ("COPY", "ADD")
             for source in step.words[:-1]
-            if clean(source)
+            if relative_source(source)
         )
     )
 
@@ -101,7 +101,7 @@ def _why(wanted: Wanted, image: Image) -> str:
     found = _like(wanted, image)
     if not found:
         return "nothing copies it there"
-    rule = image.context.ignored.by(found)
+    rule = image.context.ignored.excluding_pattern(found)
     if rule is not None:
         return f"{image.context.ignored.name}:{rule.line} keeps `{found}` out"
     lies = next((path for path, placed in image.contents.files.items() if placed.source == found), "")
@@ -116,7 +116,7 @@ def _like(wanted: Wanted, image: Image) -> str:
 
 def _fix(wanted: Wanted, image: Image) -> str:
     found = _like(wanted, image)
-    if found and image.context.ignored.by(found):
+    if found and image.context.ignored.excluding_pattern(found):
         return f"Add a line `!{found}` at the end of {image.context.ignored.name}."
     if found:
         return f"Add to the Dockerfile: COPY {found} {wanted.path}"
@@ -158,13 +158,18 @@ def _empty(wanted: Wanted, mount: Mount, container: Container) -> bool:
 def _hidden(container: Container, folder: Path) -> Iterator[Finding]:
     """Folders of the host over the code of the image, where it is not for development."""
     server = container.server
-    if container.service is None or container.image is None or container.develops or (server and server.develops):
+    if (
+        container.service is None
+        or container.image is None
+        or container.for_development
+        or (server and server.for_development)
+    ):
         return
     files = container.image.contents.files
     for mount in container.mounts:
         target = joined("/", mount.target)
         below = [path for path in files if path.startswith(target.rstrip("/") + "/") and path.endswith(".py")]
-        if mount.kind != "bind" or not below or developing(mount.at.file):
+        if mount.kind != "bind" or not below or for_development(mount.at.file):
             continue
         there = mount.source.startswith(("/", "~", "$")) or (folder / mount.source).exists()
         lost = "" if there else ", and it does not exist, so Docker puts an empty folder there"
@@ -180,7 +185,7 @@ def _stale(container: Container) -> Iterator[Finding]:
     for mount in container.mounts:
         target = joined("/", mount.target)
         inside = [path for path in container.image.contents.files if path.startswith(target.rstrip("/") + "/")]
-        models = [path for path in inside if MODEL.search(path) or path.endswith(".py")]
+        models = [path for path in inside if MODEL_FILE.search(path) or path.endswith(".py")]
         if mount.kind == "volume" and mount.source and models:
             message = f"The volume {mount.source} keeps the first image's `{models[0]}`, whatever later images bring."
             fix = f"Take the volume out; or mount the folder {dirname(models[0])} of the host, read-only."

@@ -11,7 +11,7 @@ from estiba.doctor.catalogue import Finding, finding
 from estiba.doctor.read.compose_file import Mount
 from estiba.doctor.read.containers import Container, Image
 from estiba.doctor.read.dockerfile_stages import Stage, joined
-from estiba.doctor.read.python_sources import Place, writes
+from estiba.doctor.read.python_sources import FileUse, writes
 from estiba.doctor.rules.base_images import base
 
 _GIVES = re.compile(r"\b(?:chown|chmod|install\s+-d|useradd|adduser|mkdir)\b[^&;|]*")
@@ -23,7 +23,7 @@ def check(container: Container) -> Iterator[Finding]:
     image, final = container.image, container.final
     if image is None or final is None or not final.base:
         return
-    if not container.own_user:
+    if not container.non_root:
         yield from _root(container, image, final)
         return
     yield from _unreadable(container, image, final)
@@ -33,12 +33,12 @@ def check(container: Container) -> Iterator[Finding]:
 
 def _root(container: Container, image: Image, final: Stage) -> Iterator[Finding]:
     user, known = str(container.user or ""), base(final.base)
-    starts = container.service is not None or final.last("CMD") or final.last("ENTRYPOINT")
+    starts = container.service is not None or final.last_step("CMD") or final.last_step("ENTRYPOINT")
     if "$" in user or not starts or (not user and not known.maybe_root):
         return
-    steps = list(final.every("USER"))
+    steps = list(final.steps_of("USER"))
     said = container.service.node.get("user") if container.service else None
-    at = said.at if said else image.at((steps[-1].at if steps else final.at).line)
+    at = said.at if said else image.at((steps[-1].instruction if steps else final.instruction).line)
     how = f"`{user}` is named as its user" if user else "no USER is named"
     sure = "" if user or known.known_root else "probably "
     message = f"The program {sure}runs as root, as {how}."
@@ -58,14 +58,14 @@ def _unreadable(container: Container, image: Image, final: Stage) -> Iterator[Fi
                 f"`{placed.source}` is copied as root's with the mode {mode}, so {_who(container)} cannot read it."
             )
             fix = f"Copy it with --chown={container.user}, or let others read it: chmod a+r {placed.source}."
-            yield finding("permission-denied", image.at(placed.step.at.line), message, fix)
+            yield finding("permission-denied", image.at(placed.step.instruction.line), message, fix)
             return
 
 
 def _unwritable(container: Container, image: Image, final: Stage) -> Iterator[Finding]:
     """Files that the code writes into a folder of root's."""
     for read in container.modules:
-        for place in writes(read, container.setting):
+        for place in writes(read, container.code_environment):
             folder = dirname(place.path) or "/"
             if not _may_write(place, folder, container, final):
                 said = "probably " if not place.sure else ""
@@ -77,7 +77,7 @@ def _unwritable(container: Container, image: Image, final: Stage) -> Iterator[Fi
                 return
 
 
-def _may_write(place: Place, folder: str, container: Container, final: Stage) -> bool:
+def _may_write(place: FileUse, folder: str, container: Container, final: Stage) -> bool:
     if folder.startswith(_OPEN) or container.mount_of(place.path) is not None:
         return True
     image = container.image
@@ -88,7 +88,7 @@ def _may_write(place: Place, folder: str, container: Container, final: Stage) ->
 
 def _work_folder(folder: str, final: Stage) -> bool:
     """Whether WORKDIR makes a folder, as root's, which it stays whatever is copied into it."""
-    made = [joined(step.folder, (step.words or ("/",))[0]) for step in final.every("WORKDIR") if not step.user]
+    made = [joined(step.folder, (step.words or ("/",))[0]) for step in final.steps_of("WORKDIR") if not step.user]
     return any((place + "/").startswith(folder + "/") for place in made)
 
 
@@ -98,16 +98,16 @@ def _given(path: str, final: Stage) -> bool:
     while above[-1] not in ("/", ""):
         above.append(dirname(above[-1]))
     made: set[str] = set()
-    for step in final.chain:
+    for step in final.all_steps:
         target = joined(step.folder, (step.words or ("/",))[-1])
-        if step.at.name == "WORKDIR":
+        if step.instruction.name == "WORKDIR":
             if step.user and target in above:
                 return True  # BuildKit makes it for the user named before
             made.add(target)
-        if step.at.name in ("COPY", "ADD") and step.at.flags.get("chown") and target in above[:-1]:
+        if step.instruction.name in ("COPY", "ADD") and step.instruction.flags.get("chown") and target in above[:-1]:
             if not any((folder + "/").startswith(target + "/") for folder in made):
                 return True  # a folder that is there already keeps its owner
-        elif step.at.name == "RUN" and _run_gives(step.text, step.folder, above, bool(step.user)):
+        elif step.instruction.name == "RUN" and _run_gives(step.text, step.folder, above, bool(step.user)):
             return True
     return False
 
@@ -129,7 +129,7 @@ def _run_gives(text: str, folder: str, above: list[str], as_user: bool) -> bool:
 
 
 def _home(folder: str, final: Stage) -> bool:
-    made = any("useradd" in step.text or "adduser" in step.text for step in final.every("RUN"))
+    made = any("useradd" in step.text or "adduser" in step.text for step in final.steps_of("RUN"))
     return made and folder.startswith("/home/")
 
 
@@ -157,7 +157,7 @@ def _certain(image: Image) -> bool:
     """Whether all commands that could set rights are known; a script may do anything."""
     final = image.final
     return final is not None and not any(
-        re.search(r"\.sh\b", step.text) for step in final.every("RUN", "ENTRYPOINT", "CMD")
+        re.search(r"\.sh\b", step.text) for step in final.steps_of("RUN", "ENTRYPOINT", "CMD")
     )
 
 

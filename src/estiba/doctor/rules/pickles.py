@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from estiba.doctor.catalogue import Finding, finding, words
-from estiba.doctor.read.build_context import Context
+from estiba.doctor.read.build_context import BuildContext
 from estiba.doctor.rules.requirements import Requirement, Requirements
 
 SUFFIXES = (".joblib", ".pkl", ".pickle", ".sav", ".model")
@@ -103,7 +103,7 @@ def _text(operations: bytes) -> str:
     return ""
 
 
-def check(context: Context, paths: list[str], requirements: list[Requirements]) -> Iterator[Finding]:
+def check(context: BuildContext, paths: list[str], requirements: list[Requirements]) -> Iterator[Finding]:
     """Models that the installed libraries did not write.
 
     Args:

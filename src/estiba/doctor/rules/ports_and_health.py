@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from estiba.doctor.catalogue import At, Finding, finding
-from estiba.doctor.read.containers import Container, Health, Image, developing, program_words
-from estiba.doctor.read.dockerfile_stages import Stage, fill
-from estiba.doctor.read.python_sources import MODEL
+from estiba.doctor.catalogue import Finding, Location, finding
+from estiba.doctor.read.containers import Container, HealthCheck, Image, for_development, health_programs
+from estiba.doctor.read.dockerfile_stages import Stage, substitute
+from estiba.doctor.read.python_sources import MODEL_FILE
 from estiba.doctor.rules.base_images import base
 
 _ADDRESS = re.compile(
@@ -32,7 +32,7 @@ def check(container: Container) -> Iterator[Finding]:
         yield from _health_port(container, health)
         yield from _health_program(container, health)
         yield from _start(container, health)
-    elif container.image is not None and container.final is not None and not container.develops:
+    elif container.image is not None and container.final is not None and not container.for_development:
         yield from _none(container, container.image, container.final)
 
 
@@ -40,13 +40,13 @@ def _host(container: Container) -> Iterator[Finding]:
     server = container.server
     if server is None or server.host not in _LOOPBACK or _host_network(container):
         return
-    told = "" if server.host in " ".join(container.started[0]) else ", as nothing tells it otherwise"
+    told = "" if server.host in " ".join(container.command_line[0]) else ", as nothing tells it otherwise"
     message = f"{server.kind} listens on {server.host}{told}, which nothing outside the container can reach."
     option = {"gunicorn": "--bind 0.0.0.0:8000", "streamlit run": "--server.address 0.0.0.0"}.get(server.kind, "")
     option = option or ("--ip 0.0.0.0" if server.kind.startswith("jupyter") else "--host 0.0.0.0")
-    own = container.server_at != container.started[1]
+    own = container.server_location != container.command_line[1]
     fix = 'Give run() host="0.0.0.0".' if own else f"Give it {option}."
-    yield finding("loopback-host", container.server_at, message, fix)
+    yield finding("loopback-host", container.server_location, message, fix)
 
 
 def _host_network(container: Container) -> bool:
@@ -68,27 +68,27 @@ def _ports(container: Container) -> Iterator[Finding]:
 
 
 def _exposed(container: Container, final: Stage, image: Image, port: int) -> Iterator[Finding]:
-    steps = list(final.every("EXPOSE"))
+    steps = list(final.steps_of("EXPOSE"))
     said = [word.partition("/")[0] for step in steps for word in step.words]
     if said and all(word.isdigit() for word in said) and str(port) not in said and container.server is not None:
         message = f"EXPOSE says {', '.join(said)}, but {container.server.kind} listens on {port}."
-        yield finding("expose-mismatch", image.at(steps[-1].at.line), message, f"Write EXPOSE {port}.")
+        yield finding("expose-mismatch", image.at(steps[-1].instruction.line), message, f"Write EXPOSE {port}.")
 
 
 def _server(container: Container) -> Iterator[Finding]:
     server = container.server
-    at = container.server_at
-    if server is None or container.develops or developing(at.file):
+    at = container.server_location
+    if server is None or container.for_development or for_development(at.file):
         return
     if server.debugs:
         message = f"{server.kind} runs with its debugger, which runs any code for whoever reaches the port."
         yield finding(
             "debug-mode", at, message, f"Take the debugger out, and start the application with {_proper(server.kind)}."
         )
-    elif server.develops and server.kind.partition(" ")[0] in ("flask", "fastapi"):
+    elif server.for_development and server.kind.partition(" ")[0] in ("flask", "fastapi"):
         message = f"{server.kind} is made for development: it is slow and not hardened."
         yield finding("development-server", at, message, f"Start the application with {_proper(server.kind)}.")
-    elif server.develops:
+    elif server.for_development:
         message = f"{server.kind} watches its files and starts again at each change."
         yield finding(
             "development-server", at, message, "Take --reload out, or put it in a compose file for development."
@@ -99,9 +99,9 @@ def _proper(kind: str) -> str:
     return "fastapi run" if kind.startswith("fastapi") else "gunicorn --bind 0.0.0.0:8000 MODULE:app"
 
 
-def asked(health: Health, container: Container) -> list[int]:
+def asked(health: HealthCheck, container: Container) -> list[int]:
     """The ports that a health check asks on this very container."""
-    text = fill(health.text, container.environment)
+    text = substitute(health.text, container.environment)
     ports = []
     for found in _ADDRESS.finditer(text):
         port = found[1] or ("443" if found[0].startswith("https") else "80")
@@ -109,7 +109,7 @@ def asked(health: Health, container: Container) -> list[int]:
     return ports + [int(port) for port in _NETCAT.findall(text)]
 
 
-def _health_port(container: Container, health: Health) -> Iterator[Finding]:
+def _health_port(container: Container, health: HealthCheck) -> Iterator[Finding]:
     server = container.server
     ports = asked(health, container)
     if server is None or not server.port or not ports or server.port in ports:
@@ -120,16 +120,16 @@ def _health_port(container: Container, health: Health) -> Iterator[Finding]:
     )
 
 
-def _health_program(container: Container, health: Health) -> Iterator[Finding]:
+def _health_program(container: Container, health: HealthCheck) -> Iterator[Finding]:
     foreign = container.service.image if container.service and container.image is None else ""
     name = foreign or (container.final.base if container.final else "")
-    for program in program_words(health):
+    for program in health_programs(health):
         if program.rpartition("/")[2] not in ("curl", "wget", "nc"):
             continue
         known = base(name)
         if not known.lacks(program) or (container.final and _installed(program, container.final)):
             continue
-        if program in " ".join(container.started[0]):  # installed at the start
+        if program in " ".join(container.command_line[0]):  # installed at the start
             continue
         probably = "probably " if foreign else ""
         message = f"The health check calls {program}, which `{name}` {probably}does not have, so it always fails."
@@ -147,11 +147,13 @@ def _instead(container: Container) -> str:
 
 def _installed(program: str, final: Stage) -> bool:
     package = "netcat" if program == "nc" else program
-    brought = any(step.at.flags.get("from") and program in step.at.text for step in final.every("COPY"))
-    return brought or any(package in line.text for step in final.every("RUN") for line in step.at.lines)
+    brought = any(
+        step.instruction.flags.get("from") and program in step.instruction.text for step in final.steps_of("COPY")
+    )
+    return brought or any(package in line.text for step in final.steps_of("RUN") for line in step.instruction.lines)
 
 
-def _start(container: Container, health: Health) -> Iterator[Finding]:
+def _start(container: Container, health: HealthCheck) -> Iterator[Finding]:
     """Failures count after the start period; the container is unhealthy after as many as `retries`."""
     if container.image is None or container.server is None:
         return
@@ -167,7 +169,7 @@ def _start(container: Container, health: Health) -> Iterator[Finding]:
 
 def _needed(container: Container) -> float:
     assert container.image is not None
-    sizes = [entry.size for path, entry in container.image.context.entries.items() if MODEL.search(path)]
+    sizes = [entry.size for path, entry in container.image.context.entries.items() if MODEL_FILE.search(path)]
     imported = {name for read in container.modules for name in _tops(read.tree)}
     heavy = max((seconds for name, seconds in _HEAVY.items() if name in imported), default=0.0)
     return _START + heavy + max(sizes, default=0) / _READ
@@ -185,17 +187,17 @@ def _tops(tree: object) -> Iterator[str]:
 
 
 def _none(container: Container, image: Image, final: Stage) -> Iterator[Finding]:
-    chosen = final.last("HEALTHCHECK") or (container.service and container.service.node.get("healthcheck"))
+    chosen = final.last_step("HEALTHCHECK") or (container.service and container.service.node.get("healthcheck"))
     if container.server is None or chosen:  # HEALTHCHECK NONE was meant
         return
-    at = container.service.node.at if container.service else At(image.file, final.at.line)
+    at = container.service.node.at if container.service else Location(image.file, final.instruction.line)
     message = f"Nothing checks the health of {container.name or 'the program'}, so nobody notices when it hangs."
     yield finding("no-healthcheck", at, message, f"Add a HEALTHCHECK. {_instead(container)}")
 
 
 def _shell_form(container: Container) -> Iterator[Finding]:
     """A shell as process 1: it passes on no signal."""
-    words, at = container.started
+    words, at = container.command_line
     if len(words) < 3 or words[0].rpartition("/")[2] not in ("sh", "bash", "ash", "dash") or words[1] != "-c":
         return
     init = container.service is not None and container.service.text("init") == "true"
@@ -203,7 +205,7 @@ def _shell_form(container: Container) -> Iterator[Finding]:
         return
     if re.search(r"(?:^|[;&\n]\s*)exec\s", words[2]) or words[2].startswith("[") or init:
         return
-    kind = "CMD" if container.final and container.final.last("CMD") else "ENTRYPOINT"
+    kind = "CMD" if container.final and container.final.last_step("CMD") else "ENTRYPOINT"
     program = " ".join(container.program[:2]) or words[2].partition(" ")[0]
     message = f"{kind} in shell form: the shell is process 1 and passes no SIGTERM on to {program}."
     yield finding("shell-form", at, message, f'Write a list, {kind} ["...", "..."], or put exec before the command.')

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from posixpath import basename, dirname
 from typing import NamedTuple
 
-from estiba.doctor.catalogue import At, Finding, finding, listed, words
-from estiba.doctor.read.build_context import Context
+from estiba.doctor.catalogue import Finding, Location, finding, listed, words
+from estiba.doctor.read.build_context import BuildContext
 from estiba.doctor.read.containers import Container, Image
 from estiba.doctor.read.dockerfile_syntax import split
 from estiba.doctor.rules.base_images import base
@@ -62,7 +62,7 @@ class Requirement(NamedTuple):
     written: str
     extras: str
     rest: str
-    at: At
+    at: Location
 
     @property
     def version(self) -> str:
@@ -100,7 +100,7 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def read(path: str, context: Context, depth: int = 0) -> Requirements:
+def read(path: str, context: BuildContext, depth: int = 0) -> Requirements:
     """A requirements file of a context; empty where it cannot be read."""
     text = context.text(path) or ""
     lines: list[Requirement] = []
@@ -126,7 +126,7 @@ def read(path: str, context: Context, depth: int = 0) -> Requirements:
     return Requirements(context.at(path).file, tuple(lines), tuple(options))
 
 
-def requirement(text: str, at: At) -> Requirement | None:
+def requirement(text: str, at: Location) -> Requirement | None:
     found = _LINE.match(re.sub(r"\s--hash=\S+", "", text))
     if found is None or "/" in text.partition("@")[0] or text.endswith((".whl", ".tar.gz")):
         return None
@@ -138,7 +138,7 @@ def installed(image: Image) -> list[Requirements]:
     found: dict[str, Requirements] = {}
     for stage in image.used:
         for step in stage.steps:
-            for name in _FILE.findall(step.text) if step.at.name == "RUN" else []:
+            for name in _FILE.findall(step.text) if step.instruction.name == "RUN" else []:
                 path = _path(name, image)
                 if path and path not in found:
                     found[path] = read(path, image.context)
@@ -152,7 +152,7 @@ def _path(name: str, image: Image) -> str:
         word.strip("/").removeprefix("./")
         for stage in image.used
         for step in stage.steps
-        if step.at.name in ("COPY", "ADD")
+        if step.instruction.name in ("COPY", "ADD")
         for word in step.words[:-1]
     }
     wanted = name.removeprefix("./").lstrip("/")
@@ -165,7 +165,7 @@ def check(image: Image, containers: list[Container]) -> Iterator[Finding]:
     Args:
         containers: those that run it.
     """
-    develops = bool(containers) and all(container.develops for container in containers)
+    develops = bool(containers) and all(container.for_development for container in containers)
     for found in installed(image):
         yield from unpinned(found)
         if not develops:
@@ -253,7 +253,7 @@ def _system(found: Requirements, image: Image) -> Iterator[Finding]:
         if line.name not in _SYSTEM or "alpine" in final.base:
             continue
         says, library, package = _SYSTEM[line.name]
-        texts = " ".join(step.text for step in final.chain if step.at.name in ("RUN", "COPY"))
+        texts = " ".join(step.text for step in final.all_steps if step.instruction.name in ("RUN", "COPY"))
         if not re.search(rf"{says}|gcc|g\+\+|build-essential|gfortran|/usr\b|/lib\b", texts):
             message = f"{line.name} needs {library}, which `{final.base}` does not have: importing it fails."
             fix = f"RUN apt-get update && apt-get install -y --no-install-recommends {package} in the final stage."
@@ -264,10 +264,10 @@ def _inline(image: Image) -> Iterator[Finding]:
     """Packages that a RUN names itself, without versions."""
     for stage in image.used:
         for step in stage.steps:
-            for part in _INLINE.findall(step.text) if step.at.name == "RUN" else []:
+            for part in _INLINE.findall(step.text) if step.instruction.name == "RUN" else []:
                 names = [word for word in _packages(split(part)) if normal(word) not in _TOOLS]
                 if names:
-                    at = image.at(step.at.line_of(names[0]))
+                    at = image.at(step.instruction.line_of(names[0]))
                     message = f"{listed(names)} {'are' if len(names) > 1 else 'is'} installed without an exact version."
                     yield finding("unpinned-requirements", at, message, f"Name it: {names[0]}==VERSION.")
                     return

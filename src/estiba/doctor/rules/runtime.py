@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from estiba.doctor.catalogue import At, Finding, finding
-from estiba.doctor.read.dockerfile_stages import fill
-from estiba.doctor.read.python_sources import MODEL
+from estiba.doctor.catalogue import Finding, Location, finding
+from estiba.doctor.read.dockerfile_stages import substitute
+from estiba.doctor.read.python_sources import MODEL_FILE
 from estiba.doctor.rules.base_images import unpinned
 from estiba.doctor.rules.secrets import NAME, WEAK
 
@@ -31,7 +31,7 @@ _BIG = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class Seen:
+class InspectedContainer:
     """What was asked of a container.
 
     Args:
@@ -51,8 +51,8 @@ class Seen:
         return str(self.container.get("Name") or self.container.get("Id", "")[:12]).lstrip("/")
 
     @property
-    def at(self) -> At:
-        return At(self.name)
+    def at(self) -> Location:
+        return Location(self.name)
 
     def part(self, *path: str) -> Any:
         """A value of docker inspect; None where some table on the way is missing."""
@@ -113,7 +113,7 @@ def _host(address: str) -> str:
     return "::1" if address == "00000000000000000000000001000000" else "other"
 
 
-def symptoms(seen: Seen) -> Iterator[Finding]:
+def examine_container(seen: InspectedContainer) -> Iterator[Finding]:
     """Every fault that can be told from what was asked."""
     causes = [*_ended(seen), *_said(seen)]
     yield from causes
@@ -127,7 +127,7 @@ def symptoms(seen: Seen) -> Iterator[Finding]:
     yield from _started(seen)
 
 
-def _ended(seen: Seen) -> Iterator[Finding]:
+def _ended(seen: InspectedContainer) -> Iterator[Finding]:
     state = seen.table("State")
     memory = int(seen.number("HostConfig", "Memory"))
     limit = f" of {memory / 2**20:.0f} MB" if memory else ""
@@ -139,13 +139,13 @@ def _ended(seen: Seen) -> Iterator[Finding]:
         yield finding("out-of-memory", seen.at, message, _memory_fix(memory))
 
 
-def _crashed(seen: Seen) -> bool:
+def _crashed(seen: InspectedContainer) -> bool:
     state = seen.table("State")
     ended = not seen.runs and state.get("ExitCode") not in (0, 137, 143, None) and state.get("Status") == "exited"
     return bool(state.get("Restarting") or ended)
 
 
-def _last_words(seen: Seen) -> Iterator[Finding]:
+def _last_words(seen: InspectedContainer) -> Iterator[Finding]:
     restarts = int(seen.number("RestartCount"))
     last = next((line.strip() for line in reversed(seen.log.splitlines()) if line.strip()), "it printed nothing")
     times = f" after {restarts} restarts" if restarts else ""
@@ -159,7 +159,7 @@ def _memory_fix(memory: int) -> str:
     return f"Give it more (mem_limit: {more}), or let it load less: fewer workers, a smaller model."
 
 
-def _said(seen: Seen) -> Iterator[Finding]:
+def _said(seen: InspectedContainer) -> Iterator[Finding]:
     """What the program complained of."""
     if found := _PICKLED.search(seen.log):
         message = f"It has scikit-learn {found[3]} and reads a {found[1]} that {found[2]} pickled."
@@ -176,7 +176,7 @@ def _said(seen: Seen) -> Iterator[Finding]:
         )
     for found in _ABSENT.finditer(seen.log):
         path = found[1] or found[2]
-        if not MODEL.search(path):
+        if not MODEL_FILE.search(path):
             continue
         message = f"It looks for `{path}`, which is not in the container."
         fix = "COPY it to that place, or mount the folder that holds it; .dockerignore may keep it out."
@@ -190,7 +190,7 @@ def _said(seen: Seen) -> Iterator[Finding]:
         yield finding("permission-denied", seen.at, message, fix)
 
 
-def _health(seen: Seen) -> Iterator[Finding]:
+def _health(seen: InspectedContainer) -> Iterator[Finding]:
     last = next((probe.strip() for probe in reversed(seen.probes) if probe.strip()), "")
     if seen.part("State", "Health", "Status") not in ("unhealthy", "starting") or not last:
         return
@@ -213,11 +213,11 @@ def _plain(check: str) -> str:
     return re.sub(r"^(?:CMD-SHELL|CMD)\s+", "", check)[:200]
 
 
-def _filled(seen: Seen) -> str:
-    return fill(seen.check, seen.environment)
+def _filled(seen: InspectedContainer) -> str:
+    return substitute(seen.check, seen.environment)
 
 
-def _ports(seen: Seen) -> Iterator[Finding]:
+def _ports(seen: InspectedContainer) -> Iterator[Finding]:
     """Published ports behind which nothing listens, or only for the container itself."""
     if not seen.runs or not seen.listens:
         return
@@ -237,7 +237,7 @@ def _ports(seen: Seen) -> Iterator[Finding]:
             yield finding("loopback-host", seen.at, message, "Let the program listen on 0.0.0.0.")
 
 
-def _root(seen: Seen) -> Iterator[Finding]:
+def _root(seen: InspectedContainer) -> Iterator[Finding]:
     """Root as far as the processes tell: many an image starts as root and steps down."""
     rows = [line.split(None, 2) for line in seen.processes.splitlines()[1:]]
     users = {
@@ -250,7 +250,7 @@ def _root(seen: Seen) -> Iterator[Finding]:
         yield finding("root-user", seen.at, message, "Say USER in the Dockerfile, or user: in the compose file.")
 
 
-def _secrets(seen: Seen) -> Iterator[Finding]:
+def _secrets(seen: InspectedContainer) -> Iterator[Finding]:
     inside = seen.image.get("Config")
     baked = _environment(inside.get("Env") if isinstance(inside, dict) else None)
     for name, value in seen.environment.items():
@@ -264,7 +264,7 @@ def _secrets(seen: Seen) -> Iterator[Finding]:
             yield finding("secret-in-layer", seen.at, message, "Give it when the container starts; and change it.")
 
 
-def _limits(seen: Seen) -> Iterator[Finding]:
+def _limits(seen: InspectedContainer) -> Iterator[Finding]:
     quota = seen.number("HostConfig", "CpuQuota") / (seen.number("HostConfig", "CpuPeriod") or 100_000)
     cpus = seen.number("HostConfig", "NanoCpus") / 1e9 or quota
     threads = seen.environment.get("OMP_NUM_THREADS", "")
@@ -279,7 +279,7 @@ def _limits(seen: Seen) -> Iterator[Finding]:
         yield finding("no-restart", seen.at, message, "Add restart: unless-stopped, or --restart unless-stopped.")
 
 
-def _started(seen: Seen) -> Iterator[Finding]:
+def _started(seen: InspectedContainer) -> Iterator[Finding]:
     words = [str(seen.part("Path") or ""), *(str(word) for word in seen.listed("Args"))]
     shell = words[0].rpartition("/")[2] in ("sh", "bash", "ash", "dash") and words[1:2] == ["-c"]
     if (

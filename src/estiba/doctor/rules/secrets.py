@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from posixpath import basename
 
 from estiba.doctor.catalogue import Finding, finding, words
-from estiba.doctor.read.build_context import Context
+from estiba.doctor.read.build_context import BuildContext
 from estiba.doctor.read.compose_file import Service, Variable, settings
 from estiba.doctor.read.containers import Image
 from estiba.doctor.read.dockerfile_stages import Step, pairs
@@ -47,21 +47,21 @@ def check_image(image: Image) -> Iterator[Finding]:
     """Secrets in the layers of the image that is shipped; earlier stages are not."""
     if image.final is None:
         return
-    for step in image.final.chain:
-        if step.at.name in ("ENV", "ARG"):
+    for step in image.final.all_steps:
+        if step.instruction.name in ("ENV", "ARG"):
             yield from _set(step, image)
-        elif step.at.name == "RUN" and (found := _URL.search(step.text)) and "$" not in found[1]:
+        elif step.instruction.name == "RUN" and (found := _URL.search(step.text)) and "$" not in found[1]:
             message = "A password in an address stays readable in the image's history."
-            yield finding("secret-in-layer", image.at(step.at.line_of(found[1])), message, _FIX_LAYER)
+            yield finding("secret-in-layer", image.at(step.instruction.line_of(found[1])), message, _FIX_LAYER)
     yield from _copied(image)
 
 
 def _set(step: Step, image: Image) -> Iterator[Finding]:
-    for name, value in pairs(step.text).items() if step.at.name == "ENV" else _arguments(step.text):
+    for name, value in pairs(step.text).items() if step.instruction.name == "ENV" else _arguments(step.text):
         if not NAME.search(name):
             continue
-        at = image.at(step.at.line_of(name))
-        if step.at.name == "ARG":
+        at = image.at(step.instruction.line_of(name))
+        if step.instruction.name == "ARG":
             message = f"The value of the build argument {name} stays readable in the image's history."
             yield finding("secret-in-layer", at, message, _FIX_LAYER)
         elif value and "$" not in value and not value.startswith("/run/"):
@@ -82,10 +82,12 @@ def _copied(image: Image) -> Iterator[Finding]:
         if why:
             done.add(placed.source)
             fix = "Add it to .dockerignore, and give it when the container starts."
-            yield finding("secret-in-layer", image.at(placed.step.at.line), f"`{placed.source}` is copied {why}.", fix)
+            yield finding(
+                "secret-in-layer", image.at(placed.step.instruction.line), f"`{placed.source}` is copied {why}.", fix
+            )
 
 
-def secret_file(path: str, context: Context) -> str:
+def secret_file(path: str, context: BuildContext) -> str:
     """Why a file is a secret, in words that follow "is copied"; empty where it is none."""
     name = basename(path)
     if _EXAMPLES.search(name):
