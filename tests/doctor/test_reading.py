@@ -228,7 +228,7 @@ def test_a_compose_file_that_refers_to_itself_ends() -> None:
 
 
 def test_durations_and_sizes() -> None:
-    assert [compose_file.seconds(text) for text in ("1m30s", "500ms", "5", "")] == [90, 0.5, None, None]
+    assert [compose_file.parse_duration(text) for text in ("1m30s", "500ms", "5", "")] == [90, 0.5, None, None]
     assert [compose_file.size(text) for text in ("512m", "1.5g", "1024", "much")] == [512 << 20, 3 << 29, 1024, 0]
 
 
