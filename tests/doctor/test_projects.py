@@ -327,7 +327,7 @@ def test_the_dockerfiles_that_estiba_renders_are_healthy(style: str, tmp_path: P
     plan = lower(project_file.load(source))
     assert {service.name for service in plan.services} == {"models", "web"}
     for service in plan.services:
-        made = spec.recipe(plan, service, style)
+        made = spec.image_spec(plan, service, style)
         folder = tmp_path / f"{service.name}-{style}"
         for path in ("tools/trim.py", "wheels/a.whl", "code/b.whl", "models/churn/model.onnx", "app/site/app.py"):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)

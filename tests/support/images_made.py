@@ -5,18 +5,29 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from estiba import project
 from estiba.core.errors import NotFound
 from estiba.deploy.image import build_context, container_engine
-from estiba.deploy.image.build_context import Context
+from estiba.deploy.image.build_context import BuildContext
 from estiba.deploy.image.container_engine import Engine
+from estiba.deploy.image.spec import ImageSpec
 from estiba.deploy.plan.plan import Plan
 from estiba.planning import lower
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def changed(spec: ImageSpec, **changes: Any) -> ImageSpec:
+    """The specification with other values: `changed(spec, image="a:1", runtime={"stop_grace": 1})`."""
+    for group in ("contents", "process", "runtime"):
+        if group in changes:
+            changes[group] = msgspec.structs.replace(getattr(spec, group), **changes[group])
+    return msgspec.structs.replace(spec, **changes)
 
 
 def toy_plan(folder: Path, registry: Path, more: str = "") -> Plan:
@@ -28,7 +39,7 @@ def toy_plan(folder: Path, registry: Path, more: str = "") -> Plan:
 
 
 @pytest.fixture(scope="session")
-def made(toy_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Context:
+def made(toy_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildContext:
     """What the image of a toy model is built of. The wheels come from the index once and are kept in pip's cache."""
     if not sys.platform.startswith("linux"):
         pytest.skip("images are made on Linux")
@@ -65,7 +76,7 @@ def web_plan(folder: Path, code: str = SERVER) -> Plan:
 
 
 @pytest.fixture(scope="session")
-def web(tmp_path_factory: pytest.TempPathFactory) -> Context:
+def web(tmp_path_factory: pytest.TempPathFactory) -> BuildContext:
     """What the image of the small application is built of."""
     if not sys.platform.startswith("linux"):
         pytest.skip("images are made on Linux")
@@ -76,10 +87,10 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Context:
 
 
 @pytest.fixture
-def copy(web: Context, tmp_path: Path) -> Context:
+def copy(web: BuildContext, tmp_path: Path) -> BuildContext:
     """The small application in a folder that a test may change."""
     shutil.copytree(web.folder, tmp_path / "context")
-    return Context(tmp_path / "context", web.recipe, web.left_out)
+    return BuildContext(tmp_path / "context", web.spec, web.left_out)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,10 @@ from estiba.cli.common_options import json_option, project_option
 from estiba.cli.progress import Steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from estiba.deploy.image.build import Built, Event, Wish
+    from estiba.deploy.image.build import BuildOptions, Built, Event
+    from estiba.deploy.image.build_context import BuildContext
     from estiba.deploy.image.size_report import Weight
     from estiba.deploy.image.verify import Verified
     from estiba.deploy.plan.plan import Plan
@@ -56,108 +58,134 @@ Examples:
     help="Use only what `estiba export` wrote; no project and no network is needed.",
 )
 @json_option
-def build(services: tuple[str, ...], project: Path | None, show: bool, as_json: bool, **wish: Any) -> None:
+def build(services: tuple[str, ...], project: Path | None, show: bool, as_json: bool, **options: Any) -> None:
     """Build container images of the project's services.
 
     Each image is run read-only, without privileges and as any user before it gets its name: it must become healthy,
-    answer its models' golden rows as in training, end when told to, and write nothing outside /tmp. What it was made
-    of is described in .estiba/images/SERVICE: Dockerfile, lock, bills of materials, provenance.
+    answer its models' golden rows as in training, end when told to, and write nothing outside /tmp. Its description is
+    in .estiba/images/SERVICE: Dockerfile, lock, bill of materials, provenance.
     """
-    from estiba.deploy.image.build import Wish
-
-    _check(wish)
-    options = Wish(wish["style"], wish["builder"], not wish["no_verify"], wish["push"])
+    request = _Request(services, project, **options)
+    if request.base is not None and request.oci is None:
+        raise click.UsageError("--base is for --oci: a container engine takes the base image from its registry.")
     if show:
-        _show(project, services, wish)
+        _print_dockerfiles(request)
         return
-    every = []
+    images = []
     with Steps() as steps:
-        if wish["offline"] is not None:
-            found = _offline(services, wish, options, steps.tell)
-        else:
-            found = _from_project(planned(project, services), services, wish, options, steps.tell)
-        for built in found:
-            every.append(built)
+        for built in _from_archive(request, steps.tell) if request.offline else _from_project(request, steps.tell):
+            images.append(built)
             if not as_json:
-                _say(built)
-                if wish["explain"]:
+                _print_built(built)
+                if request.explain:
                     explain(built.weight)
     if as_json:
-        terminal.json([_facts(built) for built in every])
+        terminal.json([_facts(built) for built in images])
 
 
-def _check(wish: dict[str, Any]) -> None:
-    """Refuses options that the others leave without effect."""
-    if wish["base"] is not None and wish["oci"] is None:
-        raise click.UsageError("--base is for --oci: an engine takes the base image from its registry.")
+@dataclass(frozen=True)
+class _Request:
+    """Arguments and options of one `estiba build`."""
+
+    services: tuple[str, ...]
+    project: Path | None
+    style: str | None
+    profiles: tuple[str, ...]
+    explain: bool
+    no_verify: bool
+    push: bool
+    builder: str | None
+    oci: Path | None
+    base: Path | None
+    offline: Path | None
+
+    @property
+    def build_options(self) -> BuildOptions:
+        from estiba.deploy.image.build import BuildOptions
+
+        return BuildOptions(self.style, self.builder, not self.no_verify, self.push)
+
+    def layout(self, service: str, count: int) -> Path:
+        """The folder of a service's OCI layout: --oci itself for a single image, else a folder below it."""
+        assert self.oci is not None
+        return self.oci if count == 1 else self.oci / service
 
 
 def planned(project: Path | None, services: tuple[str, ...]) -> Plan:
-    """The plan of a project; models need not be trained where only images for training are asked for."""
+    """The plan of a project; models need not be trained if only images for training are asked for."""
     import estiba.project
     from estiba.planning import lower, lower_applications
 
-    found = estiba.project.load(project)
-    asked = [found.services[name].kind if name in found.services else "" for name in services]
-    return lower_applications(found) if asked and set(asked) == {"training"} else lower(found, canaries=True)
+    loaded = estiba.project.load(project)
+    kinds = {loaded.services[name].kind if name in loaded.services else "" for name in services}
+    return lower_applications(loaded) if kinds == {"training"} else lower(loaded, canaries=True)
 
 
-def _show(project: Path | None, services: tuple[str, ...], wish: dict[str, Any]) -> None:
-    from estiba.deploy.image import build as building
-    from estiba.deploy.image import dockerfile
-    from estiba.deploy.image import spec as recipe
+def _print_dockerfiles(request: _Request) -> None:
+    from estiba.deploy.image.build import select
+    from estiba.deploy.image.dockerfile import render
+    from estiba.deploy.image.spec import image_spec
 
-    plan = planned(project, services)
-    found = building.chosen(plan, services, wish["profiles"])
-    click.echo("\n".join(dockerfile.render(recipe.recipe(plan, service, wish["style"])) for service in found))
+    plan = planned(request.project, request.services)
+    selected = select(plan, request.services, request.profiles)
+    click.echo("\n".join(render(image_spec(plan, service, request.style)) for service in selected))
 
 
-def _from_project(
-    plan: Plan, services: tuple[str, ...], wish: dict[str, Any], options: Wish, tell: Event
-) -> Iterator[Built]:
-    from estiba.deploy.image import build as building
-    from estiba.deploy.image import container_engine, push
-    from estiba.deploy.image import spec as recipe
+def _from_project(request: _Request, tell: Event) -> Iterator[Built]:
+    from estiba.deploy.image import push
+    from estiba.deploy.image.build import build_one, contexts, select, write_layout
+    from estiba.deploy.image.container_engine import find
+    from estiba.deploy.image.spec import image_spec
 
-    found = building.chosen(plan, services, wish["profiles"])
+    plan, options = planned(request.project, request.services), request.build_options
+    selected = select(plan, request.services, request.profiles)
     if options.push:
-        push.check([recipe.recipe(plan, service, options.style).image for service in found], layout=bool(wish["oci"]))
-    if wish["oci"] is None:
-        engine = container_engine.find(options.engine)
-        for made in building.prepared(plan, found, options, tell):
-            yield building.build_one(engine, made, plan.folder, options, tell)
-        return
-    for made in building.prepared(plan, found, options, tell):
-        place = wish["oci"] if len(found) == 1 else wish["oci"] / made.recipe.service
-        yield building.write_layout(made, place, wish["base"], options, plan.folder, tell)
+        names = [image_spec(plan, service, options.style).image for service in selected]
+        push.check(names, layout=request.oci is not None)
+    engine = find(options.engine) if request.oci is None else None
+    for context in contexts(plan, selected, options, tell):
+        if engine is not None:
+            yield build_one(engine, context, plan.folder, options, tell)
+        else:
+            layout = request.layout(context.spec.service, len(selected))
+            yield write_layout(context, layout, request.base, options, plan.folder, tell)
 
 
-def _offline(services: tuple[str, ...], wish: dict[str, Any], options: Wish, tell: Event) -> Iterator[Built]:
-    from estiba.core.errors import NotFound
-    from estiba.deploy.image import build as building
-    from estiba.deploy.image import bundle, container_engine, push
+def _from_archive(request: _Request, tell: Event) -> Iterator[Built]:
+    from estiba.deploy.image import bundle, push
+    from estiba.deploy.image.build import build_one, write_layout
+    from estiba.deploy.image.container_engine import find
 
-    with bundle.opened(wish["offline"]) as archive:
-        known = {made.recipe.service: made for made in archive.contexts}
-        for name in services:
-            if name not in known:
-                raise NotFound(f"The archive has no service {name!r}.", hint=f"It has: {', '.join(known)}.")
-        found = [known[name] for name in services or known]
+    assert request.offline is not None
+    options = request.build_options
+    with bundle.opened(request.offline) as archive:
+        selected = _in_archive(request.services, archive.contexts)
         if options.push:
-            push.check([made.recipe.image for made in found], layout=bool(wish["oci"]))
-        engine = container_engine.find(options.engine) if wish["oci"] is None else None
-        for made in found:
-            recipe = made.recipe
+            push.check([context.spec.image for context in selected], layout=request.oci is not None)
+        engine = find(options.engine) if request.oci is None else None
+        for context in selected:
+            base = context.spec.contents.base
             if engine is not None:
-                bundle.provide_base(engine, archive, recipe.base, lambda text: tell("base", text, ""))
-                yield building.build_one(engine, made, Path.cwd(), options, tell)
+                bundle.provide_base(engine, archive, base, lambda text: tell("base", text, ""))
+                yield build_one(engine, context, Path.cwd(), options, tell)
                 continue
-            place = wish["oci"] if len(found) == 1 else wish["oci"] / recipe.service
-            base = wish["base"] or archive.bases.get(recipe.base)
-            yield building.write_layout(made, place, base, options, Path.cwd(), tell)
+            layout = request.layout(context.spec.service, len(selected))
+            saved = request.base or archive.bases.get(base)
+            yield write_layout(context, layout, saved, options, Path.cwd(), tell)
 
 
-def _say(built: Built) -> None:
+def _in_archive(names: tuple[str, ...], contexts: Sequence[BuildContext]) -> list[BuildContext]:
+    """The contexts of the named services; of all, without a name."""
+    from estiba.core.errors import NotFound
+
+    known = {context.spec.service: context for context in contexts}
+    for name in names:
+        if name not in known:
+            raise NotFound(f"The archive has no service {name!r}.", hint=f"It has: {', '.join(known)}.")
+    return [known[name] for name in names or known]
+
+
+def _print_built(built: Built) -> None:
     layers = len(built.weight.layers)
     terminal.line(
         f"{built.image}  {built.weight.total / 1e6:.1f} MB in {layers} layers, {built.seconds:.0f} s", bold=True
@@ -165,12 +193,12 @@ def _say(built: Built) -> None:
     if built.verified is None:
         terminal.warning(f"  not verified: {built.unverified}")
     else:
-        _say_verified(built.verified)
+        _print_verified(built.verified)
     if built.pushed:
         terminal.line(f"  pushed: {built.pushed}")
 
 
-def _say_verified(seen: Verified) -> None:
+def _print_verified(seen: Verified) -> None:
     healthy = "needs other services to be healthy" if seen.start is None else f"healthy after {seen.start:.1f} s"
     if seen.memory == 0:
         terminal.line(f"  verified: runs read-only as any user, {seen.start or 0:.1f} s")

@@ -40,7 +40,7 @@ def export(
     plan = planned(project, services)
     target = output or Path(f"{plan.project}.tar.gz")
     with Steps() as steps:
-        listed = write(plan, build.chosen(plan, services, profiles), target, style, steps.tell)
+        listed = write(plan, build.select(plan, services, profiles), target, style, steps.tell)
     size = target.stat().st_size / 1e6
     terminal.line(f"{target}: {len(listed.services)} services, {size:.1f} MB, sha256:{sha256(target)}", bold=True)
     if not listed.bases:

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
-from images_made import SERVER, copy, engine, made, toy_plan, web, web_plan
+from images_made import SERVER, changed, copy, engine, made, toy_plan, web, web_plan
 from toys import until
 
 from estiba.core.errors import BadProject, EstibaError, NotFound, ParityError
 from estiba.deploy.image import build as building
 from estiba.deploy.image import bundle, container_engine, verify
-from estiba.deploy.image.build import Wish
-from estiba.deploy.image.build_context import Context
+from estiba.deploy.image.build import BuildOptions
+from estiba.deploy.image.build_context import BuildContext
 from estiba.deploy.image.container_engine import Engine, StepFailed
 from estiba.model.artifact import artifact
 
@@ -31,17 +30,17 @@ def quiet(service: str, doing: str, detail: str) -> None:
     """Nobody is told."""
 
 
-def build(context: Context, engine: Engine, project: Path, **wish: Any) -> building.Built:
-    return building.build_one(engine, context, project, Wish(**wish), quiet)
+def build(context: BuildContext, engine: Engine, project: Path, **wish: Any) -> building.Built:
+    return building.build_one(engine, context, project, BuildOptions(**wish), quiet)
 
 
-def named(context: Context, **changes: Any) -> Context:
+def named(context: BuildContext, **changes: Any) -> BuildContext:
     """The same context for an image of another name."""
-    fresh = msgspec.structs.replace(context.recipe, **changes)
-    return Context(context.folder, fresh, context.left_out)
+    fresh = changed(context.spec, **changes)
+    return BuildContext(context.folder, fresh, context.left_out)
 
 
-def test_an_image_that_proves_itself_gets_its_name(made: Context, engine: Engine, tmp_path: Path) -> None:
+def test_an_image_that_proves_itself_gets_its_name(made: BuildContext, engine: Engine, tmp_path: Path) -> None:
     context = named(made, image="estiba-test/models:proven")
     built = build(context, engine, tmp_path)
     try:
@@ -51,7 +50,7 @@ def test_an_image_that_proves_itself_gets_its_name(made: Context, engine: Engine
         assert built.verified.memory < 150e6
         assert built.weight.total < 130e6
         labels = engine.inspect("image", "estiba-test/models:proven")["Config"]["Labels"]
-        assert labels["org.estiba.model.churn.digest"] == f"sha256:{made.recipe.models['churn'][1]}"
+        assert labels["org.estiba.model.churn.digest"] == f"sha256:{made.spec.contents.models['churn'][1]}"
         kept = json.loads((built.folder / "weight.json").read_bytes())
         assert sum(kept["packages"].values()) == kept["bytes"]
         nowhere = engine.try_to("run", "--rm", "--read-only", "estiba-test/models:proven")
@@ -61,7 +60,7 @@ def test_an_image_that_proves_itself_gets_its_name(made: Context, engine: Engine
 
 
 def test_sagemaker_runs_it_with_one_word_and_asks_port_8080(
-    made: Context, engine: Engine, tmp_path: Path, request: pytest.FixtureRequest
+    made: BuildContext, engine: Engine, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     built = build(named(made, image="estiba-test/models:sagemaker"), engine, tmp_path, verify=False)
     request.addfinalizer(lambda: engine.remove(built.image))
@@ -81,7 +80,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_an_image_over_its_budget_gets_no_name(web: Context, engine: Engine, tmp_path: Path) -> None:
+def test_an_image_over_its_budget_gets_no_name(web: BuildContext, engine: Engine, tmp_path: Path) -> None:
     context = named(web, image="estiba-test/models:heavy", budget=10_000_000)
     with pytest.raises(EstibaError, match="more than its budget of 10 MB"):
         build(context, engine, tmp_path)
@@ -89,7 +88,7 @@ def test_an_image_over_its_budget_gets_no_name(web: Context, engine: Engine, tmp
     assert not (tmp_path / building.KEPT).exists()
 
 
-def test_a_step_that_fails_is_named(copy: Context, engine: Engine, tmp_path: Path) -> None:
+def test_a_step_that_fails_is_named(copy: BuildContext, engine: Engine, tmp_path: Path) -> None:
     (copy.folder / "requirements.txt").write_text("idna==0.1 --hash=sha256:" + "0" * 64)
     with pytest.raises(StepFailed, match=r"docker cannot build the image: .*pip install") as error:
         build(named(copy, image="estiba-test/models:failed"), engine, tmp_path)
@@ -105,7 +104,7 @@ def test_a_step_that_fails_is_named(copy: Context, engine: Engine, tmp_path: Pat
     ],
 )
 def test_an_application_that_ends_while_it_starts(
-    tmp_path: Path, copy: Context, engine: Engine, code: str, message: str
+    tmp_path: Path, copy: BuildContext, engine: Engine, code: str, message: str
 ) -> None:
     (copy.folder / "app/server.py").write_text(code)
     with pytest.raises(EstibaError, match=f"(?s)ended while it started.*{message}"):
@@ -113,7 +112,7 @@ def test_an_application_that_ends_while_it_starts(
     assert not engine.has("estiba-test/web:ends")
 
 
-def test_an_application_that_works(tmp_path: Path, web: Context, engine: Engine) -> None:
+def test_an_application_that_works(tmp_path: Path, web: BuildContext, engine: Engine) -> None:
     built = build(named(web, image="estiba-test/web:works"), engine, tmp_path)
     engine.remove(built.image)
     assert built.verified is not None
@@ -121,27 +120,28 @@ def test_an_application_that_works(tmp_path: Path, web: Context, engine: Engine)
     assert built.weight.packages["the application"] == len(SERVER)
 
 
-def test_a_secret_is_made_up_for_what_reads_one(tmp_path: Path, copy: Context, engine: Engine) -> None:
+def test_a_secret_is_made_up_for_what_reads_one(tmp_path: Path, copy: BuildContext, engine: Engine) -> None:
     code = "assert len(open('/run/secrets/key').read()) > 20"
     (copy.folder / "app/server.py").write_text(f"{code}\n{SERVER}")
-    built = build(named(copy, image="estiba-test/web:secret", secrets=("key",)), engine, tmp_path)
+    built = build(named(copy, image="estiba-test/web:secret", runtime={"secrets": ("key",)}), engine, tmp_path)
     engine.remove(built.image)
     assert built.verified is not None
     assert built.verified.start is not None
 
 
 def test_what_needs_others_is_not_told_to_stop_while_it_starts(
-    tmp_path: Path, copy: Context, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, copy: BuildContext, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verify, "NEEDS_OTHERS_SECONDS", 1.0)
     (copy.folder / "app/server.py").write_text("import time; time.sleep(100)")  # process 1 ignores SIGTERM meanwhile
-    built = build(named(copy, image="estiba-test/web:waits", alone=False, stop_grace=1), engine, tmp_path)
+    context = named(copy, image="estiba-test/web:waits", runtime={"standalone": False, "stop_grace": 1})
+    built = build(context, engine, tmp_path)
     engine.remove(built.image)
     assert built.verified is not None
     assert (built.verified.start, built.verified.stop) == (None, None)
 
 
-def test_a_build_replaces_the_image_of_its_name_only(copy: Context, engine: Engine, tmp_path: Path) -> None:
+def test_a_build_replaces_the_image_of_its_name_only(copy: BuildContext, engine: Engine, tmp_path: Path) -> None:
     def again(number: int) -> str:
         with (copy.folder / "Dockerfile").open("a") as handle:
             handle.write(f"LABEL round={number}\n")
@@ -160,11 +160,11 @@ def test_a_build_replaces_the_image_of_its_name_only(copy: Context, engine: Engi
             engine.remove(f"estiba-test/web:{name}")
 
 
-def test_a_model_that_answers_otherwise_is_found_out(made: Context, engine: Engine, tmp_path: Path) -> None:
+def test_a_model_that_answers_otherwise_is_found_out(made: BuildContext, engine: Engine, tmp_path: Path) -> None:
     """What is asked over HTTP is compared with what the artifact at hand says, not with what the image says."""
     other = tmp_path / "models"
     shutil.copytree(made.folder / "models", other)
-    digest = made.recipe.models["churn"][1]
+    digest = made.spec.contents.models["churn"][1]
     (golden,) = other.glob(f"artifacts/{digest}/golden.json")
     context = named(made, image="estiba-test/models:otherwise")
     identity = engine.build(made.folder, network=False, on_line=lambda line: None)
@@ -174,9 +174,9 @@ def test_a_model_that_answers_otherwise_is_found_out(made: Context, engine: Engi
         golden.write_text(json.dumps(content))
         _reseal(other, digest)
         moved = next((other / "artifacts").iterdir()).name
-        changed = msgspec.structs.replace(context.recipe, models={"churn": ("1", moved)})
+        other_spec = changed(context.spec, contents={"models": {"churn": ("1", moved)}})
         with pytest.raises(ParityError, match="answers golden row 0 with"):
-            verify.verify(engine, identity, changed, other)
+            verify.verify(engine, identity, other_spec, other)
     finally:
         engine.remove(identity)
 
@@ -195,21 +195,23 @@ def test_an_archive_needs_no_network(engine: Engine, tmp_path: Path) -> None:
     listed = bundle.export(plan, [plan["web"]], tmp_path / "all.tar.gz", None, quiet)
     with bundle.opened(tmp_path / "all.tar.gz") as archive:
         (context,) = archive.contexts
-        assert set(listed.bases) == {context.recipe.base}
-        bundle.provide_base(engine, archive, context.recipe.base, lambda text: None)
+        assert set(listed.bases) == {context.spec.contents.base}
+        bundle.provide_base(engine, archive, context.spec.contents.base, lambda text: None)
         built = build(named(context, image="estiba-test/web:offline"), engine, tmp_path, verify=False)
         engine.remove(built.image)
     assert built.unverified == "not asked for"
 
 
-def test_buildah_builds_it_too(web: Context, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_buildah_builds_it_too(
+    web: BuildContext, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("BUILDAH_ISOLATION", "chroot")
     try:
         buildah = container_engine.find("buildah")
     except NotFound as error:
         pytest.skip(f"{error.message} scripts/lab/oci brings it.")
-    if not buildah.has(web.recipe.base):
-        engine.save(web.recipe.base, tmp_path / "base.tar")
+    if not buildah.has(web.spec.contents.base):
+        engine.save(web.spec.contents.base, tmp_path / "base.tar")
         buildah.load(tmp_path / "base.tar")
     built = build(named(web, image="localhost/estiba-test/web:buildah"), buildah, tmp_path)
     assert built.unverified == "buildah cannot run it as a deployment would"
@@ -228,10 +230,10 @@ def test_what_is_no_archive(tmp_path: Path, content: bytes) -> None:
 
 def test_which_services_are_built(tmp_path: Path, toy_registry: Path) -> None:
     plan = toy_plan(tmp_path, toy_registry, '[services.db]\nimage = "postgres:17"\nport = 5432\n')
-    assert [service.name for service in building.chosen(plan, [])] == ["models"]
+    assert [service.name for service in building.select(plan, [])] == ["models"]
     for name, message in (("model", "did you mean 'models'"), ("db", "runs postgres:17, which is not built here")):
         with pytest.raises(BadProject, match=message):
-            building.chosen(plan, [name])
+            building.select(plan, [name])
 
 
 def test_no_container_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

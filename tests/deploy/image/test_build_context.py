@@ -7,12 +7,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
-from images_made import toy_plan, web_plan
+from images_made import changed, toy_plan, web_plan
 
 from estiba.deploy.image import build_context, verify
-from estiba.deploy.image.spec import recipe
+from estiba.deploy.image.spec import image_spec
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="images are made on Linux")
 
@@ -50,6 +49,6 @@ def test_models(toy_registry: Path, tmp_path: Path) -> None:
 
 def test_secrets_of_the_moment(tmp_path: Path) -> None:
     plan = web_plan(tmp_path / "project")
-    found = msgspec.structs.replace(recipe(plan, plan["web"]), secrets=("key",))
-    with verify._made_up(found) as mounts:
+    found = changed(image_spec(plan, plan["web"]), runtime={"secrets": ("key",)})
+    with verify._random_secrets(found) as mounts:
         assert rights(Path(mounts[1].partition(":")[0]).parent) == {}

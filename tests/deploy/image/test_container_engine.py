@@ -10,7 +10,7 @@ from images_made import copy, engine, web
 
 from estiba.core.errors import EstibaError, NotFound
 from estiba.deploy.image import container_engine
-from estiba.deploy.image.build_context import Context
+from estiba.deploy.image.build_context import BuildContext
 from estiba.deploy.image.container_engine import Engine
 
 __all__ = ["copy", "engine", "web"]
@@ -24,7 +24,9 @@ def test_an_engine_that_does_not_answer(engine: Engine, monkeypatch: pytest.Monk
     assert caught.value.hint == "Start the container engine, or build without one: estiba build --oci DIR."
 
 
-def test_docker_without_buildx(copy: Context, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_docker_without_buildx(
+    copy: BuildContext, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "config.json").write_text(json.dumps({}))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     if not engine.try_to("buildx", "version").code:

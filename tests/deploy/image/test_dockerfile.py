@@ -37,7 +37,7 @@ def plan(tmp_path: Path, toy_registry: Path) -> Plan:
 
 
 def render(plan: Plan, name: str, style: str | None = None) -> str:
-    return dockerfile.render(spec.recipe(plan, plan[name], style))
+    return dockerfile.render(spec.image_spec(plan, plan[name], style))
 
 
 @pytest.mark.parametrize("style", ["slim", "scratch"])
@@ -65,7 +65,7 @@ def test_an_image_of_models(plan: Plan) -> None:
 
 
 def test_the_settings_of_the_server_go_in(plan: Plan) -> None:
-    settings = spec.recipe(plan, plan["models"]).settings
+    settings = spec.image_spec(plan, plan["models"]).contents.settings
     said = {"host": "0.0.0.0", "workers": 1, "drain": 3.0, "log": "json", "insecure": True}
     assert settings.items() >= said.items()
 
@@ -82,24 +82,24 @@ def test_an_image_of_an_application(plan: Plan) -> None:
 
 
 def test_the_context_lets_nothing_else_in(plan: Plan) -> None:
-    lines = dockerfile.ignore(spec.recipe(plan, plan["web"])).splitlines()
+    lines = dockerfile.ignore(spec.image_spec(plan, plan["web"])).splitlines()
     assert lines[1:] == ["*", "!requirements.txt", "!wheels", "!tools", "!app"]
 
 
 def test_another_style_has_another_name(plan: Plan) -> None:
-    assert spec.recipe(plan, plan["models"], "slim").image == plan["models"].image + "-slim"
-    assert spec.recipe(plan, plan["models"], "scratch").image == plan["models"].image
+    assert spec.image_spec(plan, plan["models"], "slim").image == plan["models"].image + "-slim"
+    assert spec.image_spec(plan, plan["models"], "scratch").image == plan["models"].image
 
 
 def test_what_cannot_be_built_says_why(tmp_path: Path) -> None:
     somebodys = Service("db", "postgres:17")
     with pytest.raises(BadProject, match="postgres:17 is not built here"):
-        spec.recipe(Plan("p", tmp_path, (somebodys,)), somebodys)
+        spec.image_spec(Plan("p", tmp_path, (somebodys,)), somebodys)
     model = PlannedModel("slow", "1", "0" * 64, tmp_path, "python", {})
     slow = Service("models", "p/models:1", Build("models", "slim", "3.11", trust=True), models=(model,))
     with pytest.raises(EstibaError, match="do not run on scratch"):
-        spec.recipe(Plan("p", tmp_path, (slow,)), slow, "scratch")
-    assert "--trust" in spec.recipe(Plan("p", tmp_path, (slow,)), slow).command
+        spec.image_spec(Plan("p", tmp_path, (slow,)), slow, "scratch")
+    assert "--trust" in spec.image_spec(Plan("p", tmp_path, (slow,)), slow).process.command
 
 
 @pytest.mark.parametrize("name", ["models", "web"])

@@ -9,14 +9,13 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
-from images_made import copy, engine, made, web
+from images_made import changed, copy, engine, made, web
 
 from estiba.core.errors import Conflict, EstibaError, NotFound
 from estiba.deploy.image import build, oci_builder, oci_layout, size_report
-from estiba.deploy.image.build import Wish
-from estiba.deploy.image.build_context import Context
+from estiba.deploy.image.build import BuildOptions
+from estiba.deploy.image.build_context import BuildContext
 from estiba.deploy.image.container_engine import Engine
 
 __all__ = ["copy", "engine", "made", "web"]
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module")
-def layout(web: Context, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def layout(web: BuildContext, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("oci") / "layout"
     oci_builder.write(web, target)
     return target
@@ -56,7 +55,7 @@ def test_every_digest_is_right(layout: Path) -> None:
     assert config["config"]["Labels"] == described["annotations"]
 
 
-def test_two_layouts_are_the_same_bytes(web: Context, layout: Path, tmp_path: Path) -> None:
+def test_two_layouts_are_the_same_bytes(web: BuildContext, layout: Path, tmp_path: Path) -> None:
     oci_builder.write(web, tmp_path / "again")
     one, two = (
         {path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*") if path.is_file()}
@@ -76,29 +75,29 @@ def test_nothing_in_it_is_for_one_user_or_has_a_time(layout: Path) -> None:
                 assert "/test/" not in entry.name
 
 
-def test_a_layout_that_is_there_already_stays(layout: Path, web: Context) -> None:
-    with pytest.raises(Conflict, match="is there already"):
+def test_a_layout_that_is_there_already_stays(layout: Path, web: BuildContext) -> None:
+    with pytest.raises(Conflict, match="exists already"):
         oci_builder.write(web, layout)
 
 
-def test_what_cannot_be_made_without_an_engine(copy: Context, tmp_path: Path) -> None:
-    def of(**changes: Any) -> Context:
-        return Context(copy.folder, msgspec.structs.replace(copy.recipe, **changes), {})
+def test_what_cannot_be_made_without_an_engine(copy: BuildContext, tmp_path: Path) -> None:
+    def of(**changes: Any) -> BuildContext:
+        return BuildContext(copy.folder, changed(copy.spec, **changes), {})
 
-    for changed, message in (
-        ({"python": "3.99"}, "Python 3.99"),
-        ({"packages": ("libgomp1",)}, "only apt installs"),
+    for changes, message in (
+        ({"contents": {"python": "3.99"}}, "Python 3.99"),
+        ({"contents": {"packages": ("libgomp1",)}}, "only apt installs"),
         ({"style": "slim"}, "needs the layers of python"),
     ):
         with pytest.raises((EstibaError, NotFound), match=message):
-            oci_builder.write(of(**changed), tmp_path / "layout")
+            oci_builder.write(of(**changes), tmp_path / "layout")
     assert not (tmp_path / "layout").exists()
     (tmp_path / "base.tar").write_bytes(b"no archive")
     with pytest.raises(EstibaError, match="not an image as"):
         oci_builder.write(copy, tmp_path / "layout", tmp_path / "base.tar")
 
 
-def test_a_step_that_fails_leaves_nothing(copy: Context, tmp_path: Path) -> None:
+def test_a_step_that_fails_leaves_nothing(copy: BuildContext, tmp_path: Path) -> None:
     (copy.folder / "tools/estiba/deploy/image/slim/trim_packages.py").write_text("raise SystemExit('no space left')")
     with pytest.raises(EstibaError, match="The step trim_packages of web failed: no space left"):
         oci_builder.write(copy, tmp_path / "layout")
@@ -106,28 +105,27 @@ def test_a_step_that_fails_leaves_nothing(copy: Context, tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["context"]
 
 
-def test_a_layout_of_models_runs_and_is_described(made: Context, tmp_path: Path, engine: Engine) -> None:
+def test_a_layout_of_models_runs_and_is_described(made: BuildContext, tmp_path: Path, engine: Engine) -> None:
     told: list[str] = []
     built = build.write_layout(
-        made, tmp_path / "layout", None, Wish(), tmp_path, lambda service, doing, detail: told.append(doing)
+        made, tmp_path / "layout", None, BuildOptions(), tmp_path, lambda service, doing, detail: told.append(doing)
     )
     assert built.verified is not None
     assert built.verified.rows > 0
     assert told == ["writing", "running"]
     assert built.weight.total < 130e6
     assert sorted(path.name for path in built.folder.iterdir() if path.suffix == ".json") == [
+        "image.json",
         "provenance.json",
-        "recipe.json",
         "sbom.cdx.json",
-        "sbom.spdx.json",
         "weight.json",
     ]
-    assert not engine.has(f"estiba-verify/models:{made.recipe.image.rpartition(':')[2]}")
+    assert not engine.has(f"estiba-verify/models:{made.spec.image.rpartition(':')[2]}")
 
 
-def test_a_layout_lies_on_the_layers_of_its_base(web: Context, engine: Engine, tmp_path: Path) -> None:
-    engine.save(web.recipe.base, tmp_path / "base.tar")
-    slim = Context(web.folder, msgspec.structs.replace(web.recipe, style="slim"), {})
+def test_a_layout_lies_on_the_layers_of_its_base(web: BuildContext, engine: Engine, tmp_path: Path) -> None:
+    engine.save(web.spec.contents.base, tmp_path / "base.tar")
+    slim = BuildContext(web.folder, changed(web.spec, style="slim"), {})
     oci_builder.write(slim, tmp_path / "layout", tmp_path / "base.tar")
     base = oci_layout.base_image(tmp_path / "base.tar")
     assert len(manifest(tmp_path / "layout")["layers"]) == len(base.layers) + 3

@@ -10,18 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import yaml
-from images_made import SERVER, WEB, copy, engine, web
+from images_made import SERVER, WEB, changed, copy, engine, web
 from registries import Registry, registry
 
 from estiba.cli.main import run
 from estiba.core.errors import BadProject, EstibaError, NotFound, Unavailable
 from estiba.deploy.image import build as building
 from estiba.deploy.image import container_engine, oci_builder, oci_layout, push
-from estiba.deploy.image.build import Wish
-from estiba.deploy.image.build_context import Context
+from estiba.deploy.image.build import BuildOptions
+from estiba.deploy.image.build_context import BuildContext
 from estiba.deploy.image.container_engine import Engine
 from estiba.deploy.output import ci_pipelines
 
@@ -49,13 +48,13 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 @pytest.fixture(scope="module")
-def layout(web: Context, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def layout(web: BuildContext, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smallest image there is, with one file in it, as a layout."""
     folder = tmp_path_factory.mktemp("tiny")
     (folder / "files").mkdir()
     (folder / "files" / "a").write_text("a")
     layer = oci_layout.add_folder(folder / "layout", folder / "files", "a file")
-    oci_layout.finish(folder / "layout", msgspec.structs.replace(web.recipe, image="tiny/web:1"), [layer], {})
+    oci_layout.finish(folder / "layout", changed(web.spec, image="tiny/web:1"), [layer], {})
     return folder / "layout"
 
 
@@ -258,12 +257,12 @@ def test_without_skopeo_no_layout_is_made(tmp_path: Path, monkeypatch: pytest.Mo
         push.check(["ghcr.io/acme/shop:1", "shop/web:1"], layout=False)
 
 
-def test_what_was_not_pushed_is_built_and_has_its_name(web: Context, engine: Engine, tmp_path: Path) -> None:
+def test_what_was_not_pushed_is_built_and_has_its_name(web: BuildContext, engine: Engine, tmp_path: Path) -> None:
     image = "127.0.0.1:1/shop/web:kept"
-    there = Context(web.folder, msgspec.structs.replace(web.recipe, image=image), web.left_out)
+    there = BuildContext(web.folder, changed(web.spec, image=image), web.left_out)
     try:
         with pytest.raises(Unavailable, match="cannot be reached"):
-            building.build_one(engine, there, tmp_path, Wish(verify=False, push=True), lambda *words: None)
+            building.build_one(engine, there, tmp_path, BuildOptions(verify=False, push=True), lambda *words: None)
         assert engine.has(image)
     finally:
         engine.remove(image)

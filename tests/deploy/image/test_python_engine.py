@@ -8,12 +8,12 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
-from images_made import engine, toy_plan
+from images_made import changed, engine, toy_plan
 from xgboost import XGBClassifier
 
 import estiba
 from estiba.deploy.image import build, build_context
-from estiba.deploy.image.build import Wish
+from estiba.deploy.image.build import BuildOptions
 from estiba.deploy.image.container_engine import Engine
 from estiba.model.artifact import artifact
 from estiba.model.artifact.artifact import Artifact
@@ -43,9 +43,9 @@ def test_it_answers_as_in_training_without_anything_for_graphics_cards(engine: E
     wheels = {path.name.partition("-")[0] for path in (found.folder / "wheels").iterdir()}
     assert {"xgboost_cpu", "scikit_learn"} <= wheels
     assert not any(name.startswith("nvidia") or name == "xgboost" for name in wheels)
-    recipe = msgspec.structs.replace(found.recipe, image="estiba-test/models:original")
-    made = build_context.Context(found.folder, recipe, found.left_out)
-    built = build.build_one(engine, made, tmp_path, Wish(), lambda service, doing, detail: None)
+    spec = changed(found.spec, image="estiba-test/models:original")
+    made = build_context.BuildContext(found.folder, spec, found.left_out)
+    built = build.build_one(engine, made, tmp_path, BuildOptions(), lambda service, doing, detail: None)
     engine.remove(built.image)
     assert built.verified is not None
     assert built.verified.rows > 20

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import yaml
-from images_made import made, toy_plan
+from images_made import changed, made, toy_plan
 from lab import Docker
 from toys import CHURN, CHURN_ROW, toy
 
@@ -17,9 +17,9 @@ from estiba.core.stores.files import libraries
 from estiba.deploy.compose import render
 from estiba.deploy.compose.render import ComposeOptions
 from estiba.deploy.image import dockerfile, requirements, sbom
-from estiba.deploy.image.build_context import Context
+from estiba.deploy.image.build_context import BuildContext
 from estiba.deploy.image.slim import rootfs, trim_packages
-from estiba.deploy.image.spec import recipe
+from estiba.deploy.image.spec import image_spec
 from estiba.deploy.plan.plan import Plan
 from estiba.model.registry.registry import open_registry
 
@@ -40,19 +40,20 @@ def far(plan: Plan) -> Plan:
 
 
 def test_the_server_looks_where_models_are_mounted(plan: Plan) -> None:
-    found = recipe(plan, plan["models"])
-    assert "--registry" not in found.command
-    assert found.environment["ESTIBA_REGISTRY"] == "/registry"
-    assert found.level == "onnx"
+    found = image_spec(plan, plan["models"])
+    assert "--registry" not in found.process.command
+    assert found.process.environment["ESTIBA_REGISTRY"] == "/registry"
+    assert found.contents.trim_level == "onnx"
     assert not [name for name in found.labels if name.startswith("org.estiba.model")]
     text = dockerfile.render(found)
-    assert "# Settings of the server only" in text
+    assert "# Only settings of the server" in text
     assert "/cache" not in text
 
 
 def test_one_that_asks_a_bucket_has_room_for_what_it_gets(far: Plan) -> None:
-    found = recipe(far, far["models"])
-    assert (found.level, found.environment["XDG_CACHE_HOME"], found.volumes) == ("registry", "/cache", ("/cache",))
+    found = image_spec(far, far["models"])
+    assert (found.contents.trim_level, found.runtime.volumes) == ("registry", ("/cache",))
+    assert found.process.environment["XDG_CACHE_HOME"] == "/cache"
     assert "install -d -m 0770 /volumes/cache" in dockerfile.render(found)
 
 
@@ -94,9 +95,9 @@ def test_of_amazons_services_only_those_of_a_bucket_stay() -> None:
     assert [rootfs.standard("xml/sax/expatreader.py", level) == "" for level in ("registry", "onnx")] == [True, False]
 
 
-def test_its_bill_names_no_model(plan: Plan, made: Context) -> None:
+def test_its_bill_names_no_model(plan: Plan, made: BuildContext) -> None:
     kinds = {part.kind for part in sbom.parts(made)}
-    without = Context(made.folder, msgspec.structs.replace(made.recipe, registry=plan.registry), {})
+    without = BuildContext(made.folder, changed(made.spec, contents={"registry": plan.registry}), {})
     assert kinds - {part.kind for part in sbom.parts(without)} == {"machine-learning-model"}
 
 

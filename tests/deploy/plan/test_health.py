@@ -99,7 +99,7 @@ def test_models_are_asked_without_a_proxy(port: int) -> None:
 def test_an_image_and_compose_have_the_same_health_check(tmp_path: Path) -> None:
     text = BUILT.format(port=5000, health='health = "/health"')
     found = plan(tmp_path, text)
-    assert list(spec.recipe(found, found["web"]).health) == composed(tmp_path, text)
+    assert list(spec.image_spec(found, found["web"]).process.health) == composed(tmp_path, text)
 
 
 def test_a_service_without_a_port_or_a_program_to_connect_has_no_health_check() -> None:

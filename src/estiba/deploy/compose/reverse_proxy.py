@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from estiba.deploy.image.spec import recipe
+from estiba.deploy.image.spec import image_spec
 from estiba.deploy.plan.plan import Plan, Service
 
 NAME = "front"
@@ -41,7 +41,7 @@ def prepared(plan: Plan) -> Plan:
 def behind_it(plan: Plan, service: Service) -> dict[str, Any]:
     """What the front changes in the Compose service of something behind it, in a plan that is prepared."""
     networks = {"frontend": {}, "backend": {}, NETWORK: {"aliases": [_alias(service)]}}
-    return {"command": [*recipe(plan, service).command, "--port", str(service.port)], "networks": networks}
+    return {"command": [*image_spec(plan, service).process.command, "--port", str(service.port)], "networks": networks}
 
 
 def definition(plan: Plan, image: str, ports: list[dict[str, Any]]) -> dict[str, Any]:

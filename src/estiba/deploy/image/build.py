@@ -1,4 +1,4 @@
-"""Building: the images of a plan, each assembled, built, weighed, verified by running it, and only then named."""
+"""Build images of a plan: assemble, build, measure and verify each one, and only then give it its name."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import explained, place, temporary, write_whole
 from estiba.core.suggest import did_you_mean
 from estiba.deploy.image import build_context, container_engine, oci_builder, oci_layout, push, sbom, size_report
-from estiba.deploy.image.build_context import Context
+from estiba.deploy.image.build_context import BuildContext
 from estiba.deploy.image.container_engine import Engine
 from estiba.deploy.image.size_report import Weight
 from estiba.deploy.image.verify import Verified, verify
 from estiba.deploy.plan.plan import Plan, Service
 
 KEPT = ".estiba/images"
-"""Where, below the project's folder, what was built is described: a folder for each service."""
+"""The folder, below the project's, with a description of each image that was built: a folder for each service."""
 
 PROVENANCE = "provenance.json"
 
+_VERIFYING = "read-only, no privileges, any user"
+
 
 @dataclass(frozen=True)
-class Wish:
-    """How images are to be built.
+class BuildOptions:
+    """Options of a build.
 
     Args:
-        style: instead of what the project says. engine: docker, podman or buildah; by default the first that works.
+        style: instead of the project's. engine: docker, podman or buildah; by default the first that works.
         verify: run each image before it gets its name. push: send it to the registry that its name says.
     """
 
@@ -48,9 +50,9 @@ class Built:
     """An image that has its name.
 
     Args:
-        digest: of the image, with its algorithm. seconds: from nothing to the name.
-        verified: what was seen of it; None where it was not run, and `unverified` says why.
-        folder: with its Dockerfile, lock, bills of materials and provenance.
+        digest: of the image, with its algorithm. seconds: that the build took, verification included.
+        verified: the result of verification; None where the image was not run, for the reason in `unverified`.
+        folder: with its Dockerfile, lock, bill of materials and provenance.
         pushed: its name with the digest that the registry has it by; empty where it was not pushed.
     """
 
@@ -67,14 +69,14 @@ class Built:
 
 
 Event = Callable[[str, str, str], None]
-"""Is told the service, what is being done for it, and one line of detail or nothing."""
+"""A callback that gets the service, the step, and one line of detail or nothing."""
 
 
-def chosen(plan: Plan, names: Sequence[str], profiles: Sequence[str] = ()) -> list[Service]:
-    """The services whose images are to be built: those named, or all that are built without a profile.
+def select(plan: Plan, names: Sequence[str], profiles: Sequence[str] = ()) -> list[Service]:
+    """The services to build images of: those named, or all that are built and have no profile.
 
     Args:
-        profiles: whose services come too.
+        profiles: their services are selected too.
 
     Raises:
         BadProject: a name that is no service of the plan, or one whose image is not built.
@@ -82,32 +84,35 @@ def chosen(plan: Plan, names: Sequence[str], profiles: Sequence[str] = ()) -> li
     by_name = {service.name: service for service in plan.services}
     for name in names:
         if name not in by_name:
-            meant = did_you_mean(name, by_name)
-            raise BadProject(f"There is no service {name!r}{meant}", hint=f"Services: {', '.join(by_name)}.")
+            message = f"There is no service {name!r}{did_you_mean(name, by_name)}"
+            raise BadProject(message, hint=f"Services: {', '.join(by_name)}.")
         if by_name[name].build is None:
             hint = "Estiba builds images of services without `image`."
             raise BadProject(f"{name} runs {by_name[name].image}, which is not built here.", hint=hint)
     if names:
         return [by_name[name] for name in names]
-    taken = {"", *profiles}
-    profiles_of = {service.name: plan.profiles_of(service) or ("",) for service in plan.services}
-    found = [service for service in plan.services if service.build is not None and taken & {*profiles_of[service.name]}]
-    if not found:
+    active = {"", *profiles}
+    selected = [
+        service
+        for service in plan.services
+        if service.build is not None and active & {*(plan.profiles_of(service) or ("",))}
+    ]
+    if not selected:
         hint = "Images are made of models, and of services that have a command and no image."
         raise BadProject(f"{plan.project} has nothing to build an image of.", hint=hint)
-    return found
+    return selected
 
 
-def prepared(plan: Plan, services: Sequence[Service], wish: Wish, on_event: Event) -> Iterator[Context]:
-    """What the images of services are built of, one after the other, each in a folder that is gone after its turn."""
+def contexts(plan: Plan, services: Sequence[Service], options: BuildOptions, on_event: Event) -> Iterator[BuildContext]:
+    """Yield the build context of each service; its folder is removed when the next one is asked for."""
     for service in services:
-        with assembled(plan, service, wish.style, on_event) as made:
-            yield made
+        with temporary_context(plan, service, options.style, on_event) as context:
+            yield context
 
 
 @contextmanager
-def assembled(plan: Plan, service: Service, style: str | None, on_event: Event) -> Iterator[Context]:
-    """The context of a service's image in a temporary folder."""
+def temporary_context(plan: Plan, service: Service, style: str | None, on_event: Event) -> Iterator[BuildContext]:
+    """Assemble the build context of a service in a temporary folder."""
     on_event(service.name, "gathering", "")
     with temporary("build") as folder:
         target = folder / service.name
@@ -115,57 +120,62 @@ def assembled(plan: Plan, service: Service, style: str | None, on_event: Event) 
         yield build_context.assemble(plan, service, target, style=style)
 
 
-def build_one(engine: Engine, made: Context, project: Path, wish: Wish, on_event: Event) -> Built:
-    """Builds the image of a context; it gets its name when it has proven itself.
+def build_one(engine: Engine, context: BuildContext, project: Path, options: BuildOptions, on_event: Event) -> Built:
+    """Build the image of a context, measure and verify it, and then give it its name.
 
     Args:
-        project: folder below which it is described.
+        project: the folder below which it is described.
 
     Raises:
         EstibaError: a step failed; no image got the name then, and none is left.
     """
-    recipe, began = made.recipe, time.monotonic()
-    on_event(recipe.service, "building", f"{recipe.style} with {engine.program}")
-    said: list[str] = []
+    spec, began = context.spec, time.monotonic()
+    on_event(spec.service, "building", f"{spec.style} with {engine.program}")
+    output: list[str] = []
 
-    def hear(line: str) -> None:
-        said.append(line)
-        on_event(recipe.service, "", line)
+    def on_line(line: str) -> None:
+        output.append(line)
+        on_event(spec.service, "", line)
 
-    identity = engine.build(made.folder, network=bool(recipe.packages), on_line=hear)
+    identity = engine.build(context.folder, network=bool(spec.contents.packages), on_line=on_line)
     try:
-        on_event(recipe.service, "weighing", "")
-        saved = made.folder.parent / "image.tar"
-        engine.save(identity, saved)
-        contents = size_report.archive(saved)
-        saved.unlink()
+        on_event(spec.service, "weighing", "")
+        contents = _read_saved(engine, identity, context.folder.parent / "image.tar")
         weight = size_report.weigh(contents)
-        size_report.check_budget(weight, recipe.budget, recipe.image)
-        verified, unverified = None, _why_not_run(engine, wish)
+        size_report.check_budget(weight, spec.budget, spec.image)
+        verified, unverified = None, _reason_not_to_run(engine, options)
         if not unverified:
-            on_event(recipe.service, "running", "read-only, no privileges, any user")
-            verified = verify(engine, identity, recipe, made.models)
-        origin = sbom.base_image(recipe.base, _pulled(recipe.base, said) or engine.digest(recipe.base))
-        folder = _describe(made, project, contents, sbom.Made(identity, engine.program, origin))
-        engine.tag(identity, recipe.image)
+            on_event(spec.service, "running", _VERIFYING)
+            verified = verify(engine, identity, spec, context.models)
+        base = spec.contents.base
+        origin = sbom.base_image(base, _resolved_digest(base, output) or engine.digest(base))
+        folder = _describe(context, project, contents, sbom.BuildRecord(identity, engine.program, origin))
+        engine.tag(identity, spec.image)
     except BaseException:
         engine.remove(identity)
         raise
     seconds = time.monotonic() - began
-    built = Built(recipe.service, recipe.image, identity, engine.program, weight, verified, unverified, seconds, folder)
-    if wish.push:
-        return _pushed(built, lambda on_line: push.push(engine, built.image, on_line), on_event)
+    built = Built(spec.service, spec.image, identity, engine.program, weight, verified, unverified, seconds, folder)
+    if options.push:
+        return _push(built, lambda on_line: push.push(engine, built.image, on_line), on_event)
     return built
 
 
-def _pulled(base: str, said: Iterable[str]) -> str:
-    """What a builder says it resolved the base image to, as in `FROM docker.io/library/python:3.12-slim@sha256:...`."""
+def _read_saved(engine: Engine, identity: str, path: Path) -> size_report.Contents:
+    engine.save(identity, path)
+    contents = size_report.archive(path)
+    path.unlink()
+    return contents
+
+
+def _resolved_digest(base: str, output: Iterable[str]) -> str:
+    """The digest of the base image in the builder's output: `FROM docker.io/library/python:3.12-slim@sha256:...`."""
     pattern = re.compile(rf"\bFROM \S*{re.escape(base)}@(sha256:[0-9a-f]{{64}})")
-    return next((found[1] for line in said if (found := pattern.search(line))), "")
+    return next((match[1] for line in output if (match := pattern.search(line))), "")
 
 
-def _pushed(built: Built, send: Callable[[Callable[[str], None]], str], on_event: Event) -> Built:
-    """Sends an image; its provenance is from then on that of the digest which the registry has it by."""
+def _push(built: Built, send: Callable[[Callable[[str], None]], str], on_event: Event) -> Built:
+    """Push an image, and write the digest that the registry has it by into its provenance."""
     on_event(built.service, "pushing", built.image)
     name = send(lambda line: on_event(built.service, "", line))
     path = built.folder / PROVENANCE
@@ -175,78 +185,83 @@ def _pushed(built: Built, send: Callable[[Callable[[str], None]], str], on_event
     return replace(built, pushed=name)
 
 
-def write_layout(made: Context, target: Path, base: Path | None, wish: Wish, project: Path, on_event: Event) -> Built:
-    """Writes the image of a context as an OCI layout, without a container engine; where one works, it is run there.
+def write_layout(
+    context: BuildContext, target: Path, base: Path | None, options: BuildOptions, project: Path, on_event: Event
+) -> Built:
+    """Write the image of a context as an OCI layout, without a container engine; if one works, verify the image there.
 
     Raises:
-        EstibaError: see `daemonless.write`; nothing is at `target` then.
+        EstibaError: see `oci_builder.write`; nothing is at `target` then.
     """
-    recipe, began = made.recipe, time.monotonic()
-    on_event(recipe.service, "writing", f"{recipe.style}, {target}")
-    digest = oci_builder.write(made, target, base)
+    spec, began = context.spec, time.monotonic()
+    on_event(spec.service, "writing", f"{spec.style}, {target}")
+    digest = oci_builder.write(context, target, base)
     try:
         contents = size_report.layout(target)
         weight = size_report.weigh(contents)
-        size_report.check_budget(weight, recipe.budget, recipe.image)
-        verified, unverified = _run_layout(made, target, wish, on_event)
-        origin = (
-            sbom.this_python() if base is None else sbom.base_image(recipe.base, oci_layout.base_image(base).digest)
-        )
-        folder = _describe(made, project, contents, sbom.Made(digest, "estiba", origin))
+        size_report.check_budget(weight, spec.budget, spec.image)
+        verified, unverified = _verify_layout(context, target, options, on_event)
+        origin = sbom.this_python()
+        if base is not None:
+            origin = sbom.base_image(spec.contents.base, oci_layout.base_image(base).digest)
+        folder = _describe(context, project, contents, sbom.BuildRecord(digest, "estiba", origin))
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
     seconds = time.monotonic() - began
-    built = Built(recipe.service, recipe.image, digest, "estiba", weight, verified, unverified, seconds, folder)
-    if wish.push:
-        return _pushed(built, lambda on_line: push.push_layout(target, built.image, on_line), on_event)
+    built = Built(spec.service, spec.image, digest, "estiba", weight, verified, unverified, seconds, folder)
+    if options.push:
+        return _push(built, lambda on_line: push.push_layout(target, built.image, on_line), on_event)
     return built
 
 
-def _run_layout(made: Context, layout: Path, wish: Wish, on_event: Event) -> tuple[Verified | None, str]:
-    if not wish.verify:
+def _verify_layout(
+    context: BuildContext, layout: Path, options: BuildOptions, on_event: Event
+) -> tuple[Verified | None, str]:
+    """Load a layout into a container engine under a temporary name and verify it; else the reason why not."""
+    if not options.verify:
         return None, "not asked for"
     try:
-        engine = container_engine.find(wish.engine)
+        engine = container_engine.find(options.engine)
     except NotFound:
         return None, "no container engine works here to run it"
-    if reason := _why_not_run(engine, wish):
+    if reason := _reason_not_to_run(engine, options):
         return None, reason
-    on_event(made.recipe.service, "running", "read-only, no privileges, any user")
-    name = f"estiba-verify/{made.recipe.service}:{made.recipe.image.rpartition(':')[2]}"
+    spec = context.spec
+    on_event(spec.service, "running", _VERIFYING)
+    name = f"estiba-verify/{spec.service}:{spec.image.rpartition(':')[2]}"
     oci_builder.load(engine, layout, name)
     try:
-        return verify(engine, name, made.recipe, made.models), ""
+        return verify(engine, name, spec, context.models), ""
     finally:
         engine.remove(name)
 
 
-def _why_not_run(engine: Engine, wish: Wish) -> str:
-    if not wish.verify:
+def _reason_not_to_run(engine: Engine, options: BuildOptions) -> str:
+    if not options.verify:
         return "not asked for"
     return "" if engine.can_run else f"{engine.program} cannot run it as a deployment would"
 
 
-def _describe(made: Context, project: Path, contents: size_report.Contents, how: sbom.Made) -> Path:
-    """Writes what an image was made of beside the project; replaces what was there."""
-    found = sbom.parts(made, contents)
-    recipe = made.recipe
+def _describe(context: BuildContext, project: Path, contents: size_report.Contents, record: sbom.BuildRecord) -> Path:
+    """Write the description of an image below the project's folder, in place of an older one."""
+    spec = context.spec
     texts = {
-        "sbom.cdx.json": sbom.cyclonedx(recipe.image, found),
-        "sbom.spdx.json": sbom.spdx(recipe.image, found),
-        PROVENANCE: sbom.provenance(made, how),
+        "sbom.cdx.json": sbom.cyclonedx(spec.image, sbom.parts(context, contents)),
+        PROVENANCE: sbom.provenance(context, record),
         "weight.json": msgspec.json.format(msgspec.json.encode(size_report.weigh(contents)), indent=2).decode() + "\n",
     }
-    target = project / KEPT / recipe.service
+    target = project / KEPT / spec.service
 
     def fill(folder: Path) -> None:
-        for name in ("Dockerfile", ".dockerignore", "requirements.txt", build_context.RECIPE):
-            shutil.copyfile(made.folder / name, folder / name)
+        for name in ("Dockerfile", ".dockerignore", "requirements.txt", build_context.SPEC):
+            shutil.copyfile(context.folder / name, folder / name)
         for name, text in texts.items():
             (folder / name).write_text(text)
 
     with explained("replace", target):
         shutil.rmtree(target, ignore_errors=True)
     if not place(target, fill):
-        raise EstibaError(f"Somebody else is building {recipe.service} too: {target} appeared meanwhile.")
+        hint = "Wait until the other build has ended, then build again."
+        raise EstibaError(f"Another build of {spec.service} runs: {target} appeared meanwhile.", hint=hint)
     return target

@@ -1,4 +1,4 @@
-"""Context: the folder of which an image is built, with everything in it that the Dockerfile names."""
+"""Assemble the build context of an image: a folder with everything that its Dockerfile names."""
 
 from __future__ import annotations
 
@@ -13,137 +13,139 @@ from estiba.core.errors import EstibaError
 from estiba.core.stores.disk import explained
 from estiba.core.stores.files import libraries
 from estiba.deploy.image import dockerfile, entrypoint_check, requirements, shared_libraries, wheels
-from estiba.deploy.image.spec import Recipe, recipe
+from estiba.deploy.image.spec import ImageSpec, image_spec
 from estiba.deploy.plan import image_options
 from estiba.deploy.plan.plan import Plan, Service
 from estiba.model.artifact import artifact
 from estiba.model.registry import records
 
-RECIPE = "recipe.json"
+SPEC = "image.json"
 LOCK = "lock.json"
 HELD = "registry"
-"""The models of an image that holds none, to try it with."""
+"""The folder of models with which an image that holds none is verified."""
 
 _BUILD_TOOLS = Path(__file__).parent / "slim"
-"""The package that runs in the build stage."""
+"""The package that runs in the build stage; its files are copied into the context."""
 
-_NO_TIME = "1970-01-01T00:00:00.000000Z"
+_EPOCH = "1970-01-01T00:00:00.000000Z"
 
 
 @dataclass(frozen=True)
-class Context:
-    """A folder to build from.
+class BuildContext:
+    """The folder that an image is built from.
 
     Args:
-        left_out: packages that are not in it, and why.
+        left_out: by package that is not in it, the reason.
     """
 
     folder: Path
-    recipe: Recipe
+    spec: ImageSpec
     left_out: Mapping[str, str]
 
     @property
     def wheels(self) -> list[Path]:
-        """The packages of the image, Estiba's own wheel aside."""
+        """The wheels of the image, without Estiba's own."""
         return sorted((self.folder / "wheels").glob("*.whl"))
 
     @property
     def models(self) -> Path:
-        """A registry of the models that are served."""
-        return self.folder / (HELD if self.recipe.registry else "models")
+        """The folder of a registry with the models that the image serves."""
+        return self.folder / (HELD if self.spec.contents.registry else "models")
 
 
-def assemble(plan: Plan, service: Service, folder: Path, *, style: str | None = None) -> Context:
-    """Fills an empty folder with all that the image of a service is built of.
+def assemble(plan: Plan, service: Service, folder: Path, *, style: str | None = None) -> BuildContext:
+    """Fill an empty folder with everything that the image of a service is built from.
 
     Raises:
-        EstibaError: wheels cannot be had, or the folder cannot be written. NotFound, BadArtifact: of its models.
-        BadProject: its command starts what the image does not get.
+        EstibaError: wheels cannot be fetched, or the folder cannot be written. NotFound, BadArtifact: a model is
+            missing or broken. BadProject: the command starts a file that the image does not get.
     """
     entrypoint_check.check(plan, service)
-    made = recipe(plan, service, style)
+    spec = image_spec(plan, service, style)
     with explained("write", folder):
-        left_out = _packages(plan, service, made, folder / "wheels")
-        made = _with_system_libraries(made, folder / "wheels")
+        left_out = _packages(plan, service, spec, folder / "wheels")
+        spec = _with_system_libraries(spec, folder / "wheels")
         _tools(folder / "tools")
-        if made.has_estiba:
+        if spec.has_estiba:
             (folder / "code").mkdir()
             wheels.own(folder / "code")
-        if made.models:
-            _settings(made, folder / "models")
-            _models(service, folder / HELD if made.registry else folder / "models")
-        for path in made.include:
+        if spec.contents.models:
+            _settings(spec, folder / "models")
+            _models(service, folder / HELD if spec.contents.registry else folder / "models")
+        for path in spec.contents.include:
             _copy(plan.folder / path, folder / "app" / path)
         for name in ("models", HELD, "app"):
-            _for_anybody(folder / name)
-        texts = {dockerfile.DOCKERFILE: dockerfile.render(made), dockerfile.IGNORE: dockerfile.ignore(made)}
-        texts["requirements.txt"] = requirements.locked(folder / "wheels", _reasons(service, made))
-        texts[RECIPE] = msgspec.json.format(msgspec.json.encode(made), indent=2).decode() + "\n"
+            _make_readable(folder / name)
+        texts = {dockerfile.DOCKERFILE: dockerfile.render(spec), dockerfile.IGNORE: dockerfile.ignore(spec)}
+        texts["requirements.txt"] = requirements.locked(folder / "wheels", _reasons(service, spec))
+        texts[SPEC] = msgspec.json.format(msgspec.json.encode(spec), indent=2).decode() + "\n"
         texts[LOCK] = msgspec.json.format(msgspec.json.encode(left_out), indent=2).decode() + "\n"
         for name, text in texts.items():
             (folder / name).write_text(text)
-    return Context(folder, made, left_out)
+    return BuildContext(folder, spec, left_out)
 
 
-def opened(folder: Path) -> Context:
-    """A context that was assembled earlier, such as one out of an archive.
+def opened(folder: Path) -> BuildContext:
+    """Read a build context that was assembled earlier, such as one from an archive.
 
     Raises:
-        EstibaError: it is none.
+        EstibaError: the folder is not a build context.
     """
     with explained("read", folder):
         try:
-            made = msgspec.json.decode((folder / RECIPE).read_bytes(), type=Recipe)
+            spec = msgspec.json.decode((folder / SPEC).read_bytes(), type=ImageSpec)
             left_out = msgspec.json.decode((folder / LOCK).read_bytes(), type=dict[str, str])
         except msgspec.MsgspecError as error:
-            raise EstibaError(f"{folder} is not what an image is built of: {error}", hint="Export it again.") from None
-    return Context(folder, made, left_out)
+            raise EstibaError(
+                f"{folder} is not the build context of an image: {error}", hint="Export it again."
+            ) from None
+    return BuildContext(folder, spec, left_out)
 
 
-def _packages(plan: Plan, service: Service, made: Recipe, folder: Path) -> Mapping[str, str]:
-    if made.kind == "models":
-        found, left_out = _locked(_serving(service, made), made.python)
+def _packages(plan: Plan, service: Service, spec: ImageSpec, folder: Path) -> Mapping[str, str]:
+    if spec.kind == "models":
+        fetched, left_out = _locked(_serving(service, spec), spec.contents.python)
     else:
-        found, left_out = _of_project(service, made)
-    copy_tree(found, folder)
+        fetched, left_out = _of_project(service, spec)
+    copy_tree(fetched, folder)
     for path in folder.glob("*.whl"):
         name, _ = requirements.wheel_name(path)
         if requirements.is_graphics(name) or name in left_out:
             path.unlink()
             left_out.setdefault(name, "only for graphics cards")
-    if made.kind in ("notebook", "training"):
-        return {**left_out, **_add_estiba(plan, made, folder)}
+    if spec.kind in ("notebook", "training"):
+        return {**left_out, **_add_estiba(plan, spec, folder)}
     return left_out
 
 
-def _serving(service: Service, made: Recipe) -> requirements.Lock:
-    if not made.registry:
+def _serving(service: Service, spec: ImageSpec) -> requirements.Lock:
+    if not spec.contents.registry:
         return requirements.serving(service.models)
-    return requirements.serving(service.models, extra=["onnxruntime", *libraries(made.registry)])
+    return requirements.serving(service.models, extra=["onnxruntime", *libraries(spec.contents.registry)])
 
 
 def _locked(lock: requirements.Lock, python: str) -> tuple[Path, dict[str, str]]:
     return wheels.fetch("", python, exact=[str(pin) for pin in lock.pins]), dict(lock.left_out)
 
 
-def _add_estiba(plan: Plan, made: Recipe, folder: Path) -> Mapping[str, str]:
-    """Adds what it takes to train and pack with Estiba, where the service's own requirements do not say which version.
+def _add_estiba(plan: Plan, spec: ImageSpec, folder: Path) -> Mapping[str, str]:
+    """Add the wheels for training and packing with Estiba that the service's own requirements do not bring.
 
     Returns:
-        Packages that are left out of that, and why.
+        By package that is left out of those, the reason.
     """
     have = {requirements.wheel_name(path)[0] for path in folder.glob("*.whl")}
-    code = made.include if made.kind == "training" else ()  # a notebook's needs are in its requirements
+    code = spec.contents.include if spec.kind == "training" else ()  # a notebook's needs are in its requirements
     lock = requirements.training(plan.folder, code)
     exact = [str(pin) for pin in lock.pins if pin.name not in have]
-    if made.kind == "notebook" and "uv" not in have:
+    if spec.kind == "notebook" and "uv" not in have:
         exact.append("uv")
-    for path in wheels.fetch("", made.python, exact=exact).glob("*.whl"):
+    for path in wheels.fetch("", spec.contents.python, exact=exact).glob("*.whl"):
         shutil.copyfile(path, folder / path.name)
     return lock.left_out
 
 
-def _of_project(service: Service, made: Recipe) -> tuple[Path, dict[str, str]]:
+def _of_project(service: Service, spec: ImageSpec) -> tuple[Path, dict[str, str]]:
     build = service.build
     assert build is not None
     text = ""
@@ -152,7 +154,7 @@ def _of_project(service: Service, made: Recipe) -> tuple[Path, dict[str, str]]:
             text = build.requirements.read_text()
     kept, added = requirements.cpu_only(text)
     left_out = {name: f"{cpu} is the same without what only graphics cards need" for name, cpu in _swapped(added)}
-    return wheels.fetch(kept if kept.strip() else "", made.python, exact=added), left_out
+    return wheels.fetch(kept if kept.strip() else "", spec.contents.python, exact=added), left_out
 
 
 def _swapped(added: list[str]) -> list[tuple[str, str]]:
@@ -160,15 +162,16 @@ def _swapped(added: list[str]) -> list[tuple[str, str]]:
     return [(name, cpu) for name, cpu in requirements.CPU_BUILDS.items() if cpu in names]
 
 
-def _with_system_libraries(made: Recipe, folder: Path) -> Recipe:
-    """The recipe with the Debian packages that its wheels need and do not bring."""
+def _with_system_libraries(spec: ImageSpec, folder: Path) -> ImageSpec:
+    """Add the Debian packages whose shared libraries the wheels need and do not bring."""
     missing = shared_libraries.missing(sorted(folder.glob("*.whl")))
-    packages = sorted({*made.packages, *shared_libraries.packages(missing)})
-    return msgspec.structs.replace(made, packages=tuple(packages))
+    packages = sorted({*spec.contents.packages, *shared_libraries.packages(missing)})
+    contents = msgspec.structs.replace(spec.contents, packages=tuple(packages))
+    return msgspec.structs.replace(spec, contents=contents)
 
 
-def _reasons(service: Service, made: Recipe) -> dict[str, str]:
-    return {pin.name: pin.why for pin in _serving(service, made).pins} if service.models else {}
+def _reasons(service: Service, spec: ImageSpec) -> dict[str, str]:
+    return {pin.name: pin.why for pin in _serving(service, spec).pins} if service.models else {}
 
 
 def _tools(folder: Path) -> None:
@@ -180,13 +183,14 @@ def _tools(folder: Path) -> None:
         shutil.copyfile(path, package / path.name)
 
 
-def _settings(made: Recipe, folder: Path) -> None:
+def _settings(spec: ImageSpec, folder: Path) -> None:
     folder.mkdir()
-    (folder / "server.json").write_bytes(msgspec.json.format(msgspec.json.encode(made.settings), indent=2) + b"\n")
+    settings = msgspec.json.encode(spec.contents.settings)
+    (folder / "server.json").write_bytes(msgspec.json.format(settings, indent=2) + b"\n")
 
 
 def _models(service: Service, folder: Path) -> None:
-    """A registry with one version of each model. It holds no time of making, so that equal models give equal bytes."""
+    """Write a registry with one version of each model, without creation times: equal models give equal bytes."""
     for model in service.models:
         manifest = artifact.read(model.path).manifest
         copy_tree(model.path, folder / records.artifact_folder(model.digest))
@@ -194,7 +198,7 @@ def _models(service: Service, folder: Path) -> None:
             name=model.name,
             version=int(model.version),
             digest=model.digest,
-            created=_NO_TIME,
+            created=_EPOCH,
             metrics=manifest.metrics,
         )
         path = folder / records.version_file(model.name, version.version)
@@ -211,29 +215,32 @@ def _copy(source: Path, target: Path) -> None:
             shutil.copy(source, target)
 
 
-def _for_anybody(folder: Path) -> None:
-    """Lets any user read it, and run what its owner may run, whatever rights new files get here: a container is one."""
+def _make_readable(folder: Path) -> None:
+    """Let every user read the files, and run those that their owner may run, whatever the umask here is.
+
+    A container runs as another user than the one who builds its image.
+    """
     for path in (folder, *folder.rglob("*")):
         if path.exists() and not path.is_symlink():
             path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
 
 
 def copy_tree(source: Path, target: Path, never: Callable[[Path], bool] = lambda path: False) -> None:
-    """Copies a folder; links stay links.
+    """Copy a folder; symbolic links are copied as links.
 
     Unlike shutil.copytree it stops at the first file that cannot be copied, with that file's own error.
 
     Args:
-        never: whether a file is left out, or a folder with all below it.
+        never: returns True for a file to leave out, or for a folder to leave out with everything below it.
     """
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
-        place = target / path.name
+        copy = target / path.name
         if never(path):
             continue
         if path.is_symlink():
-            place.symlink_to(path.readlink())
+            copy.symlink_to(path.readlink())
         elif path.is_dir():
-            copy_tree(path, place, never)
+            copy_tree(path, copy, never)
         else:
-            shutil.copy(path, place)
+            shutil.copy(path, copy)

@@ -1,4 +1,4 @@
-"""Export: all that images are built of in one archive, for machines without a network."""
+"""Export everything that images are built from into one archive, for machines without a network."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ import msgspec
 from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import explained, temporary, write_whole
 from estiba.deploy.image import build_context, container_engine, sbom
-from estiba.deploy.image.build import Event, assembled
-from estiba.deploy.image.build_context import Context
+from estiba.deploy.image.build import Event, temporary_context
+from estiba.deploy.image.build_context import BuildContext
 from estiba.deploy.image.container_engine import Engine
 from estiba.deploy.plan.plan import Plan, Service
 
 CONTENTS = "estiba-export.json"
 
-_NEWEST = 1
+_SCHEMA = 2
+"""The version of the archives that are written; those of version 1 describe images in another form."""
 
 
 class Listed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an archive holds.
+    """The table of contents of an archive.
 
     Args:
-        bases: by base image, its file in the archive.
+        bases: by base image, the path of its file in the archive.
     """
 
     schema: int
@@ -43,15 +44,15 @@ class Opened:
     """An archive that was unpacked.
 
     Args:
-        bases: by base image, what `docker save` wrote of it.
+        bases: by base image, the file that `docker save` wrote of it.
     """
 
-    contexts: tuple[Context, ...]
+    contexts: tuple[BuildContext, ...]
     bases: Mapping[str, Path]
 
 
 def export(plan: Plan, services: Sequence[Service], target: Path, style: str | None, on_event: Event) -> Listed:
-    """Writes the archive of services' images: wheels, models, applications, base images, bills of materials.
+    """Write an archive with the build contexts of services, their base images and bills of materials.
 
     Args:
         target: the archive; compressed if its name ends in .gz.
@@ -63,42 +64,41 @@ def export(plan: Plan, services: Sequence[Service], target: Path, style: str | N
         folder = work / "all"
         bases: dict[str, str] = {}
         for service in services:
-            with assembled(plan, service, style, on_event) as made:
-                _check(made)
-                made.folder.rename(_made(folder / "services") / service.name)
-            kept = build_context.opened(folder / "services" / service.name)
-            _write_bills(kept, folder / "sbom")
-            bases.setdefault(kept.recipe.base, f"bases/{kept.recipe.base.replace('/', '_').replace(':', '_')}.tar")
+            with temporary_context(plan, service, style, on_event) as context:
+                _check(context)
+                context.folder.rename(_make_folder(folder / "services") / service.name)
+            moved = build_context.opened(folder / "services" / service.name)
+            _write_bill(moved, folder / "sbom")
+            base = moved.spec.contents.base
+            bases.setdefault(base, f"bases/{base.replace('/', '_').replace(':', '_')}.tar")
         bases = _save_bases(folder, bases, on_event)
-        listed = Listed(_NEWEST, plan.project, tuple(service.name for service in services), bases)
+        listed = Listed(_SCHEMA, plan.project, tuple(service.name for service in services), bases)
         (folder / CONTENTS).write_bytes(msgspec.json.encode(listed))
         write_whole(target, lambda handle: _pack(handle, folder, target.suffix == ".gz"))
     return listed
 
 
-def _made(folder: Path) -> Path:
+def _make_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _check(made: Context) -> None:
-    if made.recipe.packages:
-        names = ", ".join(made.recipe.packages)
+def _check(context: BuildContext) -> None:
+    if context.spec.contents.packages:
+        names = ", ".join(context.spec.contents.packages)
         hint = "Build that image where there is a network, and carry it with `docker save`."
         raise BadProject(
-            f"{made.recipe.service} needs Debian packages, which an archive does not hold: {names}.", hint=hint
+            f"{context.spec.service} needs Debian packages, which an archive does not hold: {names}.", hint=hint
         )
 
 
-def _write_bills(made: Context, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    found = sbom.parts(made)
-    (folder / f"{made.recipe.service}.cdx.json").write_text(sbom.cyclonedx(made.recipe.image, found))
-    (folder / f"{made.recipe.service}.spdx.json").write_text(sbom.spdx(made.recipe.image, found))
+def _write_bill(context: BuildContext, folder: Path) -> None:
+    text = sbom.cyclonedx(context.spec.image, sbom.parts(context))
+    (_make_folder(folder) / f"{context.spec.service}.cdx.json").write_text(text)
 
 
 def _save_bases(folder: Path, bases: Mapping[str, str], on_event: Event) -> dict[str, str]:
-    """Saves base images; where no container engine has them, images can still be made from this Python."""
+    """Save base images; without a container engine none is saved, and images can still be made of this Python."""
     try:
         engine = container_engine.find()
     except NotFound:
@@ -115,7 +115,7 @@ def _save_bases(folder: Path, bases: Mapping[str, str], on_event: Event) -> dict
 
 
 def _pack(handle: IO[bytes], folder: Path, compressed: bool) -> None:
-    """Sorted names, one time and one owner, so that the same contents give the same bytes."""
+    """Write a tar file with sorted names, one time and one owner, so that equal contents give equal bytes."""
 
     def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
         entry.uid = entry.gid = entry.mtime = 0
@@ -133,10 +133,10 @@ def _pack(handle: IO[bytes], folder: Path, compressed: bool) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Opened]:
-    """Unpacks an archive for as long as the block runs.
+    """Unpack an archive for as long as the block runs.
 
     Raises:
-        NotFound: there is no such file. EstibaError: it is no archive of `estiba export`, or one of a newer Estiba.
+        NotFound: there is no such file. EstibaError: it is not an archive of `estiba export`, or of another version.
     """
     with temporary("import") as folder:
         with explained("read", path):
@@ -151,22 +151,24 @@ def opened(path: Path) -> Iterator[Opened]:
                 raise EstibaError(
                     f"{path} is not an archive of `estiba export`: {str(error).splitlines()[0]}", hint=hint
                 ) from error
-        if listed.schema > _NEWEST:
+        if listed.schema > _SCHEMA:
             raise EstibaError(f"{path} was made by a newer Estiba.", hint="Upgrade Estiba here.")
-        found = tuple(build_context.opened(folder / "services" / name) for name in listed.services)
-        yield Opened(found, {name: folder / inside for name, inside in listed.bases.items()})
+        if listed.schema < _SCHEMA:
+            raise EstibaError(f"{path} was made by an older Estiba.", hint="Make it again with: estiba export")
+        contexts = tuple(build_context.opened(folder / "services" / name) for name in listed.services)
+        yield Opened(contexts, {name: folder / inside for name, inside in listed.bases.items()})
 
 
 def provide_base(engine: Engine, archive: Opened, image: str, on_event: Callable[[str], None]) -> None:
-    """Makes sure that a container engine has a base image, out of the archive where it has not.
+    """Load a base image from the archive into a container engine that does not have it.
 
     Raises:
-        NotFound: neither has it.
+        NotFound: neither the engine nor the archive has it.
     """
     if engine.has(image):
         return
     if image not in archive.bases:
-        hint = "Export again where a container engine has it; or make the image without one: --oci DIR."
+        hint = "Export again on a machine whose container engine has it, or build without an engine: --oci DIR."
         raise NotFound(f"The base image {image} is neither in the archive nor in {engine.program}.", hint=hint)
     on_event(f"loading {image}")
     engine.load(archive.bases[image])

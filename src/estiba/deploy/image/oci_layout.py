@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from estiba.deploy.image.spec import Recipe, variables
+from estiba.deploy.image.spec import ImageSpec
 from estiba.deploy.plan.timing import HEALTH_COMMAND_TIMEOUT_SECONDS, HEALTH_INTERVAL_SECONDS, MAX_HEALTH_FAILURES
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
@@ -134,7 +134,7 @@ def _entry(name: str, mode: int, kind: bytes) -> tarfile.TarInfo:
     return entry
 
 
-def finish(layout: Path, recipe: Recipe, layers: Sequence[Layer], environment: Mapping[str, str]) -> str:
+def finish(layout: Path, spec: ImageSpec, layers: Sequence[Layer], environment: Mapping[str, str]) -> str:
     """Writes the configuration, manifest and index of a layout.
 
     Args:
@@ -143,7 +143,7 @@ def finish(layout: Path, recipe: Recipe, layers: Sequence[Layer], environment: M
     Returns:
         The digest of the image's manifest, with its algorithm.
     """
-    config = _put(layout, _json(_config(recipe, layers, environment)))
+    config = _put(layout, _json(_config(spec, layers, environment)))
     manifest = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -152,39 +152,39 @@ def finish(layout: Path, recipe: Recipe, layers: Sequence[Layer], environment: M
             {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": layer.digest, "size": layer.size}
             for layer in layers
         ],
-        "annotations": recipe.labels,
+        "annotations": spec.labels,
     }
     written = _put(layout, _json(manifest))
-    entry = {"mediaType": manifest["mediaType"], **written, "annotations": _names(recipe.image)}
+    entry = {"mediaType": manifest["mediaType"], **written, "annotations": _names(spec.image)}
     (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
     (layout / "index.json").write_bytes(_json({"schemaVersion": 2, "manifests": [entry]}))
     # What `docker load` read before it knew OCI layouts (Docker 25).
     paths = [f"blobs/sha256/{layer.digest.removeprefix('sha256:')}" for layer in layers]
-    old = {"Config": f"blobs/sha256/{_hex(config)}", "RepoTags": [recipe.image], "Layers": paths}
+    old = {"Config": f"blobs/sha256/{_hex(config)}", "RepoTags": [spec.image], "Layers": paths}
     (layout / "manifest.json").write_bytes(_json([old]))
     return str(written["digest"])
 
 
-def _config(recipe: Recipe, layers: Sequence[Layer], environment: Mapping[str, str]) -> dict[str, Any]:
+def _config(spec: ImageSpec, layers: Sequence[Layer], environment: Mapping[str, str]) -> dict[str, Any]:
     config: dict[str, Any] = {
-        "User": f"{recipe.user}:0",
-        "Env": [f"{name}={value}" for name, value in {**environment, **variables(recipe)}.items()],
-        "WorkingDir": recipe.folder,
-        "Labels": recipe.labels,
-        "StopSignal": recipe.stop_signal,
+        "User": f"{spec.process.user}:0",
+        "Env": [f"{name}={value}" for name, value in {**environment, **spec.variables}.items()],
+        "WorkingDir": spec.process.workdir,
+        "Labels": spec.labels,
+        "StopSignal": spec.process.stop_signal,
     }
-    if recipe.port is not None:
-        config["ExposedPorts"] = {f"{recipe.port}/tcp": {}}
-    if recipe.entrypoint:
-        config["Entrypoint"] = list(recipe.entrypoint)
-    if recipe.command:
-        config["Cmd"] = list(recipe.command)
-    if recipe.health:
+    if spec.process.port is not None:
+        config["ExposedPorts"] = {f"{spec.process.port}/tcp": {}}
+    if spec.process.entrypoint:
+        config["Entrypoint"] = list(spec.process.entrypoint)
+    if spec.process.command:
+        config["Cmd"] = list(spec.process.command)
+    if spec.process.health:
         config["Healthcheck"] = {
-            "Test": ["CMD", *recipe.health],
+            "Test": ["CMD", *spec.process.health],
             "Interval": HEALTH_INTERVAL_SECONDS * _NANOSECONDS,
             "Timeout": HEALTH_COMMAND_TIMEOUT_SECONDS * _NANOSECONDS,
-            "StartPeriod": round(recipe.start_timeout * _NANOSECONDS),
+            "StartPeriod": round(spec.runtime.start_timeout * _NANOSECONDS),
             "Retries": MAX_HEALTH_FAILURES,
         }
     return {

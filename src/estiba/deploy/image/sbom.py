@@ -1,4 +1,4 @@
-"""Bill of materials: what is in an image, in CycloneDX 1.6 and SPDX 2.3, and how it was made, in SLSA provenance 1."""
+"""Write the bill of materials of an image in CycloneDX 1.6, and its provenance in SLSA provenance 1."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import estiba
-from estiba.deploy.image.build_context import Context
+from estiba.deploy.image.build_context import BuildContext
 from estiba.deploy.image.requirements import sha256, wheel_name
 from estiba.deploy.image.size_report import Contents
 
-_SPACE = uuid.UUID("6e0c6a3c-4b8e-5d0f-9f0c-2f7a4b1d9e55")
-"""Names of documents are derived from what they describe, so that equal images have equal documents."""
-
-_SPDX_WORD = re.compile(r"[^A-Za-z0-9.-]+")
+_NAMESPACE = uuid.UUID("6e0c6a3c-4b8e-5d0f-9f0c-2f7a4b1d9e55")
+"""The identifier of a bill is derived from its parts, so that equal images have equal bills."""
 
 
 class Source(NamedTuple):
@@ -36,12 +34,12 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """One thing in an image.
+    """One part of an image.
 
     Args:
-        kind: `library`, `operating-system`, `platform` or `machine-learning-model` (words of CycloneDX).
-        purl: package URL. source: what it was built from, where it is a package of a distribution.
-        sha256: of the wheel or artifact; empty where there is none. licence: as it says itself.
+        kind: `library`, `operating-system`, `platform` or `machine-learning-model`, types of CycloneDX.
+        purl: package URL. source: the source package, for a package of a distribution.
+        sha256: of the wheel or artifact; empty without one. licence: as its metadata states it.
     """
 
     kind: str
@@ -53,22 +51,22 @@ class Part:
     licence: str = ""
 
 
-def parts(context: Context, contents: Contents | None = None) -> list[Part]:
-    """What an image holds: wheels, models, Python and, where the image itself says so, Debian's packages.
+def parts(context: BuildContext, contents: Contents | None = None) -> list[Part]:
+    """The parts of an image: wheels, models, Python and the Debian packages that the image itself lists.
 
     Args:
-        contents: of the image, once it is built.
+        contents: the files of the image, once it is built.
     """
-    found = [*_wheels(context.wheels), *_wheels(sorted((context.folder / "code").glob("*.whl")))]
-    held = {} if context.recipe.registry else context.recipe.models
+    listed = [*_wheels(context.wheels), *_wheels(sorted((context.folder / "code").glob("*.whl")))]
+    held = {} if context.spec.contents.registry else context.spec.contents.models
     for name, (version, digest) in sorted(held.items()):
         purl = f"{_purl('generic', name, version)}?checksum=sha256:{digest}"
-        found.append(Part("machine-learning-model", name, version, purl, sha256=digest))
+        listed.append(Part("machine-learning-model", name, version, purl, sha256=digest))
     if contents is not None:
-        found += _system(contents)
-    python = context.recipe.python
-    found.append(Part("platform", "python", python, f"pkg:generic/python@{python}", licence="PSF-2.0"))
-    return found
+        listed += _system(contents)
+    python = context.spec.contents.python
+    listed.append(Part("platform", "python", python, f"pkg:generic/python@{python}", licence="PSF-2.0"))
+    return listed
 
 
 def _wheels(paths: Iterable[Path]) -> Iterator[Part]:
@@ -78,16 +76,18 @@ def _wheels(paths: Iterable[Path]) -> Iterator[Part]:
 
 
 def _licence(wheel: Path) -> str:
-    """What a wheel says of its licence, in a line."""
+    """The licence of a wheel in one line, from its metadata; empty without one."""
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         if not names:
             return ""
-        about = HeaderParser().parsestr(archive.read(names[0]).decode(errors="replace"))
-    said = about.get("License-Expression") or about.get("License") or ""
-    if said and "\n" not in said and len(said) < 100:
-        return said.strip()
-    kinds = [line.rpartition("::")[2].strip() for line in about.get_all("Classifier", []) if line.startswith("License")]
+        metadata = HeaderParser().parsestr(archive.read(names[0]).decode(errors="replace"))
+    licence = metadata.get("License-Expression") or metadata.get("License") or ""
+    if licence and "\n" not in licence and len(licence) < 100:
+        return licence.strip()
+    kinds = [
+        line.rpartition("::")[2].strip() for line in metadata.get_all("Classifier", []) if line.startswith("License")
+    ]
     return kinds[-1] if kinds else ""
 
 
@@ -105,44 +105,45 @@ def _system(contents: Contents) -> Iterator[Part]:
         if path == "var/lib/dpkg/status" or path.startswith("var/lib/dpkg/status.d/")
     ]
     for record in re.split(r"\n{2,}", "\n\n".join(records)):
-        said = HeaderParser().parsestr(record)
-        # What was removed stays on the list as long as its configuration does.
-        if said.get("Package") and said.get("Version") and said.get("Status", "installed").endswith("installed"):
-            yield _debian(said, f"{distribution}-{version}")
+        package = HeaderParser().parsestr(record)
+        # A removed package stays in the database as long as its configuration files do.
+        installed = package.get("Status", "installed").endswith("installed")
+        if package.get("Package") and package.get("Version") and installed:
+            yield _debian(package, f"{distribution}-{version}")
 
 
-def _debian(said: Message, release: str) -> Part:
-    """A package of Debian, with the source it was built from: known weaknesses are listed by that."""
-    name, version = said["Package"], said["Version"]
-    source, _, of_source = said.get("Source", name).partition(" (")
-    origin = Source(source, of_source.rstrip(")") or version)
+def _debian(package: Message, release: str) -> Part:
+    """A Debian package with its source package, by which vulnerabilities are listed."""
+    name, version = package["Package"], package["Version"]
+    source, _, source_version = package.get("Source", name).partition(" (")
+    origin = Source(source, source_version.rstrip(")") or version)
     upstream = source if origin.version == version else f"{source}@{origin.version}"
-    qualifiers = {"arch": said.get("Architecture", "all"), "distro": release}
+    qualifiers = {"arch": package.get("Architecture", "all"), "distro": release}
     if upstream != name:
         qualifiers["upstream"] = upstream
-    words = "&".join(f"{key}={quote(value, safe='')}" for key, value in qualifiers.items())
-    return Part("library", name, version, f"{_purl('deb', release.partition('-')[0], name, version)}?{words}", origin)
+    query = "&".join(f"{key}={quote(value, safe='')}" for key, value in qualifiers.items())
+    return Part("library", name, version, f"{_purl('deb', release.partition('-')[0], name, version)}?{query}", origin)
 
 
-def _purl(kind: str, *words: str) -> str:
-    """A package URL without qualifiers; the last word is the version. In one, `+` is no letter."""
-    *names, version = (quote(word, safe=":~") for word in words)
+def _purl(kind: str, *segments: str) -> str:
+    """A package URL without qualifiers; the last segment is the version. `+` is quoted, as the standard asks."""
+    *names, version = (quote(segment, safe=":~") for segment in segments)
     return f"pkg:{kind}/{'/'.join(names)}@{version}"
 
 
-def cyclonedx(image: str, found: Sequence[Part]) -> str:
-    """The bill in CycloneDX 1.6."""
+def cyclonedx(image: str, listed: Sequence[Part]) -> str:
+    """The bill of materials of an image in CycloneDX 1.6."""
     document = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
-        "serialNumber": f"urn:uuid:{_identity(image, found)}",
+        "serialNumber": f"urn:uuid:{_identity(image, listed)}",
         "version": 1,
         "metadata": {
             "tools": {"components": [{"type": "application", "name": "estiba", "version": estiba.__version__}]},
             "component": {"type": "container", "name": image, "bom-ref": image},
         },
-        "components": [_component(part) for part in found],
-        "dependencies": [{"ref": image, "dependsOn": sorted({part.purl for part in found})}],
+        "components": [_component(part) for part in listed],
+        "dependencies": [{"ref": image, "dependsOn": sorted({part.purl for part in listed})}],
     }
     return json.dumps(document, indent=2) + "\n"
 
@@ -160,73 +161,22 @@ def _component(part: Part) -> dict[str, Any]:
     if part.licence:
         component["licenses"] = [{"license": {"name": part.licence}}]
     if part.source:
-        # CycloneDX has no word for it: Trivy reads these, and Grype the qualifier `upstream` of the package URL.
-        words = {"SrcName": part.source.name, "SrcVersion": part.source.version}
-        component["properties"] = [{"name": f"aquasecurity:trivy:{name}", "value": v} for name, v in words.items()]
+        # CycloneDX has no field for it: Trivy reads these, and Grype the qualifier `upstream` of the package URL.
+        properties = {"SrcName": part.source.name, "SrcVersion": part.source.version}
+        component["properties"] = [{"name": f"aquasecurity:trivy:{name}", "value": v} for name, v in properties.items()]
     return component
 
 
-def spdx(image: str, found: Sequence[Part]) -> str:
-    """The bill in SPDX 2.3."""
-    identity = _identity(image, found)
-    root = {
-        "SPDXID": "SPDXRef-image",
-        "name": image,
-        "downloadLocation": "NOASSERTION",
-        "filesAnalyzed": False,
-        "primaryPackagePurpose": "CONTAINER",
-    }
-    packages = [_package(n, part) for n, part in enumerate(found)]
-    document = {
-        "spdxVersion": "SPDX-2.3",
-        "dataLicense": "CC0-1.0",
-        "SPDXID": "SPDXRef-DOCUMENT",
-        "name": image,
-        "documentNamespace": f"urn:uuid:{identity}",
-        "creationInfo": {"created": "1970-01-01T00:00:00Z", "creators": [f"Tool: estiba-{estiba.__version__}"]},
-        "packages": [root, *packages],
-        "relationships": [
-            _relation("SPDXRef-DOCUMENT", "DESCRIBES", "SPDXRef-image"),
-            *(_relation("SPDXRef-image", "CONTAINS", package["SPDXID"]) for package in packages),
-        ],
-    }
-    return json.dumps(document, indent=2) + "\n"
-
-
-def _package(number: int, part: Part) -> dict[str, Any]:
-    package: dict[str, Any] = {
-        "SPDXID": f"SPDXRef-{number}-{_SPDX_WORD.sub('-', part.name)}",
-        "name": part.name,
-        "versionInfo": part.version,
-        "downloadLocation": "NOASSERTION",
-        "filesAnalyzed": False,
-        "licenseDeclared": "NOASSERTION",
-        "licenseComments": part.licence or "It does not say.",
-        "externalRefs": [
-            {"referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": part.purl}
-        ],
-    }
-    if part.sha256:
-        package["checksums"] = [{"algorithm": "SHA256", "checksumValue": part.sha256}]
-    if part.source:
-        package["sourceInfo"] = f"built from {part.source.name} {part.source.version}"
-    return package
-
-
-def _relation(one: str, how: str, other: str) -> dict[str, str]:
-    return {"spdxElementId": one, "relationshipType": how, "relatedSpdxElement": other}
-
-
-def _identity(image: str, found: Sequence[Part]) -> uuid.UUID:
-    return uuid.uuid5(_SPACE, json.dumps([image, *((part.purl, part.sha256) for part in found)]))
+def _identity(image: str, listed: Sequence[Part]) -> uuid.UUID:
+    return uuid.uuid5(_NAMESPACE, json.dumps([image, *((part.purl, part.sha256) for part in listed)]))
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What an image was made from besides what was gathered for it: its base image, or the Python of this machine.
+    """The base image of an image, or the Python of this machine that it was made of.
 
     Args:
-        sha256: without the algorithm's name; empty where it is not known.
+        sha256: without the algorithm's name; empty if unknown.
     """
 
     uri: str
@@ -234,18 +184,18 @@ class Origin:
 
 
 def base_image(name: str, digest: str) -> Origin:
-    """A base image, known by the digest of its manifest or, where no registry gave it one, of its configuration."""
+    """A base image with the digest of its manifest or, if it comes from no registry, of its configuration."""
     return Origin(f"pkg:docker/{name.replace(':', '@')}", digest.removeprefix("sha256:"))
 
 
 def this_python() -> Origin:
-    """The interpreter that runs this, out of which an image without a base image is made."""
+    """The running interpreter, of which an image without a base image is made."""
     return Origin(f"pkg:generic/python@{platform.python_version()}", sha256(Path(sys.executable).resolve()))
 
 
 @dataclass(frozen=True)
-class Made:
-    """How an image was made.
+class BuildRecord:
+    """The builder of an image and its result.
 
     Args:
         digest: of the image, with its algorithm. builder: such as `docker`.
@@ -256,22 +206,22 @@ class Made:
     origin: Origin
 
 
-def provenance(context: Context, made: Made) -> str:
-    """How an image was made, as an in-toto statement with SLSA provenance 1; it is not signed."""
-    recipe = context.recipe
+def provenance(context: BuildContext, build: BuildRecord) -> str:
+    """The provenance of an image: an in-toto statement with SLSA provenance 1. It is not signed."""
+    spec = context.spec
     materials = [_material(part.purl, part.sha256) for part in parts(context) if part.sha256]
-    materials.append(_material(made.origin.uri, made.origin.sha256))
+    materials.append(_material(build.origin.uri, build.origin.sha256))
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": recipe.image, "digest": {"sha256": made.digest.removeprefix("sha256:")}}],
+        "subject": [{"name": spec.image, "digest": {"sha256": build.digest.removeprefix("sha256:")}}],
         "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {
             "buildDefinition": {
                 "buildType": "urn:estiba:build:1",
-                "externalParameters": {"service": recipe.service, "style": recipe.style, "python": recipe.python},
+                "externalParameters": {"service": spec.service, "style": spec.style, "python": spec.contents.python},
                 "resolvedDependencies": materials,
             },
-            "runDetails": {"builder": {"id": f"urn:estiba:{estiba.__version__}:{made.builder}"}},
+            "runDetails": {"builder": {"id": f"urn:estiba:{estiba.__version__}:{build.builder}"}},
         },
     }
     return json.dumps(statement, indent=2) + "\n"
@@ -282,7 +232,7 @@ def _material(uri: str, digest: str) -> dict[str, Any]:
 
 
 def pushed(statement: str, digest: str) -> str:
-    """The same provenance for the image as a registry has it.
+    """Change the provenance to the digest that a registry has the image by.
 
     Args:
         digest: of its manifest there, without `sha256:`.

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from estiba.deploy.image.spec import USER, recipe
+from estiba.deploy.image.spec import USER, image_spec
 from estiba.deploy.kubernetes import config_maps, model_init_container
 from estiba.deploy.kubernetes.options import KubernetesOptions
 from estiba.deploy.plan.image_options import version
@@ -146,7 +146,7 @@ def _container(plan: Plan, service: Service, options: KubernetesOptions) -> dict
     found: dict[str, Any] = {"name": service.name, "image": service.image, "imagePullPolicy": "IfNotPresent"}
     if service.models:
         delay = f"{options.shutdown_delay:g}"
-        found["args"] = [*recipe(plan, service).command, "--shutdown-delay", delay]
+        found["args"] = [*image_spec(plan, service).process.command, "--shutdown-delay", delay]
     elif service.command:
         found["args"] = [_text(plan, service, word) for word in service.command]
     environment = list(_environment(plan, service))

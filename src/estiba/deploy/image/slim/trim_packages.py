@@ -101,7 +101,7 @@ _ONNX_ONLY = (
 
 _SERVER = (
     ("estiba/deploy/*", "makes images and manifests"),
-    ("estiba/doctor/*", "examines projects"),
+    ("estiba/doctor/*", "examines projects for known faults"),
     ("estiba/model/convert/*", "converts models when they are packed"),
     ("*.pyi", _TYPING),
     ("*.dist-info/RECORD", "it would name files that are left out"),
