@@ -1,10 +1,11 @@
-"""Guard: a small process that ends what its parent started, when the parent has died without doing so itself.
+"""Guard process: end the programs that a parent started when the parent died without ending them.
 
-It runs as a script of its own, which imports nothing of Estiba: `python guard.py MARK`. From standard input it reads
-session ids, `+123` when one begins and `-123` when it is over. At the end of its input the parent is gone.
+It runs as a script, `python guard.py MARK`, that imports nothing of Estiba, so that it starts at once and survives a
+broken installation. It reads session ids from standard input, `+123` when a session begins and `-123` when it is over;
+at the end of its input the parent is gone.
 
-What belongs to a session is found in /proc: every process in that session or process group, and every process whose
-environment holds the mark, because a daemon leaves its session. Where there is no /proc, the process groups count.
+The processes of a session are found in /proc: every process in that session or process group, and every process whose
+environment contains the mark, because a daemon leaves its session. Without /proc, only the process groups count.
 """
 
 from __future__ import annotations
@@ -15,35 +16,65 @@ import sys
 import time
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 VARIABLE = "ESTIBA_UP"
-"""The variable of the environment that holds the mark of who started a process."""
+"""The environment variable that contains the mark of the parent."""
 
-POLITE = 5.0
-"""Seconds between asking what is left to end and killing it."""
+TERM_GRACE_SECONDS = 5.0
+"""Time between SIGTERM and SIGKILL."""
+
+MAX_KILL_ATTEMPTS = 50
+"""SIGKILL is not sent for ever: a process that waits for a broken disk cannot be killed."""
+
+_POLL_SECONDS = 0.1
+
+
+class ProcessStat(NamedTuple):
+    """Fields of /proc/PID/stat.
+
+    Args:
+        state: R runs or waits for a processor, D waits for a disk, T is stopped, Z is a zombie.
+        cpu_ticks: user and system time. start_ticks: time from boot to the start. Both in units of SC_CLK_TCK.
+        memory_pages: resident memory, in pages of SC_PAGE_SIZE.
+    """
+
+    state: str
+    group: int
+    session: int
+    cpu_ticks: int
+    start_ticks: int
+    memory_pages: int
+
+
+def process_stat(pid: int) -> ProcessStat:
+    """The kernel's figures of a process; raises OSError where it is gone or there is no /proc."""
+    # The second field, the program's name, may contain spaces and parentheses: fields are counted from its end.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    cpu_ticks = int(fields[11]) + int(fields[12])
+    return ProcessStat(fields[0], int(fields[2]), int(fields[3]), cpu_ticks, int(fields[19]), int(fields[21]))
 
 
 def members(sessions: Collection[int], mark: str) -> set[int]:
-    """Processes of some sessions, and those whose mark begins so. Those that only wait to be reaped do not count."""
-    own = os.getpid()
-    found = {int(entry) for entry in os.listdir("/proc") if entry.isdecimal()} - {own}  # noqa: PTH208 - much faster
-    return {pid for pid in found if _belongs(pid, sessions, f"{VARIABLE}={mark}".encode())}
+    """Processes of some sessions, and those whose mark begins with `mark`; without zombies and this process."""
+    pids = {int(entry) for entry in os.listdir("/proc") if entry.isdecimal()} - {os.getpid()}  # noqa: PTH208 - faster
+    return {pid for pid in pids if _belongs(pid, sessions, f"{VARIABLE}={mark}".encode())}
 
 
 def _belongs(pid: int, sessions: Collection[int], mark: bytes) -> bool:
     try:
-        state, _, group, session = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:4]
-        if state in "ZX":
+        stat = process_stat(pid)
+        if stat.state in "ZX":
             return False
-        if int(session) in sessions or int(group) in sessions:
+        if stat.session in sessions or stat.group in sessions:
             return True
-        return any(word.startswith(mark) for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
-    except OSError:  # it is gone, or somebody else's
+        return any(entry.startswith(mark) for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+    except OSError:  # it has ended, or belongs to another user
         return False
 
 
 def send(sessions: Collection[int], mark: str, number: int) -> bool:
-    """Sends a signal to all that belong to some sessions; whether there was anybody."""
+    """Send a signal to all processes of some sessions; True if there was any."""
     if not Path("/proc/self/stat").exists():
         return any([_sent(-session, number) for session in sessions])
     return any([_sent(pid, number) for pid in members(sessions, mark)])
@@ -58,20 +89,20 @@ def _sent(target: int, number: int) -> bool:
 
 
 def end(sessions: Collection[int], mark: str) -> None:
-    """Asks all that is left to end, and kills what does not."""
+    """Send SIGTERM to what is left of some sessions, then SIGKILL to what does not end."""
     if not send(sessions, mark, signal.SIGTERM):
         return
-    until = time.monotonic() + POLITE
-    while send(sessions, mark, 0) and time.monotonic() < until:
-        time.sleep(0.1)
-    for _ in range(50):  # not for ever: nobody can kill what waits for a broken disk
+    deadline = time.monotonic() + TERM_GRACE_SECONDS
+    while send(sessions, mark, 0) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    for _ in range(MAX_KILL_ATTEMPTS):
         if not send(sessions, mark, signal.SIGKILL):
             break
-        time.sleep(0.1)
+        time.sleep(_POLL_SECONDS)
 
 
 def main() -> None:
-    """Listens until the parent is gone, then ends what is left."""
+    """Read sessions until the parent is gone, then end what is left of them."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sessions: set[int] = set()

@@ -19,6 +19,7 @@ import msgspec
 
 import estiba
 from estiba.core import cpus
+from estiba.core.addresses import http_url
 from estiba.core.errors import NotFound
 from estiba.core.ids import Ids
 from estiba.core.log import Log
@@ -301,8 +302,7 @@ def serve(models: Sequence[Model], options: ServerOptions, *, on_ready: Callable
 
     listener = listen(options.host, options.port)
     host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
     server = Server(options)
     for model in models:
         server.add(model)
-    uvloop.run(server.run(listener, on_ready=lambda: on_ready(f"http://{shown}:{port}")))
+    uvloop.run(server.run(listener, on_ready=lambda: on_ready(http_url(host, port))))

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from estiba.core import cpus, errors
+from estiba.core import child, cpus, errors
 from estiba.core.errors import BadArtifact, EstibaError, Unavailable
 
 if TYPE_CHECKING:
@@ -32,13 +32,12 @@ TIMEOUT = 60.0
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What the process is told: the artifact's directory, the descriptor to talk over, and its parent."""
+    """What the process is told: the artifact's directory, and the descriptor to talk over."""
 
     path: str
     threads: int
     trust: bool
     channel: int
-    parent: int
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -104,7 +103,7 @@ class IsolatedEngine:
     def _start(self) -> None:
         self._end()
         ours, theirs = socket.socketpair()
-        task = Task(str(self._artifact.path), self._threads, self._trust, theirs.fileno(), os.getpid())
+        task = Task(str(self._artifact.path), self._threads, self._trust, theirs.fileno())
         threads = {name: str(self._threads) for name in cpus.NATIVE_THREADS}
         self._child = subprocess.Popen(
             [sys.executable, "-m", "estiba.model.engines.isolated"],
@@ -114,8 +113,9 @@ class IsolatedEngine:
         )
         theirs.close()
         assert self._child.stdin is not None
-        self._child.stdin.write(msgspec.json.encode(task))
-        self._child.stdin.close()
+        with suppress(BrokenPipeError):  # it died before it listened: its channel tells
+            self._child.stdin.write(msgspec.json.encode(task) + b"\n")
+            self._child.stdin.flush()  # and stays open: at its end the child knows that this process is gone
         self._channel = Connection(ours.detach())
         try:
             self._receive()
@@ -150,14 +150,17 @@ class IsolatedEngine:
         if self._child is not None:
             self._child.kill()
             self._child.wait()
+            assert self._child.stdin is not None
+            with suppress(OSError):
+                self._child.stdin.close()
         self._child = self._channel = None
 
 
 def main() -> None:
-    task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
+    task = child.read_spec(Task)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)  # the parent decides when this ends
-    threading.Thread(target=_end_with, args=(task.parent,), daemon=True).start()
+    child.on_parent_exit(lambda: os._exit(1))  # also within a call that never returns
     channel = Connection(task.channel)
     from estiba.model.artifact.artifact import read
     from estiba.model.coding.coder import Coded
@@ -181,13 +184,6 @@ def main() -> None:
         except Exception as error:
             reply = _failed(error)
         channel.send_bytes(msgspec.msgpack.encode(reply))
-
-
-def _end_with(parent: int) -> None:
-    """Ends this process once its parent is gone, also within a call that never returns."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 def _failed(error: Exception) -> Reply:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from estiba.core import shell
+from estiba.core.child import Failed
 from estiba.core.errors import BadArtifact, BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import explained, make_folder
 from estiba.core.suggest import did_you_mean
@@ -121,15 +122,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     data: dict[str, str | None]
 
 
-class Failure(msgspec.Struct, frozen=True, tag="failed"):
-    """`expected` is True for an error that Estiba raises on purpose, which needs no trace."""
-
-    message: str
-    hint: str | None = None
-    exit_code: int = 1
-    expected: bool = True
-
-
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
     stage: Stage
     detail: str = ""
@@ -140,7 +132,7 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
     notes: tuple[str, ...]
 
 
-Report = Failure | Progress | Done
+Report = Failed | Progress | Done
 
 
 def check(name: str, options: ModelOptions) -> None:
@@ -288,19 +280,19 @@ def _environment(folder: Path) -> Iterator[tuple[str, str]]:
         yield "ESTIBA_DATA", str(places[fingerprints.DATA])
 
 
-def _silent(name: str, code: int) -> Failure:
+def _silent(name: str, code: int) -> Failed:
     if code < 0:
         word = signal.Signals(-code).name
         hint = "SIGKILL is most often the system's answer to too little memory." if -code == signal.SIGKILL else None
-        return Failure(f"Training {name} was ended by {word}.", hint)
-    return Failure(f"Training {name} ended with exit code {code} and gave nothing back.", expected=False)
+        return Failed(f"Training {name} was ended by {word}.", hint)
+    return Failed(f"Training {name} ended with exit code {code} and gave nothing back.", expected=False)
 
 
 def _finished(reports: list[Report], name: str, log: Path) -> Done:
     last = reports[-1]
     if isinstance(last, Done):
         return last
-    assert isinstance(last, Failure)
+    assert isinstance(last, Failed)
     lines = log.read_text(errors="replace").splitlines()
     hint = last.hint or (f"All of its output is in {log}." if lines else None)
     output = "" if last.expected else "\n".join(lines[-TAIL:])

@@ -12,20 +12,19 @@ import os
 import platform
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from estiba.core import child
+from estiba.core.child import Failed
 from estiba.core.errors import BadProject, EstibaError, NotTrusted, Unavailable
 from estiba.model.packing.pack import Packed, register
 from estiba.model.packing.training_result import Trained
 from estiba.model.training import fingerprints, mlflow
 from estiba.model.training.fingerprints import Reads, Stamp
-from estiba.model.training.runner import Done, Failure, Job, ModelOptions, Progress, Report
+from estiba.model.training.runner import Done, Job, ModelOptions, Progress, Report
 
 _EXPECTED = (
     "It must return estiba.Trained, or a tuple of model, sample, target and metrics (the last two may be left out)."
@@ -33,47 +32,27 @@ _EXPECTED = (
 
 
 def main() -> int:
-    """Does the job on standard input; 0 where it is done, 1 where a Failure was reported."""
-    job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
-    tell = _channel()
-    _die_with_parent()
+    """Does the job on standard input; 0 where it is done, 1 where a failure was reported."""
+    job = child.read_spec(Job)
+    tell = child.open_reports()
+    child.on_parent_exit(_end_session)
     try:
         tell(_do(job, tell))
         return 0
     except EstibaError as error:
         traceback.print_exc()
-        tell(Failure(error.message, error.hint, error.exit_code))
+        tell(Failed.of(error))
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        tell(Failure(f"Training {job.name} failed: {type(error).__name__}: {error}", expected=False))
+        tell(Failed(f"Training {job.name} failed: {type(error).__name__}: {error}", expected=False))
     return 1
 
 
-def _channel() -> Callable[[Report], None]:
-    """Keeps standard output for reports, and sends what anybody else prints to standard error."""
-    channel = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-
-    def tell(report: Report) -> None:
-        channel.write(msgspec.json.encode(report) + b"\n")
-
-    return tell
-
-
-def _die_with_parent() -> None:
-    """Ends this process when the one that started it is gone: then its end of our standard input is closed."""
-    private = os.dup(0)
-    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
-        os.dup2(nothing.fileno(), 0)
-
-    def watch() -> None:
-        while os.read(private, 4096):
-            pass
-        if os.getpgrp() == os.getpid():  # a session of its own: what the training started goes with it
-            os.killpg(0, signal.SIGKILL)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _end_session() -> None:
+    """End this process, and all that the training started where it has a session of its own."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def _do(job: Job, tell: Callable[[Report], None]) -> Done:

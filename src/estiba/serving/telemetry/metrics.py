@@ -29,6 +29,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from estiba.core import cpus
+from estiba.core.guard import process_stat
 from estiba.model.schema.signature import MAX_INTEGER
 
 SIZE = 1 << 20
@@ -319,11 +320,11 @@ def _alive(pid: int) -> bool:
 
 def _add_process(totals: dict[str, dict[tuple[str, ...], float]], pid: int) -> None:
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        stat = process_stat(pid)
     except OSError:  # the worker is gone, or there is no /proc
         return
-    cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    memory = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+    cpu = stat.cpu_ticks / os.sysconf("SC_CLK_TCK")
+    memory = stat.memory_pages * os.sysconf("SC_PAGE_SIZE")
     sums = {"process_cpu_seconds_total": cpu, "process_resident_memory_bytes": float(memory)}
     with suppress(OSError):  # a /proc that shows less
         sums["process_open_fds"] = float(sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()))
@@ -331,7 +332,7 @@ def _add_process(totals: dict[str, dict[tuple[str, ...], float]], pid: int) -> N
         totals[name][()] = totals[name].get((), 0.0) + value
     # /proc says seconds since boot; two clocks read now say when that was.
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    started = round(booted + int(fields[19]) / os.sysconf("SC_CLK_TCK"), 2)
+    started = round(booted + stat.start_ticks / os.sysconf("SC_CLK_TCK"), 2)
     oldest = totals["process_start_time_seconds"]
     oldest[()] = min(oldest.get((), started), started)
 

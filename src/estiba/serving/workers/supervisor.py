@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from estiba.core import cpus, termination
+from estiba.core.addresses import http_url
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
 from estiba.core.stores.disk import temporary
@@ -329,7 +330,7 @@ def supervise(
     with contextlib.ExitStack() as opened:
         listeners = [opened.enter_context(listen(options.host, port)) for port in (options.port, *ports)]
         host, port = listeners[0].getsockname()[:2]
-        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        url = http_url(host, port)
         folder = opened.enter_context(temporary("server"))
         log, metrics = Log(options.log), Metrics(folder / "supervisor.metrics")
         _check_telemetry(options, log)

@@ -19,6 +19,7 @@ import msgspec
 
 from estiba.core import cpus
 from estiba.core.errors import EstibaError
+from estiba.core.guard import process_stat
 from estiba.serving.workers import messages
 from estiba.serving.workers.messages import BUSY, HEARTBEAT, SLOTS, WorkerSpec
 
@@ -257,7 +258,7 @@ def _process_state(pid: int) -> tuple[str, float]:
     R runs or waits for a processor, D waits for a disk, T is stopped.
     """
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        stat = process_stat(pid)
     except OSError:  # no /proc on this system: judge by the heartbeat alone
         return "S", 0.0
-    return fields[0], (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return stat.state, stat.cpu_ticks / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,20 @@
+"""Network addresses as text."""
+
+from __future__ import annotations
+
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}
+
+
+def bracketed(host: str) -> str:
+    """A host as it is written in a URL: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def http_url(host: str, port: int) -> str:
+    """The URL of a server, without a path: `http://127.0.0.1:8000`, `http://[::1]:8000`."""
+    return f"http://{bracketed(host)}:{port}"
+
+
+def reachable(host: str) -> str:
+    """The address at which this machine reaches a server that listens on `host`: loopback for all interfaces."""
+    return _WILDCARDS.get(host, host)
