@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from estiba.core.errors import BadArtifact, ParityError
 from estiba.model.artifact.artifact import Parity
@@ -70,6 +71,49 @@ def choose(coder: Coder, sample: Coded, predict: Predict | None = None) -> Coded
     if predict is not None:
         parts.append(beside_thresholds(fields, sample, predict))
     return _unique(_join([part for part in parts if len(part)]))
+
+
+ALL_ROWS = 10_000
+"""A sample of at most so many rows is proven whole: a conversion can be wrong on one row in two hundred."""
+
+MISSING_ROWS = 10_000
+"""Rows with a missing value that are proven of a larger sample, besides ALL_ROWS spread over it."""
+
+RARE_ROWS = 20
+"""Rows of each level that are proven of a larger sample: all of them where the level is rare."""
+
+
+def proof_rows(fields: Sequence[Field], sample: Coded) -> npt.NDArray[np.int_]:
+    """Positions of the sample rows on which the packed model is compared with the original.
+
+    All of a sample of at most ALL_ROWS. Of a larger one ALL_ROWS spread evenly, and besides them the rows with a
+    missing value (evenly spread where they are more than MISSING_ROWS, but for each field at least RARE_ROWS),
+    RARE_ROWS of each level, and the smallest and largest value of each number.
+    """
+    count = len(sample)
+    if count <= ALL_ROWS:
+        return np.arange(count)
+    missing = np.isnan(sample.matrix)
+    parts = [_spread(np.arange(count), ALL_ROWS), _spread(np.flatnonzero(missing.any(axis=1)), MISSING_ROWS)]
+    parts.append(_extremes(fields, sample.matrix))
+    for i, field in enumerate(fields):
+        parts.append(_spread(np.flatnonzero(missing[:, i]), RARE_ROWS))
+        if field.kind == "category":
+            parts.append(_some_of_each(sample.matrix[:, i], RARE_ROWS))
+    return np.unique(np.concatenate(parts))
+
+
+def _spread(rows: npt.NDArray[np.int_], count: int) -> npt.NDArray[np.int_]:
+    """At most `count` of the rows, evenly spread."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))] if len(rows) else rows
+
+
+def _some_of_each(codes: Matrix, count: int) -> npt.NDArray[np.int_]:
+    """The first `count` rows of each code."""
+    order = np.argsort(codes, kind="stable")
+    starts = np.flatnonzero(np.concatenate([[True], codes[order][1:] != codes[order][:-1]]))
+    place = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
+    return order[place < count]
 
 
 def _extremes(fields: Sequence[Field], matrix: Matrix) -> np.ndarray[Any, Any]:

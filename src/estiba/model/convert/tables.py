@@ -129,7 +129,7 @@ def _series(values: Array, dtype: Any) -> Any:
     import pandas as pd
 
     series = pd.Series(values, dtype=object)
-    if getattr(dtype, "kind", "O") in "biu" and series.isna().any():
+    if isinstance(dtype, np.dtype) and dtype.kind in "biu" and series.isna().any():
         return series.astype(object) if dtype.kind == "b" else series.astype(np.float64)
     if isinstance(dtype, pd.CategoricalDtype):
         return series.where(series.isin(dtype.categories)).astype(dtype)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from estiba.core.errors import BadInput, BadProject, EstibaError, ParityError
 from estiba.model.coding.coder import Coded, Coder, Matrix
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 LABELLED_ROWS = 1000
 """Sample rows on which the estimator's own labels are compared with those of its probabilities."""
 
-CHECKED_ROWS = 200
-"""Sample rows on which the rebuilt input is compared with the sample itself."""
+_CULPRIT_ROWS = 200
+"""Rows with which the column is looked for that is rebuilt wrongly."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Draft:
     """A fitted estimator, or an ONNX file, with its signature and its sample in coded form.
 
     Args:
+        sample: rows of the caller, one for each coded row.
         ask: the original's raw answers to the rows of a DataFrame.
         convert: the ONNX graph of the onnx engine; raises NotConvertible.
         notes: sentences that whoever packs the model should read.
@@ -40,6 +43,7 @@ class Draft:
     signature: Signature
     coder: Coder
     coded: Coded
+    sample: pd.DataFrame
     ask: Callable[[pd.DataFrame], Matrix]
     convert: Callable[[], bytes]
     notes: tuple[str, ...] = ()
@@ -57,10 +61,9 @@ class Draft:
                 hint="If a field may be missing or unseen only in the signature, narrow nullable, unseen or the range.",
             ) from error
 
-    def some(self, count: int) -> Coded:
-        """At most `count` rows of the sample, evenly spaced."""
-        rows = np.unique(np.linspace(0, len(self.coded) - 1, min(count, len(self.coded))).astype(int))
-        return self.coded.take(rows)
+    def direct(self, rows: npt.NDArray[np.int_]) -> Matrix:
+        """The original's raw answers to rows of the caller's own sample, untouched."""
+        return _asked(self, self.sample.iloc[rows])
 
 
 def draft(trained: Trained, fields: Mapping[str, FieldOptions], outputs: Outputs) -> Draft:
@@ -100,10 +103,10 @@ def _of_estimator(model: object, sample: pd.DataFrame, fields: Mapping[str, Fiel
         signature,
         coder,
         _code(coder, sample),
+        sample,
         lambda frame: answer(model, frame, signature.head),
         lambda: convert(model, signature.fields, sample).onnx,
     )
-    _check_rebuilt(made, sample)
     return dataclasses.replace(made, notes=_contradictions(model, made, sample))
 
 
@@ -139,8 +142,8 @@ def _of_file(model: bytes, sample: pd.DataFrame, fields: Mapping[str, FieldOptio
     signature = Signature(fields=override(found, fields), head=head, outputs=outputs).validate()
     coder = Coder(signature)
     named = sample if set(signature.names) <= set(sample.columns) else sample.set_axis(list(signature.names), axis=1)
-    coded = _code(coder, named[list(signature.names)])
-    return Draft(signature, coder, coded, lambda frame: ask(model, frame, head), lambda: wrapped)
+    rows = named[list(signature.names)]
+    return Draft(signature, coder, _code(coder, rows), rows, lambda frame: ask(model, frame, head), lambda: wrapped)
 
 
 def _code(coder: Coder, sample: pd.DataFrame) -> Coded:
@@ -154,26 +157,60 @@ def _code(coder: Coder, sample: pd.DataFrame) -> Coded:
         ) from error
 
 
-def _check_rebuilt(made: Draft, sample: pd.DataFrame) -> None:
-    rows = np.unique(np.linspace(0, len(sample) - 1, min(CHECKED_ROWS, len(sample))).astype(int))
-    direct, rebuilt = _asked(made, sample.iloc[rows]), made.original(made.coded.take(rows))
-    if np.array_equal(direct, rebuilt, equal_nan=True):
-        return
-    worst = float(np.nanmax(np.abs(direct - rebuilt)))
-    if worst > 1e-12:
-        raise ParityError(
-            f"The model answers rows rebuilt from the signature differently from the sample (by {worst:.3g}).",
-            hint="A field's kind is probably wrong: set it in the project file.",
-        )
+def check_rebuilt(made: Draft, rows: npt.NDArray[np.int_], direct: Matrix) -> Matrix:
+    """The original's answers to sample rows that were rebuilt from their coded form, as a server rebuilds them.
+
+    Args:
+        rows: positions in the sample.
+        direct: the original's answers to the caller's own rows at these positions.
+
+    Raises:
+        ParityError: an answer differs, so a server would hand the model something else than the caller did. Names the
+            column and both values.
+    """
+    rebuilt = made.original(made.coded.take(rows))
+    differs = ~((direct == rebuilt) | (np.isnan(direct) & np.isnan(rebuilt)) | (np.abs(direct - rebuilt) <= 1e-12))
+    broken = np.flatnonzero(differs.any(axis=1))
+    if not len(broken):
+        return rebuilt
+    worst = float(np.max(np.nan_to_num(np.abs(direct - rebuilt), nan=math.inf)[broken]))
+    raise ParityError(
+        f"The model answers {len(broken)} of {len(rows)} rows of the sample differently (by up to {worst:.3g}) when "
+        f"they are rebuilt from what a caller can send. {_culprit(made, rows[broken[:_CULPRIT_ROWS]])}",
+        hint="Give that column one type and one missing value before training, or set the field's kind.",
+    )
+
+
+def _culprit(made: Draft, rows: npt.NDArray[np.int_]) -> str:
+    """A sentence about the first column that alone changes an answer when it is rebuilt."""
+    own, rebuilt = made.sample.iloc[rows].reset_index(drop=True), made.coder.frame(made.coded.take(rows))
+    expected = made.ask(own)
+    for i, name in enumerate(own.columns):
+        mixed = own.copy()
+        mixed[name] = rebuilt.iloc[:, i]
+        try:
+            same = np.isclose(expected, made.ask(mixed), rtol=0, atol=1e-12, equal_nan=True).all(axis=1)
+        except Exception:  # a library's own error for a column of another type is an answer too
+            same = np.zeros(len(rows), bool)
+        if not same.all():
+            first = int(np.argmin(same))
+            return (
+                f"The column {name!r} makes the difference: the sample has {own[name].iloc[first]!r} "
+                f"({own[name].dtype}), and a server would hand over {rebuilt.iloc[first, i]!r} "
+                f"({rebuilt.iloc[:, i].dtype})."
+            )
+    return "No single column makes the difference."
 
 
 def _asked(made: Draft, rows: pd.DataFrame) -> Matrix:
     try:
         return made.ask(rows)
+    except EstibaError:
+        raise
     except Exception as error:  # every library has its own errors for rows that are not its own
         raise BadProject(
             f"The model fails on its own sample: {type(error).__name__}: {error}",
-            hint="The sample must have the columns that the model was trained on, and no others.",
+            hint="The sample must be what the model's own predict takes: the columns, types and order of training.",
         ) from error
 
 

@@ -22,7 +22,7 @@ from estiba.model.artifact.artifact import Artifact, Manifest, Parity, SourceCar
 from estiba.model.coding.coder import Coded, Matrix
 from estiba.model.engines.onnx import session
 from estiba.model.inference.load import GOLDEN_FILE, load_artifact
-from estiba.model.packing.candidate import Draft, code_holdout, draft
+from estiba.model.packing.candidate import Draft, check_rebuilt, code_holdout, draft
 from estiba.model.packing.training_result import Source, Trained
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
 from estiba.model.registry.registry import open_registry
@@ -31,9 +31,6 @@ from estiba.model.schema.signature import Outputs, Scalar
 
 if TYPE_CHECKING:
     import pandas as pd
-
-PROVEN_ROWS = 10_000
-"""Sample rows compared besides the golden ones: a conversion can be wrong on one row in two hundred."""
 
 
 class PackOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -168,9 +165,10 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
     onnx, reason = _converted(made, options)
     golden_rows = golden.choose(made.coder, made.coded, _runner(onnx) if onnx else None)
     answers = made.original(golden_rows)
-    parity = golden.compare(made.signature, answers, answers, tolerance=options.tolerance)[0]
+    proof = _Proof(made, golden_rows, answers, options)
+    parity = proof.of_original()
     if onnx is not None:
-        parity, reason = _prove(made, golden_rows, answers, _runner(onnx), options)
+        parity, reason = proof.of_converted(_runner(onnx), parity)
     content = _python_parts(trained.model, reason) if onnx is None or reason else _onnx_parts(trained.model, onnx)
     manifest = Manifest(
         name=name,
@@ -231,25 +229,40 @@ def _runner(onnx: bytes) -> golden.Predict:
     return lambda coded: running.run(["y"], {"x": coded.matrix})[0]
 
 
-def _prove(
-    made: Draft, golden_rows: Coded, answers: Matrix, predict: golden.Predict, options: PackOptions
-) -> tuple[Parity, str]:
-    """The proof over golden rows and up to 10,000 sample rows, and why it fails (empty where it holds)."""
-    sample = made.some(PROVEN_ROWS)
-    rows = Coded(np.concatenate([golden_rows.matrix, sample.matrix]))
-    expected = np.concatenate([answers, made.original(sample)])
-    note = f"{len(golden_rows)} golden rows and {len(sample)} rows of the sample"
-    parity, broken = golden.compare(made.signature, expected, predict(rows), tolerance=options.tolerance, note=note)
-    if broken is None:
-        return parity, ""
-    where = made.coder.rows(Coded(rows.matrix[broken : broken + 1]))[0]
-    reason = (
-        f"The converted model is off by up to {max(parity.max_abs_error.values()):.3g} and agrees on "
-        f"{parity.labels_equal} of {parity.labels_total} labels; first on {msgspec.json.encode(where).decode()}."
-    )
-    if options.engine == "onnx":
-        raise ParityError(reason, hint="Raise tolerance if that is acceptable, or use engine = 'auto'.")
-    return parity, reason
+class _Proof:
+    """Compares packed forms of a model with the original on golden rows and on the caller's own sample rows."""
+
+    def __init__(self, made: Draft, golden_rows: Coded, answers: Matrix, options: PackOptions) -> None:
+        self._made, self._golden, self._answers, self._options = made, golden_rows, answers, options
+        self._rows = golden.proof_rows(made.coder.fields, made.coded)
+        self._direct = made.direct(self._rows)
+        self._expected = np.concatenate([answers, self._direct])
+        self._note = f"{len(golden_rows)} golden rows and {len(self._rows)} rows of the sample"
+
+    def of_original(self) -> Parity:
+        """The proof of the python engine, which hands the original rows that are rebuilt from their coded form."""
+        rebuilt = check_rebuilt(self._made, self._rows, self._direct)
+        return self._compare(np.concatenate([self._answers, rebuilt]))[0]
+
+    def of_converted(self, predict: golden.Predict, parity: Parity) -> tuple[Parity, str]:
+        """The proof of the converted model and why it fails; `parity`, of the original, and a reason where it does."""
+        sample = self._made.coded.take(self._rows)
+        rows = Coded(np.concatenate([self._golden.matrix, sample.matrix]))
+        found, broken = self._compare(predict(rows))
+        if broken is None:
+            return found, ""
+        where = self._made.coder.rows(Coded(rows.matrix[broken : broken + 1]))[0]
+        reason = (
+            f"The converted model is off by up to {max(found.max_abs_error.values()):.3g} and agrees on "
+            f"{found.labels_equal} of {found.labels_total} labels; first on {msgspec.json.encode(where).decode()}."
+        )
+        if self._options.engine == "onnx":
+            raise ParityError(reason, hint="Raise tolerance if that is acceptable, or use engine = 'auto'.")
+        return parity, reason
+
+    def _compare(self, got: Matrix) -> tuple[Parity, int | None]:
+        made, tolerance = self._made, self._options.tolerance
+        return golden.compare(made.signature, self._expected, got, tolerance=tolerance, note=self._note)
 
 
 def _profile(made: Draft, trained: Trained, onnx: bytes | None) -> profile.Profile:

@@ -34,9 +34,10 @@ class FieldOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class _Levels(msgspec.Struct, frozen=True):
     """What an encoder inside the estimator knows of a column."""
 
-    levels: tuple[Scalar, ...]
+    levels: tuple[Any, ...]
     unseen: Unseen
     missing: bool
+    missing_is_none: bool
 
 
 def infer(
@@ -58,8 +59,10 @@ def infer(
         BadProject: an override names no column, or the result contradicts itself.
     """
     known = dict(_encoders(model, [str(c) for c in sample.columns]))
-    found = [_field(str(name), sample[name], known.get(str(name))) for name in sample.columns]
-    return Signature(fields=override(found, fields or {}), head=head, outputs=outputs or Outputs()).validate()
+    inferred = [_field(str(name), sample[name], known.get(str(name))) for name in sample.columns]
+    chosen = override(inferred, fields or {})
+    complete = [_with_missing(f, sample[name], known.get(f.name)) for f, name in zip(chosen, sample, strict=True)]
+    return Signature(fields=tuple(complete), head=head, outputs=outputs or Outputs()).validate()
 
 
 def override(fields: Sequence[Field], options: Mapping[str, FieldOptions]) -> tuple[Field, ...]:
@@ -82,8 +85,10 @@ def _field(name: str, column: pd.Series[Any], known: _Levels | None) -> Field:
         example=_example(kind, present),
     )
     if kind == "category":
-        levels = known.levels if known else _levels(column, present)
-        return msgspec.structs.replace(field, levels=levels, unseen=known.unseen if known else "error")
+        levels = _known_levels(column, known) if known else _levels(column, present)
+        # A column with both booleans has no unseen one.
+        other = known is not None and set(levels) != {True, False}
+        return msgspec.structs.replace(field, levels=levels, unseen=known.unseen if known and other else "error")
     if kind in ("number", "integer") and len(present):
         numbers = present.astype(float)
         low, high = float(numbers.min()), float(numbers.max())
@@ -92,31 +97,92 @@ def _field(name: str, column: pd.Series[Any], known: _Levels | None) -> Field:
     return field
 
 
+def _known_levels(column: pd.Series[Any], known: _Levels) -> tuple[Scalar, ...]:
+    """The levels of an encoder, which turns a column of nullable booleans into numbers, as the column has them."""
+    if column.dtype.name == "boolean":
+        return tuple(bool(level) for level in known.levels)
+    return known.levels
+
+
+def _with_missing(field: Field, column: pd.Series[Any], known: _Levels | None) -> Field:
+    """The field with the missing value of its column, where the dtype alone does not say which it is."""
+    numeric = field.kind == "category" and field.dtype not in ("category", "str", "string", "object")
+    if not field.nullable or not (numeric or field.dtype == "object"):
+        return field
+    missing = column[column.isna()]
+    nones = sum(value is None for value in missing) if field.dtype == "object" else 0
+    none = nones * 2 > len(missing) if len(missing) else known is not None and known.missing_is_none
+    return msgspec.structs.replace(field, missing="none" if none and field.dtype == "object" else "nan")
+
+
 def _kind(column: pd.Series[Any], known: _Levels | None) -> Kind:
     import pandas.api.types as types
 
-    if known is not None or isinstance(column.dtype, _categorical()):
+    dtype: Any = column.dtype
+    _refuse_other_types(column, dtype, encoded=known is not None)
+    if known is not None or isinstance(dtype, _categorical()):
         return "category"
-    if types.is_bool_dtype(column.dtype):
+    if types.is_bool_dtype(dtype):
         return "boolean"
-    if types.is_integer_dtype(column.dtype):
+    if types.is_integer_dtype(dtype):
         return "integer"
-    if types.is_numeric_dtype(column.dtype):
+    if types.is_numeric_dtype(dtype):
         return "number"
-    if types.is_datetime64_any_dtype(column.dtype):
+    if types.is_datetime64_any_dtype(dtype):
         return "timestamp"
     present = column.dropna()
-    values = set(present.head(100_000))
-    if values and values <= {True, False}:
+    kinds = {_type_name(value) for value in present}
+    if kinds == {"bool"}:
         return "boolean"
-    if not all(isinstance(v, str) for v in values):
-        kinds = sorted({type(v).__name__ for v in values})
-        raise BadProject(
-            f"The column {column.name!r} mixes values of type {', '.join(kinds)}.",
-            hint="Give it one type before training, for instance with astype(str).",
-        )
+    if kinds and kinds <= {"int", "float"}:
+        return "integer" if kinds == {"int"} else "number"
+    values = set(present.head(100_000))
     repeated = len(values) <= max(2, len(present) // 2)
     return "category" if repeated and len(values) <= MAX_LEVELS else "text"
+
+
+_REMEDIES = {
+    "Decimal": "df[{name!r}].astype(float)",
+    "date": "pd.to_datetime(df[{name!r}])",
+    "datetime": "pd.to_datetime(df[{name!r}])",
+    "Timestamp": "pd.to_datetime(df[{name!r}])",
+    "timedelta": "df[{name!r}].dt.total_seconds()",
+    "Timedelta": "df[{name!r}].dt.total_seconds()",
+}
+"""How a column of these becomes one of numbers or instants; all others become text."""
+
+
+def _refuse_other_types(column: pd.Series[Any], dtype: Any, *, encoded: bool) -> None:
+    """Raise BadProject for values that JSON has no form for, and for a column of several types."""
+    if dtype.kind == "M" and encoded:
+        raise BadProject(
+            f"The column {column.name!r} holds times that an encoder of the model takes as categories.",
+            hint=f"Train on text, df[{column.name!r}].astype(str), or on numbers such as the month.",
+        )
+    if isinstance(dtype, _categorical()):
+        kinds = {_type_name(value) for value in column.cat.categories}
+    elif dtype.kind in "mc" or dtype.name == "object" or type(dtype).__name__ in ("IntervalDtype", "PeriodDtype"):
+        kinds = {_type_name(value) for value in column.dropna()}
+    else:
+        return
+    others = sorted(kinds - {"bool", "int", "float", "str"})
+    if others and len(kinds) == 1:
+        remedy = _REMEDIES.get(others[0], "df[{name!r}].astype(str)").format(name=column.name)
+        raise BadProject(
+            f"The column {column.name!r} holds values of type {others[0]}, which a caller cannot send as JSON.",
+            hint=f"Train on {remedy} instead.",
+        )
+    if others or not (len(kinds) <= 1 or kinds == {"int", "float"}):
+        raise BadProject(
+            f"The column {column.name!r} mixes values of type {', '.join(sorted(kinds))}.",
+            hint="Give it one type before training, for instance with astype(str).",
+        )
+
+
+def _type_name(value: object) -> str:
+    """The name of the plain Python type that NumPy's scalars and subclasses stand for."""
+    plain = value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
+    return next((kind.__name__ for kind in (bool, int, float, str) if isinstance(plain, kind)), type(value).__name__)
 
 
 def _categorical() -> type:
@@ -209,4 +275,9 @@ def _names(chosen: Any, inputs: Sequence[str]) -> list[str]:
 def _known(encoder: Any, levels: Any) -> _Levels:
     present = [v for v in levels if v is not None and v == v]
     refuses = getattr(encoder, "handle_unknown", "ignore") == "error"
-    return _Levels(tuple(_plain(v) for v in present), "error" if refuses else "other", len(present) < len(levels))
+    return _Levels(
+        tuple(_plain(v) for v in present),
+        "error" if refuses else "other",
+        len(present) < len(levels),
+        any(v is None for v in levels),
+    )

@@ -43,6 +43,8 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
         example: a real value from the sample.
         description: what it is, with its unit, for people.
         dtype: the pandas dtype of the column in training, to rebuild the model's exact input.
+        missing: the missing value that the column is rebuilt with, where its dtype leaves a choice: `none` or `nan`.
+            Empty in artifacts from before it was recorded.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     maximum: float | None = None
     example: Scalar | None = None
     dtype: str = "float64"
+    missing: Literal["", "nan", "none"] = ""
     description: str = ""
 
 

@@ -53,6 +53,8 @@ def unseen_level(field: Field) -> Scalar:
     """A level that the field does not have, of the type that its levels have."""
     if all(isinstance(level, str) for level in field.levels):
         return UNSEEN_TEXT
+    if all(isinstance(level, bool) for level in field.levels):
+        return not field.levels[0]
     return max(int(level) for level in field.levels if not isinstance(level, str)) + 1
 
 
