@@ -26,13 +26,13 @@ Examples:
     show_default=True,
     help="Where the pipeline deploys to.",
 )
-@click.option("--print", "show", is_flag=True, help="Print it and write nothing.")
-@click.option("--force", is_flag=True, help="Overwrite the file that is there.")
+@click.option("--print", "show", is_flag=True, help="Print the pipeline and write nothing.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def ci(host: str, project: Path | None, target: str, show: bool, force: bool) -> None:
     """Write a pipeline that lints, tests, builds, scans, signs and deploys the project.
 
-    It is written once and then yours. Images are signed with cosign by the identity of the pipeline, so no key is
-    kept anywhere. The deploy job runs where it deploys to: on a runner labelled production.
+    The file is written once and then yours. Images are signed with cosign by the identity of the pipeline, so there
+    is no key to keep. The deploy job needs a runner labelled production on the machine that it deploys to.
     """
     import estiba.project
     from estiba.cli import terminal
@@ -40,18 +40,18 @@ def ci(host: str, project: Path | None, target: str, show: bool, force: bool) ->
     from estiba.core.stores.disk import write_whole
     from estiba.deploy.output import ci_pipelines
 
-    found = estiba.project.load(project)
-    pipeline = ci_pipelines.of(found.folder, found.images, found.models, target)
+    loaded = estiba.project.load(project)
+    pipeline = ci_pipelines.of(loaded.folder, loaded.images, loaded.models, target)
     if not pipeline.registry:
-        hint = 'Say where images go, with the host: repository = "ghcr.io/OWNER/NAME" in [images].'
+        hint = 'Set the repository with its host in [images]: repository = "ghcr.io/OWNER/NAME".'
         raise BadProject("A pipeline needs a container registry, and images.repository names none.", hint=hint)
     text = ci_pipelines.render(pipeline, host)
     if show:
         click.echo(text, nl=False)
         return
-    path = found.folder / ci_pipelines.FILES[host]
+    path = loaded.folder / ci_pipelines.FILES[host]
     if path.exists() and not force:
-        raise Conflict(f"{path} is there already.", hint="Look at the new one with --print, or overwrite with --force.")
+        raise Conflict(f"{path} exists already.", hint="See the new pipeline with --print, or overwrite with --force.")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text.encode())
     terminal.line(f"wrote {path}")

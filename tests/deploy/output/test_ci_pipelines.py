@@ -1,10 +1,12 @@
-"""Pipelines: what GitHub and GitLab say of the files, and what is in them."""
+"""Pipelines for GitHub and GitLab: held to the schemas of their hosts, and to the real command line."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pytest
 import yaml
 
 from estiba.cli.main import cli, run
+from estiba.deploy.image import wheels
+from estiba.deploy.image.slim import trim_packages
 from estiba.deploy.output import ci_pipelines
 from estiba.deploy.output.ci_pipelines import Pipeline
 
@@ -38,6 +42,31 @@ def test_the_file_is_what_the_schema_of_its_host_says(pipeline: Pipeline, host: 
         check[3:3] = ["--data-transform", "gitlab-ci"]
     done = subprocess.run(check, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_template_is_yaml_by_itself_and_no_placeholder_is_left(host: str) -> None:
+    template = (ci_pipelines.TEMPLATES / f"{host}.yml").read_text()
+    assert yaml.safe_load(template)
+    assert "__MODEL__" in template
+    for pipeline in (WHOLE, BARE):
+        assert not re.search("__[A-Z]+__", ci_pipelines.render(pipeline, host))
+
+
+def test_a_line_is_repeated_for_each_value_of_its_placeholder() -> None:
+    several = commands(replace(BARE, models=("iris", "churn")), "gitlab")
+    assert [line for line in several if line.startswith("estiba verify")] == [
+        "estiba verify iris",
+        "estiba verify churn",
+    ]
+    assert not [line for line in commands(BARE, "gitlab") if line.startswith(("estiba verify", "pytest"))]
+
+
+def test_estibas_own_wheel_has_the_templates_and_an_image_that_serves_leaves_them_out(tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheels.own(tmp_path)) as wheel:
+        templates = [name for name in wheel.namelist() if "ci_templates/" in name]
+    assert sorted(Path(name).name for name in templates) == ["github.yml", "gitlab.yml"]
+    assert all(trim_packages.reason(name, "server") for name in templates)
 
 
 def commands(pipeline: Pipeline, host: str) -> list[str]:
@@ -94,7 +123,7 @@ def test_it_is_written_once_and_then_kept(tmp_path: Path, capsys: pytest.Capture
     file = tmp_path / ".github" / "workflows" / "estiba.yml"
     file.write_text("mine")
     assert run(["ci", "github", "-C", str(tmp_path)]) != 0
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert file.read_text() == "mine"
     assert run(["ci", "github", "-C", str(tmp_path), "--force"]) == 0
     assert yaml.safe_load(file.read_text())["name"] == "estiba"

@@ -1,4 +1,4 @@
-"""Rendered: what a target consists of, as texts and files to copy, and the folder that it becomes."""
+"""Write the rendered files of a target into a folder."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from estiba.core.stores.disk import TEMPORARY, explained, make_folder
 
 @dataclass(frozen=True)
 class Rendered:
-    """Files by their path in a folder.
+    """Rendered files by their path in a folder.
 
     Args:
-        texts: what is written each time, and overwrites what was there.
-        once: what is written where nothing is yet, because people change it: settings.
+        texts: files that are written each time, and overwrite older ones.
+        once: settings, which people change: written only if there is no such file.
         copies: files and folders of the project to copy.
     """
 
@@ -27,42 +27,42 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Written:
-    """What became of a file of the folder: `new`, `changed`, `same` or `kept` (there already, and yours)."""
+    """The outcome for a file: `new`, `changed`, `same` or `kept` (it existed, and is the user's)."""
 
     path: str
     became: str
 
 
 def write(rendered: Rendered, folder: Path) -> list[Written]:
-    """Brings a folder up to date. Each file appears whole or not at all; files that nobody rendered are left alone.
+    """Update a folder. Each file appears whole or not at all; other files in the folder stay as they are.
 
     Raises:
-        EstibaError: a place cannot be written.
+        EstibaError: a file cannot be written.
     """
     contents = {path: text.encode() for path, text in rendered.texts.items()} | _copied(rendered.copies)
     written = [_write(folder, path, content) for path, content in sorted(contents.items())]
-    _let_containers_read(folder, contents)
+    _make_readable(folder, contents)
     for path, text in sorted(rendered.once.items()):
-        there = (folder / path).exists()
-        written.append(Written(path, "kept") if there else _write(folder, path, text.encode()))
+        exists = (folder / path).exists()
+        written.append(Written(path, "kept") if exists else _write(folder, path, text.encode()))
     return written
 
 
 def check(rendered: Rendered, folder: Path) -> list[str]:
-    """Paths of files that `write` would make or change."""
+    """Paths of the files that `write` would create or change."""
     contents = {path: text.encode() for path, text in rendered.texts.items()} | _copied(rendered.copies)
     return sorted(path for path, content in contents.items() if _content(folder / path) != content)
 
 
 def _copied(copies: Mapping[str, Path]) -> dict[str, bytes]:
-    found = {}
+    contents = {}
     for target, source in copies.items():
         for path in sorted(source.rglob("*")) if source.is_dir() else [source]:
             if path.is_file() and "__pycache__" not in path.parts:
                 inside = path.relative_to(source) if source.is_dir() else Path()
                 with explained("read", path):
-                    found[str(Path(target) / inside)] = path.read_bytes()
-    return found
+                    contents[str(Path(target) / inside)] = path.read_bytes()
+    return contents
 
 
 def _write(folder: Path, path: str, content: bytes) -> Written:
@@ -83,19 +83,19 @@ def _write(folder: Path, path: str, content: bytes) -> Written:
     return Written(path, "new" if before is None else "changed")
 
 
-def _let_containers_read(folder: Path, paths: Iterable[str]) -> None:
-    """Whatever rights new files get here: a container reads what is mounted as a user of its own.
+def _make_readable(folder: Path, paths: Iterable[str]) -> None:
+    """Let every user read the files, whatever the umask is: a container reads mounted files as another user.
 
-    No rendered file holds a secret. The folder itself, and what people change, stay as they are.
+    No rendered file holds a secret. The folder itself, and settings that people change, keep their modes.
     """
     inside = {Path(path) for path in paths}
     for path in inside.union(*(path.parents for path in inside)) - {Path()}:
-        place = folder / path
-        mode = place.stat().st_mode & 0o7777
-        readable = mode | (0o555 if place.is_dir() else 0o444)
+        target = folder / path
+        mode = target.stat().st_mode & 0o7777
+        readable = mode | (0o555 if target.is_dir() else 0o444)
         if mode != readable:
-            with explained("change the rights of", place):
-                place.chmod(readable)
+            with explained("change the mode of", target):
+                target.chmod(readable)
 
 
 def _content(path: Path) -> bytes | None:

@@ -1,4 +1,4 @@
-"""YAML: plain values written as people write them, the same for the same values."""
+"""Write plain values as YAML in the style that people use; equal values give equal text."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-# Words that mean themselves in YAML 1.1 and 1.2 alike; anything else is quoted.
+# Strings that need no quotes in YAML 1.1 or 1.2; anything else is quoted.
 _PLAIN = re.compile(r"(?:[A-Za-z_/]|[.]{1,2}/)[A-Za-z0-9_./@-]*(:[A-Za-z0-9_./@-]+)*")
 _ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
-_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none"}
+_RESERVED = {"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none"}
 
 
 def render(value: Mapping[str, Any]) -> str:
-    """A document of tables, lists, texts, numbers, booleans and None. Empty tables and lists are `{}` and `[]`."""
+    """A document of mappings, lists, strings, numbers, booleans and None."""
     return "".join(f"{line}\n" for line in _table(value, "")) or "{}\n"
 
 
 def render_all(values: Sequence[Mapping[str, Any]]) -> str:
-    """Several documents in one file."""
+    """A file of several documents."""
     return "---\n".join(render(value) for value in values)
 
 
@@ -46,7 +46,7 @@ def _entry(begin: str, value: Any, indent: str) -> Iterator[str]:
 
 
 def _can_be_block(text: str) -> bool:
-    """Whether a block keeps the text as it is: no blank at its beginning, one line feed at most at its end."""
+    """True if a block scalar keeps the text: no white space at its beginning, at most one line feed at its end."""
     return (
         text[0] not in " \n\t" and not text.endswith("\n\n") and text.replace("\n", "").replace("\t", "").isprintable()
     )
@@ -73,12 +73,12 @@ def _scalar(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         number = json.dumps(value)
-        return number if "." in number else number.replace("e", ".0e")  # YAML 1.1 takes 1e6 for a text
+        return number if "." in number else number.replace("e", ".0e")  # YAML 1.1 reads 1e6 as a string
     if isinstance(value, Mapping):
         return "{}"
     if isinstance(value, (list, tuple)):
         return "[]"
-    if _PLAIN.fullmatch(value) and value.lower() not in _WORDS and value != "~":
+    if _PLAIN.fullmatch(value) and value.lower() not in _RESERVED and value != "~":
         return str(value)
     return f'"{"".join(map(_quoted, value))}"'
 
