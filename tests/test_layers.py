@@ -44,7 +44,7 @@ ORDER = {
         asgi_bridge openapi_common openapi_protocols openapi protocol_routes management_routes
         """,
     "estiba.serving.workers": "messages worker worker_process registry_query hot_swap acceptor supervisor",
-    "estiba.deploy": "plan output observability image compose kubernetes",
+    "estiba.deploy": "plan output target observability image compose kubernetes",
     "estiba.deploy.plan": "references service_options image_options timing plan health model_source secrets dotenv",
     "estiba.deploy.output": "yaml files ci_pipelines",
     "estiba.deploy.observability": "alerts dashboards config_files",
@@ -53,9 +53,12 @@ ORDER = {
         size_report verify sbom oci_layout oci_builder push build bundle vulnerability_scan
         """,
     "estiba.deploy.image.slim": "elf trim_packages rootfs",
-    "estiba.deploy.compose": "reverse_proxy render port_check stability_check project deploy",
+    "estiba.deploy.compose": """
+        reverse_proxy render project container_state port_check stability_check compare rolling_update start deploy
+        """,
     "estiba.deploy.kubernetes": """
-        options config_maps model_init_container workloads networking autoscaling render deploy
+        options config_maps model_init_container workloads networking autoscaling render image_digests cluster compare
+        rollout deploy
         """,
     "estiba.doctor": "catalogue read rules examine running",
     "estiba.doctor.read": """

@@ -17,34 +17,34 @@ FOLDER = "deploy/compose"
 Examples:
   estiba compose                       into deploy/compose
   estiba compose -o /srv/portfolio     elsewhere
-  estiba compose --check               whether what is there is up to date: exit code 1 if not
+  estiba compose --check               list the files that are out of date: exit code 1 if there are any
 """
 )
 @project_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help=f"By default {FOLDER}.")
-@click.option("--check", is_flag=True, help="Write nothing; say what would change.")
+@click.option("--check", is_flag=True, help="Write nothing; list the files that would change.")
 @json_option
 def compose(project: Path | None, output: Path | None, check: bool, as_json: bool) -> int:
-    """Write the project as Docker Compose.
+    """Render the project for Docker Compose.
 
-    Ports are published on this machine only, secrets are made up on first use and are in no file that git sees, and
-    every container runs without rights that it does not need. Settings go to .env, which is written once and then
-    yours.
+    Ports are published on this machine only, secrets are generated on first use and are in no file that git sees, and
+    every container runs without privileges that it does not need. Settings go to .env, which is written once and is
+    yours to edit.
     """
     import estiba.project
     from estiba import planning
     from estiba.cli import write_files
-    from estiba.deploy.compose import render as target
+    from estiba.deploy.compose.render import render
     from estiba.deploy.plan import secrets
 
-    found = estiba.project.load(project)
-    plan = planning.lower(found)
-    files = target.render(plan, found.compose)
-    folder = output or found.folder / FOLDER
+    loaded = estiba.project.load(project)
+    plan = planning.lower(loaded)
+    files = render(plan, loaded.compose)
+    folder = output or loaded.folder / FOLDER
     if check:
         return write_files.stale(files, folder, as_json=as_json)
-    secrets.hand_out(found.folder, plan.secrets, folder / "secrets", plan.given)
-    place = shlex.quote(str(write_files.shown(folder)))
-    steps = ["estiba build", f"docker compose --project-directory {place} up --detach --wait"]
+    secrets.hand_out(loaded.folder, plan.secrets, folder / "secrets", plan.given)
+    directory = shlex.quote(str(write_files.shown(folder)))
+    steps = ["estiba build", f"docker compose --project-directory {directory} up --detach --wait"]
     write_files.write(files, folder, services=len(plan.services), next_steps=steps, as_json=as_json)
     return 0

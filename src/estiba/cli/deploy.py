@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,155 +13,179 @@ from estiba.cli import terminal
 from estiba.cli.common_options import project_option
 
 if TYPE_CHECKING:
-    from estiba.deploy.compose.deploy import Change
-    from estiba.deploy.kubernetes.deploy import Proposal
+    from estiba.deploy.kubernetes.deploy import KubernetesTarget
+    from estiba.deploy.target import DeployTarget, P, Proposal
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @click.group(
     epilog="""\b
 Examples:
-  estiba deploy compose --plan        what would change on this machine's Docker
+  estiba deploy compose --plan        show what would change on this machine's Docker
   estiba deploy kubernetes staging    show what changes in the cluster, ask, apply, wait"""
 )
 def deploy() -> None:
-    """Bring what was written to where it runs, and wait until it is ready.
+    """Deploy the project, and wait until all of it is ready.
 
-    A plan is shown and applied when you agree. What does not become ready is taken back.
+    Files are rendered, a plan is shown, and it is applied when you agree. Where something does not become ready, the
+    previous deployment is restored.
     """
+
+
+def _plan_options(command: Command) -> Command:
+    for option in (
+        click.option("--yes", is_flag=True, help="Apply without asking."),
+        click.option("--plan", "only_plan", is_flag=True, help="Show what would change and stop; exit code 0."),
+    ):
+        command = option(command)
+    return command
+
+
+def _timeout_option(seconds: float, text: str) -> Callable[[Command], Command]:
+    kind = click.FloatRange(0, min_open=True)
+    return click.option("--timeout", type=kind, default=seconds, show_default=True, metavar="SECONDS", help=text)
 
 
 @deploy.command(
     epilog="""\b
 Examples:
-  estiba deploy kubernetes staging            show what changes, ask, apply, wait
-  estiba deploy kubernetes staging --plan     only show it
+  estiba deploy kubernetes staging            render, show what changes, ask, apply, wait
+  estiba deploy kubernetes staging --plan     only show it; no file is written
   estiba deploy kubernetes production --yes --context live
+  estiba deploy kubernetes production --pin images.json     images by the digests that were pushed
+  estiba deploy kubernetes production --no-render           the manifests of another commit or pipeline, as they are
 \b
-Exit codes: 0 all is ready; 1 it did not get ready, and what was there before was applied again; 4 something is
-missing (kubectl, manifests, a secret); 6 no cluster answers."""
+Exit codes: 0 all is ready; 1 it did not become ready, and the previous deployment was restored; 4 something is
+missing (kubectl, an overlay, a secret); 5 the manifests have digests that the project's images no longer have;
+6 no cluster answers."""
 )
 @project_option
 @click.argument("overlay")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Where `estiba kubernetes` wrote.")
-@click.option("--context", default="", metavar="NAME", help="Of kubectl's settings; by default the current one.")
-@click.option("--plan", "only_plan", is_flag=True, help="Show what would change and stop; exit code 0.")
-@click.option("--details", is_flag=True, help="Show each change line by line.")
-@click.option("--yes", is_flag=True, help="Do not ask before applying.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Of the manifests.")
 @click.option(
-    "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=600,
-    show_default=True,
-    metavar="SECONDS",
-    help="For each workload.",
+    "--pin",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Images by the digests in what `estiba build --push --json` printed.",
 )
-def kubernetes(project: Path | None, overlay: str, output: Path | None, context: str, **flags: bool | float) -> None:
-    """Apply an overlay to the cluster that kubectl knows, and wait until all of it is ready.
+@click.option("--no-render", is_flag=True, help="Apply the manifests as they are on disk.")
+@click.option("--context", default="", metavar="NAME", help="Of kubectl; by default the current one.")
+@_plan_options
+@click.option("--details", is_flag=True, help="Show each change line by line.")
+@_timeout_option(600.0, "For each workload.")
+def kubernetes(
+    project: Path | None, overlay: str, context: str, timeout: float, only_plan: bool, **options: Any
+) -> None:
+    """Deploy an overlay to the cluster that kubectl is configured for, and wait until all of it is ready.
 
-    OVERLAY is dev, staging, production or another folder of overlays, or the path of any kustomization.
+    OVERLAY is dev, staging, production or another folder of `overlays`: the manifests are rendered first, as
+    `estiba kubernetes` does. The path of any other kustomization is applied as it is.
     """
+    from dataclasses import replace
+
+    from estiba.deploy.kubernetes.cluster import Cluster
+
+    target = _kubernetes_target(
+        project, overlay, options["output"], pin=options["pin"], render=not options["no_render"]
+    )
+    target = replace(target, cluster=Cluster(context), timeout_seconds=timeout)
+    _deploy(target, only_plan=only_plan, yes=options["yes"], details=options["details"])
+
+
+def _kubernetes_target(
+    project: Path | None, overlay: str, output: Path | None, *, pin: Path | None, render: bool
+) -> KubernetesTarget:
     import estiba.project
-    from estiba.cli.kubernetes import FOLDER
-    from estiba.deploy.kubernetes import deploy as rollout
+    from estiba.cli.kubernetes import FOLDER, rendered
+    from estiba.core.errors import NotFound
+    from estiba.deploy.kubernetes.cluster import Cluster
+    from estiba.deploy.kubernetes.deploy import KubernetesTarget
 
+    try:
+        manifests = output or estiba.project.find(project).parent / FOLDER
+    except NotFound:
+        if "/" not in overlay:
+            raise
+        return KubernetesTarget(Cluster(), Path(overlay))  # a kustomization can be applied where there is no project
     if "/" in overlay:
-        folder = Path(overlay)
-    else:
-        folder = (output or estiba.project.load(project).folder / FOLDER) / "overlays" / overlay
-    target = rollout.Target(folder, context, flags["timeout"])
-    proposal = rollout.propose(target)
-    _show(proposal, details=bool(flags["details"]))
-    if flags["only_plan"]:
-        return
-    if not flags["yes"] and not proposal.nothing:
-        _confirm()
-    rollout.carry_out(target, proposal, terminal.line)
-
-
-def _show(proposal: Proposal, *, details: bool) -> None:
-    for change in proposal.changes:
-        if change.became == "same":
-            continue
-        terminal.line(
-            f"{change.became:8} {change.kind} {change.name}", fg="green" if change.became == "new" else "yellow"
-        )
-        if details and change.difference:
-            terminal.line(change.difference)
-    same = sum(change.became == "same" for change in proposal.changes)
-    terminal.line(f"{len(proposal.changes) - same} of {len(proposal.changes)} objects change.", bold=True)
-    for name in proposal.missing:
-        terminal.warning(f"secret {name} is not in the cluster yet")
-    for name in proposal.abandoned:
-        terminal.warning(f"{name} is in the cluster, but no longer in the manifests; nothing removes it")
-
-
-def _confirm() -> None:
-    if not sys.stdin.isatty():
-        raise click.UsageError("There is nobody to ask: say --yes to apply, or --plan to stop here.")
-    click.confirm("Apply?", abort=True)
+        path, overlays = Path(overlay).resolve(), manifests.resolve() / "overlays"
+        if not path.is_relative_to(overlays):
+            return KubernetesTarget(Cluster(), Path(overlay))
+        overlay = path.relative_to(overlays).as_posix()
+    files = rendered(project, pin, manifests)[1] if render else None
+    return KubernetesTarget(Cluster(), manifests, f"overlays/{overlay}", files)
 
 
 @deploy.command(
     name="compose",
     epilog="""\b
 Examples:
-  estiba deploy compose                          show what changes, ask, apply, wait
-  estiba deploy compose --plan                   only show it
+  estiba deploy compose                          render, show what changes, ask, apply, wait
+  estiba deploy compose --plan                   only show it; no file is written
   estiba deploy compose --yes --profile monitoring
 \b
-Exit codes: 0 all is healthy; 1 it did not become healthy, and what ran before was brought back; 4 something is
-missing (docker, an image); 5 somebody else has a port; 6 no Docker answers.""",
+Exit codes: 0 all is healthy; 1 it did not become healthy, and the previous deployment was restored; 4 something is
+missing (docker, an image); 5 a port is taken; 6 no Docker answers.""",
 )
 @project_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="By default deploy/compose.")
-@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Also services of this profile.")
-@click.option("--plan", "only_plan", is_flag=True, help="Show what would change and stop; exit code 0.")
-@click.option("--yes", is_flag=True, help="Do not ask before applying.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0, min_open=True),
-    default=300.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="In which all must become healthy.",
-)
-def on_compose(project: Path | None, output: Path | None, profiles: tuple[str, ...], **flags: bool | float) -> None:
-    """Bring the project to this machine's Docker with Compose, and wait until all of it is healthy.
+@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Also the services of this profile.")
+@_plan_options
+@_timeout_option(300.0, "In which all must become healthy.")
+def on_compose(
+    project: Path | None, output: Path | None, profiles: tuple[str, ...], timeout: float, only_plan: bool, yes: bool
+) -> None:
+    """Deploy the project to this machine's Docker with Compose, and wait until all of it is healthy.
 
-    What `estiba compose` writes is written first. Where [compose] has a front, what serves models is replaced
+    The files of `estiba compose` are rendered first. With `front` in [compose], servers of models are replaced
     without losing a request.
     """
     import estiba.project
     from estiba import planning
     from estiba.cli.compose import FOLDER
-    from estiba.deploy.compose import deploy as delivery
     from estiba.deploy.compose import render, reverse_proxy
-    from estiba.deploy.compose.project import Stack
-    from estiba.deploy.plan import secrets
+    from estiba.deploy.compose.deploy import ComposeTarget
+    from estiba.deploy.compose.project import ComposeProject
 
-    found = estiba.project.load(project)
-    plan = planning.lower(found)
-    files = render.render(plan, found.compose)
-    rolling = frozenset(service.name for service in reverse_proxy.behind(plan)) if found.compose.front else frozenset()
-    folder = (output or found.folder / FOLDER).absolute()
-    stack = Stack(folder, profiles, rolling, float(flags["timeout"]))
-    changes = delivery.propose(stack, files)
-    _show_services(changes)
-    if flags["only_plan"]:
+    loaded = estiba.project.load(project)
+    plan = planning.lower(loaded)
+    files = render.render(plan, loaded.compose)
+    behind_proxy = reverse_proxy.behind(plan) if loaded.compose.front else ()
+    folder = (output or loaded.folder / FOLDER).absolute()
+    target = ComposeTarget(
+        ComposeProject(folder, profiles, timeout), plan, files, frozenset(service.name for service in behind_proxy)
+    )
+    _deploy(target, only_plan=only_plan, yes=yes)
+
+
+def _deploy(target: DeployTarget[P], *, only_plan: bool, yes: bool, details: bool = False) -> None:
+    """Show a plan and, when the user agrees, apply it."""
+    from estiba.deploy import target as deploying
+
+    proposal = target.propose()
+    changes = _show(proposal, target.parts, details=details)
+    if only_plan:
         return
-    if not flags["yes"] and any(change.became != "same" for change in changes):
+    if changes and not yes:
         _confirm()
-    secrets.hand_out(found.folder, plan.secrets, folder / "secrets", plan.given)
-    delivery.carry_out(stack, files, changes, terminal.line)
+    deploying.deploy(target, proposal, terminal.line)
 
 
-def _show_services(changes: list[Change]) -> None:
+def _show(proposal: Proposal, parts: str, *, details: bool) -> int:
+    """Print a plan; return the number of changes."""
+    changes = [change for change in proposal.changes if change.action != "same"]
     for change in changes:
-        if change.became == "same":
-            continue
-        images = " -> ".join(dict.fromkeys(image for image in (change.before, change.after) if image))
-        terminal.line(
-            f"{change.became:8} {change.service}  {images}", fg="green" if change.became == "new" else "yellow"
-        )
-    same = sum(change.became == "same" for change in changes)
-    terminal.line(f"{len(changes) - same} of {len(changes)} services change.", bold=True)
+        terminal.line(f"{change.action:8} {change.title}", fg="green" if change.action == "new" else "yellow")
+        if details and change.details:
+            terminal.line(change.details)
+    terminal.line(f"{len(changes)} of {len(proposal.changes)} {parts} change.", bold=True)
+    for warning in proposal.warnings:
+        terminal.warning(warning)
+    return len(changes)
+
+
+def _confirm() -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask at: pass --yes to apply, or --plan to stop here.")
+    click.confirm("Apply?", abort=True)

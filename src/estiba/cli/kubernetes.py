@@ -12,7 +12,10 @@ from estiba.cli.common_options import json_option, project_option
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from estiba.deploy.kubernetes.options import KubernetesOptions
+    from estiba.deploy.output.files import Rendered
     from estiba.deploy.plan.plan import Plan
+    from estiba.project import Project
 
 FOLDER = "deploy/kubernetes"
 
@@ -23,13 +26,13 @@ Examples:
   estiba kubernetes                        into deploy/kubernetes
   estiba kubernetes -o /srv/manifests      elsewhere
   estiba kubernetes --pin images.json      images by the digests that were pushed
-  estiba kubernetes --check                whether what is there is up to date: exit code 1 if not
-  estiba deploy kubernetes staging         apply an overlay, and wait until all is ready
+  estiba kubernetes --check                list the files that are out of date: exit code 1 if there are any
+  estiba deploy kubernetes staging         render, apply an overlay, and wait until all is ready
 """
 )
 @project_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help=f"By default {FOLDER}.")
-@click.option("--check", is_flag=True, help="Write nothing; say what would change.")
+@click.option("--check", is_flag=True, help="Write nothing; list the files that would change.")
 @click.option(
     "--pin",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -38,51 +41,81 @@ Examples:
 )
 @json_option
 def kubernetes(project: Path | None, output: Path | None, check: bool, pin: Path | None, as_json: bool) -> int:
-    """Write the project as Kubernetes manifests.
+    """Render the project as Kubernetes manifests.
 
-    A kustomize base with what has no profile, a component for each profile, and overlays for dev, staging and
-    production, which are written once and then yours. Secrets are only referred to: make them in the cluster.
+    A kustomize base with the services that have no profile, a component for each profile, and overlays for dev,
+    staging and production, which are written once and are yours to edit. Secrets are only referred to: create them in
+    the cluster.
     """
     import estiba.project
-    from estiba import planning
     from estiba.cli import write_files
-    from estiba.deploy.image import push
-    from estiba.deploy.kubernetes.render import namespace, render
-    from estiba.deploy.plan import secrets
 
-    found = estiba.project.load(project)
-    plan = planning.lower(found, canaries=True)
-    if pin is not None:
-        plan = push.pinned(plan, pin)
-    files = render(plan, found.kubernetes)
-    folder = output or found.folder / FOLDER
+    loaded = estiba.project.load(project)
+    plan, files = rendered(project, pin)
+    folder = output or loaded.folder / FOLDER
     if check:
         return write_files.stale(files, folder, as_json=as_json)
-    # Where a store of secrets is named, they come from there.
-    named = [] if found.kubernetes.external_secrets else plan.secrets
-    made = secrets.ensure(found.folder, (name for name in named if name not in plan.given))
-    made |= {name: secrets.place(found.folder, name) for name in named if name in plan.given}
-    space = namespace(plan, found.kubernetes, "staging")
-    steps = ["estiba build --push"] if pin is None else []
-    if made:
-        steps.append(f"kubectl apply -f {write_files.shown(folder / 'overlays' / 'staging' / 'namespace.yaml')}")
-    secret_steps = _secrets(plan, made, space)
-    steps += [*secret_steps.pop("", ()), "estiba deploy kubernetes staging"]
-    for profile, commands in secret_steps.items():
-        steps += [f"# before that, where the overlay names components/{profile}:", *commands]
+    steps = _next_steps(loaded, plan, folder, pinned=pin is not None)
     write_files.write(files, folder, services=len(plan.services), next_steps=steps, as_json=as_json)
     return 0
 
 
-def _secrets(plan: Plan, made: Mapping[str, Path], namespace: str) -> dict[str, list[str]]:
-    """Commands that bring secrets into the cluster, by the profile that needs them; "" is what always takes part."""
+def rendered(project: Path | None, pin: Path | None, keep_digests_of: Path | None = None) -> tuple[Plan, Rendered]:
+    """Render the manifests of a project.
+
+    Args:
+        pin: a file with the digests of images. keep_digests_of: without one, a folder of manifests whose digests are
+            kept.
+    """
+    import estiba.project
+    from estiba import planning
+    from estiba.deploy.image import push
+    from estiba.deploy.kubernetes.image_digests import keep_digests
+    from estiba.deploy.kubernetes.render import render
+
+    loaded = estiba.project.load(project)
+    plan = planning.lower(loaded, canaries=True)
+    if pin is not None:
+        plan = push.pinned(plan, pin)
+    elif keep_digests_of is not None:
+        plan = keep_digests(plan, keep_digests_of)
+    return plan, render(plan, loaded.kubernetes)
+
+
+def _next_steps(project: Project, plan: Plan, folder: Path, *, pinned: bool) -> list[str]:
+    """Return the commands that deploy the manifests to staging, with those that create its secrets."""
     from estiba.cli.write_files import shown
+
+    files = _secret_files(project.folder, plan, project.kubernetes)
+    steps = [] if pinned else ["estiba build --push"]
+    if files:
+        steps.append(f"kubectl apply -f {shown(folder / 'overlays' / 'staging' / 'namespace.yaml')}")
+    commands = _secret_commands(plan, files, project.kubernetes)
+    steps += [*commands.pop("", ()), "estiba deploy kubernetes staging"]
+    for profile, lines in commands.items():
+        steps += [f"# before that, where the overlay names components/{profile}:", *lines]
+    return steps
+
+
+def _secret_files(project: Path, plan: Plan, options: KubernetesOptions) -> dict[str, Path]:
+    """Return the file of each secret, generated if need be; none where the cluster takes them from a secret store."""
+    from estiba.deploy.plan import secrets
+
+    names = () if options.external_secrets else plan.secrets
+    generated = secrets.ensure(project, (name for name in names if name not in plan.given))
+    return generated | {name: secrets.place(project, name) for name in names if name in plan.given}
+
+
+def _secret_commands(plan: Plan, files: Mapping[str, Path], options: KubernetesOptions) -> dict[str, list[str]]:
+    """Return commands that create secrets in the cluster, by the profile that needs them; "" is for all profiles."""
+    from estiba.cli.write_files import shown
+    from estiba.deploy.kubernetes.render import namespace
     from estiba.deploy.kubernetes.workloads import secret_name
 
-    found: dict[str, list[str]] = {}
-    for name, file in made.items():
+    create = f"kubectl create secret generic {{}} -n {namespace(plan, options, 'staging')} --from-file=value={{}}"
+    commands: dict[str, list[str]] = {}
+    for name, file in files.items():
         users = [plan.profiles_of(service) for service in plan.services if name in service.secrets]
-        command = f"kubectl create secret generic {secret_name(name)} -n {namespace} --from-file=value={shown(file)}"
         for profile in [""] if () in users else sorted({profile for profiles in users for profile in profiles}):
-            found.setdefault(profile, []).append(command)
-    return found
+            commands.setdefault(profile, []).append(create.format(secret_name(name), shown(file)))
+    return commands

@@ -33,9 +33,9 @@ CHAPTERS = {
         "build": ("build", "Build container images of the project's services."),
         "export": ("export", "Write all that images are built of into one archive."),
         "scan": ("scan", "Look up known weaknesses of what is in the images built here."),
-        "compose": ("compose", "Write the project as Docker Compose."),
-        "kubernetes": ("kubernetes", "Write the project as Kubernetes manifests."),
-        "deploy": ("deploy", "Bring what was written to where it runs, and wait until it is ready."),
+        "compose": ("compose", "Render the project for Docker Compose."),
+        "kubernetes": ("kubernetes", "Render the project as Kubernetes manifests."),
+        "deploy": ("deploy", "Deploy the project, and wait until all of it is ready."),
         "ci": ("ci", "Write a pipeline that lints, tests, builds, scans, signs and deploys the project."),
     },
     "Other": {

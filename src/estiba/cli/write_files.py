@@ -1,4 +1,4 @@
-"""How commands that write a folder of files say what they did."""
+"""Write rendered files to a folder, and report which of them changed."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from estiba.deploy.output.files import Rendered
 
 
 def shown(path: Path) -> Path:
-    """A path as a person would type it: from the working directory where it lies below that, else absolute."""
-    whole, here = path.absolute(), Path.cwd()
-    return whole.relative_to(here) if whole.is_relative_to(here) else whole
+    """Return a path as a person would type it: relative below the working directory, else absolute."""
+    absolute, current = path.absolute(), Path.cwd()
+    return absolute.relative_to(current) if absolute.is_relative_to(current) else absolute
 
 
 def stale(files: Rendered, folder: Path, *, as_json: bool) -> int:
-    """Says which files are out of date; the exit code is 1 if any is."""
-    found = rendered.check(files, folder)
+    """List the files that are out of date; return the exit code, 1 if there are any."""
+    paths = rendered.check(files, folder)
     if as_json:
-        terminal.json({"folder": str(folder), "stale": found})
-    elif not found:
+        terminal.json({"folder": str(folder), "stale": paths})
+    elif not paths:
         terminal.line(f"{shown(folder)} is up to date.")
     else:
-        for path in found:
+        for path in paths:
             terminal.line(f"out of date: {path}")
-    return 1 if found else 0
+    return 1 if paths else 0
 
 
 def write(files: Rendered, folder: Path, *, services: int, next_steps: Sequence[str], as_json: bool) -> None:
-    """Writes the files, and says which are new or changed and what to do next."""
+    """Write the files, and list those that are new or changed, and the commands to run next."""
     written = rendered.write(files, folder)
     if as_json:
         terminal.json({"folder": str(folder), "files": written})

@@ -79,7 +79,7 @@ def test_a_task_is_waited_for(small: Callable[..., int], capsys: pytest.CaptureF
     began = time.monotonic()
     assert small("sleep 4; echo done") == 0
     assert time.monotonic() - began > 4
-    assert "All is healthy" in capsys.readouterr().out
+    assert "All services are ready" in capsys.readouterr().out
     assert small("sleep 4; echo done") == 0
     assert "task     setup" in capsys.readouterr().out
     assert docker("compose", "logs", "setup", folder=deployed(docker)).count("done") == 2
@@ -92,7 +92,7 @@ def test_a_task_that_fails_is_named_and_taken_back(
     assert small("sleep 2; echo no such table; exit 3") == 1
     said = capsys.readouterr().err
     assert "setup is exited (exit code 3).\nno such table" in said
-    assert "What ran before runs again." in said
+    assert "The last healthy deployment runs again." in said
 
 
 @pytest.mark.parametrize(("script", "remedy"), [("chown 5 /tmp", "user = 999"), ("mkdir /new", "`writable`")])
@@ -118,7 +118,7 @@ def test_an_image_that_nobody_has_is_no_success(
     assert run(["deploy", "compose", "-C", str(file.parent), "--yes"]) == 1
     said = capsys.readouterr().err
     assert "localhost:1" in said
-    assert "What ran before runs again." in said
+    assert "The last healthy deployment runs again." in said
     assert "localhost:1" not in (deployed(docker) / "compose.yaml").read_text()
 
 

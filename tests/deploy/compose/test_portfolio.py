@@ -152,7 +152,7 @@ def test_what_does_not_become_healthy_is_taken_back(stack: Stack) -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "changed  redis" in done.stdout
     assert "no such disk" in done.stderr
-    assert "What ran before runs again." in done.stderr
+    assert "The last healthy deployment runs again." in done.stderr
     assert time.monotonic() - began < 200
     assert stack.ill() == []
     assert stack.docker("compose", "images", "--format=json", folder=stack.folder / "deploy" / "compose") == before

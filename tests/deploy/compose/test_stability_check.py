@@ -47,7 +47,7 @@ def test_one_that_ends_every_few_seconds_is_named_and_taken_back(
     assert worker("sleep 5; echo no queue; exit 3") == 1
     said = capsys.readouterr().err
     assert "worker has no health check, and did not stay up for 10 seconds.\nno queue" in said
-    assert "What ran before runs again." in said
+    assert "The last healthy deployment runs again." in said
 
 
 def test_a_cluster_waits_as_long(tmp_path: Path) -> None:

@@ -156,9 +156,9 @@ def test_a_release_that_cannot_start_is_taken_back(shop: Shop, capsys: pytest.Ca
     with shop.load() as load:
         assert shop.deploy("shop/churn:gone", "--timeout", "15") == 1
         said = capsys.readouterr().err
-    assert "deployment/churn did not get ready" in said
+    assert "deployment/churn did not become ready" in said
     assert "ErrImagePull" in said or "ImagePullBackOff" in said
-    assert "What was there before runs again." in said
+    assert "The previous deployment runs again." in said
     assert load.lost == []
     assert set(versions(load)) == {"1"}
 

@@ -185,11 +185,11 @@ def test_a_registry_that_is_down_is_named_and_what_ran_still_runs(
     with shop.load() as load:
         assert shop.deploy(down, "--timeout", "45") == 1
     said = capsys.readouterr().err
-    assert "deployment/churn did not get ready" in said
+    assert "deployment/churn did not become ready" in said
     assert f"error: Cannot read {BUCKET}" in said
     assert f'Could not connect to the endpoint URL: "http://{MACHINE}:9' in said
     assert said.count(f"error: Cannot read {BUCKET}") == 1
-    assert "What was there before runs again." in said
+    assert "The previous deployment runs again." in said
     assert load.lost == []
 
 

@@ -141,18 +141,18 @@ def write_whole(target: Path, content: bytes | Callable[[IO[bytes]], None], mode
 
 
 @contextmanager
-def temporary(purpose: str) -> Iterator[Path]:
+def temporary(purpose: str, parent: Path | None = None) -> Iterator[Path]:
     """A folder for temporary files that is gone after the block, whenever a signal ends it.
 
     The standard library's leaves its folder to a signal that comes between making it and remembering it.
 
     Args:
-        purpose: part of its name, which begins with "estiba-".
+        purpose: part of its name, which begins with "estiba-". parent: where to make it; by default where TMPDIR says.
 
     Raises:
         EstibaError: no folder can be made.
     """
-    folder = _temporary_place() / f"estiba-{purpose}-{secrets.token_hex(8)}"
+    folder = (parent or _temporary_place()) / f"estiba-{purpose}-{secrets.token_hex(8)}"
     try:
         with explained("make", folder):
             folder.mkdir(mode=0o700)

@@ -1,9 +1,9 @@
-"""Stack: a Compose project as it is written and as it runs, asked by way of the program `docker`."""
+"""Run `docker compose` for one Compose project, and read its configuration and its containers."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,66 +12,72 @@ from typing import Any
 from estiba.core import shell
 from estiba.core.cli_program import DOCKER, MAX_REPORTED_LINES
 
+Container = dict[str, Any]
+"""A row of `docker compose ps`, with its labels as a mapping."""
+
 
 @dataclass(frozen=True)
-class Stack:
-    """A Compose project.
+class ComposeProject:
+    """A Compose project on this machine's Docker.
 
     Args:
-        folder: of compose.yaml. profiles: that take part. rolling: services that are replaced one beside the other.
-        timeout: seconds in which all must become healthy.
-        draft: a folder with the files that are to be, where they are not in `folder` yet.
+        folder: of compose.yaml. profiles: that are enabled.
+        timeout_seconds: in which all services must become healthy.
+        draft: a folder with rendered files that are not in `folder` yet.
     """
 
     folder: Path
     profiles: tuple[str, ...] = ()
-    rolling: frozenset[str] = frozenset()
-    timeout: float = 300.0
+    timeout_seconds: float = 300.0
     draft: Path | None = None
 
-    def compose(self, *words: str) -> shell.Finished:
-        """Runs `docker compose` to its end; raises NotFound where docker is not installed."""
-        chosen = [word for name in self.profiles for word in ("--profile", name)]
+    def compose(self, *arguments: str) -> shell.Finished:
+        """Run `docker compose` to its end, whatever its exit code. Raises NotFound where docker is not installed."""
+        profiles = [argument for name in self.profiles for argument in ("--profile", name)]
         files = [] if self.draft is None else ["--file", str(self.draft / "compose.yaml")]
         settings = self.folder / ".env"
         if self.draft is not None and not settings.exists():
             settings = self.draft / ".env"
-        named = ["--project-directory", str(self.folder), *files, "--env-file", str(settings)]
-        return self.docker("compose", *named, *chosen, *words)
+        options = ["--project-directory", str(self.folder), *files, "--env-file", str(settings), *profiles]
+        return self.docker("compose", *options, *arguments)
 
-    def docker(self, *words: str) -> shell.Finished:
-        return DOCKER.run(*words)
+    def docker(self, *arguments: str) -> shell.Finished:
+        """Run `docker` to its end, whatever its exit code. Raises NotFound where it is not installed."""
+        return DOCKER.run(*arguments)
 
-    def ask(self, *words: str) -> str:
-        """What `docker compose` answers; raises EstibaError with its own words where it fails."""
-        done = self.compose(*words)
+    def output(self, *arguments: str) -> str:
+        """Return the output of a `docker compose` command; raises EstibaError with its complaint where it fails."""
+        done = self.compose(*arguments)
         if done.code:
-            raise DOCKER.failure(f"docker compose {words[0]}: {done.said}", done.said)
+            raise DOCKER.failure(f"docker compose {arguments[0]}: {done.said}", done.said)
         return done.output
 
     @cached_property
-    def project(self) -> Mapping[str, Any]:
-        """What compose.yaml has of the services that take part."""
-        found: Mapping[str, Any] = json.loads(self.ask("config", "--format", "json"))
-        return found
+    def config(self) -> Mapping[str, Any]:
+        """The configuration, resolved by Compose, of the services that are enabled."""
+        config: Mapping[str, Any] = json.loads(self.output("config", "--format", "json"))
+        return config
 
     @property
-    def wanted(self) -> Mapping[str, Any]:
-        """The services that take part."""
-        found: Mapping[str, Any] = self.project.get("services", {})
-        return found
+    def services(self) -> Mapping[str, Any]:
+        """The configuration of each service that is enabled, by name."""
+        services: Mapping[str, Any] = self.config.get("services", {})
+        return services
 
-    def containers(self) -> list[dict[str, Any]]:
-        """What there is of it, running or not."""
-        read = (json.loads(line) for line in self.ask("ps", "--all", "--format", "json").splitlines())
-        rows = [row | {"Labels": _labels(row["Labels"])} for row in read]
-        return [row for row in rows if row["Labels"].get("com.docker.compose.oneoff") != "True"]  # somebody's own
+    def config_hashes(self) -> dict[str, str]:
+        """Return Compose's digest of the configuration of each service."""
+        return dict(line.split() for line in self.output("config", "--hash", "*").splitlines())
 
-    def last_words(self, containers: Sequence[str]) -> str:
-        """The end of the log of the first of them."""
-        if not containers:
-            return ""
-        done = self.docker("logs", "--tail", str(MAX_REPORTED_LINES), containers[0])
+    def containers(self) -> list[Container]:
+        """List the containers of the project, running or not."""
+        rows = (json.loads(line) for line in self.output("ps", "--all", "--format", "json").splitlines())
+        containers = [row | {"Labels": _labels(row["Labels"])} for row in rows]
+        # Those of `docker compose run` belong to a person.
+        return [row for row in containers if row["Labels"].get("com.docker.compose.oneoff") != "True"]
+
+    def log_tail(self, container: str) -> str:
+        """Return the last lines of a container's log."""
+        done = self.docker("logs", "--tail", str(MAX_REPORTED_LINES), container)
         return "\n".join((done.output + done.errors).splitlines()[-MAX_REPORTED_LINES:])
 
 

@@ -17,7 +17,7 @@ NETWORK = "front"
 ALIVE = "/tmp/alive.sock"
 """The socket, in its container only, that says whether nginx itself answers: a port could be a service's."""
 
-KNOWN = 2.5
+DNS_CACHE_SECONDS = 2.5
 """Seconds after which the front surely knows a new container: it remembers what a name means for up to two, as nginx
 counts one second of validity in whole seconds."""
 

@@ -1,34 +1,34 @@
-"""Steady: whether containers that nobody can ask about their health stay up."""
+"""Check that containers without a health check keep running."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from estiba.core import shell
+from estiba.deploy.compose.project import ComposeProject
 
-_LOOK = 0.5
-"""Seconds between two looks."""
+_POLL_SECONDS = 0.5
 
 
-def first_to_end(containers: Sequence[str], seconds: float, docker: Callable[..., shell.Finished]) -> str:
-    """The first of some containers, just started, to end within a while, also where it was started again at once.
+def first_to_exit(project: ComposeProject, containers: Sequence[str], seconds: float) -> str:
+    """Watch containers that were just started, and return the first that exits, also where Docker restarts it at once.
 
     Args:
-        containers: ids. seconds: in which none should end. docker: runs the program.
+        containers: ids. seconds: to watch them for.
 
     Returns:
-        Its id, or nothing if all stay.
+        The id of the container, or "" if all keep running.
     """
 
-    def look() -> list[str]:
-        return docker("inspect", "--format", "{{.State.Running}} {{.RestartCount}}", *containers).output.splitlines()
+    def states() -> list[str]:
+        template = "{{.State.Running}} {{.RestartCount}}"
+        return project.docker("inspect", "--format", template, *containers).output.splitlines()
 
-    until = time.monotonic() + seconds
-    before = look() if containers else []
-    while containers and time.monotonic() < until:
-        time.sleep(_LOOK)
-        for container, was, state in zip(containers, before, look(), strict=False):
-            if state != was or not state.startswith("true"):
+    deadline = time.monotonic() + seconds
+    before = states() if containers else []
+    while containers and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+        for container, first_state, state in zip(containers, before, states(), strict=False):
+            if state != first_state or not state.startswith("true"):
                 return container
     return ""

@@ -1,387 +1,148 @@
-"""Rollout: manifests brought to a cluster with kubectl, waited for, and taken back where they do not get ready."""
+"""Deploy a project to a Kubernetes cluster, and restore the previous objects where it fails."""
 
 from __future__ import annotations
 
 import os
-import re
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from json import JSONDecoder
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import msgspec
 
-from estiba.core import shell
-from estiba.core.cli_program import MAX_REPORTED_LINES, CliProgram
-from estiba.core.errors import EstibaError, NotFound, Unavailable
-from estiba.core.stores.disk import temporary
+from estiba.core.errors import EstibaError, NotFound
+from estiba.core.stores.disk import explained, temporary
+from estiba.deploy.kubernetes.cluster import Cluster
+from estiba.deploy.kubernetes.compare import ROLLOUT_KINDS, ClusterProposal, ObjectChange, compare
+from estiba.deploy.kubernetes.rollout import delete_unready_pods, failure_reason, wait_until_ready
+from estiba.deploy.output.files import Rendered, check, write
+from estiba.deploy.target import DeploymentFailed, Report
 
-ROLLED = ("Deployment", "StatefulSet", "DaemonSet")
-"""Kinds that `kubectl rollout` knows."""
+_AWAITED_KINDS = ("Job", *ROLLOUT_KINDS)
+"""Kinds that are waited for, in this order: a Job that failed is the reason why others do not become ready."""
 
-AWAITED = ("Job", *ROLLED)
-"""Kinds that are waited for, in this order: what a task should have done is the reason why others do not get ready."""
-
-APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-
-KUBECTL = CliProgram(
-    "kubectl", install_hint="Install kubectl and configure it for a cluster: https://kubernetes.io/docs/tasks/tools."
-)
-
-Say = Callable[[str], None]
+_MAX_LISTED_FILES = 5
 
 
 @dataclass(frozen=True)
-class Change:
-    """What applying does to one object.
+class KubernetesTarget:
+    """A cluster, as a target that a project is deployed to.
 
     Args:
-        became: `again` is a Job that failed before, and is made anew. difference: shows what changes.
+        folder: of the manifests. overlay: the kustomization to apply, relative to it.
+        files: are written to the folder first; None applies the files that are there.
+        timeout_seconds: for each workload.
     """
 
-    kind: str
-    name: str
-    namespace: str
-    became: Literal["new", "changed", "same", "again"]
-    difference: str = ""
-
-    @property
-    def place(self) -> str:
-        """As kubectl takes it."""
-        return f"{self.kind.lower()}/{self.name}"
-
-
-@dataclass(frozen=True)
-class Target:
-    """A kustomization and the cluster that it is for.
-
-    Args:
-        folder: of the kustomization. context: of kubectl's settings; empty for the current one.
-        timeout: seconds for each workload. A Deployment's own deadline, and a Job's last attempt, may end it before.
-    """
-
+    cluster: Cluster
     folder: Path
-    context: str = ""
-    timeout: float = 600.0
-
-    def kubectl(self, *words: str, environment: Mapping[str, str] | None = None) -> shell.Finished:
-        """Run kubectl to its end. Raises NotFound if it is not installed."""
-        arguments = ("--context", self.context) if self.context else ()
-        return replace(KUBECTL, arguments=arguments).run(*words, environment=environment)
-
-    def ask(self, *words: str) -> Any:
-        """What kubectl answers as JSON; raises EstibaError with its own words where it fails."""
-        done = self.kubectl(*words, "-o", "json")
-        if done.code:
-            raise EstibaError(f"kubectl {' '.join(words[:2])}: {done.said}")
-        return msgspec.json.decode(done.output or "{}")
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """What a deployment would do.
-
-    Args:
-        objects: of the manifests. changes: one for each of them.
-        before: the objects that are in the cluster now, as they were last applied.
-        missing: secrets that pods need and nobody has made, as namespace/name.
-        abandoned: workloads of the project in the cluster that the manifests no longer have.
-    """
-
-    objects: Sequence[dict[str, Any]]
-    changes: Sequence[Change]
-    before: Sequence[dict[str, Any]] = ()
-    missing: Sequence[str] = ()
-    abandoned: Sequence[str] = field(default=())
+    overlay: str = "."
+    files: Rendered | None = None
+    timeout_seconds: float = 600.0
 
     @property
-    def nothing(self) -> bool:
-        return all(change.became == "same" for change in self.changes)
+    def parts(self) -> str:
+        return "objects"
 
+    def propose(self) -> ClusterProposal:
+        """Compare the manifests with the cluster; see `DeployTarget`."""
+        with self._draft() as draft:
+            if not (draft / self.overlay / "kustomization.yaml").is_file():
+                raise NotFound(f"There is no kustomization.yaml in {self.folder / self.overlay}.", hint=self._hint())
+            self.cluster.check_reachable()
+            proposal = compare(self.cluster, draft / self.overlay)
+        return replace(proposal, warnings=[*self._stale_files(), *proposal.warnings])
 
-class RolledBack(EstibaError):
-    """A deployment that did not get ready; the message says why, and what became of it."""
+    def apply(self, proposal: ClusterProposal, report: Report) -> None:
+        """Write and apply the manifests, and wait until all workloads are ready; see `DeployTarget`."""
+        if proposal.missing_secrets:
+            namespace, _, name = proposal.missing_secrets[0].partition("/")
+            command = f"kubectl --namespace {namespace} create secret generic {name} --from-file=value=FILE"
+            names = ", ".join(proposal.missing_secrets)
+            raise NotFound(f"The cluster has no secret {names}.", hint=f"Create it with: {command}")
+        if self.files is not None:
+            write(self.files, self.folder)
+        for change in proposal.changes:
+            if change.action == "again":
+                self.cluster.kubectl("delete", change.resource, "--namespace", change.namespace)
+        done = self.cluster.kubectl("apply", "--kustomize", str(self.folder / self.overlay))
+        for line in done.output.splitlines():
+            if not line.endswith(" unchanged"):
+                report(line)
+        if done.code:
+            raise DeploymentFailed(f"The cluster refused a manifest: {done.said}")
+        self._wait(proposal, report)
 
+    def restore(self, proposal: ClusterProposal, report: Report) -> str:
+        """Apply the objects of before again, and wait for them; see `DeployTarget`."""
+        if not proposal.before:
+            return "There is no earlier deployment to restore; the objects are left as they are."
+        report("restoring the previous deployment")
+        with temporary("restore") as folder:
+            file = folder / "before.json"
+            file.write_bytes(msgspec.json.encode({"apiVersion": "v1", "kind": "List", "items": proposal.before}))
+            done = self.cluster.kubectl("apply", "--filename", str(file))
+        if done.code:
+            return f"The previous deployment could not be restored: {done.said}"
+        new = [change.resource for change in proposal.changes if change.action == "new"]
+        left = f" New objects are left as they are: {', '.join(new)}." if new else ""
+        old = [change for change in proposal.changes if change.action != "new"]
+        unready = [change.resource for change in old if not self._wait_for_restored(change, report)]
+        if unready:
+            return f"The previous deployment was restored, but these are not ready: {', '.join(unready)}.{left}"
+        return f"The previous deployment runs again.{left}"
 
-def propose(target: Target) -> Proposal:
-    """Compares manifests with the cluster. Nothing is changed.
+    @contextmanager
+    def _draft(self) -> Iterator[Path]:
+        """Yield a folder with the files that `apply` would write, so that a proposal writes none.
 
-    Raises:
-        NotFound: no kubectl, or no kustomization. Unavailable: no cluster answers. EstibaError: kubectl's complaint.
-    """
-    if not (target.folder / "kustomization.yaml").is_file():
-        raise NotFound(f"There is no kustomization.yaml in {target.folder}.", hint="Write it with: estiba kubernetes")
-    _reach(target)
-    objects = _objects(target)
-    _check_namespaces(target, objects)
-    live = _items(target.ask("get", "--kustomize", str(target.folder), "--ignore-not-found"))
-    differences = _differences(target, objects, live)
-    there = {_key(one): one for one in live}
-    return Proposal(
-        objects,
-        [_change(one, there, differences) for one in objects],
-        [found for found in map(_as_applied, live) if found is not None],
-        sorted(_missing(target, objects)),
-        sorted(_abandoned(target, objects)),
-    )
+        It is made beside the folder, so that paths of an overlay that lead out of the folder are right in it too.
+        """
+        if self.files is None:
+            yield self.folder
+            return
+        beside = self.folder.parent if os.access(self.folder.parent, os.W_OK) else None
+        with temporary("draft", beside) as draft:
+            if self.folder.is_dir():
+                with explained("copy", self.folder):
+                    shutil.copytree(self.folder, draft, symlinks=True, ignore=_hidden_folders, dirs_exist_ok=True)
+            write(self.files, draft)
+            yield draft
 
+    def _hint(self) -> str:
+        names = sorted({path.parent.name for path in self.folder.glob("overlays/*/kustomization.yaml")})
+        return f"Overlays: {', '.join(names)}." if names else "Write it with: estiba kubernetes"
 
-def carry_out(target: Target, proposal: Proposal, say: Say) -> None:
-    """Applies manifests, waits until all workloads are ready, and restores what was there where one is not.
+    def _stale_files(self) -> list[str]:
+        """Name the files that `apply` will overwrite."""
+        stale = [] if self.files is None else check(self.files, self.folder)
+        stale = [path for path in stale if (self.folder / path).exists()]
+        if not stale:
+            return []
+        names = ", ".join(stale[:_MAX_LISTED_FILES]) + (", ..." if len(stale) > _MAX_LISTED_FILES else "")
+        return [f"manifests in {self.folder} are out of date and will be rendered again: {names}"]
 
-    Args:
-        say: is told each step, a line at a time.
+    def _wait(self, proposal: ClusterProposal, report: Report) -> None:
+        awaited = [change for change in proposal.changes if change.kind in _AWAITED_KINDS]
+        for change in sorted(awaited, key=lambda change: _AWAITED_KINDS.index(change.kind)):
+            if not wait_until_ready(self.cluster, change, self.timeout_seconds, report):
+                outcome = "failed, or did not end in time" if change.kind == "Job" else "did not become ready"
+                raise DeploymentFailed(f"{change.resource} {outcome}.\n{self._reason(change)}")
 
-    Raises:
-        NotFound: a secret is missing; nothing was changed. RolledBack: what was applied did not get ready.
-    """
-    if proposal.missing:
-        namespace, _, name = proposal.missing[0].partition("/")
-        hint = f"kubectl --namespace {namespace} create secret generic {name} --from-file=value=FILE"
-        raise NotFound(f"The cluster has no secret {', '.join(proposal.missing)}.", hint=f"Make it with: {hint}")
-    began = time.monotonic()
-    for change in proposal.changes:
-        if change.became == "again":
-            target.kubectl("delete", change.place, "--namespace", change.namespace)
-    done = target.kubectl("apply", "--kustomize", str(target.folder))
-    for line in done.output.splitlines():
-        if not line.endswith(" unchanged"):
-            say(line)
-    if done.code:
-        raise RolledBack(f"The cluster refused a manifest: {done.said}\n{_restore(target, proposal, say)}")
-    awaited = [change for change in proposal.changes if change.kind in AWAITED]
-    for change in sorted(awaited, key=lambda one: AWAITED.index(one.kind)):
-        if not _ready(target, change, say):
-            why = _reason(target, proposal, change)
-            became = "failed, or did not end in time" if change.kind == "Job" else "did not get ready"
-            raise RolledBack(f"{change.place} {became}.\n{why}\n{_restore(target, proposal, say)}")
-    say(f"All is ready after {time.monotonic() - began:.0f} s.")
+    def _reason(self, change: ObjectChange) -> str:
+        try:
+            return failure_reason(self.cluster, change)
+        except EstibaError as error:  # without a reason, the previous deployment is restored all the same
+            return error.message
 
-
-def _reach(target: Target) -> None:
-    hint = "See which cluster kubectl talks to: kubectl config get-contexts. Name another with --context."
-    in_a_pod = "KUBERNETES_SERVICE_HOST" in os.environ
-    if not (target.context or in_a_pod) and target.kubectl("config", "current-context").code:
-        # kubectl would ask localhost:8080, where anything may answer.
-        raise Unavailable("kubectl knows no cluster: its settings have no current context.", hint=hint)
-    done = target.kubectl("get", "--raw", "/readyz", "--request-timeout=10s")
-    if done.code:
-        said = done.said.splitlines()[-1] if done.said else ""
-        raise Unavailable(f"No cluster answers: {said}", hint=hint)
-
-
-def _objects(target: Target) -> list[dict[str, Any]]:
-    """The manifests. A trial of `apply` would print what is in the cluster; `create` prints what is in the files."""
-    done = target.kubectl("create", "--kustomize", str(target.folder), "--dry-run=client", "-o", "json")
-    if done.code:
-        raise EstibaError(f"{target.folder}: {done.said}", hint="Were these manifests written for this cluster?")
-    decoder, text, found = JSONDecoder(), done.output.strip(), []
-    while text:
-        one, end = decoder.raw_decode(text)
-        found += _items(one)
-        text = text[end:].lstrip()
-    return found
-
-
-def _check_namespaces(target: Target, objects: Sequence[dict[str, Any]]) -> None:
-    wanted = {one["metadata"]["namespace"] for one in objects if "namespace" in one["metadata"]}
-    wanted -= {one["metadata"]["name"] for one in objects if one["kind"] == "Namespace"}
-    for name in sorted(wanted):
-        if not target.ask("get", "namespace", name, "--ignore-not-found"):
-            hint = f"Make it with: kubectl create namespace {name}"
-            raise NotFound(f"The cluster has no namespace {name}.", hint=hint)
-
-
-def _items(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """kubectl gives a list, a single object, or nothing."""
-    items: list[dict[str, Any]] = found.get("items", [found] if found else [])
-    return items
-
-
-def _key(one: dict[str, Any]) -> tuple[str, str, str]:
-    meta = one["metadata"]
-    return one["kind"], meta.get("namespace", ""), meta["name"]
-
-
-def _change(
-    one: dict[str, Any], there: Mapping[tuple[str, str, str], dict[str, Any]], differences: Mapping[str, str]
-) -> Change:
-    kind, namespace, name = key = _key(one)
-    if key not in there:
-        return Change(kind, name, namespace, "new")
-    if kind == "Job" and _is_so(there[key], "Failed"):
-        return Change(kind, name, namespace, "again")
-    difference = differences.get(".".join((kind, namespace, name)), "")
-    return Change(kind, name, namespace, "changed" if difference else "same", difference)
-
-
-def _differences(target: Target, objects: Sequence[dict[str, Any]], live: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """By kind.namespace.name, how the cluster's object would change, as `kubectl diff` says."""
-    spaces = {one["metadata"]["name"] for one in objects if one["kind"] == "Namespace"}
-    if spaces - {one["metadata"]["name"] for one in live if one["kind"] == "Namespace"}:
-        return {}  # the cluster cannot compare what is in a namespace that it does not have; all of it is new
-    plain = {"KUBECTL_EXTERNAL_DIFF": ""}
-    done = target.kubectl("diff", "--kustomize", str(target.folder), environment=plain)
-    if done.code > 1:
-        raise EstibaError(f"kubectl diff: {done.said}")
-    found = {}
-    for block in re.split(r"^diff (?=-)", done.output, flags=re.MULTILINE)[1:]:
-        head, _, body = block.partition("\n")
-        # Files are named VERSION.KIND.NAMESPACE.NAME below a folder for each side; versions hold dots.
-        file = head.rsplit("/", 1)[-1].strip()
-        parts = re.fullmatch(r"(?:.*?\.)?v\d\w*\.(?P<kind>\w+)\.(?P<rest>.*)", file)
-        if parts is not None:
-            found[f"{parts['kind']}.{parts['rest']}"] = "\n".join(body.splitlines()[2:])
-    return found
-
-
-def _as_applied(one: dict[str, Any]) -> dict[str, Any] | None:
-    text = one["metadata"].get("annotations", {}).get(APPLIED)
-    return msgspec.json.decode(text) if text else None
-
-
-def _missing(target: Target, objects: Sequence[dict[str, Any]]) -> set[str]:
-    """Secrets that pods mount, less those that the manifests or the cluster have."""
-    wanted = set()
-    for one in objects:
-        for volume in _pod(one).get("volumes", []):
-            sources = [volume, *volume.get("projected", {}).get("sources", [])]
-            names = [s["secret"].get("name") or s["secret"].get("secretName") for s in sources if "secret" in s]
-            wanted |= {f"{one['metadata'].get('namespace', 'default')}/{name}" for name in names}
-    made = {"/".join(_key(one)[1:]) for one in objects if one["kind"] in ("Secret", "ExternalSecret")}
-    for space in {name.partition("/")[0] for name in wanted}:
-        made |= {"/".join(_key(one)[1:]) for one in _items(target.ask("get", "secrets", "--namespace", space))}
-    return wanted - made
-
-
-def _abandoned(target: Target, objects: Sequence[dict[str, Any]]) -> set[str]:
-    rolled = [one for one in objects if one["kind"] in ROLLED]
-    if not rolled:
-        return set()
-    meta = rolled[0]["metadata"]
-    mine = {f"app.kubernetes.io/{word}" for word in ("part-of", "managed-by")}
-    labels = ",".join(f"{name}={value}" for name, value in sorted(meta.get("labels", {}).items()) if name in mine)
-    if labels.count(",") != len(mine) - 1:
-        return set()
-    place = ("--namespace", meta.get("namespace", "default"), "--selector", labels)
-    live = {_key(one) for one in _items(target.ask("get", "deployments,statefulsets", *place))}
-    return {f"{kind.lower()}/{name}" for kind, _, name in live - {_key(one) for one in rolled}}
-
-
-def _pod(one: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = one.get("spec", {}).get("template", {}).get("spec", {})
-    return found
-
-
-def _ready(target: Target, change: Change, say: Say) -> bool:
-    if change.kind == "Job":
-        return _done(target, change, say)
-    limit = f"--timeout={target.timeout:g}s"
-    done = target.kubectl("rollout", "status", change.place, "--namespace", change.namespace, limit)
-    if done.code == 0:
-        say(f"{change.place} is ready")
-    return done.code == 0
-
-
-def _done(target: Target, change: Change, say: Say) -> bool:
-    """Whether a Job does its work in time; kubectl can wait for its success or its failure, not for either."""
-    until = time.monotonic() + target.timeout
-    while time.monotonic() < until:
-        done = target.kubectl("get", change.place, "--namespace", change.namespace, "-o", "json")
-        # A cluster that is silent for a moment is asked again: giving up here would leave half of a deployment.
-        job = msgspec.json.decode(done.output) if done.code == 0 else {}
-        if _is_so(job, "Failed"):
-            return False
-        if _is_so(job, "Complete"):
-            say(f"{change.place} is done")
+    def _wait_for_restored(self, change: ObjectChange, report: Report) -> bool:
+        if change.kind not in ROLLOUT_KINDS:
             return True
-        time.sleep(1)
-    return False
+        if change.kind == "StatefulSet" and change.action == "changed":
+            delete_unready_pods(self.cluster, change)
+        return wait_until_ready(self.cluster, change, self.timeout_seconds, report)
 
 
-def _restore(target: Target, proposal: Proposal, say: Say) -> str:
-    """Applies what was there before; says what became of it."""
-    new = [change.place for change in proposal.changes if change.became == "new"]
-    if not proposal.before:
-        return "This was the first deployment, so there is nothing to go back to; what was applied is left to look at."
-    say("restoring what was there before")
-    with temporary("restore") as folder:
-        file = folder / "before.json"
-        file.write_bytes(msgspec.json.encode({"apiVersion": "v1", "kind": "List", "items": proposal.before}))
-        done = target.kubectl("apply", "--filename", str(file))
-    if done.code:
-        return f"What was there before could not be restored: {done.said}"
-    left = f" New objects are left to look at: {', '.join(new)}." if new else ""
-    stuck = [change.place for change in proposal.changes if change.became != "new" and not _back(target, change, say)]
-    if stuck:
-        return f"What was there before was applied again, but is not ready: {', '.join(stuck)}.{left}"
-    return f"What was there before runs again.{left}"
-
-
-def _back(target: Target, change: Change, say: Say) -> bool:
-    """Whether a workload is as it was. A StatefulSet waits for a pod that will never be ready: it has to go."""
-    if change.kind not in ROLLED:
-        return True
-    if change.kind == "StatefulSet" and change.became == "changed":
-        for pod in _pods(target, change):
-            if not _is_ready(pod):
-                target.kubectl("delete", "pod", pod["metadata"]["name"], "--namespace", change.namespace)
-    return _ready(target, change, say)
-
-
-def _pods(target: Target, change: Change) -> list[dict[str, Any]]:
-    """The pods of a workload, the newest first."""
-    owner = target.ask("get", change.place, "--namespace", change.namespace)
-    labels = ",".join(f"{name}={value}" for name, value in owner["spec"]["selector"]["matchLabels"].items())
-    pods = _items(target.ask("get", "pods", "--namespace", change.namespace, "--selector", labels))
-    return sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), reverse=True)
-
-
-def _is_ready(pod: dict[str, Any]) -> bool:
-    return _is_so(pod, "Ready")
-
-
-def _is_so(one: dict[str, Any], condition: str) -> bool:
-    conditions = one.get("status", {}).get("conditions", [])
-    return any(each["type"] == condition and each["status"] == "True" for each in conditions)
-
-
-def _reason(target: Target, proposal: Proposal, change: Change) -> str:
-    """What is known of the newest pod that is not ready: its state, its events, its last words."""
-    failing = next((pod for pod in _pods(target, change) if not _is_ready(pod)), None)
-    if failing is None:
-        return "None of its pods is there that is not ready: see kubectl describe."
-    name, place = failing["metadata"]["name"], ("--namespace", change.namespace)
-    lines = [f"pod {name}:"]
-    status = failing["status"]
-    states = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-    stuck = next((one for one in states if not one.get("ready")), None)
-    if stuck in status.get("initContainerStatuses", []):
-        states = [stuck]  # the others only wait for it
-    # Of a container that waits or has ended, the log is that of its end; one that runs again has new words.
-    again = any(one.get("restartCount") and "running" in one.get("state", {}) for one in states)
-    which = [] if stuck is None else ["--container", stuck["name"]]
-    log = target.kubectl("logs", name, *which, *place, f"--tail={MAX_REPORTED_LINES}", *(["--previous"] * again))
-    lines += [f"  {one['name']}: {text}" for one in states for text in _states(one, log.output)]
-    events = _items(target.ask("get", "events", *place, "--field-selector", f"involvedObject.name={name}"))
-    for event in sorted(events, key=lambda one: str(one.get("lastTimestamp")))[-MAX_REPORTED_LINES:]:
-        if event.get("type") == "Warning":
-            lines.append(f"  {event.get('reason')}: {event.get('message', '').strip()}")
-    if log.code == 0 and log.output.strip():
-        lines += ["last lines of its log:", *(f"  {line}" for line in log.output.splitlines()[-MAX_REPORTED_LINES:])]
-    return "\n".join(lines)
-
-
-def _states(status: dict[str, Any], log: str) -> list[str]:
-    """What became of a container; not its last words again, which some leave as the message of their end."""
-    found = []
-    for word in ("state", "lastState"):
-        for name, about in status.get(word, {}).items():
-            if name != "running":
-                said = [str(about[key]).strip() for key in ("reason", "message") if about.get(key)]
-                said = [text for text in said if text not in log]
-                code = [f"exit code {about['exitCode']}"] if "exitCode" in about else []
-                found.append(f"{name}: {', '.join([*said, *code])}")
-    return found
+def _hidden_folders(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if name.startswith(".") and (Path(folder) / name).is_dir()]
