@@ -25,7 +25,7 @@ def ports() -> dict[int, str]:
 def doors(toy_registry: Path, ports: dict[int, str]) -> Iterator[dict[str, httpx.Client]]:
     """By model, a client of its port; at "", of the server's own."""
     spec = {"registry": str(toy_registry), "models": ["churn", "price"], "ports": ports}
-    script = SUPPORT / "port_server.py"
+    script = SUPPORT / "toy_server.py"
     command = [sys.executable, str(script), msgspec.json.encode(spec).decode()]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, ExitStack() as clients:
         assert process.stdout is not None

@@ -11,7 +11,6 @@ import os
 import time
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import pytest
@@ -72,11 +71,11 @@ def seconds_of_one(live: Live) -> float:
 
 
 @pytest.fixture(scope="module")
-def weather(toy_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Weather:
+def weather(tmp_path_factory: pytest.TempPathFactory) -> Weather:
     folder = tmp_path_factory.mktemp("storm")
     health: list[tuple[int, float]] = []
     resident: list[int] = []
-    with slow_server(toy_registry, folder, PER_ROW, max_queued_rows=400, request_timeout=5) as live:
+    with slow_server(folder, PER_ROW, max_queued_rows=400, request_timeout=5) as live:
         found = asyncio.run(storm(live, health, resident))
         assert until(lambda: 'estiba_queue_rows{model="price"} 0' in httpx.get(f"{live.url}/metrics").text, 10)
         calm = [seconds_of_one(live) for _ in range(5)]

@@ -20,7 +20,7 @@ from estiba.model.artifact import golden_rows
 from estiba.model.artifact.artifact import write
 from estiba.model.coding.coder import Coder
 from estiba.model.inference.load import load
-from estiba.serving.server import listen
+from estiba.serving.http.listen import listen
 
 
 def test_health_when_ready(http: Any) -> None:

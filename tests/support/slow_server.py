@@ -1,55 +1,53 @@
-"""Serves the toy model `price` at so many seconds a row, in a thread of its own as every python engine. What reaches
-the model is written down, so that a test can say what never did."""
+"""Serve a slow model: a python-engine artifact that takes so many seconds a row and writes down what reaches it."""
 
 from __future__ import annotations
 
+import io
+import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import joblib
 import msgspec
+import numpy as np
+from slow_model import Slow
+from toys import PRICE, SUPPORT, Live
 
-from estiba.model.coding.coder import Coded, Matrix
-from estiba.model.inference.load import load
-from estiba.serving.options import ServerOptions
-from estiba.serving.server import serve
+from estiba.model.artifact import golden_rows
+from estiba.model.artifact.artifact import Artifact, Manifest, write
+from estiba.model.coding.coder import Coder
+from estiba.model.registry.registry import open_registry
 
-if TYPE_CHECKING:
-    from toys import Live
+GOLDEN = -12345
+"""The value of the golden row, which a worker asks when it loads the model."""
 
 
-class Slow:
-    """An engine that takes its time, and writes every value that it is asked to a file."""
-
-    def __init__(self, engine: Any, seconds: float, seen: Path) -> None:
-        self.engine = engine
-        self._seconds = seconds
-        self._seen = seen.open("a", buffering=1)
-
-    def predict(self, coded: Coded) -> Matrix:
-        self._seen.write("".join(f"{value:.0f}\n" for value in coded.matrix[:, 0]))
-        time.sleep(self._seconds * len(coded))
-        answer: Matrix = self.engine.predict(coded)
-        return answer
-
-    def close(self) -> None:
-        self._seen.close()
+def slow_artifact(folder: Path, seconds: float) -> Artifact:
+    """The model `price` of the python engine."""
+    file = io.BytesIO()
+    joblib.dump(Slow(seconds, folder / "seen"), file)
+    coder = Coder(PRICE.validate())
+    golden = golden_rows.seal(coder, coder.check([{"x": float(GOLDEN)}]), np.array([[GOLDEN * 0.01]]))
+    manifest = Manifest(
+        name="price", engine="python", model_file="model.joblib", format="joblib", framework="by hand", signature=PRICE
+    )
+    return write(folder, manifest, {"model.joblib": file.getvalue(), "golden.json": golden, "card.md": b"# Slow\n"})
 
 
 @contextmanager
-def slow_server(registry: Path, folder: Path, seconds: float, **settings: Any) -> Iterator[Live]:
+def slow_server(folder: Path, seconds: float, **settings: Any) -> Iterator[Live]:
     """A server of its own process; `seen(folder)` says what reached its model."""
-    from toys import Live  # the script itself does without
-
-    log = folder / "slow.log"
-    spec = {"registry": str(registry), "seen": str(folder / "seen"), "seconds": seconds, "settings": settings}
+    registry, log = folder / "registry", folder / "slow.log"
+    open_registry(registry).push(slow_artifact(folder, seconds))
+    spec = {"registry": str(registry), "models": ["price"], "trust": True, "settings": settings}
     with log.open("w") as stderr:
-        command = [sys.executable, __file__, msgspec.json.encode(spec).decode()]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        command = [sys.executable, str(SUPPORT / "toy_server.py"), msgspec.json.encode(spec).decode()]
+        environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
@@ -61,18 +59,5 @@ def slow_server(registry: Path, folder: Path, seconds: float, **settings: Any) -
 
 
 def seen(folder: Path) -> list[int]:
-    """The values that reached the model, rounded to whole numbers."""
-    return [int(line) for line in (folder / "seen").read_text().split()]
-
-
-def main() -> None:
-    spec = msgspec.json.decode(sys.argv[1])
-    options = msgspec.convert({"port": 0, "log": "json", **spec["settings"]}, ServerOptions)
-    model = load("price", registry=spec["registry"], threads=1)
-    model.engine = Slow(model.engine, spec["seconds"], Path(spec["seen"]))
-    model.manifest = msgspec.structs.replace(model.manifest, engine="python")
-    serve([model], options, on_ready=lambda url: print(url, flush=True))
-
-
-if __name__ == "__main__":
-    main()
+    """The values that reached the model, rounded to whole numbers, without its golden row."""
+    return [int(line) for line in (folder / "seen").read_text().split() if int(line) != GOLDEN]

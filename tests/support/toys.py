@@ -51,8 +51,9 @@ class Live:
         return socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
 
     def resident(self) -> int:
-        """Bytes of memory that the server holds."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        """Bytes of memory that the server's worker holds."""
+        (worker,) = children(self.process.pid)
+        pages = int(Path(f"/proc/{worker}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
@@ -61,8 +62,17 @@ class Live:
         return self.process.wait(15)
 
 
-def _graph(signature: Signature) -> bytes:
-    """A model that adds up its input, missing values as 0."""
+def children(pid: int) -> list[int]:
+    """Child processes of a process."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+BROKEN_ROW, SLOW_ROW, LOST_ROW = -99.0, -98.0, -97.0
+"""Values of `price` at which its graph fails, takes about half a second, and answers NaN."""
+
+
+def _graph(signature: Signature, *, moody: bool) -> bytes:
+    """A model that adds up its input, missing values as 0. A `moody` one has the rows above."""
     from onnx import TensorProto, helper, numpy_helper
 
     width, two = len(signature.fields), signature.head.width == 2
@@ -79,9 +89,12 @@ def _graph(signature: Signature) -> bytes:
     ]
     if two:
         nodes += [helper.make_node("Sub", ["one", "p"], ["q"]), helper.make_node("Concat", ["q", "p"], ["y"], axis=1)]
+    elif moody:
+        constants |= _MOODS
+        nodes += _moods()
     else:
         nodes.append(helper.make_node("Identity", ["p"], ["y"]))
-    used = {name for node in nodes for name in node.input}
+    used = {name for node in nodes for name in node.input} | {"trips", "square", "true"}
     initial = [numpy_helper.from_array(v, n) for n, v in constants.items() if n in used]
     x = helper.make_tensor_value_info("x", TensorProto.DOUBLE, [None, width])
     y = helper.make_tensor_value_info("y", TensorProto.DOUBLE, [None, signature.head.width])
@@ -90,12 +103,79 @@ def _graph(signature: Signature) -> bytes:
     return bytes(made.SerializeToString())
 
 
-def toy(name: str, signature: Signature, row: dict[str, Any], folder: Path) -> Artifact:
+_MOODS: dict[str, Any] = {
+    "broken": np.array(BROKEN_ROW),
+    "slow": np.array(SLOW_ROW),
+    "lost": np.array(LOST_ROW),
+    "nan": np.array(np.nan),
+    "far": np.array(1000, np.int64),
+    "only": np.zeros(1),
+    "trips": np.array(60, np.int64),
+    "true": np.array(True),
+    "square": np.full((400, 400), 0.5),
+}
+
+
+def _moods() -> list[Any]:
+    """Nodes from `x` and `p` to `y`. ONNX Runtime names the node that failed in its error."""
+    from onnx import helper
+
+    nodes = []
+    for mood in ("broken", "slow", "lost"):
+        nodes += [
+            helper.make_node("Equal", ["x", mood], [f"is_{mood}"]),
+            helper.make_node("Cast", [f"is_{mood}"], [f"n_{mood}"], to=7),
+            helper.make_node("ReduceMax", [f"n_{mood}"], [f"any_{mood}"], keepdims=0),
+        ]
+    return [
+        *nodes,
+        helper.make_node("Mul", ["any_broken", "far"], ["index"]),
+        helper.make_node("Gather", ["only", "index"], ["nothing"], name="secret-of-the-house"),
+        helper.make_node("Cast", ["any_slow"], ["wait"], to=9),
+        helper.make_node("If", ["wait"], ["waited"], then_branch=_work(), else_branch=_rest()),
+        helper.make_node("Add", ["p", "nothing"], ["p1"]),
+        helper.make_node("Add", ["p1", "waited"], ["p2"]),
+        helper.make_node("Cast", ["any_lost"], ["forget"], to=9),
+        helper.make_node("Where", ["forget", "nan", "p2"], ["y"]),
+    ]
+
+
+def _work() -> Any:
+    """Multiplies matrices for about half a second; its result is 0."""
+    from onnx import TensorProto, helper
+
+    value, kind = helper.make_tensor_value_info, TensorProto.DOUBLE
+    step = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["go_on"]),
+            helper.make_node("MatMul", ["last", "square"], ["product"]),
+            helper.make_node("Min", ["product", "square"], ["next"]),
+        ],
+        "step",
+        [value("turn", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("last", kind, [400, 400])],
+        [value("go_on", TensorProto.BOOL, []), value("next", kind, [400, 400])],
+    )
+    nodes = [
+        helper.make_node("Loop", ["trips", "true", "square"], ["done"], body=step),
+        helper.make_node("ReduceMax", ["done"], ["most"], keepdims=0),
+        helper.make_node("Sub", ["most", "most"], ["worked"]),
+    ]
+    return helper.make_graph(nodes, "work", [], [value("worked", kind, [])])
+
+
+def _rest() -> Any:
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info("rested", TensorProto.DOUBLE, [])
+    return helper.make_graph([helper.make_node("Identity", ["zero"], ["rested"])], "rest", [], [value])
+
+
+def toy(name: str, signature: Signature, row: dict[str, Any], folder: Path, *, moody: bool = False) -> Artifact:
     """A sound artifact without training: `name` with its golden rows."""
     from estiba.model.engines.onnx import session
 
     coder = Coder(signature.validate())
-    coded, graph = coder.check([row, row]), _graph(signature)
+    coded, graph = coder.check([row, row]), _graph(signature, moody=moody)
     answers = session(graph).run(["y"], {"x": coded.matrix})[0]
     manifest = Manifest(
         name=name, engine="onnx", model_file="model.onnx", format="onnx", framework="by hand", signature=signature

@@ -1,7 +1,7 @@
-"""Batcher: many calls, one run of the model, and no wait.
+"""Dynamic batching without waiting: requests that arrive in the same turn of the event loop run as one batch.
 
-Calls that arrive in the same turn of the event loop are answered as one batch: a flush is scheduled behind whatever
-else is ready to be read. Under load batches grow by themselves; a lone call goes to the model at once.
+A flush is scheduled behind everything that is ready to be read. So batches grow under load, and a single request goes
+to the model at once.
 """
 
 from __future__ import annotations
@@ -9,68 +9,64 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
 from estiba.core.errors import EstibaError, Unavailable
+from estiba.core.log import Log
 from estiba.model.coding.coder import Coded, Matrix, Warned
-from estiba.model.coding.record_type import Record
 from estiba.model.inference.load import Model
 from estiba.model.schema.rows import Prediction
+from estiba.serving.exchange import Answer, Exchange
 from estiba.serving.http.deadline import Expired
+from estiba.serving.pipeline import Batch, Guard, Pipeline
 from estiba.serving.telemetry.metrics import Metrics
 
-MAX_ROWS = 256
-"""Rows in one batch, unless a single call brings more: larger ones gain nothing and delay whoever waits."""
+MAX_BATCH_ROWS = 256
+"""Rows in one batch, unless a single request has more. Larger batches gain no speed and delay the requests in them."""
 
-
-SLICE = 500
-"""Rows of a larger call that are worked on at a time: what holds the interpreter's lock, holds it for that long."""
+SLICE_ROWS = 500
+"""Rows of a large request that are processed at a time, to bound how long its thread holds the interpreter lock."""
 
 
 class ModelFailed(EstibaError):
-    """The model itself raised. The caller learns an id; the log has the rest."""
+    """The model itself raised an error. The caller gets the request's id; the log has the details."""
 
     status = 500
 
 
-Answered = tuple[Sequence[Prediction], Sequence[Warned], Exception | None]
-Done = Callable[[Sequence[Prediction], Sequence[Warned], Exception | None], None]
+class _Run(NamedTuple):
+    """A finished run of the model, to be counted and observed on the event loop."""
 
-
-class Call:
-    """Rows that wait for a model: `records` of the coder's type, or rows that are coded already.
-
-    After its `deadline`, on the clock of `time.perf_counter`, it never reaches the model.
-    """
-
-    __slots__ = ("coded", "count", "deadline", "done", "records")
-
-    def __init__(self, records: Sequence[Record], coded: Coded | None, done: Done, deadline: float) -> None:
-        self.records = records
-        self.coded = coded
-        self.count = len(records) if coded is None else len(coded)
-        self.done = done
-        self.deadline = deadline
+    rows: int
+    seconds: float
+    warnings: tuple[Warned, ...]
+    batches: tuple[Batch, ...]
 
 
 class Batcher:
-    """Answers calls to one model. Lives on one event loop.
+    """The queue of one loaded model. Lives on one event loop.
 
-    An engine that holds the interpreter lock for long (`python`) runs in a thread of its own, one batch at a time, and
-    what arrives meanwhile is the next batch.
+    A python engine, which may hold the interpreter lock for long, runs in a thread, one batch at a time; requests that
+    arrive meanwhile form the next batch.
+
+    Attributes:
+        pipeline: the policies in force; replaced when the configuration changes.
+        waiting_bytes: size of large bodies of this model that wait for a thread.
     """
 
-    def __init__(self, model: Model, metrics: Metrics, max_queued_rows: int) -> None:
+    def __init__(self, model: Model, metrics: Metrics, max_queued_rows: int, log: Log) -> None:
         self.model = model
-        self._most = max_queued_rows
-        self._calls: deque[Call] = deque()
+        self.pipeline = Pipeline()
+        self.waiting_bytes = 0
+        self._guard = Guard(log)
+        self._max_queued_rows = max_queued_rows
+        self._queue: deque[Exchange] = deque()
         self._rows = 0
-        self._ran: deque[tuple[int, float, tuple[Warned, ...]]] = deque()
-        self.times = (0.0, 0.0)
-        """When the batch whose calls are being answered began and ended in the model, by `time.perf_counter`."""
+        self._runs: deque[_Run] = deque()
         self._scheduled = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = ThreadPoolExecutor(1, model.name) if model.manifest.engine == "python" else None
@@ -85,78 +81,175 @@ class Batcher:
             if field.kind == "category" and field.unseen != "error"
         }
 
-    @property
-    def waiting(self) -> int:
-        """Rows that wait."""
-        return self._rows
-
-    def submit(self, call: Call) -> None:
-        """Takes a call; its `done` is called on the event loop, never from within this call.
+    def submit(self, exchange: Exchange) -> None:
+        """Queue a decoded exchange. It is completed on the event loop, never from within this call.
 
         Raises:
             Unavailable: too many rows wait already.
         """
-        if self._rows + call.count > self._most and self._rows:
+        count = exchange.count
+        if self._rows + count > self._max_queued_rows and self._rows:
             raise Unavailable(f"{self._rows} rows wait for {self.model.name} already.")
-        self._calls.append(call)
-        self._rows += call.count
-        self._queued.add(call.count)
+        self._queue.append(exchange)
+        self._rows += count
+        self._queued.add(count)
         if not self._scheduled:
             self._scheduled = True
             self._loop = self._loop or asyncio.get_running_loop()
             self._loop.call_soon(self._flush)
 
-    def run(self, coded: Coded) -> tuple[list[Prediction], tuple[float, float]]:
-        """Asks the model, in any thread, and says when that began and ended; `settle` counts it.
+    def run_large(self, exchange: Exchange) -> Answer:
+        """Run one exchange in a thread, in slices between which other threads get the interpreter lock.
+
+        `settle` is to be called afterwards, on the event loop.
 
         Raises:
-            ModelFailed: it answered another number of rows than it was asked.
+            ModelFailed: the model's answer has another number of rows.
         """
-        started = time.perf_counter()
-        raw = self.model.answer(coded)
-        ended = time.perf_counter()
-        self._ran.append((len(coded), ended - started, coded.warnings))
-        return self._shown(coded, raw), (started, ended)
-
-    def run_large(
-        self, records: Sequence[Record], coded: Coded | None
-    ) -> tuple[list[Prediction], list[Warned], tuple[float, float]]:
-        """As `run`, for one call in slices that come one after the other; between them others get their turn."""
+        coded = exchange.coded
         predictions: list[Prediction] = []
         warnings: list[Warned] = []
+        batches: list[Batch] = []
         first = last = seconds = 0.0
-        for part in self._slices(records, coded):
+        for part in self._slices(exchange):
             started = time.perf_counter()
             raw = self.model.answer(part)
             last = time.perf_counter()
             first, seconds = first or started, seconds + last - started
             warnings += [Warned(w.code, w.row + len(predictions), w.field) for w in part.warnings]
-            predictions += self._shown(part, raw)
+            predictions += self._predictions(part, raw)
+            if self.pipeline.observe:
+                batches.append(Batch(self.model, (exchange,), part, raw, started, last))
         warnings += coded.warnings if coded is not None else ()
-        self._ran.append((len(predictions), seconds, tuple(warnings)))
-        return predictions, warnings, (first, last)
+        self._runs.append(_Run(len(predictions), seconds, tuple(warnings), tuple(batches)))
+        return Answer(predictions, warnings, first, last)
 
-    def _shown(self, coded: Coded, raw: Matrix) -> list[Prediction]:
+    def settle(self) -> None:
+        """Count and observe finished runs. Only on the event loop, as neither metrics nor observers have a lock."""
+        while self._runs:
+            rows, seconds, warnings, batches = self._runs.popleft()
+            self._seconds.observe(seconds)
+            self._sizes.observe(rows)
+            self._total.add(rows)
+            for warning in warnings:
+                self._unseen[warning.field].add()
+            for batch in batches:
+                self._guard.observe(self.pipeline, batch)
+
+    def close(self) -> None:
+        """Stop the thread and the engine."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+        self.model.engine.close()
+
+    def expire(self) -> None:
+        """Refuse queued exchanges whose deadline has passed. Only on the event loop."""
+        now = time.perf_counter()
+        expired = [exchange for exchange in self._queue if exchange.deadline_at < now]
+        if expired:
+            self._queue = deque(exchange for exchange in self._queue if exchange.deadline_at >= now)
+            self._refuse_expired(expired)
+
+    def _refuse_expired(self, expired: list[Exchange]) -> None:
+        rows = sum(exchange.count for exchange in expired)
+        self._rows -= rows
+        self._queued.add(-rows)
+        for exchange in expired:
+            exchange.refuse(Expired())
+
+    def _take(self) -> tuple[list[Exchange], list[Exchange]]:
+        """Exchanges for one batch, and those ahead of them that have expired."""
+        taken: list[Exchange] = []
+        expired: list[Exchange] = []
+        rows, now = 0, time.perf_counter()
+        while self._queue and (not taken or rows + self._queue[0].count <= MAX_BATCH_ROWS):
+            exchange = self._queue.popleft()
+            if exchange.deadline_at < now:
+                expired.append(exchange)
+            else:
+                rows += exchange.count
+                taken.append(exchange)
+        self._rows -= rows
+        self._queued.add(-rows)
+        return taken, expired
+
+    def _flush(self) -> None:
+        exchanges, expired = self._take()
+        if not exchanges:
+            self._finish([], [])
+        elif self._thread is None:
+            self._finish(exchanges, self._answer(exchanges))
+        else:
+            self._start(exchanges, self._thread)
+        if expired:
+            self._refuse_expired(expired)
+
+    def _start(self, exchanges: list[Exchange], thread: ThreadPoolExecutor) -> None:
+        assert self._loop is not None
+        future = self._loop.run_in_executor(thread, self._answer, exchanges)
+        future.add_done_callback(lambda f: None if f.cancelled() else self._finish(exchanges, f.result()))
+
+    def _finish(self, exchanges: list[Exchange], answers: list[Answer | EstibaError]) -> None:
+        self.settle()
+        # Schedule the next batch first: it must not depend on whether completing this one fails.
+        self._scheduled = bool(self._queue)
+        if self._scheduled and self._loop is not None:
+            self._loop.call_soon(self._flush)
+        cache = self.pipeline.cache
+        for exchange, answer in zip(exchanges, answers, strict=True):
+            if not isinstance(answer, Answer):
+                exchange.refuse(answer)
+                continue
+            if cache is not None:
+                self._guard.remember(cache, exchange, answer)
+            exchange.finish(answer)
+
+    def _answer(self, exchanges: list[Exchange]) -> list[Answer | EstibaError]:
+        """Run one batch, in any thread: an answer or an error for each exchange."""
+        try:
+            coded = self._code(exchanges)
+            predictions, began_at, ended_at = self._run(exchanges, coded)
+        except Unavailable as error:
+            return [error] * len(exchanges)
+        except Exception as error:
+            if len(exchanges) > 1:  # one request's rows must not make others fail
+                return [self._answer([exchange])[0] for exchange in exchanges]
+            failure = ModelFailed(f"{type(error).__name__}: {error}")
+            failure.__cause__ = error
+            return [failure]
+        answer = Answer(predictions, coded.warnings, began_at, ended_at)
+        return [answer] if len(exchanges) == 1 else _split(exchanges, answer)
+
+    def _run(self, exchanges: list[Exchange], coded: Coded) -> tuple[list[Prediction], float, float]:
+        """Predictions, and when the model began and ended."""
+        began_at = time.perf_counter()
+        raw = self.model.answer(coded)
+        ended_at = time.perf_counter()
+        observed = self.pipeline.observe
+        batches = (Batch(self.model, tuple(exchanges), coded, raw, began_at, ended_at),) if observed else ()
+        self._runs.append(_Run(len(coded), ended_at - began_at, coded.warnings, batches))
+        return self._predictions(coded, raw), began_at, ended_at
+
+    def _predictions(self, coded: Coded, raw: Matrix) -> list[Prediction]:
         if len(raw) != len(coded):
             raise ModelFailed(f"{len(coded)} rows were answered with {len(raw)}.")
         return self.model.predictions.rows(raw)
 
-    def settle(self) -> None:
-        """Counts what ran. On the event loop alone, as numbers in the metrics file have no lock."""
-        while self._ran:
-            rows, seconds, warnings = self._ran.popleft()
-            self._seconds.observe(seconds)
-            self._sizes.observe(rows)
-            self._total.add(rows)
-            for warned in warnings:
-                self._unseen[warned.field].add()
+    def _code(self, exchanges: list[Exchange]) -> Coded:
+        coder = self.model.coder
+        if len(exchanges) == 1:
+            return exchanges[0].coded or coder.pack(exchanges[0].records)
+        if all(exchange.coded is None for exchange in exchanges):
+            return coder.pack([record for exchange in exchanges for record in exchange.records])
+        return _join([exchange.coded or coder.pack(exchange.records) for exchange in exchanges])
 
-    def _slices(self, records: Sequence[Record], coded: Coded | None) -> Iterator[Coded]:
-        """The rows of a large call, a slice at a time; records are coded as they come, with their warnings.
+    def _slices(self, exchange: Exchange) -> Iterator[Coded]:
+        """Slices of a large request's rows; records are coded slice by slice, with their warnings.
 
-        An engine in a process of its own holds no lock of this one, and pays for every call: it gets all at once.
+        A python engine runs in a process of its own and pays for every call, so it gets all rows at once.
         """
-        size = SLICE if self._thread is None else max(1, len(records), len(coded) if coded is not None else 0)
+        coded, records = exchange.coded, exchange.records
+        size = SLICE_ROWS if self._thread is None else max(1, exchange.count)
         if coded is None:
             for start in range(0, len(records), size):
                 yield self.model.coder.pack(records[start : start + size])
@@ -165,106 +258,22 @@ class Batcher:
                 texts = {name: values[start : start + size] for name, values in coded.texts.items()}
                 yield Coded(coded.matrix[start : start + size], texts)
 
-    def close(self) -> None:
-        if self._thread is not None:
-            self._thread.shutdown(wait=False, cancel_futures=True)
-        self.model.engine.close()
 
-    def expire(self) -> None:
-        """Answers calls whose time is over while they wait. On the event loop."""
-        now = time.perf_counter()
-        late = [call for call in self._calls if call.deadline < now]
-        if late:
-            self._calls = deque(call for call in self._calls if call.deadline >= now)
-            self._forget(late)
-
-    def _forget(self, late: list[Call]) -> None:
-        rows = sum(call.count for call in late)
-        self._rows -= rows
-        self._queued.add(-rows)
-        for call in late:
-            call.done((), (), Expired())
-
-    def _take(self) -> tuple[list[Call], list[Call]]:
-        """Calls for one batch, and those before them whose time is over."""
-        taken: list[Call] = []
-        late: list[Call] = []
-        rows, now = 0, time.perf_counter()
-        while self._calls and (not taken or rows + self._calls[0].count <= MAX_ROWS):
-            call = self._calls.popleft()
-            if call.deadline < now:
-                late.append(call)
-            else:
-                rows += call.count
-                taken.append(call)
-        self._rows -= rows
-        self._queued.add(-rows)
-        return taken, late
-
-    def _flush(self) -> None:
-        calls, late = self._take()
-        if not calls:
-            self._finish([], [])
-        elif self._thread is None:
-            self._finish(calls, self._answer(calls))
-        else:
-            self._start(calls, self._thread)
-        if late:
-            self._forget(late)
-
-    def _start(self, calls: list[Call], thread: ThreadPoolExecutor) -> None:
-        assert self._loop is not None
-        loop = self._loop
-        future = loop.run_in_executor(thread, self._answer, calls)
-        future.add_done_callback(lambda f: None if f.cancelled() else self._finish(calls, f.result()))
-
-    def _finish(self, calls: list[Call], answers: list[Answered]) -> None:
-        self.settle()
-        # First of all the next batch, which must not hang on what becomes of this one.
-        self._scheduled = bool(self._calls)
-        if self._scheduled and self._loop is not None:
-            self._loop.call_soon(self._flush)
-        for call, answer in zip(calls, answers, strict=True):
-            call.done(*answer)
-
-    def _answer(self, calls: list[Call]) -> list[Answered]:
-        try:
-            coded = self._code(calls)
-            predictions, self.times = self.run(coded)
-        except Unavailable as error:
-            return [((), (), error)] * len(calls)
-        except Exception as error:
-            if len(calls) > 1:  # one call's rows must not spoil another's
-                return [self._answer([call])[0] for call in calls]
-            failure = ModelFailed(f"{type(error).__name__}: {error}")
-            failure.__cause__ = error
-            return [((), (), failure)]
-        if len(calls) == 1:
-            return [(predictions, coded.warnings, None)]
-        return _split(calls, predictions, coded.warnings)
-
-    def _code(self, calls: list[Call]) -> Coded:
-        coder = self.model.coder
-        if len(calls) == 1:
-            return calls[0].coded or coder.pack(calls[0].records)
-        if all(call.coded is None for call in calls):
-            return coder.pack([record for call in calls for record in call.records])
-        return _join([call.coded or coder.pack(call.records) for call in calls])
-
-
-def _split(calls: list[Call], predictions: list[Prediction], warnings: Sequence[Warned]) -> list[Answered]:
-    answers: list[Answered] = []
+def _split(exchanges: list[Exchange], answer: Answer) -> list[Answer | EstibaError]:
+    """Each exchange's part of a batch's answer."""
+    predictions, warnings, began_at, ended_at = answer
+    answers: list[Answer | EstibaError] = []
     start = 0
-    for call in calls:
-        end = start + call.count
+    for exchange in exchanges:
+        end = start + exchange.count
         own = [Warned(w.code, w.row - start, w.field) for w in warnings if start <= w.row < end] if warnings else ()
-        answers.append((predictions[start:end], own, None))
+        answers.append(Answer(predictions[start:end], own, began_at, ended_at))
         start = end
     return answers
 
 
-def _join(parts: Sequence[Coded]) -> Coded:
-    """Coded rows of several calls, one behind the other."""
+def _join(parts: list[Coded]) -> Coded:
+    """Concatenate the coded rows of several exchanges."""
     warnings: list[Warned] = []
     start = 0
     for part in parts:

@@ -21,7 +21,7 @@ from estiba.serving.http.request import Request
 
 def request(*said: bytes) -> Request:
     made = Request(b"POST", b"/predict", b"", [(b"x-request-timeout", value) for value in said])
-    made.arrived = 1000.0
+    made.arrived_at = 1000.0
     return made
 
 
@@ -50,8 +50,8 @@ def test_a_wrong_timeout_is_the_caller_s_fault(http: Any) -> None:
     assert "X-Request-Timeout" in answer.json()["detail"]
 
 
-def test_a_call_that_expires_in_the_queue_is_told_so_and_never_asked(toy_registry: Path, tmp_path: Path) -> None:
-    with slow_server(toy_registry, tmp_path, 0.01) as live, ThreadPoolExecutor(4) as pool:
+def test_a_call_that_expires_in_the_queue_is_told_so_and_never_asked(tmp_path: Path) -> None:
+    with slow_server(tmp_path, 0.01) as live, ThreadPoolExecutor(4) as pool:
         ask = pool.submit(httpx.post, f"{live.url}/predict", json={"records": [{"x": 1.0}] * 200}, timeout=10)
         time.sleep(0.3)  # it computes for two seconds
         began = time.monotonic()

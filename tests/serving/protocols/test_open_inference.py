@@ -403,17 +403,15 @@ def test_clients_of_others(server: Live, http: Any, name: str) -> None:
 
 def test_a_server_that_still_starts_is_not_ready() -> None:
     from estiba.serving.api.management_routes import application
-    from estiba.serving.options import ServerOptions
-    from estiba.serving.server import Server
-
-    server = Server(ServerOptions())
+    from estiba.serving.catalog import CurrentCatalog
+    from estiba.serving.server_status import Health
+    from estiba.serving.telemetry.metrics import Metrics
 
     async def ask() -> list[Any]:
-        transport = httpx.ASGITransport(application(server))
+        transport = httpx.ASGITransport(application(CurrentCatalog(), Health(), Metrics()))
         async with httpx.AsyncClient(transport=transport, base_url="http://estiba") as client:
             return [await client.get(path) for path in ("/v2/health/ready", "/v2/health/live", "/ping")]
 
     answers = asyncio.run(ask())
-    server.close()
     assert [answer.status_code for answer in answers] == [503, 200, 503]
     assert answers[0].json() == {"live": True, "ready": False, "error": "The server is starting."}

@@ -71,7 +71,7 @@ def test_a_share_of_none_leaves_failures_of_the_server(start_server: Callable[..
         httpx.post(f"{live.url}/predict", json={"x": x})
     (line,) = lines(live)
     assert (line["level"], line["status"]) == ("warning", 500)
-    reasons = [json.loads(text) for text in live.log.read_text().splitlines() if "RuntimeError" in text]
+    reasons = [json.loads(text) for text in live.log.read_text().splitlines() if "secret-of-the-house" in text]
     assert [reason["request_id"] for reason in reasons] == [line["request_id"]]
 
 

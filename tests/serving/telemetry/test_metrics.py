@@ -15,8 +15,9 @@ import pytest
 
 from estiba.model.inference.load import load, load_artifact
 from estiba.serving.options import ServerOptions
-from estiba.serving.server import RETIRED, Server
 from estiba.serving.telemetry.metrics import METRICS, SIZE, Metrics
+from estiba.serving.version_metrics import MAX_RETIRED_VERSIONS
+from estiba.serving.workers.worker import Serving
 
 ASKED = ("estiba_requests_total", "m", "1", "", "native", "200")
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)+)\})? (\S+)')
@@ -141,19 +142,19 @@ def test_a_version_that_is_forgotten_makes_room_for_another(tmp_path: Path) -> N
 
 
 def test_a_server_keeps_the_numbers_of_some_versions_and_lets_go_of_their_models(toy_registry: Path) -> None:
-    server, model = Server(ServerOptions()), load("price", registry=toy_registry, threads=1)
+    serving, model = Serving(ServerOptions()), load("price", registry=toy_registry, threads=1)
     first = weakref.ref(model)
     for version in range(1, 100):
         model.version = f"{version}"
-        server.add(model)
-        server.current("price").served.batcher.settle()
+        serving.serve(model)
+        serving.current.catalog.route("price").primary.batcher.settle()
         model = load_artifact(model.artifact, threads=1)
     assert first() is None
-    said = server.metrics.render()
+    said = serving.metrics.render()
     versions = [key for key in samples(said) if key.startswith("estiba_rows_total")]
-    assert len(versions) == RETIRED + 1
+    assert len(versions) == MAX_RETIRED_VERSIONS + 1
     assert len(said) < 200_000
-    server.close()
+    serving.close()
 
 
 WRITER = """

@@ -37,7 +37,7 @@ def session(model: bytes, threads: int = 1) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised; a line of its own would break a log of JSON lines
     # Threads that spin between calls would burn the processor that the HTTP layer needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

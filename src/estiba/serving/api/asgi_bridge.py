@@ -1,4 +1,4 @@
-"""Bridge: hands a request that is no prediction to an ASGI application and sends its answer."""
+"""Pass requests other than predictions to an ASGI application, and send its response."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 from urllib.parse import unquote
 
 from estiba.core.log import Log
-from estiba.serving.http.connection import Connection, Request, header_lines
-from estiba.serving.http.problem_details import CONTENT_TYPE, problem
+from estiba.serving.exchange import Exchange
+from estiba.serving.http.problem_details import error_response
+from estiba.serving.http.request import Headers, header_lines
 from estiba.serving.telemetry.access_log import AccessLog, is_probe
 from estiba.serving.telemetry.tracing import Tracer
 
-_OURS = frozenset({b"content-length", b"date", b"connection", b"transfer-encoding"})
+_SET_BY_CONNECTION = frozenset({b"content-length", b"date", b"connection", b"transfer-encoding"})
 
 
 class Bridge:
-    """One ASGI application behind connections. Answers are collected whole: none of them is large or a stream."""
+    """One ASGI application behind connections. Responses are collected whole: none of them is large or a stream."""
 
     def __init__(self, app: Any, log: Log, access: AccessLog, tracer: Tracer | None = None) -> None:
         self._app = app
@@ -26,45 +27,55 @@ class Bridge:
         self._access = access
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def handle(self, connection: Connection, request: Request) -> None:
-        task = asyncio.get_running_loop().create_task(self._run(connection, request))
+    def handle(self, exchange: Exchange) -> None:
+        """Answer a request in a task of its own."""
+        self._start(exchange, None)
+
+    def reject(self, exchange: Exchange, error: BaseException) -> None:
+        """Send the response to a request that was not admitted. The application formats the error."""
+        self._start(exchange, error)
+
+    def _start(self, exchange: Exchange, error: BaseException | None) -> None:
+        task = asyncio.get_running_loop().create_task(self._run(exchange, error))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, connection: Connection, request: Request) -> None:
-        if self._tracer is not None and not is_probe(request.path):
-            self._tracer.begin(request)
-        answer, scope = _Answer(bytes(request.body)), _scope(request, connection.own)
+    async def _run(self, exchange: Exchange, refusal: BaseException | None) -> None:
+        request = exchange.request
+        answer, scope = _Answer(bytes(request.body)), _scope(exchange, refusal)
         try:
             await self._app(scope, answer.receive, answer.send)
         except Exception as error:
-            self._log.error("request failed", error=error, request_id=request.id, path=request.path.decode("latin-1"))
+            self._log.error("request failed", error=error, request_id=exchange.id, path=request.path.decode("latin-1"))
             answer.status = 500
-            answer.headers = [(b"content-type", CONTENT_TYPE)]
-            answer.body = [problem(500, "The log has the reason under the request's id.", request_id=request.id)]
-        headers = [(k, v) for k, v in answer.headers if k.lower() not in _OURS]
+            detail = "The log has the reason under the request's id."
+            answer.headers, body = error_response(500, detail, request_id=exchange.id)
+            answer.body = [body]
+        headers = [(k, v) for k, v in answer.headers if k.lower() not in _SET_BY_CONNECTION]
         if not any(key == b"x-request-id" for key, _ in headers):
-            headers.append((b"x-request-id", request.id.encode()))
-        if request.trace is not None:
-            headers.append((b"traceresponse", request.trace.header))
-        self._note(request, answer.status, getattr(scope.get("route"), "path", ""))
-        connection.respond(request, answer.status, header_lines(headers), b"".join(answer.body))
+            headers.append((b"x-request-id", exchange.id.encode()))
+        if exchange.trace is not None:
+            headers.append((b"traceresponse", exchange.trace.header))
+        self._record(exchange, answer.status, getattr(scope.get("route"), "path", ""))
+        exchange.connection.respond(request, answer.status, header_lines(headers), b"".join(answer.body))
 
-    def _note(self, request: Request, status: int, route: str) -> None:
-        """A span, and a line in the log. What is nowhere has no route: its path may say anything."""
-        seconds = time.perf_counter() - request.arrived
-        if self._tracer is not None and request.trace is not None:
-            self._tracer.end(request, status, seconds, route=route or "/*")
-        if (status >= 400 or not is_probe(request.path)) and self._access.wants(status):
-            self._access.add(request, status, seconds, route=route)
+    def _record(self, exchange: Exchange, status: int, route: str) -> None:
+        """Record span and access-log line. Unmatched paths are logged without a route (unbounded cardinality)."""
+        seconds = time.perf_counter() - exchange.request.arrived_at
+        if self._tracer is not None and exchange.trace is not None:
+            self._tracer.end(exchange, status, seconds, route=route or "/*")
+        if (status >= 400 or not is_probe(exchange.request.path)) and self._access.wants(status):
+            self._access.add(exchange, status, seconds, route=route)
 
 
 class _Answer:
+    """Collects the response of an ASGI application."""
+
     def __init__(self, body: bytes) -> None:
         self._received = body
         self._sent = False
         self.status = 500
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: Headers = []
         self.body: list[bytes] = []
 
     async def receive(self) -> dict[str, Any]:
@@ -81,7 +92,9 @@ class _Answer:
             self.body.append(bytes(message.get("body", b"")))
 
 
-def _scope(request: Request, own: str) -> dict[str, Any]:
+def _scope(exchange: Exchange, refusal: BaseException | None) -> dict[str, Any]:
+    """The ASGI scope. Its state has the request's id, the port of its connection, and the error if it is refused."""
+    request = exchange.request
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -95,5 +108,5 @@ def _scope(request: Request, own: str) -> dict[str, Any]:
         "headers": request.headers,
         "client": None,
         "server": None,
-        "state": {"request_id": request.id, "own": own},
+        "state": {"request_id": exchange.id, "port": exchange.connection.port, "refusal": refusal},
     }

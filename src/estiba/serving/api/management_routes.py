@@ -1,33 +1,39 @@
-"""Routes: everything but predictions. Health, metrics, models, the OpenAPI document and the pages."""
+"""The management application: health, metrics, models, the OpenAPI document and the pages."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import estiba
 from estiba.core.errors import EstibaError, NotFound
 from estiba.model.inference.load import Model
 from estiba.model.schema.signature import json_schema
 from estiba.serving.api import openapi, protocol_routes
+from estiba.serving.catalog import CurrentCatalog
 from estiba.serving.http.problem_details import CONTENT_TYPE, problem
 from estiba.serving.pages import CONTENT_SECURITY_POLICY, page
-from estiba.serving.telemetry import metrics
-from estiba.serving.workers.messages import Status
+from estiba.serving.pipeline import TooManyRequests, Unauthorized
+from estiba.serving.server_status import Health, Status
+from estiba.serving.telemetry.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
+from estiba.serving.telemetry.metrics import Metrics
 
-if TYPE_CHECKING:
-    from estiba.serving.server import Server
 
+def application(current: CurrentCatalog, health: Health, metrics: Metrics) -> Starlette:
+    """The ASGI application of a worker.
 
-def application(server: Server) -> Starlette:
-    """The ASGI application of a server."""
-    routes = _Routes(server)
+    Args:
+        current: holds the catalog that it describes.
+    """
+    routes = _Routes(current, health, metrics)
     gets = {
         "/": routes.home,
         "/health": routes.health,
@@ -50,23 +56,43 @@ def application(server: Server) -> Starlette:
         "/favicon.ico": routes.favicon,
     }
     anything = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-    # Predictions never come this far; what does asks for a model that is not here.
-    lost = ("/predict", "/models/{name}/predict", "/models/{name}/versions/{version}/predict")
+    # Predictions are answered elsewhere; a request that gets here asks for a model that is not served.
+    not_served = ("/predict", "/models/{name}/predict", "/models/{name}/versions/{version}/predict")
     application = Starlette(
         routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
-        + [Route(path, routes.lost, methods=anything) for path in lost]
-        + protocol_routes.routes(server),
+        + [Route(path, routes.not_served, methods=anything) for path in not_served]
+        + protocol_routes.routes(current, health),
+        middleware=[Middleware(_Refusals)],
         exception_handlers={HTTPException: _http_error, EstibaError: _estiba_error},  # type: ignore[dict-item]
     )
-    # Its redirects would repeat whatever host a client names.
+    # Starlette's redirects would repeat any host that a client sends.
     application.router.redirect_slashes = False
     return application
 
 
+class _Refusals:
+    """Answers requests that were refused by an admission policy."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = scope.get("state", {}).get("refusal")
+        if refusal is None:
+            await self._app(scope, receive, send)
+        elif isinstance(refusal, EstibaError):
+            response = await _estiba_error(Request(scope), refusal)
+            await response(scope, receive, send)
+        else:
+            raise refusal
+
+
 class _Routes:
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._documents: dict[str, tuple[tuple[str, ...], bytes]] = {}
+    def __init__(self, current: CurrentCatalog, health: Health, metrics: Metrics) -> None:
+        self._current = current
+        self._health = health
+        self._metrics = metrics
+        self._documents: dict[int, tuple[tuple[str, ...], bytes]] = {}
 
     async def home(self, request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
@@ -74,40 +100,40 @@ class _Routes:
         return _json({"name": "estiba", "version": estiba.__version__, "docs": "/docs", "models": "/models"})
 
     async def health(self, request: Request) -> Response:
-        server = self._server
-        state = server.state
+        state = self._health.state
+        models = self._current.catalog.models()
         body = {
             "status": state,
             "version": estiba.__version__,
-            "models": {model.name: {"version": model.version, "status": "ready"} for model in server.models()},
-            **_workers(server.status),
+            "models": {model.name: {"version": model.version, "status": "ready"} for model in models},
+            **_workers(self._health.status),
         }
         return _json(body, 200 if state == "ready" else 503)
 
     async def live(self, request: Request) -> Response:
-        status = self._server.status
+        status = self._health.status
         if status is not None and status.failing:
             detail = f"Workers died too often: {status.restarts} were replaced."
             return _problem(request, 503, detail, kind="not-ready")
         return _json({"status": "alive"})
 
     async def ready(self, request: Request) -> Response:
-        state = self._server.state
+        state = self._health.state
         if state == "ready":
             return _json({"status": state})
         return _problem(request, 503, f"The server is {state}.", kind="not-ready", headers={"retry-after": "1"})
 
     async def metrics(self, request: Request) -> Response:
-        return Response(self._server.metrics.render(), headers={"content-type": metrics.CONTENT_TYPE})
+        return Response(self._metrics.render(), headers={"content-type": METRICS_CONTENT_TYPE})
 
     async def models(self, request: Request) -> Response:
-        status = self._server.status
-        models = [self._about(model, request) for model in self._server.models()]
+        status = self._health.status
+        models = [self._about(model, request) for model in self._current.catalog.models()]
         return _json({"models": models, **_workers(status)})
 
     async def model(self, request: Request) -> Response:
         model = self._find(request)
-        versions = sorted(self._server.endpoints[model.name])
+        versions = sorted(self._current.catalog.versions(model.name))
         return _json({**self._about(model, request), "versions": versions})
 
     async def schema(self, request: Request) -> Response:
@@ -132,17 +158,18 @@ class _Routes:
         return Response(model.artifact.file("card.md").read_bytes(), media_type="text/markdown; charset=utf-8")
 
     async def openapi(self, request: Request) -> Response:
-        models, own = self._server.models(), request.state.own
+        catalog, port = self._current.catalog, request.state.port
+        models = catalog.models()
         key = tuple(f"{m.name}@{m.version}" for m in models)
-        made_of, content = self._documents.get(own, ((), b""))
+        made_of, content = self._documents.get(port, ((), b""))
         if made_of != key:
-            default = self._server.default(own)
+            default = catalog.default(port)
             described = [_described(m, default=m.name == default) for m in models]
             document = openapi.document(
                 described, title="Estiba", version=estiba.__version__, server_version=estiba.__version__
             )
             content = msgspec.json.encode(document)
-            self._documents[own] = (key, content)
+            self._documents[port] = (key, content)
         return Response(content, media_type="application/json")
 
     async def page(self, request: Request) -> Response:
@@ -162,9 +189,9 @@ class _Routes:
     async def docs(self, request: Request) -> Response:
         return RedirectResponse("../docs")
 
-    async def lost(self, request: Request) -> Response:
+    async def not_served(self, request: Request) -> Response:
         name, version = request.path_params.get("name"), request.path_params.get("version")
-        known = ", ".join(model.name for model in self._server.models()) or "none"
+        known = ", ".join(model.name for model in self._current.catalog.models()) or "none"
         if name is None:
             raise NotFound("This server has no default model.", hint=f"Ask /models/NAME/predict, of: {known}.")
         model = self._find(request)
@@ -174,14 +201,14 @@ class _Routes:
         return RedirectResponse("docs/favicon.svg")
 
     def _about(self, model: Model, request: Request) -> dict[str, Any]:
-        about = _about(model, default=model.name == self._server.default(request.state.own))
-        status = self._server.status
+        about = _about(model, default=model.name == self._current.catalog.default(request.state.port))
+        status = self._health.status
         if status is not None and model.name in status.failed:
             about["refused"] = status.failed[model.name]
         return about
 
     def _find(self, request: Request) -> Model:
-        return self._server.current(request.path_params["name"]).model
+        return self._current.catalog.model(request.path_params["name"])
 
 
 def _workers(status: Status | None) -> dict[str, Any]:
@@ -250,4 +277,10 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 async def _estiba_error(request: Request, error: EstibaError) -> Response:
     text = f"{error.message} {error.hint}" if error.hint else error.message
-    return _problem(request, error.status, text)
+    return _problem(request, error.status, text, headers=_error_headers(error))
+
+
+def _error_headers(error: EstibaError) -> dict[str, str]:
+    if isinstance(error, Unauthorized):
+        return {"www-authenticate": error.challenge}
+    return {"retry-after": str(error.retry_after)} if isinstance(error, TooManyRequests) else {}

@@ -1,8 +1,8 @@
-"""HTTP/1.1 on an asyncio Protocol: bytes to Request, Response to bytes, and a connection's whole life.
+"""An HTTP/1.1 server connection on an asyncio Protocol: parse requests, send responses, enforce limits and timeouts.
 
-Predictions are answered from here without a task per request. Everything else is handed to an ASGI application by
-`serving/bridge.py`. Parsing is llhttp's, through httptools; its strict mode refuses most of what smuggles requests
-(RFC 9112, section 11.2), and `Connection._objection` the rest.
+Predictions are answered without a task per request; everything else goes to an ASGI application through
+`serving/api/asgi_bridge.py`. The parser is llhttp, through httptools; its strict mode refuses most forms of request
+smuggling (RFC 9112, section 11.2), and `Connection._objection` refuses the rest.
 """
 
 from __future__ import annotations
@@ -14,50 +14,59 @@ import struct
 import termios
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection
 from http import HTTPStatus
 from typing import Protocol as Interface
 from typing import cast
 
 import httptools
 
-from estiba.serving.http.request import Clock, Headers, HttpOptions, Request, header_lines
+from estiba.serving.http.request import Clock, Headers, HttpOptions, Request, header_lines, origin_form
 
 __all__ = ["App", "Clock", "Connection", "Headers", "HttpOptions", "Request", "header_lines"]
 
-MAX_PIPELINED = 16
-"""Requests read ahead on one connection; beyond this its socket is not read until answers have gone out."""
+MAX_PIPELINED_REQUESTS = 16
+"""Requests read ahead on one connection; beyond this its socket is not read until responses have been sent."""
 
-LINGER = 2.0
-"""Seconds for which a refused client may go on sending before its connection is closed."""
+LINGER_SECONDS = 2.0
+"""Time for which a refused client may go on sending before its connection is closed."""
 
-FOREVER = float("inf")
+NEVER = float("inf")
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
 
 
 class App(Interface):
-    """What a connection needs of the server behind it."""
+    """The server, as far as a connection needs it.
+
+    Attributes:
+        draining: responses close their connection.
+        ports: ports with a default model of their own.
+    """
 
     options: HttpOptions
     connections: set[Connection]
     clock: Clock
     draining: bool
-    ports: Mapping[int, str]
-    """By port, the model that the short paths such as `/predict` ask there; other ports have the server's default."""
+    ports: Collection[int]
 
     def handle(self, connection: Connection, request: Request) -> None:
-        """Answers `request`, now or later, by exactly one call of `connection.respond`. Raises nothing."""
+        """Answer `request`, now or later, by exactly one call of `connection.respond`. Must not raise."""
 
     def refuse(self, status: int, detail: str) -> tuple[Headers, bytes]:
-        """Headers and body of an answer to something that is no proper request."""
+        """Headers and body of the response to an invalid request."""
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection. Requests are answered one at a time and in order.
+    """One client connection. Requests are answered one at a time and in order.
 
-    What cannot be read further is refused, in its turn, and ends the connection: what follows it cannot be trusted.
+    An invalid request is refused in its turn and ends the connection, because the bytes after it cannot be trusted.
+
+    Attributes:
+        expires_at: when `expire` is to be called, on the monotonic clock.
+        port: the local port, if it has a default model of its own; else 0.
+        spare: the server is full, so the first response is the last.
     """
 
     __slots__ = (
@@ -85,38 +94,37 @@ class Connection(asyncio.Protocol):
         "_type",
         "_unsent",
         "_write_paused",
-        "deadline",
-        "own",
+        "expires_at",
+        "port",
         "spare",
     )
 
     def __init__(self, app: App, *, spare: bool = False) -> None:
-        """Not connected yet. A `spare` one is more than the server can hold: its first answer is its last."""
         self._app = app
         self.spare = spare
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[Request] = deque()
-        self._request: Request | None = None  # one whose header is read and whose body is not
-        self._refusal: tuple[int, str] | None = None  # to be said once what came before it is answered
+        self._request: Request | None = None  # its header is read, its body is not
+        self._refusal: tuple[int, str] | None = None  # sent after the responses to all earlier requests
         self._busy = self._pumping = self._reading_paused = self._write_paused = False
-        self._ended = False  # what this client still sends is thrown away
-        self._eof = False  # it sends nothing more
+        self._ended = False  # further input is discarded
+        self._eof = False  # the client has closed its sending side
         self._unsent = 0
         self._segment = 0
-        self._header_bytes = 0  # of a header that is being read; 0 between requests
+        self._header_bytes = 0  # of the header being read; 0 between requests
         self._forget()
-        self.deadline = 0.0
-        self.own = ""
-        """The model that short paths ask, where the port that this client came through has one of its own."""
+        self.expires_at = 0.0
+        self.port = 0
 
-    # The connection itself
+    # Transport callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's own types do not derive from asyncio's
-        self.deadline = time.monotonic() + self._app.options.header_timeout
+        self.expires_at = time.monotonic() + self._app.options.header_timeout
         if self._app.ports:
-            self.own = self._app.ports.get(transport.get_extra_info("sockname")[1], "")
+            port = transport.get_extra_info("sockname")[1]
+            self.port = port if port in self._app.ports else 0
         self._app.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -125,7 +133,7 @@ class Connection(asyncio.Protocol):
         self._queue.clear()
 
     def eof_received(self) -> bool:
-        """A client that only stops sending still gets its answers; True keeps the connection for them."""
+        """Keep a half-closed connection (True) while responses to its requests are outstanding."""
         waited_for = self._busy or bool(self._queue) or self._refusal is not None
         self._eof = True
         self._ended = self._ended or waited_for
@@ -134,8 +142,8 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._write_paused = True
         if self._transport is not None:
-            self._unsent = _untaken(self._transport)
-        self.deadline = time.monotonic() + self._app.options.write_timeout
+            self._unsent = _unsent_bytes(self._transport)
+        self.expires_at = time.monotonic() + self._app.options.write_timeout
         self._read_or_pause()
 
     def resume_writing(self) -> None:
@@ -143,14 +151,14 @@ class Connection(asyncio.Protocol):
         self._unsent = 0
         options = self._app.options
         partial = self._request is not None or self._header_bytes
-        wait = options.body_timeout if partial else FOREVER if self._busy else options.idle_timeout
-        self.deadline = time.monotonic() + (LINGER if self._ended and not self._busy else wait)
+        wait = options.body_timeout if partial else NEVER if self._busy else options.idle_timeout
+        self.expires_at = time.monotonic() + (LINGER_SECONDS if self._ended and not self._busy else wait)
         self._read_or_pause()
         self._pump()
 
     def _read_or_pause(self) -> None:
-        # What is thrown away costs no room; and who is not read from may never come to read its answer.
-        pause = not self._ended and (self._write_paused or len(self._queue) >= MAX_PIPELINED)
+        # Discarded input takes no memory, and a client that cannot send may never read its response.
+        pause = not self._ended and (self._write_paused or len(self._queue) >= MAX_PIPELINED_REQUESTS)
         if pause == self._reading_paused or self._transport is None or self._transport.is_closing():
             return
         self._reading_paused = pause
@@ -161,17 +169,17 @@ class Connection(asyncio.Protocol):
 
     @property
     def idle(self) -> bool:
-        """Nothing is being read or answered."""
+        """True if no request is being read or answered."""
         return not (self._busy or self._queue or self._request is not None or self._header_bytes or self._ended)
 
     def expire(self) -> None:
-        """Its time is up: a request half sent is told so, a slow reader that reads on may, anything else is closed."""
+        """Handle an expired timeout: 408 for a partial request; extend for a reader that progresses; else close."""
         transport, options = self._transport, self._app.options
         if transport is None:
             return
-        self.deadline = time.monotonic() + options.write_timeout
+        self.expires_at = time.monotonic() + options.write_timeout
         leaving = self._write_paused or self._ended or transport.is_closing()
-        waiting = _untaken(transport) if leaving else 0
+        waiting = _unsent_bytes(transport) if leaving else 0
         if waiting and (not self._unsent or waiting < self._unsent):
             self._unsent = waiting
         elif self._write_paused or transport.is_closing():
@@ -179,17 +187,18 @@ class Connection(asyncio.Protocol):
         elif self._ended:
             transport.close()
         elif self._reading_paused:
-            pass  # the rest of a request cannot arrive while nobody reads
+            pass  # the rest of the request cannot arrive while the socket is not read
         elif self._request is not None or self._header_bytes:
             self._refuse(408, "The request did not arrive in time.")
         else:
             transport.close()
 
     def close(self) -> None:
+        """Close the connection after everything written has been sent."""
         if self._transport is not None:
             self._transport.close()
 
-    # Parsing: called by httptools
+    # Parser callbacks, called by httptools
 
     def data_received(self, data: bytes) -> None:
         if self._ended:
@@ -208,7 +217,7 @@ class Connection(asyncio.Protocol):
             self._refuse(400, f"This is not a valid HTTP/1.1 request: {error}")
 
     def _read_again(self, rest: bytes) -> None:
-        """Ignores a wish to upgrade (RFC 9110, section 7.8): the parser would skip the body, so it starts afresh."""
+        """Ignore an upgrade request (RFC 9110, section 7.8): use a new parser, as this one would skip the body."""
         if self._ended:
             return
         first = b"%b %b HTTP/%b\r\n" % (
@@ -225,7 +234,7 @@ class Connection(asyncio.Protocol):
         if self._ended:
             return
         self._header_bytes = self._header_bytes or 1
-        self.deadline = time.monotonic() + self._app.options.header_timeout
+        self.expires_at = time.monotonic() + self._app.options.header_timeout
         self._forget()
 
     def _forget(self) -> None:
@@ -245,7 +254,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._request is not None or self._ended:
-            return  # a trailer field: allowed, and of no meaning here
+            return  # a trailer field: allowed and ignored
         name = name.lower()
         self._headers.append((name, value))
         if name == b"content-type":
@@ -280,19 +289,21 @@ class Connection(asyncio.Protocol):
         if parser.should_upgrade():
             return  # see _read_again
         path, _, query = self._target.partition(b"?")
+        if not path.startswith(b"/"):
+            path = origin_form(path)
         request = Request(method, path, query, self._headers)
         request.content_type = self._type
         request.content_encoding = self._encoding
-        # What speaks HTTP/1.0 would need to be told that a connection stays open.
+        # An HTTP/1.0 client would need a Connection: keep-alive header in the response.
         request.keep_alive = version == "1.1" and parser.should_keep_alive()
         self._request = request
-        self.deadline = time.monotonic() + options.body_timeout
+        self.expires_at = time.monotonic() + options.body_timeout
         if self._continue:
             self._continue = version == "1.1"
-            self._invite()
+            self._send_continue()
 
     def _objection(self, version: str) -> tuple[int, str] | None:
-        """What is wrong with a header as a whole, as status and sentence."""
+        """Status and detail of the problem with a header as a whole; None if it is valid."""
         options = self._app.options
         size = len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
         codings = self._codings
@@ -334,19 +345,19 @@ class Connection(asyncio.Protocol):
         self._continue = False
         request.body = self._body
         self._body = b""
-        request.arrived = time.perf_counter()
+        request.arrived_at = time.perf_counter()
         self._ended = not request.keep_alive or self.spare
-        self.deadline = FOREVER
+        self.expires_at = NEVER
         self._queue.append(request)
         if not self._busy:
             self._pump()
-        elif len(self._queue) >= MAX_PIPELINED:
+        elif len(self._queue) >= MAX_PIPELINED_REQUESTS:
             self._read_or_pause()
 
-    # Answering
+    # Responses
 
     def _pump(self) -> None:
-        """Starts requests while none is being answered. A loop, as one may be answered before `handle` returns."""
+        """Start queued requests while none is being answered. A loop, as `handle` may answer before it returns."""
         if self._pumping:
             return
         self._pumping = True
@@ -359,18 +370,18 @@ class Connection(asyncio.Protocol):
         if self._reading_paused:
             self._read_or_pause()
         if self._refusal is not None:
-            self._say_refusal()
+            self._send_refusal()
         elif self._continue:
-            self._invite()
+            self._send_continue()
 
-    def _invite(self) -> None:
-        """Asks for the body that a client holds back (RFC 9110, section 10.1.1), once it is this request's turn."""
+    def _send_continue(self) -> None:
+        """Send 100 Continue (RFC 9110, section 10.1.1) once it is this request's turn."""
         if self._request is not None and not self._busy and not self._queue and self._transport is not None:
             self._continue = False
             self._transport.write(_CONTINUE)
 
     def respond(self, request: Request, status: int, headers: bytes, body: bytes) -> None:
-        """Sends the one answer to `request`.
+        """Send the one response to `request`.
 
         Args:
             headers: header lines, each ended by CRLF; Content-Length, Date and Connection are added here.
@@ -389,15 +400,15 @@ class Connection(asyncio.Protocol):
         )
         transport.write(head if request.method == b"HEAD" else head + body)
         if last:
-            self._leave()
+            self._close_in_stages()
             return
         if not self._write_paused and self._request is None and not self._header_bytes:
-            self.deadline = FOREVER if self._queue else time.monotonic() + self._app.options.idle_timeout
+            self.expires_at = NEVER if self._queue else time.monotonic() + self._app.options.idle_timeout
         if (self._queue or self._refusal is not None or self._continue) and not self._pumping:
             self._pump()
 
     def _refuse(self, status: int, detail: str) -> None:
-        """Answers what is no proper request, or one over a limit, after everything that came before it."""
+        """Refuse an invalid or too large request after the responses to all earlier ones, then close."""
         if self._ended:
             return
         self._ended = True
@@ -405,10 +416,10 @@ class Connection(asyncio.Protocol):
         self._request = None
         self._header_bytes = 0
         self._body = b""
-        self.deadline = FOREVER
-        self._say_refusal()
+        self.expires_at = NEVER
+        self._send_refusal()
 
-    def _say_refusal(self) -> None:
+    def _send_refusal(self) -> None:
         transport = self._transport
         if self._refusal is None or self._busy or self._queue or self._write_paused or transport is None:
             return
@@ -417,35 +428,35 @@ class Connection(asyncio.Protocol):
         pairs, body = self._app.refuse(status, detail)
         head = _STATUS[status] + header_lines([(b"date", self._app.clock.date()), *pairs])
         transport.write(b"%bcontent-length: %d\r\nconnection: close\r\n\r\n%b" % (head, len(body), body))
-        self._leave()
+        self._close_in_stages()
 
-    def _leave(self) -> None:
-        """Says goodbye after the last answer, and throws away what still arrives (RFC 9112, section 9.6).
+    def _close_in_stages(self) -> None:
+        """Close in stages after the last response, discarding further input (RFC 9112, section 9.6).
 
-        To close at once would answer what the client sends meanwhile by a reset, which loses the end of that answer.
+        Closing at once would answer further input by a reset, which can lose the end of that response.
         """
         self._ended = True
         transport, options = self._transport, self._app.options
         if transport is None:
             return
         if self._eof:
-            self.deadline = time.monotonic() + options.write_timeout
+            self.expires_at = time.monotonic() + options.write_timeout
             transport.close()
         else:
-            self.deadline = time.monotonic() + LINGER
+            self.expires_at = time.monotonic() + LINGER_SECONDS
             transport.write_eof()
             self._read_or_pause()
 
 
-def _untaken(transport: asyncio.Transport) -> int:
-    """Bytes of answers that the client has not taken yet, here and in the system: to close on them could lose them.
+def _unsent_bytes(transport: asyncio.Transport) -> int:
+    """Response bytes that the client has not acknowledged, in this process and in the kernel; closing could lose them.
 
-    RFC 9112, section 9.6: a server closes when it is reasonably certain that the client has received the last answer.
+    RFC 9112, section 9.6: a server closes when it is reasonably certain that the client has received the last response.
     """
     waiting = transport.get_write_buffer_size()
     sock = transport.get_extra_info("socket")
     if sock is None:
         return waiting
-    with contextlib.suppress(OSError, ValueError):  # it is closed already, or a system that does not tell
+    with contextlib.suppress(OSError, ValueError):  # closed already, or not supported by this system
         waiting += struct.unpack("=i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]
     return waiting

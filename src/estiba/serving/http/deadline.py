@@ -1,4 +1,4 @@
-"""Deadlines: how long a caller waits for a prediction. What nobody waits for any more never reaches the model."""
+"""Request deadlines. An expired request never reaches the model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SECONDS = re.compile(rb"[0-9]{1,6}(\.[0-9]{1,6})?")
 
 
 class Expired(EstibaError):
-    """A call whose time was over before the model could take it."""
+    """The deadline passed before the model could take the request."""
 
     status = 504
 
@@ -25,24 +25,24 @@ class Expired(EstibaError):
         )
 
 
-def deadline(request: Request, most: float) -> float:
-    """When its time is over, on the clock of `time.perf_counter`.
+def deadline(request: Request, max_seconds: float) -> float:
+    """The deadline of a request on the clock of `time.perf_counter`.
 
     Args:
-        most: seconds from its arrival, where it asks for no less.
+        max_seconds: from its arrival, where it does not ask for less.
 
     Raises:
-        BadRequest: its X-Request-Timeout is no number of seconds above 0.
+        BadRequest: its X-Request-Timeout is not a number of seconds above 0.
     """
-    said = request.header(HEADER)
-    if not said:
-        return request.arrived + most
-    if _SECONDS.fullmatch(said) is None or float(said) <= 0:
+    value = request.header(HEADER)
+    if not value:
+        return request.arrived_at + max_seconds
+    if _SECONDS.fullmatch(value) is None or float(value) <= 0:
         raise BadRequest("X-Request-Timeout must be a number of seconds above 0, such as 2.5.")
-    return request.arrived + min(float(said), most)
+    return request.arrived_at + min(float(value), max_seconds)
 
 
-def check(until: float) -> None:
-    """Raises Expired where `until` is over."""
-    if until < time.perf_counter():
+def check(deadline_at: float) -> None:
+    """Raise Expired where the deadline has passed."""
+    if deadline_at < time.perf_counter():
         raise Expired

@@ -1,4 +1,4 @@
-"""The socket on which a server listens."""
+"""Open the socket on which a server listens."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import socket
 from estiba.core import ports
 from estiba.core.errors import EstibaError
 
+BACKLOG_CONNECTIONS = 2048
+
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises EstibaError where the address is taken or not this machine's."""
+    """A listening, non-blocking socket; raises EstibaError where the address is taken or not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -25,6 +27,6 @@ def listen(host: str, port: int) -> socket.socket:
             f"Cannot listen on {host}:{port}: {reason}.",
             hint="Stop what listens there, or choose another port with --port.",
         ) from error
-    listener.listen(2048)
+    listener.listen(BACKLOG_CONNECTIONS)
     listener.setblocking(False)
     return listener

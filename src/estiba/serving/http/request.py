@@ -1,16 +1,13 @@
-"""What a connection works with: its limits, the request it reads, the header lines and the date it writes."""
+"""The HTTP request, the limits of a connection, header lines and the Date header."""
 
 from __future__ import annotations
 
 import time
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-
-if TYPE_CHECKING:
-    from estiba.serving.http.trace_context import Trace
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -36,20 +33,25 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Request:
-    """One request, complete with its body. Header names are in lower case."""
+    """One HTTP request, complete with its body. The connection fills it; nothing changes it afterwards.
+
+    Attributes:
+        path: in origin form (RFC 9112, section 3.2.1), not decoded, without the query.
+        headers: names are in lower case.
+        content_encoding: all Content-Encoding headers, joined by commas.
+        arrived_at: when the last byte arrived, on the clock of `time.perf_counter`.
+    """
 
     __slots__ = (
-        "arrived",
+        "arrived_at",
         "body",
         "content_encoding",
         "content_type",
         "headers",
-        "id",
         "keep_alive",
         "method",
         "path",
         "query",
-        "trace",
     )
 
     def __init__(self, method: bytes, path: bytes, query: bytes, headers: Headers) -> None:
@@ -61,27 +63,34 @@ class Request:
         self.keep_alive = True
         self.content_type = b""
         self.content_encoding = b""
-        self.id = ""
-        self.arrived = 0.0
-        self.trace: Trace | None = None
-        """Its place in a trace, where spans are made of it."""
+        self.arrived_at = 0.0
 
     def header(self, name: bytes) -> bytes:
-        """The first header of that name (lower case), empty if absent."""
+        """The first header of that name (lower case); empty if absent."""
         for key, value in self.headers:
             if key == name:
                 return value
         return b""
 
+    def with_body(self, body: bytes | bytearray) -> Request:
+        """The same request with a decompressed body."""
+        copy = Request(self.method, self.path, self.query, self.headers)
+        copy.body = body
+        copy.keep_alive = self.keep_alive
+        copy.content_type = self.content_type
+        copy.arrived_at = self.arrived_at
+        return copy
+
 
 class Clock:
-    """The Date header's value, made once a second (RFC 9110, section 6.6.1)."""
+    """Formats the Date header once a second (RFC 9110, section 6.6.1)."""
 
     def __init__(self) -> None:
         self._second = 0
         self._date = b""
 
     def date(self) -> bytes:
+        """The current value of the Date header."""
         now = int(time.time())
         if self._second != now:
             self._second, self._date = now, formatdate(now, usegmt=True).encode()
@@ -89,4 +98,10 @@ class Clock:
 
 
 def header_lines(headers: Headers) -> bytes:
+    """Headers as lines, each ended by CRLF."""
     return b"".join(b"%b: %b\r\n" % pair for pair in headers)
+
+
+def origin_form(target: bytes) -> bytes:
+    """The path of a request target in absolute form, such as `http://host/path` (RFC 9112, section 3.2.2)."""
+    return b"/" + target.partition(b"://")[2].partition(b"/")[2] if b"://" in target else target

@@ -1,4 +1,4 @@
-"""Trace context: which trace a request belongs to, by its `traceparent` header, and its own place in it.
+"""W3C trace context: parse `traceparent` and `tracestate`, and record a request's place in its trace.
 
 Source: W3C Trace Context, Level 1, sections 3.2 and 4.3; `traceresponse` as in the draft of Level 2.
 """
@@ -12,12 +12,12 @@ from estiba.serving.http.request import Request
 
 _FORM = re.compile(rb"([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 
-MAX_STATE = 512
-"""Characters of a caller's `tracestate` that are kept; a longer one is dropped, as section 3.3.1.5 allows."""
+MAX_STATE_CHARACTERS = 512
+"""Longest `tracestate` of a caller that is kept; a longer one is dropped, as section 3.3.1.5 allows."""
 
 
 class Parent(NamedTuple):
-    """What a caller said: ids in lower-case hexadecimal digits, and whether it records this trace."""
+    """The caller's span: ids in lower-case hexadecimal digits, and whether the caller records this trace."""
 
     trace_id: str
     span_id: str
@@ -25,22 +25,22 @@ class Parent(NamedTuple):
 
 
 class Trace:
-    """A request of which spans are made. Times are on the clock of `time.perf_counter`, 0 for what never happened.
+    """The place of a recorded request in its trace. Times are on the clock of `time.perf_counter`; 0 means never.
 
     Args:
         parent: the caller's span; empty where the trace begins here.
-        state: the caller's `tracestate`, passed on as it is.
+        state: the caller's `tracestate`, passed on unchanged.
     """
 
-    __slots__ = ("began", "decoded", "ended", "parent", "span_id", "state", "trace_id")
+    __slots__ = ("began_at", "decoded_at", "ended_at", "parent", "span_id", "state", "trace_id")
 
     def __init__(self, trace_id: str, span_id: str, parent: str = "", state: str = "") -> None:
         self.trace_id = trace_id
         self.span_id = span_id
         self.parent = parent
         self.state = state
-        self.decoded = 0.0  # and valid
-        self.began = self.ended = 0.0  # in the model
+        self.decoded_at = 0.0  # and valid
+        self.began_at = self.ended_at = 0.0  # in the model
 
     @property
     def header(self) -> bytes:
@@ -49,24 +49,22 @@ class Trace:
 
 
 def parent(request: Request) -> Parent | None:
-    """What its `traceparent` says; None where none is given, or none that is valid."""
-    said = [value for name, value in request.headers if name == b"traceparent"]
-    found = _FORM.fullmatch(said[0]) if len(said) == 1 else None
-    # Later versions may say more behind what version 00 says; ff will never be one.
-    if found is None or found[1] == b"ff" or (found[1] == b"00" and found[5] is not None):
+    """Parse `traceparent`; None if it is absent, repeated or invalid."""
+    values = [value for name, value in request.headers if name == b"traceparent"]
+    match = _FORM.fullmatch(values[0]) if len(values) == 1 else None
+    # Later versions may append fields to those of version 00; ff is never a version.
+    if match is None or match[1] == b"ff" or (match[1] == b"00" and match[5] is not None):
         return None
-    return Parent(found[2].decode(), found[3].decode(), bool(int(found[4], 16) & 1))
+    return Parent(match[2].decode(), match[3].decode(), bool(int(match[4], 16) & 1))
 
 
 def state(request: Request) -> str:
-    """A caller's `tracestate`, its headers joined; empty where it is too long or no ASCII."""
+    """The caller's `tracestate`, its headers joined; empty where it is too long or not ASCII."""
     joined = b",".join(value for name, value in request.headers if name == b"tracestate")
-    return joined.decode() if joined.isascii() and len(joined) <= MAX_STATE else ""
+    return joined.decode() if joined.isascii() and len(joined) <= MAX_STATE_CHARACTERS else ""
 
 
 def trace_id(request: Request) -> str:
-    """The 32 hexadecimal digits of its trace; empty where it belongs to none."""
-    if request.trace is not None:
-        return request.trace.trace_id
-    found = parent(request)
-    return found.trace_id if found is not None else ""
+    """The 32 hexadecimal digits of the caller's trace; empty where it belongs to none."""
+    caller = parent(request)
+    return caller.trace_id if caller is not None else ""

@@ -5,27 +5,22 @@ Source: kserve/website, "Data plane: V1 protocol".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import msgspec
 
 from estiba.core.errors import BadRequest
-from estiba.model.coding.coder import Warned
-from estiba.model.schema.rows import Prediction
-from estiba.serving.http.connection import Request
-from estiba.serving.protocols import endpoint
+from estiba.serving.exchange import Answer, Exchange
 from estiba.serving.protocols.body_parsing import NotAllowed, code_instances, parse_json, sentence
-from estiba.serving.protocols.endpoint import JSON, Asked, Failure, Sent
+from estiba.serving.protocols.endpoint import JSON, EncodedResponse, Endpoint, Failure
 
 
-class Endpoint(endpoint.Endpoint):
+class KserveV1Endpoint(Endpoint):
     """`{"instances": [...]}` of records, or of rows in the order of the fields, to `{"predictions": [...]}`."""
 
     protocol = "v1"
     invalid = 400
 
-    def decode(self, request: Request) -> Asked:
+    def decode(self, exchange: Exchange) -> None:
+        request = exchange.request
         if request.method != b"POST":
             raise NotAllowed("Use POST to predict.")
         content = parse_json(request.body)
@@ -34,13 +29,13 @@ class Endpoint(endpoint.Endpoint):
         unknown = [key for key in content if key not in ("instances", "signature_name")]
         if unknown:
             raise BadRequest(f"Expected only instances here, not {unknown[0]!r}.")
-        return Asked(coded=code_instances(self.model.coder, content["instances"], "instances"))
+        exchange.coded = code_instances(self.model.coder, content["instances"], "instances")
 
-    def encode(self, request: Request, predictions: Sequence[Prediction], warnings: Sequence[Warned], how: Any) -> Sent:
-        return JSON, msgspec.json.encode({"predictions": predictions})
+    def encode(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
+        return EncodedResponse(JSON, msgspec.json.encode({"predictions": answer.predictions}))
 
-    def problem(self, request: Request, failure: Failure) -> Sent:
-        return JSON, error(sentence(failure.errors) or failure.detail)
+    def problem(self, exchange: Exchange, failure: Failure) -> EncodedResponse:
+        return EncodedResponse(JSON, error(sentence(failure.errors) or failure.detail))
 
 
 def error(message: str) -> bytes:

@@ -9,16 +9,16 @@ Source: mlflow.org, "MLflow model serving: API"; AWS, "Use your own inference co
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from estiba.core.errors import BadRequest
-from estiba.model.coding.coder import Coded, Warned
-from estiba.model.schema.rows import Prediction
-from estiba.serving.http.connection import Request
-from estiba.serving.protocols import endpoint
+from estiba.model.coding.coder import Coded
+from estiba.serving.batcher import Batcher
+from estiba.serving.exchange import Answer, Exchange
+from estiba.serving.http.request import Request
 from estiba.serving.protocols.body_parsing import (
     NotAllowed,
     NotSupported,
@@ -30,36 +30,41 @@ from estiba.serving.protocols.body_parsing import (
     parse_json,
     sentence,
 )
-from estiba.serving.protocols.endpoint import JSON, Asked, Failure, Sent, Served
+from estiba.serving.protocols.endpoint import JSON, EncodedResponse, Endpoint, Failure, Shared
 from estiba.serving.protocols.tensors import output_tensors
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _CODES = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
     404: "RESOURCE_DOES_NOT_EXIST",
     413: "REQUEST_LIMIT_EXCEEDED",
+    429: "REQUEST_LIMIT_EXCEEDED",
     500: "INTERNAL_ERROR",
     503: "TEMPORARILY_UNAVAILABLE",
 }
 
 
-class Endpoint(endpoint.Endpoint):
+class MlflowEndpoint(Endpoint):
     """`POST /invocations`."""
 
     protocol = "mlflow"
     invalid = 400
 
-    def __init__(self, served: Served) -> None:
-        super().__init__(served)
+    def __init__(self, batcher: Batcher, shared: Shared) -> None:
+        super().__init__(batcher, shared)
         self._parts = tuple(tensor.name for tensor in output_tensors(self.model.signature))
 
     def is_large(self, request: Request) -> bool:
         return super().is_large(request) or request.content_type[:8].lower() == b"text/csv"
 
-    def decode(self, request: Request) -> Asked:
+    def decode(self, exchange: Exchange) -> None:
+        request = exchange.request
         if request.method != b"POST":
             raise NotAllowed("Use POST for invocations.")
         if _kind(request) == "text/csv":
-            return Asked(coded=code_csv(self.model.coder, request.body))
+            exchange.coded, exchange.answer_options = code_csv(self.model.coder, request.body), ""
+            return
         content = _parse(request.body)
         forms = [form for form in FORMS if isinstance(content, dict) and form in content]
         if len(forms) != 1:
@@ -67,8 +72,8 @@ class Endpoint(endpoint.Endpoint):
         unknown = [key for key in content if key not in (forms[0], "params")]
         if unknown:
             raise BadRequest(f"Expected only {forms[0]} and params here, not {unknown[0]!r}.")
-        part = self._part(content.get("params"))
-        return Asked(coded=self._form(forms[0], content[forms[0]]), how=part)
+        exchange.answer_options = self._part(content.get("params"))
+        exchange.coded = self._form(forms[0], content[forms[0]])
 
     def _form(self, form: str, content: Any) -> Coded:
         if form == "dataframe_split":
@@ -111,14 +116,15 @@ class Endpoint(endpoint.Endpoint):
             raise BadRequest(f"The model has no output {part!r}; it has: {', '.join(self._parts)}.")
         return str(part)
 
-    def encode(self, request: Request, predictions: Sequence[Prediction], warnings: Sequence[Warned], how: Any) -> Sent:
-        shown = [prediction[how] for prediction in predictions] if how else predictions
-        return JSON, msgspec.json.encode({"predictions": shown})
+    def encode(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
+        predictions, part = answer.predictions, exchange.answer_options
+        shown = [prediction[part] for prediction in predictions] if part else predictions
+        return EncodedResponse(JSON, msgspec.json.encode({"predictions": shown}))
 
-    def problem(self, request: Request, failure: Failure) -> Sent:
+    def problem(self, exchange: Exchange, failure: Failure) -> EncodedResponse:
         if failure.status == 415:
-            return b"content-type: text/plain; charset=utf-8\r\n", failure.detail.encode()
-        return JSON, error(failure.status, sentence(failure.errors) or failure.detail)
+            return EncodedResponse(b"content-type: text/plain; charset=utf-8\r\n", failure.detail.encode())
+        return EncodedResponse(JSON, error(failure.status, sentence(failure.errors) or failure.detail))
 
 
 def error(status: int, message: str) -> bytes:

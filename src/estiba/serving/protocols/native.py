@@ -1,7 +1,7 @@
-"""The native protocol: `POST /models/{model}/predict` with records in JSON, CSV, Arrow or Parquet; predictions in JSON,
-or as a table where a bulk caller accepts one.
+"""The native protocol, `POST /models/{model}/predict`: records in JSON, CSV, Arrow or Parquet to predictions in JSON.
 
-A GET with one record as its query is answered too, for browsers and old clients.
+Predictions are sent as a table where the caller accepts one. A GET with one record as its query is answered too, for
+browsers and old clients.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from estiba.core.errors import BadInput, BadRequest, Problem
-from estiba.model.coding.coder import MAX_PROBLEMS, Coded, Warned
+from estiba.model.coding.coder import MAX_PROBLEMS, Coded
 from estiba.model.coding.record_type import code_hook
 from estiba.model.schema.rows import Prediction
 from estiba.model.schema.values import escape, pointer
-from estiba.serving.batcher import SLICE
-from estiba.serving.http.connection import Request
+from estiba.serving.batcher import SLICE_ROWS, Batcher
+from estiba.serving.exchange import Answer, Exchange
 from estiba.serving.http.problem_details import CONTENT_TYPE, problem
-from estiba.serving.protocols import arrow_parquet, endpoint
+from estiba.serving.http.request import Request
+from estiba.serving.protocols import arrow_parquet
 from estiba.serving.protocols.body_parsing import (
     UNREADABLE,
     NotAllowed,
@@ -30,17 +31,17 @@ from estiba.serving.protocols.body_parsing import (
     code_csv,
     parse_json,
 )
-from estiba.serving.protocols.endpoint import INLINE_BYTES, JSON, Asked, Failure, Sent, Served
+from estiba.serving.protocols.endpoint import INLINE_BYTES, JSON, EncodedResponse, Endpoint, Failure, Shared
 
 _PLAIN = b"application/json"
 _SHORT = b"/predict"
 _FLAT = "flat"
-"""How one bare record at the short path is answered: as clients of an API of one model expect it."""
-_IN_A_THREAD = (b"text/csv", *arrow_parquet.KINDS)
+"""Answer option for a bare record at the short path: outputs at the top level, as for an API of a single model."""
+_THREADED_TYPES = (b"text/csv", *arrow_parquet.KINDS)
 
 
 class _Scanned(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """An envelope whose records are not looked into yet."""
+    """An envelope whose records are not decoded yet."""
 
     records: list[msgspec.Raw]
     params: dict[str, Any] | None = None
@@ -49,15 +50,15 @@ class _Scanned(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 _SCAN = msgspec.json.Decoder(_Scanned)
 
 
-class Endpoint(endpoint.Endpoint):
-    """One version of one model, answering the native protocol."""
+class NativeEndpoint(Endpoint):
+    """`/models/{model}[/versions/{version}]/predict` and `/predict`."""
 
     protocol = "native"
     allow = b"GET, POST"
 
-    def __init__(self, served: Served) -> None:
-        super().__init__(served)
-        _ = self._ok, self._seconds  # at zero before the first request, as a rate needs
+    def __init__(self, batcher: Batcher, shared: Shared) -> None:
+        super().__init__(batcher, shared)
+        _ = self._ok, self._seconds  # at 0 before the first request, as a rate needs
         record: Any = self.model.coder.record
         self._record = msgspec.json.Decoder(record, dec_hook=code_hook)
         envelope: Any = msgspec.defstruct(
@@ -71,33 +72,41 @@ class Endpoint(endpoint.Endpoint):
         self._encode = msgspec.json.Encoder().encode
 
     def is_large(self, request: Request) -> bool:
-        return super().is_large(request) or (request.method == b"POST" and _kind(request) in _IN_A_THREAD)
+        return super().is_large(request) or (request.method == b"POST" and _kind(request) in _THREADED_TYPES)
 
-    def decode(self, request: Request) -> Asked:
+    def decode(self, exchange: Exchange) -> None:
+        request = exchange.request
         if request.method != b"POST":
-            return Asked(coded=self._check_query(request), how=_flat(request, bare=True))
+            exchange.coded = self._check_query(request)
+            exchange.answer_options = _flat(request, bare=True)
+            return
         kind = _kind(request)
-        if kind == b"text/csv":
-            return Asked(coded=code_csv(self.model.coder, request.body))
-        if kind in arrow_parquet.KINDS:
-            coded = arrow_parquet.code_bulk(self.model.coder, request.body, kind)
-            return Asked(coded=coded, how=arrow_parquet.wanted(request.header(b"accept")))
-        if kind not in (_PLAIN, b""):
-            said = kind.decode("latin-1")
-            raise NotSupported(f"This path takes application/json, text/csv, an Arrow stream or Parquet, not {said!r}.")
+        if kind in (_PLAIN, b""):
+            self._decode_json(exchange, request)
+        elif kind == b"text/csv":
+            exchange.coded = code_csv(self.model.coder, request.body)
+        elif kind in arrow_parquet.KINDS:
+            exchange.coded = arrow_parquet.code_bulk(self.model.coder, request.body, kind)
+            exchange.answer_options = arrow_parquet.wanted(request.header(b"accept"))
+        else:
+            name = kind.decode("latin-1")
+            raise NotSupported(f"This path takes application/json, text/csv, an Arrow stream or Parquet, not {name!r}.")
+
+    def _decode_json(self, exchange: Exchange, request: Request) -> None:
         try:
             records, bare = self._decode_fast(request.body)
         except UNREADABLE:
-            coded, bare = self._check_json(request.body)
-            return Asked(coded=coded, how=_flat(request, bare=bare))
-        check_count(len(records))
-        return Asked(records, how=_flat(request, bare=bare))
+            exchange.coded, bare = self._check_json(request.body)
+        else:
+            check_count(len(records))
+            exchange.records = records
+        exchange.answer_options = _flat(request, bare=bare)
 
     def _decode_fast(self, body: bytes | bytearray) -> tuple[Sequence[Any], bool]:
-        """Records of valid rows, and whether it was one bare record.
+        """Decode valid records straight into the coder's type; True if the body is one bare record.
 
         Raises:
-            one of UNREADABLE, for whatever only the careful way can judge.
+            one of UNREADABLE, for everything that needs `_check_json`.
         """
         if len(body) > INLINE_BYTES and b'"records"' in body[:64]:
             return self._decode_slices(body), False
@@ -109,14 +118,14 @@ class Endpoint(endpoint.Endpoint):
         return [self._record.decode(body)], True
 
     def _decode_slices(self, body: bytes | bytearray) -> list[Any]:
-        """The same in steps, between which other threads get their turn: one step holds the interpreter's lock."""
+        """Decode in slices, between which other threads get the interpreter lock; one call would hold it throughout."""
         raws = _SCAN.decode(body).records
         if not raws:
             raise msgspec.DecodeError("no records")
         check_count(len(raws))
         records: list[Any] = []
-        for start in range(0, len(raws), SLICE):
-            records += self._rows.decode(b"[%b]" % b",".join(raws[start : start + SLICE]))
+        for start in range(0, len(raws), SLICE_ROWS):
+            records += self._rows.decode(b"[%b]" % b",".join(raws[start : start + SLICE_ROWS]))
         return records
 
     def _check_json(self, body: bytes | bytearray) -> tuple[Coded, bool]:
@@ -128,7 +137,7 @@ class Endpoint(endpoint.Endpoint):
             raise BadInput([_shown(p, bare) for p in error.problems]) from None
 
     def _check_query(self, request: Request) -> Coded:
-        """`?age=41&country=ES` as one record."""
+        """Code a query such as `?age=41&country=ES` as one record."""
         if request.method != b"GET":
             raise NotAllowed("Use POST with records as JSON or CSV, or GET with one record as the query.")
         try:
@@ -141,30 +150,34 @@ class Endpoint(endpoint.Endpoint):
         except BadInput as error:
             raise BadInput([_shown(p, True) for p in error.problems]) from None
 
-    def encode(self, request: Request, predictions: Sequence[Prediction], warnings: Sequence[Warned], how: Any) -> Sent:
-        if how and how is not _FLAT:
-            return b"content-type: %b\r\n" % how, arrow_parquet.encode_bulk(predictions, how)
-        body: dict[str, Any] = {
-            "id": request.id,
+    def encode(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
+        predictions, warnings, option = answer.predictions, answer.warnings, exchange.answer_options
+        if option and option is not _FLAT:
+            body = arrow_parquet.encode_bulk(predictions, option)
+            return EncodedResponse(b"content-type: %b\r\n" % option, body)
+        content: dict[str, Any] = {
+            "id": exchange.id,
             "model": self.model.name,
             "version": self.model.version,
-            "predictions": predictions if len(predictions) <= SLICE else self._encode_slices(predictions),
+            "predictions": predictions if len(predictions) <= SLICE_ROWS else self._encode_slices(predictions),
             "warnings": (),
         }
         if warnings:
-            body["warnings"] = [{"code": w.code, "pointer": pointer(w.row, w.field)} for w in warnings[:MAX_PROBLEMS]]
-        # What is about the answer goes before an output of the same name, which is still in predictions.
-        return JSON, self._encode({**body, **predictions[0], **body} if how else body)
+            content["warnings"] = [
+                {"code": w.code, "pointer": pointer(w.row, w.field)} for w in warnings[:MAX_PROBLEMS]
+            ]
+        # Members of the envelope win over outputs of the same name, which are still in predictions.
+        return EncodedResponse(JSON, self._encode({**content, **predictions[0], **content} if option else content))
 
     def _encode_slices(self, predictions: Sequence[Prediction]) -> msgspec.Raw:
-        starts = range(0, len(predictions), SLICE)
-        return msgspec.Raw(b"[%b]" % b",".join([self._encode(predictions[i : i + SLICE])[1:-1] for i in starts]))
+        starts = range(0, len(predictions), SLICE_ROWS)
+        return msgspec.Raw(b"[%b]" % b",".join([self._encode(predictions[i : i + SLICE_ROWS])[1:-1] for i in starts]))
 
-    def problem(self, request: Request, failure: Failure) -> Sent:
+    def problem(self, exchange: Exchange, failure: Failure) -> EncodedResponse:
         status, detail, kind, errors = failure
         about = {"model": self.model.name, "version": self.model.version}
-        body = problem(status, detail, kind=kind, request_id=request.id, errors=errors, **about)
-        return b"content-type: %b\r\n" % CONTENT_TYPE, body
+        body = problem(status, detail, kind=kind, request_id=exchange.id, errors=errors, **about)
+        return EncodedResponse(b"content-type: %b\r\n" % CONTENT_TYPE, body)
 
 
 def _flat(request: Request, *, bare: bool) -> str | None:
@@ -178,7 +191,7 @@ def _kind(request: Request) -> bytes:
 
 
 def _rows(content: Any) -> tuple[list[Any], bool]:
-    """The records of a decoded body, and whether it was one bare record."""
+    """The records of a decoded body; True if it is one bare record."""
     if not isinstance(content, dict):
         raise BadInput([Problem("#", 'expected an object: {"records": [...]} or one record')])
     if "records" not in content:

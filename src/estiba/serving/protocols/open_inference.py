@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from estiba.core.errors import BadRequest
-from estiba.model.coding.coder import Coded, Warned
+from estiba.model.coding.coder import Coded
 from estiba.model.inference.load import Model
 from estiba.model.schema.rows import Prediction
 from estiba.model.schema.signature import Field
-from estiba.serving.http.connection import Request
-from estiba.serving.protocols import endpoint, tensors
+from estiba.serving.batcher import Batcher
+from estiba.serving.exchange import Answer, Exchange
+from estiba.serving.http.request import Request
+from estiba.serving.protocols import tensors
 from estiba.serving.protocols.body_parsing import (
     NotAllowed,
     check_count,
@@ -32,58 +34,55 @@ from estiba.serving.protocols.body_parsing import (
     place,
     sentence,
 )
-from estiba.serving.protocols.endpoint import JSON, Asked, Failure, Sent, Served
+from estiba.serving.protocols.endpoint import JSON, EncodedResponse, Endpoint, Failure, Shared
 from estiba.serving.protocols.tensors import Tensor, Values
-
-if TYPE_CHECKING:
-    from estiba.serving.server import Server
 
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 
 CONTENT_TYPES = ("np", "pd", "str", "base64", "datetime")
 """What MLServer's codecs say of a request or an input. Only base64 changes what the data mean."""
 
-LENGTH = b"inference-header-content-length"
+LENGTH_HEADER = b"inference-header-content-length"
 MAX_WARNINGS = 10
 
+MAX_RECORD_ROWS = 16
+"""Up to this many rows are coded faster as records than as columns."""
 
-FEW = 16
-"""Up to so many rows are coded faster as records than as columns."""
 
-
-class How(NamedTuple):
-    """What a request says of its answer: the id to echo, and the outputs to send, each in binary or not."""
+class _Options(NamedTuple):
+    """Answer options of a request: the id to echo, and the outputs to send, each in binary or not."""
 
     id: str
     outputs: Sequence[tuple[Tensor, bool]]
 
 
-class Endpoint(endpoint.Endpoint):
+class OpenInferenceEndpoint(Endpoint):
     """`POST /v2/models/{model}[/versions/{version}]/infer`."""
 
     protocol = "v2"
     invalid = 400
 
-    def __init__(self, served: Served) -> None:
-        super().__init__(served)
+    def __init__(self, batcher: Batcher, shared: Shared) -> None:
+        super().__init__(batcher, shared)
         signature = self.model.signature
         self._outputs = {tensor.name: tensor for tensor in tensors.output_tensors(signature)}
         self._plain = tuple((tensor, False) for tensor in self._outputs.values())
         self._is_numeric = all(_is_numeric(field) for field in signature.fields)
 
-    def decode(self, request: Request) -> Asked:
+    def decode(self, exchange: Exchange) -> None:
+        request = exchange.request
         if request.method != b"POST":
             raise NotAllowed("Use POST to infer.")
         header, rest = _split(request)
         content = parse_json(header)
         if not isinstance(content, dict) or not isinstance(content.get("inputs"), list) or not content["inputs"]:
             raise BadRequest('Expected an object with "inputs", an array of one tensor or more.')
-        how = self._how(content, request)
+        exchange.answer_options = self._options(content, exchange)
         inputs = _Inputs(rest, content_type(content, ""))
         given = [inputs.read(each) for each in content["inputs"]]
         if inputs.at != len(rest):
             raise BadRequest(f"{len(rest) - inputs.at} bytes of binary data belong to no input.")
-        return Asked(coded=self._gather(given), how=how)
+        exchange.coded = self._gather(given)
 
     def _gather(self, given: Sequence[_Input]) -> Coded:
         count = given[0].shape[0]
@@ -94,7 +93,7 @@ class Endpoint(endpoint.Endpoint):
                 raise BadRequest(f"Input {each.name!r} has {each.shape[0]} rows, and {given[0].name!r} has {count}.")
         columns = self._tensor(given[0]) if self._is_tensor(given) else self._columns(given)
         coder = self.model.coder
-        return code_records(coder, _rows(columns)) if count <= FEW else coder.check_columns(columns, count)
+        return code_records(coder, _rows(columns)) if count <= MAX_RECORD_ROWS else coder.check_columns(columns, count)
 
     def _is_tensor(self, given: Sequence[_Input]) -> bool:
         """Whether this is all fields in one tensor, of any name."""
@@ -119,17 +118,18 @@ class Endpoint(endpoint.Endpoint):
                 raise BadRequest(f"Input {each.name!r} is one field, of shape [rows] or [rows, 1], not {shape}.")
         return {each.name: each.values for each in given}
 
-    def _how(self, content: Mapping[str, Any], request: Request) -> How:
-        said = content.get("id", request.id)
-        if not isinstance(said, str):
+    def _options(self, content: Mapping[str, Any], exchange: Exchange) -> _Options:
+        request_id = content.get("id", exchange.id)
+        if not isinstance(request_id, str):
             raise BadRequest("The id must be a string.")
         binary = parameters(content).get("binary_data_output") is True
         wanted = content.get("outputs")
         if not wanted:
-            return How(said, tuple((tensor, binary) for tensor in self._outputs.values()) if binary else self._plain)
+            every = tuple((tensor, True) for tensor in self._outputs.values()) if binary else self._plain
+            return _Options(request_id, every)
         if not isinstance(wanted, list):
             raise BadRequest('"outputs" must be an array.')
-        return How(said, [self._wanted(each, binary) for each in wanted])
+        return _Options(request_id, [self._wanted(each, binary) for each in wanted])
 
     def _wanted(self, output: Any, binary: bool) -> tuple[Tensor, bool]:
         name = output.get("name") if isinstance(output, dict) else None
@@ -140,25 +140,27 @@ class Endpoint(endpoint.Endpoint):
             raise BadRequest("The classification extension is not supported; the label is an output of its own.")
         return self._outputs[name], settings.get("binary_data", binary) is True
 
-    def encode(self, request: Request, predictions: Sequence[Prediction], warnings: Sequence[Warned], how: Any) -> Sent:
+    def encode(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
+        predictions, warnings = answer.predictions, answer.warnings
+        options: _Options = exchange.answer_options
         blocks: list[bytes] = []
         body: dict[str, Any] = {
             "model_name": self.model.name,
             "model_version": self.model.version,
-            "id": how.id,
-            "outputs": [_output(tensor, predictions, blocks if binary else None) for tensor, binary in how.outputs],
+            "id": options.id,
+            "outputs": [_output(tensor, predictions, blocks if binary else None) for tensor, binary in options.outputs],
         }
         if warnings:
-            said = [f"{w.code}: {place(w.row, w.field)}" for w in warnings[:MAX_WARNINGS]]
-            body["parameters"] = {"warnings": "; ".join(said)}
+            parts = [f"{w.code}: {place(w.row, w.field)}" for w in warnings[:MAX_WARNINGS]]
+            body["parameters"] = {"warnings": "; ".join(parts)}
         header = msgspec.json.encode(body)
         if not blocks:
-            return JSON, header
+            return EncodedResponse(JSON, header)
         lines = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n" % len(header)
-        return lines, b"".join((header, *blocks))
+        return EncodedResponse(lines, b"".join((header, *blocks)))
 
-    def problem(self, request: Request, failure: Failure) -> Sent:
-        return JSON, error(sentence(failure.errors) or failure.detail)
+    def problem(self, exchange: Exchange, failure: Failure) -> EncodedResponse:
+        return EncodedResponse(JSON, error(sentence(failure.errors) or failure.detail))
 
 
 class _Input(NamedTuple):
@@ -206,7 +208,7 @@ class _Inputs:
 
 def _split(request: Request) -> tuple[bytes | bytearray, memoryview]:
     """The JSON of a request, and the binary data behind it."""
-    said = request.header(LENGTH)
+    said = request.header(LENGTH_HEADER)
     if not said:
         return request.body, memoryview(b"")
     length = int(said) if said.isdigit() and len(said) < 20 else -1
@@ -308,12 +310,12 @@ def model_metadata(model: Model) -> dict[str, Any]:
     }
 
 
-def repository_index(server: Server, only_ready: bool) -> list[dict[str, str]]:
+def repository_index(models: Sequence[Model], *, ready: bool, only_ready: bool) -> list[dict[str, str]]:
     """`POST /v2/repository/index`."""
-    state = "READY" if server.state == "ready" else "UNAVAILABLE"
-    if only_ready and state != "READY":
+    if only_ready and not ready:
         return []
-    return [{"name": m.name, "version": m.version, "state": state, "reason": ""} for m in server.models()]
+    state = "READY" if ready else "UNAVAILABLE"
+    return [{"name": m.name, "version": m.version, "state": state, "reason": ""} for m in models]
 
 
 def _shown(tensor: Tensor) -> dict[str, Any]:

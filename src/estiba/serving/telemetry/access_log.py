@@ -22,8 +22,7 @@ from collections import deque
 from typing import Any
 
 from estiba.core.log import Log
-from estiba.serving.http.request import Request
-from estiba.serving.http.trace_context import trace_id
+from estiba.serving.exchange import Exchange
 from estiba.serving.telemetry.metrics import Slot
 
 PERIOD = 0.1
@@ -73,16 +72,17 @@ class AccessLog:
         self._over += 1
         return False
 
-    def add(self, request: Request, status: int, seconds: float, **fields: Any) -> None:
-        """One line. Fields that are empty or 0 are left out, `route` may be left to this."""
+    def add(self, exchange: Exchange, status: int, seconds: float, **fields: Any) -> None:
+        """Write one line. Fields that are empty or 0 are left out; `route` defaults to that of a prediction path."""
+        request, trace = exchange.request, exchange.trace
         line = {
             "method": request.method.decode("latin-1"),
             "route": template(request.path.decode("latin-1")),
             "status": status,
             "duration_ms": round(seconds * 1000, 3),
-            "request_id": request.id,
-            "trace_id": trace_id(request),
-            "span_id": request.trace.span_id if request.trace is not None else "",
+            "request_id": exchange.id,
+            "trace_id": exchange.trace_id,
+            "span_id": trace.span_id if trace is not None else "",
         }
         self.write(status, {**line, **fields})
 

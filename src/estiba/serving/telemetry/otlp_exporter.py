@@ -154,9 +154,9 @@ def _steps(note: Note) -> Iterator[tuple[str, float, float]]:
     trace = note.trace
     if "estiba.model.name" not in note.about:
         return
-    yield "validate", note.arrived, trace.decoded or note.finished
-    if trace.decoded:
-        yield "queue", trace.decoded, trace.began or note.finished
-    if trace.began:
-        yield "model.predict", trace.began, trace.ended
-        yield "encode", trace.ended, note.finished
+    yield "validate", note.arrived, trace.decoded_at or note.finished
+    if trace.decoded_at:
+        yield "queue", trace.decoded_at, trace.began_at or note.finished
+    if trace.began_at:
+        yield "model.predict", trace.began_at, trace.ended_at
+        yield "encode", trace.ended_at, note.finished

@@ -1,8 +1,8 @@
-"""Telemetry: spans of requests for OpenTelemetry, at next to no cost for whoever waits for an answer.
+"""Tracing: decide which requests are recorded, and queue a record of each for the OTLP exporter.
 
-On the event loop a request only leaves a note of its times in a queue that is never longer than so many. A thread
-(`otlp.py`) makes spans of the notes and sends them. What does not fit is dropped and counted; without an endpoint there
-is nothing of all this.
+On the event loop a request only adds a record of its times to a bounded queue. A thread (`otlp_exporter.py`) turns
+records into spans and sends them. Records that do not fit are dropped and
+counted. Without an endpoint nothing is recorded.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import msgspec
 from msgspec import Meta
 
 from estiba.core.errors import BadProject, MissingExtra
-from estiba.serving.http import trace_context as trace
-from estiba.serving.http.request import Request
+from estiba.serving.exchange import Exchange
+from estiba.serving.http import trace_context
 from estiba.serving.http.trace_context import Trace
 
 if TYPE_CHECKING:
@@ -89,38 +89,41 @@ class Tracer:
         self._dropped = dropped
         self._bound = round(settings.share * (1 << 64))
 
-    def begin(self, request: Request) -> None:
-        """Gives the request its place in a trace, if it is to be recorded."""
-        caller = trace.parent(request)
+    def begin(self, exchange: Exchange) -> None:
+        """Start a trace, or continue the caller's, if the request is to be recorded."""
+        request = exchange.request
+        caller = trace_context.parent(request)
         if caller is None:
             number = random.getrandbits(128) or 1
             if number & _LOW < self._bound:
-                request.trace = Trace(f"{number:032x}", _span_id())
+                exchange.trace = Trace(f"{number:032x}", _span_id())
         elif self._is_wanted(caller):
-            request.trace = Trace(caller.trace_id, _span_id(), caller.span_id, trace.state(request))
+            state = trace_context.state(request)
+            exchange.trace = Trace(caller.trace_id, _span_id(), caller.span_id, state)
 
-    def _is_wanted(self, caller: trace.Parent) -> bool:
+    def _is_wanted(self, caller: trace_context.Parent) -> bool:
         return caller.is_sampled if self.settings.follow else int(caller.trace_id[16:], 16) < self._bound
 
     def end(
-        self, request: Request, status: int, seconds: float, *, route: str = "", about: Mapping[str, Any] = _NOTHING
+        self, exchange: Exchange, status: int, seconds: float, *, route: str = "", about: Mapping[str, Any] = _NOTHING
     ) -> None:
-        """Notes a finished request that has a place in a trace.
+        """Queue the record of a finished request that has a trace.
 
         Args:
             seconds: since it arrived.
-            route: its path with places for names; may be left to this for a prediction's.
+            route: its path template; by default that of a prediction path.
             about: further attributes of the span.
         """
-        assert request.trace is not None
+        trace, request = exchange.trace, exchange.request
+        assert trace is not None
         if len(self.notes) >= self._most:
             self._dropped.add()
             return
         now = time.perf_counter()
         method, path = request.method.decode("latin-1"), request.path.decode("latin-1")
-        about = {"estiba.request.id": request.id, **about}
-        finished, offset = request.arrived + seconds, time.time() - now
-        self.notes.append(Note(request.trace, method, path, route, status, request.arrived, finished, offset, about))
+        about = {"estiba.request.id": exchange.id, **about}
+        arrived, offset = request.arrived_at, time.time() - now
+        self.notes.append(Note(trace, method, path, route, status, arrived, arrived + seconds, offset, about))
 
 
 SPANS = 5

@@ -25,10 +25,6 @@ HEARTBEAT = 8
 """Bytes in front of the connections' states: the worker's monotonic clock, written ten times a second."""
 
 
-STATUS = "status.json"
-"""The file in which the supervisor tells the workers how the whole server is: a Status as JSON."""
-
-
 class ServedModel(msgspec.Struct, frozen=True):
     """One version to serve.
 
@@ -67,25 +63,6 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     threads: int
     channel: int = -1
     ports: dict[int, str] = {}
-
-
-class Status(msgspec.Struct, frozen=True):
-    """How the server is, beyond what one worker knows.
-
-    Args:
-        workers: how many are ready, of `wanted`.
-        restarts: how often a worker was replaced because it died or hung, since the start.
-        failing: too many restarts within a minute: the server should be replaced as a whole.
-        failed: by model, why a newer version is not served.
-    """
-
-    workers: int
-    wanted: int
-    threads: int
-    restarts: int = 0
-    draining: bool = False
-    failing: bool = False
-    failed: dict[str, str] = {}
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):

@@ -25,12 +25,13 @@ from estiba.core.log import Log
 from estiba.core.stores.disk import temporary
 from estiba.serving.http.listen import listen
 from estiba.serving.options import ServerOptions
+from estiba.serving.server_status import STATUS_FILE, Status
 from estiba.serving.telemetry import tracing
 from estiba.serving.telemetry.metrics import Metrics
 from estiba.serving.workers import messages
 from estiba.serving.workers.acceptor import Door, connections
 from estiba.serving.workers.hot_swap import Resolve, Source, Stamp, Versions
-from estiba.serving.workers.messages import Status, WorkerSpec
+from estiba.serving.workers.messages import WorkerSpec
 from estiba.serving.workers.worker_process import TROUBLES, Process
 
 TICK = 0.05
@@ -272,7 +273,7 @@ class Supervisor:
             self._status = content
             fresh = self._folder / "status.new"
             fresh.write_bytes(content)
-            fresh.replace(self._folder / messages.STATUS)
+            fresh.replace(self._folder / STATUS_FILE)
             self._metrics.slot("estiba_workers", "ready").set(ready)
             self._metrics.slot("estiba_workers", "starting").set(self._count - ready)
 

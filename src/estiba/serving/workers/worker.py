@@ -1,6 +1,7 @@
-"""A worker process: a Server whose clients are handed to it by the supervisor.
+"""A worker process: load models and serve the clients whose sockets the supervisor passes on.
 
-Run as `python -m estiba.serving.workers.worker`, with a WorkerSpec as JSON on standard input and its channel inherited.
+Run as `python -m estiba.serving.workers.worker`, with a WorkerSpec as JSON on standard input and the channel to the
+supervisor inherited.
 """
 
 from __future__ import annotations
@@ -9,23 +10,41 @@ import asyncio
 import contextlib
 import gc
 import mmap
+import platform
 import signal
 import socket
 import struct
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 import uvloop
 
+import estiba
+from estiba.core import cpus
 from estiba.core.errors import EstibaError, NotTrusted
+from estiba.core.log import Log
 from estiba.model.artifact.artifact import read
 from estiba.model.inference.load import Model, load_artifact
+from estiba.serving.api.asgi_bridge import Bridge
+from estiba.serving.api.management_routes import application
+from estiba.serving.catalog import CurrentCatalog, Deployment, build, single
 from estiba.serving.http.connection import Connection, Request
+from estiba.serving.options import ServerOptions
+from estiba.serving.pipeline import Pipeline
+from estiba.serving.protocols.endpoint import Shared
 from estiba.serving.server import Server
+from estiba.serving.server_status import STATUS_FILE, Health
+from estiba.serving.telemetry import tracing
+from estiba.serving.telemetry.access_log import AccessLog
+from estiba.serving.telemetry.metrics import Metrics
+from estiba.serving.telemetry.tracing import Tracer
+from estiba.serving.version_metrics import VersionMetrics
 from estiba.serving.workers import messages
 from estiba.serving.workers.messages import BUSY, HEARTBEAT, IDLE, SLOTS, ServedModel, WorkerSpec
 
@@ -90,8 +109,85 @@ class Held(Connection):
             self._transport.abort()
 
 
+class Telemetry:
+    """Metrics, access log and spans of one worker."""
+
+    def __init__(self, options: ServerOptions, metrics_file: Path | None = None) -> None:
+        self.log = Log(options.log)
+        self.metrics = Metrics(metrics_file)
+        self.metrics.slot("estiba_build_info", estiba.__version__, platform.python_version()).set(1)
+        skipped = self.metrics.slot("estiba_log_lines_skipped_total")
+        self.access = AccessLog(self.log, options.access_log, options.access_log_limit, skipped)
+        self.tracer: Tracer | None = None
+        settings = tracing.settings(options.telemetry)
+        if settings is not None:
+            self._export(settings)
+
+    def _export(self, settings: tracing.Settings) -> None:
+        from estiba.serving.telemetry.otlp_exporter import Exporter
+
+        dropped, lost = (self.metrics.slot("estiba_spans_dropped_total", reason) for reason in ("full", "failed"))
+        self.tracer = Tracer(settings, dropped)
+        self._exporter = Exporter(self.tracer, lost, self.log)
+
+    def close(self) -> None:
+        """Write and send what is queued, within a second."""
+        self.access.close()
+        if self.tracer is not None:
+            self._exporter.close()
+
+
+class Serving:
+    """The parts of one worker's server, assembled: requests go to `server`, catalogs to `serve`."""
+
+    def __init__(
+        self,
+        options: ServerOptions,
+        *,
+        ports: Mapping[int, str] = MappingProxyType({}),
+        metrics_file: Path | None = None,
+        status_file: Path | None = None,
+    ) -> None:
+        self._options = options
+        self._ports = ports
+        self.telemetry = telemetry = Telemetry(options, metrics_file)
+        self.log, self.metrics = telemetry.log, telemetry.metrics
+        self._executor = ThreadPoolExecutor(max_workers=max(1, cpus.available()), thread_name_prefix="large")
+        self.shared = Shared(options, self.metrics, self.log, telemetry.access, self._executor, telemetry.tracer)
+        self.health = Health(status_file)
+        self.current = CurrentCatalog()
+        self._versions = VersionMetrics(self.metrics)
+        app = application(self.current, self.health, self.metrics)
+        management = Bridge(app, self.log, telemetry.access, telemetry.tracer)
+        self.server = Server(self.current, management, self.shared, ports=ports)
+
+    def serve(self, model: Model, load_seconds: float = 0.0, pipeline: Pipeline | None = None) -> None:
+        """Serve a loaded model as the only version of its name."""
+        catalog = self.current.catalog
+        deployment = Deployment(model, self.shared)
+        for old in catalog.deployments.get(model.name, ()):
+            self._versions.retire(old)
+        routes = {**catalog.routes, model.name: single(deployment)}
+        pipeline = pipeline or catalog.pipeline
+        deployment.batcher.pipeline = pipeline
+        default, ports = self._options.default, self._ports
+        self.current.catalog = build(list(routes.values()), default=default, ports=ports, pipeline=pipeline)
+        self._versions.serve(deployment, load_seconds)
+
+    def drain(self) -> None:
+        """Close connections with their responses, and report that the worker is not ready."""
+        self.server.draining = self.health.draining = True
+
+    def close(self) -> None:
+        """Stop threads and engines."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        for batcher in self.current.catalog.batchers():
+            batcher.close()
+        self.telemetry.close()
+
+
 class Worker:
-    """The worker's side of the messages."""
+    """The worker's side of the channel to the supervisor."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
@@ -99,12 +195,10 @@ class Worker:
         with Path(spec.state).open("r+b") as state:
             self.memory = memoryview(mmap.mmap(state.fileno(), HEARTBEAT + SLOTS))
         folder = Path(spec.folder)
-        self.server = Server(
-            spec.options,
-            ports=spec.ports,
-            metrics_file=Path(spec.metrics),
-            status_file=folder / messages.STATUS,
+        self.serving = Serving(
+            spec.options, ports=spec.ports, metrics_file=Path(spec.metrics), status_file=folder / STATUS_FILE
         )
+        self.server, self.log = self.serving.server, self.serving.log
         self._beside: dict[tuple[str, str], tuple[Model, float]] = {}
         self._loading: dict[tuple[str, str], bool] = {}  # and whether it is wanted still
         self._taking = 0
@@ -119,7 +213,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         try:
             for served in self.spec.models:
-                self.server.add(*self._load(served))
+                self.serving.serve(*self._load(served))
         except EstibaError as error:
             self.tell(messages.Failed(error.message, error.hint, error.exit_code))
             return
@@ -127,13 +221,13 @@ class Worker:
         gc.collect()
         gc.freeze()  # what was loaded stays; to look through it again and again would hold up requests
         self._beat()
-        self.server.ready = True
+        self.serving.health.ready = True
         self.tell(messages.Ready())
         sweeper = loop.create_task(self.server.sweep())
         await self._end.wait()
         await self._finish()
         sweeper.cancel()
-        self.server.close()
+        self.serving.close()
 
     def _load(self, served: ServedModel) -> tuple[Model, float]:
         started = time.perf_counter()
@@ -142,7 +236,7 @@ class Worker:
             artifact, version=served.version, trust=served.trust, threads=self.spec.threads, isolated=True
         )
         for note in model.notes:
-            self.server.log.warning("model loaded with a note", model=model.name, version=model.version, note=note)
+            self.log.warning("model loaded with a note", model=model.name, version=model.version, note=note)
         return model, time.perf_counter() - started
 
     def tell(self, message: messages.AnyMessage) -> None:
@@ -184,7 +278,7 @@ class Worker:
             case messages.Load(served):
                 self._load_once(served)
             case messages.Switch(name, version):
-                self.server.add(*self._beside.pop((name, version)))
+                self.serving.serve(*self._beside.pop((name, version)))
             case messages.Discard(name, version):
                 self._discard((name, version))
             case messages.Drain(hand_over):
@@ -238,7 +332,7 @@ class Worker:
         except EstibaError as failure:
             error = failure.message
         except Exception as failure:
-            self.server.log.error("a version cannot be loaded", error=failure, model=served.name)
+            self.log.error("a version cannot be loaded", error=failure, model=served.name)
             error = f"{type(failure).__name__}: {failure}"
         if self._loading.pop(key):
             self.tell(messages.Loaded(*key, error))
@@ -250,10 +344,11 @@ class Worker:
     async def _finish(self) -> None:
         """Answers what is in flight; idle clients go to another worker, or are let go politely."""
         server = self.server
-        server.draining = not self._hand_over
+        if not self._hand_over:
+            self.serving.drain()
         began = time.monotonic()
         # Clients on their way in are not lost either: their sockets become connections in a moment.
-        while (server.connections or self._taking) and time.monotonic() < began + server.settings.drain:
+        while (server.connections or self._taking) and time.monotonic() < began + self.spec.options.drain:
             polite = time.monotonic() < began + POLITE
             for connection in [c for c in server.connections if c.idle]:
                 if isinstance(connection, Held) and not connection.sent:
@@ -264,7 +359,7 @@ class Worker:
                     connection.close()
             await asyncio.sleep(0.01)
         if server.connections:
-            server.log.warning("stopped with requests in flight", connections=len(server.connections))
+            self.log.warning("stopped with requests in flight", connections=len(server.connections))
 
 
 def main() -> None:

@@ -1,0 +1,103 @@
+"""The state of one request on its way from the parsed message to the response."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from estiba.model.coding.coder import Coded, Warned
+from estiba.model.coding.record_type import Record
+from estiba.model.schema.rows import Prediction
+from estiba.serving.http import trace_context
+from estiba.serving.http.connection import Connection
+from estiba.serving.http.request import Request
+from estiba.serving.http.trace_context import Trace
+
+
+class Answer(NamedTuple):
+    """The predictions for one exchange and their warnings.
+
+    Args:
+        began_at, ended_at: start and end of its batch in the model, on the clock of `time.perf_counter`; 0 if no batch
+            ran, as for a cached answer.
+    """
+
+    predictions: Sequence[Prediction]
+    warnings: Sequence[Warned] = ()
+    began_at: float = 0.0
+    ended_at: float = 0.0
+
+
+class Responder(Protocol):
+    """The part of an endpoint that completes an exchange."""
+
+    def finish(self, exchange: Exchange, answer: Answer) -> None:
+        """Encode and send the answer."""
+
+    def refuse(self, exchange: Exchange, error: BaseException) -> None:
+        """Send the response to an exchange that failed."""
+
+
+class Exchange:
+    """One request and everything that is known about it until its response is sent.
+
+    Created by the server; filled by admission (`caller`), by decoding (`records` or `coded`, `answer_options`) and by
+    the cache (`cache_key`). Completed by exactly one call of `finish` or `refuse`.
+
+    Attributes:
+        id: the request's id, sent back as X-Request-ID.
+        route: the name under which the model was asked; empty for management requests.
+        endpoint: completes the exchange; set for predictions only.
+        caller: identity of the client, set by an admission policy; empty if unknown.
+        deadline_at: on the clock of `time.perf_counter`; a later exchange never reaches the model.
+        trace: its place in a trace, if spans are recorded of it.
+        records: decoded rows of the coder's type; unused where `coded` is set.
+        coded: rows that are coded already.
+        count: number of rows, once decoded.
+        answer_options: the protocol's own options for encoding the answer.
+        cache_key: for the cache of the pipeline.
+    """
+
+    __slots__ = (
+        "answer_options",
+        "cache_key",
+        "caller",
+        "coded",
+        "connection",
+        "count",
+        "deadline_at",
+        "endpoint",
+        "id",
+        "records",
+        "request",
+        "route",
+        "trace",
+    )
+
+    endpoint: Responder
+
+    def __init__(self, connection: Connection, request: Request, request_id: str) -> None:
+        self.connection = connection
+        self.request = request
+        self.id = request_id
+        self.route = self.caller = ""
+        self.deadline_at = 0.0
+        self.count = 0
+        self.trace: Trace | None = None
+        self.records: Sequence[Record] = ()
+        self.coded: Coded | None = None
+        self.answer_options: Any = None
+        self.cache_key = b""
+
+    @property
+    def trace_id(self) -> str:
+        """The 32 hexadecimal digits of its trace, recorded here or only by the caller; empty if there is none."""
+        return self.trace.trace_id if self.trace is not None else trace_context.trace_id(self.request)
+
+    def finish(self, answer: Answer) -> None:
+        """Encode and send the answer."""
+        self.endpoint.finish(self, answer)
+
+    def refuse(self, error: BaseException) -> None:
+        """Send the response to an exchange that failed."""
+        self.endpoint.refuse(self, error)

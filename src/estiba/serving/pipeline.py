@@ -1,0 +1,111 @@
+"""The seams of serving: policies that admit a request, cache its answer and observe what the model computed.
+
+Serving defines the seams and calls them; other packages fill them. A pipeline is made when the configuration changes
+and replaced as a whole. Its parts are plain synchronous calls on the event loop, so they must not block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from estiba.core.errors import EstibaError
+from estiba.core.log import Log
+from estiba.model.coding.coder import Coded, Matrix
+from estiba.model.inference.load import Model
+from estiba.serving.exchange import Answer, Exchange
+
+
+class Unauthorized(EstibaError):
+    """The request has no valid credentials. `challenge` is the value of WWW-Authenticate (RFC 9110, section 11.6.1)."""
+
+    status = 401
+
+    def __init__(self, message: str, *, hint: str | None = None, challenge: str = "Bearer") -> None:
+        super().__init__(message, hint=hint)
+        self.challenge = challenge
+
+
+class Forbidden(EstibaError):
+    """The caller is known and may not ask this."""
+
+    status = 403
+
+
+class TooManyRequests(EstibaError):
+    """The caller exceeded a rate limit. `retry_after` is in whole seconds."""
+
+    status = 429
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after: int = 1) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class Batch(NamedTuple):
+    """One run of a model. `coded` and `raw` hold the rows of all exchanges, one after the other.
+
+    A large request runs as several batches, each with a slice of its rows; their warnings are not repeated here.
+
+    Args:
+        raw: the model's answers, float64 of shape (rows, width), as the signature's head describes them.
+        began_at, ended_at: on the clock of `time.perf_counter`.
+    """
+
+    model: Model
+    exchanges: tuple[Exchange, ...]
+    coded: Coded
+    raw: Matrix
+    began_at: float
+    ended_at: float
+
+
+Admit = Callable[[Exchange], None]
+"""Called before a prediction request is decoded. Raises EstibaError to refuse it, such as Unauthorized."""
+
+Observe = Callable[[Batch], None]
+"""Called once per batch, after the model has run and before the answers are sent."""
+
+
+class Cache(Protocol):
+    """Answers to requests that were asked before. Bodies that are decoded in a thread are never looked up."""
+
+    def get(self, exchange: Exchange) -> Answer | None:
+        """The answer to a decoded exchange, if it is known."""
+
+    def put(self, exchange: Exchange, answer: Answer) -> None:
+        """Remember the answer to an exchange that was not found."""
+
+
+class Pipeline(NamedTuple):
+    """The policies in force. Unused seams cost nothing."""
+
+    admit: tuple[Admit, ...] = ()
+    cache: Cache | None = None
+    observe: tuple[Observe, ...] = ()
+
+
+class Guard:
+    """Calls policies whose failure must not fail a request. Logs a failure only when its reason changes."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._logged: dict[str, str] = {}
+
+    def observe(self, pipeline: Pipeline, batch: Batch) -> None:
+        """Pass a batch to every observer."""
+        for observer in pipeline.observe:
+            self._call("an observer failed", observer, batch)
+
+    def remember(self, cache: Cache, exchange: Exchange, answer: Answer) -> None:
+        """Put an answer into the cache."""
+        self._call("the cache cannot keep an answer", cache.put, exchange, answer)
+
+    def _call(self, message: str, policy: Callable[..., None], *arguments: object) -> None:
+        try:
+            policy(*arguments)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            if self._logged.get(message) != reason:
+                self._logged[message] = reason
+                self._log.error(message, error=error)
