@@ -4,11 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
+CODE := src tests examples scripts bench
+COVERAGE := --cov=estiba --cov-report=term-missing:skip-covered
 # For the portfolio's applications: complete, so that they are installed with --no-deps --require-hashes.
 PIN := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --quiet --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-kubernetes lint format docs lock clean
+.PHONY: help up check test test-kubernetes lint format docs lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,24 +18,30 @@ help: ## list the commands
 up: $(READY) ## train and serve the portfolio (examples/portfolio); Ctrl-C stops
 	@exec $(VENV)/bin/estiba up -C examples/portfolio
 
-test: $(READY) ## run the whole test suite, and print what it covers
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov=estiba --cov-report=term-missing:skip-covered
+check: $(READY) ## lint, types and the fast tests, in a minute: what to run before a commit (no root, no Docker)
+	$(VENV)/bin/ruff check $(CODE)
+	$(VENV)/bin/ruff format --check $(CODE)
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" --timeout 20
+
+test: $(READY) ## run the whole test suite; a folder or a file of tests/ with T: make test T=serving, T=core/test_shell.py
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(if $(T),$(addprefix tests/,$(T)),$(COVERAGE))
 
 test-kubernetes: $(READY) ## build a Kubernetes cluster, once, and run the tests that need one (Debian, root)
 	scripts/lab/kubernetes/build
 	ESTIBA_KUBERNETES=1 $(VENV)/bin/python -m pytest tests/deploy -k cluster -rP
 
 lint: $(READY) ## ruff, mypy --strict, words, and whether generated pages are up to date
-	$(VENV)/bin/ruff check src tests examples scripts bench
-	$(VENV)/bin/ruff format --check src tests examples scripts bench
+	$(VENV)/bin/ruff check $(CODE)
+	$(VENV)/bin/ruff format --check $(CODE)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python scripts/words.py
 	$(VENV)/bin/python scripts/reference.py --check
 	$(VENV)/bin/python scripts/conversion_table.py --check
 
 format: $(READY) ## let ruff arrange the code
-	$(VENV)/bin/ruff check --fix src tests examples scripts bench
-	$(VENV)/bin/ruff format src tests examples scripts bench
+	$(VENV)/bin/ruff check --fix $(CODE)
+	$(VENV)/bin/ruff format $(CODE)
 
 docs: $(READY) ## write the generated pages again
 	$(VENV)/bin/python scripts/reference.py

@@ -57,6 +57,7 @@ def test_a_noisy_machine_is_admitted(table: ModuleType) -> None:
     assert "not quiet" not in table.markdown(_report(estiba=_peer("Estiba", 10)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the harness reads /proc")
 def test_orphans_that_ignore_a_polite_end_are_killed() -> None:
     stays = (

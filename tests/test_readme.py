@@ -229,6 +229,7 @@ def agrees(shown: str, got: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, parts)), re.sub(r"\s+", "", got), re.DOTALL) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tour", TOURS)
 def test_what_a_page_shows_happens(tour: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ESTIBA_REGISTRY", "ESTIBA_DATA", "MLFLOW_TRACKING_URI"):

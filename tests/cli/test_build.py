@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from command_line import Estiba
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def project(tmp_path: Path, toy_registry: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -14,6 +14,8 @@ import pytest
 
 from estiba.cli import terminal
 
+pytestmark = pytest.mark.slow
+
 TOML = '[models.line]\ntrain = "line:train"\n'
 
 WORKS = """

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from command_line import Estiba
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 class Running:

@@ -21,7 +21,7 @@ from command_line import Estiba
 
 from estiba.core import ports
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 CLIENT = """
 import http.server, os, sys, urllib.request

@@ -22,6 +22,8 @@ from estiba.doctor.examine import Report
 from estiba.doctor.rules.runtime import InspectedContainer, examine_container
 from estiba.doctor.running import WORKING_FOLDER, examine
 
+pytestmark = pytest.mark.slow
+
 RECORDED: dict[str, dict[str, Any]] = msgspec.json.decode((Path(__file__).parent / "recorded.json").read_bytes())
 IMAGE = "python:3.11-slim"
 

@@ -16,7 +16,7 @@ from toys import SUPPORT
 
 from estiba.core.ports import free
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 CUSTOMER = {
     "CreditScore": 650,

@@ -18,7 +18,7 @@ from toys import SUPPORT, Live
 
 from estiba.core.ports import free
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 APP = PORTFOLIO / "dashboard" / "app.py"
 NOWHERE = "http://127.0.0.1:1"

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from applications import Served
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 BANK = {
     "CreditScore": 650,

@@ -17,6 +17,8 @@ import pytest
 
 from estiba import EstibaError, Trained
 
+pytestmark = pytest.mark.slow
+
 PORTFOLIO = Path(__file__).parents[2] / "examples" / "portfolio"
 DATA = Path(os.environ.get("ESTIBA_DATA") or Path(__file__).parents[3] / "shared" / "data")
 MODULES = ["adverts", "bankchurn", "carvision", "figures", "iris", "reading", "score", "simulate", "telecom"]

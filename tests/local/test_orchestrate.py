@@ -24,6 +24,8 @@ from estiba.local.service_runner import ServiceRunner
 from estiba.local.session import Start, Wish, plan
 from estiba.local.status import RestartPolicy, RunContext, Status
 
+pytestmark = pytest.mark.slow
+
 PACE = RestartPolicy(first=0.1, longest=0.4, steady=1.0, look=0.1)
 
 SERVER = """

@@ -19,6 +19,8 @@ from estiba.core.process_group import Guard, marked
 from estiba.local import virtualenvs
 from estiba.local.virtualenvs import READY, InstallationFailed, Wanted
 
+pytestmark = pytest.mark.slow
+
 PYTHON = ".".join(platform.python_version_tuple()[:2])
 
 

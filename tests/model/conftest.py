@@ -40,7 +40,7 @@ def make_bucket(name: str) -> None:
     s3fs.S3FileSystem(skip_instance_cache=True).mkdir(name)
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "folder":
         return str(tmp_path / "registry")

@@ -23,6 +23,8 @@ import pytest
 from raw import Reader, post, price
 from toys import Live
 
+pytestmark = pytest.mark.slow
+
 SECONDS = float(os.environ.get("ESTIBA_FUZZ_SECONDS", "4"))
 SEED = int(os.environ.get("ESTIBA_FUZZ_SEED", "20261121"))
 CHURN = b'{"age": 41, "balance": 1.5, "country": "ES", "channel": "kiosk", "active": true}'

@@ -15,6 +15,8 @@ from toys import CHURN_ROW, SUPPORT
 
 from estiba.core.ports import free
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ports() -> dict[int, str]:

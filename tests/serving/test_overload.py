@@ -19,6 +19,8 @@ from raw import post
 from slow_server import seen, slow_server
 from toys import Live, until
 
+pytestmark = pytest.mark.slow
+
 SECONDS = float(os.environ.get("ESTIBA_OVERLOAD_SECONDS", "3"))
 ROWS = 10
 PER_ROW = 0.002

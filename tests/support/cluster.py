@@ -19,6 +19,8 @@ import pytest
 
 LAB = Path(__file__).resolve().parents[2] / "scripts" / "lab" / "kubernetes"
 BUILT = Path(os.environ.get("ESTIBA_LAB") or "/tmp/estiba-lab") / "kubernetes"
+GATE = "estiba.test/machine=app.kubernetes.io/name=gate"
+"""The cluster takes this machine for a pod of that name, as policies mean pods."""
 
 
 @dataclass(frozen=True)
@@ -166,3 +168,24 @@ class Load:
             self.answers[text] += 1
         else:
             self.lost.append(f"{answer.status} {text}")
+
+
+def known(one: dict[str, Any]) -> dict[str, Any]:
+    """A manifest as Kubernetes 1.20 knows it."""
+    one = for_1_20(one)
+    if one["kind"] == "PodDisruptionBudget":
+        del one["spec"]["unhealthyPodEvictionPolicy"]
+    if one["kind"] == "HorizontalPodAutoscaler":
+        del one["spec"]["behavior"]["scaleDown"]  # so that a test need not wait for five minutes
+    if one["kind"] == "Deployment":
+        one["spec"]["template"]["spec"]["containers"][0].pop("lifecycle", None)  # preStop.sleep
+        one["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "100m"  # two processors
+    return one
+
+
+def versions(load: Load) -> Counter[str]:
+    """How many answers each version of the model gave."""
+    found: Counter[str] = Counter()
+    for text, times in load.answers.items():
+        found[json.loads(text)["version"]] += times
+    return found

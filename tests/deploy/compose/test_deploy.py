@@ -12,6 +12,8 @@ from projects import stack
 
 from estiba.cli.main import run
 
+pytestmark = pytest.mark.slow
+
 
 def test_without_docker_it_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

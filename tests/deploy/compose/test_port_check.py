@@ -12,7 +12,7 @@ from lab import Docker
 from estiba.cli.main import run
 from estiba.core.ports import free
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 WEB = """
 [project]

@@ -15,7 +15,7 @@ from lab import Docker
 from stacks import Stack, portfolio
 from toys import until
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PROFILES = ("apps", "stores", "monitoring", "logging")
 MODELS = ("models", "bankchurn", "carvision", "telecom")

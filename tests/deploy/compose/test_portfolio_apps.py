@@ -17,7 +17,7 @@ from lab import Docker
 from stacks import Stack, portfolio
 from toys import SUPPORT, until
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PROFILES = ("dashboard", "mlflow", "notebook", "stores")
 LONG_RUNNING = ("dashboard", "mlflow", "notebook")

@@ -21,7 +21,7 @@ from estiba.core.ports import free
 from estiba.model.registry.registry import Registry, open_registry
 from estiba.planning import lower
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 TOML = """
 [project]

@@ -14,7 +14,7 @@ from estiba.deploy.kubernetes.render import render
 from estiba.deploy.plan.timing import STARTED_SECONDS
 from estiba.planning import lower
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 WORKER = """
 [project]

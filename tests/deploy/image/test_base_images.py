@@ -8,6 +8,8 @@ import pytest
 from cluster import eventually
 from lab import Docker
 
+pytestmark = pytest.mark.slow
+
 HARD = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--tmpfs=/tmp", "--pids-limit=256"]
 
 

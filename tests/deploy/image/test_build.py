@@ -23,7 +23,7 @@ from estiba.model.artifact import artifact
 
 __all__ = ["copy", "engine", "made", "web"]
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def quiet(service: str, doing: str, detail: str) -> None:

@@ -13,6 +13,8 @@ from estiba.deploy.image import container_engine
 from estiba.deploy.image.build_context import BuildContext
 from estiba.deploy.image.container_engine import Engine
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["copy", "engine", "web"]
 
 

@@ -17,7 +17,7 @@ from images_made import SERVER, WEB
 from estiba.cli.main import run
 from estiba.deploy.image import build
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from estiba.deploy.image.container_engine import Engine
 
 __all__ = ["engine", "made", "web"]
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture

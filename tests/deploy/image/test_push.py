@@ -26,7 +26,7 @@ from estiba.deploy.output import ci_pipelines
 
 __all__ = ["copy", "engine", "web"]
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def silent(line: str) -> None:

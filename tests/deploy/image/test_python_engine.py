@@ -21,7 +21,7 @@ from estiba.model.registry.registry import open_registry
 
 __all__ = ["engine"]
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def packed(folder: Path) -> Artifact:

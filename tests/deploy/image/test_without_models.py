@@ -23,6 +23,8 @@ from estiba.deploy.image.spec import image_spec
 from estiba.deploy.plan.plan import Plan
 from estiba.model.registry.registry import open_registry
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["made"]
 
 WITHOUT = '[images]\nmodels = "registry"\n'

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from cluster import BUILT, Cluster, Load, eventually, for_1_20
 
+pytestmark = pytest.mark.slow
+
 BUSYBOX = "/bin/busybox"
 HARDENED = {
     "runAsNonRoot": True,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from cluster import Cluster, Load, eventually, for_1_20
+from cluster import GATE, Cluster, Load, eventually, known, versions
 from toys import CHURN, CHURN_ROW, toy
 
 from estiba import project
@@ -26,6 +25,8 @@ from estiba.deploy.kubernetes.render import render
 from estiba.deploy.output import files as rendered
 from estiba.model.registry.registry import open_registry
 from estiba.planning import lower
+
+pytestmark = pytest.mark.slow
 
 TOML = """
 [project]
@@ -41,22 +42,6 @@ namespace = "{namespace}"
 shutdown_delay = 4
 autoscale = {{ minimum = 2, maximum = 3 }}
 """
-
-GATE = "estiba.test/machine=app.kubernetes.io/name=gate"
-"""The cluster takes this machine for a pod of that name, as policies mean pods."""
-
-
-def known(one: dict[str, Any]) -> dict[str, Any]:
-    """A manifest as Kubernetes 1.20 knows it."""
-    one = for_1_20(one)
-    if one["kind"] == "PodDisruptionBudget":
-        del one["spec"]["unhealthyPodEvictionPolicy"]
-    if one["kind"] == "HorizontalPodAutoscaler":
-        del one["spec"]["behavior"]["scaleDown"]  # so that a test need not wait for five minutes
-    if one["kind"] == "Deployment":
-        one["spec"]["template"]["spec"]["containers"][0].pop("lifecycle", None)  # preStop.sleep
-        one["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "100m"  # two processors
-    return one
 
 
 @dataclass
@@ -89,14 +74,6 @@ class Shop:
 
     def load(self) -> Load:
         return Load(self.seen.address("churn"), path="/predict", body=json.dumps(CHURN_ROW).encode())
-
-
-def versions(load: Load) -> Counter[str]:
-    """How many answers each version of the model gave."""
-    found: Counter[str] = Counter()
-    for text, times in load.answers.items():
-        found[json.loads(text)["version"]] += times
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from cluster import Cluster, Load, eventually
-from test_cluster_project import GATE, known, versions
+from cluster import GATE, Cluster, Load, eventually, known, versions
 from toys import CHURN, CHURN_ROW, toy
 
 from estiba import project
@@ -27,6 +26,8 @@ from estiba.deploy.kubernetes.render import render
 from estiba.deploy.output import files as rendered
 from estiba.model.registry.registry import open_registry
 from estiba.planning import lower
+
+pytestmark = pytest.mark.slow
 
 MACHINE = "10.213.0.1"
 BUCKET = "s3://models/shop"

@@ -20,6 +20,8 @@ from estiba.deploy.kubernetes.deploy import KubernetesTarget
 from estiba.deploy.kubernetes.rollout import wait_until_ready
 from estiba.deploy.output.files import Rendered
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def overlay(tmp_path: Path) -> str:

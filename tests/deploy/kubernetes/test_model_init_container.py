@@ -20,6 +20,8 @@ from estiba.deploy.plan.plan import Plan
 from estiba.model.registry.registry import open_registry
 from estiba.planning import lower
 
+pytestmark = pytest.mark.slow
+
 TOML = """
 [project]
 name = "shop"

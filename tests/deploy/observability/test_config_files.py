@@ -27,6 +27,8 @@ from estiba.deploy.observability.config_files import Surroundings, generate, in_
 from estiba.deploy.output import yaml as writing
 from estiba.deploy.plan.plan import File, Plan, PlannedModel, Service
 
+pytestmark = pytest.mark.slow
+
 MEMORY = 400_000_000
 
 

@@ -15,7 +15,7 @@ from toys import until
 from estiba.cli.main import run
 from estiba.core.ports import free
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 COUNTER = (
     "import http.server as h, socket; "

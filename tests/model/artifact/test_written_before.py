@@ -81,6 +81,7 @@ def test_the_command_line_verifies_it(registry: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == "churn@1 is sound: 3 files as packed, 76 golden rows (equal, 76/76 labels).\n"
 
 
+@pytest.mark.slow
 def test_a_server_serves_it(registry: Path) -> None:
     with serving(registry, models=("churn", "price")) as server:
         request = urllib.request.Request(

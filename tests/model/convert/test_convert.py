@@ -18,6 +18,8 @@ from estiba.model.convert.trees import Tree, constant, scalar_sum
 from estiba.model.estimators.outputs import NoAnswer, answer, head_of
 from estiba.model.schema.signature import Field, Signature
 
+pytestmark = pytest.mark.slow
+
 PYTHON = ("SVC(probability)", "GaussianProcess", "A function of the user's own on a number")
 """What stays with the original estimator."""
 

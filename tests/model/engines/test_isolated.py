@@ -19,6 +19,8 @@ import estiba
 from estiba.core.errors import NotTrusted, Unavailable
 from estiba.model.inference.load import load_artifact
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> estiba.Packed:

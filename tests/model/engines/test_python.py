@@ -33,6 +33,8 @@ from estiba.model.estimators.object_graph import reachable
 from estiba.model.estimators.outputs import answer, head_of
 from estiba.model.schema.infer import infer
 
+pytestmark = pytest.mark.slow
+
 RANDOM = np.random.default_rng(0)
 ROWS = pd.DataFrame(
     {

@@ -21,6 +21,8 @@ from estiba.model.artifact import artifact
 from estiba.model.artifact.artifact import Artifact
 from estiba.model.registry.registry import Registry, open_registry
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Artifact]
 
 SPAWN = multiprocessing.get_context("spawn")

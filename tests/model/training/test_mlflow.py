@@ -25,7 +25,7 @@ from estiba.model.training.mlflow import MlflowOptions
 from estiba.model.training.runner import Event, train
 
 pytest.importorskip("mlflow", reason="mlflow is not installed: nothing to log to")
-pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.timeout(240)]
 
 MODULE = """
 import pandas as pd

@@ -20,6 +20,8 @@ from estiba.model.registry.registry import open_registry
 from estiba.model.training import fingerprints
 from estiba.model.training.runner import Event, Outcome, TrainingFailed, train
 
+pytestmark = pytest.mark.slow
+
 TOML = """
 [models.line]
 train = "line:train"

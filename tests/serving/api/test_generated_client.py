@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from toys import SUPPORT, Live
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("openapi_python_client", reason="openapi-python-client is not installed")
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from toys import Live
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = os.environ.get("ESTIBA_SCHEMATHESIS_EXAMPLES", "3")
 
 RUNS = {

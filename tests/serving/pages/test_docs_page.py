@@ -12,6 +12,8 @@ from docs_server import serving
 from estiba.serving import pages
 from estiba.serving.pages import page
 
+pytestmark = pytest.mark.slow
+
 needs_browser = pytest.mark.skipif(bool(missing()), reason=f"{missing()} is not installed")
 
 SIZE_LIMIT = 60_000

@@ -17,6 +17,8 @@ from toys import Live, until
 from estiba.core.errors import EstibaError
 from estiba.serving.workers.acceptor import SPARE, connections
 
+pytestmark = pytest.mark.slow
+
 ASK = json.dumps(BODY).encode()
 REQUEST = b"POST /predict HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
     len(ASK),

@@ -17,6 +17,8 @@ from estiba.core.errors import EstibaError, NotFound, Unavailable
 from estiba.model.registry.registry import open_registry
 from estiba.serving.workers.registry_query import Question
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Path:

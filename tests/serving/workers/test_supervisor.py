@@ -18,6 +18,8 @@ from supervised import BODY, RECORD, Server, ask, pack, serving
 
 from estiba.model.registry.registry import open_registry
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Path:

@@ -21,6 +21,8 @@ from estiba.serving.options import ServerOptions
 from estiba.serving.workers import messages
 from estiba.serving.workers.messages import HEARTBEAT, SLOTS, ServedModel, WorkerSpec
 
+pytestmark = pytest.mark.slow
+
 ASK = json.dumps(BODY).encode()
 
 

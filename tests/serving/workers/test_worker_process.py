@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from estiba.serving.workers.supervisor import TICK
 from estiba.serving.workers.worker_process import SILENT, SLOW, STILL, Watch
+
+pytestmark = pytest.mark.slow
 
 SLEEPS = "import time; print(flush=True); time.sleep(60)"
 COMPUTES = "print(flush=True)\nwhile True: pass"
