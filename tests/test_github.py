@@ -1,0 +1,49 @@
+"""What GitHub reads in this repository: workflows, forms of issues, and what they call."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+FORMS = {"bug.yml": "github-issue-forms", "feature.yml": "github-issue-forms", "config.yml": "github-issue-config"}
+SCHEMAS = {path: "github-workflows" for path in WORKFLOWS} | {
+    ROOT / ".github/ISSUE_TEMPLATE" / name: schema for name, schema in FORMS.items()
+}
+
+
+@pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.name)
+def test_a_file_agrees_with_its_schema(path: Path) -> None:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{SCHEMAS[path]}", str(path)]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_form_has_a_schema() -> None:
+    assert {path.name for path in (ROOT / ".github/ISSUE_TEMPLATE").iterdir()} == set(FORMS)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_actions_are_pinned_to_a_commit_with_its_version_beside_it(path: Path) -> None:
+    uses = re.findall(r"uses: (.*)", path.read_text())
+    assert uses
+    assert [line for line in uses if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", line)] == []
+
+
+def test_workflows_run_what_people_run() -> None:
+    text = "".join(path.read_text() for path in WORKFLOWS)
+    assert "make PYTHON=python check" in text
+    assert "run: .ci/run" in text
+    assert re.search(r"^check:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_checks_run_on_every_python_that_is_promised() -> None:
+    promised = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
+    tested = re.search(r"python: \[(.*)\]", (ROOT / ".github/workflows/check.yml").read_text())
+    assert tested is not None
+    assert re.findall(r'"([\d.]+)"', tested[1]) == promised
