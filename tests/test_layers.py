@@ -73,7 +73,8 @@ ORDER = {
         compose runtime
         """,
     "estiba.local": """
-        virtualenvs health_probe file_watcher target status service_runner orchestrate up model_server session reload
+        virtualenvs health_probe file_watcher target status service_runner orchestrate up model_server run_plan
+        session reload
         """,
     "estiba.cli": """
         terminal common_options model_table progress write_files service_display up train serve predict pack models

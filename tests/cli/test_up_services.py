@@ -174,7 +174,7 @@ files.config = "estiba:prometheus:/etc/prometheus/prometheus.yml"
     with up(folder=tmp_path / "flowers") as running:
         running.saying("  curl -s")
         running.saying("targets:")
-        assert f"At ports of their own, as POST /predict: iris {own}" in running.lines
+        assert f"Also on their own ports, as POST /predict: iris {own}" in running.lines
         targets = [line.partition("targets: ")[2] for line in running.lines if "targets: " in line]
         assert targets == [f'["127.0.0.1:{server}"]']
 
@@ -249,7 +249,7 @@ def test_a_change_starts_a_service_again_and_trains_a_model_again(flowers: Path)
         project.write_text(project.read_text().replace("helth =", "cpus = 2.0\nhealth ="))
         running.saying("estiba.toml changed; started again: client")
         project.write_text(project.read_text().replace("workers = 1", "workers = 2"))
-        running.saying("[server] changed in estiba.toml: what runs stays")
+        running.saying("[server] changed in estiba.toml, which takes effect at the next start")
         assert running.end() == 0
     assert "Traceback" not in running.text
 

@@ -1,14 +1,14 @@
-"""Watch: what counts as a change, and for whom."""
+"""FileWatcher: what counts as a change, and for whom."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from estiba.local.file_watcher import Watch
+from estiba.local.file_watcher import FileWatcher
 
 
-def names(watch: Watch) -> dict[str, list[str]]:
+def names(watch: FileWatcher) -> dict[str, list[str]]:
     """What changed, after one look that sees it and another that sees nothing more."""
     assert watch.changes() == {}
     return {name: [path.name for path in paths] for name, paths in watch.changes().items()}
@@ -18,7 +18,9 @@ def test_a_change_is_told_once_it_is_over_to_those_it_belongs_to(tmp_path: Path)
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     (tmp_path / "one/app.py").write_text("1")
-    watch = Watch({"all": [tmp_path], "one": [tmp_path / "one"], "two": [tmp_path / "two", tmp_path / "absent.toml"]})
+    watch = FileWatcher(
+        {"all": [tmp_path], "one": [tmp_path / "one"], "two": [tmp_path / "two", tmp_path / "absent.toml"]}
+    )
     assert names(watch) == {}
     (tmp_path / "one/app.py").write_text("22")
     assert names(watch) == {"all": ["app.py"], "one": ["app.py"]}
@@ -33,7 +35,7 @@ def test_a_file_that_is_replaced_by_one_of_the_same_time_and_size_has_changed(tm
     path.write_text("1")
     fresh.write_text("2")
     os.utime(fresh, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
-    watch = Watch({"app": [tmp_path]})
+    watch = FileWatcher({"app": [tmp_path]})
     fresh.replace(path)
     assert names(watch) == {"app": ["app.py"]}
 
@@ -41,7 +43,7 @@ def test_a_file_that_is_replaced_by_one_of_the_same_time_and_size_has_changed(tm
 def test_what_programs_write_for_themselves_does_not_count(tmp_path: Path) -> None:
     (tmp_path / "env").mkdir()
     (tmp_path / "env/pyvenv.cfg").write_text("")
-    watch = Watch({"app": [tmp_path]})
+    watch = FileWatcher({"app": [tmp_path]})
     for name in (".estiba/x", "__pycache__/app.cpython-311.pyc", ".git/index", "env/lib.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
@@ -54,8 +56,8 @@ def test_what_programs_write_for_themselves_does_not_count(tmp_path: Path) -> No
 
 
 def test_places_can_change(tmp_path: Path) -> None:
-    watch = Watch({"app": [tmp_path / "one"]})
-    watch.place("app", [tmp_path / "two"])
+    watch = FileWatcher({"app": [tmp_path / "one"]})
+    watch.set_paths("app", [tmp_path / "two"])
     (tmp_path / "one").write_text("")
     assert names(watch) == {}
     (tmp_path / "two").write_text("")

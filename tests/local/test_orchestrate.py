@@ -20,13 +20,14 @@ from estiba.core import ports
 from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.core.process_group import Guard
 from estiba.local import orchestrate
+from estiba.local.run_plan import RunPlan, UpRequest, plan
 from estiba.local.service_runner import ServiceRunner
-from estiba.local.session import Start, Wish, plan
 from estiba.local.status import RestartPolicy, RunContext, Status
+from estiba.local.target import LOOPBACK
 
 pytestmark = pytest.mark.slow
 
-PACE = RestartPolicy(first=0.1, longest=0.4, steady=1.0, look=0.1)
+POLICY = RestartPolicy(first_seconds=0.1, longest_seconds=0.4, reset_seconds=1.0, probe_seconds=0.1)
 
 SERVER = """
 import http.server, os, sys, time
@@ -47,7 +48,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
 class Play:
     """What happened, in order."""
 
-    start: Start
+    start: RunPlan
     statuses: list[Status] = field(default_factory=list)
     lines: list[tuple[str, str]] = field(default_factory=list)
     well: bool = False
@@ -68,30 +69,31 @@ class Play:
         return [text for service, text in self.lines if service == name]
 
 
-def planned(folder: Path, text: str, *names: str, profiles: tuple[str, ...] = ()) -> Start:
+def planned(folder: Path, text: str, *names: str, profiles: tuple[str, ...] = ()) -> RunPlan:
     (folder / "estiba.toml").write_text(text)
     (folder / "server.py").write_text(SERVER)
-    return plan(Wish(lambda: project.load(folder), names, profiles))
+    return plan(UpRequest(lambda: project.load(folder), names, profiles))
 
 
-def play(start: Start, until: Callable[[Play], bool], *, kill: bool = False, seconds: float = 20) -> Play:
+def play(start: RunPlan, until: Callable[[Play], bool], *, kill: bool = False, seconds: float = 20) -> Play:
     """Runs services until something is true of them, or all are over; then stops them, or kills them."""
     return asyncio.run(_play(Play(start), until, kill, seconds))
 
 
 async def _play(shown: Play, until: Callable[[Play], bool], kill: bool, seconds: float) -> Play:
     guard = Guard()
-    context = RunContext(guard, shown.statuses.append, lambda name, text: shown.lines.append((name, text)), PACE)
+    context = RunContext(guard, shown.statuses.append, lambda name, text: shown.lines.append((name, text)), POLICY)
     target, stop, dead = shown.start.target, asyncio.Event(), asyncio.Event()
-    running = set(shown.start.choice.services)
+    running = set(shown.start.selection.services)
     runners = [
         ServiceRunner(
             service,
+            LOOPBACK,
             target.url(service),
             lambda runner: orchestrate.prepare(target, runner, running, guard.mark),
             context,
         )
-        for service in shown.start.services
+        for service in shown.start.applications
     ]
 
     async def look() -> None:
@@ -101,7 +103,7 @@ async def _play(shown: Play, until: Callable[[Play], bool], kill: bool, seconds:
         (dead.set() if kill else None, stop.set())
 
     looking = asyncio.create_task(look())
-    shown.well = await orchestrate.keep(runners, stop, dead)
+    shown.well = await orchestrate.run(runners, stop, dead)
     looking.cancel()
     guard.close()
     return shown
@@ -173,7 +175,7 @@ KEY = "${{secrets.key}}"
     (tmp_path / "inner").mkdir()
     (tmp_path / "conf.ini").write_text("")
     start = planned(tmp_path, text, "one")
-    assert not start.choice.models
+    assert not start.selection.models
     *found, key, folder = play(start, lambda shown: False).said("one")
     data = tmp_path / ".estiba/volumes/one/data"
     assert found == [
@@ -225,7 +227,7 @@ def test_a_signal_is_named(tmp_path: Path) -> None:
     shown = play(planned(tmp_path, text), lambda shown: False)
     assert not shown.well
     assert (shown.last("one").detail, shown.last("one").pid) == ("ended by SIGKILL", None)
-    assert "too little memory" in shown.last("one").hint
+    assert "ran out of memory" in shown.last("one").hint
 
 
 def test_a_task_that_fails_keeps_back_what_needs_it(tmp_path: Path) -> None:
@@ -254,7 +256,10 @@ start_timeout = 0.8
 """
     shown = play(planned(tmp_path, text), lambda shown: "restarting" in shown.states("web"))
     found = shown.find("web", "restarting")
-    assert f"not healthy within 0.8 s: GET http://127.0.0.1:{port}/: nobody listens there" in found.detail
+    assert (
+        f"not healthy within 0.8 s: GET http://127.0.0.1:{port}/: connection refused: nothing listens there"
+        in found.detail
+    )
     assert f"It listens on {other}: let it listen on {port}" in found.hint
 
 
@@ -371,13 +376,13 @@ profile = "storage"
 def test_what_takes_part(
     tmp_path: Path, names: tuple[str, ...], profiles: tuple[str, ...], services: list[str], left_out: list[str]
 ) -> None:
-    choice = planned(tmp_path, CHOICES, *names, profiles=profiles).choice
+    choice = planned(tmp_path, CHOICES, *names, profiles=profiles).selection
     assert sorted(choice.services) == services
     assert sorted(choice.left_out) == left_out
 
 
 def test_why_a_service_is_left_out(tmp_path: Path) -> None:
-    choice = planned(tmp_path, CHOICES, profiles=("storage",)).choice
+    choice = planned(tmp_path, CHOICES, profiles=("storage",)).selection
     assert choice.left_out == {
         "postgres": "it is only the image postgres:17, and has no command",
         "redis": "no-such-program is not on PATH",
@@ -386,7 +391,7 @@ def test_why_a_service_is_left_out(tmp_path: Path) -> None:
 
 def test_the_program_of_an_image_runs_with_the_command_as_its_arguments(tmp_path: Path) -> None:
     text = '[services.sleeper]\nimage = "sleeper"\nprogram = "sleep"\ncommand = ["60"]\n'
-    choice = planned(tmp_path, text).choice
+    choice = planned(tmp_path, text).selection
     assert (sorted(choice.services), choice.left_out) == (["sleeper"], {})
 
 
@@ -399,7 +404,7 @@ command = ["--config=x"]
 image = "redis"
 command = ["sh", "-c", "echo | exec no-such-program -"]
 """
-    assert planned(tmp_path, text).choice.left_out == {
+    assert planned(tmp_path, text).selection.left_out == {
         "grafana": "only the image grafana has its program",
         "redis": "no-such-program is not on PATH",
     }
@@ -427,8 +432,8 @@ def test_what_is_needed_must_be_here(tmp_path: Path) -> None:
 
 def test_a_model_that_is_needed_brings_the_server(tmp_path: Path) -> None:
     text = '[models.iris]\ntrain = "a:b"\n[services.web]\ncommand = "sleep 1"\nneeds = ["iris"]\n'
-    assert planned(tmp_path, text, "web").choice.models
-    assert planned(tmp_path, text, "iris").choice.services == ()
+    assert planned(tmp_path, text, "web").selection.models
+    assert planned(tmp_path, text, "iris").selection.services == ()
 
 
 def test_a_port_that_is_taken_is_said_before_anything_starts(tmp_path: Path) -> None:
@@ -515,15 +520,15 @@ restart = false
             if status.service == "one" and status.state == "starting":
                 times.append(loop.time())
 
-        context = RunContext(guard, on_status, lambda name, text: None, RestartPolicy(first=1.0))
+        context = RunContext(guard, on_status, lambda name, text: None, RestartPolicy(first_seconds=1.0))
         runners = {
             service.name: ServiceRunner(
-                service, "", lambda runner: orchestrate.prepare(start.target, runner, (), guard.mark), context
+                service, LOOPBACK, "", lambda runner: orchestrate.prepare(start.target, runner, (), guard.mark), context
             )
-            for service in start.services
+            for service in start.applications
         }
         for runner in runners.values():
-            runner.begin(runners)
+            runner.start(runners)
         await asyncio.sleep(0.2)
         await runners["one"].restart()
         while len(times) < 2:

@@ -17,7 +17,7 @@ import pytest
 from estiba.core.errors import NotFound
 from estiba.core.process_group import Guard, marked
 from estiba.local import virtualenvs
-from estiba.local.virtualenvs import READY, InstallationFailed, Wanted
+from estiba.local.virtualenvs import READY, EnvironmentSpec, InstallationFailed
 
 pytestmark = pytest.mark.slow
 
@@ -32,11 +32,11 @@ def guard() -> Iterator[Guard]:
 
 
 @pytest.fixture
-def wanted(tmp_path: Path) -> Wanted:
+def wanted(tmp_path: Path) -> EnvironmentSpec:
     """A file that asks for the package `tiny`, whose wheel lies beside it."""
     wheel(tmp_path)
     (tmp_path / "requirements.txt").write_text("./tiny-1.0-py3-none-any.whl\n")
-    return Wanted(tmp_path / "requirements.txt", PYTHON, tmp_path / "environments")
+    return EnvironmentSpec(tmp_path / "requirements.txt", PYTHON, tmp_path / "environments")
 
 
 def wheel(folder: Path, needs: str = "") -> None:
@@ -51,7 +51,7 @@ def wheel(folder: Path, needs: str = "") -> None:
         archive.writestr(f"{about}/RECORD", "")
 
 
-def ensure(wanted: Wanted, guard: Guard, said: list[str] | None = None) -> Path:
+def ensure(wanted: EnvironmentSpec, guard: Guard, said: list[str] | None = None) -> Path:
     lines = said if said is not None else []
     environment = marked(os.environ, guard.mark, "test")
     return asyncio.run(virtualenvs.ensure(wanted, environment, lines.append))
@@ -59,7 +59,7 @@ def ensure(wanted: Wanted, guard: Guard, said: list[str] | None = None) -> Path:
 
 @pytest.mark.parametrize("tool", ["uv", "pip"])
 def test_it_is_made_once_and_its_programs_run(
-    wanted: Wanted, guard: Guard, tool: str, monkeypatch: pytest.MonkeyPatch
+    wanted: EnvironmentSpec, guard: Guard, tool: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if tool == "pip":
         monkeypatch.setattr(virtualenvs, "_uv", lambda: "")
@@ -74,7 +74,7 @@ def test_it_is_made_once_and_its_programs_run(
 
 @pytest.mark.parametrize("tool", ["uv", "pip"])
 def test_a_lock_says_all_that_is_needed(
-    wanted: Wanted, guard: Guard, tool: str, monkeypatch: pytest.MonkeyPatch
+    wanted: EnvironmentSpec, guard: Guard, tool: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if tool == "pip":
         monkeypatch.setattr(virtualenvs, "_uv", lambda: "")
@@ -88,7 +88,7 @@ def test_a_lock_says_all_that_is_needed(
         ensure(wanted, guard)
 
 
-def test_a_half_made_one_is_made_again(wanted: Wanted, guard: Guard) -> None:
+def test_a_half_made_one_is_made_again(wanted: EnvironmentSpec, guard: Guard) -> None:
     wanted.folder.mkdir(parents=True)
     (wanted.folder / "left").write_text("")
     folder = ensure(wanted, guard)
@@ -96,14 +96,14 @@ def test_a_half_made_one_is_made_again(wanted: Wanted, guard: Guard) -> None:
     assert not (folder / "left").exists()
 
 
-def test_one_whose_python_is_gone_is_made_again(wanted: Wanted, guard: Guard) -> None:
+def test_one_whose_python_is_gone_is_made_again(wanted: EnvironmentSpec, guard: Guard) -> None:
     python = ensure(wanted, guard) / "bin/python"
     python.unlink()
     ensure(wanted, guard)
     assert python.exists()
 
 
-def test_what_cannot_be_installed_is_no_environment(wanted: Wanted, guard: Guard) -> None:
+def test_what_cannot_be_installed_is_no_environment(wanted: EnvironmentSpec, guard: Guard) -> None:
     wanted.requirements.write_text("./absent-1.0-py3-none-any.whl\n")
     with pytest.raises(InstallationFailed, match="could not be installed") as error:
         ensure(wanted, guard)
@@ -111,7 +111,7 @@ def test_what_cannot_be_installed_is_no_environment(wanted: Wanted, guard: Guard
     assert not (wanted.folder / READY).exists()
 
 
-def test_two_at_once_make_one(wanted: Wanted, guard: Guard) -> None:
+def test_two_at_once_make_one(wanted: EnvironmentSpec, guard: Guard) -> None:
     async def both() -> list[Path]:
         environment = marked(os.environ, guard.mark, "test")
         return await asyncio.gather(*(virtualenvs.ensure(wanted, environment, said.append) for _ in range(2)))
@@ -121,7 +121,9 @@ def test_two_at_once_make_one(wanted: Wanted, guard: Guard) -> None:
     assert sum("tiny" in line for line in said) <= 2
 
 
-def test_another_file_is_another_environment_also_one_that_is_named_inside(wanted: Wanted, tmp_path: Path) -> None:
+def test_another_file_is_another_environment_also_one_that_is_named_inside(
+    wanted: EnvironmentSpec, tmp_path: Path
+) -> None:
     (tmp_path / "base.txt").write_text("a==1\n")
     (tmp_path / "requirements.txt").write_text("-r base.txt\nb==1\n")
     before = wanted.folder
@@ -132,9 +134,9 @@ def test_another_file_is_another_environment_also_one_that_is_named_inside(wante
         _ = wanted.folder
 
 
-def test_a_python_that_is_not_here(wanted: Wanted, guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_that_is_not_here(wanted: EnvironmentSpec, guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(virtualenvs, "_uv", lambda: "")
-    other = Wanted(wanted.requirements, "3.99", wanted.place)
+    other = EnvironmentSpec(wanted.requirements, "3.99", wanted.place)
     with pytest.raises(NotFound, match=r"no Python 3\.99 here"):
         ensure(other, guard)
     assert sys.version_info < (3, 99)

@@ -15,7 +15,8 @@ from estiba.cli import terminal
 from estiba.cli.common_options import project_option, server_options
 
 if TYPE_CHECKING:
-    from estiba.local.session import Start
+    from estiba.cli.service_display import Board, Events, ServerLog
+    from estiba.local.run_plan import RunPlan
     from estiba.model.training.runner import Outcome
     from estiba.project import Project
     from estiba.serve import Running
@@ -24,97 +25,107 @@ if TYPE_CHECKING:
 @click.command(
     epilog="""\b
 Examples:
-  estiba up                          the project around here
+  estiba up                          the project in this folder or one above it
   estiba up -C examples/portfolio    another project
-  estiba up dashboard                one service, and what it needs
-  estiba up --profile dev --watch    the services of a profile too, each started again when its files change
-  estiba up --port 9000 --force      elsewhere, everything trained again
+  estiba up dashboard                one service and its dependencies
+  estiba up --profile dev --watch    also the services of a profile; restart each when its files change
+  estiba up --port 9000 --force      on another port, with all models trained again
 """
 )
 @click.argument("services", metavar="[SERVICE]...", nargs=-1)
 @project_option
-@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Start also the services of this profile.")
-@click.option("--watch", is_flag=True, help="Start again, and train again, what belongs to files that change.")
-@click.option("--env-file", type=click.Path(path_type=Path), metavar="FILE", help="Instead of the project's .env.")
+@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Also start the services of this profile.")
+@click.option("--watch", is_flag=True, help="Restart services and train models again when their files change.")
+@click.option(
+    "--env-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Read variables from FILE instead of the project's .env.",
+)
 @server_options
-@click.option("--force", is_flag=True, help="Train also what has not changed.")
-@click.option("--json", "as_json", is_flag=True, help="Print what happens as JSON, an object a line.")
+@click.option("--force", is_flag=True, help="Also train models that have not changed.")
+@click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one object per line.")
 def up(project: Path | None, force: bool, watch: bool, as_json: bool, **given: Any) -> int:
-    """Train what has changed and run the project.
+    """Train the models that have changed and run the project.
 
-    Models are trained one after the other, each in a process of its own. What was made from the same code, data,
-    settings and library versions is not trained again. Then the model server starts, and each service once what it
-    needs is healthy; without a name, all that belong to no profile. What ends is started again. Ctrl-C stops everything
-    in reverse order, a second one at once.
+    Models are trained one after the other, each in its own process. A model whose code, data, settings and library
+    versions have not changed is not trained again. Then the model server starts, and each service as soon as its
+    dependencies are healthy. Without a SERVICE, all services without a profile start. A service that ends is started
+    again. Ctrl-C stops everything in reverse order; a second Ctrl-C kills it.
     """
     import estiba.project
-    from estiba.local import session
-    from estiba.local import up as local
+    from estiba.local import run_plan
 
     names, profiles, env_file = (given.pop(key) for key in ("services", "profiles", "env_file"))
 
     def load() -> Project:
-        found = estiba.project.load(project)
-        return replace(found, server=with_options(found.server, given))
+        loaded = estiba.project.load(project)
+        return replace(loaded, server=with_options(loaded.server, given))
 
-    start = session.plan(session.Wish(load, names, profiles, env_file))
-    outcomes = _trained(start, force=force, as_json=as_json)
-    if start.choice.services or watch or as_json:
-        return _run(start, outcomes, watch=watch, as_json=as_json)
-    for name, reason in start.choice.left_out.items():
-        terminal.line(f"{name}: left out: {reason}")
-    local.up(start.project, outcomes, on_ready=announce)
-    return 0
+    plan = run_plan.plan(run_plan.UpRequest(load, names, profiles, env_file))
+    outcomes = _train(plan, force=force, as_json=as_json)
+    plan = run_plan.with_models(plan, [outcome.version.digest for outcome in outcomes])
+    return _run(plan, watch=watch, as_json=as_json)
 
 
-def _trained(start: Start, *, force: bool, as_json: bool) -> Sequence[Outcome]:
+def _train(plan: RunPlan, *, force: bool, as_json: bool) -> Sequence[Outcome]:
     from estiba.cli import progress
     from estiba.local import up as local
 
-    if start.choice.services and not start.choice.models:
+    if plan.selection.services and not plan.selection.models:
         return ()
     with progress.trainings() as on_event:
-        outcomes = local.prepare(start.project, force=force, on_event=on_event)
+        outcomes = local.train(plan.project, force=force, on_event=on_event)
     if not as_json:
         show_outcomes(outcomes)
     return outcomes
 
 
-def _run(start: Start, outcomes: Sequence[Outcome], *, watch: bool, as_json: bool) -> int:
-    """Runs what takes part, and shows it; 1 where something ended in failure."""
-    from estiba.cli.service_display import Board, Events
-    from estiba.deploy.plan.service_options import MODELS
+def _run(plan: RunPlan, *, watch: bool, as_json: bool) -> int:
+    """Run the plan and show it; return 1 if a service failed."""
     from estiba.local import reload, session
 
     running: list[Running] = []
-    left_out = session.left_out(start.choice)
-    names = [*([MODELS] if start.choice.models else []), *start.choice.services, *left_out]
-    board = Events() if as_json else Board(names, lambda: _settled(running))
-    observer = session.Observer(board.status, board.line, running.append, board.note)
+    display = _display(plan, running, watch=watch, as_json=as_json)
+    observer = session.Observer(
+        display.status, display.line, running.append, display.note, "text" if display.readable else "json"
+    )
     try:
-        for status in left_out.values():
-            board.status(status)
-        trust = {outcome.version.digest for outcome in outcomes}
-        well = session.run(start, trust, observer, watching=reload.begin if watch else None)
+        for status in session.left_out(plan.selection).values():
+            display.status(status)
+        well = session.run(plan, observer, watching=reload.start if watch else None)
     finally:
-        board.close()
+        display.close()
     return 0 if well else 1
 
 
-def _settled(running: Sequence[Running]) -> None:
-    for found in running:
-        announce(found)
+def _display(plan: RunPlan, running: Sequence[Running], *, watch: bool, as_json: bool) -> Board | Events | ServerLog:
+    from estiba.cli.service_display import Board, Events, ServerLog
+    from estiba.deploy.plan.service_options import MODELS
+
+    if as_json:
+        return Events()
+    if not plan.selection.services and not watch:
+        return ServerLog(lambda: _announce_all(running))
+    selection = plan.selection
+    names = [*([MODELS] if selection.models else []), *selection.services, *selection.left_out]
+    return Board(names, lambda: _announce_all(running))
+
+
+def _announce_all(running: Sequence[Running]) -> None:
+    for server in running:
+        announce(server)
     if not running:
         terminal.line("Ctrl-C stops.", bold=True)
 
 
 def with_options(options: Any, given: dict[str, Any]) -> Any:
-    """Server options with those that were given on the command line."""
+    """The server options, with those of the command line in their place."""
     return msgspec.structs.replace(options, **{key: value for key, value in given.items() if value is not None})
 
 
 def show_outcomes(outcomes: Sequence[Outcome]) -> None:
-    """Prints a table of models and what an operator should read."""
+    """Print a table of models, and the notes about them."""
     from estiba.cli import model_table
 
     model_table.models([(outcome.manifest, str(outcome.version.version)) for outcome in outcomes])
@@ -124,7 +135,7 @@ def show_outcomes(outcomes: Sequence[Outcome]) -> None:
 
 
 def announce(running: Running) -> None:
-    """Prints where the server is and how to ask each model."""
+    """Print the address of the server and a request for each model."""
     models, workers = len(running.examples), running.workers
     terminal.line(
         f"Serving {models} model{'s' * (models != 1)} at {running.url} "
@@ -135,7 +146,7 @@ def announce(running: Running) -> None:
     terminal.line(f"Forms and reference: {running.url}/docs")
     if running.ports:
         own = ", ".join(f"{name} {port}" for port, name in running.ports.items())
-        terminal.line(f"At ports of their own, as POST /predict: {own}")
+        terminal.line(f"Also on their own ports, as POST /predict: {own}")
     for name, record in running.examples.items():
         body = msgspec.json.encode({"records": [record]}).decode()
         url = f"{running.url}/models/{name}/predict"

@@ -1,6 +1,6 @@
-"""Watch: which files changed, found by looking at their times and sizes again and again.
+"""Find changed files by polling their modification times and sizes.
 
-A look takes 10 to 20 microseconds a file, so projects need no library for it, and meet no limit on watched files.
+A poll takes 10 to 20 microseconds a file, so that no library is needed, and no limit on watched files applies.
 """
 
 from __future__ import annotations
@@ -12,44 +12,44 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-POLL = 0.5
-"""Seconds between looks."""
+POLL_SECONDS = 0.5
+"""The interval between polls."""
 
-IMPATIENT = 5.0
-"""Seconds after which changes are told although more of them come."""
+MAX_DELAY_SECONDS = 5.0
+"""The time after which changes are reported although more of them follow."""
 
 _FOLDERS = {"__pycache__", ".git", ".estiba", ".venv", "venv", "node_modules", ".ipynb_checkpoints", ".mypy_cache"}
 _FOLDERS |= {".pytest_cache", ".ruff_cache", ".hypothesis", ".idea", ".vscode"}
 
 _FILES = re.compile(r"\..*\.sw.|.*~|#.*#|\.#.*|4913|.*\.(py[co]|log|pid|lock|tmp|db|sqlite3?)(-wal|-shm|-journal)?")
-"""What editors, interpreters and running programs write for themselves."""
+"""Files that editors, interpreters and running programs write for their own use."""
 
 _Print = tuple[int, int, int]
 
 
-class Watch:
-    """Files and folders that belong to names."""
+class FileWatcher:
+    """Watches files and folders, grouped by name."""
 
-    def __init__(self, places: Mapping[str, Sequence[Path]]) -> None:
-        """Takes the first look.
+    def __init__(self, paths: Mapping[str, Sequence[Path]]) -> None:
+        """Poll for the first time.
 
         Args:
-            places: by name, files and folders, absolute; of folders all that is below them counts.
+            paths: by name, absolute paths of files, and of folders with all that is below them.
         """
-        self._places = {name: tuple(paths) for name, paths in places.items()}
-        self._seen = self._look()
+        self._paths = {name: tuple(entries) for name, entries in paths.items()}
+        self._seen = self._poll()
         self._changed: dict[str, set[Path]] = {}
         self._since = 0.0
 
-    def place(self, name: str, paths: Sequence[Path]) -> None:
-        """Watches other places for a name from now on."""
-        self._places[name] = tuple(paths)
-        self._seen[name] = _prints(self._places[name])
+    def set_paths(self, name: str, paths: Sequence[Path]) -> None:
+        """Watch other paths for a name from now on."""
+        self._paths[name] = tuple(paths)
+        self._seen[name] = _prints(self._paths[name])
         self._changed.pop(name, None)
 
     def changes(self) -> dict[str, list[Path]]:
-        """What changed since it was last told, by name, once nothing changes any more."""
-        now = self._look()
+        """The paths that changed since the last report, by name, once no more changes follow."""
+        now = self._poll()
         fresh = {name: _differing(self._seen.get(name, {}), prints) for name, prints in now.items()}
         self._seen = now
         if any(fresh.values()) and not self._changed:
@@ -57,15 +57,15 @@ class Watch:
         for name, paths in fresh.items():
             if paths:
                 self._changed.setdefault(name, set()).update(paths)
-        if not self._changed or (any(fresh.values()) and time.monotonic() < self._since + IMPATIENT):
+        if not self._changed or (any(fresh.values()) and time.monotonic() < self._since + MAX_DELAY_SECONDS):
             return {}
-        told, self._changed = self._changed, {}
-        return {name: sorted(paths) for name, paths in told.items()}
+        changed, self._changed = self._changed, {}
+        return {name: sorted(paths) for name, paths in changed.items()}
 
-    def _look(self) -> dict[str, dict[str, _Print]]:
+    def _poll(self) -> dict[str, dict[str, _Print]]:
         # Several names often share a folder: it is walked once.
-        once = {paths: _prints(paths) for paths in set(self._places.values())}
-        return {name: once[paths] for name, paths in self._places.items()}
+        once = {paths: _prints(paths) for paths in set(self._paths.values())}
+        return {name: once[paths] for name, paths in self._paths.items()}
 
 
 def _differing(before: Mapping[str, _Print], now: Mapping[str, _Print]) -> set[Path]:
@@ -74,19 +74,19 @@ def _differing(before: Mapping[str, _Print], now: Mapping[str, _Print]) -> set[P
     return {Path(path) for path in before.keys() | now.keys() if before.get(path) != now.get(path)}
 
 
-def _prints(places: Sequence[Path]) -> dict[str, _Print]:
-    found: dict[str, _Print] = {}
-    for place in places:
-        if place.is_dir():
-            _walk(str(place), found)
+def _prints(paths: Sequence[Path]) -> dict[str, _Print]:
+    prints: dict[str, _Print] = {}
+    for path in paths:
+        if path.is_dir():
+            _walk(str(path), prints)
         else:
             with suppress(OSError):
-                found[str(place)] = _print(place.stat())
-    return found
+                prints[str(path)] = _print(path.stat())
+    return prints
 
 
-def _walk(folder: str, found: dict[str, _Print]) -> None:
-    """Plain strings and os.scandir: with pathlib a look takes four times as long. Virtual environments are left out."""
+def _walk(folder: str, prints: dict[str, _Print]) -> None:
+    """Add the files below a folder, without virtual environments. With pathlib a poll takes four times as long."""
     if os.path.exists(f"{folder}/pyvenv.cfg"):  # noqa: PTH110
         return
     with suppress(OSError), os.scandir(folder) as entries:
@@ -94,9 +94,9 @@ def _walk(folder: str, found: dict[str, _Print]) -> None:
             with suppress(OSError):
                 if entry.is_dir(follow_symlinks=False):
                     if entry.name not in _FOLDERS:
-                        _walk(entry.path, found)
+                        _walk(entry.path, prints)
                 elif not _FILES.fullmatch(entry.name):
-                    found[entry.path] = _print(entry.stat())
+                    prints[entry.path] = _print(entry.stat())
 
 
 def _print(status: os.stat_result) -> _Print:

@@ -1,70 +1,79 @@
-"""Health: whether a service that runs on this machine works yet."""
+"""Health checks of services that run on this machine."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+from estiba.core.addresses import bracketed, http_url
 from estiba.core.errors import EstibaError
 from estiba.core.process_group import ProcessGroup
 from estiba.deploy.plan.plan import Health, Http, Tcp
 from estiba.deploy.plan.timing import HEALTH_COMMAND_TIMEOUT_SECONDS, HEALTH_TIMEOUT_SECONDS
 
-HOST = "127.0.0.1"
+
+@dataclass(frozen=True)
+class CommandProbe:
+    """A health check that is a command: healthy with exit code 0."""
+
+    argv: list[str]
+    folder: Path
+    environment: Mapping[str, str]
 
 
-async def ask(health: Health, port: int | None, command: tuple[list[str], Path, Mapping[str, str]]) -> str:
-    """Asks once.
+async def probe(health: Health, host: str, port: int | None, command: CommandProbe | None) -> str:
+    """Check the health of a service once.
 
     Args:
-        command: where health is a command, its words, folder and environment.
+        command: the command to run, where `health` is one.
 
     Returns:
-        Empty where it is healthy, else why not.
+        An empty string if it is healthy, otherwise the reason.
     """
     if isinstance(health, Http):
         assert port is not None
-        return await asyncio.to_thread(_get, port, health.path)
+        return await asyncio.to_thread(_get, host, port, health.path)
     if isinstance(health, Tcp):
         assert port is not None
-        return await _connect(port)
-    return await _run(*command) if health else ""
+        return await _connect(host, port)
+    return await _run(command) if command else ""
 
 
-def _get(port: int, path: str) -> str:
-    """No redirect is followed and no proxy asked: it is this service that has to answer."""
-    url = f"GET http://{HOST}:{port}{path}"
-    connection = HTTPConnection(HOST, port, timeout=HEALTH_TIMEOUT_SECONDS)
+def _get(host: str, port: int, path: str) -> str:
+    """Send a GET request to the service itself: no redirect is followed and no proxy is used."""
+    request = f"GET {http_url(host, port)}{path}"
+    connection = HTTPConnection(host, port, timeout=HEALTH_TIMEOUT_SECONDS)
     try:
         connection.request("GET", path)
         status = connection.getresponse().status
-        return "" if status == 200 else f"{url} answered {status}, not 200"
+        return "" if status == 200 else f"{request} answered {status}, not 200"
     except (OSError, HTTPException) as error:
-        return f"{url}: {_reason(error)}"
+        return f"{request}: {_reason(error)}"
     finally:
         connection.close()
 
 
-async def _connect(port: int) -> str:
+async def _connect(host: str, port: int) -> str:
     try:
         async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
-            _, writer = await asyncio.open_connection(HOST, port)
+            _, writer = await asyncio.open_connection(host, port)
     except OSError as error:  # TimeoutError is one
-        return f"connect to {HOST}:{port}: {_reason(error)}"
+        return f"connect to {bracketed(host)}:{port}: {_reason(error)}"
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return ""
 
 
-async def _run(words: list[str], folder: Path, environment: Mapping[str, str]) -> str:
-    said: list[str] = []
-    shown = " ".join(words)
+async def _run(command: CommandProbe) -> str:
+    lines: list[str] = []
+    shown = " ".join(command.argv)
     try:
-        group = ProcessGroup(words, folder=folder, environment=environment, on_line=said.append)
+        group = ProcessGroup(command.argv, folder=command.folder, environment=command.environment, on_line=lines.append)
     except EstibaError as error:
         return error.message
     try:
@@ -74,13 +83,13 @@ async def _run(words: list[str], folder: Path, environment: Mapping[str, str]) -
         return f"{shown}: no answer within {HEALTH_COMMAND_TIMEOUT_SECONDS} seconds"
     finally:
         await group.kill()
-    last = next((f" ({line.strip()})" for line in reversed(said) if line.strip()), "")
+    last = next((f" ({line.strip()})" for line in reversed(lines) if line.strip()), "")
     return "" if code == 0 else f"{shown} ended with exit code {code}{last}"
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
-        return "nobody listens there"
+        return "connection refused: nothing listens there"
     if isinstance(error, TimeoutError):
         return f"no answer within {HEALTH_TIMEOUT_SECONDS} seconds"
     return str(error) or type(error).__name__

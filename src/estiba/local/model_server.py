@@ -1,44 +1,41 @@
-"""The model server as one process among others: run by `estiba up` where services take part.
-
-It reads a Spec from standard input. Reports are JSON objects on what was its standard output; everything else goes to
-standard error. It ends politely when its input does, because then nobody keeps it any more.
-"""
+"""Run the model server as a child process of `estiba up`, by the protocol of `estiba.core.child`."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-import threading
-from io import RawIOBase
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from estiba.core import child
+from estiba.core.child import Failed
 from estiba.core.errors import EstibaError
-from estiba.local import up
+from estiba.model.training import fingerprints
 from estiba.serve import Running, serve
 from estiba.serving.options import ServerOptions
 
 
-class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """What to serve: see `estiba.serve.serve`.
+class ModelServerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The arguments of `estiba.serve.serve`.
 
     Args:
-        folder: of the project. trust: digests of what was trained there before.
+        folder: of the project. trusted: digests of the artifacts that it has trained.
     """
 
     folder: str
     refs: list[str]
     options: ServerOptions
     registry: str
-    trust: list[str]
+    trusted: list[str]
     ports: dict[int, str]
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """The server answers: the fields of `estiba.serve.Running`."""
+    """Report that the server answers: the fields of `estiba.serve.Running`."""
 
     url: str
     workers: int
@@ -46,45 +43,44 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     examples: dict[str, dict[str, Any]]
 
 
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The server cannot start: an EstibaError."""
-
-    message: str
-    hint: str | None
-    exit_code: int
-
-
 Report = Ready | Failed
 
 
-def main() -> int:
-    """Serves until a signal says stop; the exit code."""
-    # Not buffered: a thread that waits in a buffered read keeps an interpreter from ending.
-    told = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115
-    spec = msgspec.json.decode(told.readline(), type=Spec)
-    channel = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
+class TrustedArtifacts:
+    """Digests of the artifacts that a project has trained itself, including those that it trains while this runs.
 
-    def tell(report: Report) -> None:
-        channel.write(msgspec.json.encode(report) + b"\n")
+    Their code may run when they are loaded. So a server trusts a model that `estiba train` makes while it runs, as it
+    would after a restart.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str], known: Collection[str]) -> None:
+        self._folder = folder
+        self._names = tuple(names)
+        self._known = frozenset(known)
+
+    def digests(self) -> frozenset[str]:
+        """All digests up to now; one that was trusted stays so."""
+        self._known = self._known.union(*(fingerprints.claimed(self._folder, name) for name in self._names))
+        return self._known
+
+
+def main() -> int:
+    """Serve until a signal or the end of the parent stops it; return the exit code."""
+    spec = child.read_spec(ModelServerSpec)
+    report = child.open_reports()
+    child.on_parent_exit(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
     def ready(running: Running) -> None:
         examples = {name: dict(record) for name, record in running.examples.items()}
-        tell(Ready(running.url, running.workers, running.threads, examples))
+        report(Ready(running.url, running.workers, running.threads, examples))
 
-    threading.Thread(target=_end_with, args=(told,), daemon=True).start()
-    trust = up.Ours(Path(spec.folder), spec.refs, spec.trust).digests
+    trust = TrustedArtifacts(Path(spec.folder), spec.refs, spec.trusted).digests
     try:
         serve(spec.refs, spec.options, registry=spec.registry, trust=trust, ports=spec.ports, on_ready=ready)
     except EstibaError as error:
-        tell(Failed(error.message, error.hint, error.exit_code))
+        report(Failed.of(error))
         return error.exit_code
     return 0
-
-
-def _end_with(told: RawIOBase) -> None:
-    told.read()
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Processes: the services of a plan as processes of this machine, in order, until somebody says stop."""
+"""Select the services of a plan, and run them as processes of this machine in the order of their dependencies."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from estiba.core.suggest import did_you_mean
 from estiba.deploy.plan.plan import Command, Plan, Service
 from estiba.deploy.plan.service_options import MODELS
 from estiba.local import virtualenvs
+from estiba.local.health_probe import CommandProbe
 from estiba.local.service_runner import ServiceRunner
 from estiba.local.status import Launch
-from estiba.local.target import HOST, LocalTarget
-from estiba.local.virtualenvs import Wanted
+from estiba.local.target import LOOPBACK, LocalTarget
+from estiba.local.virtualenvs import EnvironmentSpec
 
-TICK = 0.2
-"""Seconds between looks at whether anything is left to run."""
+POLL_SECONDS = 0.2
+"""The interval between checks that something is left to run."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What takes part.
+class Selection:
+    """The services to run.
 
     Args:
-        services: names, each behind what it needs. models: whether the server of all models is needed.
-        left_out: by name, why a service cannot run here; nothing that takes part needs it.
+        services: names, each after its dependencies. models: True if the server of all models runs.
+        left_out: by name, the reason why a service cannot run here; no selected service depends on it.
     """
 
     services: tuple[str, ...]
@@ -40,15 +41,15 @@ class Choice:
     left_out: Mapping[str, str]
 
 
-def choose(target: LocalTarget, names: Sequence[str], profiles: Sequence[str], models: Collection[str]) -> Choice:
-    """Which services take part: those that are named and those of the profiles, with all that they need.
+def select(target: LocalTarget, names: Sequence[str], profiles: Sequence[str], models: Collection[str]) -> Selection:
+    """Select the named services and those of the profiles, with all their dependencies.
 
     Args:
-        names: of services; by default all that have no profile, and the models.
+        names: of services; by default all without a profile, and the models.
         models: names of the project's models, each of which stands for the server of all models.
 
     Raises:
-        NotFound: there is no such service or profile; or one that cannot run here is named, or needed.
+        NotFound: an unknown service or profile; or a service that is named or needed cannot run here.
     """
     plan = target.plan
     _check_names(plan, names, profiles, models)
@@ -56,29 +57,31 @@ def choose(target: LocalTarget, names: Sequence[str], profiles: Sequence[str], m
     if not names:
         wanted = [service.name for service in plan.services if not service.profile] + [MODELS] * bool(models)
     wanted += [service.name for service in plan.services if service.profile and service.profile in profiles]
-    missing = {service.name: reason for service in plan.services if (reason := target.missing(service))}
-    taking: set[str] = set()
+    missing = {service.name: reason for service in plan.services if (reason := target.unavailable(service))}
+    selected: set[str] = set()
     for name in wanted:
         if name not in missing or name in names:
-            _bring(plan, name, taking, missing)
-    order = tuple(service.name for service in plan.services if service.name in taking)
-    return Choice(order, MODELS in taking, {name: missing[name] for name in wanted if name in missing})
+            _add_with_dependencies(plan, name, selected, missing)
+    order = tuple(service.name for service in plan.services if service.name in selected)
+    return Selection(order, MODELS in selected, {name: missing[name] for name in wanted if name in missing})
 
 
-def _bring(plan: Plan, name: str, taking: set[str], missing: Mapping[str, str], by: str = "") -> None:
-    """Takes a service and what it needs; raises NotFound where one of them cannot run here."""
+def _add_with_dependencies(
+    plan: Plan, name: str, selected: set[str], missing: Mapping[str, str], needed_by: str = ""
+) -> None:
+    """Select a service and its dependencies; raise NotFound where one of them cannot run here."""
     if name in missing:
-        needed = f", and {by} needs it" if by else ""
+        needed = f", and {needed_by} needs it" if needed_by else ""
         install = "Install its program on this machine"
-        give = f"Write in [services.{name}] with `command` how it starts on this machine"
+        give = f"Set `command` in [services.{name}] to a program of this machine"
         hint = f"{install if plan[name].command else give}, or run the project in containers: estiba compose"
         raise NotFound(f"The service {name} cannot run here: {missing[name]}{needed}.", hint=hint)
-    if name in taking:
+    if name in selected:
         return
-    taking.add(name)
+    selected.add(name)
     if name != MODELS:
-        for needed in plan[name].needs:
-            _bring(plan, needed, taking, missing, name)
+        for dependency in plan[name].needs:
+            _add_with_dependencies(plan, dependency, selected, missing, name)
 
 
 def _check_names(plan: Plan, names: Sequence[str], profiles: Sequence[str], models: Collection[str]) -> None:
@@ -93,15 +96,15 @@ def _check_names(plan: Plan, names: Sequence[str], profiles: Sequence[str], mode
 
 
 def check_ports(services: Sequence[Service]) -> None:
-    """Raises EstibaError where somebody else listens on the port of a service; by whom, if that can be known."""
+    """Raise EstibaError where the port of a service is taken; it names the process that has it, if that is known."""
     for service in services:
-        if service.port is not None and (trouble := ports.conflict(HOST, service.port)):
-            hint = f"Stop what listens there, or choose another port in [services.{service.name}]."
-            raise EstibaError(f"The service {service.name} cannot have port {service.port}: {trouble}.", hint=hint)
+        if service.port is not None and (conflict := ports.conflict(LOOPBACK, service.port)):
+            hint = f"Stop the program that listens there, or change port in [services.{service.name}]."
+            raise EstibaError(f"The service {service.name} cannot have port {service.port}: {conflict}.", hint=hint)
 
 
 async def prepare(target: LocalTarget, runner: ServiceRunner, running: Collection[str], mark: str) -> Launch:
-    """Makes what a service needs on this machine, and says how it is started.
+    """Create the files and packages of a service, and return how to start it.
 
     Args:
         running: names of all services that run. mark: of the guard.
@@ -110,71 +113,68 @@ async def prepare(target: LocalTarget, runner: ServiceRunner, running: Collectio
         NotFound: its program is not installed. EstibaError: packages or files could not be made.
     """
     service = runner.service
-    await asyncio.to_thread(target.furnish, service, running)
+    await asyncio.to_thread(target.create_files, service, running)
     packages = await _packages(target, runner, mark)
-    environment, words = target.environment(service, packages), target.words(service)
+    environment, argv = target.environment(service, packages), target.argv(service)
     program = target.program(service, packages)
     if not program:
         where = f" or in the environment of its requirements ({packages})" if packages else ""
-        raise NotFound(f"{words[0]} is not on PATH{where}.", hint=f"Check command in [services.{service.name}].")
-    health = service.health
-    probe = [target.text(service, argument) for argument in health.argv] if isinstance(health, Command) else []
-    return Launch(
-        command=[program, *words[1:]],
-        folder=target.plan.folder / service.folder,
-        environment=marked(environment, mark, service.name),
-        probe=probe,
-        probe_environment=marked(environment, mark, f"{service.name}:health"),
-    )
+        raise NotFound(f"{argv[0]} is not on PATH{where}.", hint=f"Check command in [services.{service.name}].")
+    folder = target.plan.folder / service.folder
+    probe = None
+    if isinstance(service.health, Command):
+        probe_argv = [target.resolved(service, argument) for argument in service.health.argv]
+        probe = CommandProbe(probe_argv, folder, marked(environment, mark, f"{service.name}:health"))
+    return Launch([program, *argv[1:]], folder, marked(environment, mark, service.name), probe)
 
 
 async def _packages(target: LocalTarget, runner: ServiceRunner, mark: str) -> Path | None:
-    """The virtual environment of a service; None where it asks for none."""
+    """The virtual environment of a service; None where it has no requirements."""
     build = runner.service.build
     if build is None or build.requirements is None or build.kind == "training":  # that is Estiba's own program
         return None
-    wanted = Wanted(build.requirements, build.python, target.folder / "environments")
-    if not virtualenvs.ready(wanted.folder):
-        runner.installing()
+    spec = EnvironmentSpec(build.requirements, build.python, target.folder / "environments")
+    if not virtualenvs.ready(spec.folder):
+        runner.report_installing()
     environment = marked({**os.environ, **target.variables}, mark, f"{runner.name}:install")
-    return await virtualenvs.ensure(wanted, environment, runner.say)
+    return await virtualenvs.ensure(spec, environment, runner.forward_line)
 
 
-async def keep(
+async def run(
     runners: Sequence[ServiceRunner], stop: asyncio.Event, kill: asyncio.Event, *, forever: bool = False
 ) -> bool:
-    """Starts all, keeps them running, and stops them in reverse order.
+    """Start all services, keep them running, and stop them in reverse order.
 
     Args:
-        runners: all that the others need is among them.
-        stop: asks to end. kill: ends what is left at once.
-        forever: goes on where everything has ended by itself, because a change may start it again.
+        runners: include all dependencies.
+        stop: set to stop them. kill: set to kill what is left.
+        forever: True to go on when all have finished, because a changed file may start them again.
 
     Returns:
-        Whether nothing ended in failure.
+        True if no service failed.
     """
     peers = {runner.name: runner for runner in runners}
     for runner in runners:
-        runner.begin(peers)
+        runner.start(peers)
     try:
-        while not stop.is_set() and (forever or not all(runner.over.is_set() for runner in runners)):
+        while not stop.is_set() and (forever or not all(runner.finished for runner in runners)):
             for runner in runners:
-                if runner.broken is not None:
-                    raise runner.broken
+                if runner.crash is not None:
+                    raise runner.crash
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), TICK)
+                await asyncio.wait_for(stop.wait(), POLL_SECONDS)
     finally:
         await _stop(runners, kill)
     return not any(runner.failed for runner in runners)
 
 
 async def _stop(runners: Sequence[ServiceRunner], kill: asyncio.Event) -> None:
-    """Each stops once those that need it have; all at once when `kill` is set."""
+    """Stop each service after those that depend on it; kill all as soon as `kill` is set."""
 
     async def stop(runner: ServiceRunner) -> None:
         for other in runners:
             if runner.name in other.service.needs:
-                await other.ended.wait()
+                await other.wait_until(lambda other=other: other.at_rest)  # type: ignore[misc]
         await runner.stop()
 
     stopping = asyncio.gather(*(stop(runner) for runner in runners))

@@ -1,4 +1,4 @@
-"""Local watch: what a change of a file means while `estiba up --watch` runs."""
+"""Watch files while `estiba up --watch` runs: restart services, train models again, apply a changed project file."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import msgspec
 
 from estiba.core.errors import EstibaError
 from estiba.core.process_group import ProcessGroup, marked
-from estiba.local.file_watcher import POLL, Watch
-from estiba.local.session import Session, plan_again
+from estiba.local.file_watcher import POLL_SECONDS, FileWatcher
+from estiba.local.run_plan import plan_again
+from estiba.local.session import Session
 from estiba.model.training import fingerprints
 from estiba.project import Project
 
@@ -22,39 +23,39 @@ TRAINING = "training"
 """Names that no service can have."""
 
 
-class _Trained(msgspec.Struct):
-    """What `estiba train --json` says of a model."""
+class _TrainedModel(msgspec.Struct):
+    """An entry of the output of `estiba train --json`."""
 
     ref: str
     trained: bool
 
 
-def begin(session: Session) -> asyncio.Task[None]:
-    """Looks for changes until it is cancelled."""
-    return asyncio.create_task(_Reloading(session).run())
+def start(session: Session) -> asyncio.Task[None]:
+    """Watch files until the task is cancelled."""
+    return asyncio.create_task(_Reloader(session).run())
 
 
-class _Reloading:
+class _Reloader:
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._watch = Watch(dict(self._places()))
+        self._watcher = FileWatcher(dict(self._watched()))
         self._tasks: set[asyncio.Task[None]] = set()
         self._training = asyncio.Lock()
 
-    def _places(self) -> Iterator[tuple[str, Sequence[Path]]]:
-        project = self._session.start.project
-        yield PROJECT, (project.file, self._session.start.env_file)
-        if self._session.start.choice.models:
-            yield TRAINING, _inputs(project)
-        for service in self._session.start.services:
-            yield service.name, [project.folder / entry for entry in service.watch]
+    def _watched(self) -> Iterator[tuple[str, Sequence[Path]]]:
+        plan = self._session.plan
+        yield PROJECT, (plan.project.file, plan.env_file)
+        if plan.selection.models:
+            yield TRAINING, _inputs(plan.project)
+        for service in plan.applications:
+            yield service.name, [plan.project.folder / entry for entry in service.watch]
 
     async def run(self) -> None:
-        """Looks, and starts what follows from what it sees, so that it never waits for a service to stop."""
+        """Start a task for each change, so that watching goes on while a service stops."""
         try:
             while True:
-                await asyncio.sleep(POLL)
-                for name, paths in (await asyncio.to_thread(self._watch.changes)).items():
+                await asyncio.sleep(POLL_SECONDS)
+                for name, paths in (await asyncio.to_thread(self._watcher.changes)).items():
                     task = asyncio.create_task(self._act(name, paths))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
@@ -77,23 +78,23 @@ class _Reloading:
         self._session.observer.on_note(text)
 
     def _shown(self, paths: Sequence[Path]) -> str:
-        folder = self._session.start.project.folder
+        folder = self._session.plan.project.folder
         shown = str(paths[0].relative_to(folder) if paths[0].is_relative_to(folder) else paths[0])
         return f"{shown} changed" if len(paths) == 1 else f"{shown} and {len(paths) - 1} more changed"
 
     # Training
 
     async def _train(self) -> None:
-        """Trains in a process of its own. The alias moves there, and the model server follows it."""
+        """Train in a child process. It moves the alias in the registry, and the model server follows that."""
         async with self._training:
-            session = self._session
-            said: list[str] = []
+            session, project = self._session, self._session.plan.project
+            output: list[str] = []
             group = ProcessGroup(
-                [sys.executable, "-m", "estiba", "train", "-C", str(session.start.project.file), "--json"],
-                folder=session.start.project.folder,
+                [sys.executable, "-m", "estiba", "train", "-C", str(project.file), "--json"],
+                folder=project.folder,
                 environment=marked(os.environ, session.guard.mark, ":train"),
                 on_line=lambda line: session.observer.on_line(TRAINING, line),
-                on_message=said.append,
+                on_message=output.append,
             )
             session.guard.begin(group.pid)
             try:
@@ -102,43 +103,44 @@ class _Reloading:
                 await group.kill()
                 session.guard.over(group.pid)
             if code == 0:
-                self._take(msgspec.json.decode("\n".join(said), type=list[_Trained]))
+                self._report(msgspec.json.decode("\n".join(output), type=list[_TrainedModel]))
             else:
-                self._note("The training failed; what was served goes on.")
-            self._watch.place(TRAINING, _inputs(session.start.project))
+                self._note("The training failed; the server keeps the version that it has.")
+            self._watcher.set_paths(TRAINING, _inputs(self._session.plan.project))
 
-    def _take(self, trained: Sequence[_Trained]) -> None:
-        fresh = [entry.ref for entry in trained if entry.trained]
-        self._note(f"Trained {', '.join(fresh)}." if fresh else "Nothing that was trained depends on it.")
+    def _report(self, models: Sequence[_TrainedModel]) -> None:
+        refs = [model.ref for model in models if model.trained]
+        self._note(f"Trained {', '.join(refs)}." if refs else "No model depends on it.")
 
     # The project file
 
     async def _project_changed(self) -> None:
-        session, before = self._session, self._session.start
+        session, before = self._session, self._session.plan
         try:
-            start = plan_again(before)
+            plan = plan_again(before)
         except EstibaError as error:
             self._note(f"error: {error.message}")
-            self._note("What runs stays as it was.")
+            self._note("The running services stay as they are.")
             return
-        if reasons := list(_needs_restart(before.project, start.project)):
+        if reasons := list(_needs_new_run(before.project, plan.project)):
             self._note(
-                f"{', '.join(reasons)} changed in estiba.toml: what runs stays; end estiba up and start it again."
+                f"{', '.join(reasons)} changed in estiba.toml, which takes effect at the next start: "
+                "stop estiba up and start it again."
             )
             return
-        changed = await session.change(start)
-        for name, paths in self._places():
+        changed = await session.change(plan)
+        for name, paths in self._watched():
             if name in changed:
-                self._watch.place(name, paths)
+                self._watcher.set_paths(name, paths)
         if changed:
             self._note(f"estiba.toml changed; started again: {', '.join(changed)}")
-        if start.choice.models and start.project.models != before.project.models:
+        if plan.selection.models and plan.project.models != before.project.models:
             self._note("estiba.toml changed; training what is made from it")
             await self._train()
 
 
-def _needs_restart(before: Project, now: Project) -> Iterator[str]:
-    """What cannot change while everything runs."""
+def _needs_new_run(before: Project, now: Project) -> Iterator[str]:
+    """The sections that differ and cannot be applied while services run."""
     ports = [{name: model.port for name, model in project.models.items()} for project in (before, now)]
     for name, differs in {
         "[project]": (before.name, before.registry) != (now.name, now.registry),
@@ -152,8 +154,8 @@ def _needs_restart(before: Project, now: Project) -> Iterator[str]:
 
 
 def _inputs(project: Project) -> list[Path]:
-    """The files that the models of a project were made from."""
-    found: set[Path] = set()
+    """The files that the models of a project are made from."""
+    paths: set[Path] = set()
     for name, model in project.models.items():
-        found |= fingerprints.inputs(project.folder, fingerprints.read(project.folder, name), model.data)
-    return sorted(found)
+        paths |= fingerprints.inputs(project.folder, fingerprints.read(project.folder, name), model.data)
+    return sorted(paths)

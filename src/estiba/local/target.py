@@ -1,4 +1,4 @@
-"""Here: what the references of a plan are on this machine, and the programs and environments that follow from them."""
+"""Resolve a plan's references to addresses and paths of this machine, and find the programs of its services."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from estiba.core.addresses import bracketed, http_url
 from estiba.core.errors import BadProject
 from estiba.core.stores.disk import explained, make_folder, write_whole
 from estiba.deploy.observability import config_files
@@ -20,10 +21,10 @@ from estiba.deploy.plan.references import Reference, resolve
 from estiba.deploy.plan.service_options import MODELS
 
 _EXEC = re.compile(r"\bexec\s+([A-Za-z0-9_./-]+)")
-"""What a shell becomes: the program of an image whose command has to read a secret first."""
+"""The program that a shell replaces itself with, in images whose command has to read a secret first."""
 
-HOST = "127.0.0.1"
-"""What services bind to and are reached at: nobody else's machine gets in."""
+LOOPBACK = "127.0.0.1"
+"""The address that applications listen on: other machines cannot reach them."""
 
 
 @dataclass(frozen=True)
@@ -31,108 +32,115 @@ class LocalTarget:
     """A plan on this machine.
 
     Args:
-        port: of the server of all models. variables: of the environment, those of `.env` included.
+        server_host: the address at which the model server is reached. server_port: its port.
+        variables: of the environment, including those of `.env`.
     """
 
     plan: Plan
-    port: int
+    server_host: str
+    server_port: int
     variables: Mapping[str, str]
 
     @property
     def folder(self) -> Path:
-        """What is made for the services: volumes, files, environments."""
+        """The folder of volumes, generated files and virtual environments."""
         return self.plan.folder / ".estiba"
 
-    def words(self, service: Service) -> list[str]:
-        """The command of a service; raises BadProject for a variable that is not set."""
-        return [self.text(service, word) for word in _words(service)]
+    @property
+    def server_url(self) -> str:
+        return http_url(self.server_host, self.server_port)
 
-    def text(self, service: Service, text: str) -> str:
+    def argv(self, service: Service) -> list[str]:
+        """The command of a service; raises BadProject for a variable that is not set."""
+        return [self.resolved(service, argument) for argument in _unresolved_argv(service)]
+
+    def resolved(self, service: Service, text: str) -> str:
         """A text of a service with every reference replaced; raises BadProject for a variable that is not set."""
-        return resolve(text, lambda reference: self._meaning(service, reference))
+        return resolve(text, lambda reference: self._value(service, reference))
 
     def environment(self, service: Service, packages: Path | None) -> dict[str, str]:
         """The whole environment of a service.
 
         Args:
-            packages: the virtual environment made for it.
+            packages: its virtual environment, if it has one.
         """
-        own = {name: self.text(service, value) for name, value in service.environment.items()}
+        own = {name: self.resolved(service, value) for name, value in service.environment.items()}
         return {**self._inherited(packages), **own}
 
     def _inherited(self, packages: Path | None) -> dict[str, str]:
-        found = {"PYTHONUNBUFFERED": "1", **self.variables}  # else what a Python program prints comes late
-        paths = [path for path in found.get("PATH", os.defpath).split(os.pathsep) if path]
+        variables = {"PYTHONUNBUFFERED": "1", **self.variables}  # otherwise output of Python programs comes late
+        paths = [path for path in variables.get("PATH", os.defpath).split(os.pathsep) if path]
         estiba = str(Path(sys.executable).parent)
         if packages is not None:
             paths.insert(0, str(packages / "bin"))
-            found["VIRTUAL_ENV"] = str(packages)
-            found.pop("PYTHONHOME", None)
-        elif "VIRTUAL_ENV" in found or "CONDA_PREFIX" in found:
+            variables["VIRTUAL_ENV"] = str(packages)
+            variables.pop("PYTHONHOME", None)
+        elif "VIRTUAL_ENV" in variables or "CONDA_PREFIX" in variables:
             paths.append(estiba)
-        else:  # nobody chose an environment: the one that Estiba is in, as if it were active
+        else:  # no environment is active: use Estiba's own as if it were
             paths.insert(0, estiba)
-        return {**found, "PATH": os.pathsep.join(paths)}
+        return {**variables, "PATH": os.pathsep.join(paths)}
 
     def program(self, service: Service, packages: Path | None) -> str:
-        """The path of the program of a service; empty where it is not on this machine."""
-        program = self.text(service, _words(service)[0])
+        """The path of the program of a service; empty where it is not installed."""
+        program = self.resolved(service, _unresolved_argv(service)[0])
         if os.sep in program:
             program = str(self.plan.folder / service.folder / program)
         return shutil.which(program, path=self._inherited(packages)["PATH"]) or ""
 
-    def missing(self, service: Service) -> str:
-        """Why a service cannot run here, in a few words; empty where it can, as far as can be told now."""
-        if not _words(service):
+    def unavailable(self, service: Service) -> str:
+        """The reason why a service cannot run here, in a few words; empty where none is known yet."""
+        argv = _unresolved_argv(service)
+        if not argv:
             return f"it is only the image {service.image}, and has no command"
-        if _words(service)[0].startswith("-"):
+        if argv[0].startswith("-"):
             return f"only the image {service.image} has its program"
         build = service.build
         if build is not None and build.requirements is not None and build.kind != "training":
             return ""
-        program = self.text(service, _words(service)[0])
+        program = self.resolved(service, argv[0])
         if self.program(service, None):
-            lost = self._lost(service)
-            return f"{lost} is not on PATH" if lost else ""
+            missing = self._missing_exec(service)
+            return f"{missing} is not on PATH" if missing else ""
         return f"there is no {program}" if os.sep in program else f"{program} is not on PATH"
 
-    def _lost(self, service: Service) -> str:
-        """The program that the shell of an image's command becomes, where this machine does not have it."""
+    def _missing_exec(self, service: Service) -> str:
+        """The program that the shell of an image's command replaces itself with, where it is not installed."""
         if service.build is not None:
             return ""
         path = self._inherited(None)["PATH"]
-        names = [name for word in service.command[1:] for name in _EXEC.findall(word)]
+        names = [name for argument in service.command[1:] for name in _EXEC.findall(argument)]
         return next((name for name in names if shutil.which(name, path=path) is None), "")
 
     def url(self, service: Service) -> str:
-        """Where a person finds a service; empty where it has no port."""
+        """The address of a service, for users; empty where it has no port."""
         if service.port is None:
             return ""
-        return f"{'http' if isinstance(service.health, Http) else 'tcp'}://{HOST}:{service.port}"
+        return f"{'http' if isinstance(service.health, Http) else 'tcp'}://{LOOPBACK}:{service.port}"
 
     def check(self, services: Collection[Service]) -> None:
-        """Looks every reference of some services up; raises BadProject, or EstibaError for an empty secret."""
+        """Resolve every reference of some services; raise BadProject, or EstibaError for an empty secret."""
         for service in services:
             secrets.ensure(self.plan.folder, service.secrets)
-            self.words(service)
+            self.argv(service)
             self.environment(service, None)
             if isinstance(service.health, Command):
                 for argument in service.health.argv:
-                    self.text(service, argument)
+                    self.resolved(service, argument)
 
-    def furnish(self, service: Service, running: Collection[str]) -> None:
-        """Makes the volumes of a service, and writes the files that Estiba generates for it.
+    def create_files(self, service: Service, running: Collection[str]) -> None:
+        """Create the volumes of a service, and the files that Estiba generates for it.
 
         Args:
-            running: names of the services that run; the files tell of no others.
+            running: names of the services that run; the files mention no others.
 
         Raises:
             EstibaError: they cannot be written. BadProject: a file that Estiba does not know.
         """
         for name in service.volumes:
-            place = self._volume(service, name)
-            with explained("make", place):
-                make_folder(place)
+            volume = self._volume(service, name)
+            with explained("make", volume):
+                make_folder(volume)
         plan = replace(self.plan, services=tuple(s for s in self.plan.services if s.name in running or s.models))
         around = Surroundings(self._address, lambda other, file: str(self._file(other, file)))
         for file in service.files.values():
@@ -140,14 +148,14 @@ class LocalTarget:
                 for name, text in config_files.generate(plan, service, file, around).items():
                     _write(self._file(service, file) / name, text)
 
-    def _meaning(self, service: Service, reference: Reference) -> str:
+    def _value(self, service: Service, reference: Reference) -> str:
         match reference.kind:
             case "own":
-                return str(service.port) if reference.part == "port" else HOST
+                return str(service.port) if reference.part == "port" else LOOPBACK
             case "services":
-                return self._part(reference)
+                return self._service_part(reference)
             case "models":
-                return f"http://{HOST}:{self.port}/models/{reference.name}"
+                return f"{self.server_url}/models/{reference.name}"
             case "secrets":
                 return str(secrets.place(self.plan.folder, reference.name))
             case "volumes":
@@ -157,39 +165,40 @@ class LocalTarget:
             case _:
                 return self._variable(service, reference)
 
-    def _part(self, reference: Reference) -> str:
+    def _service_part(self, reference: Reference) -> str:
         if reference.name == MODELS:
-            port, url = self.port, f"http://{HOST}:{self.port}"
+            host, port, url = self.server_host, self.server_port, self.server_url
         else:
             service = self.plan[reference.name]
             assert service.port is not None
-            port, url = service.port, self.url(service)
-        return {"host": HOST, "port": str(port), "url": url}[reference.part]
+            host, port, url = LOOPBACK, service.port, self.url(service)
+        return {"host": host, "port": str(port), "url": url}[reference.part]
 
     def _variable(self, service: Service, reference: Reference) -> str:
-        found = self.variables.get(reference.name)
-        if not found and reference.default is not None:  # as in a shell, empty is as good as not set
+        value = self.variables.get(reference.name)
+        if not value and reference.default is not None:  # as in a shell, an empty variable counts as not set
             return reference.default
-        if found is None:
+        if value is None:
             raise BadProject(
                 f"services.{service.name}: the variable {reference.name} is not set.",
                 hint=f"Set it in .env, or give it a default: ${{env.{reference.name}:-...}}.",
             )
-        return found
+        return value
 
     def _volume(self, service: Service, name: str) -> Path:
         return self.folder / "volumes" / service.name / name
 
     def _file(self, service: Service, file: File) -> Path:
-        """Generated files lie as they do in the container, since some name others beside them."""
+        """Generated files are laid out as in the container, because some of them refer to others by relative path."""
         if file.generated:
             return self.folder / "files" / service.name / file.target.lstrip("/")
         return self.plan.folder / file.source
 
     def _address(self, service: Service) -> str:
         if service.models:
-            return f"{HOST}:{self.port if service.name == MODELS else service.published}"
-        return f"{HOST}:{service.port}"
+            port = self.server_port if service.name == MODELS else service.published
+            return f"{bracketed(self.server_host)}:{port}"
+        return f"{LOOPBACK}:{service.port}"
 
 
 def _write(path: Path, text: str) -> None:
@@ -198,6 +207,6 @@ def _write(path: Path, text: str) -> None:
     write_whole(path, text.encode())
 
 
-def _words(service: Service) -> tuple[str, ...]:
-    """What runs on this machine: the command, behind the program that an image would start with it."""
+def _unresolved_argv(service: Service) -> tuple[str, ...]:
+    """The command as in the plan, after the program that an image would start with it."""
     return (service.program, *service.command) if service.program else service.command

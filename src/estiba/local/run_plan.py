@@ -1,0 +1,141 @@
+"""Plan one run of `estiba up`: which services run, and all that their references resolve to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from estiba.core import addresses, ports
+from estiba.deploy.plan import dotenv
+from estiba.deploy.plan.plan import Http, Service
+from estiba.deploy.plan.service_options import MODELS
+from estiba.local import orchestrate
+from estiba.local.orchestrate import Selection
+from estiba.local.target import LocalTarget
+from estiba.planning import SLACK, lower, lower_applications
+from estiba.project import Project
+
+
+@dataclass(frozen=True)
+class UpRequest:
+    """The arguments of `estiba up`.
+
+    Args:
+        load: reads the project file. names: of services; by default all without a profile.
+        profiles: whose services run too. env_file: instead of the project's `.env`.
+    """
+
+    load: Callable[[], Project]
+    names: Sequence[str] = ()
+    profiles: Sequence[str] = ()
+    env_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The services of one run.
+
+    Args:
+        trusted: digests of the artifacts that the project has trained.
+    """
+
+    request: UpRequest
+    project: Project
+    target: LocalTarget
+    selection: Selection
+    trusted: frozenset[str] = frozenset()
+
+    @property
+    def applications(self) -> list[Service]:
+        """The selected services besides the model server, each after its dependencies."""
+        return [self.target.plan[name] for name in self.selection.services]
+
+    @property
+    def model_server(self) -> Service | None:
+        """The server of all models as a service to run; None where it does not run."""
+        if not self.selection.models:
+            return None
+        options = self.project.server
+        return Service(
+            MODELS,
+            "",
+            health=Http("/health/ready"),
+            port=options.port,
+            start_timeout=options.start_timeout + SLACK,
+            stop_grace=options.shutdown_delay + options.drain + SLACK,
+        )
+
+    @property
+    def env_file(self) -> Path:
+        return self.request.env_file or self.project.folder / dotenv.FILE
+
+
+def plan(request: UpRequest) -> RunPlan:
+    """Plan a run before models are trained, and check that all applications can run.
+
+    `with_models` completes it when they are.
+
+    Raises:
+        NotFound: an unknown service or profile, or a program or file is not there. BadProject: a mistake in the project
+            file or `.env`. EstibaError: a port is taken.
+    """
+    planned = _plan_applications(request, chosen_port=0)
+    orchestrate.check_ports(planned.applications)
+    return planned
+
+
+def with_models(planned: RunPlan, trusted: Collection[str]) -> RunPlan:
+    """The plan with the services of the trained models, which generated files mention.
+
+    Args:
+        trusted: digests of the artifacts that the project has trained.
+
+    Raises:
+        NotFound, BadArtifact: the registry does not have a model.
+    """
+    if not planned.selection.models:
+        return planned
+    services = [service for service in lower(planned.project).services if service.models]
+    # One server has all ports here: if its metrics were scraped at each of them, all would count several times.
+    serving = [service if service.name == MODELS else replace(service, metrics="") for service in services]
+    return replace(_with_serving(planned, serving), trusted=frozenset(trusted))
+
+
+def plan_again(before: RunPlan) -> RunPlan:
+    """The plan after a change of the project file, while `before` runs; raises as `plan`."""
+    planned = _plan_applications(before.request, before.target.server_port)
+    taken = {service.port for service in before.applications}
+    orchestrate.check_ports([service for service in planned.applications if service.port not in taken])
+    serving = [service for service in before.target.plan.services if service.models]
+    return replace(_with_serving(planned, serving), trusted=before.trusted)
+
+
+def _with_serving(planned: RunPlan, serving: Sequence[Service]) -> RunPlan:
+    whole = replace(planned.target.plan, services=(*serving, *planned.target.plan.services))
+    return replace(planned, target=replace(planned.target, plan=whole))
+
+
+def _plan_applications(request: UpRequest, chosen_port: int) -> RunPlan:
+    """Plan all but the models.
+
+    Args:
+        chosen_port: of the model server, where the project sets port 0; 0 to choose a free one.
+    """
+    project = request.load()
+    port = project.server.port or chosen_port or ports.free(project.server.host)
+    project = replace(project, server=msgspec.structs.replace(project.server, port=port))
+    variables = {**_variables(project, request.env_file), **os.environ}
+    target = LocalTarget(lower_applications(project), addresses.reachable(project.server.host), port, variables)
+    selection = orchestrate.select(target, request.names, request.profiles, project.models)
+    planned = RunPlan(request, project, target, selection)
+    target.check(planned.applications)
+    return planned
+
+
+def _variables(project: Project, env_file: Path | None) -> dict[str, str]:
+    file = env_file or project.folder / dotenv.FILE
+    return dotenv.read(file) if env_file or file.exists() else {}
