@@ -147,3 +147,20 @@ def test_an_export_that_fails_leaves_what_was_there(make: Make, tmp_path: Path) 
     with pytest.raises(EstibaError, match="Cannot write"):
         registry.export("iris", tmp_path / "nowhere" / "iris.estiba")
     assert names(tmp_path) == ["folder", "packed", "registry"]
+
+
+def test_a_sparse_member_is_refused_before_it_fills_the_disk(exported: Path, tmp_path: Path) -> None:
+    def change(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        at = next(i for i, (m, _) in enumerate(members) if m.name.endswith("model.onnx"))
+        member = tarfile.TarInfo("GNUSparseFile.0/model.onnx")
+        member.pax_headers = {
+            "GNU.sparse.major": "1",
+            "GNU.sparse.minor": "0",
+            "GNU.sparse.name": members[at][0].name,
+            "GNU.sparse.realsize": str(members[at][0].size),
+        }
+        map_of_no_data = b"0\n".ljust(512, b"\0")
+        member.size = len(map_of_no_data)
+        members[at] = member, map_of_no_data
+
+    refused(rebuilt(exported, change), tmp_path, "which its manifest does not")

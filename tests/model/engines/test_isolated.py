@@ -45,9 +45,24 @@ def test_a_crash_costs_one_call(packed: estiba.Packed) -> None:
     child = model.engine._child
     os.kill(child.pid, signal.SIGSTOP)
     threading.Timer(0.3, os.kill, (child.pid, signal.SIGKILL)).start()
-    with pytest.raises(Unavailable, match=r"did not answer|died"):
+    with pytest.raises(Unavailable, match="was killed by SIGKILL"):
         model.predict(record)
     assert model.predict(record) == before
+    model.engine.close()
+
+
+def test_a_crash_is_named_by_its_signal(packed: estiba.Packed) -> None:
+    model: Any = load_artifact(packed.artifact, threads=1, isolated=True)
+    record = model.golden.records[0]
+    for number in (signal.SIGSEGV, signal.SIGKILL):
+        child = model.engine._child
+        os.kill(child.pid, signal.SIGSTOP)
+        threading.Timer(0.2, os.kill, (child.pid, number)).start()
+        if number != signal.SIGKILL:  # which ends a stopped process too
+            threading.Timer(0.3, os.kill, (child.pid, signal.SIGCONT)).start()
+        with pytest.raises(Unavailable, match=f"was killed by {signal.Signals(number).name}"):
+            model.predict(record)
+        assert model.predict(record)
     model.engine.close()
 
 

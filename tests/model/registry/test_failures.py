@@ -224,3 +224,17 @@ def test_storage_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatch, t
     with pytest.raises(Unavailable, match=r"Cannot list s3://models") as caught:
         open_registry("s3://models", cache=tmp_path).list()
     assert "network" in str(caught.value.hint)
+
+
+def test_a_named_pipe_in_place_of_a_record_is_an_error_at_once(tmp_path: Path, make: Make) -> None:
+    registry = open_registry(tmp_path / "registry")
+    registry.push(make(1), ["production"])
+    record = next((tmp_path / "registry").rglob("production.json"))
+    content = record.read_bytes()
+    record.unlink()
+    os.mkfifo(record)
+    with pytest.raises(EstibaError, match=r"production\.json is not a regular file"):
+        registry.resolve("iris@production")
+    record.unlink()
+    record.write_bytes(content)
+    assert registry.resolve("iris@production").version == 1

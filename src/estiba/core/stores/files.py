@@ -7,6 +7,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -114,7 +115,7 @@ class Folder:
 
     def read(self, path: str) -> bytes:
         with explained("read", self.root / path):
-            return (self.root / path).read_bytes()
+            return _read_regular(self.root / path)
 
     def read_all(self, folder: str) -> dict[str, bytes]:
         found = {}
@@ -122,7 +123,7 @@ class Folder:
             with explained("read", self.root / folder / name):
                 # A name that another process removed after the listing is simply not there.
                 try:
-                    found[name] = (self.root / folder / name).read_bytes()
+                    found[name] = _read_regular(self.root / folder / name)
                 except FileNotFoundError:
                     continue
         return found
@@ -210,6 +211,22 @@ class Folder:
             for name in sorted(names):
                 digest.update(_mark(os.path.join(parent, name)))  # noqa: PTH118 - polled, and Path is slow
         return digest.hexdigest()
+
+
+def _read_regular(path: Path) -> bytes:
+    """Read a regular file. A named pipe in its place would block the reader for ever, so it is an error.
+
+    Raises:
+        EstibaError: something else is there. OSError: the file cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise EstibaError(f"{path} is not a regular file.", hint="Remove it; the registry holds plain files only.")
+        return file.read()
 
 
 def _mark(path: str) -> bytes:

@@ -61,7 +61,7 @@ def load(file: Path, into: Path) -> Artifact:
 def _unpack(tar: tarfile.TarFile, into: Path, file: Path) -> Artifact:
     first = tar.next()
     digest, _, name = first.name.partition("/") if first else ("", "", "")
-    if first is None or name != MANIFEST or not first.isreg() or first.size > _LARGEST_MANIFEST:
+    if first is None or name != MANIFEST or not first.isreg() or first.issparse() or first.size > _LARGEST_MANIFEST:
         raise BadArtifact(f"{file} does not begin with a manifest.", hint=_AGAIN)
     content = _content(tar, first).read()
     manifest = artifact.decode(content, digest, file)
@@ -70,7 +70,8 @@ def _unpack(tar: tarfile.TarFile, into: Path, file: Path) -> Artifact:
     def fill(folder: Path) -> None:
         (folder / MANIFEST).write_bytes(content)
         while member := tar.next():
-            if not member.isreg() or sizes.pop(member.name, -1) != member.size:
+            # A sparse member is long without a byte in the file: it would fill the disk before its digest is known.
+            if not member.isreg() or member.issparse() or sizes.pop(member.name, -1) != member.size:
                 raise BadArtifact(f"{file} holds {member.name!r}, which its manifest does not.", hint=_AGAIN)
             _extract(_content(tar, member), folder / member.name.removeprefix(f"{digest}/"))
 

@@ -15,7 +15,7 @@ import threading
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 import numpy as np
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 TIMEOUT = 60.0
 """Seconds after which a call, or loading, is given up and the process is replaced."""
+
+EXIT_SECONDS = 5.0
+"""How long a process that closed its channel may take to exit."""
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -87,7 +90,7 @@ class IsolatedEngine:
             try:
                 self._channel.send_bytes(msgspec.msgpack.encode(question))
             except OSError:
-                self._give_up()
+                self._give_up(closed=True)
             reply = self._receive()
         return np.frombuffer(reply.matrix).reshape(reply.shape)
 
@@ -127,10 +130,10 @@ class IsolatedEngine:
         assert self._channel is not None
         try:
             if not self._channel.poll(TIMEOUT):
-                self._give_up()
+                self._give_up(closed=False)
             reply = msgspec.msgpack.decode(self._channel.recv_bytes(), type=Reply)
         except (EOFError, OSError):
-            self._give_up()
+            self._give_up(closed=True)
         if reply.error:
             kind = getattr(errors, reply.error, None)
             if kind is None:
@@ -138,11 +141,20 @@ class IsolatedEngine:
             raise kind(reply.message, hint=reply.hint)
         return reply
 
-    def _give_up(self) -> None:
-        code = self._child.poll() if self._child is not None else None
+    def _give_up(self, *, closed: bool) -> NoReturn:
+        """End the process; `closed` says that it closed its end of the channel, as a process does that dies."""
+        how = self._ending() if closed else f"did not answer within {TIMEOUT:g} seconds"
         self._end()
-        how = f"died (exit code {code})" if code is not None else f"did not answer within {TIMEOUT:g} seconds"
         raise Unavailable(f"The process of the model {self._artifact.manifest.name!r} {how}.")
+
+    def _ending(self) -> str:
+        """Describe how the process ended, with the signal where one killed it (SIGSEGV of a native library)."""
+        assert self._child is not None
+        try:
+            code = self._child.wait(EXIT_SECONDS)  # it closes its files a moment before it can be waited for
+        except subprocess.TimeoutExpired:
+            return "stopped answering"
+        return f"died (exit code {code})" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
 
     def _end(self) -> None:
         if self._channel is not None:
