@@ -31,7 +31,7 @@ TIMEOUT = 60.0
 """Seconds after which a call, or loading, is given up and the process is replaced."""
 
 EXIT_SECONDS = 5.0
-"""How long a process that closed its channel may take to exit."""
+"""The limit on the time that a process takes to exit once it closed its channel."""
 
 
 class Task(msgspec.Struct, frozen=True):
