@@ -1,4 +1,4 @@
-"""Writes docs/reference/cli.md from the commands and docs/reference/project.md from the options classes.
+"""Write docs/reference: cli.md from the commands, project.md from the options, doctor.md from the doctor's rules.
 
 python scripts/reference.py writes them; with --check it writes nothing and fails where they are not up to date.
 """
@@ -17,6 +17,8 @@ import msgspec
 
 from estiba.cli.main import CHAPTERS, COMMANDS, cli
 from estiba.core.options import dotted
+from estiba.doctor.catalogue import RULES
+from estiba.doctor.explain import explain
 from estiba.model.schema.infer import FieldOptions
 from estiba.model.schema.signature import Field
 from estiba.project import Tree
@@ -34,6 +36,7 @@ WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false
 
 def main() -> int:
     pages = {REFERENCE / "cli.md": cli_page(), REFERENCE / "project.md": project_page()}
+    pages[REFERENCE / "doctor.md"] = doctor_page()
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
     if "--check" in sys.argv[1:]:
         for path in stale:
@@ -44,6 +47,22 @@ def main() -> int:
         path.write_text(pages[path])
         print(f"wrote {path}")
     return 0
+
+
+# The rules of the doctor
+
+
+def doctor_page() -> str:
+    intro = (
+        "What `estiba doctor` looks for, in the order in which it shows findings. `estiba doctor --explain CODE` shows "
+        "one of these sections. The examples replace files of a project that works; "
+        "[the guide](../guides/doctor.md) says what is read, and how."
+    )
+    titles = {rule.code: rule.title.replace("|", "\\|") for rule in RULES}
+    rows = [f"| [`{rule.code}`](#{rule.code}) | {rule.severity} | {titles[rule.code]} |" for rule in RULES]
+    table = "\n".join(["| code | severity | what is wrong |", "|---|---|---|", *rows])
+    sections = (f"## {rule.code}\n\n{explain(rule)}" for rule in RULES)
+    return "\n\n".join([f"# The rules of the doctor\n\n{NOTICE}", intro, table, *sections]) + "\n"
 
 
 # The command line

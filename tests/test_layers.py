@@ -63,14 +63,15 @@ ORDER = {
         options config_maps model_init_container workloads networking autoscaling render image_digests cluster compare
         rollout deploy
         """,
-    "estiba.doctor": "catalogue read rules examine running",
+    "estiba.doctor": "finding read rule rules catalogue explain examine running",
     "estiba.doctor.read": """
-        dockerfile_syntax dockerfile_stages build_context image_files yaml_nodes compose_file compose_merge
-        compose_projects find_context command_lines python_sources containers
+        dockerfile_syntax dockerfile_stages build_context image_names image_files yaml_nodes compose_file compose_merge
+        compose_projects find_context command_lines python_sources containers requirement_files pickled_models
+        inspected_container
         """,
     "estiba.doctor.rules": """
-        base_images dockerfile image_size secrets ports_and_health permissions missing_files requirements pickles
-        compose runtime
+        base_images dockerfile copy_missing image_size secrets ports servers health_checks permissions missing_files
+        requirements pickles compose exits project_file
         """,
     "estiba.local": """
         virtualenvs health_probe file_watcher target status service_runner orchestrate up model_server run_plan

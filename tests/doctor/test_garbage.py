@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from estiba.core.errors import EstibaError
+from estiba.doctor.catalogue import check_running
 from estiba.doctor.examine import examine
-from estiba.doctor.rules.pickles import look
-from estiba.doctor.rules.runtime import InspectedContainer, examine_container
+from estiba.doctor.read.inspected_container import InspectedContainer
+from estiba.doctor.read.pickled_models import look
 
 HERE = Path(__file__).parent
 TODAY = date(2026, 11, 21)
@@ -132,7 +133,7 @@ def test_descriptions_of_containers_that_are_hardly_one(value: object) -> None:
     keys = ("State", "Config", "HostConfig", "NetworkSettings", "Args", "Name", "Id", "RestartCount")
     for key in keys:
         list(
-            examine_container(
+            check_running(
                 InspectedContainer({key: value}, {"Config": value}, log=str(value), processes="a\nb", sockets="0: 0")
             )
         )
@@ -147,7 +148,7 @@ def test_descriptions_of_containers_that_are_hardly_one(value: object) -> None:
             "RestartPolicy",
             "ExitCode",
         ):
-            list(examine_container(InspectedContainer({key: {inner: value, "Running": True}}, {})))
+            list(check_running(InspectedContainer({key: {inner: value, "Running": True}}, {})))
 
 
 def test_a_folder_that_cannot_be_walked(tmp_path: Path) -> None:

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from estiba.doctor.catalogue import Location
+from estiba.doctor.finding import Location
 from estiba.doctor.read import command_lines, compose_file, python_sources
 from estiba.doctor.read.build_context import BuildContext, ignored
 from estiba.doctor.read.containers import Image
 from estiba.doctor.read.dockerfile_stages import joined, pairs, stages, substitute
 from estiba.doctor.read.dockerfile_syntax import parse, split
+from estiba.doctor.read.image_names import parse_image_name
 from estiba.doctor.read.python_sources import CodeEnvironment
+from estiba.doctor.read.requirement_files import read_requirements, requirement
 from estiba.doctor.read.yaml_nodes import BadCompose
-from estiba.doctor.rules.base_images import base
-from estiba.doctor.rules.requirements import read, requirement
 
 # Dockerfiles
 
@@ -78,8 +78,8 @@ def test_small_parts() -> None:
     assert pairs("a=1 b='2 3' c=\\ d") == {"a": "1", "b": "2 3", "c": " d"}
     assert pairs("old form of it") == {"old": "form of it"}
     assert (joined("/app", "./x/../y/"), joined("/app", "/z"), joined("/", ".")) == ("/app/y", "/z", "/")
-    assert base("docker.io/library/python:3.12@sha256:1") == ("python", "3.12", "sha256:1")
-    assert base("localhost:5000/team/api") == ("localhost:5000/team/api", "", "")
+    assert parse_image_name("docker.io/library/python:3.12@sha256:1") == ("python", "3.12", "sha256:1")
+    assert parse_image_name("localhost:5000/team/api") == ("localhost:5000/team/api", "", "")
 
 
 # The build context
@@ -324,7 +324,7 @@ def test_a_requirements_file_with_all_that_may_be_in_it(tmp_path: Path) -> None:
         "-r base\n--extra-index-url https://example.org/simple\nFlask[async] >= 2.0 ; python_version > '3.8'  # web\n"
         "scikit_learn==1.6.1 \\\n  --hash=sha256:00\n./local\nhttps://example.org/x.whl\nmine @ git+https://example.org/m\n"
     )
-    found = read("requirements.txt", inside)
+    found = read_requirements("requirements.txt", inside)
     assert [(one.name, one.version, one.pinned, str(one.at)) for one in found.lines] == [
         ("numpy", "2.1", True, "base:1"),
         ("flask", "", False, "requirements.txt:3"),

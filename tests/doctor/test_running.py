@@ -17,9 +17,10 @@ import pytest
 from estiba.cli.main import run
 from estiba.core.errors import NotFound
 from estiba.doctor import examine as files
-from estiba.doctor.catalogue import Finding, ordered
+from estiba.doctor.catalogue import check_running, ordered
 from estiba.doctor.examine import Report
-from estiba.doctor.rules.runtime import InspectedContainer, examine_container
+from estiba.doctor.finding import Finding
+from estiba.doctor.read.inspected_container import InspectedContainer
 from estiba.doctor.running import WORKING_FOLDER, examine
 
 pytestmark = pytest.mark.slow
@@ -33,7 +34,7 @@ def seen(name: str, **changes: Any) -> InspectedContainer:
 
 
 def found(what: InspectedContainer) -> list[Finding]:
-    return ordered(examine_container(what))
+    return ordered(check_running(what))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_the_kernels_table_of_sockets_is_read() -> None:
             "pickle-version",
             "has scikit-learn 1.6.1",
         ),
-        ("it just ended", "crashed", "its last words: it just ended."),
+        ("it just ended", "crashed", "the end of its log: it just ended."),
         ("", "crashed", "it printed nothing"),
     ],
 )
@@ -188,6 +189,14 @@ def test_a_health_check_on_the_wrong_port(start: Start, tmp_path: Path) -> None:
     start(*options, "--health-retries", "1", program=SERVE.format(host="0.0.0.0"))
     first = until(tmp_path, "health-port").findings[0]
     assert (first.code, first.message) == ("health-port", "Its health check asks port 8080, but it listens on 8000.")
+
+
+def test_a_health_check_that_fails(start: Start, tmp_path: Path) -> None:
+    options = ("--user", "10001", "--health-cmd", "echo no answer; exit 1", "--health-interval", "500ms")
+    name = start(*options, "--health-retries", "1", program=SERVE.format(host="0.0.0.0"))
+    first = until(tmp_path, "unhealthy").findings[0]
+    assert (first.code, first.message) == ("unhealthy", "Its health check fails: no answer.")
+    assert first.fix == f"Try it by hand: docker exec {name} echo no answer; exit 1"
 
 
 def test_a_container_that_only_reaches_itself_as_root(start: Start, tmp_path: Path) -> None:

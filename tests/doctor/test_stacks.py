@@ -113,7 +113,7 @@ def test_what_is_included_and_extended_keeps_its_paths() -> None:
 )
 def test_what_leads_nowhere_is_named_and_circles_end(text: str, where: str, words: str) -> None:
     _, read = stack(["compose.yaml"], compose_yaml=text)
-    assert [(str(one.where), words in one.message) for one in read.problems] == ([(where, True)] if where else [])
+    assert [(str(one.at), words in one.message) for one in read.problems] == ([(where, True)] if where else [])
 
 
 def test_a_file_is_included_once() -> None:

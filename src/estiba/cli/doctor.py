@@ -11,9 +11,10 @@ from estiba.cli.common_options import json_option
 
 if TYPE_CHECKING:
     from estiba.core.errors import EstibaError, MissingExtra
-    from estiba.doctor.catalogue import Finding
     from estiba.doctor.examine import Report
+    from estiba.doctor.finding import Finding
 
+MAX_NAMES = 6
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
@@ -22,22 +23,27 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 Examples:
   estiba doctor                    the project in this folder
   estiba doctor api/Dockerfile     one file, with the folder around it
+  estiba doctor --explain root-user
   estiba doctor --running          every container of this machine's Docker
   estiba doctor . --running        what Compose started here, or in a folder below
   estiba doctor --json
 """
 )
 @click.argument("path", type=click.Path(path_type=Path), required=False)
+@click.option("--explain", metavar="CODE", help="Explain one rule by its code: the reason, an example and the remedy.")
 @click.option("--running", is_flag=True, help="Examine containers, running and stopped, in place of files.")
 @json_option
-def doctor(path: Path | None, running: bool, as_json: bool) -> int:
-    """Name the usual faults of a containerised project, and what to do about each.
+def doctor(path: Path | None, explain: str | None, running: bool, as_json: bool) -> int:
+    """Find the usual faults of a containerized project, each with its remedy.
 
     It reads Dockerfiles, compose files, .dockerignore, requirements, pickled models and the program's code, and runs
-    none of it; the main fault comes first. The exit code is 1 where there is an error; warnings and notes leave it 0.
+    none of it. The main fault comes first. The exit code is 1 if there is an error; warnings and notes leave it 0.
     """
     from estiba.cli import terminal
 
+    if explain is not None:
+        terminal.line(_explained(explain))
+        return 0
     report = _running(path) if running else _files(path or Path())
     if as_json:
         terminal.json(
@@ -59,11 +65,18 @@ def doctor(path: Path | None, running: bool, as_json: bool) -> int:
     return 0 if report.healthy else 1
 
 
+def _explained(code: str) -> str:
+    from estiba.doctor.catalogue import rule
+    from estiba.doctor.explain import explain
+
+    return explain(rule(code))
+
+
 def _unread(report: Report, why: MissingExtra) -> EstibaError:
-    """What was not looked at is not called healthy."""
+    """Return an error for files that were not examined, so that they do not pass for healthy."""
     from estiba.core.errors import EstibaError
 
-    error = EstibaError(f"Not looked at: {', '.join(report.unread)}. {why.message}", hint=why.hint)
+    error = EstibaError(f"Not examined: {', '.join(report.unread)}. {why.message}", hint=why.hint)
     error.exit_code = why.exit_code
     return error
 
@@ -77,10 +90,11 @@ def _files(path: Path) -> Report:
 
 
 def _project_file(path: Path) -> dict[str, list[Finding]]:
-    """The project file, where there is one, with the mistake in it."""
+    """Return the mistake in the project file, by its name; empty if there is no project file."""
     from estiba import project
     from estiba.core.errors import BadProject
-    from estiba.doctor.catalogue import Location, finding
+    from estiba.doctor.finding import Location
+    from estiba.doctor.rules.project_file import ProjectFile
 
     if not (path / project.FILE).is_file():
         return {}
@@ -88,7 +102,8 @@ def _project_file(path: Path) -> dict[str, list[Finding]]:
         project.load(path)
     except BadProject as error:
         message = error.message.partition(": ")[2] or error.message
-        return {project.FILE: [finding("project-file", Location(project.FILE), message, error.hint or "Mend it.")]}
+        fix = error.hint or "Correct it."
+        return {project.FILE: [ProjectFile.finding(Location(project.FILE), message, fix)]}
     return {project.FILE: []}
 
 
@@ -101,16 +116,21 @@ def _running(path: Path | None) -> Report:
 def _show(report: Report, running: bool) -> None:
     from estiba.cli import terminal
 
-    for found in report.findings:
-        word = click.style(f"{found.severity}:", fg=_COLOURS[found.severity], bold=True)
-        code = click.style(f"[{found.code}]", dim=True)
-        terminal.line(f"{word} {click.style(found.where, bold=True)}: {found.message} {code}")
-        terminal.line(f"  {click.style('fix:', fg='green')} {found.fix}")
-    looked = f"{len(report.looked_at)} {'container' if running else 'file'}{'s' if len(report.looked_at) != 1 else ''}"
-    shown = ", ".join(report.looked_at[:6]) + (", ..." if len(report.looked_at) > 6 else "")
-    counts = [(s, sum(f.severity == s for f in report.findings)) for s in _COLOURS]
-    said = ", ".join(f"{count} {word}{'s' if count > 1 else ''}" for word, count in counts if count)
+    for finding in report.findings:
+        severity = click.style(f"{finding.severity}:", fg=_COLOURS[finding.severity], bold=True)
+        code = click.style(f"[{finding.code}]", dim=True)
+        terminal.line(f"{severity} {click.style(finding.where, bold=True)}: {finding.message} {code}")
+        terminal.line(f"  {click.style('fix:', fg='green')} {finding.fix}")
     if report.findings:
         terminal.line()
     if report.looked_at:
-        terminal.line(f"{said or 'No fault found'} in {looked}: {shown}.")
+        terminal.line(_summary(report, "container" if running else "file"))
+
+
+def _summary(report: Report, subject: str) -> str:
+    """Count findings and examined files or containers, such as `1 warning in 2 files: Dockerfile, requirements.txt.`"""
+    counts = [(severity, sum(f.severity == severity for f in report.findings)) for severity in _COLOURS]
+    findings = ", ".join(f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in counts if count)
+    names = ", ".join(report.looked_at[:MAX_NAMES]) + (", ..." if len(report.looked_at) > MAX_NAMES else "")
+    number = len(report.looked_at)
+    return f"{findings or 'No fault found'} in {number} {subject}{'s' if number != 1 else ''}: {names}."

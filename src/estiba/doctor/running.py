@@ -1,31 +1,31 @@
-"""Examines what runs: the containers of this machine's Docker, by what it says of them and what they say themselves."""
+"""Examine the containers of this machine's Docker: their descriptions, logs, processes and sockets."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from estiba.core.cli_program import DOCKER, START_DOCKER, CliProgram
 from estiba.core.errors import EstibaError, NotFound, Unavailable
-from estiba.doctor.catalogue import ordered
+from estiba.doctor.catalogue import check_running, ordered
 from estiba.doctor.examine import Report
-from estiba.doctor.rules.runtime import InspectedContainer, examine_container
+from estiba.doctor.read.inspected_container import InspectedContainer
 
 WORKING_FOLDER = "com.docker.compose.project.working_dir"
-"""The label in which Compose notes where its file is."""
+"""The label of Compose with the folder of its file."""
 
 _TIMEOUT_SECONDS = 30.0
-
-_EXAMINED_LOG_LINES = 200
+_MAX_LOG_LINES = 200
+_READ_SOCKETS = "import glob;print(*[open(n).read() for n in glob.glob('/proc/net/tcp*')])"
 
 
 @dataclass(frozen=True)
 class Docker:
-    """The docker program. What it is asked never changes anything."""
+    """The docker program, with commands that only read."""
 
     environment: Mapping[str, str] | None = None
 
@@ -33,33 +33,32 @@ class Docker:
     def program(self) -> CliProgram:
         return replace(DOCKER, environment=self.environment, timeout_seconds=_TIMEOUT_SECONDS)
 
-    def ask(self, *words: str) -> str | None:
-        """What it prints; None where it refuses."""
-        done = self.program.run(*words)
+    def output(self, *arguments: str) -> str | None:
+        """Return the standard output; None if the command failed."""
+        done = self.program.run(*arguments)
         return done.output if done.code == 0 else None
 
-    def both(self, *words: str) -> str:
-        """What it prints on its output and its errors, as logs are told."""
-        done = self.program.run(*words)
+    def logs(self, *arguments: str) -> str:
+        """Return standard output and errors, as `docker logs` prints a container's output to both."""
+        done = self.program.run("logs", *arguments)
         return done.output + done.errors
 
     def inspect(self, kind: str, names: Sequence[str]) -> list[dict[str, Any]]:
-        """What docker inspect says; nothing of what has gone meanwhile."""
+        """Return the descriptions of containers or images that still exist."""
         if not names:
             return []
-        done = self.program.run(kind, "inspect", *names)
         try:
-            found = json.loads(done.output)
+            described = json.loads(self.program.run(kind, "inspect", *names).output)
         except ValueError:
             return []
-        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        return [item for item in described if isinstance(item, dict)] if isinstance(described, list) else []
 
 
 def examine(folder: Path | None, docker: Docker | None = None) -> Report:
-    """Names the faults of containers, running and stopped.
+    """Report the faults of containers, running and stopped.
 
     Args:
-        folder: only those that Compose started from there or a folder below; by default all.
+        folder: only containers that Compose started from it or from a folder below; by default all.
 
     Raises:
         NotFound: there is no docker program, or no container. Unavailable: Docker does not answer.
@@ -67,65 +66,63 @@ def examine(folder: Path | None, docker: Docker | None = None) -> Report:
     docker = docker or Docker()
     version = docker.program.run("version", "--format", "{{.Server.Version}}")
     if version.code != 0:
-        reason = version.said.splitlines()[-1].partition(". Is the docker")[0] if version.said else "no reason"
+        lines = version.said.splitlines()
+        reason = lines[-1].partition(". Is the docker")[0] if lines else "no reason"
         hint = f"{START_DOCKER} Without Docker, estiba doctor examines files only."
         raise Unavailable(f"Docker does not answer: {reason}.", hint=hint)
-    names = _names(folder, docker)
-    images = {one.get("Id"): one for one in docker.inspect("image", _images(docker.inspect("container", names)))}
-    findings = []
-    shown = []
-    for container in docker.inspect("container", names):
-        seen = _seen(container, images.get(container.get("Image"), {}), docker)
-        shown.append(seen.name)
-        findings += list(examine_container(seen))
-    return Report(shown, ordered(findings))
+    described = docker.inspect("container", _container_ids(folder, docker))
+    image_ids = sorted({str(container["Image"]) for container in described if container.get("Image")})
+    images = {image.get("Id"): image for image in docker.inspect("image", image_ids)}
+    containers = [_inspected(container, images.get(container.get("Image"), {}), docker) for container in described]
+    findings = [finding for container in containers for finding in check_running(container)]
+    return Report([container.name for container in containers], ordered(findings))
 
 
-def _names(folder: Path | None, docker: Docker) -> list[str]:
-    listed = docker.ask("ps", "--all", "--no-trunc", "--format", f'{{{{.ID}}}}\t{{{{.Label "{WORKING_FOLDER}"}}}}')
-    rows = [line.partition("\t") for line in (listed or "").splitlines()]
-    names = [name for name, _, place in rows if folder is None or _below(place, folder)]
-    if not names:
+def _container_ids(folder: Path | None, docker: Docker) -> list[str]:
+    template = f'{{{{.ID}}}}\t{{{{.Label "{WORKING_FOLDER}"}}}}'
+    rows = (docker.output("ps", "--all", "--no-trunc", "--format", template) or "").splitlines()
+    pairs = [row.partition("\t")[::2] for row in rows]
+    ids = [name for name, working_folder in pairs if folder is None or _below(working_folder, folder)]
+    if not ids:
         where = f" that Compose started from {folder.resolve()}" if folder else ""
-        hint = "Start it, or leave PATH out to examine every container." if folder else "Start what is to be examined."
+        hint = "Start it, or omit PATH to examine every container." if folder else "Start what is to be examined."
         raise NotFound(f"There is no container{where}.", hint=hint)
-    return names
+    return ids
 
 
-def _below(place: str, folder: Path) -> bool:
-    """Whether Compose was run in the folder, or in one of its own, such as deploy/compose."""
-    return bool(place) and Path(place).resolve().is_relative_to(folder.resolve())
+def _below(working_folder: str, folder: Path) -> bool:
+    """Return True if Compose was run in the folder, or in one below it, such as deploy/compose."""
+    return bool(working_folder) and Path(working_folder).resolve().is_relative_to(folder.resolve())
 
 
-def _images(containers: Sequence[Mapping[str, Any]]) -> list[str]:
-    return sorted({str(one["Image"]) for one in containers if one.get("Image")})
-
-
-def _seen(container: dict[str, Any], image: dict[str, Any], docker: Docker) -> InspectedContainer:
+def _inspected(container: dict[str, Any], image: dict[str, Any], docker: Docker) -> InspectedContainer:
     name = str(container.get("Id", ""))
     runs = bool((container.get("State") or {}).get("Running"))
     return InspectedContainer(
         container=container,
         image=image,
-        log=_quietly(docker.both, "logs", "--tail", str(_EXAMINED_LOG_LINES), name),
-        processes=_quietly(docker.ask, "top", name, "-eo", "pid,uid,args") if runs else "",
+        log=_or_empty(docker.logs, "--tail", str(_MAX_LOG_LINES), name),
+        processes=_or_empty(docker.output, "top", name, "-eo", "pid,uid,args") if runs else "",
         sockets=_sockets(name, docker) if runs else "",
     )
 
 
 def _sockets(name: str, docker: Docker) -> str:
-    """The kernel's table of sockets, as the container's own `cat` or Python shows it; empty where it has neither."""
-    read = "import glob;print(*[open(n).read() for n in glob.glob('/proc/net/tcp*')])"
-    for words in (("cat", "/proc/net/tcp", "/proc/net/tcp6"), ("python3", "-c", read), ("python", "-c", read)):
-        found = _quietly(docker.ask, "exec", name, *words)
-        if "local_address" in found:
-            return found
+    """Read the kernel's table of sockets with `cat` or Python in the container; empty if it has neither."""
+    for argv in (
+        ("cat", "/proc/net/tcp", "/proc/net/tcp6"),
+        ("python3", "-c", _READ_SOCKETS),
+        ("python", "-c", _READ_SOCKETS),
+    ):
+        table = _or_empty(docker.output, "exec", name, *argv)
+        if "local_address" in table:
+            return table
     return ""
 
 
-def _quietly(ask: Any, *words: str) -> str:
-    """What cannot be asked, such as the log of a driver that keeps none, is left out."""
+def _or_empty(command: Callable[..., str | None], *arguments: str) -> str:
+    """Run a command; empty if it fails, such as the log of a driver that keeps none."""
     try:
-        return re.sub(r"\x1b\[[0-9;]*m", "", ask(*words) or "")
+        return re.sub(r"\x1b\[[0-9;]*m", "", command(*arguments) or "")
     except EstibaError:
         return ""

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from estiba.doctor.catalogue import Location
+from estiba.doctor.finding import Location
 
 MAX_FILES = 20_000
 """A folder with more files than this is not walked to its end."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from estiba.doctor.catalogue import Location
+from estiba.doctor.finding import Location
 from estiba.doctor.read import yaml_nodes
 from estiba.doctor.read.dockerfile_stages import substitute
 from estiba.doctor.read.yaml_nodes import Node

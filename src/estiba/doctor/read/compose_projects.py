@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from estiba.doctor.catalogue import Finding, Location, finding
+from estiba.doctor.finding import Location, Problem
 from estiba.doctor.read.compose_file import Compose
 from estiba.doctor.read.compose_merge import merged, relocated, replaced, without
 from estiba.doctor.read.yaml_nodes import BadCompose, Node, parse
@@ -54,7 +54,7 @@ class ComposeReader:
     read: Read
     values: Mapping[str, str]
     files: list[str] = field(default_factory=list)
-    problems: list[Finding] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     _taken: set[str] = field(default_factory=set)
     """Files that are in it already, and need not be included again."""
 
@@ -134,7 +134,7 @@ class ComposeReader:
         return Node(None)
 
     def _problem(self, at: Location, message: str, fix: str) -> None:
-        self.problems.append(finding("compose-invalid", at, message, fix))
+        self.problems.append(Problem(at, message, fix))
 
 
 def partial(compose: Compose) -> bool:

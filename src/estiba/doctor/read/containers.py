@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from estiba.doctor.catalogue import Location
+from estiba.doctor.finding import Location
 from estiba.doctor.read import command_lines
 from estiba.doctor.read.build_context import BuildContext
 from estiba.doctor.read.command_lines import Server

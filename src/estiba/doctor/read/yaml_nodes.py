@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from estiba.core.errors import MissingExtra
-from estiba.doctor.catalogue import Location
+from estiba.doctor.finding import Location
 from estiba.doctor.read.dockerfile_syntax import split
 
 DEPTH = 30

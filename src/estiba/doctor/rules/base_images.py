@@ -1,17 +1,20 @@
-"""Base images: their version, how much is in them, whose program they run, and how long they are looked after."""
+"""Rules about base images: their version, their size, and the end of their security fixes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
-from typing import NamedTuple
+from typing import ClassVar
 
-from estiba.doctor.catalogue import Finding, Location, finding
-from estiba.doctor.read.containers import Image
-from estiba.doctor.read.dockerfile_stages import Stage
+from estiba.doctor.finding import Finding, Location
+from estiba.doctor.read.compose_file import Compose
+from estiba.doctor.read.containers import Container, Image
+from estiba.doctor.read.image_names import ImageName, parse_image_name
+from estiba.doctor.read.inspected_container import InspectedContainer
+from estiba.doctor.rule import Rule
 
-_END = {
+_END_OF_LIFE = {
     "python": {
         "2.7": "2020-01-01",
         "3.6": "2021-12-23",
@@ -29,125 +32,132 @@ _END = {
     "alpine": {"3.17": "2024-11-22", "3.18": "2025-05-09", "3.19": "2025-11-01", "3.20": "2026-04-01"},
     "node": {"14": "2023-04-30", "16": "2023-09-11", "18": "2025-04-30", "20": "2026-04-30"},
 }
-"""The day on which a version gets its last security fix, as its makers announced it."""
+"""The day of a version's last security fix, as its makers announced it."""
 
-_DEBIANS = {"9": "stretch", "10": "buster", "11": "bullseye", "12": "bookworm"}
-_ROOTS = ("python", "debian", "ubuntu", "alpine", "node", "scratch", "nvidia/cuda", "continuumio/miniconda3", "fedora")
-"""Images whose program runs as root unless somebody says USER."""
-
+_DEBIAN_NAMES = {"9": "stretch", "10": "buster", "11": "bullseye", "12": "bookworm"}
 _FULL = ("python", "node")
 _HUGE = ("continuumio/anaconda3", "anaconda3", "tensorflow/tensorflow")
 
 
-class ImageName(NamedTuple):
-    """An image's name in parts. Without a registry and `library/` where it is one of Docker's own."""
+class EndOfLifeImage(Rule):
+    code = "base-end-of-life"
+    severity = "warning"
+    title = "The base image gets no security fixes any more."
+    reason = "Vulnerabilities found after that day stay open in the image, also in Python and OpenSSL themselves."
+    example: ClassVar = {
+        "Dockerfile": 'FROM python:3.8-slim\nUSER 10001\nCMD ["python", "-m", "http.server", "8000"]\n',
+    }
+    remedy = "Build on a version that is still maintained, and run the tests with it."
 
-    name: str
-    tag: str
-    digest: str
+    @classmethod
+    def check_image(cls, image: Image, today: date) -> Iterator[Finding]:
+        for stage in image.used:
+            if stage.below is None and stage.base and "$" not in stage.base:
+                yield from cls._ended(stage.base, image.at(stage.instruction.line), today)
 
-    @property
-    def slim(self) -> bool:
-        """Whether it is one of the small ones, as far as its tag tells."""
-        return bool(re.search(r"slim|alpine|distroless|minimal|chainguard|wolfi", f"{self.name}:{self.tag}"))
-
-    @property
-    def known_root(self) -> bool:
-        return self.name in _ROOTS
-
-    @property
-    def maybe_root(self) -> bool:
-        return not re.search(r"nonroot|rootless|unprivileged", self.tag) and not self.name.startswith(
-            ("jupyter/", "quay.io/jupyter/", "bitnami/", "cgr.dev/")
-        )
-
-    def lacks(self, program: str) -> bool:
-        """Whether curl or wget is certainly not in it."""
-        if self.name == "scratch" or "distroless" in self.name:
-            return True
-        if self.name == "alpine" or "alpine" in self.tag:
-            return program == "curl"  # wget is one of BusyBox's
-        slim = self.name in ("debian", "ubuntu") or (self.name in ("python", "node") and "slim" in self.tag)
-        return slim or self.name in ("redis", "postgres", "ghcr.io/mlflow/mlflow")
+    @classmethod
+    def _ended(cls, base: str, at: Location, today: date) -> Iterator[Finding]:
+        for product, version in _versions(parse_image_name(base)):
+            end = _END_OF_LIFE[product].get(version)
+            if end is not None and date.fromisoformat(end) < today:
+                message = f"{product.capitalize()} {version} of `{base}` has had no security fixes since {end}."
+                yield cls.finding(at, message, _newer(product, today))
+                return
 
 
-def base(text: str) -> ImageName:
-    """Parts the name of an image: `registry/name:tag@digest`."""
-    rest, _, digest = text.partition("@")
-    head, slash, last = rest.rpartition("/")
-    last, _, tag = last.partition(":")
-    name = f"{head}{slash}{last}".removeprefix("docker.io/").removeprefix("library/")
-    return ImageName(name, tag, digest)
-
-
-def check(image: Image, today: date) -> Iterator[Finding]:
-    """What is wrong with the base images of a Dockerfile."""
-    for stage in image.used:
-        if stage.below is None and stage.base and "$" not in stage.base:
-            at = image.at(stage.instruction.line)
-            yield from unpinned(stage.base, at)
-            yield from _ended(stage, at, today)
-    if image.final is not None and "$" not in image.final.base:
-        yield from _full(image.final, image)
-
-
-def unpinned(name: str, at: Location) -> Iterator[Finding]:
-    """An image without a version, `latest`, or a version so short that it moves to another Python."""
-    found = base(name)
-    if found.digest or found.name in ("scratch", "") or found.name != found.name.lower():  # a template's placeholder
-        return
-    if found.tag in ("", "latest"):
-        said = f"`{name}` is whatever was published last" + ("" if found.tag else ", as no tag means `latest`")
-        yield finding("unpinned-base", at, f"{said}.", f"Name a version{_example(found)}.")
-    elif found.name == "python" and re.fullmatch(r"3?(?:-?(?:slim|alpine|bookworm|trixie|bullseye))*", found.tag):
-        fix = f"Name the minor version too{_example(found)}."
-        yield finding("unpinned-base", at, f"`{name}` moves to the next Python when that comes out.", fix)
-
-
-def _example(found: ImageName) -> str:
-    return ", such as python:3.12-slim" if found.name == "python" else ", and best its digest (name:tag@sha256:...)"
-
-
-def _ended(stage: Stage, at: Location, today: date) -> Iterator[Finding]:
-    found = base(stage.base)
-    for product, version in _versions(found):
-        end = _END[product].get(version)
-        if end is not None and date.fromisoformat(end) < today:
-            message = f"{product.capitalize()} {version} of `{stage.base}` has had no security fixes since {end}."
-            yield finding("base-end-of-life", at, message, _newer(product, today))
-            return
-
-
-def _versions(found: ImageName) -> Iterator[tuple[str, str]]:
-    name = found.name.rpartition("/")[2]
-    if found.name in ("python", "ubuntu", "alpine", "node"):
-        number = re.match(r"\d+\.\d+" if found.name != "node" else r"\d+", found.tag)
+def _versions(name: ImageName) -> Iterator[tuple[str, str]]:
+    """Yield the products in an image with their versions: its own, and the Debian below it."""
+    product = name.name.rpartition("/")[2]
+    if name.name in ("python", "ubuntu", "alpine", "node"):
+        number = re.match(r"\d+\.\d+" if name.name != "node" else r"\d+", name.tag)
         if number:
-            yield name, number[0]
-    if found.name == "debian" and (number := re.match(r"\d+", found.tag)) and number[0] in _DEBIANS:
-        yield "debian", _DEBIANS[number[0]]
-    if found.name in ("debian", "python", "node"):
-        yield from (("debian", code) for code in _END["debian"] if code in found.tag)
+            yield product, number[0]
+    if name.name == "debian" and (number := re.match(r"\d+", name.tag)) and number[0] in _DEBIAN_NAMES:
+        yield "debian", _DEBIAN_NAMES[number[0]]
+    if name.name in ("debian", "python", "node"):
+        yield from (("debian", release) for release in _END_OF_LIFE["debian"] if release in name.tag)
 
 
 def _newer(product: str, today: date) -> str:
-    """The version that is looked after longest."""
-    name = max(_END[product], key=lambda version: _END[product][version])
-    if date.fromisoformat(_END[product][name]) < today:
-        return f"Take a version of {product} that is still looked after."
-    return f"Take one that is still looked after, such as {name} (until {_END[product][name]})."
+    """Name the version that is maintained longest."""
+    version = max(_END_OF_LIFE[product], key=lambda version: _END_OF_LIFE[product][version])
+    if date.fromisoformat(_END_OF_LIFE[product][version]) < today:
+        return f"Use a version of {product} that is still maintained."
+    return f"Use one that is still maintained, such as {version} (until {_END_OF_LIFE[product][version]})."
 
 
-def _full(stage: Stage, image: Image) -> Iterator[Finding]:
-    found = base(stage.base)
-    at = image.at(stage.instruction.line)
-    plain = re.fullmatch(r"(?:\d[\d.]*)?(?:-?(?:bookworm|bullseye|trixie|buster|latest))?|latest", found.tag)
-    if found.name in _FULL and plain and not found.slim:
-        tag = found.tag if found.tag and found.tag != "latest" else "3.12" if found.name == "python" else "22"
-        message = f"`{stage.base}` brings compilers and headers, about 900 MB more than the slim one."
-        yield finding(
-            "full-base", at, message, f"Run on {found.name}:{tag}-slim, and build in another stage if need be."
-        )
-    elif found.name in _HUGE:
-        message = f"`{stage.base}` is several gigabytes of libraries, most of which the program does not use."
-        yield finding("full-base", at, message, "Run on python:3.12-slim with the few libraries that it needs.")
+class UnpinnedBaseImage(Rule):
+    code = "unpinned-base"
+    severity = "warning"
+    title = "The base image has no version: another one may come with the next build."
+    reason = (
+        "The same Dockerfile gives another Python, and with it other packages, on the day after a release. A model "
+        "pickled for the old one may not load any more."
+    )
+    example: ClassVar = {"Dockerfile": 'FROM python:latest\nUSER 10001\nCMD ["python", "-m", "http.server", "8000"]\n'}
+    remedy = "Name the minor version, such as `python:3.12-slim`; best also the digest, `name:tag@sha256:...`."
+
+    @classmethod
+    def check_image(cls, image: Image, today: date) -> Iterator[Finding]:
+        for stage in image.used:
+            if stage.below is None and stage.base and "$" not in stage.base:
+                yield from cls._unpinned(stage.base, image.at(stage.instruction.line))
+
+    @classmethod
+    def check_compose(cls, compose: Compose, containers: Sequence[Container]) -> Iterator[Finding]:
+        for service in compose.services.values():
+            if service.build is None and service.image and "$" not in service.image:
+                yield from cls._unpinned(service.image, service.node.get("image").at)
+
+    @classmethod
+    def check_running(cls, container: InspectedContainer) -> Iterator[Finding]:
+        image = str(container.part("Config", "Image") or "")
+        if image and not image.startswith("sha256:"):
+            yield from cls._unpinned(image, container.at)
+
+    @classmethod
+    def _unpinned(cls, image: str, at: Location) -> Iterator[Finding]:
+        """Check one name: no version, `latest`, or a version so short that it moves to another Python."""
+        name = parse_image_name(image)
+        if name.digest or name.name in ("scratch", "") or name.name != name.name.lower():  # a template's placeholder
+            return
+        if name.tag in ("", "latest"):
+            because = "" if name.tag else ", as no tag means `latest`"
+            message = f"`{image}` is whatever was published last{because}."
+            yield cls.finding(at, message, f"Name a version{_example(name)}.")
+        elif name.name == "python" and re.fullmatch(r"3?(?:-?(?:slim|alpine|bookworm|trixie|bullseye))*", name.tag):
+            fix = f"Name the minor version too{_example(name)}."
+            yield cls.finding(at, f"`{image}` moves to the next Python when that is released.", fix)
+
+
+def _example(name: ImageName) -> str:
+    return ", such as python:3.12-slim" if name.name == "python" else ", and best its digest (name:tag@sha256:...)"
+
+
+class FullBaseImage(Rule):
+    code = "full-base"
+    severity = "warning"
+    title = "Image too big: a full base image with compilers and headers."
+    reason = (
+        "It adds about 900 MB that no program needs at run time: every pull, start on a new machine and scan for "
+        "vulnerabilities takes longer."
+    )
+    example: ClassVar = {"Dockerfile": 'FROM python:3.12\nUSER 10001\nCMD ["python", "-m", "http.server", "8000"]\n'}
+    remedy = "Run on the `-slim` image. If something must be compiled, do it in an earlier stage of the Dockerfile."
+
+    @classmethod
+    def check_image(cls, image: Image, today: date) -> Iterator[Finding]:
+        final = image.final
+        if final is None or "$" in final.base:
+            return
+        name = parse_image_name(final.base)
+        at = image.at(final.instruction.line)
+        full = re.fullmatch(r"(?:\d[\d.]*)?(?:-?(?:bookworm|bullseye|trixie|buster|latest))?|latest", name.tag)
+        if name.name in _FULL and full and not name.slim:
+            newest = "3.12" if name.name == "python" else "22"
+            tag = name.tag if name.tag and name.tag != "latest" else newest
+            message = f"`{final.base}` has compilers and headers, about 900 MB more than the slim one."
+            yield cls.finding(at, message, f"Run on {name.name}:{tag}-slim, and build in another stage if need be.")
+        elif name.name in _HUGE:
+            message = f"`{final.base}` is several gigabytes of libraries, most of which the program does not use."
+            yield cls.finding(at, message, "Run on python:3.12-slim with the few libraries that it needs.")

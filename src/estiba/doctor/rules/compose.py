@@ -1,20 +1,22 @@
-"""What is wrong with a compose file: references to nothing, order, limits, threads, and what is out of date."""
+"""Rules about compose files: undefined references, start order, limits, restarts, and outdated keys."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from math import ceil
+from typing import ClassVar
 
 from estiba.core.suggest import nearest
-from estiba.doctor.catalogue import Finding, Location, finding, listed
+from estiba.doctor.finding import Finding, Location, listed
 from estiba.doctor.read.compose_file import Compose, Service
 from estiba.doctor.read.containers import Container
-from estiba.doctor.rules import secrets
-from estiba.doctor.rules.base_images import base, unpinned
+from estiba.doctor.read.image_names import parse_image_name
+from estiba.doctor.read.inspected_container import InspectedContainer
+from estiba.doctor.rule import Rule
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "BLIS_NUM_THREADS")
-_NO_CHECK = (
+_WITHOUT_HEALTHCHECK = (
     "postgres",
     "redis",
     "rabbitmq",
@@ -25,134 +27,245 @@ _NO_CHECK = (
     "prom/prometheus",
     "grafana/grafana",
 )
-"""Images whose makers gave them no HEALTHCHECK."""
+"""Public images without a HEALTHCHECK."""
 
 
-def check(compose: Compose, containers: list[Container]) -> Iterator[Finding]:
-    """Every fault of the file itself.
-
-    Args:
-        containers: its services, with their images where those are built here.
-    """
-    at = compose.node.get("version")
-    if at:
-        message = "`version:` has had no meaning since Compose v2, which warns about it."
-        yield finding("compose-version", at.at, message, "Take the line out.")
-    services = compose.services
-    if not services and not compose.node.get("include"):
-        message = "The file has no services, so Compose has nothing to start."
-        yield finding("compose-invalid", Location(compose.file, 0), message, "Add a section `services:`.")
-    for service in services.values():
-        yield from _references(service, compose)
-        yield from secrets.check_service(service)
-        if service.build is None and service.image and "$" not in service.image:
-            yield from unpinned(service.image, service.node.get("image").at)
-    for container in containers:
-        yield from _order(container, containers)
-        yield from threads(container)
-    whole = [service for service in services.values() if service.build or service.image]
-    yield from _restart(whole, services)
-    yield from _limits(whole)
-
-
-def _references(service: Service, compose: Compose) -> Iterator[Finding]:
-    """Services and volumes that the file does not define."""
-    partial = compose.node.get("include") or not (
-        service.image or service.node.get("build") or service.node.get("extends")
-    )
-    if partial:
-        return
-    names = compose.services
-    for name, _, at in service.dependencies:
-        if name not in names:
-            yield _unknown(f"{service.name} depends on `{name}`, which is no service of this file", name, names, at)
-    for mount in service.mounts:
-        if mount.kind == "volume" and mount.source and "$" not in mount.source and mount.source not in compose.volumes:
-            what = f"{service.name} mounts the volume `{mount.source}`, which the file does not define"
-            yield _unknown(what, mount.source, compose.volumes, mount.at)
-
-
-def _unknown(what: str, name: str, known: Iterable[str], at: Location) -> Finding:
-    near = nearest(name, known)
-    fix = f"Did you mean `{near}`?" if near else f"Define `{name}`, or take it out here."
-    return finding("compose-invalid", at, f"{what}, so Compose refuses it.", fix)
-
-
-def _order(container: Container, containers: list[Container]) -> Iterator[Finding]:
-    service = container.service
-    if service is None:
-        return
-    unconditional = [name for name, condition, _ in service.dependencies if condition in ("", "service_started")]
-    places = [at for _, condition, at in service.dependencies if condition in ("", "service_started")]
-    if unconditional:
-        have = "have" if len(unconditional) > 1 else "has"
-        message = f"{service.name} is started as soon as {listed(unconditional)} {have} been started, ready or not."
-        fix = f"Write depends_on: {{{unconditional[0]}: {{condition: service_healthy}}}}, and give it a healthcheck."
-        yield finding("depends-on-order", places[0], message, fix)
-    for name, condition, at in service.dependencies:
-        other = next((one for one in containers if one.name == name), None)
-        if condition == "service_healthy" and other is not None and _unchecked(other):
-            message = (
-                f"{service.name} waits until {name} is healthy, but {name} has no health check, so it never starts."
-            )
-            yield finding("depends-on-no-health", at, message, f"Give {name} a healthcheck.")
-
-
-def _unchecked(other: Container) -> bool:
-    """Whether it certainly has no health check: nothing says one, and the image is known to bring none."""
-    if other.health is not None or other.service is None:
-        return False
-    if other.service.node.get("healthcheck"):
-        return other.service.node.get("healthcheck", "disable").text.lower() == "true"
-    if other.image is not None:
-        return other.final is not None and base(other.final.base).known_root
-    return base(other.service.image).name in _NO_CHECK
-
-
-def threads(container: Container) -> Iterator[Finding]:
-    """Threads and workers beyond the limit of processors."""
-    service = container.service
-    if service is None or not service.cpus:
-        return
-    limit = ceil(service.cpus)
-    workers = container.server.workers if container.server else 0
-    for name in _THREADS:
-        value = container.environment.get(name, "")
-        number = int(value) if re.fullmatch(r"\d{1,4}", value) else 0
-        if number > 1 and number * max(workers, 1) > limit:
-            times = f" in each of {workers} workers" if workers > 1 else ""
-            message = (
-                f"{name} asks for {number} threads{times}, and {service.name} may use {service.cpus:g} processors."
-            )
-            fix = f"Set {name} to {max(limit // max(workers, 1), 1)}."
-            yield finding("threads-over-cpus", container.variable_location(name), message, fix)
-            return
-    if workers > 2 * limit + 1:
-        message = f"{workers} workers share the {service.cpus:g} processors that {service.name} may use."
-        yield finding("threads-over-cpus", container.command_line[1], message, f"Start {limit} workers.")
-
-
-def _restart(whole: list[Service], services: dict[str, Service]) -> Iterator[Finding]:
-    ends = {
-        name
-        for one in services.values()
-        for name, how, _ in one.dependencies
-        if how == "service_completed_successfully"
+class ComposeInvalid(Rule):
+    code = "compose-invalid"
+    severity = "error"
+    title = "The compose file cannot be read, or names something that it does not define."
+    reason = "Compose refuses the whole file, so no service starts, also not those without a mistake."
+    example: ClassVar = {
+        "compose.yaml": "services:\n  api:\n    build: .\n    restart: unless-stopped\n    mem_limit: 512m\n"
+        "    volumes: [data:/data:ro]\n",
     }
-    without = [
-        one
-        for one in whole
-        if not one.node.get("restart") and not one.node.get("deploy", "restart_policy") and one.name not in ends
-    ]
-    if without:
-        message = f"Nothing starts {listed(one.name for one in without)} again after a crash or a reboot."
-        yield finding("no-restart", without[0].node.at, message, "Add restart: unless-stopped.")
+    remedy = "Define what is named, or remove the reference. `docker compose config` shows what Compose reads."
+
+    @classmethod
+    def check_compose(cls, compose: Compose, containers: Sequence[Container]) -> Iterator[Finding]:
+        services = compose.services
+        if not services and not compose.node.get("include"):
+            message = "The file has no services, so Compose has nothing to start."
+            yield cls.finding(Location(compose.file, 0), message, "Add a section `services:`.")
+        for service in services.values():
+            yield from cls._references(service, compose)
+
+    @classmethod
+    def _references(cls, service: Service, compose: Compose) -> Iterator[Finding]:
+        """Check that services and volumes are defined, unless another file may define them."""
+        complete = service.image or service.node.get("build") or service.node.get("extends")
+        if compose.node.get("include") or not complete:
+            return
+        names = compose.services
+        for name, _, at in service.dependencies:
+            if name not in names:
+                fault = f"{service.name} depends on `{name}`, which is not a service of this file"
+                yield cls._unknown(fault, name, names, at)
+        for mount in service.mounts:
+            named = mount.kind == "volume" and mount.source and "$" not in mount.source
+            if named and mount.source not in compose.volumes:
+                fault = f"{service.name} mounts the volume `{mount.source}`, which the file does not define"
+                yield cls._unknown(fault, mount.source, compose.volumes, mount.at)
+
+    @classmethod
+    def _unknown(cls, fault: str, name: str, known: Iterable[str], at: Location) -> Finding:
+        similar = nearest(name, known)
+        fix = f"Did you mean `{similar}`?" if similar else f"Define `{name}`, or remove it here."
+        return cls.finding(at, f"{fault}, so Compose refuses it.", fix)
 
 
-def _limits(whole: list[Service]) -> Iterator[Finding]:
-    without = [one for one in whole if not one.memory and "$" not in one.text("mem_limit")]
-    without = [one for one in without if "$" not in one.text("deploy", "resources", "limits", "memory")]
-    if without:
-        names = listed(one.name for one in without)
-        message = f"{names} may take all memory of the machine, and others are killed for it."
-        yield finding("no-limits", without[0].node.at, message, "Add mem_limit: 512m, or what it needs.")
+class DependsOnNoHealth(Rule):
+    code = "depends-on-no-health"
+    severity = "error"
+    title = "A service waits for the health of one that has no health check."
+    reason = "The other service never becomes healthy, so Compose stops with an error and this one never starts."
+    example: ClassVar = {
+        "compose.yaml": "services:\n  api:\n    build: .\n    depends_on: {db: {condition: service_healthy}}\n"
+        "  db:\n    image: postgres:17\n",
+    }
+    remedy = "Give the other service a `healthcheck`, such as `pg_isready` for PostgreSQL."
+
+    @classmethod
+    def check_compose(cls, compose: Compose, containers: Sequence[Container]) -> Iterator[Finding]:
+        by_name = {container.name: container for container in containers}
+        for container in containers:
+            for name, condition, at in container.service.dependencies if container.service else ():
+                if condition == "service_healthy" and name in by_name and _has_no_health(by_name[name]):
+                    message = (
+                        f"{container.name} waits until {name} is healthy, but {name} has no health check, "
+                        "so it never starts."
+                    )
+                    yield cls.finding(at, message, f"Give {name} a healthcheck.")
+
+
+def _has_no_health(container: Container) -> bool:
+    """Return True if the file gives it no health check and its image is known to have none."""
+    if container.health is not None or container.service is None:
+        return False
+    if container.service.node.get("healthcheck"):
+        return container.service.node.get("healthcheck", "disable").text.lower() == "true"
+    if container.image is not None:
+        return container.final is not None and parse_image_name(container.final.base).known_root
+    return parse_image_name(container.service.image).name in _WITHOUT_HEALTHCHECK
+
+
+class DependsOnOrder(Rule):
+    code = "depends-on-order"
+    severity = "warning"
+    title = "`depends_on` without a condition waits for the start, not for health."
+    reason = (
+        "A database needs seconds after its start until it accepts connections. A service that connects once, when it "
+        "starts, fails on a slow machine and works on a fast one."
+    )
+    example: ClassVar = {
+        "compose.yaml": "services:\n  api:\n    build: .\n    depends_on: [db]\n  db:\n    image: postgres:17\n",
+    }
+    remedy = "Write `depends_on: {db: {condition: service_healthy}}`, and give `db` a `healthcheck`."
+
+    @classmethod
+    def check_compose(cls, compose: Compose, containers: Sequence[Container]) -> Iterator[Finding]:
+        for container in containers:
+            if container.service is not None:
+                yield from cls._order(container.service)
+
+    @classmethod
+    def _order(cls, service: Service) -> Iterator[Finding]:
+        started = [(name, at) for name, condition, at in service.dependencies if condition in ("", "service_started")]
+        if started:
+            names = [name for name, _ in started]
+            have = "have" if len(names) > 1 else "has"
+            message = f"{service.name} is started as soon as {listed(names)} {have} been started, ready or not."
+            fix = f"Write depends_on: {{{names[0]}: {{condition: service_healthy}}}}, and give it a healthcheck."
+            yield cls.finding(started[0][1], message, fix)
+
+
+class ThreadsOverCpus(Rule):
+    code = "threads-over-cpus"
+    severity = "warning"
+    title = "More threads or workers than the container's processors."
+    reason = (
+        "Threads beyond the limit are throttled by the kernel: all of them stop until the next period, and the slowest "
+        "requests take many times longer."
+    )
+    example: ClassVar = {
+        "compose.yaml": "services:\n  api:\n    build: .\n    cpus: 2\n    environment: {OMP_NUM_THREADS: '8'}\n",
+    }
+    remedy = "Set the threads of each worker to the processors divided by the workers."
+
+    @classmethod
+    def check_compose(cls, compose: Compose, containers: Sequence[Container]) -> Iterator[Finding]:
+        for container in containers:
+            if container.service is not None and container.service.cpus:
+                yield from cls._threads(container, container.service)
+
+    @classmethod
+    def _threads(cls, container: Container, service: Service) -> Iterator[Finding]:
+        limit = ceil(service.cpus)
+        workers = container.server.workers if container.server else 0
+        for name in _THREADS:
+            value = container.environment.get(name, "")
+            number = int(value) if re.fullmatch(r"\d{1,4}", value) else 0
+            if number > 1 and number * max(workers, 1) > limit:
+                each = f" in each of {workers} workers" if workers > 1 else ""
+                cpus = f"{service.name} may use {service.cpus:g} processors"
+                message = f"{name} asks for {number} threads{each}, and {cpus}."
+                fix = f"Set {name} to {max(limit // max(workers, 1), 1)}."
+                yield cls.finding(container.variable_location(name), message, fix)
+                return
+        if workers > 2 * limit + 1:
+            message = f"{workers} workers share the {service.cpus:g} processors that {service.name} may use."
+            yield cls.finding(container.command_line[1], message, f"Start {limit} workers.")
+
+    @classmethod
+    def check_running(cls, container: InspectedContainer) -> Iterator[Finding]:
+        quota = container.number("HostConfig", "CpuQuota") / (container.number("HostConfig", "CpuPeriod") or 100_000)
+        cpus = container.number("HostConfig", "NanoCpus") / 1e9 or quota
+        threads = container.environment.get("OMP_NUM_THREADS", "")
+        if cpus > 0 and re.fullmatch(r"\d{1,4}", threads) and int(threads) > max(1, -(-cpus // 1)):
+            message = f"OMP_NUM_THREADS asks for {threads} threads, and it may use {cpus:g} processors."
+            yield cls.finding(container.at, message, f"Set OMP_NUM_THREADS to {max(1, int(cpus))}.")
+
+
+class NoRestart(Rule):
+    code = "no-restart"
+    severity = "note"
+    title = "A service that ends is not started again."
+    reason = "After a crash, or a reboot of the machine, it stays down until a person starts it."
+    example: ClassVar = {"compose.yaml": "services:\n  api:\n    build: .\n    mem_limit: 512m\n"}
+    remedy = "Add `restart: unless-stopped`."
+
+    @classmethod
+    def check_compose(cls, compose: Compose, containers: Sequence[Container]) -> Iterator[Finding]:
+        services = compose.services
+        jobs = {
+            name
+            for service in services.values()
+            for name, condition, _ in service.dependencies
+            if condition == "service_completed_successfully"
+        }
+        without = [service for service in _complete(services) if not _restarts(service) and service.name not in jobs]
+        if without:
+            message = f"Nothing starts {listed(service.name for service in without)} again after a crash or a reboot."
+            yield cls.finding(without[0].node.at, message, "Add restart: unless-stopped.")
+
+    @classmethod
+    def check_running(cls, container: InspectedContainer) -> Iterator[Finding]:
+        if container.runs and container.part("HostConfig", "RestartPolicy", "Name") in ("no", ""):
+            message = "Nothing starts it again after a crash or a reboot."
+            yield cls.finding(container.at, message, "Add restart: unless-stopped, or --restart unless-stopped.")
+
+
+def _restarts(service: Service) -> bool:
+    return bool(service.node.get("restart") or service.node.get("deploy", "restart_policy"))
+
+
+def _complete(services: dict[str, Service]) -> list[Service]:
+    """Leave out services that only make sense over those of another file."""
+    return [service for service in services.values() if service.build or service.image]
+
+
+class NoLimits(Rule):
+    code = "no-limits"
+    severity = "note"
+    title = "A service may take all memory of the machine."
+    reason = "When memory runs out, the kernel kills a process of its choice, which may be the database."
+    example: ClassVar = {"compose.yaml": "services:\n  api:\n    build: .\n    restart: unless-stopped\n"}
+    remedy = "Measure what the service needs under load, and set `mem_limit` above it."
+
+    @classmethod
+    def check_compose(cls, compose: Compose, containers: Sequence[Container]) -> Iterator[Finding]:
+        without = [service for service in _complete(compose.services) if not _limited(service)]
+        if without:
+            names = listed(service.name for service in without)
+            message = f"{names} may take all memory of the machine, and other services are killed for it."
+            yield cls.finding(without[0].node.at, message, "Add mem_limit: 512m, or what it needs.")
+
+    @classmethod
+    def check_running(cls, container: InspectedContainer) -> Iterator[Finding]:
+        if container.runs and not container.number("HostConfig", "Memory"):
+            fix = "Give it a limit: mem_limit in the compose file, or --memory."
+            yield cls.finding(container.at, "It may take all memory of the machine.", fix)
+
+
+def _limited(service: Service) -> bool:
+    variable = "$" in service.text("mem_limit") or "$" in service.text("deploy", "resources", "limits", "memory")
+    return bool(service.memory) or variable
+
+
+class ComposeVersion(Rule):
+    code = "compose-version"
+    severity = "note"
+    title = "`version:` has no meaning in a compose file any more."
+    reason = "Compose v2 ignores it and prints a warning each time."
+    example: ClassVar = {
+        "compose.yaml": "version: '3.8'\nservices:\n  api:\n    build: .\n    restart: unless-stopped\n"
+        "    mem_limit: 512m\n",
+    }
+    remedy = "Remove the line."
+
+    @classmethod
+    def check_compose(cls, compose: Compose, containers: Sequence[Container]) -> Iterator[Finding]:
+        version = compose.node.get("version")
+        if version:
+            message = "`version:` has had no meaning since Compose v2, which warns about it."
+            yield cls.finding(version.at, message, "Remove the line.")

@@ -1,14 +1,18 @@
-"""What makes an image big, and its build slow: the order of its layers, tools that stay, and what the folder brings."""
+"""Rules about the size of an image and the speed of its build: order of layers, compilers, caches, .dockerignore."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import date
+from typing import ClassVar
 
-from estiba.doctor.catalogue import Finding, finding, listed
+from estiba.doctor.finding import Finding, listed
 from estiba.doctor.read.build_context import relative_source
 from estiba.doctor.read.containers import Image
 from estiba.doctor.read.dockerfile_stages import Stage, Step
+from estiba.doctor.read.inspected_container import InspectedContainer
+from estiba.doctor.rule import Rule
 
 _INSTALLS = re.compile(
     r"pip3?\s+install\s[^&;|]*-r\s*\S|pip3?\s+install\s[^&;|]*--requirement|uv\s+sync|poetry\s+install|pipenv\s+(?:install|sync)|"
@@ -21,114 +25,189 @@ _TOOLS = re.compile(
 _APT = re.compile(r"(?:apt-get|apt|apk)\s[^&;|]*?\b(?:install|add)\b([^&;|]*)")
 _PURGES = re.compile(r"(?:apt-get|apt)\s[^&;|]*(?:purge|remove)|apk\s+del")
 _PIP = re.compile(r"\bpip3?\s+install\b[^&;|]*")
-DATA = re.compile(r"\.(?:csv|parquet|feather|xlsx?|h5|hdf5|zip|tar|gz|sqlite|db|npy|npz|mp4|log)$", re.I)
-BIG = 10_000_000
-"""Bytes of data from which on it is worth a word."""
+_DATA = re.compile(r"\.(?:csv|parquet|feather|xlsx?|h5|hdf5|zip|tar|gz|sqlite|db|npy|npz|mp4|log)$", re.I)
+MIN_DATA_BYTES = 10_000_000
+"""Less data than this in an image is not reported."""
+
+MAX_IMAGE_BYTES = 1_000_000_000
 
 
-def check(image: Image) -> Iterator[Finding]:
-    """What is wrong with the layers of a Dockerfile."""
-    for stage in image.used:
-        yield from _order(stage, image)
-    final = image.final
-    if final is None:
-        return
-    yield from _tools(final, image)
-    yield from _cache(final, image)
-    yield from _ignore(final, image)
+class CacheOrder(Rule):
+    code = "cache-order"
+    severity = "warning"
+    title = "The code is copied before the dependencies are installed, again at every change."
+    reason = "A changed line of code makes the builder download and install all packages again: minutes for seconds."
+    example: ClassVar = {
+        "Dockerfile": "FROM python:3.12-slim\nCOPY . .\nRUN pip install --no-cache-dir -r requirements.txt\n"
+        'USER 10001\nCMD ["python", "-m", "http.server", "8000"]\n',
+    }
+    remedy = "Copy the requirements alone, install them, and copy the code after that."
+
+    @classmethod
+    def check_image(cls, image: Image, today: date) -> Iterator[Finding]:
+        for stage in image.used:
+            copied = _code_copied_before_install(stage, image)
+            if copied is not None:
+                subject = "The code is" if relative_source(copied.words[0]) else "Everything is"
+                message = f"{subject} copied before the dependencies are installed, so each change installs them again."
+                yield cls.finding(image.at(copied.instruction.line), message, cls.remedy)
 
 
-def _order(stage: Stage, image: Image) -> Iterator[Finding]:
+def _code_copied_before_install(stage: Stage, image: Image) -> Step | None:
     copied: Step | None = None
     for step in stage.steps:
         if step.instruction.name == "RUN" and _INSTALLS.search(step.text):
-            if copied is not None:
-                what = "The code is" if relative_source(copied.words[0]) else "Everything is"
-                message = f"{what} copied before the dependencies are installed, so each change installs them again."
-                fix = "Copy the requirements alone, install them, and copy the code after that."
-                yield finding("cache-order", image.at(copied.instruction.line), message, fix)
-            return
-        if (
-            step.instruction.name in ("COPY", "ADD")
-            and "from" not in step.instruction.flags
-            and _brings_code(step, image)
-        ):
-            copied = copied or step
+            return copied
+        if copied is None and _copies_from_context(step) and _copies_code(step, image):
+            copied = step
+    return None
 
 
-def _brings_code(step: Step, image: Image) -> bool:
-    """Whether it copies everything, or a folder of code that the image comes to hold."""
+def _copies_from_context(step: Step) -> bool:
+    return step.instruction.name in ("COPY", "ADD") and "from" not in step.instruction.flags
+
+
+def _copies_code(step: Step, image: Image) -> bool:
+    """Return True if it copies everything, or a folder with Python files that the image comes to hold."""
     kept = {file.source for file in image.contents.files.values()}
     for source in step.words[:-1]:
-        bare = relative_source(source)
-        if not bare:
+        path = relative_source(source)
+        if not path:
             return True
-        inside = set(image.context.matching(source)) - {bare}
-        if any(path.endswith(".py") for path in inside & kept):
+        inside = set(image.context.matching(source)) - {path}
+        if any(entry.endswith(".py") for entry in inside & kept):
             return True
     return False
 
 
-def _tools(final: Stage, image: Image) -> Iterator[Finding]:
-    for step in final.steps_of("RUN"):
-        found = [tool for part in _APT.findall(step.text) for tool in _TOOLS.findall(part)]
-        if found and not _PURGES.search(step.text):
-            names = listed(dict.fromkeys(found))
-            message = (
-                f"{names} stay{'s' if len(set(found)) == 1 else ''} in the image that runs, which needs no compiler."
-            )
-            fix = "Install them in a stage of their own, and copy the virtual environment or the wheels from there."
-            yield finding("build-tools", image.at(step.instruction.line_of(found[0])), message, fix)
+class BuildTools(Rule):
+    code = "build-tools"
+    severity = "warning"
+    title = "Image too big: compilers stay in the image that runs."
+    reason = "They add hundreds of megabytes, and give an intruder a compiler."
+    example: ClassVar = {
+        "Dockerfile": "FROM python:3.12-slim\nRUN apt-get update && apt-get install -y build-essential\n"
+        'USER 10001\nCMD ["python", "-m", "http.server", "8000"]\n',
+    }
+    remedy = (
+        "Install them in an earlier stage, and copy the virtual environment or the wheels from there. In a single "
+        "stage, remove them in the same RUN that installs them."
+    )
+
+    @classmethod
+    def check_image(cls, image: Image, today: date) -> Iterator[Finding]:
+        for step in image.final.steps_of("RUN") if image.final else ():
+            tools = [tool for part in _APT.findall(step.text) for tool in _TOOLS.findall(part)]
+            if tools and not _PURGES.search(step.text):
+                names = listed(dict.fromkeys(tools))
+                stay = "stays" if len(set(tools)) == 1 else "stay"
+                message = f"{names} {stay} in the image that runs, which needs no compiler."
+                fix = "Install them in another stage, and copy the virtual environment or the wheels from there."
+                yield cls.finding(image.at(step.instruction.line_of(tools[0])), message, fix)
+                return
+
+
+class PipCache(Rule):
+    code = "pip-cache"
+    severity = "note"
+    title = "pip's cache stays in the image."
+    reason = "Each wheel is in the image twice: installed, and as it was downloaded."
+    example: ClassVar = {
+        "Dockerfile": "FROM python:3.12-slim\nCOPY requirements.txt .\nRUN pip install -r requirements.txt\n"
+        'USER 10001\nCMD ["python", "-m", "http.server", "8000"]\n',
+    }
+    remedy = "Call `pip install --no-cache-dir`, or set `ENV PIP_NO_CACHE_DIR=1`."
+
+    @classmethod
+    def check_image(cls, image: Image, today: date) -> Iterator[Finding]:
+        for step in image.final.steps_of("RUN") if image.final else ():
+            kept = not step.environment.get("PIP_NO_CACHE_DIR")  # any value switches it off, 0 too
+            mounted = "type=cache" in step.instruction.flags.get("mount", "")
+            commands = [part for part in _PIP.findall(step.text) if not re.search(r"\buv\s+pip\b", step.text)]
+            if kept and not mounted and any("--no-cache-dir" not in part for part in commands):
+                at = image.at(step.instruction.line_of("pip"))
+                message = "pip keeps everything that it downloads in the image."
+                yield cls.finding(at, message, "Call pip install with --no-cache-dir.")
+                return
+
+
+class MissingDockerignore(Rule):
+    code = "missing-dockerignore"
+    severity = "warning"
+    title = "There is no .dockerignore, and the whole folder is copied."
+    reason = (
+        "`.git`, virtual environments, data and `.env` are sent to the builder each time and end up in the image, "
+        "where everyone who has the image can read them."
+    )
+    example: ClassVar = {
+        "Dockerfile": 'FROM python:3.12-slim\nCOPY . .\nUSER 10001\nCMD ["python", "-m", "http.server", "8000"]\n',
+    }
+    remedy = "Write a .dockerignore with .git, .venv, data, notebooks, tests and .env in it."
+
+    @classmethod
+    def check_image(cls, image: Image, today: date) -> Iterator[Finding]:
+        if image.final is None or not image.context.known or image.context.ignored.name:
             return
+        in_final = [step for step in image.final.steps_of("COPY", "ADD") if _copies_everything(step)]
+        steps = in_final or [step for stage in image.used for step in stage.steps if _copies_everything(step)]
+        if steps:
+            needless = listed(_needless(image)) if in_final else ""
+            with_it = f", with {needless}" if needless else ""
+            message = f"The whole folder is copied{with_it}, and there is no .dockerignore."
+            yield cls.finding(image.at(steps[0].instruction.line), message, cls.remedy)
 
 
-def _cache(final: Stage, image: Image) -> Iterator[Finding]:
-    for step in final.steps_of("RUN"):
-        kept = not step.environment.get("PIP_NO_CACHE_DIR")  # any value switches it off, 0 too
-        mounted = "type=cache" in step.instruction.flags.get("mount", "")
-        commands = [part for part in _PIP.findall(step.text) if not re.search(r"\buv\s+pip\b", step.text)]
-        if kept and not mounted and any("--no-cache-dir" not in part for part in commands):
-            message = "pip keeps everything that it downloads in the image."
-            yield finding(
-                "pip-cache", image.at(step.instruction.line_of("pip")), message, "Give pip install --no-cache-dir."
-            )
-            return
+def _copies_everything(step: Step) -> bool:
+    return _copies_from_context(step) and any(not relative_source(source) for source in step.words[:-1])
 
 
-def _ignore(final: Stage, image: Image) -> Iterator[Finding]:
-    context = image.context
-    whole = [step for step in final.steps_of("COPY", "ADD") if "from" not in step.instruction.flags and _whole(step)]
-    elsewhere = [
-        step
-        for stage in image.used
-        for step in stage.steps
-        if step.instruction.name in ("COPY", "ADD") and _whole(step)
-    ]
-    brought = listed(_needless(image))
-    if context.known and not context.ignored.name and (whole or elsewhere):
-        at = image.at((whole or elsewhere)[0].instruction.line)
-        with_it = f": {brought} {'come' if ' and ' in brought else 'comes'} along" if brought and whole else ""
-        message = f"The whole folder is copied, and there is no .dockerignore{with_it}."
-        fix = "Write a .dockerignore with .git, .venv, data, notebooks, tests and .env in it."
-        yield finding("missing-dockerignore", at, message, fix)
-    elif context.ignored.name and brought:
-        message = f"{context.ignored.name} does not keep {brought} out of the image."
-        yield finding("dockerignore-gaps", context.at(".dockerignore"), message, "Add a line for each of them.")
+class DockerignoreGaps(Rule):
+    code = "dockerignore-gaps"
+    severity = "warning"
+    title = "The .dockerignore lets needless files into the image."
+    reason = "Notebooks, data and folders of tools make the image larger, and may hold what should not be published."
+    example: ClassVar = {
+        "Dockerfile": 'FROM python:3.12-slim\nCOPY . .\nUSER 10001\nCMD ["python", "-m", "http.server", "8000"]\n',
+        ".dockerignore": ".git\n",
+        "explore.ipynb": "{}",
+    }
+    remedy = "Add a line to .dockerignore for each of them, such as `*.ipynb`."
 
-
-def _whole(step: Step) -> bool:
-    return "from" not in step.instruction.flags and any(not relative_source(source) for source in step.words[:-1])
+    @classmethod
+    def check_image(cls, image: Image, today: date) -> Iterator[Finding]:
+        context = image.context
+        needless = listed(_needless(image)) if image.final and context.ignored.name else ""
+        if needless:
+            message = f"{context.ignored.name} does not keep {needless} out of the image."
+            yield cls.finding(context.at(".dockerignore"), message, "Add a line for each of them.")
 
 
 def _needless(image: Image) -> Iterator[str]:
-    """What the image holds of the folder and no program needs, in words."""
-    placed = {file.source for file in image.contents.files.values() if not file.source.startswith("/")}
-    entries = [image.context.entries[source] for source in sorted(placed) if source in image.context.entries]
-    tops = {entry.path.rpartition("/")[2] for entry in entries if entry.folder}
-    yield from sorted(f"`{name}`" for name in tops - {"__pycache__"})
+    """Describe what is in the image and no program needs: folders of tools, notebooks, data."""
+    sources = {file.source for file in image.contents.files.values() if not file.source.startswith("/")}
+    entries = [image.context.entries[source] for source in sorted(sources) if source in image.context.entries]
+    folders = {entry.path.rpartition("/")[2] for entry in entries if entry.folder}
+    yield from sorted(f"`{name}`" for name in folders - {"__pycache__"})
     notebooks = sum(entry.path.endswith(".ipynb") for entry in entries)
     if notebooks:
         yield f"{notebooks} notebook{'s' if notebooks > 1 else ''}"
-    data = sum(entry.size for entry in entries if DATA.search(entry.path))
-    if data >= BIG:
-        yield f"{data / 1e6:.0f} MB of data"
+    data_bytes = sum(entry.size for entry in entries if _DATA.search(entry.path))
+    if data_bytes >= MIN_DATA_BYTES:
+        yield f"{data_bytes / 1e6:.0f} MB of data"
+
+
+class ImageTooBig(Rule):
+    code = "image-too-big"
+    severity = "warning"
+    title = "Image too big: over a gigabyte, measured."
+    reason = "A new machine pulls it for minutes before the service can start there."
+    example: ClassVar = {"docker image inspect": '"Size": 2100000000\n'}
+    remedy = "Run `docker history` to see which layer is large, and `estiba doctor` on the folder of its Dockerfile."
+    shown_by = "test_passwords_and_threads_of_what_runs"
+
+    @classmethod
+    def check_running(cls, container: InspectedContainer) -> Iterator[Finding]:
+        size = container.image.get("Size")
+        if isinstance(size, int) and size > MAX_IMAGE_BYTES:
+            fix = "See what is in it: docker history, and estiba doctor on its folder."
+            yield cls.finding(container.at, f"Its image has {size / 1e6:.0f} MB.", fix)

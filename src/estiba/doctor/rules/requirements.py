@@ -1,35 +1,32 @@
-"""What is installed: requirements without versions, tools for development, CUDA, and libraries of the system."""
+"""Rules about installed packages: versions, tools for development, CUDA, and system libraries."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from posixpath import basename, dirname
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
-from estiba.doctor.catalogue import Finding, Location, finding, listed, words
-from estiba.doctor.read.build_context import BuildContext
+from estiba.doctor.finding import Finding, listed
 from estiba.doctor.read.containers import Container, Image
 from estiba.doctor.read.dockerfile_syntax import split
-from estiba.doctor.rules.base_images import base
+from estiba.doctor.read.image_names import parse_image_name
+from estiba.doctor.read.inspected_container import InspectedContainer
+from estiba.doctor.read.requirement_files import Requirement, Requirements, normal
+from estiba.doctor.rule import Dependencies, Rule
 
-_LINE = re.compile(r"([A-Za-z0-9][\w.-]*)\s*(\[[^\]]*\])?\s*(@\s*\S+|[^;#\s][^;#]*)?")
-_FILE = re.compile(r"(?:-r|--requirements?)[\s=]*([^\s;&|]+)")
-_INLINE = re.compile(r"\bpip3?\s+install\s+([^;&|]*)")
-
-_TOOLS = frozenset(("pip", "setuptools", "wheel", "uv", "poetry", "pipenv", "build", "hatch", "pdm", "pip-tools"))
-_DEV = words(
+_PIP_INSTALL = re.compile(r"\bpip3?\s+install\s+([^&;|]*)")
+_INSTALLERS = frozenset(("pip", "setuptools", "wheel", "uv", "poetry", "pipenv", "build", "hatch", "pdm", "pip-tools"))
+_DEVELOPMENT = frozenset(
     """
     pytest pytest-cov pytest-asyncio pytest-mock pytest-xdist coverage hypothesis tox nox black flake8 ruff isort
     mypy pylint pre-commit bandit autopep8 yapf sphinx mkdocs mkdocs-material ipdb faker locust
-    """
+    """.split()  # noqa: SIM905
 )
-_NOTEBOOK = words(
+_NOTEBOOK = frozenset(
     """
     jupyter jupyterlab notebook ipykernel ipython ipywidgets nbconvert nbformat jupyter-client jupyter-server
     papermill
-    """
+    """.split()  # noqa: SIM905
 )
 _CUDA = {
     "torch": "2.5 GB of CUDA libraries come with it",
@@ -43,195 +40,149 @@ _CUDA = {
 _CPU = {
     "torch": "Install it from https://download.pytorch.org/whl/cpu.",
     "torchvision": "Install it from https://download.pytorch.org/whl/cpu.",
-    "tensorflow-gpu": "Take tensorflow-cpu.",
-    "onnxruntime-gpu": "Take onnxruntime.",
-    "xgboost": "Take xgboost-cpu of the same version: it predicts the same.",
+    "tensorflow-gpu": "Use tensorflow-cpu.",
+    "onnxruntime-gpu": "Use onnxruntime.",
+    "xgboost": "Use xgboost-cpu of the same version: it predicts the same.",
 }
 _SYSTEM = {
     "lightgbm": ("libgomp", "libgomp.so.1", "libgomp1"),
     "opencv-python": ("libgl", "libGL.so.1", "libgl1 libglib2.0-0"),
     "opencv-contrib-python": ("libgl", "libGL.so.1", "libgl1 libglib2.0-0"),
 }
-"""By wheel: what a line that installs it says, the library that it asks for, and Debian's package."""
+"""By wheel: a word of each command that installs its library, the library, and Debian's package."""
+
+_NO_LIBRARY = re.compile(r"(?:OSError|ImportError): (\S+\.so[\w.]*): cannot open shared object file")
+_WITH_VALUE = ("-r", "-c", "-e", "-i", "-f", "--index-url", "--extra-index-url", "--target", "-t", "--find-links")
 
 
-class Requirement(NamedTuple):
-    """A line of a requirements file. `name` in its normal form; `rest` is what follows: versions or an address."""
+class UnpinnedRequirements(Rule):
+    code = "unpinned-requirements"
+    severity = "warning"
+    title = "Requirements without versions: the next build may install others."
+    reason = (
+        "The image that was tested and the one that is built tomorrow hold other versions. A new scikit-learn may not "
+        "load the model, or answer otherwise."
+    )
+    example: ClassVar = {"requirements.txt": "fastapi\njoblib\nscikit-learn\nuvicorn\n"}
+    remedy = "Write the versions that you tested: `pip freeze`, `pip-compile` or `uv pip compile`."
 
-    name: str
-    written: str
-    extras: str
-    rest: str
-    at: Location
+    @classmethod
+    def check_dependencies(cls, dependencies: Dependencies) -> Iterator[Finding]:
+        for requirements in dependencies.requirements:
+            yield from cls._file(requirements)
+        if dependencies.image is not None:
+            yield from cls._commands(dependencies.image)
 
-    @property
-    def version(self) -> str:
-        """The one version that is named with `==`; empty where there is none."""
-        found = re.fullmatch(r"={2,3}\s*([\w.!+-]+)", self.rest)
-        return found[1] if found else ""
+    @classmethod
+    def _file(cls, requirements: Requirements) -> Iterator[Finding]:
+        """Check a file, unless a constraints file may give its packages a version."""
+        if any(re.match(r"-c|--constraint|--require-hashes", option) for option in requirements.options):
+            return
+        loose = [line for line in requirements.lines if not line.pinned and line.name not in _INSTALLERS]
+        if loose:
+            names = listed(line.written for line in loose)
+            have = "have" if len(loose) > 1 else "has"
+            message = f"{names} {have} no exact version, so the next build may install others."
+            fix = "Write the versions that you tested: pip freeze, or pip-compile, or uv pip compile."
+            yield cls.finding(loose[0].at, message, fix)
 
-    @property
-    def pinned(self) -> bool:
-        """Whether the next build gets the same, but for fixes: `==`, `~=` with three numbers, or an address."""
-        return bool(self.version) or self.rest.startswith("@") or bool(re.match(r"~=\s*\d+\.\d+\.\d+", self.rest))
-
-
-@dataclass(frozen=True)
-class Requirements:
-    """A requirements file, with those that it includes.
-
-    Args:
-        options: its lines that are options, such as an index.
-    """
-
-    file: str
-    lines: tuple[Requirement, ...]
-    options: tuple[str, ...]
-
-    @property
-    def names(self) -> set[str]:
-        return {line.name for line in self.lines}
-
-    def version_of(self, name: str) -> Requirement | None:
-        return next((line for line in self.lines if line.name == name and line.version), None)
-
-
-def normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def read(path: str, context: BuildContext, depth: int = 0) -> Requirements:
-    """A requirements file of a context; empty where it cannot be read."""
-    text = context.text(path) or ""
-    lines: list[Requirement] = []
-    options: list[str] = []
-    number = 0
-    joined: list[str] = []
-    for count, raw in enumerate(text.splitlines(), 1):
-        number = number if joined else count
-        bare = raw.strip()
-        joined.append(bare.removesuffix("\\").strip())
-        if bare.endswith("\\"):
-            continue
-        line, joined = " ".join(joined), []
-        line = re.sub(r"(?:^|\s)#.*", "", line).strip()
-        if line.startswith("-"):
-            options.append(line)
-            included = re.match(r"(?:-r|--requirement)[\s=]*(\S+)", line)
-            if included and depth < 5:
-                inner = read(f"{dirname(path)}/{included[1]}".lstrip("/"), context, depth + 1)
-                lines, options = [*lines, *inner.lines], [*options, *inner.options]
-        elif found := requirement(line, context.at(path, number)):
-            lines.append(found)
-    return Requirements(context.at(path).file, tuple(lines), tuple(options))
+    @classmethod
+    def _commands(cls, image: Image) -> Iterator[Finding]:
+        """Check the packages that a RUN names itself."""
+        runs = (step for stage in image.used for step in stage.steps if step.instruction.name == "RUN")
+        for step in runs:
+            for arguments in _PIP_INSTALL.findall(step.text):
+                names = [name for name in _packages(split(arguments)) if normal(name) not in _INSTALLERS]
+                if names:
+                    at = image.at(step.instruction.line_of(names[0]))
+                    message = f"{listed(names)} {'are' if len(names) > 1 else 'is'} installed without an exact version."
+                    yield cls.finding(at, message, f"Name it: {names[0]}==VERSION.")
+                    return
 
 
-def requirement(text: str, at: Location) -> Requirement | None:
-    found = _LINE.match(re.sub(r"\s--hash=\S+", "", text))
-    if found is None or "/" in text.partition("@")[0] or text.endswith((".whl", ".tar.gz")):
-        return None
-    return Requirement(normal(found[1]), found[1], found[2] or "", (found[3] or "").strip(), at)
+def _packages(arguments: list[str]) -> Iterator[str]:
+    """Yield the arguments of `pip install` that are names of packages without a version."""
+    is_value = False
+    for argument in arguments:
+        bare = re.fullmatch(r"[A-Za-z][\w.-]*(?:\[[\w,-]+\])?", argument)
+        if not is_value and bare and not argument.endswith((".whl", ".txt", ".gz", ".toml")):
+            yield argument
+        is_value = argument in _WITH_VALUE
 
 
-def installed(image: Image) -> list[Requirements]:
-    """The requirements files that the stages of an image install."""
-    found: dict[str, Requirements] = {}
-    for stage in image.used:
-        for step in stage.steps:
-            for name in _FILE.findall(step.text) if step.instruction.name == "RUN" else []:
-                path = _path(name, image)
-                if path and path not in found:
-                    found[path] = read(path, image.context)
-    return list(found.values())
-
-
-def _path(name: str, image: Image) -> str:
-    """The file of the context that a name inside a stage means."""
-    same = [path for path in image.context.entries if basename(path) == basename(name)]
-    copied = {
-        word.strip("/").removeprefix("./")
-        for stage in image.used
-        for step in stage.steps
-        if step.instruction.name in ("COPY", "ADD")
-        for word in step.words[:-1]
+class DevRequirements(Rule):
+    code = "dev-requirements"
+    severity = "warning"
+    title = "Image too big: tools for development or notebooks are installed."
+    reason = "They and their dependencies add up to hundreds of megabytes, and more packages with vulnerabilities."
+    example: ClassVar = {
+        "requirements.txt": "fastapi==0.115.6\njoblib==1.4.2\nscikit-learn==1.6.1\nuvicorn==0.34.0\npytest==8.3.4\n",
     }
-    wanted = name.removeprefix("./").lstrip("/")
-    return min(same, key=lambda path: (path not in copied, path != wanted, len(path)), default="")
+    remedy = "Move them to a file of their own, requirements-dev.txt, that the Dockerfile does not install."
 
-
-def check(image: Image, containers: list[Container]) -> Iterator[Finding]:
-    """What is wrong with what an image installs.
-
-    Args:
-        containers: those that run it.
-    """
-    develops = bool(containers) and all(container.for_development for container in containers)
-    for found in installed(image):
-        yield from unpinned(found)
-        if not develops:
-            yield from _dev(found, containers)
-            yield from _cuda(found, image, containers)
-        yield from _system(found, image)
-    yield from _inline(image)
-
-
-def unpinned(found: Requirements) -> Iterator[Finding]:
-    """Lines without a version, unless a constraints file may give them one."""
-    if any(re.match(r"-c|--constraint|--require-hashes", option) for option in found.options):
-        return
-    loose = [line for line in found.lines if not line.pinned and line.name not in _TOOLS]
-    if loose:
-        names = listed(line.written for line in loose)
-        message = (
-            f"{names} {'have' if len(loose) > 1 else 'has'} no exact version, so the next build may install others."
-        )
-        fix = "Write the versions that you tested: pip freeze, or pip-compile, or uv pip compile."
-        yield finding("unpinned-requirements", loose[0].at, message, fix)
-
-
-def _dev(found: Requirements, containers: list[Container]) -> Iterator[Finding]:
-    notebook = any(container.program[:1] == ["jupyter"] for container in containers)
-    unneeded = _DEV | (frozenset() if notebook else _NOTEBOOK)
-    lines = [line for line in found.lines if line.name in unneeded]
-    if lines:
-        names = listed(line.written for line in lines)
-        message = (
-            f"{names} {'are' if len(lines) > 1 else 'is'} installed in the image, where nothing runs {_them(lines)}."
-        )
-        yield finding(
-            "dev-requirements", lines[0].at, message, "Move them to a file of their own: requirements-dev.txt."
-        )
-
-
-def _them(lines: list[Requirement]) -> str:
-    return "them" if len(lines) > 1 else "it"
-
-
-def _cuda(found: Requirements, image: Image, containers: list[Container]) -> Iterator[Finding]:
-    if "whl/cpu" in " ".join(found.options) or _gpu(image, containers):
-        return
-    if any("whl/cpu" in step.text for stage in image.used for step in stage.steps):
-        return
-    for line in found.lines:
-        cuda = "cuda" in line.extras or re.search(r"\+cu\d", line.rest)
-        if line.name.startswith("nvidia-") or cuda:
-            message = f"{line.name}{line.extras} brings CUDA, and nothing here asks for a GPU."
-            yield finding("cuda-in-image", line.at, message, "Take the build for processors.")
+    @classmethod
+    def check_dependencies(cls, dependencies: Dependencies) -> Iterator[Finding]:
+        containers = dependencies.containers
+        if dependencies.image is None or _for_development(containers):
             return
-        if line.name in _CUDA and "+cpu" not in line.rest and not _old(line):
-            fix = _CPU.get(line.name, "Take the build for processors.")
-            yield finding("cuda-in-image", line.at, f"{line.name} is the build for GPUs: {_CUDA[line.name]}.", fix)
+        notebook = any(container.program[:1] == ["jupyter"] for container in containers)
+        unneeded = _DEVELOPMENT | (frozenset() if notebook else _NOTEBOOK)
+        for requirements in dependencies.requirements:
+            lines = [line for line in requirements.lines if line.name in unneeded]
+            if lines:
+                names = listed(line.written for line in lines)
+                are, them = ("are", "them") if len(lines) > 1 else ("is", "it")
+                message = f"{names} {are} installed in the image, where nothing runs {them}."
+                fix = "Move them to a file of their own: requirements-dev.txt."
+                yield cls.finding(lines[0].at, message, fix)
+
+
+def _for_development(containers: Sequence[Container]) -> bool:
+    return bool(containers) and all(container.for_development for container in containers)
+
+
+class CudaInImage(Rule):
+    code = "cuda-in-image"
+    severity = "warning"
+    title = "Image too big: the CUDA build of a library, where nothing asks for a GPU."
+    reason = "Gigabytes of GPU libraries are pulled to every machine, and none of them is ever loaded."
+    example: ClassVar = {
+        "requirements.txt": "fastapi==0.115.6\njoblib==1.4.2\nscikit-learn==1.6.1\ntorch==2.5.1\nuvicorn==0.34.0\n",
+    }
+    remedy = "Install the build for CPUs; for PyTorch it is at https://download.pytorch.org/whl/cpu."
+
+    @classmethod
+    def check_dependencies(cls, dependencies: Dependencies) -> Iterator[Finding]:
+        image, containers = dependencies.image, dependencies.containers
+        if image is None or _for_development(containers) or _gpu(image, containers):
             return
+        if any("whl/cpu" in step.text for stage in image.used for step in stage.steps):
+            return
+        for requirements in dependencies.requirements:
+            if "whl/cpu" not in " ".join(requirements.options):
+                yield from cls._file(requirements)
+
+    @classmethod
+    def _file(cls, requirements: Requirements) -> Iterator[Finding]:
+        for line in requirements.lines:
+            cuda = "cuda" in line.extras or re.search(r"\+cu\d", line.rest)
+            if line.name.startswith("nvidia-") or cuda:
+                message = f"{line.name}{line.extras} brings CUDA, and nothing here asks for a GPU."
+                yield cls.finding(line.at, message, "Use the build for CPUs.")
+                return
+            if line.name in _CUDA and "+cpu" not in line.rest and not _before_nccl(line):
+                message = f"{line.name} is the build for GPUs: {_CUDA[line.name]}."
+                yield cls.finding(line.at, message, _CPU.get(line.name, "Use the build for CPUs."))
+                return
 
 
-def _old(line: Requirement) -> bool:
-    """Whether it is an XGBoost from before NCCL came with the wheel."""
+def _before_nccl(line: Requirement) -> bool:
+    """Return True for an XGBoost from before NCCL came with the wheel."""
     return line.name == "xgboost" and bool(re.match(r"0\.|1\.|2\.0", line.version))
 
 
-def _gpu(image: Image, containers: list[Container]) -> bool:
-    bases = " ".join(stage.base for stage in image.used)
-    asked = any(
+def _gpu(image: Image, containers: Sequence[Container]) -> bool:
+    requested = any(
         container.service is not None
         and (
             container.service.node.get("gpus")
@@ -240,55 +191,41 @@ def _gpu(image: Image, containers: list[Container]) -> bool:
         )
         for container in containers
     )
-    return asked or bool(re.search(r"cuda|nvidia|gpu|rocm", bases))
+    bases = " ".join(stage.base for stage in image.used)
+    return requested or bool(re.search(r"cuda|nvidia|gpu|rocm", bases))
 
 
-def _system(found: Requirements, image: Image) -> Iterator[Finding]:
-    final = image.final
-    if final is None or not (
-        base(final.base).lacks("curl") and base(final.base).name in ("python", "debian", "ubuntu")
-    ):
-        return
-    for line in found.lines:
-        if line.name not in _SYSTEM or "alpine" in final.base:
-            continue
-        says, library, package = _SYSTEM[line.name]
-        texts = " ".join(step.text for step in final.all_steps if step.instruction.name in ("RUN", "COPY"))
-        if not re.search(rf"{says}|gcc|g\+\+|build-essential|gfortran|/usr\b|/lib\b", texts):
-            message = f"{line.name} needs {library}, which `{final.base}` does not have: importing it fails."
-            fix = f"RUN apt-get update && apt-get install -y --no-install-recommends {package} in the final stage."
-            yield finding("system-library-missing", line.at, message, fix)
+class SystemLibraryMissing(Rule):
+    code = "system-library-missing"
+    severity = "error"
+    title = "A wheel needs a system library that the slim base does not have."
+    reason = "`pip install` succeeds, and the program fails at the import, as the wheel does not contain the library."
+    example: ClassVar = {
+        "requirements.txt": "fastapi==0.115.6\njoblib==1.4.2\nlightgbm==4.5.0\nscikit-learn==1.6.1\nuvicorn==0.34.0\n",
+    }
+    remedy = "Install the package in the final stage: `apt-get install -y --no-install-recommends libgomp1`."
+    explains_exit = True
 
+    @classmethod
+    def check_dependencies(cls, dependencies: Dependencies) -> Iterator[Finding]:
+        final = dependencies.image.final if dependencies.image else None
+        base = parse_image_name(final.base) if final else None
+        if final is None or base is None or base.name not in ("python", "debian", "ubuntu") or not base.lacks("curl"):
+            return
+        commands = " ".join(step.text for step in final.all_steps if step.instruction.name in ("RUN", "COPY"))
+        for requirements in dependencies.requirements:
+            for line in requirements.lines if "alpine" not in final.base else ():
+                if line.name not in _SYSTEM:
+                    continue
+                word, library, package = _SYSTEM[line.name]
+                if not re.search(rf"{word}|gcc|g\+\+|build-essential|gfortran|/usr\b|/lib\b", commands):
+                    message = f"{line.name} needs {library}, which `{final.base}` does not have: importing it fails."
+                    install = f"RUN apt-get update && apt-get install -y --no-install-recommends {package}"
+                    yield cls.finding(line.at, message, f"{install} in the final stage.")
 
-def _inline(image: Image) -> Iterator[Finding]:
-    """Packages that a RUN names itself, without versions."""
-    for stage in image.used:
-        for step in stage.steps:
-            for part in _INLINE.findall(step.text) if step.instruction.name == "RUN" else []:
-                names = [word for word in _packages(split(part)) if normal(word) not in _TOOLS]
-                if names:
-                    at = image.at(step.instruction.line_of(names[0]))
-                    message = f"{listed(names)} {'are' if len(names) > 1 else 'is'} installed without an exact version."
-                    yield finding("unpinned-requirements", at, message, f"Name it: {names[0]}==VERSION.")
-                    return
-
-
-def _packages(words: list[str]) -> Iterator[str]:
-    """The bare names among the words behind `pip install`."""
-    skip = False
-    for word in words:
-        bare = re.fullmatch(r"[A-Za-z][\w.-]*(?:\[[\w,-]+\])?", word)
-        if not skip and bare and not word.endswith((".whl", ".txt", ".gz", ".toml")):
-            yield word
-        skip = word in (
-            "-r",
-            "-c",
-            "-e",
-            "-i",
-            "-f",
-            "--index-url",
-            "--extra-index-url",
-            "--target",
-            "-t",
-            "--find-links",
-        )
+    @classmethod
+    def check_running(cls, container: InspectedContainer) -> Iterator[Finding]:
+        if match := _NO_LIBRARY.search(container.log):
+            message = f"It cannot load {match[1]}, which the image does not have."
+            fix = "Install its package in the image (libgomp.so.1: libgomp1)."
+            yield cls.finding(container.at, message, fix)

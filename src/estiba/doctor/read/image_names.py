@@ -1,0 +1,50 @@
+"""Parse the name of a container image, and tell what well-known images hold."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_ROOTS = ("python", "debian", "ubuntu", "alpine", "node", "scratch", "nvidia/cuda", "continuumio/miniconda3", "fedora")
+"""Images that run as root unless the Dockerfile has a USER."""
+
+
+class ImageName(NamedTuple):
+    """The parts of an image name. Docker Hub and `library/` are left out of `name`."""
+
+    name: str
+    tag: str
+    digest: str
+
+    @property
+    def slim(self) -> bool:
+        """True for a small image, as far as its name and tag tell."""
+        return bool(re.search(r"slim|alpine|distroless|minimal|chainguard|wolfi", f"{self.name}:{self.tag}"))
+
+    @property
+    def known_root(self) -> bool:
+        return self.name in _ROOTS
+
+    @property
+    def maybe_root(self) -> bool:
+        return not re.search(r"nonroot|rootless|unprivileged", self.tag) and not self.name.startswith(
+            ("jupyter/", "quay.io/jupyter/", "bitnami/", "cgr.dev/")
+        )
+
+    def lacks(self, program: str) -> bool:
+        """True if the image is known to have no curl, wget or nc."""
+        if self.name == "scratch" or "distroless" in self.name:
+            return True
+        if self.name == "alpine" or "alpine" in self.tag:
+            return program == "curl"  # wget is one of BusyBox's
+        slim = self.name in ("debian", "ubuntu") or (self.name in ("python", "node") and "slim" in self.tag)
+        return slim or self.name in ("redis", "postgres", "ghcr.io/mlflow/mlflow")
+
+
+def parse_image_name(text: str) -> ImageName:
+    """Split `registry/name:tag@digest`."""
+    rest, _, digest = text.partition("@")
+    head, slash, last = rest.rpartition("/")
+    last, _, tag = last.partition(":")
+    name = f"{head}{slash}{last}".removeprefix("docker.io/").removeprefix("library/")
+    return ImageName(name, tag, digest)
