@@ -259,7 +259,7 @@ def _files(path: Path) -> Iterator[Path]:
         yield path
     elif path.is_dir():
         for inner in sorted(path.iterdir()):
-            if not image_options.stays_out(inner) and not (inner.is_symlink() and inner.is_dir()):
+            if not image_options.is_excluded(inner) and not (inner.is_symlink() and inner.is_dir()):
                 yield from _files(inner)
 
 

@@ -43,7 +43,7 @@ def compose(project: Path | None, output: Path | None, check: bool, as_json: boo
     folder = output or loaded.folder / FOLDER
     if check:
         return write_files.stale(files, folder, as_json=as_json)
-    secrets.hand_out(loaded.folder, plan.secrets, folder / "secrets", plan.given)
+    secrets.copy_to(loaded.folder, plan.secrets, folder / "secrets", plan.external_secrets)
     directory = shlex.quote(str(write_files.shown(folder)))
     steps = ["estiba build", f"docker compose --project-directory {directory} up --detach --wait"]
     write_files.write(files, folder, services=len(plan.services), next_steps=steps, as_json=as_json)

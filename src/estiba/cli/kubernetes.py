@@ -102,8 +102,8 @@ def _secret_files(project: Path, plan: Plan, options: KubernetesOptions) -> dict
     from estiba.deploy.plan import secrets
 
     names = () if options.external_secrets else plan.secrets
-    generated = secrets.ensure(project, (name for name in names if name not in plan.given))
-    return generated | {name: secrets.place(project, name) for name in names if name in plan.given}
+    generated = secrets.ensure(project, (name for name in names if name not in plan.external_secrets))
+    return generated | {name: secrets.path_of(project, name) for name in names if name in plan.external_secrets}
 
 
 def _secret_commands(plan: Plan, files: Mapping[str, Path], options: KubernetesOptions) -> dict[str, list[str]]:

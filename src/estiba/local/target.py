@@ -157,7 +157,7 @@ class LocalTarget:
             case "models":
                 return f"{self.server_url}/models/{reference.name}"
             case "secrets":
-                return str(secrets.place(self.plan.folder, reference.name))
+                return str(secrets.path_of(self.plan.folder, reference.name))
             case "volumes":
                 return str(self._volume(service, reference.name))
             case "files":

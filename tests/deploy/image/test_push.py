@@ -101,7 +101,7 @@ def test_who_is_not_logged_in_is_told_to(
         guarded.let_in(tmp_path / "wrong", monkeypatch, password="another")
         with pytest.raises(EstibaError, match=refused) as caught:
             push.push(program, name, silent)
-        assert caught.value.hint == f"Log in as one who may write there: {program.program} login {guarded.host}"
+        assert caught.value.hint == f"Log in as a user with write access: {program.program} login {guarded.host}"
         assert guarded.digest(name, "1") is None
         guarded.let_in(tmp_path / "right", monkeypatch)
         digest = push.push(program, name, silent).rpartition("@")[2]
@@ -141,7 +141,7 @@ def test_a_layout_arrives_byte_for_byte(
     (tmp_path / "nothing.json").write_text("{}")
     with pytest.raises(EstibaError, match="did not take") as caught:
         push.push_layout(layout, name, silent)
-    assert caught.value.hint == f"Log in as one who may write there: skopeo login {guarded.host}"
+    assert caught.value.hint == f"Log in as a user with write access: skopeo login {guarded.host}"
     guarded.let_in(tmp_path / "right", monkeypatch)
     odd = tmp_path / "a:folder with a colon"
     shutil.copytree(layout, odd)
@@ -250,7 +250,7 @@ def test_a_name_without_a_registry_is_refused_before_anything_is_built(
 
 def test_without_skopeo_no_layout_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(NotFound, match="skopeo, which is not here"):
+    with pytest.raises(NotFound, match="skopeo, which is not installed"):
         push.check(["ghcr.io/acme/shop:1"], layout=True)
     push.check(["ghcr.io/acme/shop:1"], layout=False)
     with pytest.raises(BadProject):
@@ -283,8 +283,8 @@ def test_manifests_by_the_digests_that_were_pushed(tmp_path: Path, capsys: pytes
     for content, message in (
         (json.dumps([{"image": "ghcr.io/acme/shop/web:other", "pushed": sent}]), "names no image that the project has"),
         (json.dumps([{"image": image, "pushed": None}]), "names no image that was pushed"),
-        (json.dumps([{"image": image, "pushed": "elsewhere"}]), "does not say which images were pushed"),
-        ("{", "does not say which images were pushed"),
+        (json.dumps([{"image": image, "pushed": "elsewhere"}]), "is not a list of pushed images"),
+        ("{", "is not a list of pushed images"),
     ):
         file.write_text(content)
         assert run(["kubernetes", "-C", str(folder), "--pin", str(file)]) == 2

@@ -205,7 +205,7 @@ def test_what_cannot_be_reached_is_named(
     [
         ('A = "${services.models.url}"', "only"),
         ('A = "${secret.a}"', "refers to nothing known"),
-        ('A = "http://minio:port"', "is no address"),
+        ('A = "http://minio:port"', "is not a valid URL"),
     ],
 )
 def test_variables_that_lead_nowhere_are_refused(variables: str, words: str, tmp_path: Path) -> None:

@@ -31,13 +31,13 @@ def test_a_line(line: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("password", "f:2: 'password' is no variable"),
-        ("9A=1", "f:2: '9A' is no variable"),
+        ("password", "f:2: 'password' is not a variable"),
+        ("9A=1", "f:2: '9A' is not a variable"),
         ("A='open", "f:2: A: the quote does not end"),
         ("A='x' y", "f:2: A: the quote does not end, or something follows it"),
-        ("A=$HOME", r"f:2: A: a \$ that some readers would look up"),
-        ('A="${HOME}"', r"f:2: A: a \$ that some readers would look up"),
-        (r'A="\x"', r"f:2: A: \\x means nothing"),
+        ("A=$HOME", r"f:2: A: a \$ that some readers would expand"),
+        ('A="${HOME}"', r"f:2: A: a \$ that some readers would expand"),
+        (r'A="\x"', r"f:2: A: \\x is not a known escape"),
     ],
 )
 def test_a_mistake_is_named_by_its_line(line: str, message: str) -> None:

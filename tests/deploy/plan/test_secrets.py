@@ -52,7 +52,7 @@ def test_what_is_no_secret_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"Cannot read .*nothing"):
         secrets.read(tmp_path, "nothing")
     with pytest.raises(BadProject, match="cannot be the name of a secret"):
-        secrets.place(tmp_path, "../key")
+        secrets.path_of(tmp_path, "../key")
     secrets.ensure(tmp_path, ["empty"])["empty"].write_text("\n")
     with pytest.raises(EstibaError, match="is empty"):
         secrets.ensure(tmp_path, ["empty"])

@@ -65,7 +65,7 @@ class ComposeTarget:
     def apply(self, proposal: ComposeProposal, report: Report) -> None:
         """Write the files, start the containers, and wait until they are healthy; see `DeployTarget`."""
         folder = self.project.folder
-        secrets.hand_out(self.plan.folder, self.plan.secrets, folder / "secrets", self.plan.given)
+        secrets.copy_to(self.plan.folder, self.plan.secrets, folder / "secrets", self.plan.external_secrets)
         if not (folder / LAST_GOOD).exists() and (folder / "compose.yaml").exists():
             self._save_last_good()  # these files may be what runs: then they are what a rollback needs
         write(self.files, folder)

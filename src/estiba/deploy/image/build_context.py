@@ -209,7 +209,7 @@ def _models(service: Service, folder: Path) -> None:
 def _copy(source: Path, target: Path) -> None:
     with explained("read", source):
         if source.is_dir():
-            copy_tree(source, target, image_options.stays_out)
+            copy_tree(source, target, image_options.is_excluded)
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)

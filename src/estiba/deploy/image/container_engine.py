@@ -1,4 +1,4 @@
-"""Container engines: docker, podman and buildah, each through its command line."""
+"""Run container engines: docker, podman and buildah, each through its command line."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ _HINTS = (
 
 
 class StepFailed(EstibaError):
-    """A step of a build failed. `output` is what the builder said last."""
+    """A step of a build failed. `output` is the end of the builder's output."""
 
-    def __init__(self, message: str, said: Sequence[str], *, hint: str | None) -> None:
+    def __init__(self, message: str, lines: Sequence[str], *, hint: str | None) -> None:
         super().__init__(message, hint=hint)
-        self.output = "\n".join(said[-MAX_REPORTED_LINES:])
+        self.output = "\n".join(lines[-MAX_REPORTED_LINES:])
 
 
 @dataclass(frozen=True)
 class Engine:
-    """One of PROGRAMS, found to work."""
+    """A container engine that works, one of PROGRAMS."""
 
     program: str
 
@@ -64,21 +64,21 @@ class Engine:
 
     @property
     def can_run(self) -> bool:
-        """Whether it runs services with limits, as a deployment does; buildah only builds."""
+        """True if it runs containers with the limits of a deployment; buildah only builds."""
         return self.program != "buildah"
 
     def build(self, folder: Path, *, network: bool, on_line: Callable[[str], None]) -> str:
-        """Builds the image of a folder with a Dockerfile and returns its id; it gets no name yet.
+        """Build the image of a folder with a Dockerfile, and return its id; it gets no name yet.
 
         Args:
-            network: whether steps may use the network. on_line: is told what the program says.
+            network: let steps use the network. on_line: called with each line of the program's output.
 
         Raises:
-            EstibaError: a step failed; says which.
+            EstibaError: a step failed; the message names it.
         """
         identity = folder.parent / f"{folder.name}.id"
         command = ["bud" if self.program == "buildah" else "build", "--iidfile", str(identity)]
-        # In a chroot, buildah has no network of its own that it could leave out.
+        # In a chroot, buildah shares the network of the host and cannot switch it off.
         chroot = self.program != "docker" and os.environ.get("BUILDAH_ISOLATION") == "chroot"
         command += ["--network", "host" if chroot else "none"] if chroot or not network else []
         if self.program == "docker":
@@ -94,42 +94,43 @@ class Engine:
         finally:
             identity.unlink()
 
-    def ask(self, *words: str, timeout: float | None = None) -> str:
-        """What the program answers; raises EstibaError where it fails."""
-        done = self._cli.run(*words, timeout=timeout)
+    def ask(self, *arguments: str, timeout: float | None = None) -> str:
+        """Run the program and return its output; raise EstibaError if it fails."""
+        done = self._cli.run(*arguments, timeout=timeout)
         if done.code:
-            raise self._failure(" ".join(word for word in words[:2] if not word.startswith("-")), done.said)
+            command = " ".join(argument for argument in arguments[:2] if not argument.startswith("-"))
+            raise self._failure(command, done.said)
         return done.output.strip()
 
-    def try_to(self, *words: str, timeout: float | None = None) -> shell.Finished:
-        """Run the program, whatever its exit code; raises EstibaError after `timeout` seconds."""
-        return self._cli.run(*words, timeout=timeout)
+    def try_to(self, *arguments: str, timeout: float | None = None) -> shell.Finished:
+        """Run the program, whatever its exit code; raise EstibaError after `timeout` seconds."""
+        return self._cli.run(*arguments, timeout=timeout)
 
     def inspect(self, kind: str, name: str) -> dict[str, Any]:
-        """What it knows of an `image` or a `container`."""
-        found: list[dict[str, Any]] = json.loads(self.ask(kind, "inspect", name))
-        return found[0]
+        """Return the description of an `image` or a `container`."""
+        descriptions: list[dict[str, Any]] = json.loads(self.ask(kind, "inspect", name))
+        return descriptions[0]
 
     def has(self, image: str) -> bool:
-        words = ("inspect", "--type", "image", image) if self.program == "buildah" else ("image", "inspect", image)
-        return self.try_to(*words).code == 0
+        """Return True if the image is on this machine."""
+        argv = ("inspect", "--type", "image", image) if self.program == "buildah" else ("image", "inspect", image)
+        return self.try_to(*argv).code == 0
 
     def digest(self, image: str) -> str:
-        """The digest of an image, with its algorithm: of its manifest if that is known, and else of its configuration.
+        """The digest of an image, with its algorithm: of its manifest if that is known, else of its configuration.
 
-        Empty where the image is not here, as BuildKit does not keep what it pulls where `docker image` looks.
+        Empty if the engine does not have the image: BuildKit keeps pulled images where `docker image` does not look.
         """
         if not self.has(image):
             return ""
         if self.program == "buildah":
-            found = json.loads(self.ask("inspect", "--type", "image", image))
-            return str(found["FromImageDigest"])
-        found = self.inspect("image", image)
-        known = [name.rpartition("@")[2] for name in found.get("RepoDigests") or ()]
-        return str(next(iter(known), found.get("Digest") or found["Id"]))
+            return str(json.loads(self.ask("inspect", "--type", "image", image))["FromImageDigest"])
+        description = self.inspect("image", image)
+        known = [name.rpartition("@")[2] for name in description.get("RepoDigests") or ()]
+        return str(next(iter(known), description.get("Digest") or description["Id"]))
 
     def save(self, image: str, path: Path) -> None:
-        """Writes an image as an archive that `docker load` reads."""
+        """Write an image as an archive that `docker load` reads."""
         if self.program == "buildah":
             self.ask("push", image, f"docker-archive:{path}")
         elif self.program == "podman":
@@ -138,57 +139,53 @@ class Engine:
             self.ask("save", "-o", str(path), image)
 
     def load(self, path: Path) -> None:
-        """Takes in an image archive."""
+        """Load the images of an archive."""
         if self.program == "buildah":
             self.ask("pull", f"docker-archive:{path}")
         else:
             self.ask("load", "-i", str(path))
 
     def tag(self, image: str, name: str) -> None:
-        """Gives an image, by its id, a name. What had that name before and has no other goes, unless it is in use."""
+        """Give an image, named by its id, a name. An unused image that had only this name is removed."""
         before = self.inspect("image", name) if self.can_run and self.has(name) else {}
         self.ask("tag", image, name)
         if len(before.get("RepoTags") or ()) == 1 and _bare(before["Id"]) != _bare(image):
             self.remove(before["Id"])
 
     def remove(self, image: str) -> None:
-        """Forgets an image that has no other name; one that is in use stays."""
+        """Remove an image that has no other name; one that is in use stays."""
         self.try_to("rmi", image)
 
-    def _failure(self, deed: str, said: str) -> EstibaError:
-        words = said.strip()
-        last = (
-            [line for line in words.splitlines() if "error" in line.lower()]
-            or words.splitlines()
-            or ["it said nothing"]
-        )
-        failed = f"{self.program} cannot {deed}" if " " in deed else f"{self.program} {deed} failed"
-        return self._cli.failure(f"{failed}: {last[-1].strip()}", words)
+    def _failure(self, action: str, output: str) -> EstibaError:
+        lines = output.strip().splitlines()
+        errors = [line for line in lines if "error" in line.lower()] or lines or ["it printed nothing"]
+        failed = f"{self.program} cannot {action}" if " " in action else f"{self.program} {action} failed"
+        return self._cli.failure(f"{failed}: {errors[-1].strip()}", output.strip())
 
 
 def _bare(identity: str) -> str:
     return identity.removeprefix("sha256:")
 
 
-def find(named: str | None = None) -> Engine:
-    """A container engine that answers.
+def find(program: str | None = None) -> Engine:
+    """Find a container engine that works.
 
     Args:
-        named: one of PROGRAMS; by default the first that works.
+        program: one of PROGRAMS; by default the first that works.
 
     Raises:
-        NotFound: none is here, or none answers.
+        NotFound: none is installed, or none works.
     """
     reasons: Mapping[str, str] = {}
-    for program in [named] if named else PROGRAMS:
-        reason = _trouble(program)
+    for name in [program] if program else PROGRAMS:
+        reason = _trouble(name)
         if not reason:
-            return Engine(program)
-        reasons = {**reasons, program: reason}
-    said = "; ".join(f"{program}: {reason}" for program, reason in reasons.items())
-    hint = CliProgram("docker", _HINTS).find_hint(said)
+            return Engine(name)
+        reasons = {**reasons, name: reason}
+    summary = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    hint = CliProgram("docker", _HINTS).find_hint(summary)
     advice = "Install and start one of them, or build without: estiba build --oci DIR." if hint is None else hint.text
-    raise NotFound(f"No container engine works here ({said}).", hint=advice)
+    raise NotFound(f"No container engine works here ({summary}).", hint=advice)
 
 
 def _trouble(program: str) -> str:
@@ -198,5 +195,5 @@ def _trouble(program: str) -> str:
     if done.code == 0 and "Cannot connect" not in done.errors:
         return ""
     lines = [line.strip() for line in done.said.splitlines()] or ["does not answer"]
-    # Docker says what is wrong first, and last that it cannot print the rest.
+    # Docker prints the cause first, and at the end that it cannot print the rest.
     return next((line for line in lines if line.lower().startswith("error:")), lines[-1])

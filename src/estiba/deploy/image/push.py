@@ -1,4 +1,4 @@
-"""Push: images sent to the registry that their name says, and known from then on by the digest that it keeps."""
+"""Push images to the registry in their name, and return the digest that the registry has them by."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _UNREACHABLE = (
 _HINTS = (
     (
         ("http response to https",),
-        "That registry has no TLS: give it a certificate, or name it as insecure in the settings of {program}.",
+        "That registry has no TLS: give it a certificate, or list it as insecure in the settings of {program}.",
     ),
     (
         ("x509", "certificate"),
@@ -44,105 +44,106 @@ _HINTS = (
     ),
     (
         ("name unknown", "name_unknown", "does not exist"),
-        "Make the repository in the registry first; some do not make one by themselves.",
+        "Create the repository in the registry first; some registries do not create it on push.",
     ),
     (
         ("no basic auth", "unauthorized", "authentication required", "denied", "forbidden"),
-        "Log in as one who may write there: {program} login {host}",
+        "Log in as a user with write access: {program} login {host}",
     ),
 )
 
 
 def check(names: Sequence[str], *, layout: bool) -> None:
-    """Refuses early, before anything is built, what could not be sent.
+    """Refuse images that could not be pushed, before anything is built.
 
     Args:
-        layout: whether they will be OCI layouts, which skopeo sends.
+        layout: True if they will be OCI layouts, which skopeo pushes.
 
     Raises:
-        BadProject: a name says no registry. NotFound: there is no skopeo.
+        BadProject: a name contains no registry. NotFound: skopeo is not installed.
     """
     for name in names:
         if not image_options.host(name):
             hint = 'In estiba.toml: [images] repository = "ghcr.io/acme/shop", or "docker.io/acme" for Docker Hub.'
-            raise BadProject(f"images.repository: the name {name} says no registry to send it to.", hint=hint)
+            raise BadProject(f"images.repository: the name {name} contains no registry to push to.", hint=hint)
     if layout and shutil.which("skopeo") is None:
-        hint = "Install skopeo, or leave out --oci so that the container engine sends what it built."
-        raise NotFound("OCI layouts are sent by skopeo, which is not here.", hint=hint)
+        hint = "Install skopeo, or leave out --oci so that the container engine pushes the image."
+        raise NotFound("OCI layouts are pushed by skopeo, which is not installed.", hint=hint)
 
 
 def push(engine: Engine, name: str, on_line: Callable[[str], None]) -> str:
-    """Sends an image that a container engine has.
+    """Push an image of a container engine.
 
     Args:
-        on_line: is told what the program says.
+        on_line: called with each line of the program's output.
 
     Returns:
-        Its name with the digest that the registry has it by, `ghcr.io/acme/shop/models:8c0aa2876e1e@sha256:...`.
+        The name with the digest that the registry has the image by, `ghcr.io/acme/shop/models:8c0aa2876e1e@sha256:...`.
 
     Raises:
-        Unavailable: the registry cannot be reached. EstibaError: it refuses the image.
+        Unavailable: the registry cannot be reached. EstibaError: the registry refuses the image.
     """
     if engine.program == "docker":
-        return _named(name, _DIGEST.findall(_said([engine.program, "push", name], name, on_line)))
+        return _named(name, _DIGEST.findall(_output([engine.program, "push", name], name, on_line)))
     return _with_digest_file([engine.program, "push", *_without_tls(name, "--tls-verify")], [name], name, on_line)
 
 
 def push_layout(layout: Path, name: str, on_line: Callable[[str], None]) -> str:
-    """Sends the image of an OCI layout with skopeo, byte by byte as it is; as `push` otherwise."""
-    # The layout is the working folder, as a colon in its path would end that path.
-    words = ["skopeo", "copy", "--preserve-digests", *_without_tls(name, "--dest-tls-verify")]
-    return _with_digest_file(words, [f"oci:.:{name.rpartition(':')[2]}", f"docker://{name}"], name, on_line, layout)
+    """Push the image of an OCI layout with skopeo, byte by byte; see `push`."""
+    # skopeo runs in the folder of the layout, because a colon in a path would end the path.
+    command = ["skopeo", "copy", "--preserve-digests", *_without_tls(name, "--dest-tls-verify")]
+    return _with_digest_file(command, [f"oci:.:{name.rpartition(':')[2]}", f"docker://{name}"], name, on_line, layout)
 
 
-class _Sent(msgspec.Struct):
-    """What `estiba build --push --json` prints of an image, of which this is all that is needed."""
+class _Pushed(msgspec.Struct):
+    """The needed part of what `estiba build --push --json` prints for an image."""
 
     image: str
     pushed: Annotated[str, Meta(pattern="@sha256:[0-9a-f]{64}$")] | None = None
 
 
 def pinned(plan: Plan, file: Path) -> Plan:
-    """The plan with images by the digests that the registry has them by; those that were not sent stay as they are.
+    """Name the images of a plan by their digest in the registry; images that were not pushed keep their name.
 
     Args:
-        file: what `estiba build --push --json` printed.
+        file: the output of `estiba build --push --json`.
 
     Raises:
-        NotFound: no such file. BadProject: it is something else, or none of its images is one of the plan's.
+        NotFound: no such file. BadProject: the file has other contents, or none of its images is in the plan.
     """
     with explained("read", file):
         text = file.read_bytes()
-    hint = "Make it with: estiba build --push --json > FILE"
+    hint = "Create it with: estiba build --push --json > FILE"
     try:
-        sent = {one.image: one.pushed for one in msgspec.json.decode(text, type=list[_Sent]) if one.pushed}
+        images = msgspec.json.decode(text, type=list[_Pushed])
     except msgspec.MsgspecError as error:
-        raise BadProject(f"{file} does not say which images were pushed: {error}", hint=hint) from None
-    if not sent:
+        raise BadProject(f"{file} is not a list of pushed images: {error}", hint=hint) from None
+    names = {image.image: image.pushed for image in images if image.pushed}
+    if not names:
         raise BadProject(f"{file} names no image that was pushed.", hint=hint)
-    if not any(service.image in sent for service in plan.services):
-        hint = "The project has changed since: build and push again."
+    if not any(service.image in names for service in plan.services):
+        hint = "The project has changed since then: build and push again."
         raise BadProject(f"{file} names no image that the project has now.", hint=hint)
-    services = [replace(service, image=sent.get(service.image, service.image)) for service in plan.services]
+    services = [replace(service, image=names.get(service.image, service.image)) for service in plan.services]
     return replace(plan, services=tuple(services))
 
 
 def _without_tls(name: str, option: str) -> list[str]:
-    """A registry on this machine's loopback may do without TLS, which docker allows by itself and the others do not."""
+    """The option for a registry on a loopback address, which needs no TLS; docker allows that without an option."""
     return [f"{option}=false"] if _LOOPBACK.fullmatch(image_options.host(name)) else []
 
 
 def _with_digest_file(
-    words: list[str], places: list[str], name: str, on_line: Callable[[str], None], folder: Path | None = None
+    command: list[str], locations: list[str], name: str, on_line: Callable[[str], None], folder: Path | None = None
 ) -> str:
     with temporary("push") as work:
         digest = work / "digest"
-        _said([*words, "--digestfile", str(digest), *places], name, on_line, folder)
+        _output([*command, "--digestfile", str(digest), *locations], name, on_line, folder)
         with explained("read", digest):
             return _named(name, [digest.read_text().strip()])
 
 
-def _said(command: list[str], name: str, on_line: Callable[[str], None], folder: Path | None = None) -> str:
+def _output(command: list[str], name: str, on_line: Callable[[str], None], folder: Path | None = None) -> str:
     done = shell.run(command, folder=folder, on_line=on_line)
     if done.code:
         raise _refusal(command[0], name, done.output)
@@ -151,16 +152,16 @@ def _said(command: list[str], name: str, on_line: Callable[[str], None], folder:
 
 def _named(name: str, digests: list[str]) -> str:
     if not digests:
-        raise EstibaError(f"{name} was sent, but the registry did not say by which digest it keeps it.")
+        raise EstibaError(f"{name} was pushed, but the registry did not report its digest.", hint="Push it again.")
     return f"{name}@{digests[-1]}"
 
 
-def _refusal(program: str, name: str, said: str) -> EstibaError:
-    host, lines = image_options.host(name), [line.strip() for line in said.splitlines() if line.strip()]
-    last = lines[-1] if lines else "it said nothing"
+def _refusal(program: str, name: str, output: str) -> EstibaError:
+    host, lines = image_options.host(name), [line.strip() for line in output.splitlines() if line.strip()]
+    last = lines[-1] if lines else "it printed nothing"
     if any(sign in last.lower() for sign in _UNREACHABLE):
         hint = "Check `repository` in [images], and the network. The image is built: the next build is quick."
         return Unavailable(f"The registry {host} cannot be reached, so {name} was not pushed: {last}", hint=hint)
     known = (hint for signs, hint in _HINTS if any(sign in last.lower() for sign in signs))
-    hint = next(known, "The image is built and has its name: say the same again, or push it with {program} yourself.")
+    hint = next(known, "The image is built and has its name: run this again, or push it with {program} yourself.")
     return EstibaError(f"The registry {host} did not take {name}: {last}", hint=hint.format(program=program, host=host))

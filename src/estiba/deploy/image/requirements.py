@@ -1,4 +1,4 @@
-"""Requirements of an image: exactly the packages that serving needs, at the versions that run here."""
+"""Resolve the packages of an image: exactly those that serving needs, at the versions installed here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from estiba.core.errors import EstibaError, NotFound
 from estiba.core.stores.disk import explained
 from estiba.deploy.plan.plan import PlannedModel
 
-_TABLES = "draws tables and colours for people at a terminal"
+_TABLES = "draws tables and colours in a terminal"
 _READS = "ONNX Runtime reads and runs a model without it"
 
 _NOT_SERVED = {
@@ -26,10 +26,10 @@ _NOT_SERVED = {
     ("onnxruntime", "sympy"): _READS,
     ("onnxruntime", "coloredlogs"): _READS,
 }
-"""By package and what it requires: why a server does without."""
+"""By package and its dependency, the reason why a server does not need it."""
 
 CPU_BUILDS = {"xgboost": "xgboost-cpu", "tensorflow": "tensorflow-cpu"}
-"""By package: the same without what only graphics cards need. Version numbers agree."""
+"""By package, its build without the parts for graphics cards; the version numbers are equal."""
 
 _GRAPHICS = re.compile(r"nvidia-.*|.*-cu1[0-9]|triton|cuda-.*|cupy.*")
 
@@ -41,7 +41,7 @@ class Pin:
     """One package of an image.
 
     Args:
-        name: normalised (PEP 503). why: what needs it.
+        name: normalised (PEP 503). why: the package that needs it.
     """
 
     name: str
@@ -54,17 +54,17 @@ class Pin:
 
 @dataclass(frozen=True)
 class Lock:
-    """Packages of an image, by name, and why others were left out."""
+    """Packages of an image by name, and the reasons for those that are left out."""
 
     pins: tuple[Pin, ...]
     left_out: Mapping[str, str]
 
 
 def serving(models: Sequence[PlannedModel], extra: Sequence[str] = ()) -> Lock:
-    """What a server of these models needs.
+    """Resolve the packages that a server of these models needs.
 
-    The versions are those that packed a model, where its own library answers, and else those that run here: what was
-    proven on this machine is what the image gets.
+    A library that runs a model itself has the version that packed it; all others have the version installed here, which
+    is the one that was tested.
 
     Args:
         extra: further packages, which have to be installed here.
@@ -73,34 +73,34 @@ def serving(models: Sequence[PlannedModel], extra: Sequence[str] = ()) -> Lock:
         EstibaError: two models need different versions of one library. NotFound: a package is not installed here.
     """
     versions = _versions(models)
-    found: dict[str, Pin] = {}
+    pins: dict[str, Pin] = {}
     without = {} if "onnxruntime" in extra else _without_onnxruntime(models)
-    spared: dict[str, str] = {}
-    waiting = [("estiba", "the server"), *((name, "a model's own library") for name in versions)]
-    waiting += [(normal(name), "asked for") for name in extra]
-    while waiting:
-        asked, why = waiting.pop()
+    unneeded: dict[str, str] = {}
+    pending = [("estiba", "the server"), *((name, "a model's own library") for name in versions)]
+    pending += [(normal(name), "asked for") for name in extra]
+    while pending:
+        asked, why = pending.pop()
         name = CPU_BUILDS.get(asked, asked)
         if name != asked:
             without[asked] = f"{name} is the same without what only graphics cards need"
         elif _GRAPHICS.fullmatch(name):
             without[name] = "only for graphics cards"
-        if name in found or name in without:
+        if name in pins or name in without:
             continue
         version = versions.get(asked) or versions.get(name) or _installed(name, asked)
-        found[name] = Pin(name, version, why)
-        for needed in _needs(asked if _here(asked) else name):
+        pins[name] = Pin(name, version, why)
+        for needed in _dependencies(asked if _is_installed(asked) else name):
             if reason := _NOT_SERVED.get((name, needed)):
-                spared[needed] = reason
+                unneeded[needed] = reason
             else:
-                waiting.append((needed, name))
-    del found["estiba"]
-    left_out = without | {name: reason for name, reason in spared.items() if name not in found}
-    return Lock(tuple(found[name] for name in sorted(found)), left_out)
+                pending.append((needed, name))
+    del pins["estiba"]
+    left_out = without | {name: reason for name, reason in unneeded.items() if name not in pins}
+    return Lock(tuple(pins[name] for name in sorted(pins)), left_out)
 
 
 def _without_onnxruntime(models: Sequence[PlannedModel]) -> dict[str, str]:
-    """Why ONNX Runtime is not needed; empty where it is."""
+    """The reason not to install ONNX Runtime; empty if it is needed."""
     graphs = [model for model in models if model.engine == "onnx"]
     if not models:
         return {}
@@ -119,7 +119,7 @@ def _runs_in_kernel(model: PlannedModel) -> bool:
 
 
 def training(folder: Path, include: Sequence[str]) -> Lock:
-    """What training the project's models needs: Estiba's extra `train`, and what the project's code imports.
+    """Resolve the packages for training: Estiba's extra `train`, and the imports of the project's code.
 
     Args:
         include: files and folders of the project.
@@ -131,24 +131,24 @@ def training(folder: Path, include: Sequence[str]) -> Lock:
 
 
 def _extra(name: str) -> list[str]:
-    """What Estiba requires for one of its extras."""
+    """Names of the packages in one of Estiba's extras."""
     lines = metadata.requires("estiba") or []
-    found = [re.match(r"[A-Za-z0-9._-]+", line) for line in lines if f'extra == "{name}"' in line.replace("'", '"')]
-    return [match[0] for match in found if match]
+    matches = [re.match(r"[A-Za-z0-9._-]+", line) for line in lines if f'extra == "{name}"' in line.replace("'", '"')]
+    return [match[0] for match in matches if match]
 
 
 def imported(folder: Path, include: Sequence[str]) -> set[str]:
-    """Distributions that Python files import, as far as they are installed here; Estiba itself aside."""
+    """Installed distributions that Python files import, without Estiba itself."""
     installed = metadata.packages_distributions()
-    found: set[str] = set()
+    names: set[str] = set()
     for name in include:
         for path in sorted([folder / name, *(folder / name).rglob("*.py")]):
             if path.suffix == ".py" and path.is_file():
                 with explained("read", path):
                     tree = ast.parse(path.read_text())
                 for top in _imports(tree):
-                    found |= {normal(distribution) for distribution in installed.get(top, ())[:1]}
-    return found - {"estiba"}
+                    names |= {normal(distribution) for distribution in installed.get(top, ())[:1]}
+    return names - {"estiba"}
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
@@ -171,7 +171,7 @@ def _versions(models: Sequence[PlannedModel]) -> dict[str, str]:
     return versions
 
 
-def _here(name: str) -> bool:
+def _is_installed(name: str) -> bool:
     try:
         metadata.distribution(name)
     except metadata.PackageNotFoundError:
@@ -181,21 +181,21 @@ def _here(name: str) -> bool:
 
 def _installed(name: str, asked: str) -> str:
     for candidate in (name, asked):
-        if _here(candidate):
+        if _is_installed(candidate):
             return metadata.version(candidate)
     raise NotFound(f"The image needs {name}, which is not installed here.", hint=f"Install it: pip install {name}")
 
 
-def _needs(name: str) -> Iterator[str]:
-    """What a distribution requires on this system without any extra, normalised."""
-    for line in metadata.requires(name) or () if _here(name) else ():
+def _dependencies(name: str) -> Iterator[str]:
+    """Normalised names of the dependencies of a distribution on this system, without extras."""
+    for line in metadata.requires(name) or () if _is_installed(name) else ():
         requirement, _, marker = line.partition(";")
         named = re.match(r"[A-Za-z0-9._-]+", requirement)
         if "extra" in marker or named is None:
             continue
-        # Markers are about systems and versions; what one of them rules out here is not installed here.
+        # A dependency whose marker excludes this system or version is not installed here.
         needed = normal(named[0])
-        if not marker or _here(needed):
+        if not marker or _is_installed(needed):
             yield needed
 
 
@@ -205,21 +205,21 @@ def normal(name: str) -> str:
 
 
 def cpu_only(text: str) -> tuple[str, list[str]]:
-    """A requirements file without what only graphics cards need.
+    """Remove packages that only graphics cards need from a requirements file.
 
     Returns:
-        The text, and packages to add without a hash: the CPU builds of those that have one.
+        The text, and packages to add without a hash: the CPU builds of removed packages.
 
     Raises:
         EstibaError: torch from the general index, which brings CUDA.
     """
     kept, added = [], []
-    for line in _logical(text):
-        found = _PINNED.match(line.strip())
-        if found is None or line.lstrip().startswith(("#", "-")):
+    for line in _logical_lines(text):
+        match = _PINNED.match(line.strip())
+        if match is None or line.lstrip().startswith(("#", "-")):
             kept.append(line)
             continue
-        name, rest = normal(found["name"]), found["rest"]
+        name, rest = normal(match["name"]), match["rest"]
         pinned = re.match(r"==\s*([^\s;\\]+)", rest)
         if name == "torch" and not (pinned and "+cpu" in pinned[1]):
             hint = "Pin the CPU build, such as torch==2.5.1+cpu, with the --index-url of PyTorch's CPU wheels."
@@ -231,16 +231,16 @@ def cpu_only(text: str) -> tuple[str, list[str]]:
     return "\n".join(kept) + "\n", added
 
 
-def _logical(text: str) -> list[str]:
-    """Lines, each with those that a backslash at its end continues."""
+def _logical_lines(text: str) -> list[str]:
+    """The lines of a text; a line that ends in a backslash is joined with the next one."""
     lines: list[str] = []
-    going = False
+    continued = False
     for line in text.split("\n"):
-        if going:
+        if continued:
             lines[-1] += "\n" + line
         else:
             lines.append(line)
-        going = line.endswith("\\")
+        continued = line.endswith("\\")
     return lines
 
 
@@ -248,7 +248,7 @@ def locked(wheels: Path, reasons: Mapping[str, str]) -> str:
     """A requirements file that names each wheel of a folder by version and SHA-256.
 
     Args:
-        reasons: by normalised name, what a comment says of it.
+        reasons: by normalised name, the reason that is written into a comment.
     """
     lines = []
     with explained("read", wheels):
@@ -266,11 +266,11 @@ def sha256(path: Path) -> str:
 
 
 def wheel_name(path: Path) -> tuple[str, str]:
-    """Normalised name and version that a wheel's file name tells."""
+    """The normalised name and the version in the file name of a wheel."""
     name, version, *_ = path.name.split("-")
     return normal(name), version
 
 
 def is_graphics(name: str) -> bool:
-    """Whether only graphics cards need a package; `name` is normalised."""
+    """True if only graphics cards need a package; `name` is normalised."""
     return _GRAPHICS.fullmatch(name) is not None

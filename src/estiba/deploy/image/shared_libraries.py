@@ -1,4 +1,4 @@
-"""Shared libraries: what wheels need of the system and neither they nor a slim Python image have."""
+"""Find the shared libraries that wheels need and that neither wheels nor a slim Python image contain."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from estiba.core.errors import EstibaError
 from estiba.core.stores.disk import explained
 from estiba.deploy.image.slim import elf
 
-_EVERYWHERE = re.compile(
+_ALWAYS_THERE = re.compile(
     r"ld-linux.*|linux-vdso.*|lib(c|m|dl|rt|pthread|util|resolv|nsl|crypt|anl|nss_\w+)\.so\.\d+"
     r"|libstdc\+\+\.so\.6|libgcc_s\.so\.1|libz\.so\.1|libbz2\.so\.1.*|liblzma\.so\.5|libffi\.so\.\d+|libuuid\.so\.1"
     r"|libexpat\.so\.1|libsqlite3\.so\.0|libssl\.so\.3|libcrypto\.so\.3|libpython3.*\.so.*|libselinux\.so\.1"
 )
-"""What the slim images of Python have, or a wheel may ask of any Linux (manylinux)."""
+"""Libraries of the slim Python images, or that a wheel may expect of every Linux (manylinux)."""
 
 _GRAPHICS = re.compile(r"lib(cuda|cudart|cublas|cublasLt|cudnn|cufft|curand|cusolver|cusparse|nccl|nvrtc|nvinfer).*")
 
@@ -48,33 +48,33 @@ _DEBIAN = {
 
 
 def missing(wheels: Sequence[Path]) -> dict[str, str]:
-    """Shared libraries that wheels need and nothing brings: by name, the file that needs it.
+    """By name of a missing shared library, the file that needs it.
 
     Raises:
         EstibaError: a wheel cannot be read.
     """
-    found: dict[str, str] = {}
+    needed_by: dict[str, str] = {}
     brought: set[str] = set()
     for wheel in wheels:
         for name, about in _libraries(wheel):
             brought |= {Path(name).name, about.soname}
-            found |= {needed: f"{wheel.name.split('-')[0]} ({name})" for needed in about.needed}
+            needed_by |= {needed: f"{wheel.name.split('-')[0]} ({name})" for needed in about.needed}
     return {
         name: where
-        for name, where in sorted(found.items())
-        if name not in brought and not _EVERYWHERE.fullmatch(name) and not _GRAPHICS.match(name)
+        for name, where in sorted(needed_by.items())
+        if name not in brought and not _ALWAYS_THERE.fullmatch(name) and not _GRAPHICS.match(name)
     }
 
 
 def packages(missing: Mapping[str, str]) -> list[str]:
-    """Debian packages that bring libraries.
+    """Debian packages with the given libraries.
 
     Raises:
-        EstibaError: nobody knows which package brings one of them.
+        EstibaError: the package of a library is unknown.
     """
     for name, where in missing.items():
         if name not in _DEBIAN:
-            hint = "Find out with `apt-file search`, and add the package to `packages` of the service."
+            hint = "Find its package with `apt-file search`, and add that to `packages` of the service."
             raise EstibaError(f"{where} needs the library {name}, which a slim image does not have.", hint=hint)
     return sorted({_DEBIAN[name] for name in missing})
 

@@ -1,4 +1,4 @@
-"""Weigh: what is in an image, every byte attributed to a package, and what was left out."""
+"""Measure the size of an image by package, and report the files that were left out."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from estiba.core.stores.disk import explained
 from estiba.deploy.image.slim.trim_packages import OWNERS, REPORT, LeftOut
 
 _KEPT = (REPORT, OWNERS, "var/lib/dpkg/info", "var/lib/dpkg/status", "etc/os-release", "usr/lib/os-release")
-"""Paths below which files are read whole, as they tell about the others."""
+"""Paths below which files are read: they list the owners of the other files."""
 
 
 @dataclass(frozen=True)
 class Weight:
-    """What an image weighs, uncompressed.
+    """The size of an image, uncompressed.
 
     Args:
-        bytes: of all files that are in the last state of the image.
-        layers: bytes of each layer, the lowest first; a file that a later one replaces counts in both.
-        packages: bytes by what they are of, the heaviest first.
-        left_out: what the build took out, the heaviest first.
-        files: how many there are.
+        bytes: of all files in the final state of the image.
+        layers: bytes of each layer, the lowest first; a file that a later layer replaces counts in both.
+        packages: bytes by package, the largest first.
+        left_out: files that the build left out, the largest first.
+        files: the number of files.
     """
 
     bytes: int
@@ -38,20 +38,20 @@ class Weight:
 
     @property
     def total(self) -> int:
-        """Bytes of all layers together: what a registry, a disk and a budget see."""
+        """Bytes of all layers: the size in a registry and on a disk, which a budget limits."""
         return sum(self.layers)
 
 
 @dataclass
 class Contents:
-    """The files of an image as its layers say, one after the other."""
+    """The files of an image, collected layer by layer."""
 
     sizes: dict[str, int] = field(default_factory=dict)
     layers: list[int] = field(default_factory=list)
     texts: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, layer: Iterable[tuple[str, int, bytes | None]]) -> None:
-        """Puts a layer on top: path without a leading slash, size, and the content where `wanted` says so."""
+        """Add a layer of (path without a leading slash, size, content if `is_read` is True for the path)."""
         weight = 0
         for path, size, content in layer:
             folder, _, name = path.rpartition("/")
@@ -73,8 +73,8 @@ class Contents:
             self.texts.pop(known, None)
 
 
-def wanted(path: str) -> bool:
-    """Whether the content of a file helps to attribute the others."""
+def is_read(path: str) -> bool:
+    """True if the content of a file is needed to find the owners of others."""
     return path.startswith(_KEPT)
 
 
@@ -82,7 +82,7 @@ def archive(path: Path) -> Contents:
     """The contents of an image archive as docker and podman save it.
 
     Raises:
-        EstibaError: it is none.
+        EstibaError: the file is not an image archive.
     """
     contents = Contents()
     with explained("read", path):
@@ -107,10 +107,10 @@ def layout(folder: Path) -> Contents:
 
 
 def _member(outer: tarfile.TarFile, name: str) -> IO[bytes]:
-    found = outer.extractfile(name)
-    if found is None:
+    member = outer.extractfile(name)
+    if member is None:
         raise KeyError(name)
-    return found
+    return member
 
 
 def _layer(content: IO[bytes]) -> Iterator[tuple[str, int, bytes | None]]:
@@ -119,12 +119,12 @@ def _layer(content: IO[bytes]) -> Iterator[tuple[str, int, bytes | None]]:
             if entry.isdir():
                 continue
             path = entry.name.removeprefix("./").lstrip("/")
-            text = inner.extractfile(entry) if entry.isreg() and wanted(path) else None
+            text = inner.extractfile(entry) if entry.isreg() and is_read(path) else None
             yield path, entry.size if entry.isreg() else 0, text.read() if text else None
 
 
 def weigh(contents: Contents) -> Weight:
-    """Attributes every file of an image to what it is of."""
+    """Add the sizes of all files up by the package that owns them."""
     owners = _owners(contents)
     debian = _debian(contents)
     packages: dict[str, int] = defaultdict(int)
@@ -155,14 +155,14 @@ def _owners(contents: Contents) -> dict[str, str]:
 
 
 def _debian(contents: Contents) -> dict[str, str]:
-    """By path, the Debian package that it is of, in an image that has the lists of dpkg."""
-    found: dict[str, str] = {}
+    """By path, the Debian package that owns it, in an image with the lists of dpkg."""
+    owners: dict[str, str] = {}
     for path, content in contents.texts.items():
         if path.startswith("var/lib/dpkg/info/") and path.endswith(".list"):
             package = path.rpartition("/")[2].removesuffix(".list").partition(":")[0]
             for line in content.decode(errors="replace").splitlines():
-                found[line.lstrip("/")] = package
-    return found
+                owners[line.lstrip("/")] = package
+    return owners
 
 
 def _owner(path: str, owners: Mapping[str, str], debian: Mapping[str, str]) -> str:
@@ -188,7 +188,7 @@ def _owner(path: str, owners: Mapping[str, str], debian: Mapping[str, str]) -> s
 
 
 def _package(inside: list[str], owners: Mapping[str, str]) -> str:
-    """The package of a file of site-packages; of bytecode, that of its source."""
+    """The package of a file in site-packages; bytecode belongs to the package of its source."""
     if inside[-2:-1] == ["__pycache__"]:
         inside = [*inside[:-2], inside[-1].partition(".")[0] + ".py"]
     known = (owners.get("/".join(inside[: end + 1])) for end in range(len(inside)))
@@ -196,11 +196,11 @@ def _package(inside: list[str], owners: Mapping[str, str]) -> str:
 
 
 def check_budget(weight: Weight, budget: int | None, image: str) -> None:
-    """Raises EstibaError where an image weighs more than it may; the message names the heaviest parts."""
+    """Raise EstibaError if an image exceeds its budget; the message names the largest parts."""
     if budget is None or weight.total <= budget:
         return
     heaviest = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in list(weight.packages.items())[:5])
     raise EstibaError(
         f"{image} weighs {weight.total / 1e6:.1f} MB, more than its budget of {budget / 1e6:.0f} MB: {heaviest}.",
-        hint='See all of it with: estiba build --explain. Or raise `budget`, or take style = "scratch".',
+        hint='List all parts with: estiba build --explain. Or raise `budget`, or set style = "scratch".',
     )

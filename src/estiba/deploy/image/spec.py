@@ -11,7 +11,7 @@ import msgspec
 import estiba
 from estiba.core.errors import BadProject, EstibaError
 from estiba.deploy.plan import health
-from estiba.deploy.plan.model_source import CACHE, PLACE, is_folder
+from estiba.deploy.plan.model_source import CACHE, MOUNT_PATH, is_folder
 from estiba.deploy.plan.plan import SERVER_PORT, Build, Http, Plan, Service, in_container
 from estiba.deploy.plan.references import Reference, resolve
 
@@ -226,7 +226,7 @@ def _without_arguments(arguments: tuple[str, ...]) -> dict[str, str]:
 def _registry_variables(plan: Plan) -> dict[str, str]:
     """Variables of an image without models: the folder of a mounted registry, unless a deployment names another."""
     cache = {"XDG_CACHE_HOME": CACHE} if _has_remote_registry(plan) else {}
-    return {"ESTIBA_REGISTRY": PLACE, **cache} if plan.registry else {}
+    return {"ESTIBA_REGISTRY": MOUNT_PATH, **cache} if plan.registry else {}
 
 
 def _has_remote_registry(plan: Plan) -> bool:

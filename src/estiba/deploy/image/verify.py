@@ -20,7 +20,7 @@ from estiba.core.errors import EstibaError, ParityError
 from estiba.core.stores.disk import temporary
 from estiba.deploy.image.container_engine import Engine
 from estiba.deploy.image.spec import ImageSpec
-from estiba.deploy.plan.model_source import PLACE, is_folder
+from estiba.deploy.plan.model_source import MOUNT_PATH, is_folder
 from estiba.deploy.plan.timing import HEALTH_COMMAND_TIMEOUT_SECONDS, HEALTH_TIMEOUT_SECONDS, STARTED_SECONDS
 from estiba.model.artifact import artifact, golden_rows
 from estiba.model.coding.predictions import Predictions
@@ -71,7 +71,7 @@ def verify(engine: Engine, image: str, spec: ImageSpec, models: Path) -> Verifie
     user = 20_000 + secrets.randbelow(30_000)
     began = time.monotonic()
     limits = ["--memory", str(spec.runtime.memory), "--cpus", f"{spec.runtime.cpus:g}"]
-    mounted = ["--volume", f"{models}:{PLACE}:ro,z"] if spec.contents.registry else []
+    mounted = ["--volume", f"{models}:{MOUNT_PATH}:ro,z"] if spec.contents.registry else []
     if spec.contents.registry and not is_folder(spec.contents.registry):
         _check_opens(engine, image, spec)
     with _running(engine, image, spec, ["--read-only", "--user", f"{user}:0", *limits, *mounted]) as container:
@@ -333,7 +333,7 @@ def _check_unchanged(engine: Engine, container: str, spec: ImageSpec) -> None:
     paths = [
         path
         for kind, path in changed
-        if not path.startswith((*allowed, PLACE, *spec.runtime.writable, *spec.runtime.volumes)) and kind != "C"
+        if not path.startswith((*allowed, MOUNT_PATH, *spec.runtime.writable, *spec.runtime.volumes)) and kind != "C"
     ]
     if paths:
         shown = ", ".join(paths[:5])

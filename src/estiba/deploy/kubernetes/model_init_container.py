@@ -9,7 +9,7 @@ from typing import Any
 
 from estiba.core.errors import BadProject
 from estiba.deploy.kubernetes.options import RegistryOptions
-from estiba.deploy.plan.model_source import PLACE, Endpoint, check_reachable, endpoints, is_folder
+from estiba.deploy.plan.model_source import MOUNT_PATH, RegistryServer, check_reachable, is_folder, registry_servers
 from estiba.deploy.plan.plan import Plan, Service
 from estiba.model.registry.mirror import pinned
 
@@ -72,10 +72,10 @@ def init_container(plan: Plan, service: Service, options: RegistryOptions, like:
     """
     wanted = [pinned(model.name, model.version, model.digest) for model in service.models]
     address = CLAIMED if options.claim else plan.registry
-    words = ["models", "pull", *wanted, "--registry", address, "--to", PLACE, "--timeout", f"{options.timeout:g}"]
+    words = ["models", "pull", *wanted, "--registry", address, "--to", MOUNT_PATH, "--timeout", f"{options.timeout:g}"]
     found = {key: like[key] for key in _SHARED if key in like}
     kept = [mount for mount in like["volumeMounts"] if mount["name"] in ("tmp", "secrets")]
-    mounts = [*kept, {"name": ROOM, "mountPath": PLACE}]
+    mounts = [*kept, {"name": ROOM, "mountPath": MOUNT_PATH}]
     if options.claim:
         mounts.append({"name": CLAIM, "mountPath": CLAIMED, "readOnly": True})
     said = {"terminationMessagePolicy": "FallbackToLogsOnError"}
@@ -85,7 +85,7 @@ def init_container(plan: Plan, service: Service, options: RegistryOptions, like:
 def server(container: dict[str, Any]) -> dict[str, Any]:
     """The server's container beside it: it reads what was copied, and has no way into the registry."""
     mounts = [mount for mount in container["volumeMounts"] if mount["name"] != "secrets"]
-    mounts.append({"name": ROOM, "mountPath": PLACE, "readOnly": True})
+    mounts.append({"name": ROOM, "mountPath": MOUNT_PATH, "readOnly": True})
     return {key: value for key, value in container.items() if key != "env"} | {"volumeMounts": mounts}
 
 
@@ -106,14 +106,14 @@ def egress(plan: Plan, service: Service, options: RegistryOptions) -> Iterator[d
     """
     if options.claim:
         return
-    found = endpoints(service.environment) or [Endpoint("", _HTTPS)]
+    found = registry_servers(service.environment) or [RegistryServer("", _HTTPS)]
     for endpoint in dict.fromkeys(found):
         peers = list(_peers(endpoint, options))
         at = {} if "podSelector" in peers[0] else {"ports": [{"protocol": "TCP", "port": endpoint.port}]}
         yield {"to": peers, **at}
 
 
-def _peers(endpoint: Endpoint, options: RegistryOptions) -> Iterator[dict[str, Any]]:
+def _peers(endpoint: RegistryServer, options: RegistryOptions) -> Iterator[dict[str, Any]]:
     if endpoint.is_address:
         wide = ip_address(endpoint.host).max_prefixlen
         yield {"ipBlock": {"cidr": f"{endpoint.host}/{wide}"}}

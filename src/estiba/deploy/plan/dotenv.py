@@ -1,13 +1,13 @@
-"""Files such as `.env`: variables of the environment, in the subset that all readers of such files agree on.
+"""Read environment variables from files such as `.env`, in the syntax that all readers of such files share.
 
-| line | is |
+| line | meaning |
 |---|---|
-| `NAME=value` | a variable, without the white space around its value; `export ` may stand before it |
-| `NAME='a $value'` | exactly what stands between the quotes |
+| `NAME=value` | a variable, without the white space around its value; `export ` before it is allowed |
+| `NAME='a $value'` | exactly the text between the quotes |
 | `NAME="two\\nlines"` | the same with `\\n`, `\\t`, `\\"`, `\\\\`, `\\$`: line feed, tab, quote, backslash, dollar |
-| `# ...`, nothing | not read; also behind a value, after white space |
+| `# ...`, empty | ignored; a comment may also follow a value and white space |
 
-A `$` outside single quotes, unless as `\\$` in double ones, is refused: some readers would look a variable up.
+A `$` outside single quotes, except `\\$` in double quotes, is refused: some readers would expand a variable.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _ESCAPES = {"n": "\n", "t": "\t", '"': '"', "\\": "\\", "$": "$"}
 
 
 def read(path: Path) -> dict[str, str]:
-    """The variables of a file; of a name that stands there twice, the last.
+    """The variables of a file; of a repeated name, the last value.
 
     Raises:
-        NotFound: the file is not there. BadProject: a line that is none of the forms above, named by its number.
+        NotFound: there is no such file. BadProject: a line of another form; the message has its number.
     """
     with explained("read", path):
         content = path.read_bytes()
@@ -52,50 +52,50 @@ def parse(text: str, where: str) -> dict[str, str]:
     Raises:
         BadProject: as `read`.
     """
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue
         matched = _LINE.fullmatch(line)
         if matched is None:
-            raise BadProject(f"{where}:{number}: {_excerpt(line)} is no variable.", hint="Write NAME=value.")
-        found[matched["name"]] = _value(matched["value"], f"{where}:{number}: {matched['name']}")
-    return found
+            raise BadProject(f"{where}:{number}: {_excerpt(line)} is not a variable.", hint="Write NAME=value.")
+        variables[matched["name"]] = _value(matched["value"], f"{where}:{number}: {matched['name']}")
+    return variables
 
 
-def _value(text: str, place: str) -> str:
+def _value(text: str, location: str) -> str:
     if text.startswith("'"):
-        return _quoted(_SINGLE.fullmatch(text), place)
+        return _quoted(_SINGLE.fullmatch(text), location)
     if text.startswith('"'):
-        inside = _quoted(_DOUBLE.fullmatch(text), place)
-        _refuse_dollar(re.sub(r"\\.", "", inside), place)
-        return re.sub(r"\\(.)", lambda found: _escape(found[1], place), inside)
+        inside = _quoted(_DOUBLE.fullmatch(text), location)
+        _refuse_dollar(re.sub(r"\\.", "", inside), location)
+        return re.sub(r"\\(.)", lambda found: _escape(found[1], location), inside)
     plain = _COMMENT.sub("", text).strip()
-    _refuse_dollar(plain, place)
+    _refuse_dollar(plain, location)
     return plain
 
 
-def _quoted(found: re.Match[str] | None, place: str) -> str:
+def _quoted(found: re.Match[str] | None, location: str) -> str:
     if found is None:
-        hint = "A value is on one line; \\n in double quotes is a line feed."
-        raise BadProject(f"{place}: the quote does not end, or something follows it.", hint=hint)
+        hint = "Write the value on one line; \\n in double quotes is a line feed."
+        raise BadProject(f"{location}: the quote does not end, or something follows it.", hint=hint)
     return found["text"]
 
 
-def _escape(letter: str, place: str) -> str:
+def _escape(letter: str, location: str) -> str:
     if letter not in _ESCAPES:
         hint = "Write \\\\ for a backslash, or use single quotes."
-        raise BadProject(f"{place}: \\{letter} means nothing.", hint=hint)
+        raise BadProject(f"{location}: \\{letter} is not a known escape.", hint=hint)
     return _ESCAPES[letter]
 
 
-def _refuse_dollar(text: str, place: str) -> None:
+def _refuse_dollar(text: str, location: str) -> None:
     if "$" in text:
-        hint = "Put the value into single quotes: nothing is looked up in it then."
-        raise BadProject(f"{place}: a $ that some readers would look up.", hint=hint)
+        hint = "Put the value into single quotes: nothing is expanded in them."
+        raise BadProject(f"{location}: a $ that some readers would expand.", hint=hint)
 
 
 def _excerpt(line: str) -> str:
-    """The beginning of a line, but not what may be a secret."""
+    """The name of a line, without its value, which may be a secret."""
     return repr(line.partition("=")[0][:40])

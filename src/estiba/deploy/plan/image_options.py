@@ -1,4 +1,4 @@
-"""Images: `[images]` of the project file, and what the images of a project are called."""
+"""`[images]` of the project file, and the names of a project's images."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from estiba.deploy.plan.service_options import Memory
 Style = Literal["slim", "scratch"]
 
 
-NEVER = ("__pycache__", "*.pyc", ".git", ".env", ".env.*", ".estiba", ".venv", ".DS_Store")
-"""What is never copied out of a project: caches, and what may hold secrets."""
+EXCLUDED = ("__pycache__", "*.pyc", ".git", ".env", ".env.*", ".estiba", ".venv", ".DS_Store")
+"""Patterns of files that are never copied into an image: caches, and files that may hold secrets."""
 
 
 class ImageOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """`[images]` of the project file: how `estiba build` makes images.
 
     Args:
-        repository: goes before the name of each image, such as ghcr.io/acme/portfolio.
-        python: minor version of the images' Python; by default the one that runs Estiba.
-        style: of images that serve models: `slim` on the official Python image, `scratch` with only what runs.
-        budget: the most that an image that serves models may weigh, uncompressed, such as 230MB.
+        repository: the prefix of each image's name, such as ghcr.io/acme/portfolio.
+        python: the minor version of Python in the images; by default the one that runs Estiba.
+        style: of images that serve models: `slim` on the official Python image, `scratch` with only the files that
+            are used at run time.
+        budget: the largest size of an image that serves models, uncompressed, such as 230MB.
         memory, cpus: limits of each container that serves models.
-        replicas: how many of each serve models, where more than one can.
+        replicas: the number of containers that serve models, on targets that can run more than one.
         models: `image` puts models into the images; with `registry` containers get them from the project's registry,
             so that a new version needs no new image.
-        registry_environment: variables that containers reach that registry with, such as AWS_ENDPOINT_URL;
+        registry_environment: variables for the access of containers to that registry, such as AWS_ENDPOINT_URL;
             `${secrets.NAME}` is the path of a secret.
     """
 
@@ -48,7 +49,7 @@ class ImageOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 def size(text: str) -> int:
-    """Bytes of a text such as 230MB: 1 MB is a million bytes."""
+    """The bytes of a text such as 230MB: 1 MB is a million bytes."""
     return int(text[:-2]) * {"MB": 10**6, "GB": 10**9}[text[-2:]]
 
 
@@ -58,26 +59,28 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain)[:63].strip("-") or "project"
 
 
-def stays_out(path: Path) -> bool:
-    """Whether a file or folder of a project is in no image: caches, secrets, and the deployments that Estiba wrote,
-    which hold secrets too, and whose text would change the tag that stands in it."""
-    if any(fnmatch(path.name, pattern) for pattern in NEVER):
+def is_excluded(path: Path) -> bool:
+    """True if a file or folder of a project is never copied into an image.
+
+    Besides EXCLUDED these are the deployments that Estiba wrote: they hold secrets, and the tag of the image itself.
+    """
+    if any(fnmatch(path.name, pattern) for pattern in EXCLUDED):
         return True
     compose = (path / "compose.yaml").is_file() and (path / "secrets").is_dir()
     return compose or ((path / "base" / "kustomization.yaml").is_file() and (path / "overlays").is_dir())
 
 
 def host(image: str) -> str:
-    """The host, with its port, of the registry that the name of an image begins with; empty where it names none.
+    """The host, with its port, of the registry in the name of an image; empty if it names none.
 
-    As container engines have it, the first part is a host if there is a dot or a colon in it, or if it is localhost.
+    As for container engines, the first part is a host if it contains a dot or a colon, or is localhost.
     """
     first, slash, _ = image.partition("/")
     return first if slash and (first == "localhost" or "." in first or ":" in first) else ""
 
 
 def version(image: str) -> str:
-    """What the name of an image says of its version: its tag, else the beginning of its digest, else `latest`."""
+    """The version in the name of an image: its tag, else the beginning of its digest, else `latest`."""
     name, _, digest = image.partition("@")
     tag = name.rpartition("/")[2].partition(":")[2]
     return tag or digest.rpartition(":")[2][:12] or "latest"
@@ -87,6 +90,6 @@ def reference(options: ImageOptions, project: str, service: str, tag: str) -> st
     """The name of the image of a service.
 
     Args:
-        tag: says what is in it, so that equal tags mean equal images.
+        tag: derived from the contents, so that equal tags mean equal images.
     """
     return f"{options.repository or slug(project)}/{service}:{tag}".lower()

@@ -1,4 +1,4 @@
-"""Plan: a deployment as services, with no word of the target that runs it."""
+"""The plan of a deployment: its services, independent of the target that runs them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class File:
     """A read-only file or folder in a container.
 
     Args:
-        source: relative to the project's folder; or `estiba:NAME`, which the target writes.
+        source: relative to the project's folder; or `estiba:NAME`, a file that the target writes.
         target: its absolute path in the container.
     """
 
@@ -69,21 +69,21 @@ class File:
 
     @property
     def generated(self) -> str:
-        """The name of what Estiba writes, such as `prometheus`; empty for a file of the project."""
+        """The name of a file that Estiba writes, such as `prometheus`; empty for a file of the project."""
         return self.source.removeprefix("estiba:") if self.source.startswith("estiba:") else ""
 
 
 @dataclass(frozen=True)
 class Build:
-    """What `estiba build` needs to make the image of a service.
+    """The options of a service's image for `estiba build`.
 
     Args:
         kind: `models` (an inference image), `app` or `notebook`.
         style: `slim` or `scratch`. python: the minor version, such as `3.11`.
         requirements: a file of pinned packages, absolute, or None.
         include: files and folders, relative to the project's folder.
-        packages: Debian packages. budget: bytes that the image may weigh, or None.
-        trust: whether a model whose file can run code when it is read may be served.
+        packages: Debian packages. budget: the most bytes that the image may have, or None.
+        trust: True if a model may be served whose file can run code when it is read.
     """
 
     kind: str
@@ -101,17 +101,17 @@ class Service:
     """One service of a plan.
 
     Args:
-        image: a reference with its tag; of an image that `build` makes, or of somebody else's if `build` is None.
-        command: words with references in them; empty for what the image starts by itself.
-        program: what the image starts with the command as its arguments; empty where it is not known.
-        folder: relative to the project's, where the command starts on this machine; in an image, below /app.
-        port: it listens on in a container. published: it is reached at from outside, or None.
-        needs: names of services and the condition of each. A model has become the service that serves it.
-        stop_signal: asks it to end; empty where its image says.
-        environment: values with references in them.
+        image: a reference with a tag; of an image that `estiba build` makes, or of another one if `build` is None.
+        command: an argv with references; empty if the image's own command is started.
+        program: the program of the image that gets the command as its arguments; empty if unknown.
+        folder: the working directory, relative to the project's folder; in an image, below /app.
+        port: the port that it listens on in a container. published: the port outside, or None.
+        needs: by name of a service, the condition to wait for. A model is replaced by the service that serves it.
+        stop_signal: empty for the stop signal of the image.
+        environment: values with references.
         volumes: by name, the absolute path in the container.
         memory: in bytes. cpus: processors. start_timeout, stop_grace: in seconds.
-        models: that it serves; empty for an application.
+        models: the models that it serves; empty for an application.
     """
 
     name: str
@@ -150,11 +150,11 @@ class Plan:
     """A deployment.
 
     Args:
-        project: its name, as a host may be called. folder: of the project file, absolute.
-        services: each behind what it needs; the first is the server of all models, where the project has models.
-        drain: seconds that a model server takes to end politely, at most.
-        server: settings of the model servers; where they listen is for the target to say.
-        registry: a folder of this machine or a URL, where containers get models from; empty where images hold them.
+        project: its name, a valid host name. folder: the folder of the project file, absolute.
+        services: in start order; the first is the server of all models, if the project has models.
+        drain: seconds that a model server drains at most.
+        server: settings of the model servers; the target sets host and port.
+        registry: the folder or URL that containers get models from; empty if the images hold them.
     """
 
     project: str
@@ -175,32 +175,32 @@ class Plan:
         return tuple(sorted({name for service in self.services for name in service.secrets}))
 
     @property
-    def given(self) -> tuple[str, ...]:
-        """Names of those secrets that nobody can make up, because they let model servers into a registry."""
+    def external_secrets(self) -> tuple[str, ...]:
+        """Names of the secrets that cannot be generated: they are the registry credentials of model servers."""
         return tuple(sorted({name for service in self.services if service.models for name in service.secrets}))
 
     def profiles_of(self, service: Service) -> tuple[str, ...]:
-        """Profiles that bring a service in: its own, and those of what needs it. None where it always takes part."""
-        found = {service.profile}
+        """Profiles that start a service: its own, and those of services that need it. Empty if it always starts."""
+        profiles = {service.profile}
         for other in self.services:
             if service.name in other.needs:
-                found |= set(self.profiles_of(other) or ("",))
-        return () if "" in found else tuple(sorted(found))
+                profiles |= set(self.profiles_of(other) or ("",))
+        return () if "" in profiles else tuple(sorted(profiles))
 
     def __getitem__(self, name: str) -> Service:
         return next(service for service in self.services if service.name == name)
 
     def serving(self, model: str) -> Service:
-        """The service that a caller of a model should ask: the model's own one, else the server of all."""
+        """The service that answers for a model: the model's own one, else the server of all models."""
         own = [service for service in self.services if service.name == model and service.models]
         return own[0] if own else self[MODELS]
 
 
 def in_container(plan: Plan, service: Service, reference: Reference, variable: str) -> str:
-    """What a reference is for a service in a container, on a network where every service is reached by its name.
+    """Resolve a reference for a service in a container, on a network where each service is reached by its name.
 
     Args:
-        variable: what stands for an `env` reference, in words of the target.
+        variable: the replacement of an `env` reference, in the syntax of the target.
     """
     match reference.kind:
         case "own":

@@ -1,4 +1,4 @@
-"""Secrets: each a file on this machine, made up when it is first needed, and never in git."""
+"""Secrets of a project: files on this machine, generated when they are first needed, and never in git."""
 
 from __future__ import annotations
 
@@ -12,69 +12,71 @@ from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import explained, make_folder, write_whole
 
 VARIABLE = "ESTIBA_SECRETS"
-"""Names another folder of secrets than the project's."""
+"""The environment variable that names another folder of secrets than the project's."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 def folder(project: Path) -> Path:
-    """Where the secrets of a project are: `$ESTIBA_SECRETS`, else `.estiba/secrets` below its folder."""
-    named = os.environ.get(VARIABLE)
-    return Path(named).absolute() if named else project / ".estiba" / "secrets"
+    """The folder of a project's secrets: `$ESTIBA_SECRETS`, else `.estiba/secrets` below the project's folder."""
+    override = os.environ.get(VARIABLE)
+    return Path(override).absolute() if override else project / ".estiba" / "secrets"
 
 
-def place(project: Path, name: str) -> Path:
-    """The file of a secret, whether it is there or not.
+def path_of(project: Path, name: str) -> Path:
+    """The path of a secret's file, which need not exist.
 
     Raises:
         BadProject: a name that could lead out of the folder.
     """
     if not _NAME.fullmatch(name):
-        raise BadProject(f"{name!r} cannot be the name of a secret.", hint="Letters, digits, and _ . - inside.")
+        raise BadProject(
+            f"{name!r} cannot be the name of a secret.", hint="Letters, digits, and _ . - after the first."
+        )
     return folder(project) / name
 
 
-def ensure(project: Path, names: Iterable[str], given: Collection[str] = ()) -> dict[str, Path]:
-    """Makes up the secrets that are not there yet: 43 random characters of URLs, in files that only their owner reads.
+def ensure(project: Path, names: Iterable[str], external: Collection[str] = ()) -> dict[str, Path]:
+    """Generate the secrets that do not exist yet: 43 random URL-safe characters, in files that only their owner reads.
 
     Args:
-        given: those that others decide on, such as what lets into a bucket.
+        external: names of secrets that cannot be generated, such as the credentials of a bucket.
 
     Returns:
-        The file of each.
+        By name, the file of each secret.
 
     Raises:
-        NotFound: one that is given is not there. EstibaError: a file cannot be written, or one that is there is empty.
+        NotFound: an external secret does not exist. EstibaError: a file cannot be written, or an existing one is empty.
     """
-    found = {name: place(project, name) for name in names}
-    for name, path in found.items():
+    paths = {name: path_of(project, name) for name in names}
+    for name, path in paths.items():
         if not path.exists():
-            if name in given:
-                hint = "Write what lets into the registry into that file: nobody can make it up."
+            if name in external:
+                hint = "Write the credential of the registry into that file: it cannot be generated."
                 raise NotFound(f"The secret {name} is not in {path}.", hint=hint)
             _make(project, path)
         elif not read(project, name):
             raise EstibaError(f"The secret {name} in {path} is empty.", hint="Write it, or remove it to get another.")
-    return found
+    return paths
 
 
 def read(project: Path, name: str) -> str:
-    """What a secret is, without a line feed at its end.
+    """The value of a secret, without a line feed at its end.
 
     Raises:
-        NotFound: it is not there.
+        NotFound: it does not exist.
     """
-    path = place(project, name)
+    path = path_of(project, name)
     try:
         with explained("read", path):
             return path.read_text().rstrip("\r\n")
     except NotFound as error:
-        hint = "Write it into that file, or let estiba up make one up."
+        hint = "Write it into that file, or run estiba up, which generates one."
         raise NotFound(error.message, hint=hint) from None
 
 
 def _make(project: Path, path: Path) -> None:
-    """A file of mode 0600 in a folder of mode 0700, which git ignores whatever the project's .gitignore says."""
+    """Write a random file of mode 0600, in a folder of mode 0700 that has a .gitignore of its own."""
     with explained("write", path):
         make_folder(path.parent)
         if path.parent.is_relative_to(project / ".estiba"):
@@ -83,23 +85,23 @@ def _make(project: Path, path: Path) -> None:
     write_whole(path, secrets.token_urlsafe(32).encode(), mode=0o600)
 
 
-def hand_out(project: Path, names: Iterable[str], target: Path, given: Collection[str] = ()) -> list[str]:
-    """Copies secrets to where containers find them; what is there already stays.
+def copy_to(project: Path, names: Iterable[str], target: Path, external: Collection[str] = ()) -> list[str]:
+    """Copy secrets into the folder that containers mount them from; existing files stay.
 
-    The folder is its owner's alone, and the files are readable by all: a container reads them as another user, and
-    gets them without the folder.
+    Only the owner can enter the folder, and every user can read the files: a container reads them as another user, and
+    mounts them without the folder.
 
     Args:
-        given: see `ensure`.
+        external: see `ensure`.
 
     Returns:
-        Names of those that were copied.
+        Names of the copied secrets.
 
     Raises:
-        NotFound: one that is given is not there. EstibaError: a file cannot be read or written.
+        NotFound: an external secret does not exist. EstibaError: a file cannot be read or written.
     """
     missing = [name for name in names if not (target / name).exists()]
-    for name in ensure(project, missing, given):
+    for name in ensure(project, missing, external):
         with explained("write", target):
             make_folder(target)
             target.chmod(0o700)

@@ -1,4 +1,4 @@
-"""Services: `[services.NAME]` of the project file, applications beside the models, checked as a whole."""
+"""`[services.NAME]` of the project file: applications beside the models, and the checks of all services together."""
 
 from __future__ import annotations
 
@@ -25,59 +25,59 @@ Memory = Annotated[str, Meta(pattern=r"^[1-9][0-9]*(MB|GB)$")]
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
-_PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 _URL_PATH = re.compile(r"/[A-Za-z0-9/._~%?&=:@+,;-]*")
-"""What needs no quoting, neither in a shell, nor in Compose, nor in Python."""
+"""A path that needs no quotes in a shell, in Compose or in Python."""
 
 
 class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """`[services.NAME]` of the project file: an application beside the models.
 
-    Texts in `command` and `environment` may refer to others, such as `${services.postgres.host}`.
+    `command`, `environment` and a command in `health` may hold references, such as `${services.postgres.host}`.
 
     Args:
-        command: the program and its arguments, as a list or as one line. A service without one runs what its image
-            starts.
-        program: what the image starts, where `command` is only its arguments: `estiba up` runs it with them, if it is
-            installed here.
-        image: the container image that has the program; without it, `estiba build` makes one. `estiba up` runs the
-            command with what is installed here, and leaves out a service whose program is not here.
-        folder: relative to the project file, where the program starts.
-        requirements: a file of pinned Python packages that the program needs; `estiba up` makes an environment of
+        command: the program and its arguments, as a list or as one line; without one, the command of the image.
+        program: the program that the image starts, if `command` holds only its arguments: `estiba up` runs it with
+            them, if it is installed on this machine.
+        image: the container image with the program; without one, `estiba build` makes it. `estiba up` runs the
+            command on this machine, and leaves out a service whose program is not installed.
+        folder: the working directory, relative to the project file.
+        requirements: a file of pinned Python packages for the program; `estiba up` creates a virtual environment with
             them, an image installs them.
-        include: files and folders of the project that the image gets; by default `folder`, unless that is `.`.
-        packages: Debian packages that the image gets.
-        port: what it listens on, and is reached at from outside.
-        health: a path that answers 200 once it works; a list is a command that then exits 0. By default a connection
-            to `port`.
-        needs: services and models that have to be healthy first; as a table with the condition: started, healthy or
-            completed. Without a health check, started counts as healthy; for what is done once, completed.
+        include: files and folders of the project that are copied into the image; by default `folder`, unless that is
+            `.`.
+        packages: Debian packages that are installed in the image.
+        port: the port that it listens on, and that is published.
+        health: a path that answers 200 when the service is healthy; or a list, a command that then exits with 0. By
+            default a connection to `port`.
+        needs: services and models that have to be healthy first; a table gives the condition: started, healthy or
+            completed. Instead of healthy, a service without a health check has to be started, a task completed.
         environment: variables of its environment.
-        secrets: names of secrets it may read, each a file: `${secrets.NAME}`.
-        volumes: by name, where its image keeps data that stay: `${volumes.NAME}`.
-        files: by name, a read-only file or folder of the project and its place in the container, as `from:to`.
-            `estiba:prometheus` and the like are written by Estiba. `${files.NAME}`.
-        profile: the service takes part only if this profile is chosen; without one, always.
+        secrets: names of secrets that it may read; `${secrets.NAME}` is the path of a file.
+        volumes: by name, the path of persistent data in its container: `${volumes.NAME}`.
+        files: by name, a read-only file or folder of the project and its path in the container, as `from:to`.
+            Estiba writes `estiba:prometheus` and the like. `${files.NAME}` is the path.
+        profile: start the service only with this profile; without one it always starts.
         metrics: the path of its Prometheus metrics.
-        public: whether it can be reached from outside of a deployment; only what has a port can.
-        replicas: how many run, where more than one can.
-        cpus: processors that it may use.
-        memory: that it may use, such as 512MB.
-        start_timeout: seconds that it has to become healthy.
-        stop_grace: seconds that it has to end.
-        stop_signal: asks it to end; by default what its image says, or else SIGTERM.
-        restart: whether it is started again when it ends; `no` is for tasks that are done once.
-        watch: files and folders at whose change `estiba up --watch` starts it again; by default what `include` says.
-        style: of its image.
-        budget: the most its image may weigh, such as 230MB.
-        kind: `notebook` gives its image what JupyterLab needs to install packages by itself, `training` what `estiba
-            train` needs.
-        read_only: whether the root of its file system is.
-        writable: folders that it may write to all the same; what is in them goes with the container.
-        user: numeric user of an image that has a user of its own to run as.
+        public: publish its port outside of the deployment; has no effect without a port.
+        replicas: the number of containers, on targets that can run more than one.
+        cpus: the limit of processors.
+        memory: the limit of memory, such as 512MB.
+        start_timeout: seconds in which it has to become healthy.
+        stop_grace: seconds in which it has to end.
+        stop_signal: the signal to stop it; by default that of its image, or else SIGTERM.
+        restart: start it again when it ends; `false` is for tasks that run once.
+        watch: files and folders whose changes let `estiba up --watch` restart it; by default those of `include`.
+        style: `slim` or `scratch`, of its image.
+        budget: the largest size of its image, such as 230MB.
+        kind: `notebook` adds to its image what JupyterLab needs to install packages, `training` what `estiba train`
+            needs.
+        read_only: mount the root of its file system read-only.
+        writable: folders that it may write to nevertheless; their contents are lost with the container.
+        user: the numeric user, for an image that runs as a user of its own.
     """
 
     command: str | tuple[str, ...] = ()
@@ -119,20 +119,20 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     @property
     def conditions(self) -> dict[str, Condition]:
-        """What it needs, with the condition of each."""
+        """By name of a needed service or model, the condition to wait for."""
         return self.needs if isinstance(self.needs, dict) else dict.fromkeys(self.needs, "healthy")
 
 
 def check(services: Mapping[str, ServiceOptions], models: Mapping[str, int | None], server_port: int) -> None:
-    """Looks at all services together.
+    """Check all services together.
 
     Args:
-        models: by name of each model, its own port if it has one.
-        server_port: of the server of all models.
+        models: by name of a model, its own port or None.
+        server_port: the port of the server of all models.
 
     Raises:
-        BadProject: a name that is no DNS label, neither command nor image, a port taken twice, a cycle in `needs`, a
-            reference to nothing.
+        BadProject: a name that is not a DNS label, neither command nor image, a port used twice, a cycle in `needs`, a
+            reference to something unknown.
     """
     _check_ports(services, models, server_port)
     for name, port in models.items():
@@ -143,12 +143,12 @@ def check(services: Mapping[str, ServiceOptions], models: Mapping[str, int | Non
         path = f"services.{name}"
         _check_name(path, name, models)
         _check_program(path, options)
-        _check_places(path, options)
-        _check_surroundings(path, options)
+        _check_mounts(path, options)
+        _check_paths(path, options)
         _check_needs(path, options, services, models)
         for where, text in _texts(path, options):
             if "\0" in text:
-                raise BadProject(f"{where}: no program can be given a NUL character.")
+                raise BadProject(f"{where}: an argument cannot contain a NUL character.")
             for reference in references(text, where):
                 _check_reference(where, reference, options, services, models)
     _check_volumes(services)
@@ -156,7 +156,7 @@ def check(services: Mapping[str, ServiceOptions], models: Mapping[str, int | Non
 
 
 def start_order(services: Mapping[str, ServiceOptions], models: Mapping[str, int | None]) -> list[str]:
-    """Names of services, each behind what it needs; `MODELS` comes first."""
+    """Names of services, each after the services that it needs; `MODELS` comes first."""
     return [MODELS, *(name for name in _sorter(services, models).static_order() if name in services)]
 
 
@@ -173,9 +173,9 @@ def _check_cycles(services: Mapping[str, ServiceOptions], models: Mapping[str, i
     try:
         _sorter(services, models).prepare()
     except CycleError as error:
-        # graphlib names what is needed before what needs it; readers expect "a needs b needs a".
+        # graphlib lists a needed service before the one that needs it; readers expect "a needs b needs a".
         circle = " needs ".join(reversed(error.args[1]))
-        raise BadProject(f"services: {circle}.", hint="Take one `needs` out of the circle.") from None
+        raise BadProject(f"services: {circle}.", hint="Remove one `needs` from the circle.") from None
 
 
 def _check_name(path: str, name: str, models: Mapping[str, int | None]) -> None:
@@ -183,46 +183,48 @@ def _check_name(path: str, name: str, models: Mapping[str, int | None]) -> None:
         hint = "A name is also a host name: lower-case letters, digits and -, at most 63, no - at the ends."
         raise BadProject(f"{path}: {name!r} cannot be the name of a service.", hint=hint)
     if name == MODELS or name in models:
-        what = "the server of all models" if name == MODELS else f"the model {name}"
-        raise BadProject(f"{path}: {name!r} is already {what}.", hint="Choose another name.")
+        owner = "the server of all models" if name == MODELS else f"the model {name}"
+        raise BadProject(f"{path}: {name!r} is already {owner}.", hint="Choose another name.")
 
 
 def _check_program(path: str, options: ServiceOptions) -> None:
     try:
         arguments = options.arguments
     except ValueError as error:
-        raise BadProject(f"{path}.command: {str(error).lower()}.", hint="Or write it as a list of words.") from None
+        raise BadProject(
+            f"{path}.command: {str(error).lower()}.", hint="Correct the quotes, or write it as a list of arguments."
+        ) from None
     if not arguments and not options.image:
         raise BadProject(f"{path}: has neither a command nor an image.", hint='Such as command = "flask run"')
     if any(mark in options.image for mark in "$ "):
-        hint = "It is written as it stands: ${...} is for command, environment and health."
+        hint = "References such as ${...} are allowed in command, environment and health only."
         raise BadProject(f"{path}.image: {options.image!r} cannot be the name of an image.", hint=hint)
     if options.program and not options.image:
-        raise BadProject(f"{path}.program: belongs to a service with an image.", hint="Put it into the command.")
+        raise BadProject(f"{path}.program: is only for a service with an image.", hint="Put it into the command.")
     if not arguments and options.requirements:
-        raise BadProject(f"{path}.requirements: there is no command that could use them.")
+        raise BadProject(f"{path}.requirements: there is no command that could use the packages.")
     if options.image and options.requirements:
-        hint = "Leave image out to have one built, or requirements."
+        hint = "Remove image, so that one is built, or requirements."
         raise BadProject(f"{path}.requirements: the image {options.image} brings its own packages.", hint=hint)
     _check_health(path, options)
 
 
 def _check_health(path: str, options: ServiceOptions) -> None:
     if options.health == ():
-        raise BadProject(f"{path}.health: a command of no words.", hint="Leave it out to have its port asked.")
+        raise BadProject(f"{path}.health: an empty command.", hint="Remove it to check only the port.")
     if not isinstance(options.health, str) or not options.health:
         return
     if not _URL_PATH.fullmatch(options.health):
         raise BadProject(f"{path}.health: must be a path such as /health, or a list: a command.")
     if options.port is None:
-        raise BadProject(f"{path}.health: there is no port to ask.", hint=f"Add port to [{path}].")
+        raise BadProject(f"{path}.health: there is no port to send the request to.", hint=f"Add port to [{path}].")
 
 
-def _check_places(path: str, options: ServiceOptions) -> None:
+def _check_mounts(path: str, options: ServiceOptions) -> None:
     for key, names in (("secrets", options.secrets), ("volumes", options.volumes), ("files", options.files)):
         for name in names:
-            if not _PLACE.fullmatch(name):
-                hint = "Letters, digits, and _ . - behind the first."
+            if not _KEY.fullmatch(name):
+                hint = "Letters, digits, and _ . - after the first."
                 raise BadProject(f"{path}.{key}: {name!r} cannot be a name here.", hint=hint)
     for name, target in options.volumes.items():
         if not target.startswith("/"):
@@ -233,24 +235,24 @@ def _check_places(path: str, options: ServiceOptions) -> None:
             raise BadProject(f"{path}.files.{name}: must be from:/to, not {pair!r}.")
 
 
-def _check_surroundings(path: str, options: ServiceOptions) -> None:
-    """What the names of variables and folders may be."""
+def _check_paths(path: str, options: ServiceOptions) -> None:
+    """Check names of variables, and paths of files and folders."""
     for name in options.environment:
         if not _VARIABLE.fullmatch(name):
             hint = "Letters, digits and _, as for a shell; . and - where a program asks for them."
             raise BadProject(f"{path}.environment: {name!r} cannot be the name of a variable.", hint=hint)
-    for key, places in (("include", options.include), ("folder", (options.folder,)), ("watch", options.watch)):
-        for place in places:
-            _check_inside(f"{path}.{key}", place)
-    for place in options.writable:
-        if not place.startswith("/") or ":" in place:
-            raise BadProject(f"{path}.writable: must be an absolute path in the container, not {place!r}.")
+    for key, paths in (("include", options.include), ("folder", (options.folder,)), ("watch", options.watch)):
+        for inside in paths:
+            _check_inside(f"{path}.{key}", inside)
+    for folder in options.writable:
+        if not folder.startswith("/") or ":" in folder:
+            raise BadProject(f"{path}.writable: must be an absolute path in the container, not {folder!r}.")
 
 
-def _check_inside(path: str, place: str) -> None:
-    """An image has the layout of the project, so nothing of it can lie outside."""
-    if PurePath(place).is_absolute() or ".." in PurePath(place).parts:
-        raise BadProject(f"{path}: {place!r} is not inside the project.", hint="Name it relative to estiba.toml.")
+def _check_inside(path: str, inside: str) -> None:
+    """Refuse a path outside of the project: an image has the layout of the project."""
+    if PurePath(inside).is_absolute() or ".." in PurePath(inside).parts:
+        raise BadProject(f"{path}: {inside!r} is not inside the project.", hint="Name it relative to estiba.toml.")
 
 
 def _check_needs(
@@ -276,7 +278,7 @@ def _check_ports(services: Mapping[str, ServiceOptions], models: Mapping[str, in
 
 
 def _check_volumes(services: Mapping[str, ServiceOptions]) -> None:
-    """In containers a volume is named after its service too, and two of one name would be one volume."""
+    """Check the full names of volumes, `SERVICE-VOLUME`: two that are equal would be one volume."""
     taken: dict[str, str] = {}
     for path, full in ((f"services.{s}.volumes.{v}", f"{s}-{v}") for s, o in services.items() for v in o.volumes):
         if full in taken:
@@ -285,13 +287,13 @@ def _check_volumes(services: Mapping[str, ServiceOptions]) -> None:
 
 
 def _texts(path: str, options: ServiceOptions) -> Iterator[tuple[str, str]]:
-    for word in options.arguments:
-        yield f"{path}.command", word
+    for argument in options.arguments:
+        yield f"{path}.command", argument
     for name, value in options.environment.items():
         yield f"{path}.environment.{name}", value
     if not isinstance(options.health, str):
-        for word in options.health:
-            yield f"{path}.health", word
+        for argument in options.health:
+            yield f"{path}.health", argument
 
 
 def _check_reference(
@@ -316,16 +318,16 @@ def _check_reference(
     if reference.kind == "own" and options.port is None:
         raise BadProject(f"{where}: ${{{reference.part}}}, but the service has no port.")
     if reference.kind == "services" and reference.name != MODELS and services[reference.name].port is None:
-        raise BadProject(f"{where}: the service {reference.name} has no port to be reached at.")
+        raise BadProject(f"{where}: the service {reference.name} has no port.")
 
 
 def _server(models: Mapping[str, int | None]) -> list[str]:
-    """The name of the server of all models, where there are any."""
+    """The name of the server of all models, if there are any."""
     return [MODELS] if models else []
 
 
 def _no_models(where: str) -> BadProject:
-    return BadProject(f"{where}: the project has no models.", hint="Add a section [models.NAME], or take this out.")
+    return BadProject(f"{where}: the project has no models.", hint="Add a section [models.NAME], or remove this.")
 
 
 def _unknown(text: str, name: str, known: list[str]) -> BadProject:
