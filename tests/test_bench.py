@@ -1,4 +1,4 @@
-"""The measuring harness in bench/: what it says about figures, and that nothing it started outlives it."""
+"""The harness in bench/ reports figures as they are, and no process that it started outlives it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generated pages are up to date, and every command, option and key has a meaning in them."""
+"""The generated pages are up to date, and describe every command, option and key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_the_reference_is_up_to_date() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_every_key_of_the_project_file_has_a_meaning() -> None:
+def test_every_key_of_the_project_file_is_described() -> None:
     rows = [line for line in (REFERENCE / "project.md").read_text().splitlines() if line.startswith("| `")]
     assert len(rows) > 40
     assert [row for row in rows if row.endswith("|  |")] == []

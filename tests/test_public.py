@@ -1,4 +1,4 @@
-"""The public names: sorted, there, and described; importing the package costs nothing."""
+"""The public names are sorted, importable and documented; importing the package loads nothing else."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def test_the_list_is_sorted_and_complete() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in estiba.__all__ if name != "__version__"])
-def test_each_name_is_there_and_says_what_it_is(name: str) -> None:
+def test_each_name_exists_and_has_a_docstring(name: str) -> None:
     found = getattr(estiba, name)
     assert found.__name__ == name
     assert found.__doc__
-    assert not found.__doc__.startswith(f"{name}(")  # what a dataclass says when nobody wrote anything
+    assert not found.__doc__.startswith(f"{name}(")  # the docstring that a dataclass gets by default
 
 
 def test_another_name_is_an_attribute_error() -> None:
@@ -36,7 +36,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
     assert estiba.__version__ == version("estiba")
 
 
-def test_every_module_says_what_it_is_and_none_is_a_utility() -> None:
+def test_every_module_has_a_docstring_and_none_is_a_utility() -> None:
     found = [module.name for module in pkgutil.walk_packages(estiba.__path__, "estiba.")]
     assert len(found) > 40
     assert [name for name in found if name.rpartition(".")[2] in ("utils", "helpers", "common", "misc")] == []

@@ -188,10 +188,10 @@ def test_skops_with_a_type_of_someones_own_is_refused_and_named(tmp_path: Path) 
     model = make_pipeline(FunctionTransformer(own_step), LogisticRegression()).fit(X, Y)
     path = tmp_path / "model.skops"
     skops.io.dump(model, path)
-    with pytest.raises(NotTrusted, match=r"test_formats\.own_step"):
+    with pytest.raises(NotTrusted, match=r"test_saved_files\.own_step"):
         saved_files.load_file(path)
     assert saved_files.load_file(path, trust=True).predict(X).shape == (200,)
-    assert [name.rpartition(".")[2] for name in saved_files.local_modules(model)] == ["test_formats"]
+    assert [name.rpartition(".")[2] for name in saved_files.local_modules(model)] == ["test_saved_files"]
 
 
 def forged(content: bytes, new: dict[str, int]) -> bytes:

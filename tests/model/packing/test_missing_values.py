@@ -22,6 +22,8 @@ from estiba.model.artifact.golden_rows import ALL_ROWS, RARE_ROWS, proof_rows
 from estiba.model.coding.coder import Coded
 from estiba.model.schema.signature import Field
 
+pytestmark = pytest.mark.slow
+
 COUNT = 3000
 RARE = [7, 501, 1003, 2111]
 """Rows with a missing value, none of them among 200 that are spread evenly."""
