@@ -76,7 +76,7 @@ def test_a_version_travels_in_a_file(estiba: Estiba, registry: Path, tmp_path: P
 def test_a_version_is_removed_unless_an_alias_means_it(estiba: Estiba, registry: Path) -> None:
     ran = estiba("models", "remove", "churn@1")
     assert ran.code == 5
-    assert "churn@1 is what production means" in ran.err
+    assert "churn@1 is the version of the alias production" in ran.err
     assert estiba("models", "remove", "churn@1", "--force").code == 0
     assert estiba("models", "remove", "churn@2").out == "churn@2 is removed.\n"
     assert "churn" not in estiba("models").out

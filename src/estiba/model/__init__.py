@@ -1,1 +1,1 @@
-"""Pack: what exactly is this model? A versioned, digest-named artifact with a signature and proof."""
+"""Pack, keep, load and train models."""

@@ -62,7 +62,7 @@ def refused(file: Path, tmp_path: Path, said: str) -> None:
 @pytest.mark.parametrize("size", [0, 1, 511, 512, 600, 2000, 4000])
 def test_a_file_cut_short_is_refused(exported: Path, tmp_path: Path, size: int) -> None:
     os.truncate(exported, size)
-    refused(exported, tmp_path, "is not a whole|does not begin|is missing|was changed")
+    refused(exported, tmp_path, "is not a complete|does not begin|is missing|was changed")
 
 
 def test_every_flipped_byte_of_content_is_noticed(exported: Path, tmp_path: Path) -> None:
@@ -70,13 +70,13 @@ def test_every_flipped_byte_of_content_is_noticed(exported: Path, tmp_path: Path
     for word in (b"not really a model", b'"accuracy', b"[[1.0]]", b"# iris", b'"number"'):
         if (at := data.find(word)) > 0:
             exported.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-            refused(exported, tmp_path, "was changed|is not a whole")
+            refused(exported, tmp_path, "was changed|is not a complete")
 
 
 @pytest.mark.parametrize("data", [b"PK\x03\x04" + bytes(999), b"\x1f\x8b\x08" + bytes(999), b"hello" * 400])
 def test_another_kind_of_file_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.estiba").write_bytes(data)
-    refused(tmp_path / "x.estiba", tmp_path, "is not a whole .estiba file")
+    refused(tmp_path / "x.estiba", tmp_path, "is not a complete .estiba file")
 
 
 def rebuilt(exported: Path, change: Callable[[list[tuple[tarfile.TarInfo, bytes]]], object]) -> Path:
@@ -104,7 +104,7 @@ def test_members_that_the_manifest_does_not_name_are_refused(
 ) -> None:
     digest = names(tmp_path / "packed")[0]
     rebuilt(exported, lambda members: members.append(extra(name.format(digest=digest), kind)))
-    refused(exported, tmp_path, "which its manifest does not")
+    refused(exported, tmp_path, "which its manifest does not list")
     assert not (tmp_path / "evil").exists()
     assert not Path("/tmp/evil").exists()
 
@@ -114,14 +114,14 @@ def test_a_link_in_place_of_the_model_is_refused(exported: Path, tmp_path: Path)
         at = next(i for i, (m, _) in enumerate(members) if m.name.endswith("model.onnx"))
         members[at] = extra(members[at][0].name, tarfile.SYMTYPE)
 
-    refused(rebuilt(exported, change), tmp_path, "which its manifest does not")
+    refused(rebuilt(exported, change), tmp_path, "which its manifest does not list")
 
 
 def test_a_member_that_is_missing_twice_or_in_front_is_refused(exported: Path, tmp_path: Path) -> None:
     whole = exported.read_bytes()
     changes: list[tuple[Callable[[list[tuple[tarfile.TarInfo, bytes]]], object], str]] = [
         (lambda members: members.pop(), "is missing"),
-        (lambda members: members.append(members[-1]), "which its manifest does not"),
+        (lambda members: members.append(members[-1]), "which its manifest does not list"),
         (lambda members: members.reverse(), "does not begin with a manifest"),
         (lambda members: members.clear(), "does not begin with a manifest"),
     ]

@@ -1,4 +1,4 @@
-"""The training profile: bins, levels, texts, outputs, background rows; its size, its source, models without one."""
+"""Training profiles have bins, levels, texts, outputs and background rows, a bounded size, and a source."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_what_is_not_there_or_no_reference_is_named(tmp_path: Path, make: Make) 
     open_registry(tmp_path / "here").push(make(1))
     with pytest.raises(NotFound, match="no version 2"):
         list(pull(tmp_path / "here", ["iris@2"], tmp_path / "there"))
-    with pytest.raises(EstibaError, match="ends in no digest"):
+    with pytest.raises(EstibaError, match="does not end in a digest"):
         list(pull(tmp_path / "here", ["iris@1@sha256:4f1c"], tmp_path / "there"))
 
 

@@ -138,7 +138,7 @@ def test_removing_all_versions_removes_the_model(registry: Registry, store: Stor
 def test_an_alias_protects_its_version(registry: Registry, make: Make) -> None:
     registry.push(make(1))
     registry.push(make(2), ["production", "blue"])
-    with pytest.raises(Conflict, match=r"iris@2 is what blue, production means"):
+    with pytest.raises(Conflict, match=r"iris@2 is the version of the alias blue, production"):
         registry.remove("iris", 2)
     registry.remove("iris", 2, force=True)
     assert registry.aliases("iris") == {}
@@ -183,7 +183,7 @@ def test_a_foreign_artifact_under_a_version_is_refused(registry: Registry, store
     other = registry.push(make(1, "rose"))
     record = store.read("models/iris/versions/1.json").replace(version.digest.encode(), other.digest.encode())
     store.replace("models/iris/versions/1.json", record)
-    with pytest.raises(BadArtifact, match="iris@1 names an artifact of 'rose'"):
+    with pytest.raises(BadArtifact, match="iris@1 names an artifact of the model 'rose'"):
         registry.fetch(registry.resolve("iris"))
 
 
@@ -225,7 +225,7 @@ def test_a_record_about_something_else_is_refused(registry: Registry, store: Sto
     record = store.read("models/iris/versions/1.json").decode()
     wrong = {'"version": 1': '"version": 2', '"name": "iris"': '"name": "rose"', '"digest": "': '"digest": "../'}
     store.replace("models/iris/versions/1.json", record.replace(field, wrong[field]).encode())
-    with pytest.raises(BadArtifact, match="is about something else"):
+    with pytest.raises(BadArtifact, match="is the record of another version"):
         registry.resolve("iris@1")
 
 

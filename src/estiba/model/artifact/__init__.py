@@ -1,1 +1,1 @@
-"""Artifacts on disk: manifest, archive, model card and golden rows."""
+"""Artifacts, which are packed models in directories named by their digest."""

@@ -1,4 +1,6 @@
-"""An artifact as one file: an uncompressed tar (POSIX.1-2001) with nothing in it that differs between machines."""
+"""Write an artifact as one file, and read it back.
+
+The file is an uncompressed tar (POSIX.1-2001) whose bytes are the same on every machine."""
 
 from __future__ import annotations
 
@@ -14,15 +16,15 @@ from estiba.model.artifact.artifact import MANIFEST, Artifact
 
 SUFFIX = ".estiba"
 
-_LARGEST_MANIFEST = 64 * 2**20
-_AGAIN = "Export or copy it again; it may be cut short, compressed, or another kind of file."
+_MAX_MANIFEST_BYTES = 64 * 2**20
+_AGAIN = "Export or copy it again: it may be cut short, compressed, or not an exported model."
 
 
 def save(packed: Artifact, file: Path) -> None:
-    """Writes an artifact that was verified into one file: DIGEST/artifact.json, then its files by path.
+    """Write a verified artifact into one file: DIGEST/artifact.json, then its files by path.
 
     Raises:
-        EstibaError: the file cannot be written; what was there before is untouched.
+        EstibaError: the file cannot be written; the file that was there before is untouched.
     """
 
     def fill(handle: IO[bytes]) -> None:
@@ -42,26 +44,26 @@ def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
 
 
 def load(file: Path, into: Path) -> Artifact:
-    """Reads a file that `save` wrote into a directory below `into`, named by the digest, verified.
+    """Unpack a file that `save` wrote into a directory below `into`, named by the digest, and verify it.
 
-    The manifest comes first and says which files may follow, and how long they are; everything else is refused
-    before it is written.
+    The manifest comes first and lists the files that may follow, with their sizes; any other member is refused before
+    it is written.
 
     Raises:
-        NotFound: there is no such file. BadArtifact: it is damaged, or no artifact.
+        NotFound: there is no such file. BadArtifact: it is damaged, or not an artifact.
     """
     with explained("read", file), file.open("rb") as handle:
         try:
             with tarfile.open(fileobj=handle, mode="r:") as tar:
                 return _unpack(tar, into, file)
         except (tarfile.TarError, EOFError) as error:
-            raise BadArtifact(f"{file} is not a whole {SUFFIX} file: {error}.", hint=_AGAIN) from error
+            raise BadArtifact(f"{file} is not a complete {SUFFIX} file: {error}.", hint=_AGAIN) from error
 
 
 def _unpack(tar: tarfile.TarFile, into: Path, file: Path) -> Artifact:
     first = tar.next()
     digest, _, name = first.name.partition("/") if first else ("", "", "")
-    if first is None or name != MANIFEST or not first.isreg() or first.issparse() or first.size > _LARGEST_MANIFEST:
+    if first is None or name != MANIFEST or not first.isreg() or first.issparse() or first.size > _MAX_MANIFEST_BYTES:
         raise BadArtifact(f"{file} does not begin with a manifest.", hint=_AGAIN)
     content = _content(tar, first).read()
     manifest = artifact.decode(content, digest, file)
@@ -72,7 +74,7 @@ def _unpack(tar: tarfile.TarFile, into: Path, file: Path) -> Artifact:
         while member := tar.next():
             # A sparse member is long without a byte in the file: it would fill the disk before its digest is known.
             if not member.isreg() or member.issparse() or sizes.pop(member.name, -1) != member.size:
-                raise BadArtifact(f"{file} holds {member.name!r}, which its manifest does not.", hint=_AGAIN)
+                raise BadArtifact(f"{file} contains {member.name!r}, which its manifest does not list.", hint=_AGAIN)
             _extract(_content(tar, member), folder / member.name.removeprefix(f"{digest}/"))
 
     return artifact.settle(into / digest, fill, file)

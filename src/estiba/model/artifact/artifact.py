@@ -1,4 +1,6 @@
-"""An artifact: a packed model in a directory named by its digest, the same for the same inputs."""
+"""Read and write artifacts.
+
+A packed model is a directory named by its digest, which is the same for the same inputs."""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ Engine = Literal["onnx", "python"]
 Format = Literal["onnx", "skops", "joblib", "xgboost", "lightgbm", "catboost"]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_AGAIN = "Pack the model again, or fetch the artifact from where it came from."
+_AGAIN = "Pack the model again, or copy the artifact again from its source."
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,12 +40,12 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the packed model answered golden rows beside the original.
+    """The answers of the packed model to the golden rows, compared with those of the original.
 
     Args:
-        rows: how many golden rows were asked.
+        rows: number of golden rows that were compared.
         max_abs_error: by output column, the largest absolute difference.
-        labels_equal, labels_total: on how many rows the label agrees, of how many; both 0 without labels.
+        labels_equal, labels_total: number of rows whose label agrees, and of all rows; both 0 without labels.
         tolerance: the largest absolute difference that was accepted.
     """
 
@@ -56,7 +58,7 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class SourceCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """Where the training data came from: `estiba.model.packing.training_result.Source` as the manifest keeps it."""
+    """The source of the training data: `estiba.model.packing.training_result.Source` as the manifest keeps it."""
 
     name: str
     rows: int
@@ -67,19 +69,19 @@ class SourceCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What artifact.json says. It holds no time of making, so that equal inputs give equal bytes.
+    """The contents of artifact.json. No time is in it, so that equal inputs give equal bytes.
 
     Args:
-        engine: what answers: `onnx` (ONNX Runtime) or `python` (the original estimator).
+        engine: `onnx` (the kernel or ONNX Runtime) or `python` (the original estimator).
         model_file: path of the model inside the artifact; it is one of `files`.
         format: how `model_file` is encoded.
-        framework: what trained it, with its version: "scikit-learn 1.9.1".
+        framework: the library that trained it, with its version: "scikit-learn 1.9.1".
         metrics: held-out or cross-validated figures, finite.
         params: the settings worth showing.
         parity: the proof against the original; None when nothing was converted.
         libraries: exact version by name of each library on the load path.
         python: the version of Python that packed it.
-        source: where the training data came from.
+        source: the origin of the training data.
         reason: why the python engine was chosen; empty otherwise.
         files: every file but artifact.json itself, by path; `write` fills it in.
     """
@@ -128,7 +130,7 @@ class Artifact:
 
 
 def write(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Artifact:
-    """Writes an artifact below `root` and returns it; the same inputs give the same directory.
+    """Write an artifact below `root` and return it; the same inputs give the same directory.
 
     The directory appears whole or not at all. If it is there already it is verified and reused, or written
     anew when it is damaged.
@@ -139,7 +141,7 @@ def write(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Artifac
 
     Raises:
         EstibaError: the manifest cannot be stored as it is (a number that is not finite, a path that leaves
-            the artifact, no model file), or the place cannot be written.
+            the artifact, no model file), or the directory cannot be written.
     """
     entries = tuple(FileEntry(path, _sha256(files[path]), len(files[path])) for path in sorted(files))
     content = encode(msgspec.structs.replace(manifest, files=entries))
@@ -155,14 +157,14 @@ def write(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Artifac
 
 
 def settle(target: Path, fill: Callable[[Path], None], origin: Path | str = "") -> Artifact:
-    """Puts an artifact at `target`, a directory named by its digest, verified before the name appears.
+    """Put an artifact at `target`, a directory named by its digest, verified before the name appears.
 
     Args:
         fill: writes the artifact's files into the directory that it is given.
-        origin: where they come from, for messages; `target` by default.
+        origin: their source, for messages; `target` by default.
 
     Raises:
-        BadArtifact: what `fill` wrote does not match the digest. EstibaError: the place cannot be written.
+        BadArtifact: the files do not match the digest. EstibaError: the directory cannot be written.
     """
 
     def checked(folder: Path) -> None:
@@ -176,12 +178,12 @@ def settle(target: Path, fill: Callable[[Path], None], origin: Path | str = "") 
     except BadArtifact:
         with explained("replace", target):
             discard(target)
-    made = place(target, checked)
-    return read(target, verify=not made)
+    created = place(target, checked)
+    return read(target, verify=not created)
 
 
 def read(path: Path, *, verify: bool = True) -> Artifact:
-    """Opens an artifact directory and, before anything in it is loaded, proves that it is what its name says.
+    """Open an artifact directory and verify it against its name before anything in it is loaded.
 
     Args:
         path: a directory named by its digest.
@@ -204,7 +206,7 @@ def read(path: Path, *, verify: bool = True) -> Artifact:
 
 
 def _check(folder: Path, digest: str, where: Path | str, *, verify: bool = True) -> Manifest:
-    """The manifest of what is in `folder`, after comparing all of it. `where` is what messages call the folder."""
+    """Verify the files in `folder` and return the manifest. `where` names the folder in messages."""
     path = folder / MANIFEST
     if path.is_symlink() or not path.is_file():
         raise BadArtifact(f"{where}/{MANIFEST} is missing or is not a plain file.", hint=_AGAIN)
@@ -240,17 +242,17 @@ def _plain(value: Any) -> Any:
     """NumPy's scalars as Python's, without importing NumPy."""
     if hasattr(value, "item"):
         return value.item()
-    raise TypeError(f"{type(value).__name__} has no place in a manifest")
+    raise TypeError(f"{type(value).__name__} cannot be stored in a manifest")
 
 
 def decode(content: bytes, digest: str, where: Path | str) -> Manifest:
-    """Reads the bytes of artifact.json after comparing them with the digest.
+    """Parse the bytes of artifact.json after comparing them with the digest.
 
     Args:
         where: the directory or address of the artifact, for messages.
 
     Raises:
-        BadArtifact: another digest, a newer schema, or a manifest that makes no sense.
+        BadArtifact: the digest differs, the schema is newer, or the manifest is not valid.
     """
     name = f"{where}/{MANIFEST}"
     if not _DIGEST.fullmatch(digest):
@@ -258,7 +260,7 @@ def decode(content: bytes, digest: str, where: Path | str) -> Manifest:
     if _sha256(content) != digest:
         raise BadArtifact(f"{name} was changed: it does not match the digest {digest}.", hint=_AGAIN)
     try:
-        schema = msgspec.json.decode(content, type=_Stamp).schema
+        schema = msgspec.json.decode(content, type=_SchemaOnly).schema
         if schema > SCHEMA:
             hint = "Upgrade with: pip install --upgrade estiba"
             raise BadArtifact(f"{name} was made by a newer Estiba (schema {schema}, known: {SCHEMA}).", hint=hint)
@@ -271,8 +273,8 @@ def decode(content: bytes, digest: str, where: Path | str) -> Manifest:
     return manifest
 
 
-class _Stamp(msgspec.Struct):
-    """The one key of a manifest that no schema may rename."""
+class _SchemaOnly(msgspec.Struct):
+    """The schema number of a manifest: the one key that no later schema may rename."""
 
     schema: int
 
@@ -282,7 +284,7 @@ def _parse(content: bytes) -> Manifest:
 
 
 def _fault(manifest: Manifest) -> str:
-    """What is wrong with a manifest that its types cannot say; empty when nothing is."""
+    """Return the contradiction in a manifest that its types cannot express; an empty text where there is none."""
     paths = [entry.path for entry in manifest.files]
     for path in paths:
         if not _inside(path):
@@ -295,7 +297,7 @@ def _fault(manifest: Manifest) -> str:
 
 
 def _inside(path: str) -> bool:
-    """True for a relative path with forward slashes that stays inside and is no name of Estiba's own."""
+    """Check for a relative path with forward slashes that stays inside and is not reserved for Estiba's own files."""
     plain = PurePosixPath(path)
     odd = path != plain.as_posix() or plain.is_absolute() or ".." in plain.parts or "\\" in path or "\0" in path
     return not odd and path not in (".", MANIFEST) and not path.startswith(TEMPORARY)
@@ -303,27 +305,27 @@ def _inside(path: str) -> bool:
 
 def _check_files(folder: Path, manifest: Manifest, where: Path | str) -> None:
     expected = {entry.path: entry for entry in manifest.files}
-    found = _walk(folder)
-    for path in sorted({*expected, *found} - {MANIFEST}):
-        if path not in found:
+    files = _walk(folder)
+    for path in sorted({*expected, *files} - {MANIFEST}):
+        if path not in files:
             raise BadArtifact(f"{where}/{path} is missing.", hint=_AGAIN)
-        if not stat.S_ISREG(found[path].st_mode):
+        if not stat.S_ISREG(files[path].st_mode):
             raise BadArtifact(f"{where}/{path} is a symbolic link or a device, not a plain file.", hint=_AGAIN)
         if path not in expected:
             raise BadArtifact(f"{where}/{path} is not in the manifest.", hint=f"Remove that file. {_AGAIN}")
-        if problem := _difference(folder / path, found[path].st_size, expected[path]):
+        if problem := _difference(folder / path, files[path].st_size, expected[path]):
             raise BadArtifact(f"{where}/{path} {problem}.", hint=_AGAIN)
 
 
 def _walk(folder: Path) -> dict[str, os.stat_result]:
-    """All that is below `folder` and no directory, by path. Links are not followed."""
-    found = {}
+    """Every file below `folder` by path; links are not followed."""
+    files = {}
     for parent, folders, names in os.walk(folder):
         for name in folders + names:
-            seen = Path(parent, name).lstat()
-            if not stat.S_ISDIR(seen.st_mode):
-                found[Path(parent, name).relative_to(folder).as_posix()] = seen
-    return found
+            status = Path(parent, name).lstat()
+            if not stat.S_ISDIR(status.st_mode):
+                files[Path(parent, name).relative_to(folder).as_posix()] = status
+    return files
 
 
 def _difference(path: Path, size: int, entry: FileEntry) -> str:

@@ -1,4 +1,4 @@
-"""The model card: what an artifact is, for people, in Markdown."""
+"""Render the model card, the description of an artifact for people, in Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FILE = "card.md"
 
 
 def render(manifest: Manifest) -> str:
-    """The card of a manifest; the same manifest gives the same text."""
+    """Render the card of a manifest; the same manifest gives the same text."""
     parts = [
         f"# {manifest.name}",
         manifest.description,
@@ -33,7 +33,7 @@ def _warning(manifest: Manifest) -> str:
     if manifest.source and manifest.source.simulated:
         return (
             "> **SIMULATED DATA.** This model was trained on rows that a program made up. Its figures say nothing "
-            "about the world. Train it on real data before anybody relies on it."
+            "about the world. Train it on real data before you rely on it."
         )
     return ""
 
@@ -92,16 +92,14 @@ def _answers(manifest: Manifest) -> str:
         positive = head.classes[manifest.signature.positive]
         lines.append(f"- {positive!r} is the label from a probability of {outputs.threshold:.6g} on")
     for name, band in outputs.bands.items():
-        lines.append(f"- {name}: {', '.join(band.labels)}, parted at {', '.join(f'{e:g}' for e in band.edges)}")
+        lines.append(f"- {name}: {', '.join(band.labels)}, divided at {', '.join(f'{e:g}' for e in band.edges)}")
     return _section("Output", "\n".join(lines))
 
 
 def _parity(manifest: Manifest) -> str:
     parity = manifest.parity
     if manifest.engine == "python":
-        return _section(
-            "Proof", f"The original estimator answers itself (the python engine). {manifest.reason}".strip()
-        )
+        return _section("Proof", f"The original estimator answers (the python engine). {manifest.reason}".strip())
     if parity is None:
         return ""
     worst = max(parity.max_abs_error.values(), default=0.0)
@@ -115,4 +113,4 @@ def _parity(manifest: Manifest) -> str:
 
 def _runs(manifest: Manifest) -> str:
     libraries = ", ".join(f"{name} {version}" for name, version in sorted(manifest.libraries.items()))
-    return _section("Made with", f"{manifest.framework}, Python {manifest.python}. Answers need: {libraries}.")
+    return _section("Made with", f"{manifest.framework}, Python {manifest.python}. Needed to serve it: {libraries}.")

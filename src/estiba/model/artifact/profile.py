@@ -107,7 +107,7 @@ Distribution = Numbers | Levels
 
 
 class OutputProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """The distribution of what the model answers to the reference rows.
+    """The distribution of the model's answers to the reference rows.
 
     Args:
         rows: how many were asked.
@@ -133,7 +133,7 @@ class Background(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept of the rows that a model was trained on, or of held-out ones.
+    """The profile of the rows that a model was trained on, or of held-out ones.
 
     Args:
         source: `holdout` for rows that the model was not trained on, `sample` for those that it was packed with, which
@@ -204,7 +204,7 @@ def _thinned(rows: Coded, most: int) -> Coded:
 
 
 def _share(least: int, most: int, total: int, parts: int) -> int:
-    """How much each of some parts gets of a total, within limits."""
+    """The share of one part in a total, within limits."""
     return max(least, min(most, total // max(1, parts)))
 
 
@@ -212,25 +212,25 @@ def _fields(fields: tuple[Field, ...], rows: Coded) -> dict[str, Distribution]:
     categories = sum(field.kind == "category" for field in fields)
     bins = _share(MIN_BINS, MAX_BINS, BINS_OF_ALL_FIELDS, len(fields))
     levels = _share(MIN_LEVELS, MAX_LEVELS, LEVELS_OF_ALL_FIELDS, categories)
-    found: dict[str, Distribution] = {}
+    profiles: dict[str, Distribution] = {}
     for i, field in enumerate(fields):
         column = rows.matrix[:, i]
         if field.kind == "category":
-            found[field.name] = _codes(column, len(field.levels), levels)
+            profiles[field.name] = _codes(column, len(field.levels), levels)
         elif field.kind == "boolean":
-            found[field.name] = _codes(column, 2, levels)
+            profiles[field.name] = _codes(column, 2, levels)
         elif field.kind == "text":
             lengths = [math.nan if text is None else float(len(text)) for text in rows.texts[field.name]]
-            found[field.name] = _numbers(np.array(lengths), bins, whole=True)
+            profiles[field.name] = _numbers(np.array(lengths), bins, whole=True)
         elif field.kind == "timestamp":
-            found[field.name] = _numbers(column, bins)
+            profiles[field.name] = _numbers(column, bins)
         else:
-            found[field.name] = _few(column) or _numbers(column, bins, whole=field.kind == "integer")
-    return found
+            profiles[field.name] = _few(column) or _numbers(column, bins, whole=field.kind == "integer")
+    return profiles
 
 
 def _codes(column: Column, size: int, most: int) -> Levels:
-    """Counts of codes from 0 to `size` - 1: all of them, or the most frequent and the rest together."""
+    """Count codes from 0 to `size` - 1: all of them, or the most frequent and the rest together."""
     present = column[~np.isnan(column)]
     seen = present[present != UNSEEN].astype(np.int64)
     counts = np.bincount(seen, minlength=size)

@@ -1,1 +1,1 @@
-"""Fitted estimators: saved files, the libraries they need, what they answer."""
+"""Saved model files, and what fitted estimators answer."""

@@ -1,1 +1,1 @@
-"""Pack a fitted model: signature, conversion, proof, artifact."""
+"""Infer the signature of a fitted model, convert it, prove the conversion, write the artifact."""

@@ -1,1 +1,1 @@
-"""The registry: versions and aliases, in a folder or in object storage."""
+"""Versions and aliases of models, in a folder or in object storage."""

@@ -1,4 +1,6 @@
-"""Pull: versions of one registry in another, under their own numbers, for a server that is not to ask the first."""
+"""Mirror versions of one registry in a folder, under their own numbers.
+
+A server then reads the folder and does not depend on the other registry."""
 
 from __future__ import annotations
 
@@ -17,47 +19,48 @@ _PINNED = re.compile(r"(?P<ref>.+)@sha256:(?P<digest>[0-9a-f]{64})")
 
 
 def pinned(name: str, version: str, digest: str) -> str:
-    """How a version is written that must be exactly that artifact: `churn@3@sha256:...`."""
+    """The reference of a version that must be exactly that artifact: `churn@3@sha256:...`."""
     return f"{name}@{version}@sha256:{digest}"
 
 
 def pull(registry: str | Path, wanted: Sequence[str], target: Path) -> Iterator[Version]:
-    """Copies versions into a registry that is a folder; each is verified before its record appears.
+    """Copy versions into a registry that is a folder; each is verified before its record appears.
 
     Args:
-        registry: where they are, a folder or URL. wanted: references, each with `@sha256:DIGEST` behind it where it
-            must be that artifact.
+        registry: the source, a folder or URL. wanted: references, each followed by `@sha256:DIGEST` where it must be
+            that artifact.
 
     Raises:
         NotFound: no such version. BadArtifact: another digest than was asked for, or damage. Conflict: `target` has
             another version of that number. Unavailable: the registry does not answer.
     """
-    # What a registry fetches from afar it keeps by digest, which is how a registry itself keeps artifacts.
+    # The cache of a remote registry has the layout of a registry's own artifacts: by digest.
     source = open_registry(registry, cache=target / "artifacts")
     for text in wanted:
         ref, digest = _parse(text)
         version = source.resolve(ref)
         if digest not in ("", version.digest):
-            hint = "The registry was made anew, or it is another one: name the version by what it is there now."
-            said = f"{version} in {source.url} is sha256:{version.digest}, not sha256:{digest}."
-            raise BadArtifact(said, hint=hint)
+            hint = (
+                "The registry was created again, or it is another one: use the digest that the version has there now."
+            )
+            raise BadArtifact(f"{version} in {source.url} is sha256:{version.digest}, not sha256:{digest}.", hint=hint)
         _keep(source.fetch(version), version, target)
         yield version
 
 
 def _parse(text: str) -> tuple[Ref, str]:
-    found = _PINNED.fullmatch(text)
-    if found is None and "@sha256:" in text:
-        raise EstibaError(f"{text!r} ends in no digest.", hint="Write NAME@VERSION@sha256: and 64 hex digits.")
-    return (Ref.parse(found["ref"]), found["digest"]) if found else (Ref.parse(text), "")
+    match = _PINNED.fullmatch(text)
+    if match is None and "@sha256:" in text:
+        raise EstibaError(f"{text!r} does not end in a digest.", hint="Write NAME@VERSION@sha256: and 64 hex digits.")
+    return (Ref.parse(match["ref"]), match["digest"]) if match else (Ref.parse(text), "")
 
 
-def _keep(found: Artifact, version: Version, target: Path) -> None:
-    """The artifact first: a version appears with all that it names."""
-    names = [MANIFEST, *(entry.path for entry in found.manifest.files)]
-    source = open_store(found.path.parent)
+def _keep(packed: Artifact, version: Version, target: Path) -> None:
+    """Store the artifact first, so that a version appears with all that it names."""
+    names = [MANIFEST, *(entry.path for entry in packed.manifest.files)]
+    source = open_store(packed.path.parent)
     settled = target / artifact_folder(version.digest)
-    artifact.settle(settled, lambda folder: source.download(version.digest, names, folder), found.path)
+    artifact.settle(settled, lambda folder: source.download(version.digest, names, folder), packed.path)
     store, path = open_store(target), version_file(version.name, version.version)
     try:
         store.create(path, encode(version))

@@ -1,4 +1,4 @@
-"""What a registry writes down: references, version and alias records, and the names of their files."""
+"""The records of a registry: references, versions, aliases, and the names of their files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 from estiba.core.errors import BadArtifact, EstibaError
 
 DEFAULT_REGISTRY = ".estiba/registry"
-"""Where a registry is when nobody says otherwise, below the working directory."""
+"""The default path of the registry, below the working directory."""
 
 PRODUCTION = "production"
 """The alias that a bare name means."""
@@ -31,7 +31,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         version: counts from 1 and is never given twice, not even after a removal.
         digest: 64 hex digits, the artifact.
         created: when it was pushed, RFC 3339 in UTC.
-        metrics: those of the manifest, so that a list needs no artifact.
+        metrics: those of the manifest, so that a list of versions does not open artifacts.
         removed: when it was removed, RFC 3339 in UTC; empty while it lives.
     """
 
@@ -57,7 +57,7 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Ref:
-    """What people write to name a version: `bankchurn`, `bankchurn@3` or `bankchurn@production`.
+    """A reference to a version, as people write it: `bankchurn`, `bankchurn@3` or `bankchurn@production`.
 
     `selector` is a version number, an alias, or None for the alias production where it is set and the newest
     version where it is not.
@@ -68,10 +68,10 @@ class Ref:
 
     @classmethod
     def parse(cls, text: str) -> Ref:
-        """Reads a reference.
+        """Parse a reference.
 
         Raises:
-            EstibaError: it is not one; the hint says what is.
+            EstibaError: it is not a reference; the hint shows the form.
         """
         name, at, selector = text.partition("@")
         check_name(name)
@@ -87,13 +87,13 @@ class Ref:
 
 
 def check_name(name: str) -> None:
-    """Raises EstibaError unless `name` can be the name of a model."""
+    """Raise EstibaError unless `name` can be the name of a model."""
     if not NAME.fullmatch(name):
         raise EstibaError(f"{name!r} cannot be the name of a model.", hint=_LETTERS)
 
 
 def check_alias(alias: str) -> None:
-    """Raises EstibaError unless `alias` can be an alias."""
+    """Raise EstibaError unless `alias` can be an alias."""
     if not NAME.fullmatch(alias):
         raise EstibaError(f"{alias!r} is neither a version number nor an alias.", hint=_LETTERS)
     if alias.isdigit():
@@ -119,11 +119,11 @@ def numbers(files: Iterable[str]) -> Iterator[int]:
             yield int(stem)
 
 
-def living(records: Mapping[int, Version | BadArtifact]) -> Iterator[Version]:
+def active(records: Mapping[int, Version | BadArtifact]) -> Iterator[Version]:
     return (record for record in records.values() if isinstance(record, Version) and not record.removed)
 
 
-def gone(version: Version) -> Version:
+def as_removed(version: Version) -> Version:
     return msgspec.structs.replace(version, removed=now())
 
 
@@ -139,20 +139,20 @@ Record = TypeVar("Record", bound=msgspec.Struct)
 
 
 def decode_version(data: bytes, url: str, name: str, number: int) -> Version:
-    """The version record in a registry at `url`. Raises BadArtifact, naming the file."""
+    """The version record in a registry at `url`. Raises BadArtifact, which names the file."""
     where, hint = f"{url}/{version_file(name, number)}", f"Remove {name}@{number} and push the model again."
     found = _decode(data, Version, where, hint)
     if (found.name, found.version) != (name, number) or not _DIGEST.fullmatch(found.digest):
-        raise BadArtifact(f"{where} is about something else: {found}.", hint=hint)
+        raise BadArtifact(f"{where} is the record of another version: {found}.", hint=hint)
     return found
 
 
 def decode_alias(data: bytes, url: str, name: str, alias: str) -> Alias:
-    """The alias record in a registry at `url`. Raises BadArtifact, naming the file."""
+    """The alias record in a registry at `url`. Raises BadArtifact, which names the file."""
     where, hint = f"{url}/{alias_file(name, alias)}", f"Set the alias {alias} of {name} again, or remove it."
     found = _decode(data, Alias, where, hint)
     if (found.name, found.alias) != (name, alias):
-        raise BadArtifact(f"{where} is about something else: {found.name}@{found.alias}.", hint=hint)
+        raise BadArtifact(f"{where} is the record of another alias: {found.name}@{found.alias}.", hint=hint)
     return found
 
 

@@ -1,4 +1,4 @@
-"""A registry: names, numbered versions and aliases for artifacts, in a folder or in object storage."""
+"""Keep artifacts under names, numbered versions and aliases, in a folder or in object storage."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from estiba.model.registry.records import (
     Alias,
     Ref,
     Version,
+    active,
     alias_file,
     artifact_folder,
+    as_removed,
     check_alias,
     check_name,
     decode_alias,
     decode_version,
     encode,
-    gone,
-    living,
     now,
     numbers,
     version_file,
@@ -39,7 +39,7 @@ _PUSH = "Remove that version and push the model again."
 
 
 def open_registry(url: str | Path, *, cache: Path | None = None) -> Registry:
-    """Opens a registry; nothing is read or written yet.
+    """Open a registry; nothing is read or written yet.
 
     Args:
         url: a folder, or object storage by any address that fsspec knows, such as s3://bucket/prefix (extra s3).
@@ -47,7 +47,7 @@ def open_registry(url: str | Path, *, cache: Path | None = None) -> Registry:
             estiba/artifacts in the user's cache folder (XDG Base Directory Specification).
 
     Raises:
-        MissingExtra: the library for that kind of address is not installed. EstibaError: nobody knows it.
+        MissingExtra: the library for that kind of address is not installed. EstibaError: the kind is unknown.
     """
     return Registry(open_store(url), cache or _default_cache())
 
@@ -57,10 +57,10 @@ def _default_cache() -> Path:
 
 
 class Registry:
-    """Versions and aliases of models. Safe for several writers at once; readers never see half of anything.
+    """Versions and aliases of models. Safe for several writers at once; readers never see a partial change.
 
     Layout: artifacts/DIGEST/..., models/NAME/versions/N.json, models/NAME/aliases/ALIAS.json.
-    All methods raise EstibaError when the place itself fails (no permission, full, not reachable).
+    All methods raise EstibaError when the storage itself fails (no permission, full, not reachable).
     """
 
     def __init__(self, store: Store, cache: Path) -> None:
@@ -72,7 +72,7 @@ class Registry:
         return self._store.url
 
     def push(self, packed: Artifact, aliases: Iterable[str] = ()) -> Version:
-        """Keeps an artifact as the next version of its model, and points aliases at it.
+        """Store an artifact as the next version of its model, and point aliases at it.
 
         An artifact that is a version already keeps its number.
 
@@ -88,7 +88,7 @@ class Registry:
             self._keep(packed)
             version = self._number(packed)
             if self._store.local("") is None:
-                # Without a lock, a removal may have swept the artifact before its number was there.
+                # Without a lock, a removal may have deleted the artifact before its version was there.
                 self._keep(packed)
             for alias in aliases:
                 self._point(version, alias)
@@ -108,14 +108,14 @@ class Registry:
         return self._store.sizes(folder) == sizes
 
     def _number(self, packed: Artifact) -> Version:
-        """The version of this artifact, made where there is none: the first free number that nobody else got."""
+        """The version of this artifact, or a new one under the first number that no other writer took."""
         name, number = packed.manifest.name, 0
         while True:
             records = self._records(name)
-            for known in living(records):
+            for known in active(records):
                 if known.digest == packed.digest:
                     return known
-            # Past what was tried before: a name that is taken but cannot be read must not hold us for ever.
+            # Beyond the numbers tried before: a record that is taken but cannot be read must not loop for ever.
             number = max(number, *records, 0) + 1
             version = Version(
                 name=name,
@@ -129,7 +129,7 @@ class Registry:
                 return version
 
     def resolve(self, ref: Ref | str) -> Version:
-        """The version that a reference means now.
+        """The version that a reference names now.
 
         Raises:
             NotFound: no such model, version or alias. BadArtifact: its record is damaged; names the file.
@@ -162,7 +162,7 @@ class Registry:
             version = None
         if version is None or version.removed:
             self._newest(name)
-            known = ", ".join(str(v.version) for v in living(self._records(name)))
+            known = ", ".join(str(v.version) for v in active(self._records(name)))
             raise NotFound(f"{name} has no version {number} in {self.url}.", hint=f"Versions of {name}: {known}.")
         return version
 
@@ -172,20 +172,20 @@ class Registry:
             if not version.removed:
                 return version
         known = ", ".join(self.list())
-        hint = f"It has: {known}." if known else "Nothing is in it yet: check the path, or pack a model first."
+        hint = f"It has: {known}." if known else "It is empty: check the path, or pack a model first."
         raise NotFound(f"There is no model {name!r} in the registry {self.url}.", hint=hint)
 
     def fetch(self, version: Version) -> Artifact:
-        """The artifact of a version, verified: in place, or copied once into the cache of this machine.
+        """The verified artifact of a version: in place, or copied once into the cache of this machine.
 
         Raises:
-            NotFound: it is gone. BadArtifact: it is damaged, or of another model; names the file.
+            NotFound: it was deleted. BadArtifact: it is damaged, or of another model; names the file.
         """
         local = self._store.local(artifact_folder(version.digest))
-        found = artifact.read(local) if local else self._cached(version.digest)
-        if found.manifest.name != version.name:
-            raise BadArtifact(f"{version} names an artifact of {found.manifest.name!r}.", hint=_PUSH)
-        return found
+        fetched = artifact.read(local) if local else self._cached(version.digest)
+        if fetched.manifest.name != version.name:
+            raise BadArtifact(f"{version} names an artifact of the model {fetched.manifest.name!r}.", hint=_PUSH)
+        return fetched
 
     def _cached(self, digest: str) -> Artifact:
         try:
@@ -205,7 +205,7 @@ class Registry:
         return artifact.settle(self._cache / digest, fill, f"{self.url}/{folder}")
 
     def list(self) -> tuple[str, ...]:
-        """The names of all models that have a version, sorted. A damaged record counts: it must be seen."""
+        """The names of all models that have a version, sorted. A model whose record is damaged is listed too."""
         names = [name for name in self._store.names("models") if NAME.fullmatch(name)]
         records = {name: self._records(name).values() for name in names}
         return tuple(n for n in names if any(isinstance(r, BadArtifact) or not r.removed for r in records[n]))
@@ -221,23 +221,23 @@ class Registry:
         for record in records.values():
             if isinstance(record, BadArtifact):
                 raise record
-        return tuple(living(records)) or (self._newest(name),)
+        return tuple(active(records)) or (self._newest(name),)
 
     def aliases(self, name: str) -> dict[str, int]:
-        """The version number behind each alias of a model.
+        """The version number of each alias of a model.
 
         Raises:
             BadArtifact: a record is damaged; names the file.
         """
         check_name(name)
-        found = {}
+        versions = {}
         for file, data in self._store.read_all(f"models/{name}/aliases").items():
             alias = file.removesuffix(".json")
-            found[alias] = decode_alias(data, self.url, name, alias).version
-        return found
+            versions[alias] = decode_alias(data, self.url, name, alias).version
+        return versions
 
     def set_alias(self, name: str, alias: str, version: int) -> Version:
-        """Points an alias at a version, whether it pointed elsewhere before or is new.
+        """Point an alias at a version; the alias may be new or point elsewhere.
 
         Raises:
             NotFound: there is no such version. EstibaError: an alias that cannot be one.
@@ -245,16 +245,16 @@ class Registry:
         check_name(name)
         check_alias(alias)
         with self._store.lock():
-            found = self._version(name, version)
-            self._point(found, alias)
-        return found
+            record = self._version(name, version)
+            self._point(record, alias)
+        return record
 
     def _point(self, version: Version, alias: str) -> None:
         record = Alias(name=version.name, alias=alias, version=version.version, updated=now())
         self._store.replace(alias_file(version.name, alias), encode(record))
 
     def remove_alias(self, name: str, alias: str) -> None:
-        """Forgets an alias, also one whose record is damaged.
+        """Delete an alias, also one whose record is damaged.
 
         Raises:
             NotFound: there is no such alias.
@@ -267,10 +267,10 @@ class Registry:
             self._store.delete(alias_file(name, alias))
 
     def remove(self, name: str, version: int, *, force: bool = False) -> None:
-        """Removes a version, and its artifact where no other version names it. Its number is not given again.
+        """Remove a version, and its artifact where no other version names it. Its number is not given again.
 
         Args:
-            force: also removes the aliases that point at it; without, they are a reason to refuse.
+            force: also remove the aliases that point at it; without it, they are a reason to refuse.
 
         Raises:
             NotFound: there is no such version. Conflict: an alias points at it.
@@ -280,29 +280,29 @@ class Registry:
             record = self._removable(name, version)
             pointing = [alias for alias, number in self.aliases(name).items() if number == version]
             if pointing and not force:
-                hint = "Point them elsewhere first, or say --force (force=True) and lose them."
-                raise Conflict(f"{name}@{version} is what {', '.join(pointing)} means.", hint=hint)
+                hint = "Point them at another version first, or remove them too with --force (force=True)."
+                raise Conflict(f"{name}@{version} is the version of the alias {', '.join(pointing)}.", hint=hint)
             for alias in pointing:
                 self._store.delete(alias_file(name, alias))
-            self._store.replace(version_file(name, version), encode(gone(record)))
+            self._store.replace(version_file(name, version), encode(as_removed(record)))
             self._forget(name, record.digest)
 
     def _removable(self, name: str, number: int) -> Version:
         try:
             return self._version(name, number)
         except BadArtifact:
-            # What is damaged can be removed, but nobody knows any more which artifact it named.
+            # A damaged record can be removed, but the artifact that it named is no longer known.
             return Version(name=name, version=number, digest=_NO_DIGEST, created=now())
 
     def _forget(self, name: str, digest: str) -> None:
-        """Deletes an artifact that no version names. A manifest holds its model's name, so no other model can."""
+        """Delete an artifact that no version names. A manifest holds its model's name, so no other model can."""
         for record in self._records(name).values():
             if isinstance(record, BadArtifact) or (record.digest == digest and not record.removed):
                 return
         self._store.delete(artifact_folder(digest))
 
     def export(self, ref: Ref | str, file: Path) -> Version:
-        """Writes the artifact of a version into one file, equal bytes for equal artifacts.
+        """Write the artifact of a version into one file; equal artifacts give equal bytes.
 
         Raises:
             NotFound: no such version. BadArtifact: it is damaged. EstibaError: the file cannot be written.
@@ -312,28 +312,28 @@ class Registry:
         return version
 
     def import_(self, file: Path, aliases: Iterable[str] = ()) -> Version:
-        """Pushes the artifact in a file that `export` wrote. All of it is verified before anything is visible.
+        """Push the artifact in a file that `export` wrote. It is verified before anything is visible.
 
         Raises:
-            NotFound: there is no such file. BadArtifact: it is damaged, or no artifact.
+            NotFound: there is no such file. BadArtifact: it is damaged, or not an artifact.
         """
         with temporary("import") as folder:
             return self.push(archive.load(file, folder), aliases)
 
     def stamp(self) -> str:
-        """A value that changes when any version or alias does. Cheap, for polling; it never names what changed."""
+        """A value that changes when any version or alias does, but does not name the change. Cheap, for polling."""
         return self._store.stamp("models")
 
     def _records(self, name: str) -> dict[int, Version | BadArtifact]:
-        """By number, each version of a model, removed ones too, or what is wrong with its record."""
+        """By number, each version of a model (removed ones too), or the error in its record."""
         files = self._store.read_all(f"models/{name}/versions")
-        found: dict[int, Version | BadArtifact] = {}
+        records: dict[int, Version | BadArtifact] = {}
         for number in sorted(numbers(files)):
             try:
-                found[number] = decode_version(files[f"{number}.json"], self.url, name, number)
+                records[number] = decode_version(files[f"{number}.json"], self.url, name, number)
             except BadArtifact as error:
-                found[number] = error
-        return found
+                records[number] = error
+        return records
 
 
 def _is_sound(path: Path) -> bool:

@@ -1,1 +1,1 @@
-"""Signatures: the fields of a model, inferred, read and checked."""
+"""The signature of a model, inferred from a sample, and checks of single values."""
