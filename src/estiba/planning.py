@@ -1,4 +1,4 @@
-"""Lowering: a project and what its registry holds now, as a plan."""
+"""Turn a project and the current versions in its registry into a plan."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from estiba.deploy.plan.service_options import MODELS, Condition, ServiceOptions
 from estiba.model.registry.registry import Registry, open_registry
 from estiba.project import Project
 
-SLACK = 15.0
-"""Seconds that a container gets beyond the drain of the server in it."""
+EXTRA_STOP_SECONDS = 15.0
+"""Time that a container gets to end beyond the drain of the server in it."""
 
 
 def lower(project: Project, *, canaries: bool = False) -> Plan:
-    """The deployment that a project describes.
+    """The plan of a project.
 
     Args:
-        canaries: with a service for each other version of a model, as `[kubernetes.canary]` names them.
+        canaries: add a service for each model version that `[kubernetes.canary]` names.
 
     Raises:
-        NotFound, BadArtifact: the registry does not have a model. BadProject: a file that a service names is not there.
+        NotFound, BadArtifact: the registry does not have a model. BadProject: a file of a service does not exist.
         EstibaError: the registry cannot be reached.
     """
     models = tuple(_resolved(project))
@@ -51,10 +51,10 @@ def lower(project: Project, *, canaries: bool = False) -> Plan:
 
 
 def lower_applications(project: Project) -> Plan:
-    """The same without the services that serve models, which need not be trained yet: all that `estiba up` needs.
+    """The plan without the services that serve models, which need not be trained yet, for `estiba up`.
 
     Raises:
-        BadProject: a file that a service names is not there.
+        BadProject: a file of a service does not exist.
     """
     services = tuple(_applications(project, {}))
     return Plan(image_options.slug(project.name), project.folder, services, project.server.drain, project.server)
@@ -79,9 +79,9 @@ def _canaries(project: Project) -> Iterator[Service]:
     store = open_registry(project.registry)
     for name, options in project.kubernetes.canary.items():
         ref = f"{name}@{options.alias}"
-        hint = f"Name the version that stands beside the first: estiba models alias {ref} VERSION"
+        hint = f"Set the alias of the second version: estiba models alias {ref} VERSION"
         model = _model(store, ref, hint)
-        # An image that holds no models is the same for both versions.
+        # An image without models is the same for both versions.
         image = name if project.images.models == "registry" else canary_name(name)
         service = _serving(project, image, (model,))
         yield replace(service, name=canary_name(name), published=None, public=False, replicas=options.replicas)
@@ -92,11 +92,11 @@ def _model(store: Registry, ref: str, hint: str) -> PlannedModel:
         version = store.resolve(ref)
     except NotFound as error:
         raise NotFound(error.message, hint=hint) from None
-    found = store.fetch(version)
-    manifest = found.manifest
+    artifact = store.fetch(version)
+    manifest = artifact.manifest
     size = sum(entry.bytes for entry in manifest.files)
     number, needed = str(version.version), manifest.libraries
-    return PlannedModel(version.name, number, found.digest, found.path, manifest.engine, needed, size)
+    return PlannedModel(version.name, number, artifact.digest, artifact.path, manifest.engine, needed, size)
 
 
 def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> Service:
@@ -109,8 +109,8 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
         trust=any(model.engine == "python" for model in models),
     )
     settings = msgspec.json.encode(project.server).decode()
-    held = _fetched(project, models) if options.models == "registry" else [model.digest for model in models]
-    tag = _tag(build.style, build.python, __version__, settings, *held)
+    contents = _fetched(project, models) if options.models == "registry" else [model.digest for model in models]
+    tag = _tag(build.style, build.python, __version__, settings, *contents)
     published = project.server.port if name == MODELS else project.models[models[0].name].port
     return Service(
         name=name,
@@ -123,7 +123,7 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
         replicas=options.replicas,
         cpus=options.cpus,
         memory=image_options.size(options.memory),
-        stop_grace=project.server.shutdown_delay + project.server.drain + SLACK,
+        stop_grace=project.server.shutdown_delay + project.server.drain + EXTRA_STOP_SECONDS,
         environment=options.registry_environment,
         secrets=secrets(options.registry_environment),
         models=models,
@@ -131,7 +131,7 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
 
 
 def _fetched(project: Project, models: tuple[PlannedModel, ...]) -> Iterator[str]:
-    """What an image that holds no models depends on: other versions run in it, unless they need other packages."""
+    """The inputs of an image without models: a new version needs a new image only if it needs other packages."""
     yield "registry"
     yield from libraries(project.registry)
     for model in models:
@@ -203,7 +203,7 @@ def _build(project: Project, name: str, options: ServiceOptions) -> Build:
 
 
 def _condition(project: Project, needed: str, condition: Condition) -> Condition:
-    """What has no way to tell its health is as good as healthy once it has started; a task, once it is done."""
+    """Replace `healthy` for a service without a health check: by `started`, or by `completed` for a task."""
     options = project.services.get(needed)
     if condition != "healthy" or options is None or _health(options) is not None:
         return condition
@@ -211,11 +211,11 @@ def _condition(project: Project, needed: str, condition: Condition) -> Condition
 
 
 def _check_folder(name: str, options: ServiceOptions, include: Sequence[str]) -> None:
-    """A program cannot start in a folder that its image does not have."""
-    start, places = Path(options.folder), [Path(entry) for entry in include]
-    if start != Path() and not any(start.is_relative_to(place) or place.is_relative_to(start) for place in places):
+    """Refuse a working directory that is not in the image."""
+    start, included = Path(options.folder), [Path(entry) for entry in include]
+    if start != Path() and not any(start.is_relative_to(path) or path.is_relative_to(start) for path in included):
         hint = f'Add "{options.folder}" to include.'
-        raise BadProject(f"services.{name}.folder: {options.folder} is not in what the image gets.", hint=hint)
+        raise BadProject(f"services.{name}.folder: {options.folder} is not included in the image.", hint=hint)
 
 
 def _health(options: ServiceOptions) -> Health:
@@ -235,7 +235,7 @@ def _file(project: Project, name: str, key: str, pair: str) -> File:
 
 
 def _content_tag(folder: Path, options: ServiceOptions, build: Build) -> str:
-    """Changes with everything that goes into an image of an application."""
+    """The tag of an application's image: the digest of everything that goes into it."""
     parts = [build.kind, build.style, build.python, *build.packages, *options.arguments, options.folder]
     parts += [
         __version__,
@@ -254,7 +254,7 @@ def _content_tag(folder: Path, options: ServiceOptions, build: Build) -> str:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """The files of an image below a path, in order."""
+    """The files below a path that go into an image, in order."""
     if path.is_file():
         yield path
     elif path.is_dir():

@@ -1,4 +1,4 @@
-"""Project: the whole of estiba.toml as one tree, gathered from the options classes of the features."""
+"""Read estiba.toml into one tree of the features' options, and check it."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class ProjectOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """`[project]` of the project file.
 
     Args:
-        name: what the project is called; by default as its folder.
-        registry: a folder, relative to the project file, or the URL of object storage. $ESTIBA_REGISTRY goes before it.
+        name: the name of the project; by default that of its folder.
+        registry: a folder, relative to the project file, or the URL of object storage. $ESTIBA_REGISTRY overrides it.
     """
 
     name: str = ""
@@ -57,10 +57,10 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
 @dataclass(frozen=True)
 class Project:
-    """A project file that was read and checked, with what the environment says.
+    """A project file that was read and checked, with settings from environment variables.
 
     Args:
-        file: its absolute path.
+        file: the absolute path of the project file.
         registry: an absolute folder or a URL.
     """
 
@@ -84,16 +84,16 @@ class Project:
         return Workshop(self.folder, self.registry, self.models, self.mlflow)
 
 
-def load(place: Path | None = None) -> Project:
-    """Reads the project file.
+def load(path: Path | None = None) -> Project:
+    """Read the project file.
 
     Args:
-        place: the file or its folder; by default it is searched for from the working directory upwards.
+        path: the file or its folder; by default the working directory and its parents are searched.
 
     Raises:
-        NotFound: there is none. BadProject: a mistake in it, named by its path or line.
+        NotFound: there is none. BadProject: a mistake in the file, with its key or line.
     """
-    file = find(place)
+    file = find(path)
     with explained("read", file):
         content = file.read_bytes()
     try:
@@ -102,16 +102,16 @@ def load(place: Path | None = None) -> Project:
         raise BadProject(f"{file}: {error.message}", hint=error.hint) from None
 
 
-def find(place: Path | None = None) -> Path:
+def find(path: Path | None = None) -> Path:
     """The absolute path of the project file; raises NotFound. See `load`."""
-    start = (place or Path()).absolute()
-    folders = [start] if place else [start, *start.parents]
+    start = (path or Path()).absolute()
+    folders = [start] if path else [start, *start.parents]
     candidates = [start] if start.is_file() else [folder / FILE for folder in folders]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    where = "in" if place else "in or above"
-    hint = "Make a project with: estiba init, or name its folder with -C DIR."
+    where = "in" if path else "in or above"
+    hint = "Create a project with: estiba init, or pass its folder with -C DIR."
     raise NotFound(f"There is no {FILE} {where} {start}.", hint=hint)
 
 
@@ -122,7 +122,7 @@ def _parsed(content: bytes) -> dict[str, Any]:
         line = content.count(b"\n", 0, error.start) + 1
         raise BadProject(f"line {line} is not UTF-8.", hint="Save the file as UTF-8.") from None
     except tomllib.TOMLDecodeError as error:
-        raise BadProject(f"not TOML: {error}.", hint="See https://toml.io for how values are written.") from None
+        raise BadProject(f"not TOML: {error}.", hint="See https://toml.io for the syntax.") from None
 
 
 def _project(file: Path, tree: Tree) -> Project:

@@ -52,7 +52,7 @@ def test_an_image_for_training_needs_no_trained_model(project: Path, estiba: Est
         (("build", "--builder", "podman"), 4, "podman: not installed"),
         (("build", "--style", "tiny"), 2, "'tiny' is not one of"),
         (("build", "--offline", "all.tar.gz"), 4, "Cannot read all.tar.gz"),
-        (("scan",), 4, "No image was built here yet."),
+        (("scan",), 4, "No image was built on this machine yet."),
         (("scan", "models"), 4, "There is no bill of materials of models."),
     ],
 )

@@ -26,36 +26,36 @@ if TYPE_CHECKING:
     epilog="""\b
 Examples:
   estiba build                       images of all models and applications
-  estiba build models --print        the Dockerfile, and nothing is built
-  estiba build models --explain      what weighs how much, and what was left out
+  estiba build models --print        print the Dockerfile, build nothing
+  estiba build models --explain      list the size of each part, and what was left out
   estiba build models --style slim --builder podman
   estiba build models --oci layout   without Docker: an OCI layout
-  estiba build --offline all.tar.gz  of what `estiba export` wrote
+  estiba build --offline all.tar.gz  from an archive of `estiba export`
 """
 )
 @click.argument("services", metavar="[SERVICE]...", nargs=-1)
 @project_option
 @click.option("--print", "show", is_flag=True, help="Print the Dockerfile and stop.")
-@click.option("--style", type=click.Choice(["slim", "scratch"]), help="Instead of what the project says.")
-@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Also services of this profile.")
-@click.option("--explain", is_flag=True, help="Say what each MB is of, and what was left out and why.")
+@click.option("--style", type=click.Choice(["slim", "scratch"]), help="Override the style in the project file.")
+@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Include services of this profile.")
+@click.option("--explain", is_flag=True, help="List the size of each part, and what was left out and why.")
 @click.option("--no-verify", is_flag=True, help="Do not run the image before it gets its name.")
-@click.option("--push", is_flag=True, help="Send it to the registry that its name says.")
+@click.option("--push", is_flag=True, help="Push it to the registry in its name.")
 @click.option(
     "--builder", type=click.Choice(["docker", "podman", "buildah"]), help="By default the first that works here."
 )
-@click.option("--oci", type=click.Path(path_type=Path), metavar="DIR", help="Write OCI layouts, without any engine.")
+@click.option("--oci", type=click.Path(path_type=Path), metavar="DIR", help="Write OCI layouts without an engine.")
 @click.option(
     "--base",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="For --oci: the base image as `docker save` writes it; by default scratch images take Python from here.",
+    help="For --oci: the base image as `docker save` writes it; without it, scratch images use this Python.",
 )
 @click.option(
     "--offline",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="ARCHIVE",
-    help="Use only what `estiba export` wrote; no project and no network is needed.",
+    help="Build from an archive of `estiba export`; needs neither project nor network.",
 )
 @json_option
 def build(services: tuple[str, ...], project: Path | None, show: bool, as_json: bool, **options: Any) -> None:
@@ -199,7 +199,7 @@ def _print_built(built: Built) -> None:
 
 
 def _print_verified(seen: Verified) -> None:
-    healthy = "needs other services to be healthy" if seen.start is None else f"healthy after {seen.start:.1f} s"
+    healthy = "needs other services to become healthy" if seen.start is None else f"healthy after {seen.start:.1f} s"
     if seen.memory == 0:
         terminal.line(f"  verified: runs read-only as any user, {seen.start or 0:.1f} s")
         return
@@ -209,12 +209,12 @@ def _print_verified(seen: Verified) -> None:
 
 
 def explain(weight: Weight) -> None:
-    """Prints what an image consists of, heaviest first, and what was left out."""
+    """Print the parts of an image, the largest first, and what was left out."""
     shown = [(name, size) for name, size in weight.packages.items() if size >= 50_000]
     rest = weight.bytes - sum(size for _, size in shown)
-    rows = [(name, _mb(size)) for name, size in [*shown, ("all that is smaller", rest), ("together", weight.bytes)]]
+    rows = [(name, _mb(size)) for name, size in [*shown, ("smaller parts", rest), ("total", weight.bytes)]]
     terminal.line()
-    terminal.table(("what", "MB"), rows, right=["MB"])
+    terminal.table(("part", "MB"), rows, right=["MB"])
     terminal.line()
     gone = [entry for entry in weight.left_out if entry.bytes >= 50_000]
     left = [(entry.package, _mb(entry.bytes), entry.reason) for entry in gone]

@@ -12,7 +12,7 @@ from estiba.cli.common_options import project_option
 @click.command(
     epilog="""\b
 Examples:
-  estiba export                        everything the images are built of, in PROJECT.tar.gz
+  estiba export                        all images of the project, in PROJECT.tar.gz
   estiba export models -o /media/usb/models.tar.gz
   estiba build --offline models.tar.gz  on the other machine
 """
@@ -20,15 +20,15 @@ Examples:
 @click.argument("services", metavar="[SERVICE]...", nargs=-1)
 @project_option
 @click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The archive.")
-@click.option("--style", type=click.Choice(["slim", "scratch"]), help="Instead of what the project says.")
-@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Also services of this profile.")
+@click.option("--style", type=click.Choice(["slim", "scratch"]), help="Override the style in the project file.")
+@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Include services of this profile.")
 def export(
     services: tuple[str, ...], project: Path | None, output: Path | None, style: str | None, profiles: tuple[str, ...]
 ) -> None:
-    """Write all that images are built of into one archive.
+    """Write everything that images are built from into one archive.
 
-    It holds wheels, models, applications, base images and bills of materials, so that `estiba build --offline` needs
-    no network at all.
+    The archive holds wheels, models, applications, base images and bills of materials, so that `estiba build --offline`
+    needs no network.
     """
     from estiba.cli import terminal
     from estiba.cli.build import planned
@@ -44,5 +44,5 @@ def export(
     size = target.stat().st_size / 1e6
     terminal.line(f"{target}: {len(listed.services)} services, {size:.1f} MB, sha256:{sha256(target)}", bold=True)
     if not listed.bases:
-        terminal.warning("Without base images, as no container engine works here: use --offline with --oci.")
+        terminal.warning("The archive has no base images, as no container engine works here: use --offline with --oci.")
     terminal.line(f"  estiba build --offline {target}")

@@ -31,8 +31,8 @@ CHAPTERS = {
     },
     "Ship": {
         "build": ("build", "Build container images of the project's services."),
-        "export": ("export", "Write all that images are built of into one archive."),
-        "scan": ("scan", "Look up known weaknesses of what is in the images built here."),
+        "export": ("export", "Write everything that images are built from into one archive."),
+        "scan": ("scan", "Scan built images for known vulnerabilities."),
         "compose": ("compose", "Render the project for Docker Compose."),
         "kubernetes": ("kubernetes", "Render the project as Kubernetes manifests."),
         "deploy": ("deploy", "Deploy the project, and wait until all of it is ready."),

@@ -16,7 +16,7 @@ from estiba.deploy.plan.service_options import MODELS
 from estiba.local import orchestrate
 from estiba.local.orchestrate import Selection
 from estiba.local.target import LocalTarget
-from estiba.planning import SLACK, lower, lower_applications
+from estiba.planning import EXTRA_STOP_SECONDS, lower, lower_applications
 from estiba.project import Project
 
 
@@ -65,8 +65,8 @@ class RunPlan:
             "",
             health=Http("/health/ready"),
             port=options.port,
-            start_timeout=options.start_timeout + SLACK,
-            stop_grace=options.shutdown_delay + options.drain + SLACK,
+            start_timeout=options.start_timeout + EXTRA_STOP_SECONDS,
+            stop_grace=options.shutdown_delay + options.drain + EXTRA_STOP_SECONDS,
         )
 
     @property

@@ -94,7 +94,7 @@ def test_of_amazons_services_only_those_of_a_bucket_stay() -> None:
     assert {trim_packages.reason(f"{data}/{name}", "registry") for name in kept} == {""}
     assert trim_packages.reason(f"{data}/ec2/2016-11-15/service-2.json.gz", "registry")
     # Answers of S3 are XML.
-    assert [rootfs.standard("xml/sax/expatreader.py", level) == "" for level in ("registry", "onnx")] == [True, False]
+    assert [rootfs.reason("xml/sax/expatreader.py", level) == "" for level in ("registry", "onnx")] == [True, False]
 
 
 def test_its_bill_names_no_model(plan: Plan, made: BuildContext) -> None:

@@ -201,5 +201,5 @@ def test_a_tag_changes_with_what_goes_into_the_image_and_with_nothing_else(tmp_p
 def test_a_program_cannot_start_in_a_folder_that_its_image_does_not_get(tmp_path: Path) -> None:
     (tmp_path / "web").mkdir()
     (tmp_path / "lib").mkdir()
-    with pytest.raises(BadProject, match=r"services\.web\.folder: web is not in what the image gets"):
+    with pytest.raises(BadProject, match=r"services\.web\.folder: web is not included in the image"):
         plan(tmp_path, '[services.web]\ncommand = "x"\nfolder = "web"\ninclude = ["lib"]')

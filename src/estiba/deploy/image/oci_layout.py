@@ -1,4 +1,4 @@
-"""OCI layout: an image as files, written without any container engine; the same input gives the same bytes."""
+"""Write an image as an OCI layout, without a container engine; equal input gives equal bytes."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Layer:
     """One layer of a layout.
 
     Args:
-        digest: of its compressed bytes. size: of those. plain: digest of the uncompressed tar file.
-        made_by: a few words for `docker history`.
+        digest, size: of the compressed bytes. plain: the digest of the uncompressed tar file.
+        made_by: a note for `docker history`.
     """
 
     digest: str
@@ -42,16 +42,16 @@ class Layer:
 
 
 def add_folder(layout: Path, folder: Path, made_by: str, inside: str = "") -> Layer:
-    """Adds a folder to a layout as one layer: sorted names, one time, owner root.
+    """Add a folder to a layout as one layer: sorted names, one time, owner root.
 
     Args:
-        inside: path in the image at which the folder stands; by default the root.
+        inside: the path of the folder in the image; by default the root.
     """
     return _add(layout, made_by, lambda out: _tar(out, folder, inside))
 
 
 def add_tar(layout: Path, content: IO[bytes], made_by: str) -> Layer:
-    """Adds the bytes of a tar file, compressed with gzip or not, as one layer, as they are."""
+    """Add a tar file, which may be compressed with gzip, as one layer without changes."""
     if content.read(2) == b"\x1f\x8b":
         content.seek(0)
         content = gzip.GzipFile(fileobj=content)  # type: ignore[assignment]
@@ -66,7 +66,7 @@ def add_tar(layout: Path, content: IO[bytes], made_by: str) -> Layer:
 
 
 class _Hashing:
-    """Compresses what is written to it (gzip without a time), and hashes it before and after."""
+    """A writer that compresses (gzip without a time) and hashes the data before and after."""
 
     def __init__(self, handle: IO[bytes]) -> None:
         self._handle = handle
@@ -74,16 +74,16 @@ class _Hashing:
         self.plain = hashlib.sha256()
         self.packed = hashlib.sha256()
         self.size = 0
-        self.place = 0
+        self.position = 0
 
     def write(self, data: bytes) -> int:
         self.plain.update(data)
-        self.place += len(data)
+        self.position += len(data)
         self._put(self._deflate.compress(data))
         return len(data)
 
     def tell(self) -> int:
-        return self.place
+        return self.position
 
     def finish(self) -> None:
         self._put(self._deflate.flush())
@@ -135,7 +135,7 @@ def _entry(name: str, mode: int, kind: bytes) -> tarfile.TarInfo:
 
 
 def finish(layout: Path, spec: ImageSpec, layers: Sequence[Layer], environment: Mapping[str, str]) -> str:
-    """Writes the configuration, manifest and index of a layout.
+    """Write the configuration, manifest and index of a layout.
 
     Args:
         environment: further variables, such as those of the base image.
@@ -158,7 +158,7 @@ def finish(layout: Path, spec: ImageSpec, layers: Sequence[Layer], environment: 
     entry = {"mediaType": manifest["mediaType"], **written, "annotations": _names(spec.image)}
     (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
     (layout / "index.json").write_bytes(_json({"schemaVersion": 2, "manifests": [entry]}))
-    # What `docker load` read before it knew OCI layouts (Docker 25).
+    # The format of `docker load` before Docker 25, which reads OCI layouts.
     paths = [f"blobs/sha256/{layer.digest.removeprefix('sha256:')}" for layer in layers]
     old = {"Config": f"blobs/sha256/{_hex(config)}", "RepoTags": [spec.image], "Layers": paths}
     (layout / "manifest.json").write_bytes(_json([old]))
@@ -212,7 +212,7 @@ def _json(value: Any) -> bytes:
 
 
 def pack(layout: Path, target: Path, name: str) -> None:
-    """Writes a layout as one tar file, for `docker load` and `podman load`, under a name of its own."""
+    """Write a layout as one tar file for `docker load` and `podman load`, with the given image name."""
     texts = {
         "manifest.json": _renamed(layout / "manifest.json", name),
         "index.json": _named(layout / "index.json", name),
@@ -241,16 +241,16 @@ def _named(path: Path, name: str) -> bytes:
 
 
 def _names(image: str) -> dict[str, str]:
-    """What a layout calls an image: for skopeo and podman the tag, for containerd and docker all of it."""
+    """Annotations with the name of an image: the tag for skopeo and podman, all of it for containerd and docker."""
     return {"org.opencontainers.image.ref.name": image.rpartition(":")[2], "io.containerd.image.name": image}
 
 
 @dataclass(frozen=True)
 class Underlying:
-    """An image that others start from, as a saved archive.
+    """A base image in a saved archive.
 
     Args:
-        environment: that it sets. digest: of its configuration, with the algorithm.
+        environment: variables that it sets. digest: of its configuration, with the algorithm.
     """
 
     path: Path
@@ -260,35 +260,35 @@ class Underlying:
 
     @contextmanager
     def open(self) -> Iterator[Iterator[IO[bytes]]]:
-        """Its layers, the lowest first."""
+        """Open the layers of the image, the lowest first."""
         with tarfile.open(self.path) as outer:
-            yield (found for name in self.layers if (found := outer.extractfile(name)) is not None)
+            yield (layer for name in self.layers if (layer := outer.extractfile(name)) is not None)
 
 
 def base_image(path: Path) -> Underlying:
-    """Reads what `docker save` or `skopeo copy ... docker-archive:` wrote; raises KeyError or ValueError for others."""
+    """Read an archive of `docker save` or `skopeo copy ... docker-archive:`; else raise KeyError or ValueError."""
     with tarfile.open(path) as outer:
         manifest = outer.extractfile("manifest.json")
         assert manifest is not None
         described = json.loads(manifest.read())[0]
-        found = outer.extractfile(described["Config"])
-        assert found is not None
-        content = found.read()
+        configuration = outer.extractfile(described["Config"])
+        assert configuration is not None
+        content = configuration.read()
     config = json.loads(content)["config"]
     environment = dict(entry.split("=", 1) for entry in config.get("Env") or ())
     return Underlying(path, tuple(described["Layers"]), environment, f"sha256:{hashlib.sha256(content).hexdigest()}")
 
 
 def unpack(base: Underlying, target: Path) -> None:
-    """The files of a base image as a folder: layers one over the other, owners and devices aside."""
+    """Unpack the layers of a base image into a folder, without owners and devices."""
     with base.open() as layers:
         for content in layers:
             with tarfile.open(fileobj=content) as tar:
                 for entry in tar:
                     folder, _, name = entry.name.rpartition("/")
                     if name.startswith(".wh."):
-                        gone = target / folder / name[4:]
-                        gone.unlink(missing_ok=True) if not gone.is_dir() else None
+                        removed = target / folder / name[4:]
+                        removed.unlink(missing_ok=True) if not removed.is_dir() else None
                     elif entry.isreg() or entry.isdir() or entry.issym() or entry.islnk():
                         entry.mode = (entry.mode | 0o700) if entry.isdir() else entry.mode | 0o400
                         tar.extract(entry, target, set_attrs=True, filter=_without_owner)

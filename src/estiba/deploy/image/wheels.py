@@ -1,4 +1,4 @@
-"""Wheels of an image: fetched once by pip, kept by what was asked for; and Estiba's own, made from its files."""
+"""Fetch the wheels of an image with pip, cache them by request, and make Estiba's own wheel of its files."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from estiba.core.errors import EstibaError, NotFound
 from estiba.core.stores.disk import explained, place
 
 GLIBC = range(36, 16, -1)
-"""Minor versions of the C library that wheels may be made for: Debian 12's and older."""
+"""Minor versions of the C library that wheels may be built for: that of Debian 12 and older ones."""
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip file can hold."""
 
 
 def machine() -> str:
-    """This machine's architecture as wheels call it."""
+    """The architecture of the machine, as in the names of wheels."""
     name = platform.machine()
     return {"arm64": "aarch64", "amd64": "x86_64"}.get(name.lower(), name)
 
 
 def cache() -> Path:
-    """Where fetched wheels are kept, by what was asked for."""
+    """The cache of fetched wheels, a folder for each request."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "estiba" / "wheels"
 
 
 def fetch(requirements: str, python: str, *, exact: Sequence[str] = (), place_in: Path | None = None) -> Path:
-    """A folder of wheels for requirements; what was fetched before is not fetched again.
+    """Fetch wheels for requirements into a cached folder, and return the folder.
 
     Args:
-        requirements: text of a requirements file, with all that it needs in turn, unless `exact`.
-        exact: packages to fetch as they are named, without what they need.
-        python: minor version of Python that the wheels are for, such as `3.11`.
-        place_in: where folders are kept; by default in the user's cache.
+        requirements: the text of a requirements file; its dependencies are fetched too.
+        exact: packages to fetch without their dependencies.
+        python: the minor version of Python, such as `3.11`.
+        place_in: the cache; by default in the user's cache folder.
 
     Raises:
-        EstibaError: a package has no wheel, or the index cannot be reached; says what pip said.
+        EstibaError: a package has no wheel, or the index cannot be reached; the message has pip's error.
     """
     key = "\0".join([requirements, *exact, python, machine()])
     target = (place_in or cache()) / hashlib.sha256(key.encode()).hexdigest()[:32]
@@ -57,7 +57,7 @@ def fetch(requirements: str, python: str, *, exact: Sequence[str] = (), place_in
     def fill(folder: Path) -> None:
         if requirements.strip():
             (folder / "requirements.txt").write_text(requirements)
-            # A file with hashes names all that is needed: nothing is to be added, and nothing to be reconciled.
+            # A file with hashes lists all dependencies: none is to be added or resolved.
             whole = ["--no-deps"] if "--hash=" in requirements else []
             _download(folder, python, [*whole, "-r", str(folder / "requirements.txt")])
             (folder / "requirements.txt").unlink()
@@ -81,13 +81,13 @@ def _download(folder: Path, python: str, what: Sequence[str]) -> None:
     done = shell.run([*command, "--dest", str(folder), *what])
     if done.code:
         reason = [line for line in done.said.splitlines() if line.startswith("ERROR")] or [done.said]
-        said = reason[-1].removeprefix("ERROR: ")
-        hint = "Each package needs a wheel for that Python; and the index must be reachable (pip's own settings count)."
-        raise EstibaError(f"Wheels for Python {python} cannot be had: {said}", hint=hint)
+        error = reason[-1].removeprefix("ERROR: ")
+        hint = "Each package needs a wheel for that Python, and the index must be reachable (see pip's settings)."
+        raise EstibaError(f"Wheels for Python {python} cannot be fetched: {error}", hint=hint)
 
 
 def _patch(python: str) -> str:
-    """A minor version with the patch that runs here, or else one that no requirement finds too old."""
+    """A minor version with the running patch version, or with one that is new enough for any requirement."""
     here = platform.python_version()
     return here if here.startswith(f"{python}.") else f"{python}.99"
 
@@ -102,17 +102,17 @@ def _pip() -> list[str]:
 
 
 def own(folder: Path) -> Path:
-    """Writes Estiba's own wheel, made of the files that run now; the same files give the same bytes.
+    """Write Estiba's own wheel of the running files; equal files give equal bytes.
 
     Returns:
-        Its path.
+        The path of the wheel.
     """
     name = f"estiba-{estiba.__version__}"
     source = Path(estiba.__file__).parent
     with explained("read", source):
         files = {f"estiba/{path.relative_to(source).as_posix()}": path.read_bytes() for path in _sources(source)}
     compiled = any(path.endswith(".so") for path in files)
-    # The kernel keeps to the limited C interface of Python 3.11, and so runs on all later ones.
+    # The kernel uses the limited C interface of Python 3.11, and so runs on all later versions.
     tag = f"cp311-abi3-linux_{machine()}" if compiled else "py3-none-any"
     about = metadata.distribution("estiba")
     files |= {f"{name}.dist-info/METADATA": (about.read_text("METADATA") or "").encode()}
@@ -145,10 +145,10 @@ def _record(files: Mapping[str, bytes], name: str) -> bytes:
 
 
 def unpack(wheel: Path, root: Path, python: str) -> None:
-    """Installs a wheel below `root`/usr/local as pip would (Binary distribution format, PyPA), without running it.
+    """Install a wheel below `root`/usr/local as pip does (Binary distribution format, PyPA), without running code.
 
     Raises:
-        EstibaError: the file is no wheel, or a path in it leaves the folder.
+        EstibaError: a path in the wheel leaves the folder.
     """
     base = root / "usr/local"
     site = base / f"lib/python{python}/site-packages"
@@ -158,7 +158,7 @@ def unpack(wheel: Path, root: Path, python: str) -> None:
             if target is None or entry.is_dir():
                 continue
             if ".." in Path(entry.filename).parts or entry.filename.startswith("/"):
-                raise EstibaError(f"{wheel.name} holds {entry.filename!r}, which leaves it.", hint="Fetch it again.")
+                raise EstibaError(f"{wheel.name} has a path outside of it: {entry.filename!r}.", hint="Fetch it again.")
             target.parent.mkdir(parents=True, exist_ok=True)
             data = archive.read(entry)
             script = target.is_relative_to(base / "bin")
@@ -170,7 +170,7 @@ def unpack(wheel: Path, root: Path, python: str) -> None:
 
 
 def _target(name: str, site: Path, base: Path) -> Path | None:
-    """Where a member of a wheel goes; None for headers."""
+    """The path of an installed member of a wheel; None for headers, which are not installed."""
     parts = Path(name).parts
     if not parts[0].endswith(".data") or len(parts) < 3:
         return site / name
@@ -180,7 +180,7 @@ def _target(name: str, site: Path, base: Path) -> Path | None:
 
 
 def _scripts(site: Path, wheel: Path, folder: Path) -> None:
-    """The commands that a wheel's entry points name."""
+    """Write the commands of a wheel's entry points."""
     name, version, *_ = wheel.name.split("-")
     listed = site / f"{name}-{version}.dist-info" / "entry_points.txt"
     if not listed.is_file():

@@ -1,1 +1,1 @@
-"""Write rendered files: YAML, CI pipelines, and the folders that they go to."""
+"""Write the files of a deployment, and pipelines that build and deploy it."""

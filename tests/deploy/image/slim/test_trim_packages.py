@@ -55,13 +55,13 @@ def test_python_keeps_what_a_server_imports(module: str) -> None:
     assert found.origin is not None
     if found.origin not in ("built-in", "frozen"):
         folder = f"python3.{sys.version_info.minor}/"
-        assert rootfs.standard(found.origin.partition(folder)[2], "onnx") == ""
+        assert rootfs.reason(found.origin.partition(folder)[2], "onnx") == ""
 
 
 def test_python_loses_what_draws_windows() -> None:
-    assert rootfs.standard("tkinter/__init__.py", "app")
-    assert rootfs.standard("sqlite3/__init__.py", "onnx")
-    assert not rootfs.standard("sqlite3/__init__.py", "app")
+    assert rootfs.reason("tkinter/__init__.py", "app")
+    assert rootfs.reason("sqlite3/__init__.py", "onnx")
+    assert not rootfs.reason("sqlite3/__init__.py", "app")
 
 
 def library(name: str) -> Path:
@@ -152,4 +152,4 @@ def test_extensions_of_jupyterlab_stay_where_it_is(tmp_path: Path, there: bool) 
         recorded(site, "jupyter_core", "jupyter_core/paths.py")
     left_out = trim_packages.trim(tmp_path, "app")
     assert (tmp_path / "usr/local/share/jupyter").exists() == there
-    assert left_out == ([] if there else [("jupyter", "extensions of JupyterLab, which is not here", 10)])
+    assert left_out == ([] if there else [("jupyter", "extensions of JupyterLab, which is not installed", 10)])

@@ -1,6 +1,6 @@
-"""ELF: what a program or shared library needs of others, read from its dynamic section (System V ABI, 64-bit only).
+"""Read the dynamic section of programs and shared libraries (ELF of the System V ABI, 64-bit only).
 
-Nothing but the standard library is imported here: the file is also copied into the build stage of images.
+Only the standard library is imported here: the file is also copied into the build stage of images.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _SECTION_COUNTS = slice(60, 64)
 
 
 class Elf(NamedTuple):
-    """What the loader reads of a file.
+    """The fields of a file that the loader reads.
 
     Args:
         needed: names of the libraries that it needs.
-        soname: its own name, empty for a program.
-        search: folders in which its libraries are looked for first; `$ORIGIN` is its own.
-        interpreter: the loader's path; empty for a library.
-        end: bytes from the beginning that are ever mapped; what lies behind is for debuggers and linkers.
+        soname: the name of the library; empty for a program.
+        search: folders that are searched first for its libraries; `$ORIGIN` is the folder of the file.
+        interpreter: the path of the loader; empty for a library.
+        end: the offset behind the last mapped byte; data after it is for debuggers and linkers.
     """
 
     needed: tuple[str, ...]
@@ -37,7 +37,7 @@ class Elf(NamedTuple):
 
 
 def read(path: Path) -> Elf | None:
-    """What a file needs; None where it is no 64-bit little-endian ELF file, or a damaged one."""
+    """Read a file; return None if it is damaged, or not a 64-bit little-endian ELF file."""
     with path.open("rb") as handle:
         if handle.read(len(_MAGIC)) != _MAGIC:
             return None
@@ -45,7 +45,7 @@ def read(path: Path) -> Elf | None:
 
 
 def parse(content: bytes) -> Elf | None:
-    """As `read`, of what a file holds."""
+    """Parse the contents of a file, as `read` does."""
     if not content.startswith(_MAGIC):
         return None
     try:
@@ -55,16 +55,16 @@ def parse(content: bytes) -> Elf | None:
 
 
 def shorten(path: Path) -> int:
-    """Cuts off what no loader maps: symbols for linkers and debuggers. Returns how many bytes that were.
+    """Cut off data that is never mapped, symbols for linkers and debuggers, and return the number of bytes.
 
-    The section headers, which would point behind the end, are taken out of the header too. Nothing moves, so it is
-    safe where `strip` is not: on libraries that a tool such as patchelf has rearranged.
+    The header loses its reference to the section headers, which are cut off. No byte moves, so that it is safe for
+    libraries that a tool such as patchelf has rearranged; `strip` is not.
     """
-    found = read(path)
-    if found is None or found.end < 64:
+    header_fields = read(path)
+    if header_fields is None or header_fields.end < 64:
         return 0
     size = path.stat().st_size
-    if size - found.end < 4096:
+    if size - header_fields.end < 4096:
         return 0
     with path.open("r+b") as handle:
         header = bytearray(handle.read(64))
@@ -72,8 +72,8 @@ def shorten(path: Path) -> int:
         header[_SECTION_COUNTS] = bytes(4)
         handle.seek(0)
         handle.write(header)
-        handle.truncate(found.end)
-    return size - found.end
+        handle.truncate(header_fields.end)
+    return size - header_fields.end
 
 
 def _parse(data: bytes) -> Elf:
@@ -92,7 +92,7 @@ def _parse(data: bytes) -> Elf:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Kind, place in the file, address and size in the file, of each program header."""
+    """Kind, offset in the file, address and size in the file, of each program header."""
     start, size, count = struct.unpack_from("<Q14xHH", data, 32)
     for n in range(count):
         kind, _, offset, address, _, length = struct.unpack_from("<IIQQQQ", data, start + n * size)
@@ -100,15 +100,15 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _dynamic(data: bytes, offset: int, size: int) -> Iterator[tuple[int, int]]:
-    for place in range(offset, offset + size, 16):
-        tag, value = struct.unpack_from("<QQ", data, place)
+    for position in range(offset, offset + size, 16):
+        tag, value = struct.unpack_from("<QQ", data, position)
         if tag == 0:
             return
         yield tag, value
 
 
 def _offset(loads: list[tuple[int, int, int, int]], address: int) -> int:
-    """The place in the file of what is mapped at an address."""
+    """The offset in the file of a mapped address."""
     for _, offset, start, size in loads:
         if start <= address < start + size:
             return address - start + offset

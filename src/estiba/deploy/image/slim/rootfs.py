@@ -1,8 +1,8 @@
-"""Root file system: Python, the part of its library that runs, and the shared libraries all of it needs; no shell.
+"""Make a root file system: Python, the used part of its library, and the needed shared libraries; no shell.
 
 `python -m estiba.deploy.image.slim.rootfs TARGET LEVEL SYSTEM FOLDER...` (or `bytecode TARGET LEVEL SYSTEM`) runs in
 the build stage of an image, which has only the standard library and the files of this package; the builder without
-Docker runs the same. SYSTEM is where Python is taken from: / for this one, or the folder of a base image.
+Docker runs the same. SYSTEM is the root that Python is copied from: / or the folder of an unpacked base image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import NamedTuple
 from estiba.deploy.image.slim import elf, trim_packages
 from estiba.deploy.image.slim.trim_packages import LeftOut
 
-_DEVELOPING = "for writing programs, not for running them"
+_DEVELOPING = "for developing programs, not for running them"
 _SCREEN = "draws windows, or reads a terminal"
 _UNUSED = "no import of the server reaches it"
 _CODECS = "text in encodings that no request uses"
@@ -43,7 +43,7 @@ _ANY = (
     ("lib-dynload/_xxtest*", "tests of Python itself"),
     ("lib-dynload/xx*", "tests of Python itself"),
 )
-"""Of Python's library, in any image: pattern, reason."""
+"""Files of Python's library that every image leaves out: pattern, reason."""
 
 _MODULES = (
     "aifc",
@@ -131,7 +131,7 @@ _SERVING = (
     ("encodings/iso2022*", _CODECS),
     *((f"encodings/{stem}*", _CODECS) for stem in _ENCODINGS),
 )
-"""In an image that serves models without their training library, too."""
+"""Further files that an image leaves out if it serves models without their training library."""
 
 _LEVELS = {"app": _ANY, "compiler": _ANY, "models": _ANY, "onnx": _ANY + _SERVING, "registry": _ANY}
 
@@ -143,11 +143,11 @@ _GROUPS = "root:x:0:\nnonroot:x:10001:\n"
 
 
 class System(NamedTuple):
-    """Where Python and the libraries below it are taken from.
+    """The file system that Python and shared libraries are copied from.
 
     Args:
-        root: of the file system. library: folder of Python's own library. program: the interpreter.
-        prefix: what it is installed below.
+        root: of the file system. library: the folder of Python's standard library. program: the interpreter.
+        prefix: the folder that Python is installed in.
     """
 
     root: Path
@@ -157,25 +157,25 @@ class System(NamedTuple):
 
 
 def this_system() -> System:
-    """The Python that runs this, on the file system around it."""
+    """The running Python and its file system."""
     return System(Path("/"), Path(os.__file__).parent, Path(os.path.realpath(sys.executable)), Path(sys.base_prefix))
 
 
 def system_below(root: Path) -> System:
-    """The Python of an unpacked base image; its version has to be this one's, as that compiles its library."""
+    """The Python of an unpacked base image; the running one, which compiles its library, must have its version."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     prefix = root / "usr/local"
     return System(root, prefix / "lib" / version, prefix / "bin" / version, prefix)
 
 
 def make(target: Path, level: str, system: System, others: Sequence[Path] = ()) -> list[LeftOut]:
-    """Fills `target` with all that runs a Python.
+    """Fill `target` with everything that Python needs to run.
 
     Args:
-        level: a key of `trim.LEVELS`. others: folders that will be laid over it; what their libraries need is added.
+        level: a key of `trim_packages.LEVELS`. others: folders of further layers, whose needed libraries are added.
 
     Returns:
-        What was left out of Python's own library.
+        The files of Python's standard library that were left out.
     """
     left_out = _copy_python(target, level, system)
     libraries = _copy_libraries(target, system, others)
@@ -185,8 +185,8 @@ def make(target: Path, level: str, system: System, others: Sequence[Path] = ()) 
     (etc / "passwd").write_text(_USERS)
     (etc / "group").write_text(_GROUPS)
     (etc / "nsswitch.conf").write_text("hosts: files dns\n")
-    asks = level in ("app", "compiler", "registry")
-    for name in ("os-release", *(("ssl/certs/ca-certificates.crt",) if asks else ())):
+    uses_tls = level in ("app", "compiler", "registry")
+    for name in ("os-release", *(("ssl/certs/ca-certificates.crt",) if uses_tls else ())):
         source = system.root / "etc" / name
         if source.exists():
             (etc / name).parent.mkdir(parents=True, exist_ok=True)
@@ -197,81 +197,81 @@ def make(target: Path, level: str, system: System, others: Sequence[Path] = ()) 
     return left_out
 
 
-def standard(path: str, level: str) -> str:
-    """Why a file of Python's library is left out; empty where it is kept. `path` is below lib/pythonX.Y."""
+def reason(path: str, level: str) -> str:
+    """The reason to leave a file of Python's library out; empty if it is kept. `path` is below lib/pythonX.Y."""
     return next((why for pattern, why in _LEVELS[level] if fnmatch(path, pattern)), "")
 
 
 def _copy_python(target: Path, level: str, system: System) -> list[LeftOut]:
     version, source = system.library.name, system.library
-    place = target / "usr/local/lib" / version
-    found: dict[str, int] = defaultdict(int)
+    library = target / "usr/local/lib" / version
+    left_out: dict[str, int] = defaultdict(int)
     for path in sorted(source.rglob("*")):
         inside = path.relative_to(source).as_posix()
         if inside.startswith("site-packages") or "__pycache__" in path.parts or not path.is_file():
             continue
-        if why := standard(inside, level):
-            found[why] += path.stat().st_size
+        if why := reason(inside, level):
+            left_out[why] += path.stat().st_size
             continue
-        (place / inside).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, place / inside)
+        (library / inside).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, library / inside)
         if ".so" in path.suffixes:
-            found["symbols for debuggers and linkers"] += elf.shorten(place / inside)
+            left_out["symbols for debuggers and linkers"] += elf.shorten(library / inside)
     binaries = target / "usr/local/bin"
     binaries.mkdir(parents=True, exist_ok=True)
     shutil.copy(system.program, binaries / version)
     elf.shorten(binaries / version)
     for name in ("python3", "python"):
         (binaries / name).symlink_to(version)
-    return [LeftOut("Python", why, size) for why, size in sorted(found.items()) if size]
+    return [LeftOut("Python", why, size) for why, size in sorted(left_out.items()) if size]
 
 
 def _copy_libraries(target: Path, system: System, others: Sequence[Path]) -> list[Path]:
-    """Copies the shared libraries that anything needs and nothing brings; returns where they were."""
+    """Copy the shared libraries that are needed and not there yet; return their paths on the system."""
     brought = [path for root in (target, *others) for path in root.rglob("*") if _is_library(path)]
-    found = _needed([*brought, target / "usr/local/bin/python3"], {path.name for path in brought}, system)
-    c_library = next((path for path in found if path.name.startswith("libc.so")), Path("/usr/lib/libc.so"))
-    for path in found:
+    needed = _needed([*brought, target / "usr/local/bin/python3"], {path.name for path in brought}, system)
+    c_library = next((path for path in needed if path.name.startswith("libc.so")), Path("/usr/lib/libc.so"))
+    for path in needed:
         folder = path.parent if path.name.startswith("ld-") else c_library.parent
         _copy_library(path, target, f"/{folder.relative_to(system.root)}")
-    return found
+    return needed
 
 
 def _needed(files: Sequence[Path], have: set[str], system: System) -> list[Path]:
-    """Libraries of a system that files need, and that those need in turn."""
+    """Libraries of a system that files need, directly or through other libraries."""
     folders = list(_folders(system))
-    found = [path for name in _NAME_SERVICE if (path := _find(name, folders))]
-    seen = have | {path.name for path in found}
-    waiting = [*files, *found]
-    while waiting:
-        about = elf.read(waiting.pop())
+    needed = [path for name in _NAME_SERVICE if (path := _find(name, folders))]
+    seen = have | {path.name for path in needed}
+    pending = [*files, *needed]
+    while pending:
+        about = elf.read(pending.pop())
         if about is None:
             continue
         for name in (*about.needed, about.interpreter):
-            # The loader is needed under its path by programs, and is there already when a library asks by its name.
+            # Programs name the loader by its path; a library that names it finds it already there.
             path = system.root / name[1:] if name.startswith("/") else _find(name, folders)
             if not name or name in seen or name.startswith("ld-") or path is None:
                 continue
             seen.add(name)
-            found.append(path)
-            waiting.append(path)
-    return found
+            needed.append(path)
+            pending.append(path)
+    return needed
 
 
 def _copy_library(path: Path, target: Path, folder: str) -> None:
-    """Puts a library where the loader looks without any cache of places: it needs no ldconfig then."""
+    """Copy a library into a folder that the loader searches without the cache of ldconfig."""
     if not folder.startswith("/usr"):
         folder = f"/usr{folder}"
-    place = target / folder.lstrip("/") / path.name
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if not place.exists():
-        shutil.copyfile(os.path.realpath(path), place)
-        place.chmod(0o755)
-        elf.shorten(place)
+    copy = target / folder.lstrip("/") / path.name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    if not copy.exists():
+        shutil.copyfile(os.path.realpath(path), copy)
+        copy.chmod(0o755)
+        elf.shorten(copy)
 
 
 def _links(target: Path) -> None:
-    """/lib and /lib64, as on every merged system."""
+    """Link /lib and /lib64 to /usr, as on every system with a merged /usr."""
     for name in ("lib", "lib64"):
         if (target / "usr" / name).is_dir() and not (target / name).exists():
             (target / name).symlink_to(f"usr/{name}")
@@ -282,10 +282,10 @@ def _is_library(path: Path) -> bool:
 
 
 def _folders(system: System) -> Iterator[Path]:
-    """Where the loader of a system looks, in order."""
+    """The folders that the loader of a system searches, in order."""
     yield system.prefix / "lib"
-    for place in sorted((system.root / "etc/ld.so.conf.d").glob("*.conf")):
-        for line in place.read_text().splitlines():
+    for path in sorted((system.root / "etc/ld.so.conf.d").glob("*.conf")):
+        for line in path.read_text().splitlines():
             if line.startswith("/"):
                 yield system.root / line.strip()[1:]
     for name in ("lib64", "usr/lib64", "lib", "usr/lib"):
@@ -297,57 +297,57 @@ def _find(name: str, folders: Iterable[Path]) -> Path | None:
 
 
 def _copy_package_records(target: Path, system: System, libraries: Iterable[Path]) -> None:
-    """What Debian knows of the packages whose files are here, where scanners look in images without dpkg."""
+    """Copy Debian's records of the packages of copied files to the folder that scanners read in images without dpkg."""
     info, status = system.root / "var/lib/dpkg/info", system.root / "var/lib/dpkg/status"
     if not info.is_dir() or not status.is_file():
         return
     files = {Path(os.path.realpath(path)) for path in libraries} | set(libraries)
-    wanted = {f"/{path.relative_to(system.root)}" for path in files if path.is_relative_to(system.root)}
-    wanted |= {path.removeprefix("/usr") for path in wanted}
+    names = {f"/{path.relative_to(system.root)}" for path in files if path.is_relative_to(system.root)}
+    names |= {name.removeprefix("/usr") for name in names}
     owners = set()
     for listing in sorted(info.glob("*.list")):
-        if wanted.intersection(listing.read_text(errors="replace").splitlines()):
+        if names.intersection(listing.read_text(errors="replace").splitlines()):
             owners.add(listing.stem.partition(":")[0])
-    place = target / "var/lib/dpkg/status.d"
-    place.mkdir(parents=True, exist_ok=True)
+    records = target / "var/lib/dpkg/status.d"
+    records.mkdir(parents=True, exist_ok=True)
     for record in status.read_text(errors="replace").split("\n\n"):
         named = re.match(r"Package: (\S+)", record)
         if named and named[1] in owners:
-            (place / named[1]).write_text(record.strip() + "\n")
+            (records / named[1]).write_text(record.strip() + "\n")
 
 
 def bytecode(target: Path, level: str, system: System) -> None:
-    """Compiles Python's own library into `target`, without its sources: a base image has them already."""
+    """Compile Python's standard library into `target`, without its sources, which the base image has."""
     source = system.library
     for path in sorted(source.rglob("*.py")):
         inside = path.relative_to(source)
-        if inside.parts[0] == "site-packages" or standard(inside.as_posix(), level):
+        if inside.parts[0] == "site-packages" or reason(inside.as_posix(), level):
             continue
-        place = target / "usr/local/lib" / source.name / inside.parent / "__pycache__"
-        place.mkdir(parents=True, exist_ok=True)
+        folder = target / "usr/local/lib" / source.name / inside.parent / "__pycache__"
+        folder.mkdir(parents=True, exist_ok=True)
         py_compile.compile(
             str(path),
-            cfile=str(place / f"{path.stem}.{sys.implementation.cache_tag}.pyc"),
-            dfile=f"{trim_packages.WHERE}/lib/{source.name}/{inside.as_posix()}",
+            cfile=str(folder / f"{path.stem}.{sys.implementation.cache_tag}.pyc"),
+            dfile=f"{trim_packages.PREFIX}/lib/{source.name}/{inside.as_posix()}",
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
             quiet=2,
         )
 
 
 def main() -> None:
-    alone = sys.argv[1] == "bytecode"
-    folder, level, root, *others = sys.argv[1 + alone :]
+    only_bytecode = sys.argv[1] == "bytecode"
+    folder, level, root, *others = sys.argv[1 + only_bytecode :]
     target = Path(folder)
     system = this_system() if root == "/" else system_below(Path(root))
-    if alone:
+    if only_bytecode:
         bytecode(target, level, system)
     else:
         left_out = make(target, level, system, [Path(other) for other in others])
         trim_packages.write_report(target, "python", left_out)
         for library in sorted(target.glob("usr/local/lib/python3*")):
-            trim_packages.compile_all(library, f"{trim_packages.WHERE}/lib/{library.name}")
+            trim_packages.compile_all(library, f"{trim_packages.PREFIX}/lib/{library.name}")
     trim_packages.settle(target)
-    if not alone:
+    if not only_bytecode:
         (target / "tmp").chmod(0o1777)
 
 

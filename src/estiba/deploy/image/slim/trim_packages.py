@@ -22,24 +22,24 @@ from typing import NamedTuple
 from estiba.deploy.image.slim import elf
 
 REPORT = "usr/local/share/estiba/left-out"
-"""A folder of the image with one list per step of what was left out."""
+"""The folder of the image with a list of left out files for each build step."""
 
 OWNERS = "usr/local/share/estiba/owners"
-"""A folder of the image with lists of which package each top of site-packages is of."""
+"""The folder of the image with lists of the package that owns each entry of site-packages."""
 
-WHERE = "/usr/local"
-"""What Python is installed below in an image."""
+PREFIX = "/usr/local"
+"""The folder of an image that Python is installed in."""
 
 
 class LeftOut(NamedTuple):
-    """Files of one package that were left out for one reason, and their bytes together."""
+    """The total size of the files of one package that were left out for one reason."""
 
     package: str
     reason: str
     bytes: int
 
 
-_COMPILING = "only to compile against it"
+_COMPILING = "only for compiling against it"
 _TYPING = "only for type checkers"
 _TESTS = "tests of the package itself"
 _UNUSED = "no import of the server reaches it"
@@ -56,8 +56,8 @@ _PACKAGES = (
     ("*.pyi", _TYPING),
     ("*/py.typed", _TYPING),
     ("*.dist-info/RECORD", "it would name files that are left out"),
-    ("*.dist-info/INSTALLER", "says only which installer ran"),
-    ("*.dist-info/REQUESTED", "says only which installer ran"),
+    ("*.dist-info/INSTALLER", "only records which installer ran"),
+    ("*.dist-info/REQUESTED", "only records which installer ran"),
     ("numpy/tests/*", _TESTS),
     ("numpy/*/tests/*", _TESTS),
     ("numpy/_core/_*_tests.*.so", _TESTS),
@@ -74,14 +74,14 @@ _PACKAGES = (
     ("onnxruntime/backend/*", "for the test suite of ONNX"),
     ("onnxruntime/capi/libonnxruntime.so*", "the same again for programs in C; Python has its own copy"),
 )
-"""Of any image that serves models: pattern below site-packages, reason. The first that matches counts."""
+"""Left out of any image that serves models: pattern below site-packages, reason. The first match counts."""
 
 _BUCKETS = (
     *((f"botocore/data/{name}", "") for name in ("s3/*", "sts/*", "sso/*", "sso-oidc/*", "signin/*")),
     *((f"botocore/data/{name}*", "") for name in ("endpoints.json", "partitions.json", "_retry.json", "sdk-default-")),
-    ("botocore/data/*", "services of Amazon that no registry is in"),
+    ("botocore/data/*", "services of Amazon that no registry uses"),
 )
-"""Of an image that asks object storage. The first that matches counts, and no reason keeps a file."""
+"""Left out of an image that uses object storage. The first match counts; an empty reason keeps the file."""
 
 _ONNX_ONLY = (
     ("numpy/f2py/*", _COMPILING),
@@ -97,7 +97,7 @@ _ONNX_ONLY = (
     ("numpy/_core/_simd.*.so", _TESTS),
     ("numpy/_core/lib/*", _COMPILING),
 )
-"""Of an image whose models all run without their training library."""
+"""Left out of an image whose models all run without their training library."""
 
 _SERVER = (
     ("estiba/deploy/*", "makes images and manifests"),
@@ -106,18 +106,18 @@ _SERVER = (
     ("*.pyi", _TYPING),
     ("*.dist-info/RECORD", "it would name files that are left out"),
 )
-"""Of Estiba itself, in an image that serves."""
+"""Left out of Estiba itself in an image that serves."""
 
 _ANY = tuple(rule for rule in _PACKAGES if rule[1] == _TESTS)
-"""Of any image: what only the authors of a package run."""
+"""Left out of any image: tests of packages."""
 
 _APP = (
     *_ANY,
     *(rule for rule in _PACKAGES if rule[1] == _COMPILING),
-    ("*.js.map", "only for the debugger of a browser"),
-    ("*.css.map", "only for the debugger of a browser"),
+    ("*.js.map", "only for debugging in a browser"),
+    ("*.css.map", "only for debugging in a browser"),
 )
-"""Of an application, whose packages may read any other file of theirs, *.pyi among them."""
+"""Left out of an application, whose packages may read any other of their files, such as *.pyi."""
 
 LEVELS = {
     "compiler": _ANY,
@@ -127,14 +127,14 @@ LEVELS = {
     "onnx": _PACKAGES + _ONNX_ONLY,
     "registry": _BUCKETS + _PACKAGES + _ONNX_ONLY,
 }
-"""By what an image is for: what is left out.
+"""By level, the files that are left out.
 
-`server` is Estiba itself; `registry` is `onnx` that asks a bucket; `compiler` is an application that has one.
+`server` is Estiba itself, `registry` is `onnx` with object storage, `compiler` is an application with a compiler.
 """
 
 
 def reason(path: str, level: str) -> str:
-    """Why a file is left out; empty where it is kept.
+    """The reason to leave a file out; empty if it is kept.
 
     Args:
         path: below site-packages, with forward slashes. level: a key of LEVELS.
@@ -143,38 +143,38 @@ def reason(path: str, level: str) -> str:
 
 
 def trim(root: Path, level: str) -> list[LeftOut]:
-    """Removes from below `root` what a level leaves out, and shortens shared libraries to what is mapped.
+    """Remove the files below `root` that a level leaves out, and cut unmapped data off shared libraries.
 
     Args:
-        root: holds usr/local/lib/pythonX.Y/site-packages.
+        root: contains usr/local/lib/pythonX.Y/site-packages.
     """
-    found: dict[tuple[str, str], int] = defaultdict(int)
+    sizes: dict[tuple[str, str], int] = defaultdict(int)
     for site in sorted(root.glob("usr/local/lib/python3*/site-packages")):
         _write_owners(root, site)
         for path in _files(site):
             inside = path.relative_to(site).as_posix()
             package = inside.partition("/")[0].partition("-")[0]
             if why := reason(inside, level):
-                found[package, why] += path.stat().st_size
+                sizes[package, why] += path.stat().st_size
                 path.unlink()
             elif level != "compiler" and _may_shorten(path) and (cut := elf.shorten(path)):
-                found[package, "symbols for debuggers and linkers"] += cut
+                sizes[package, "symbols for debuggers and linkers"] += cut
         _sweep(site)
         if cut := _without_jupyter(root, site):
-            found["jupyter", "extensions of JupyterLab, which is not here"] += cut
+            sizes["jupyter", "extensions of JupyterLab, which is not installed"] += cut
     if level not in ("app", "compiler") and (root / "usr/local/bin").is_dir():
         for path in _files(root / "usr/local/bin"):
             if path.name != "estiba":
-                found[path.name, "a command that nobody calls"] += path.stat().st_size
+                sizes[path.name, "a command that no container calls"] += path.stat().st_size
                 path.unlink()
-    return [LeftOut(package, why, size) for (package, why), size in sorted(found.items())]
+    return [LeftOut(package, why, size) for (package, why), size in sorted(sizes.items())]
 
 
 def compile_all(folder: Path, where: str) -> None:
-    """Writes bytecode that is never checked against its source again, so that a read-only image starts fast.
+    """Write bytecode that is not checked against its source at run time: a read-only image cannot update it.
 
     Args:
-        where: what `folder` is called in the image; tracebacks show it.
+        where: the path of `folder` in the image, for tracebacks.
     """
     compileall.compile_dir(
         folder,
@@ -188,7 +188,7 @@ def compile_all(folder: Path, where: str) -> None:
 
 
 def settle(root: Path) -> None:
-    """Gives every file the time of SOURCE_DATE_EPOCH, and lets any user read it."""
+    """Give every file the time of SOURCE_DATE_EPOCH, and let every user read it."""
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or 0)
     for path in [*sorted(root.rglob("*"), reverse=True), root]:
         if not path.is_symlink():
@@ -198,14 +198,14 @@ def settle(root: Path) -> None:
 
 
 def write_report(root: Path, step: str, left_out: list[LeftOut]) -> None:
-    """Keeps what was left out in the image itself, for `estiba build --explain`."""
+    """Write the list of left out files into the image, for `estiba build --explain`."""
     target = root / REPORT / f"{step}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(sorted(left_out)))
 
 
 def _without_jupyter(root: Path, site: Path) -> int:
-    """Removes what packages bring for JupyterLab where nothing reads it, and returns its bytes."""
+    """Remove extensions of JupyterLab if it is not installed, and return their bytes."""
     folder = root / "usr/local/share/jupyter"
     if not folder.is_dir() or any(site.glob("jupyter_core*")):
         return 0
@@ -215,9 +215,9 @@ def _without_jupyter(root: Path, site: Path) -> int:
 
 
 def _write_owners(root: Path, site: Path) -> None:
-    """Keeps which package each file and folder is of; RECORD, which says so, is left out of some images.
+    """Write the owner of each file and folder into the image, because some images leave RECORD out.
 
-    A folder that several packages share, a namespace, is not named, but what in it is of one.
+    A namespace, a folder of several packages, has no owner; its entries have.
     """
     packages: dict[str, set[str]] = defaultdict(set)
     for name, package in _recorded(site):
@@ -225,7 +225,7 @@ def _write_owners(root: Path, site: Path) -> None:
             packages[prefix].add(package)
     owners = {}
     for name, package in _recorded(site):
-        if name.startswith("../"):  # folders there are of everybody
+        if name.startswith("../"):  # folders there are shared
             owners[os.path.normpath(f"{site.relative_to(root).as_posix()}/{name}")] = package
         elif alone := next((prefix for prefix in _prefixes(name) if packages[prefix] == {package}), ""):
             owners[alone] = package
@@ -235,7 +235,7 @@ def _write_owners(root: Path, site: Path) -> None:
 
 
 def _recorded(site: Path) -> Iterator[tuple[str, str]]:
-    """Each file that a package says is its own, as RECORD has it, and the package."""
+    """Each path in the RECORD of a package, and the package."""
     for record in sorted(site.glob("*.dist-info/RECORD")):
         for row in csv.reader(record.read_text().splitlines()):
             if row:
@@ -243,7 +243,7 @@ def _recorded(site: Path) -> Iterator[tuple[str, str]]:
 
 
 def _prefixes(name: str) -> Iterator[str]:
-    """A path and the folders that it is in, the outermost first."""
+    """A path and its parent folders, the outermost first."""
     parts = name.split("/")
     return ("/".join(parts[: end + 1]) for end in range(len(parts)))
 
@@ -253,12 +253,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _may_shorten(path: Path) -> bool:
-    """Libraries in *.libs were rearranged by auditwheel; they are small or without symbols anyway."""
+    """Exclude libraries in *.libs: auditwheel has rearranged them, and they are small or without symbols."""
     return ".so" in path.suffixes and not path.parent.name.endswith(".libs")
 
 
 def _sweep(folder: Path) -> None:
-    """Removes folders that hold nothing any more."""
+    """Remove empty folders and cached bytecode."""
     for path in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
         if path.name == "__pycache__":
             shutil.rmtree(path)
@@ -271,7 +271,7 @@ def main() -> None:
     root = Path(folder)
     write_report(root, step, trim(root, level))
     for library in sorted(root.glob("usr/local/lib/python3*")):
-        compile_all(library, f"{WHERE}/lib/{library.name}")
+        compile_all(library, f"{PREFIX}/lib/{library.name}")
     settle(root)
 
 
