@@ -1,4 +1,4 @@
-"""Whatever a folder holds, the doctor answers: with findings, or an error that says what is wrong; never a trace."""
+"""The doctor answers any folder with findings or an error that has a hint, and never with a traceback."""
 
 from __future__ import annotations
 

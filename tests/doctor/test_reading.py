@@ -1,4 +1,4 @@
-"""What the doctor reads: Dockerfiles as builders do, .dockerignore, compose files with their lines, commands, code."""
+"""Dockerfiles, compose files, command lines and Python code are read as Docker, Compose and Python read them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 from estiba.doctor.finding import Location
 from estiba.doctor.read import command_lines, compose_file, python_sources
-from estiba.doctor.read.build_context import BuildContext, ignored
+from estiba.doctor.read.build_context import BuildContext, parse_ignore_file
 from estiba.doctor.read.containers import Image
-from estiba.doctor.read.dockerfile_stages import joined, pairs, stages, substitute
+from estiba.doctor.read.dockerfile_stages import pairs, resolve_path, stages, substitute
 from estiba.doctor.read.dockerfile_syntax import parse, split
 from estiba.doctor.read.image_names import parse_image_name
 from estiba.doctor.read.python_sources import CodeEnvironment
@@ -33,7 +33,7 @@ def test_instructions_over_several_lines() -> None:
 def test_flags_heredocs_and_the_escape_directive() -> None:
     text = "# escape=`\nFROM a\nCOPY --chown=1:2 --from=b x `\n y\nRUN <<EOF\nFROM not\nEOF\nUSER c\n"
     _, copy, run, user = parse(text)
-    assert (copy.flags, copy.words) == ({"chown": "1:2", "from": "b"}, ("x", "y"))
+    assert (copy.flags, copy.arguments) == ({"chown": "1:2", "from": "b"}, ("x", "y"))
     assert run.heredocs == {"EOF": "FROM not"}
     assert (user.name, user.line) == ("USER", 8)
 
@@ -67,7 +67,7 @@ FROM scratch
         "x y",
         "3.12",
     )
-    assert second.steps[-1].words == (".", "here")
+    assert second.steps[-1].arguments == (".", "here")
     assert [step.instruction.name for step in second.all_steps][:2] == ["ARG", "ENV"]
     assert stages(parse(text), {"TAG": "3.13"})[0].base == "python:3.13-slim"
 
@@ -77,7 +77,11 @@ def test_small_parts() -> None:
     assert substitute("$A ${A} ${E:-x} ${E-x} ${A:+y} ${B:+y} $B \\$A", values) == "1 1 x  y  $B $A"
     assert pairs("a=1 b='2 3' c=\\ d") == {"a": "1", "b": "2 3", "c": " d"}
     assert pairs("old form of it") == {"old": "form of it"}
-    assert (joined("/app", "./x/../y/"), joined("/app", "/z"), joined("/", ".")) == ("/app/y", "/z", "/")
+    assert (resolve_path("/app", "./x/../y/"), resolve_path("/app", "/z"), resolve_path("/", ".")) == (
+        "/app/y",
+        "/z",
+        "/",
+    )
     assert parse_image_name("docker.io/library/python:3.12@sha256:1") == ("python", "3.12", "sha256:1")
     assert parse_image_name("localhost:5000/team/api") == ("localhost:5000/team/api", "", "")
 
@@ -105,7 +109,7 @@ def test_small_parts() -> None:
     ],
 )
 def test_dockerignore(rules: str, path: str, kept_out: bool) -> None:
-    assert (ignored(rules, ".dockerignore").excluding_pattern(path) is not None) is kept_out
+    assert (parse_ignore_file(rules, ".dockerignore").excluding_pattern(path) is not None) is kept_out
 
 
 def context(folder: Path, **files: str) -> BuildContext:
@@ -113,7 +117,7 @@ def context(folder: Path, **files: str) -> BuildContext:
         path = folder / name.replace("__", "/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return BuildContext(folder, "", ignored("", ""))
+    return BuildContext(folder, "", parse_ignore_file("", ""))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +164,9 @@ def test_docker_itself_puts_them_there(tmp_path: Path) -> None:
         f"/{path.relative_to(tmp_path / 'out').as_posix()}" for path in (tmp_path / "out").rglob("*") if path.is_file()
     }
     ours = Image(
-        "Dockerfile", parse(text), BuildContext(folder, "", ignored(f"{rules}Dockerfile\n.dockerignore\n", "x"))
+        "Dockerfile",
+        parse(text),
+        BuildContext(folder, "", parse_ignore_file(f"{rules}Dockerfile\n.dockerignore\n", "x")),
     )
     assert set(ours.contents.files) == built
     assert inside.complete
@@ -299,20 +305,20 @@ def test_what_code_loads_and_writes(tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "app/main.py").write_text(CODE)
     (tmp_path / "app/beside.py").write_text("import json\n")
-    found = python_sources.reachable(inside, "app.main:app")
+    found = python_sources.program_modules(inside, "app.main:app")
     assert [read.path for read in found] == ["app/main.py", "app/beside.py"]
     setting = CodeEnvironment("/srv", {}, {"app/main.py": "/srv/app/main.py"})
-    loaded = [(place.path, place.line, place.sure) for place in python_sources.loads(found[0], setting)]
+    loaded = [(place.path, place.line, place.sure) for place in python_sources.loaded_files(found[0], setting)]
     assert sorted(loaded, key=lambda one: one[1]) == [
         ("/srv/models/m.joblib", 8, True),
         ("/srv/app/b.pkl", 9, True),
         ("/srv/data/c.onnx", 10, True),
         ("/d.pkl", 12, False),
     ]
-    written = {place.path for place in python_sources.writes(found[0], setting)}
+    written = {place.path for place in python_sources.written_files(found[0], setting)}
     assert written == {"/srv/logs/x.log", "/srv/app/out.json", "/srv/made"}
     told = CodeEnvironment("/srv", {"MODEL_PATH": "/m/x.pkl"}, {})
-    assert next(place.path for place in python_sources.loads(found[0], told) if place.line == 8) == "/m/x.pkl"
+    assert next(place.path for place in python_sources.loaded_files(found[0], told) if place.line == 8) == "/m/x.pkl"
 
 
 # Requirements

@@ -1,4 +1,4 @@
-"""Faults of what runs: of containers as Docker once described them (recorded.json), and of real ones, given Docker."""
+"""The rules find faults in recorded answers of Docker (recorded.json), and in real containers if Docker is there."""
 
 from __future__ import annotations
 

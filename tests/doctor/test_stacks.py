@@ -10,7 +10,7 @@ import pytest
 
 from estiba.doctor.examine import examine
 from estiba.doctor.read.compose_file import Compose
-from estiba.doctor.read.compose_projects import ComposeReader, together
+from estiba.doctor.read.compose_projects import ComposeReader, group_files
 
 HEALTHY = Path(__file__).parent / "healthy"
 TODAY = date(2026, 11, 21)
@@ -73,7 +73,7 @@ def test_a_file_over_another_as_compose_lays_it() -> None:
     assert [(one.published, one.target) for one in api.ports] == [(8001, 8000), (9001, 9000)]
     assert [(one.source, one.target) for one in api.mounts] == [("kept", "/kept"), ("./b", "/data")]
     assert (api.build, api.arguments) == (("api", "", "last"), {"X": "1", "Y": "2"})
-    assert api.node.get("healthcheck", "test").words == ["CMD", "two"]
+    assert api.node.get("healthcheck", "test").arguments == ["CMD", "two"]
     assert api.text("healthcheck", "interval") == "5s"
     assert [name for name, _, _ in db.dependencies] == ["api", "other"]
     assert (db.image, list(compose.volumes)) == ("", ["kept"])
@@ -107,7 +107,7 @@ def test_what_is_included_and_extended_keeps_its_paths() -> None:
     [
         ("include: [nowhere.yaml]\n", "compose.yaml:1", "cannot be read"),
         ("services:\n  a: {extends: {file: no.yaml, service: b}}\n", "compose.yaml:2", "cannot be read"),
-        ("services:\n  a:\n    extends: b\n", "compose.yaml:3", "`b`, which is no service of compose.yaml"),
+        ("services:\n  a:\n    extends: b\n", "compose.yaml:3", "`b`, which is not a service of compose.yaml"),
         ("include: [compose.yaml]\nservices: {a: {extends: a}}\n", "", ""),
     ],
 )
@@ -127,9 +127,9 @@ def test_a_file_is_included_once() -> None:
 def test_which_files_belong_together() -> None:
     names = ["compose.prod.yaml", "docker-compose.override.yml", "docker-compose.yml"]
     first = ("docker-compose.yml", "docker-compose.override.yml")
-    assert together(names, {}) == [first, ("compose.prod.yaml",)]
+    assert group_files(names, {}) == [first, ("compose.prod.yaml",)]
     chosen = {"COMPOSE_FILE": "docker-compose.yml:compose.prod.yaml"}
-    assert together(names, chosen)[0] == ("docker-compose.yml", "compose.prod.yaml")
+    assert group_files(names, chosen)[0] == ("docker-compose.yml", "compose.prod.yaml")
 
 
 def test_an_override_mends_what_the_file_below_lacks(tmp_path: Path) -> None:

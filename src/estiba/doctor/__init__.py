@@ -1,1 +1,1 @@
-"""doctor: the usual faults of a containerised project, each with its evidence and what to do about it."""
+"""Examine a containerized project, or running containers, and report the usual faults."""

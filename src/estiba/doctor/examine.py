@@ -13,7 +13,7 @@ from estiba.core.errors import MissingExtra, NotFound
 from estiba.doctor.catalogue import RULES, check_container, ordered
 from estiba.doctor.finding import Finding, Location
 from estiba.doctor.read import compose_file, compose_projects
-from estiba.doctor.read.build_context import SKIPPED_FOLDERS, BuildContext, ignored, text
+from estiba.doctor.read.build_context import SKIPPED_FOLDERS, BuildContext, parse_ignore_file, text
 from estiba.doctor.read.compose_file import Compose
 from estiba.doctor.read.compose_projects import ComposeReader
 from estiba.doctor.read.containers import Container, Image
@@ -156,14 +156,14 @@ def _walked(name: str) -> bool:
 def _read_compose_files(names: Sequence[str], project: _Project) -> None:
     """Read the compose files, grouped as Compose reads them; of the later groups, only what they add is examined."""
     folder = project.folder
-    variables = compose_file.settings(text(folder / ".env") or "")
+    variables = compose_file.parse_env_file(text(folder / ".env") or "")
     values = {name: value for name, (value, _) in variables.items()}
     main: tuple[str, ...] = ()
-    for files in compose_projects.together(names, values):
+    for files in compose_projects.group_files(names, values):
         try:
             reader = ComposeReader(lambda name: text(folder / name), values)
             compose = reader.compose(files)
-            if compose is not None and main and compose_projects.partial(compose):
+            if compose is not None and main and compose_projects.needs_base_file(compose):
                 reader = ComposeReader(reader.read, values)
                 compose = reader.compose([main[0], *files])
         except MissingExtra as error:
@@ -181,7 +181,7 @@ def _read_compose_files(names: Sequence[str], project: _Project) -> None:
 
 
 def _add_without_override(compose: Compose | None, project: _Project) -> None:
-    if compose is not None and not compose_projects.partial(compose):
+    if compose is not None and not compose_projects.needs_base_file(compose):
         project.without_override += [_container(compose, name, project) for name in compose.services]
 
 
@@ -197,7 +197,7 @@ def _check_compose(compose: Compose, project: _Project, only: set[str] | None) -
         project.containers += containers
         project.findings += findings
     else:
-        project.containers += [one for one in containers if one.service and one.service.node.at.file in only]
+        project.containers += [item for item in containers if item.service and item.service.node.at.file in only]
         project.findings += [finding for finding in findings if finding.file in only]
 
 
@@ -250,7 +250,7 @@ def _image(path: Path, root: Path | None, project: _Project, arguments: Mapping[
 def _build_context(root: Path | None, path: Path, project: _Project) -> BuildContext:
     """Return a folder with its .dockerignore, of which one named after the Dockerfile goes first. None is unknown."""
     if root is None:
-        return BuildContext(path.parent, "", ignored("", ""), known=False)
+        return BuildContext(path.parent, "", parse_ignore_file("", ""), known=False)
     own = path.with_name(f"{path.name}.dockerignore")
     file = own if own.is_file() else root / ".dockerignore"
     key = (root.resolve(), str(file))
@@ -260,6 +260,6 @@ def _build_context(root: Path | None, path: Path, project: _Project) -> BuildCon
             project.looked_at.append(project.name(file))
         name = project.name(root)
         prefix = "" if name == "." else f"{name}/"
-        ignore_file = ignored(content or "", "" if content is None else project.name(file))
+        ignore_file = parse_ignore_file(content or "", "" if content is None else project.name(file))
         project.contexts[key] = BuildContext(root, prefix, ignore_file)
     return project.contexts[key]

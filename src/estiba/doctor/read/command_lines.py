@@ -1,4 +1,4 @@
-"""What a command line starts: which server, on which host and port, with how many workers."""
+"""Detect the server that a command line starts, with its host, port and workers."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Server:
 
     Args:
         kind: the program, such as `uvicorn`.
-        host, port: where it listens; empty and 0 where the command does not tell.
+        host, port: empty and 0 if the command does not set them.
         target: the module, file or application that it serves.
-        workers: processes; 0 where nothing is said.
-        for_development: reloads at changes, or is no server for production.
+        workers: processes; 0 if the command does not set them.
+        for_development: reloads at changes, or is not made for production.
         debugs: runs with a debugger.
     """
 
@@ -53,7 +53,7 @@ class Server:
 
 @dataclass(frozen=True)
 class _Kind:
-    """How a server is told where to listen: its options, its variables, and what it does when told nothing."""
+    """The options and environment variables that set the host and port of a kind of server, and their defaults."""
 
     host: str
     port: int
@@ -118,44 +118,44 @@ _KINDS = {
     ),
     "estiba": _Kind("", 0, subcommands=("serve", "up")),
 }
-"""Of `estiba` the project file tells the rest."""
+"""The host and port of `estiba` are in its project file."""
 
 _ALIASES = {"jupyter-lab": ("jupyter", "lab"), "jupyter-notebook": ("jupyter", "notebook")}
 
 
 def unwrap(command: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """The words of the program itself: variables filled in where a shell runs, without `exec`, init and runners.
+    """Return the arguments of the program: without `exec`, init and runners; of a shell, with variables expanded.
 
-    A shell's command that does more than start one program gives its last part that is no assignment.
+    Of several commands in a shell, the last one counts.
     """
-    words = list(command)
-    if len(words) >= 3 and basename(words[0]) in SHELLS and words[1] in ("-c", "-lc", "-ec", "-exc", "-ce"):
-        return shell(words[2], environment)
-    while words and (words[0] in _BEFORE or basename(words[0]) in _BEFORE or re.match(r"[A-Za-z_]\w*=", words[0])):
-        words = words[1:]
-    if tuple(words[:2]) in _RUNNERS:
-        words = words[2:]
-        while words and words[0].startswith("-"):
-            words = words[1:]
-    if len(words) >= 3 and re.fullmatch(r"python[\d.]*", basename(words[0])) and words[1] == "-m":
-        words = words[2:]
-    if words and basename(words[0]) in _ALIASES:
-        words = [*_ALIASES[basename(words[0])], *words[1:]]
-    return words
+    argv = list(command)
+    if len(argv) >= 3 and basename(argv[0]) in SHELLS and argv[1] in ("-c", "-lc", "-ec", "-exc", "-ce"):
+        return shell(argv[2], environment)
+    while argv and (argv[0] in _BEFORE or basename(argv[0]) in _BEFORE or re.match(r"[A-Za-z_]\w*=", argv[0])):
+        argv = argv[1:]
+    if tuple(argv[:2]) in _RUNNERS:
+        argv = argv[2:]
+        while argv and argv[0].startswith("-"):
+            argv = argv[1:]
+    if len(argv) >= 3 and re.fullmatch(r"python[\d.]*", basename(argv[0])) and argv[1] == "-m":
+        argv = argv[2:]
+    if argv and basename(argv[0]) in _ALIASES:
+        argv = [*_ALIASES[basename(argv[0])], *argv[1:]]
+    return argv
 
 
 def shell(text: str, environment: Mapping[str, str]) -> list[str]:
-    """The program that a shell ends up running."""
+    """Return the arguments of the last program that a shell runs."""
     parts = [part.strip() for part in re.split(r"&&|;|\n", text) if part.strip()]
-    words = split(substitute(parts[-1], environment)) if parts else []
-    return unwrap(words, {})  # filled in already; once more might never end
+    argv = split(substitute(parts[-1], environment)) if parts else []
+    return unwrap(argv, {})  # filled in already; once more might never end
 
 
 def detect_server(command: Sequence[str], environment: Mapping[str, str]) -> Server | None:
-    """The server that a command starts; None where it starts another program, or one that is not known.
+    """Return the server that a command starts; None for another program.
 
     Args:
-        command: the words that `unwrap` gives.
+        command: the arguments that `unwrap` returns.
     """
     if not command:
         return None
@@ -163,33 +163,33 @@ def detect_server(command: Sequence[str], environment: Mapping[str, str]) -> Ser
     kind = _KINDS.get(name)
     if kind is None:
         return None
-    words = list(command[1:])
+    argv = list(command[1:])
     if kind.subcommands:
-        place = next((n for n, word in enumerate(words) if word in kind.subcommands), None)
-        if place is None:
+        position = next((n for n, argument in enumerate(argv) if argument in kind.subcommands), None)
+        if position is None:
             return None
-        before, words = words[:place], [words[place], *words[place + 1 :]]
+        before, argv = argv[:position], [argv[position], *argv[position + 1 :]]
     else:
         before = []
-    host, port = _address(kind, name, words, environment)
+    host, port = _address(kind, name, argv, environment)
     return Server(
-        kind=" ".join([name, *words[:1]]) if kind.subcommands else name,
+        kind=" ".join([name, *argv[:1]]) if kind.subcommands else name,
         host=host,
         port=port,
-        target=_target(words[1:] if kind.subcommands else words, before, environment),
-        workers=_number(_option(words, kind.worker_options) or environment.get("WEB_CONCURRENCY", "")),
-        for_development=_develops(name, words),
-        debugs=_debugs(name, [*before, *words], environment),
+        target=_target(argv[1:] if kind.subcommands else argv, before, environment),
+        workers=_number(_option(argv, kind.worker_options) or environment.get("WEB_CONCURRENCY", "")),
+        for_development=_develops(name, argv),
+        debugs=_debugs(name, [*before, *argv], environment),
     )
 
 
-def _address(kind: _Kind, name: str, words: list[str], environment: Mapping[str, str]) -> tuple[str, int]:
+def _address(kind: _Kind, name: str, argv: list[str], environment: Mapping[str, str]) -> tuple[str, int]:
     host, port = kind.host, kind.port
-    if name == "fastapi" and words[:1] == ["dev"]:
+    if name == "fastapi" and argv[:1] == ["dev"]:
         host = "127.0.0.1"
     if name == "gunicorn":
-        words = [*split(environment.get("GUNICORN_CMD_ARGS", "")), *words]
-        if _option(words, ("-c", "--config")) is not None:
+        argv = [*split(environment.get("GUNICORN_CMD_ARGS", "")), *argv]
+        if _option(argv, ("-c", "--config")) is not None:
             host, port = "", 0
         elif environment.get("PORT", "").isdigit():
             host = "0.0.0.0"
@@ -197,59 +197,63 @@ def _address(kind: _Kind, name: str, words: list[str], environment: Mapping[str,
         host = environment[kind.host_variable]
     if kind.port_variable in environment:
         port = _number(environment[kind.port_variable])
-    if (bound := _option(words, kind.bind_options)) is not None:
+    if (bound := _option(argv, kind.bind_options)) is not None:
         return _bound(bound)
-    if (said := _option(words, kind.host_options)) is not None:
-        host = said
-    if (said := _option(words, kind.port_options)) is not None:
-        port = _number(said)
+    if (value := _option(argv, kind.host_options)) is not None:
+        host = value
+    if (value := _option(argv, kind.port_options)) is not None:
+        port = _number(value)
     return ("" if "$" in host else host), port
 
 
 def _bound(text: str) -> tuple[str, int]:
-    """A host and port as gunicorn takes them: `0.0.0.0:8000`, `:8000`, `[::]:8000`; nothing of a socket's file."""
+    """Parse a host and port of gunicorn: `0.0.0.0:8000`, `:8000` or `[::]:8000`; nothing for the path of a socket."""
     host, colon, port = text.rpartition(":")
     if not colon or "/" in text:
         return "", 0
     return ("" if "$" in host else host.strip("[]") or "0.0.0.0"), _number(port)
 
 
-def _option(words: Sequence[str], names: Sequence[str]) -> str | None:
-    """The value of the last of some options, as `--name value`, `--name=value` or `-nvalue`."""
-    found = None
-    for place, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if word in names:
-            found = words[place + 1] if place + 1 < len(words) else None
+def _option(argv: Sequence[str], names: Sequence[str]) -> str | None:
+    """Return the value of the last of some options, as `--name value`, `--name=value` or `-nvalue`."""
+    last = None
+    for position, argument in enumerate(argv):
+        name, equals, value = argument.partition("=")
+        if argument in names:
+            last = argv[position + 1] if position + 1 < len(argv) else None
         elif equals and name in names:
-            found = value
-        elif len(word) > 2 and word[:2] in names and word[0] == "-" != word[1]:
-            found = word[2:]
-    return found
+            last = value
+        elif len(argument) > 2 and argument[:2] in names and argument[0] == "-" != argument[1]:
+            last = argument[2:]
+    return last
 
 
 def _number(text: str) -> int:
     return int(text) if re.fullmatch(r"\d{1,6}", text) else 0
 
 
-def _target(words: list[str], before: list[str], environment: Mapping[str, str]) -> str:
-    named = _option([*before, *words], ("--app", "-A")) or environment.get("FLASK_APP", "")
+def _target(argv: list[str], before: list[str], environment: Mapping[str, str]) -> str:
+    named = _option([*before, *argv], ("--app", "-A")) or environment.get("FLASK_APP", "")
     if named:
         return named
-    for word in words:
-        if re.fullmatch(r"[\w./-]+(?:\.py|:[\w.()]+)", word) and not word.startswith("-") and not word[0].isdigit():
-            return word
+    for argument in argv:
+        if (
+            re.fullmatch(r"[\w./-]+(?:\.py|:[\w.()]+)", argument)
+            and not argument.startswith("-")
+            and not argument[0].isdigit()
+        ):
+            return argument
     return ""
 
 
-def _develops(name: str, words: list[str]) -> bool:
+def _develops(name: str, argv: list[str]) -> bool:
     if name in ("uvicorn", "gunicorn", "hypercorn", "granian"):
-        return "--reload" in words
-    return name == "flask" or (name == "fastapi" and words[:1] == ["dev"])
+        return "--reload" in argv
+    return name == "flask" or (name == "fastapi" and argv[:1] == ["dev"])
 
 
-def _debugs(name: str, words: list[str], environment: Mapping[str, str]) -> bool:
+def _debugs(name: str, argv: list[str], environment: Mapping[str, str]) -> bool:
     if name != "flask":
         return False
     on = ("1", "true", "yes", "on", "t", "y")
-    return "--debug" in words or environment.get("FLASK_DEBUG", "").lower() in on
+    return "--debug" in argv or environment.get("FLASK_DEBUG", "").lower() in on

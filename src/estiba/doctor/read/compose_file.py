@@ -1,4 +1,4 @@
-"""Compose files: what services say, laid over each other or one by itself; everything still knows its line."""
+"""Read the services of compose files, merged or one by itself. Every value keeps its line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", re.I)
 
 
 class Variable(NamedTuple):
-    """`raw` is what stands in the file, `value` has `${NAME:-default}` filled in."""
+    """A variable of the environment: `raw` as in the file, `value` with `${NAME:-default}` expanded."""
 
     raw: str
     value: str
@@ -26,7 +26,7 @@ class Variable(NamedTuple):
 
 
 class Port(NamedTuple):
-    """`published` and `target` are 0 where they are a range or a variable."""
+    """A published port. `published` and `target` are 0 for a range or a variable."""
 
     host: str
     published: int
@@ -35,7 +35,7 @@ class Port(NamedTuple):
 
 
 class Mount(NamedTuple):
-    """`kind` is bind, volume or tmpfs; `source` a path, a volume's name or empty."""
+    """A mount. `kind` is bind, volume or tmpfs; `source` a path, the name of a volume or empty."""
 
     kind: str
     source: str
@@ -46,7 +46,7 @@ class Mount(NamedTuple):
 
 @dataclass(frozen=True)
 class Service:
-    """A service of the files."""
+    """A service of a compose file. `values` are those of its variables."""
 
     name: str
     node: Node
@@ -61,7 +61,7 @@ class Service:
 
     @property
     def build(self) -> tuple[str, str, str] | None:
-        """Context, Dockerfile and target; None where an image is pulled."""
+        """Context, Dockerfile and target; None if an image is pulled."""
         build = self.node.get("build")
         if not build:
             return None
@@ -89,7 +89,7 @@ class Service:
 
     def _words(self, name: str) -> list[str] | None:
         node = self.node.get(name)
-        return [substitute(word, self.values) for word in node.words] if node else None
+        return [substitute(word, self.values) for word in node.arguments] if node else None
 
     @property
     def ports(self) -> list[Port]:
@@ -106,7 +106,7 @@ class Service:
 
     @property
     def dependencies(self) -> list[tuple[str, str, Location]]:
-        """Name, condition (empty where none is said) and place of each service that this one depends on."""
+        """Name, condition (empty if there is none) and location of each service that this one depends on."""
         node = self.node.get("depends_on")
         if node.kind == "mapping":
             return [(name, inner.get("condition").text, inner.at) for name, inner in node.items()]
@@ -114,12 +114,12 @@ class Service:
 
     @property
     def cpus(self) -> float:
-        """The limit of processors; 0 where there is none."""
+        """The limit of processors; 0 if there is none."""
         return _float(self.text("deploy", "resources", "limits", "cpus") or self.text("cpus"))
 
     @property
     def memory(self) -> int:
-        """The limit of memory in bytes; 0 where there is none."""
+        """The limit of memory in bytes; 0 if there is none."""
         return size(self.text("deploy", "resources", "limits", "memory") or self.text("mem_limit"))
 
     @property
@@ -129,10 +129,10 @@ class Service:
 
 @dataclass(frozen=True)
 class Compose:
-    """A compose file, or several laid over each other. `values` are what the `.env` file beside it says.
+    """A compose file, or several merged. `values` are the variables of the `.env` file beside it.
 
     Args:
-        file: the first; paths in all of them begin in its folder.
+        file: the first; paths in all of them are relative to its folder.
     """
 
     file: str
@@ -150,19 +150,19 @@ class Compose:
 
 
 def read(text: str, file: str, values: Mapping[str, str]) -> Compose:
-    """One compose file from its text.
+    """Parse one compose file.
 
     Args:
-        values: by name, what `${NAME}` stands for.
+        values: the variables for `${NAME}`, by name.
 
     Raises:
-        BadCompose: it is no YAML, or no mapping with services. MissingExtra: PyYAML is not installed.
+        BadCompose: it is not YAML, or not a mapping with services. MissingExtra: PyYAML is not installed.
     """
     return Compose(file, yaml_nodes.parse(text, file), values)
 
 
 def _variables(node: Node, values: Mapping[str, str]) -> Iterator[tuple[str, Variable]]:
-    """A mapping `NAME: value`, or a list of `NAME=value`."""
+    """Yield the variables of a mapping `NAME: value`, or of a list of `NAME=value`."""
     for name, inner in node.items():
         yield name, Variable(inner.text, substitute(inner.text, values), inner.at)
     for inner in node.each:
@@ -203,7 +203,7 @@ def _mount(node: Node, values: Mapping[str, str]) -> Mount | None:
 
 
 def parse_duration(text: str) -> float | None:
-    """A duration of Docker in seconds, such as 90 for `1m30s`; None where it is none."""
+    """Parse a duration of Docker to seconds, such as `1m30s` to 90; None if it is not one."""
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text.strip():
         return None
@@ -211,7 +211,7 @@ def parse_duration(text: str) -> float | None:
 
 
 def size(text: str) -> int:
-    """A size of Docker in bytes, such as 512m; 0 where it is none."""
+    """Parse a size of Docker, such as 512m, to bytes; 0 if it is not one."""
     found = _SIZE.fullmatch(text)
     if found is None:
         return 0
@@ -222,8 +222,8 @@ def _float(text: str) -> float:
     return float(text) if re.fullmatch(r"\d{1,6}(?:\.\d{1,6})?", text.strip()) else 0.0
 
 
-def settings(text: str) -> dict[str, tuple[str, int]]:
-    """The names of a `.env` file, each with its value and line."""
+def parse_env_file(text: str) -> dict[str, tuple[str, int]]:
+    """Parse a `.env` file to names, each with its value and line."""
     found = {}
     for number, line in enumerate(text.splitlines(), 1):
         name, equals, value = line.strip().removeprefix("export ").partition("=")

@@ -1,4 +1,4 @@
-"""Merging: compose files laid over each other as Compose does it, each value still at its own place."""
+"""Merge compose files as Compose does it. Every value keeps its location."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from typing import Any
 from estiba.doctor.read.yaml_nodes import DEPTH, Node, mapping, scalar, sequence
 
 _REPLACED = ("command", "entrypoint", "test")
-"""Lists of which the upper one counts alone."""
+"""Lists that the upper file replaces."""
 
 _NAMED = ("environment", "labels", "args", "depends_on", "networks", "extra_hosts", "sysctls", "annotations")
-"""What may be a list of names or a mapping, and is merged by name."""
+"""Keys of a list of names or a mapping, which are merged by name."""
 
 _BY_TARGET = ("volumes", "devices", "configs", "secrets")
-"""Lists of which an upper entry replaces that of the same target."""
+"""Lists in which an entry replaces that of the same target."""
 
 
 def merged(below: Node, above: Node) -> Node:
-    """A mapping with another laid over it."""
+    """Merge a mapping over another one."""
     return Node(_mappings(below, above, 0)) if below and above else above or below
 
 
 def _mappings(below: Node, above: Node, depth: int) -> Any:
     if depth > DEPTH:
         return above.raw
-    found = {key.value: (key, value) for key, value in below.pairs()}
+    pairs = {key.value: (key, value) for key, value in below.pairs()}
     for key, value in above.pairs():
         name = key.value
         if value.tag == "!reset":
-            found.pop(name, None)
-        elif name in found:
-            kept, under = found[name]
+            pairs.pop(name, None)
+        elif name in pairs:
+            kept, under = pairs[name]
             result = _values(name, Node(under), Node(value), depth + 1)
-            found[name] = (kept if result is under or result.id == "mapping" else key, result)
+            pairs[name] = (kept if result is under or result.id == "mapping" else key, result)
         else:
-            found[name] = (key, value)
-    return mapping(list(found.values()), below.raw)
+            pairs[name] = (key, value)
+    return mapping(list(pairs.values()), below.raw)
 
 
 def _values(name: str, below: Node, above: Node, depth: int) -> Any:
@@ -62,7 +62,7 @@ def _sequences(name: str, below: Node, above: Node) -> Any:
 
 
 def _target(node: Node) -> str:
-    """Where a mount leads: what tells one from another."""
+    """Return the target of a mount, which identifies it."""
     if node.kind == "mapping":
         return node.get("target").text or node.get("source").text
     parts = node.text.split(":")
@@ -70,7 +70,7 @@ def _target(node: Node) -> str:
 
 
 def _by_name(node: Node) -> Node:
-    """A list of `NAME=value`, `NAME:value` or bare names, as a mapping."""
+    """Convert a list of `NAME=value` or bare names to a mapping."""
     if node.kind != "sequence":
         return node
     pairs = []
@@ -81,14 +81,14 @@ def _by_name(node: Node) -> Node:
 
 
 def _build(node: Node) -> Node:
-    """The short form, which is only the context, in the long one."""
+    """Convert the short form, which is only the context, to the long one."""
     if node.kind != "scalar":
         return node
     return Node(mapping([(scalar("context", node.raw), node.raw)], node.raw))
 
 
 def relocated(service: Node, folder: str) -> Node:
-    """A service of a file in another folder, with its paths as they are from this one.
+    """Make the paths of a service from a file in another folder relative to this one.
 
     Args:
         folder: the other, relative to this one.
@@ -111,13 +111,13 @@ def relocated(service: Node, folder: str) -> Node:
     def mounts(raw: Any) -> Any:
         return sequence([mount(one) for one in raw.value], raw) if raw.id == "sequence" else raw
 
-    def context(raw: Any) -> Any:  # a name without a dot is a folder too here
+    def context(raw: Any) -> Any:  # here a name without a dot is a folder too
         outside = raw.id != "scalar" or raw.value.startswith(("/", "$")) or "://" in raw.value
         return raw if outside else scalar(posixpath.normpath(f"{folder}/{raw.value}"), raw)
 
     def build(raw: Any) -> Any:
         node = _build(Node(raw))
-        if node.kind == "mapping" and not node.get("context"):  # left out, it is the folder of the file
+        if node.kind == "mapping" and not node.get("context"):  # its default is the folder of the file
             return mapping([(scalar("context", raw), scalar(folder, raw)), *node.pairs()], raw)
         return _changed(node, {"context": context})
 
@@ -125,12 +125,12 @@ def relocated(service: Node, folder: str) -> Node:
 
 
 def without(node: Node, name: str) -> Node:
-    """A mapping without one of its keys."""
+    """Remove a key of a mapping."""
     return Node(mapping([pair for pair in node.pairs() if pair[0].value != name], node.raw))
 
 
 def replaced(node: Node, values: dict[str, Node]) -> Node:
-    """A mapping with other values, or more, under some of its keys."""
+    """Replace or add values of a mapping."""
     pairs = {key.value: (key, value) for key, value in node.pairs()}
     for name, value in values.items():
         key = pairs[name][0] if name in pairs else scalar(name, value.raw)

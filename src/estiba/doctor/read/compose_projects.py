@@ -1,4 +1,4 @@
-"""Stacks: which compose files of a folder make one project together, and what they say together."""
+"""Group the compose files of a folder as Compose reads them, and merge each group with its includes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from estiba.doctor.read.compose_merge import merged, relocated, replaced, withou
 from estiba.doctor.read.yaml_nodes import BadCompose, Node, parse
 
 NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
-"""What Compose looks for, the first of which counts."""
+"""The file names that Compose looks for; the first that exists counts."""
 
 OVERRIDES = (
     "compose.override.yml",
@@ -22,33 +22,34 @@ OVERRIDES = (
 )
 
 _DEEP = 20
-"""Files that include each other, and services that extend each other, beyond which nothing is read."""
+"""The depth of files that include each other, and of services that extend each other, that is read."""
 
 Read = Callable[[str], str | None]
-"""The text of a file by its path from the folder; None where it cannot be read."""
+"""Reads a file by its path relative to the folder; None if it cannot be read."""
 
 
-def together(names: Sequence[str], values: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """The files that are given to Compose together: what it takes by itself, and each other one alone.
+def group_files(names: Sequence[str], values: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Group file names: those that Compose reads by default, then each other one alone.
 
     Args:
-        names: of the compose files of a folder. values: of the `.env` beside them.
+        names: the compose files of a folder. values: the variables of the `.env` beside them.
     """
     chosen = values.get("COMPOSE_FILE", "")
     if chosen:
         first = tuple(chosen.split(values.get("COMPOSE_PATH_SEPARATOR", "") or ":"))
     else:
-        first = tuple(name for kind in (NAMES, OVERRIDES) for name in [one for one in kind if one in names][:1])
+        first = tuple(name for kind in (NAMES, OVERRIDES) for name in [name for name in kind if name in names][:1])
     rest: list[tuple[str, ...]] = [(name,) for name in names if name not in first]
     return [first, *rest] if first else rest
 
 
 @dataclass
 class ComposeReader:
-    """Compose files laid over each other.
+    """Reads and merges compose files, and collects the problems in them.
 
     Args:
-        read: of every file that they name. values: what `${NAME}` stands for.
+        read: reads a file that they name. values: the variables for `${NAME}`.
+        files: those that were read.
     """
 
     read: Read
@@ -56,10 +57,10 @@ class ComposeReader:
     files: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     _taken: set[str] = field(default_factory=set)
-    """Files that are in it already, and need not be included again."""
+    """Files that are included already, and need not be again."""
 
     def compose(self, names: Sequence[str]) -> Compose | None:
-        """What the files say together, with what they include and extend; None where there is nothing to read.
+        """Merge files with all that they include and extend; None if there is nothing to read.
 
         Raises:
             MissingExtra: PyYAML is not installed.
@@ -70,11 +71,11 @@ class ComposeReader:
         return Compose(names[0], node, self.values) if node else None
 
     def _file(self, name: str, by: Location, depth: int) -> Node:
-        """A file with what it includes below it, and its services with what they extend; `by` is where it is named."""
+        """Read a file, merged over its includes, and its services over those that they extend. `by` names the file."""
         content = self.read(name)
         if content is None:
             message = f"`{name}` is named here, and cannot be read as text of up to a megabyte."
-            self._problem(by, message, "Check the path, its rights and what is in it.")
+            self._problem(by, message, "Check the path, its permissions and its content.")
             return Node(None)
         self.files.append(name)
         self._taken.add(name)
@@ -82,7 +83,7 @@ class ComposeReader:
             node = parse(content, name)
         except BadCompose as error:
             message = f"The file cannot be read as a compose file: {error.message}."
-            self._problem(error.at, message, "Mend this line; docker compose config checks it.")
+            self._problem(error.at, message, "Correct this line; docker compose config checks it.")
             return Node(None)
         folder = posixpath.dirname(name)
         services = {key: self._extended(value, name, node, depth) for key, value in _services(node)}
@@ -96,26 +97,26 @@ class ComposeReader:
         return merged(below, node)
 
     def _extended(self, service: Node, file: str, root: Node, depth: int) -> Node:
-        """A service laid over that which it extends."""
-        said = service.get("extends")
-        name = said.text or said.get("service").text
-        path = said.get("file").text
+        """Merge a service over the one that it extends."""
+        extends = service.get("extends")
+        name = extends.text or extends.get("service").text
+        path = extends.get("file").text
         if not name or depth > _DEEP or "$" in path:
             return service
         own = without(service, "extends")
         if path:
             other = _from(posixpath.dirname(file), path)
-            there = self._parsed(other, said.get("file").at)
+            there = self._parsed(other, extends.get("file").at)
         else:
             other, there = file, root
         if not there:
             return service
-        found = there.get("services").get(name)
-        if found.kind != "mapping":
-            message = f"It extends `{name}`, which is no service of {other}."
-            self._problem(said.at, message, "Name a service of that file.")
+        base = there.get("services").get(name)
+        if base.kind != "mapping":
+            message = f"It extends `{name}`, which is not a service of {other}."
+            self._problem(extends.at, message, "Name a service of that file.")
             return own
-        below = self._extended(found, other, there, depth + 1)
+        below = self._extended(base, other, there, depth + 1)
         if path:
             folder = posixpath.relpath(posixpath.dirname(other) or ".", posixpath.dirname(file) or ".")
             below = relocated(below, folder)
@@ -129,16 +130,16 @@ class ComposeReader:
                 return parse(content, name)
             message = f"`{name}` is named here, and cannot be read."
         except BadCompose as error:
-            message = f"`{name}` is named here, and is no compose file: {error.message}."
-        self._problem(at, message, "Check the path, its rights and what is in it.")
+            message = f"`{name}` is named here, and is not a compose file: {error.message}."
+        self._problem(at, message, "Check the path, its permissions and its content.")
         return Node(None)
 
     def _problem(self, at: Location, message: str, fix: str) -> None:
         self.problems.append(Problem(at, message, fix))
 
 
-def partial(compose: Compose) -> bool:
-    """Whether a file makes sense only over another: one of its services has neither image nor build."""
+def needs_base_file(compose: Compose) -> bool:
+    """Return True if a file only makes sense over another: one of its services has neither image nor build."""
     return any(not service.node.get("build") and not service.image for service in compose.services.values())
 
 

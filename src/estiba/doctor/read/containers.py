@@ -1,4 +1,4 @@
-"""What each container of a project runs: its Dockerfile, and what the compose file says over it."""
+"""Combine a Dockerfile with the service of a compose file into one container: command, user, mounts, health check."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from estiba.doctor.read import command_lines
 from estiba.doctor.read.build_context import BuildContext
 from estiba.doctor.read.command_lines import Server
 from estiba.doctor.read.compose_file import Compose, Mount, Port, Service, parse_duration
-from estiba.doctor.read.dockerfile_stages import Stage, joined, stages
+from estiba.doctor.read.dockerfile_stages import Stage, resolve_path, stages
 from estiba.doctor.read.dockerfile_syntax import Instruction, exec_form, split
 from estiba.doctor.read.image_files import ImageFiles, contents
-from estiba.doctor.read.python_sources import CodeEnvironment, ListenCall, Module, listens, reachable
+from estiba.doctor.read.python_sources import CodeEnvironment, ListenCall, Module, listen_calls, program_modules
 from estiba.doctor.read.yaml_nodes import Node
 
 
 @dataclass(frozen=True)
 class Image:
-    """A Dockerfile with the folder that it is built from.
+    """A Dockerfile with its build context.
 
     Args:
         target: the stage to build, by default the last.
@@ -39,31 +39,24 @@ class Image:
 
     @property
     def final(self) -> Stage | None:
-        """The stage that the image is made from; None in a Dockerfile without FROM."""
+        """The stage that the image is made of; None in a Dockerfile without FROM."""
         named = [stage for stage in self.stages if self.target and stage.name.lower() == self.target.lower()]
         return next(reversed(named or self.stages), None)
 
     @cached_property
     def used(self) -> list[Stage]:
-        """The stages that the image needs, in order: the final one, those below it and those it copies from."""
+        """The stages that the image needs, in order: the final one, its parents and those that it copies from."""
         waiting = [self.final] if self.final else []
-        found: list[Stage] = []
+        needed: list[Stage] = []
         while waiting:
             stage = waiting.pop()
-            if stage in found:
+            if stage in needed:
                 continue
-            found.append(stage)
+            needed.append(stage)
             waiting += [stage.below] if stage.below else []
-            words = [step.instruction.flags.get("from", "") for step in stage.steps] + [
-                word
-                for step in stage.steps
-                for word in re.findall(r"from=(\w+)", step.instruction.flags.get("mount", ""))
-            ]
-            waiting += [
-                one for n, one in enumerate(self.stages) if one.name.lower() in map(str.lower, words) and one.name
-            ]
-            waiting += [one for n, one in enumerate(self.stages) if str(n) in words]
-        return [stage for stage in self.stages if stage in found]
+            names = set(_referenced_stages(stage))
+            waiting += [other for n, other in enumerate(self.stages) if other.name.lower() in names or str(n) in names]
+        return [stage for stage in self.stages if stage in needed]
 
     @cached_property
     def contents(self) -> ImageFiles:
@@ -73,9 +66,17 @@ class Image:
         return Location(self.file, line)
 
 
+def _referenced_stages(stage: Stage) -> Iterator[str]:
+    """Yield the names, in lower case, and numbers of stages that a stage copies or mounts files from."""
+    for step in stage.steps:
+        flags = step.instruction.flags
+        names = [flags.get("from", ""), *re.findall(r"from=(\w+)", flags.get("mount", ""))]
+        yield from (name.lower() for name in names if name)
+
+
 @dataclass(frozen=True)
 class HealthCheck:
-    """A health check. `test` is the words of a program, or a text for a shell; both empty where it is switched off."""
+    """A health check. `test` is a list of arguments, `shell` a text for a shell; one of the two is empty."""
 
     test: tuple[str, ...]
     shell: str
@@ -91,7 +92,7 @@ class HealthCheck:
 
 @dataclass(frozen=True)
 class Container:
-    """One service of a compose file, or an image by itself; at least one of `image` and `service` is there."""
+    """A service of a compose file, or an image by itself; at least one of `image` and `service` is not None."""
 
     image: Image | None
     service: Service | None
@@ -107,7 +108,7 @@ class Container:
 
     @property
     def for_development(self) -> bool:
-        """Whether it is meant for development: by its name, its file, or its profiles."""
+        """True if its name, its file or one of its profiles says that it is meant for development."""
         names = [self.name, *(self.service.profiles if self.service else [])]
         files = [self.image.file if self.image else "", self.service.node.at.file if self.service else ""]
         return any(map(for_development, [*names, *files]))
@@ -119,7 +120,7 @@ class Container:
         return {**below, **{name: variable.value for name, variable in over.items()}}
 
     def variable_location(self, name: str) -> Location:
-        """Where a variable of the environment is set."""
+        """Return the line that sets a variable of the environment."""
         if self.service and name in self.service.environment:
             return self.service.environment[name].at
         assert self.image is not None
@@ -132,65 +133,65 @@ class Container:
     @property
     def folder(self) -> str:
         said = self.service.text("working_dir") if self.service else ""
-        return joined(self.final.folder if self.final else "/", said or ".")
+        return resolve_path(self.final.folder if self.final else "/", said or ".")
 
     @property
     def user(self) -> str | None:
-        """Name or number, with the group; None where an image that is not built here decides."""
+        """Name or number, with the group; None if an image that is not built here decides."""
         said = self.service.text("user") if self.service else ""
         return said or (self.final.user if self.final else None)
 
     @property
     def non_root(self) -> bool:
-        """Whether the program certainly runs as somebody else than root."""
+        """True if the program certainly runs as another user than root."""
         return bool(self.user) and str(self.user).partition(":")[0] not in ("root", "0") and "$" not in str(self.user)
 
     @cached_property
     def command_line(self) -> tuple[list[str], Location]:
-        """The whole command line and where it stands; empty where a foreign image decides."""
+        """The whole command line with its location; empty if an image that is not built here decides."""
         entry, entry_at = self._part("entrypoint", "ENTRYPOINT")
-        words, words_at = self._part("command", "CMD")
+        argv, argv_at = self._part("command", "CMD")
         if self.service and self.service.entrypoint is not None and self.service.command is None:
-            words = []  # Docker drops the image's CMD then
-        return [*entry, *words], words_at if words else entry_at
+            argv = []  # Docker drops the image's CMD then
+        return [*entry, *argv], argv_at if argv else entry_at
 
     def _part(self, key: str, name: str) -> tuple[list[str], Location]:
-        said = (self.service.command if key == "command" else self.service.entrypoint) if self.service else None
-        if self.service is not None and said is not None:
-            return said, self.service.node.get(key).at
+        given = (self.service.command if key == "command" else self.service.entrypoint) if self.service else None
+        if self.service is not None and given is not None:
+            return given, self.service.node.get(key).at
         step = self.final.last_step(name) if self.final else None
         if step is None or self.image is None:
             return [], Location(self.image.file) if self.image else self.service.node.at if self.service else Location(
                 ""
             )
-        words = (
+        argv = (
             list(step.instruction.argv)
             if step.instruction.argv is not None
             else ["/bin/sh", "-c", step.instruction.text]
         )
-        return words, self.image.at(step.instruction.line)
+        return argv, self.image.at(step.instruction.line)
 
     @cached_property
     def program(self) -> list[str]:
-        """The words of the program that ends up running, without shells and runners."""
+        """The arguments of the program that finally runs, without shells and runners."""
         return command_lines.unwrap(self.command_line[0], self.environment)
 
     @cached_property
     def server(self) -> Server | None:
-        """The server that it runs, where that can be told; from the code where the program is a Python file."""
-        found = command_lines.detect_server(self.program, self.environment)
-        if found is not None and self.image is not None:
-            found = _configured(found, self.image.context)
+        """The server that it runs, if it is a known one; from the code if the program is a Python file."""
+        server = command_lines.detect_server(self.program, self.environment)
+        if server is not None and self.image is not None:
+            server = _configured(server, self.image.context)
         own = self.listen_call
-        if found is None and own is not None:
+        if server is None and own is not None:
             return Server(
                 own.kind, own.host, own.port, own.file, for_development=own.kind == "flask", debugs=own.debugs
             )
-        return found
+        return server
 
     @property
     def server_location(self) -> Location:
-        """Where it is said on which host and port it listens."""
+        """The line that sets the host and port on which it listens."""
         own = self.listen_call
         if (
             own is not None
@@ -202,8 +203,8 @@ class Container:
 
     @cached_property
     def listen_call(self) -> ListenCall | None:
-        """The call with which the code itself listens; None where there is none, or there are several."""
-        found = [one for read in self.modules[:1] for one in listens(read, self.code_environment)]
+        """The call with which the code itself listens; None if there is none, or more than one."""
+        found = [one for read in self.modules[:1] for one in listen_calls(read, self.code_environment)]
         return found[0] if len(found) == 1 and self._runs_file() else None
 
     def _runs_file(self) -> bool:
@@ -217,22 +218,22 @@ class Container:
 
     @cached_property
     def modules(self) -> list[Module]:
-        """The Python files of the context that the program consists of, that which starts first."""
+        """The Python files of the build context that the program consists of; the first is the one that starts."""
         if self.image is None:
             return []
-        words = self.program
-        known = command_lines.detect_server(words, self.environment)
-        scripts = [word for word in words[1:] if not word.startswith("-")] if self._runs_file() else []
+        argv = self.program
+        known = command_lines.detect_server(argv, self.environment)
+        scripts = [argument for argument in argv[1:] if not argument.startswith("-")] if self._runs_file() else []
         target = known.target if known else scripts[0] if scripts and scripts[0].endswith(".py") else ""
-        return reachable(self.image.context, *self._source(target)) if target else []
+        return program_modules(self.image.context, *self._source(target)) if target else []
 
     def _source(self, target: str) -> tuple[str, str]:
-        """The file of the context that a target inside the container means, and the folder its imports begin in."""
+        """Return the file of the build context for a target in the container, and the folder of its imports."""
         assert self.image is not None
         named = target.partition(":")[0].removeprefix("./")
         bare = named.replace(".", "/")
         for way in [named] if named.endswith(".py") else [f"{bare}.py", f"{bare}/__init__.py"]:
-            placed = self.image.contents.files.get(joined(self.folder, way))
+            placed = self.image.contents.files.get(resolve_path(self.folder, way))
             if placed is not None and placed.source.endswith(way):
                 return target, placed.source.removesuffix(way).strip("/")
             if placed is not None:
@@ -244,9 +245,11 @@ class Container:
         return self.service.mounts if self.service else []
 
     def mount_of(self, path: str) -> Mount | None:
-        """The mount below which a path of the container lies: the deepest."""
+        """Return the deepest mount above a path of the container."""
         inside = [
-            m for m in self.mounts if m.target and (path + "/").startswith(joined("/", m.target).rstrip("/") + "/")
+            m
+            for m in self.mounts
+            if m.target and (path + "/").startswith(resolve_path("/", m.target).rstrip("/") + "/")
         ]
         return max(inside, key=lambda mount: len(mount.target), default=None)
 
@@ -256,7 +259,7 @@ class Container:
 
     @property
     def health(self) -> HealthCheck | None:
-        """The check that is in force; None where there is none, or a foreign image may have one."""
+        """The health check in force; None if there is none, or an image that is not built here may have one."""
         node = self.service.node.get("healthcheck") if self.service else None
         if self.service and node:
             return _of_compose(node, self.service)
@@ -265,13 +268,13 @@ class Container:
 
 
 def for_development(name: str) -> bool:
-    """Whether a name, or a path by its end, says that it is for development."""
+    """Return True if a name, or the last part of a path, says that it is for development."""
     plain = name.rpartition("/")[2]
     return bool(re.search(r"(?:^|[-_.])(?:dev|development|debug|local|override|test)(?:$|[-_.])", plain))
 
 
 def _configured(server: Server, context: BuildContext) -> Server:
-    """The server with what its own configuration file may say: unknown, unless the command line said it."""
+    """Clear the host and port of a server whose configuration file may set them, unless the command line does."""
     names = {path.rpartition("/")[2] for path in context.entries if not path.startswith("tests/")}
     gunicorn = server.kind == "gunicorn" and "gunicorn.conf.py" in names
     streamlit = server.kind == "streamlit run" and any(
@@ -285,12 +288,12 @@ def _of_compose(node: Node, service: Service) -> HealthCheck | None:
     test = node.get("test")
     if node.get("disable").text.lower() == "true" or not test:
         return None
-    words = [item.text for item in test.each] if test.kind == "sequence" else ["CMD-SHELL", test.text]
-    words = [word.replace("$$", "$") for word in words]
-    if words[:1] == ["NONE"] or not words:
+    argv = [item.text for item in test.each] if test.kind == "sequence" else ["CMD-SHELL", test.text]
+    argv = [argument.replace("$$", "$") for argument in argv]
+    if argv[:1] == ["NONE"] or not argv:
         return None
-    shell = " ".join(words[1:]) if words[0] == "CMD-SHELL" else ""
-    plain = () if shell else tuple(words[1:])
+    shell = " ".join(argv[1:]) if argv[0] == "CMD-SHELL" else ""
+    plain = () if shell else tuple(argv[1:])
     times = {name: parse_duration(node.get(name).text) for name in ("interval", "start_period")}
     return _health(plain, shell, times, node.get("retries").text, test.at)
 
@@ -311,14 +314,14 @@ def _of_dockerfile(at: Instruction, file: str) -> HealthCheck | None:
 def _health(
     test: tuple[str, ...], shell: str, times: Mapping[str, float | None], retries: str, at: Location
 ) -> HealthCheck:
-    """Docker's defaults where nothing is said: every 30 s, three failures, no start period."""
+    """Fill in Docker's defaults: every 30 s, three failures, no start period."""
     interval, start = times["interval"], times["start_period"]
     number = int(retries) if re.fullmatch(r"[1-9]\d{0,3}", retries) else 3
     return HealthCheck(test, shell, interval or 30.0, start or 0.0, number, at)
 
 
 def health_programs(health: HealthCheck) -> Iterator[str]:
-    """The programs that a health check calls."""
+    """Yield the programs that a health check calls."""
     if health.test:
         words = list(health.test)
         if len(words) >= 3 and words[0].rpartition("/")[2] in command_lines.SHELLS and words[1] == "-c":

@@ -1,4 +1,4 @@
-"""The stages of a Dockerfile, with variables filled in: what a later instruction finds that an earlier one set."""
+"""Split a Dockerfile into stages, with variables expanded, and track its folder, user and environment."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from estiba.doctor.read.dockerfile_syntax import Instruction, split
 _VARIABLE = re.compile(r"\\\$|\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-+?])([^{}]*))?\})")
 _PAIR = re.compile(r"([A-Za-z_][\w.-]*)=(\"(?:\\.|[^\"\\])*\"|'[^']*'|(?:\\.|[^\s\\])*)")
 NO_COMMENTS = ("COPY", "ADD", "FROM", "WORKDIR", "EXPOSE", "USER", "ARG", "ENV", "STOPSIGNAL", "VOLUME", "LABEL")
-"""Instructions behind which a `#` is an argument like any other."""
+"""Instructions in which a `#` after the first word is an argument."""
 
 _PREDEFINED = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY", "TARGETPLATFORM", "BUILDPLATFORM")
 
 
 @dataclass(frozen=True)
 class Step:
-    """An instruction where it stands: with its words, the folder, user and environment that are in force there."""
+    """An instruction with its arguments, and the folder, user and environment in force there."""
 
     instruction: Instruction
     text: str
-    words: tuple[str, ...]
+    arguments: tuple[str, ...]
     folder: str
     user: str
     environment: Mapping[str, str]
@@ -31,11 +31,12 @@ class Step:
 
 @dataclass(eq=False)
 class Stage:
-    """What stands between one FROM and the next; folder, user and environment as they are at its end.
+    """The instructions from one FROM to the next; folder, user and environment are those at its end.
 
     Args:
-        base: the image that it is made from, variables filled in; of a stage on top of another one, that stage's base.
-        steps: its own; `chain` has those of the stages below it too.
+        base: the image that it is built on, variables expanded; for a stage on top of another one, that stage's base.
+        below: the stage that it is built on; None for an image.
+        steps: its own; `all_steps` has those of the stages below it too.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Stage:
 
 
 def substitute(text: str, values: Mapping[str, str]) -> str:
-    """Fills in `$NAME`, `${NAME}` and `${NAME:-default}`; a variable that nobody set stays as it is written."""
+    """Expand `$NAME`, `${NAME}` and `${NAME:-default}`; a variable without a value stays as it is written."""
 
     def value(found: re.Match[str]) -> str:
         name = found[1] or found[2]
@@ -76,19 +77,19 @@ def substitute(text: str, values: Mapping[str, str]) -> str:
 
 
 def stages(instructions: tuple[Instruction, ...], arguments: Mapping[str, str] | None = None) -> list[Stage]:
-    """The stages in order.
+    """Split instructions into stages, in order.
 
     Args:
         arguments: values given with --build-arg.
     """
     given = dict(arguments or {})
     outer: dict[str, str] = {}
-    found: list[Stage] = []
+    result: list[Stage] = []
     reading: _Reading | None = None
     for instruction in instructions:
         if instruction.name == "FROM":
-            reading = _begin(instruction, outer, found)
-            found.append(reading.stage)
+            reading = _begin(instruction, outer, result)
+            result.append(reading.stage)
         elif reading is not None:
             reading.take(instruction, outer, given)
         elif instruction.name == "ARG":
@@ -96,7 +97,7 @@ def stages(instructions: tuple[Instruction, ...], arguments: Mapping[str, str] |
                 chosen = given.get(name, value)
                 if chosen is not None:
                     outer[name] = chosen
-    return found
+    return result
 
 
 def _begin(instruction: Instruction, outer: Mapping[str, str], before: list[Stage]) -> _Reading:
@@ -111,7 +112,7 @@ def _begin(instruction: Instruction, outer: Mapping[str, str], before: list[Stag
 
 
 class _Reading:
-    """One stage while its instructions are read."""
+    """Collects the instructions of one stage."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -122,10 +123,10 @@ class _Reading:
         values = {**self._arguments, **stage.environment}
         shell = instruction.name in ("RUN", "CMD", "ENTRYPOINT", "HEALTHCHECK", "SHELL")
         text = instruction.text if shell else substitute(instruction.text, values)
-        words = instruction.words if shell or instruction.argv is not None else tuple(split(text))
+        arguments = instruction.arguments if shell or instruction.argv is not None else tuple(split(text))
         if instruction.name in NO_COMMENTS:
-            words, text = _meant(words, text)
-        stage.steps.append(Step(instruction, text, words, stage.folder, stage.user, dict(values)))
+            arguments, text = _without_comment(arguments, text)
+        stage.steps.append(Step(instruction, text, arguments, stage.folder, stage.user, dict(values)))
         if instruction.name == "ARG":
             for name, value in _arguments(instruction.text, values):
                 chosen = given.get(name, outer.get(name) if value is None else value)
@@ -133,14 +134,14 @@ class _Reading:
                     self._arguments[name] = chosen
         elif instruction.name == "ENV":
             stage.environment.update(pairs(text))
-        elif instruction.name == "WORKDIR" and words:
-            stage.folder = joined(stage.folder, words[0])
-        elif instruction.name == "USER" and words:
-            stage.user = words[0]
+        elif instruction.name == "WORKDIR" and arguments:
+            stage.folder = resolve_path(stage.folder, arguments[0])
+        elif instruction.name == "USER" and arguments:
+            stage.user = arguments[0]
 
 
-def _meant(words: tuple[str, ...], text: str) -> tuple[tuple[str, ...], str]:
-    """The arguments without what was meant as a comment, or for a shell, so that no other fault is seen in that."""
+def _without_comment(words: tuple[str, ...], text: str) -> tuple[tuple[str, ...], str]:
+    """Leave out arguments that were meant as a comment or for a shell, so that they cause no second finding."""
     end = next((place for place, word in enumerate(words) if re.fullmatch(r"#|\d?>.*|\|\||&&", word)), None)
     return (words, text) if end is None else (words[:end], re.split(r"\s#", text)[0])
 
@@ -153,7 +154,7 @@ def _arguments(text: str, values: Mapping[str, str]) -> Iterator[tuple[str, str 
 
 
 def pairs(text: str) -> dict[str, str]:
-    """The names and values of an ENV or LABEL: `a=1 b="2 3"`, or the old form `a 1`."""
+    """Parse the names and values of an ENV or LABEL: `a=1 b="2 3"`, or the old form `a 1`."""
     first, _, rest = text.partition(" ")
     if "=" not in first:
         return {first: rest.strip()} if first else {}
@@ -166,8 +167,8 @@ def _unquoted(value: str) -> str:
     return value.replace("\\ ", " ")
 
 
-def joined(folder: str, path: str) -> str:
-    """An absolute path of the image, without `.`, `..` and doubled slashes."""
+def resolve_path(folder: str, path: str) -> str:
+    """Join paths of the image to an absolute one, without `.`, `..` and doubled slashes."""
     parts: list[str] = []
     for part in PurePosixPath(folder, path).parts[1:] if folder.startswith("/") else PurePosixPath("/", path).parts[1:]:
         if part == "..":

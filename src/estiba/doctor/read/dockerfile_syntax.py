@@ -1,4 +1,4 @@
-"""The text of a Dockerfile as instructions: continuations, comments, here-documents, flags and the JSON form."""
+"""Parse a Dockerfile into instructions, with continuations, comments, here-documents, flags and JSON forms."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Instruction:
     Args:
         name: in capitals.
         text: its arguments on one line, without flags and comments.
-        lines: the physical lines that it was read from, here-documents included.
-        argv: what its JSON form lists; None where it is in shell form.
+        lines: its physical lines, here-documents included.
+        argv: the list of its JSON form; None in shell form.
         heredocs: the texts of its here-documents, by name.
     """
 
@@ -52,17 +52,17 @@ class Instruction:
         return self.lines[0].number
 
     @property
-    def words(self) -> tuple[str, ...]:
-        """The JSON form's list, or the words as a shell would part them."""
+    def arguments(self) -> tuple[str, ...]:
+        """The list of the JSON form, or the arguments as a shell would split them."""
         return self.argv if self.argv is not None else tuple(split(self.text))
 
     def line_of(self, part: str) -> int:
-        """The physical line on which a part of the text stands; the first where none has it."""
+        """Return the physical line that contains a text; the first if none does."""
         return next((line.number for line in self.lines if part in line.text), self.line)
 
 
 def split(text: str) -> list[str]:
-    """Words as a shell parts them; at white space where quotes do not match."""
+    """Split arguments as a shell does; at white space if quotes do not match."""
     try:
         return shlex.split(text, comments=False)
     except ValueError:
@@ -70,26 +70,26 @@ def split(text: str) -> list[str]:
 
 
 def parse(text: str) -> tuple[Instruction, ...]:
-    """The instructions of a Dockerfile, unknown ones too. It takes any text and raises nothing."""
+    """Parse any text as instructions of a Dockerfile, unknown ones included. It never raises."""
     lines = [Line(number, line) for number, line in enumerate(text.lstrip("\ufeff").splitlines(), 1)]
     escape = _escape(lines)
-    found = []
-    place = 0
-    while place < len(lines):
-        if not lines[place].text.strip() or lines[place].text.lstrip().startswith("#"):
-            place += 1
+    instructions = []
+    position = 0
+    while position < len(lines):
+        if not lines[position].text.strip() or lines[position].text.lstrip().startswith("#"):
+            position += 1
             continue
-        taken = list(_continued(lines, place, escape))
-        place += len(taken)
+        taken = list(_continued(lines, position, escape))
+        position += len(taken)
         head = _joined(taken, escape)
-        heredocs, more = _heredocs(head, lines, place)
-        place += len(more)
-        found.append(_instruction(head, (*taken, *more), heredocs))
-    return tuple(found)
+        heredocs, more = _heredocs(head, lines, position)
+        position += len(more)
+        instructions.append(_instruction(head, (*taken, *more), heredocs))
+    return tuple(instructions)
 
 
 def _escape(lines: list[Line]) -> str:
-    """The escape character: a directive at the top of the file may choose the backtick."""
+    """Return the escape character: a directive at the top of the file may choose the backtick."""
     for line in lines:
         directive = _DIRECTIVE.match(line.text.strip())
         if directive is None:
@@ -99,12 +99,12 @@ def _escape(lines: list[Line]) -> str:
     return "\\"
 
 
-def _continued(lines: list[Line], place: int, escape: str) -> Iterator[Line]:
-    """The lines of one instruction. Comments and empty lines inside it do not end it."""
-    for line in lines[place:]:
+def _continued(lines: list[Line], position: int, escape: str) -> Iterator[Line]:
+    """Yield the lines of one instruction. Comments and empty lines inside it do not end it."""
+    for line in lines[position:]:
         yield line
         bare = line.text.strip()
-        inside = line is not lines[place] and (not bare or bare.startswith("#"))
+        inside = line is not lines[position] and (not bare or bare.startswith("#"))
         if not inside and not bare.endswith(escape):
             return
 
@@ -119,22 +119,22 @@ def _joined(lines: list[Line], escape: str) -> str:
     return "".join(parts).strip()
 
 
-def _heredocs(head: str, lines: list[Line], place: int) -> tuple[dict[str, str], list[Line]]:
-    """The here-documents that an instruction announces, and the lines that they take."""
+def _heredocs(head: str, lines: list[Line], position: int) -> tuple[dict[str, str], list[Line]]:
+    """Return the here-documents that an instruction announces, and their lines."""
     name = head.partition(" ")[0].upper()
-    found: dict[str, str] = {}
+    documents: dict[str, str] = {}
     taken: list[Line] = []
     if name not in ("RUN", "COPY", "ADD"):
-        return found, taken
+        return documents, taken
     for dash, _, word in _HEREDOC.findall(head):
         body = []
-        for line in lines[place + len(taken) :]:
+        for line in lines[position + len(taken) :]:
             taken.append(line)
             if (line.text.lstrip("\t") if dash else line.text) == word:
                 break
             body.append(line.text)
-        found[word] = "\n".join(body)
-    return found, taken
+        documents[word] = "\n".join(body)
+    return documents, taken
 
 
 def _instruction(head: str, lines: tuple[Line, ...], heredocs: dict[str, str]) -> Instruction:
@@ -149,7 +149,7 @@ def _instruction(head: str, lines: tuple[Line, ...], heredocs: dict[str, str]) -
 
 
 def exec_form(text: str) -> tuple[str, ...] | None:
-    """The words of a JSON list of texts; None where it is none."""
+    """Parse a JSON list of strings; None if it is not one."""
     if not text.startswith("["):
         return None
     try:

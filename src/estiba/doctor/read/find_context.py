@@ -1,4 +1,4 @@
-"""Elsewhere: the folder that a Dockerfile is built from, where nothing says it."""
+"""Find the build context of a Dockerfile that no compose file names."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from estiba.doctor.read.dockerfile_stages import stages
 from estiba.doctor.read.dockerfile_syntax import Instruction
 
 KEPT = ".estiba"
-"""Where Estiba keeps Dockerfiles of images whose build folders are gone."""
+"""The folder with Dockerfiles of images whose build contexts Estiba has removed."""
 
 _MOST_FOLDERS = 300
 _DEPTH = 3
 
 
 def find_build_context(path: Path, instructions: tuple[Instruction, ...], folder: Path) -> Path | None:
-    """The folder that most likely is the build context: the one that has what is copied.
+    """Return the folder that most likely is the build context: the one that has the sources of COPY.
 
-    Its own folder is asked first, then those above it up to the top of the project, then the project's others. Where
-    none has anything of it, something puts the context together before the build.
+    Its own folder is tried first, then those above it up to the top of the project, then the others of the project. If
+    none has any of the sources, a tool puts the context together before the build.
 
     Args:
-        folder: the one that is examined.
+        folder: the examined one.
 
     Returns:
-        None where nobody can know.
+        None if it cannot be found.
     """
     if KEPT in path.resolve().parts:
         return None
@@ -38,12 +38,12 @@ def find_build_context(path: Path, instructions: tuple[Instruction, ...], folder
         counts[candidate] = sum(_there(candidate, source) for source in wanted)
         if counts[candidate] == len(wanted):
             return candidate
-    best = max(counts, key=lambda place: counts[place])
+    best = max(counts, key=lambda candidate: counts[candidate])
     return best if counts[best] or path.parent == folder else None
 
 
 def _sources(instructions: tuple[Instruction, ...]) -> Iterator[str]:
-    """What is copied from the context by name, `.` aside: every folder has that."""
+    """Yield the sources of COPY from the context; not `.`, which every folder has."""
     for stage in stages(instructions):
         for step in stage.steps:
             if (
@@ -51,7 +51,7 @@ def _sources(instructions: tuple[Instruction, ...]) -> Iterator[str]:
                 and "from" not in step.instruction.flags
                 and not step.instruction.heredocs
             ):
-                for source in step.words[:-1]:
+                for source in step.arguments[:-1]:
                     if relative_source(source) and "$" not in source and not re.match(r"\w+://|git@", source):
                         yield relative_source(source)
 
@@ -79,11 +79,11 @@ def _candidates(path: Path, folder: Path) -> Iterator[Path]:
 
 
 def _top(folder: Path) -> Path:
-    """The top of the project that a folder belongs to: where version control or a project file begins; else itself."""
-    place = folder.resolve()
+    """Return the top folder of a project, which has version control or a project file; else the folder itself."""
+    resolved = folder.resolve()
     marks = (".git", "pyproject.toml", "estiba.toml")
-    tops = (above for above in (place, *place.parents) if any((above / mark).exists() for mark in marks))
-    return next(tops, place)
+    tops = (above for above in (resolved, *resolved.parents) if any((above / mark).exists() for mark in marks))
+    return next(tops, resolved)
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""What a stage holds where: the files that COPY brings, as far as the Dockerfile tells."""
+"""Work out which files of the build context a stage holds, and at which paths."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from posixpath import basename
 
 from estiba.doctor.read.build_context import BuildContext, relative_source
-from estiba.doctor.read.dockerfile_stages import Stage, Step, joined
+from estiba.doctor.read.dockerfile_stages import Stage, Step, resolve_path
 
 _PLAIN = re.compile(
     r"(?:apt-get|apt|apk|pip3?|uv|poetry|conda|useradd|adduser|groupadd|addgroup|usermod|chown|chmod|mkdir|rm|find|touch|"
     r"python3? -m (?:venv|pip|compileall)|echo|true|set|export|ldconfig|install -d|ln|sed|test|\[|strip|"
     r"--mount\S*|\.|source|/opt/\S*/pip3?|/opt/\S*/uv|pip-sync|apt-mark)\b"
 )
-"""Commands that bring no file of a project into an image."""
+"""Commands that add no file of a project to an image."""
 
 _INSTALLS = re.compile(r"(?:apt-get|apt|apk|pip3?)\s[^&;|]*?(?:install|add|purge|remove)[^&;|]*")
 _FETCHES = re.compile(r"\b(?:curl|wget|aws|gsutil|gcloud|azcopy|dvc|mlflow|huggingface-cli|hf|git|tar|unzip|cp|mv)\b")
@@ -22,7 +22,7 @@ _FETCHES = re.compile(r"\b(?:curl|wget|aws|gsutil|gcloud|azcopy|dvc|mlflow|huggi
 
 @dataclass(frozen=True)
 class CopiedFile:
-    """A file of the context in an image. `owner` is empty for root."""
+    """A file of the build context in an image. `owner` is empty for root."""
 
     source: str
     owner: str
@@ -32,13 +32,13 @@ class CopiedFile:
 
 @dataclass
 class ImageFiles:
-    """Files by their absolute path in the image; `unknown` are paths below which more may lie than is known."""
+    """Files by their absolute path in the image; below the paths in `unknown` there may be others."""
 
     files: dict[str, CopiedFile] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
 
     def has(self, path: str) -> bool | None:
-        """Whether a file or folder is there; None where the Dockerfile does not tell."""
+        """Return True if a file or folder exists in the image; None if that cannot be known."""
         below = path.rstrip("/") + "/"
         if path in self.files or any(file.startswith(below) for file in self.files):
             return True
@@ -48,22 +48,22 @@ class ImageFiles:
 
 
 def contents(stage: Stage, every: list[Stage], context: BuildContext) -> ImageFiles:
-    """What the stage holds at its end."""
-    found = contents(stage.below, every, context) if stage.below else ImageFiles()
+    """Return the files of a stage at its end."""
+    files = contents(stage.below, every, context) if stage.below else ImageFiles()
     if stage.below is None and not _plain_base(stage.base):
-        found.unknown.append("/")
+        files.unknown.append("/")
     if not context.complete:
-        found.unknown.append("/")
+        files.unknown.append("/")
     for step in stage.steps:
         if step.instruction.name in ("COPY", "ADD"):
-            _copy(step, stage, every, context, found)
-        elif step.instruction.name == "RUN" and not plain(step.text):
-            found.unknown.append("/")
-    return found
+            _copy(step, stage, every, context, files)
+        elif step.instruction.name == "RUN" and not adds_no_files(step.text):
+            files.unknown.append("/")
+    return files
 
 
-def plain(command: str) -> bool:
-    """Whether a RUN only installs, makes users and sets rights: then it brings no file of the project."""
+def adds_no_files(command: str) -> bool:
+    """Return True if a RUN only installs packages, creates users and sets permissions: it adds no project file."""
     if _FETCHES.search(_INSTALLS.sub("", command)):
         return False
     parts = re.split(r"&&|\|\||;|\n", command)
@@ -71,49 +71,49 @@ def plain(command: str) -> bool:
 
 
 def _plain_base(base: str) -> bool:
-    """Whether nobody puts a project's files in that image."""
+    """Return True for a public base image, which has no files of a project."""
     name = base.split("@")[0].rsplit(":", 1)[0] if ":" in base.rsplit("/", 1)[-1] else base.split("@")[0]
     known = ("python", "debian", "ubuntu", "alpine", "scratch", "fedora", "node", "continuumio/miniconda3")
     return name.removeprefix("docker.io/").removeprefix("library/") in known
 
 
-def _copy(step: Step, stage: Stage, every: list[Stage], context: BuildContext, found: ImageFiles) -> None:
-    if len(step.words) < 2:
+def _copy(step: Step, stage: Stage, every: list[Stage], context: BuildContext, files: ImageFiles) -> None:
+    if len(step.arguments) < 2:
         return
-    *sources, target = step.words
+    *sources, target = step.arguments
     folder = target.endswith("/") or target in (".", "..") or len(sources) > 1
-    place = joined(step.folder, target)
+    target_path = resolve_path(step.folder, target)
     owner, mode = step.instruction.flags.get("chown", ""), step.instruction.flags.get("chmod", "")
     if step.instruction.heredocs or "$" in target:
-        found.unknown.append("/" if "$" in target else place)
+        files.unknown.append("/" if "$" in target else target_path)
     elif "from" in step.instruction.flags:
-        _copy_stage(step.instruction.flags["from"], (sources, place, folder), stage, (every, context, found))
+        _copy_stage(step.instruction.flags["from"], (sources, target_path, folder), stage, (every, context, files))
     else:
         for source in sources:
-            for path, inner in placed(source, place, folder, context).items():
-                found.files[path] = CopiedFile(inner, owner, mode, step)
+            for path, inner in placed(source, target_path, folder, context).items():
+                files.files[path] = CopiedFile(inner, owner, mode, step)
             if re.match(r"https?://|git@", source) or source.endswith((".tar", ".gz", ".xz", ".bz2")) or "$" in source:
-                found.unknown.append(place)
+                files.unknown.append(target_path)
 
 
-def placed(source: str, place: str, folder: bool, context: BuildContext) -> dict[str, str]:
-    """Where in the image the files of one source come to lie, by path in the image."""
+def placed(source: str, target_path: str, folder: bool, context: BuildContext) -> dict[str, str]:
+    """Map the files of one source of COPY by their path in the image."""
     bare = relative_source(source)
     if bare in context.included and not context.included[bare].folder:
-        return {joined(place, basename(bare)) if folder else place: bare}
+        return {resolve_path(target_path, basename(bare)) if folder else target_path: bare}
     wild = any(sign in bare for sign in "*?[")
-    found = {}
+    files = {}
     for path in context.matching(source):
         if path not in context.included:
             continue
-        if wild:  # what a pattern matches is copied into the target; of a folder, what is in it
+        if wild:  # a matching file is copied into the target; of a matching folder, its content
             depth = bare.count("/") + 1
             parts = path.split("/")
             inner = "/".join(parts[depth:]) or parts[depth - 1]
         else:
             inner = path.removeprefix(bare).lstrip("/") if bare else path
-        found[joined(place, inner)] = path
-    return found
+        files[resolve_path(target_path, inner)] = path
+    return files
 
 
 def _copy_stage(
@@ -122,25 +122,25 @@ def _copy_stage(
     stage: Stage,
     around: tuple[list[Stage], BuildContext, ImageFiles],
 ) -> None:
-    """Copies from another stage what is known to be there; what is not may be there too."""
-    sources, place, folder = what
-    every, context, found = around
-    found.unknown.append(place)
-    other = named(name, stage, every)
+    """Add the files that another stage is known to have; it may have others."""
+    sources, target_path, folder = what
+    every, context, files = around
+    files.unknown.append(target_path)
+    other = referenced_stage(name, stage, every)
     if other is None:
         return
     inside = contents(other, every, context)
     for source in sources:
-        base = joined("/", source)
+        base = resolve_path("/", source)
         for path, there in inside.files.items():
             if path == base:
-                found.files[joined(place, basename(base)) if folder else place] = there
+                files.files[resolve_path(target_path, basename(base)) if folder else target_path] = there
             elif path.startswith(base.rstrip("/") + "/"):
-                found.files[joined(place, path.removeprefix(base).lstrip("/"))] = there
+                files.files[resolve_path(target_path, path.removeprefix(base).lstrip("/"))] = there
 
 
-def named(name: str, stage: Stage, every: list[Stage]) -> Stage | None:
-    """The stage before this one that `--from` names, by its name or number."""
+def referenced_stage(name: str, stage: Stage, every: list[Stage]) -> Stage | None:
+    """Return the earlier stage that `--from` names, by its name or number."""
     before = every[: every.index(stage)]
     if name.isdigit():
         return before[int(name)] if int(name) < len(before) else None

@@ -32,7 +32,7 @@ class ImageName(NamedTuple):
         )
 
     def lacks(self, program: str) -> bool:
-        """True if the image is known to have no curl, wget or nc."""
+        """Return True if the image is known not to have curl, wget or nc."""
         if self.name == "scratch" or "distroless" in self.name:
             return True
         if self.name == "alpine" or "alpine" in self.tag:

@@ -1,6 +1,6 @@
-"""The program's own Python files: which belong to it, what they load and write, and where they listen.
+"""Find the Python files of a program, the files that they load and write, and the ports that they listen on.
 
-They are read as syntax only; nothing is run. What cannot be told from the text is left out.
+They are parsed only; nothing is run. Values that the syntax tree does not tell are left out.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from posixpath import dirname
 from typing import NamedTuple
 
 from estiba.doctor.read.build_context import BuildContext
-from estiba.doctor.read.dockerfile_stages import joined
+from estiba.doctor.read.dockerfile_stages import resolve_path
 
 MODEL_FILE = re.compile(
     r"\.(?:joblib|pkl|pickle|onnx|skops|ubj|cbm|h5|keras|pt|pth|safetensors|bst|lgb|tflite|sav|model)$", re.I
 )
-"""How names of model files end."""
+"""The suffixes of model files."""
 
 MAX_MODULES = 200
 _LOADERS = ("load", "load_model", "InferenceSession", "open", "read_bytes", "open_file", "read_pickle", "load_file")
@@ -39,7 +39,7 @@ _HANDLERS = ("FileHandler", "RotatingFileHandler", "TimedRotatingFileHandler", "
 
 
 class FileUse(NamedTuple):
-    """A path in the container that a line of code names. `sure` is false where the code looks first."""
+    """A path in the container that a line of code uses. `sure` is False if the code checks first."""
 
     path: str
     file: str
@@ -58,7 +58,7 @@ class ListenCall(NamedTuple):
 
 @dataclass(frozen=True)
 class CodeEnvironment:
-    """What the code finds around it: its working folder and environment, and where its own files lie."""
+    """The working folder and environment of the code, and the paths of its own files in the container."""
 
     folder: str
     environment: Mapping[str, str]
@@ -67,15 +67,15 @@ class CodeEnvironment:
 
 @dataclass(frozen=True)
 class Module:
-    """A Python file of the context, read as syntax."""
+    """A parsed Python file of the build context."""
 
     path: str
     tree: ast.Module
 
     @cached_property
     def names(self) -> dict[str, ast.expr]:
-        """What the module's own names are set to, where that happens once."""
-        found: dict[str, ast.expr | None] = {}
+        """The values of the module's names that are assigned once."""
+        values: dict[str, ast.expr | None] = {}
         for node in ast.walk(self.tree):
             targets = (
                 node.targets
@@ -86,12 +86,12 @@ class Module:
             )
             for target in targets:
                 if isinstance(target, ast.Name) and isinstance(node, (ast.Assign, ast.AnnAssign)):
-                    found[target.id] = None if target.id in found else node.value
-        return {name: value for name, value in found.items() if value is not None}
+                    values[target.id] = None if target.id in values else node.value
+        return {name: value for name, value in values.items() if value is not None}
 
     @cached_property
     def guarded(self) -> set[int]:
-        """The nodes that only run where something else allows, or whose failure is caught."""
+        """The ids of nodes that run under a condition, or whose failure is caught."""
         inside: set[int] = set()
         for node in ast.walk(self.tree):
             if isinstance(node, (ast.If, ast.IfExp, ast.Try)) and not _is_main(node):
@@ -99,7 +99,7 @@ class Module:
         return inside
 
     def calls(self) -> Iterator[tuple[ast.Call, str]]:
-        """Every call with the last part of its name."""
+        """Yield every call with the last part of its name."""
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Call):
                 yield node, called(node)
@@ -115,7 +115,7 @@ def _is_main(node: ast.AST) -> bool:
 
 
 def module(context: BuildContext, path: str) -> Module | None:
-    """A file of the context as a module; None where it is none that can be read."""
+    """Parse a file of the build context; None if it cannot be read or parsed."""
     text = context.text(path)
     if text is None:
         return None
@@ -127,33 +127,33 @@ def module(context: BuildContext, path: str) -> Module | None:
         return None
 
 
-def reachable(context: BuildContext, target: str, folder: str = "") -> list[Module]:
-    """The modules that a program consists of: the one it starts with, and those of the context that they import.
+def program_modules(context: BuildContext, target: str, folder: str = "") -> list[Module]:
+    """Return the modules of a program: the first one, and those of the build context that are imported from it.
 
     Args:
         target: `app.main:app`, `app/main.py` or `main`.
-        folder: the folder of the context that its imports begin in.
+        folder: the folder of the build context that its imports start from.
     """
     first = _file(context, target, folder)
     if first is None:
         return []
-    found: dict[str, Module] = {}
+    modules: dict[str, Module] = {}
     waiting = [first]
-    while waiting and len(found) < MAX_MODULES:
+    while waiting and len(modules) < MAX_MODULES:
         path = waiting.pop()
-        read = None if path in found else module(context, path)
-        if read is None:
+        parsed = None if path in modules else module(context, path)
+        if parsed is None:
             continue
-        found[path] = read
+        modules[path] = parsed
         try:
-            waiting += [file for name in _imports(read) if (file := _import(context, name, folder, path))]
+            waiting += [file for name in _imports(parsed) if (file := _import(context, name, folder, path))]
         except RecursionError:
             continue
-    return list(found.values())
+    return list(modules.values())
 
 
 def _file(context: BuildContext, target: str, folder: str) -> str | None:
-    """The file of the context that a server's target means."""
+    """Return the file of the build context for the target of a server."""
     named = target.partition(":")[0]
     if named.endswith(".py"):
         ways = [named.removeprefix("./")]
@@ -185,8 +185,8 @@ def _imports(read: Module) -> Iterator[str]:
             yield from (f"{start}.{alias.name}" for alias in node.names)
 
 
-def loads(read: Module, setting: CodeEnvironment) -> Iterator[FileUse]:
-    """The model files that a module loads."""
+def loaded_files(read: Module, setting: CodeEnvironment) -> Iterator[FileUse]:
+    """Yield the model files that a module loads."""
     for call, name in read.calls():
         if name not in _LOADERS or (name == "open" and _mode(call)[:1] in ("w", "a", "x")):
             continue
@@ -198,8 +198,8 @@ def loads(read: Module, setting: CodeEnvironment) -> Iterator[FileUse]:
             yield FileUse(path, read.path, call.lineno, id(call) not in read.guarded)
 
 
-def writes(read: Module, setting: CodeEnvironment) -> Iterator[FileUse]:
-    """The files and folders that a module writes or makes."""
+def written_files(read: Module, setting: CodeEnvironment) -> Iterator[FileUse]:
+    """Yield the files and folders that a module writes or creates."""
     for call, name in read.calls():
         value: ast.expr | None = None
         if name == "open" and _mode(call)[:1] in ("w", "a", "x"):
@@ -218,8 +218,8 @@ def writes(read: Module, setting: CodeEnvironment) -> Iterator[FileUse]:
             yield FileUse(path, read.path, call.lineno, id(call) not in read.guarded)
 
 
-def listens(read: Module, setting: CodeEnvironment) -> Iterator[ListenCall]:
-    """Where a module listens itself: `app.run(...)` of Flask, or `uvicorn.run(...)`."""
+def listen_calls(read: Module, setting: CodeEnvironment) -> Iterator[ListenCall]:
+    """Yield the calls with which a module listens itself: `app.run(...)` of Flask, or `uvicorn.run(...)`."""
     flask = any(name.partition(".")[0] == "flask" for name in _imports(read))
     for call, name in read.calls():
         if name != "run" or not isinstance(call.func, ast.Attribute):
@@ -227,12 +227,12 @@ def listens(read: Module, setting: CodeEnvironment) -> Iterator[ListenCall]:
         owner = ast.unparse(call.func.value)
         if owner == "uvicorn" or (flask and owner in ("app", "application", "server")):
             kind = "uvicorn" if owner == "uvicorn" else "flask"
-            said = {keyword.arg: _value(keyword.value, read, setting) for keyword in call.keywords}
-            host = said.get("host", "127.0.0.1")
-            port = said.get("port", 8000 if kind == "uvicorn" else 5000)
+            arguments = {keyword.arg: _value(keyword.value, read, setting) for keyword in call.keywords}
+            host = arguments.get("host", "127.0.0.1")
+            port = arguments.get("port", 8000 if kind == "uvicorn" else 5000)
             number = int(port) if isinstance(port, (int, str)) and str(port).isdigit() and len(str(port)) < 7 else 0
             known = isinstance(host, str) and not any(keyword.arg is None for keyword in call.keywords)
-            debugs = kind == "flask" and said.get("debug") is True
+            debugs = kind == "flask" and arguments.get("debug") is True
             yield ListenCall(kind, str(host) if known else "", number if known else 0, debugs, read.path, call.lineno)
 
 
@@ -249,17 +249,17 @@ def _mode(call: ast.Call) -> str:
 
 
 def _path(node: ast.expr | None, read: Module, setting: CodeEnvironment) -> str:
-    """An absolute path in the container; empty where the code does not tell."""
+    """Return an absolute path in the container; empty if the code does not tell."""
     if isinstance(node, ast.Call) and called(node) == "open":
         node = next(iter(node.args), None)
     value = _value(node, read, setting) if node is not None else None
     if not isinstance(value, str) or not value or "://" in value or "\0" in value:
         return ""
-    return joined(setting.folder, value)
+    return resolve_path(setting.folder, value)
 
 
 def _value(node: ast.expr | None, read: Module, setting: CodeEnvironment, depth: int = 0) -> object:
-    """What an expression gives, as far as paths, numbers and the environment go; None where it cannot be told."""
+    """Evaluate an expression of paths, numbers and the environment; None for any other."""
     if node is None or depth > 20:
         return None
 
@@ -325,8 +325,8 @@ def _call(node: ast.Call, setting: CodeEnvironment, inner: object) -> object:
         start = [inner(node.func.value)] if name == "joinpath" and isinstance(node.func, ast.Attribute) else []
         if name == "join" and not whole.endswith("path.join"):
             return None
-        found: object = (start + given)[0]
+        joined_path: object = (start + given)[0]
         for part in (start + given)[1:]:
-            found = _added(found, part, True)
-        return found
+            joined_path = _added(joined_path, part, True)
+        return joined_path
     return _parent(given[0]) if name == "dirname" and given else None

@@ -117,7 +117,7 @@ def _path(name: str, image: Image) -> str:
         for stage in image.used
         for step in stage.steps
         if step.instruction.name in ("COPY", "ADD")
-        for word in step.words[:-1]
+        for word in step.arguments[:-1]
     }
     wanted = name.removeprefix("./").lstrip("/")
     return min(same, key=lambda path: (path not in copied, path != wanted, len(path)), default="")

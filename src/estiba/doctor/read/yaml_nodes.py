@@ -1,4 +1,4 @@
-"""Values of a YAML file that know where they stand: which file, which line."""
+"""Read YAML into nodes that know their file and line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from estiba.doctor.finding import Location
 from estiba.doctor.read.dockerfile_syntax import split
 
 DEPTH = 30
-"""Levels below which nothing is read: a file may refer to itself."""
+"""The depth of nodes that is read: a file may refer to itself."""
 
 
 class BadCompose(Exception):
-    """A compose file that cannot be read: what is wrong, and where."""
+    """A compose file cannot be parsed."""
 
     def __init__(self, message: str, at: Location) -> None:
         super().__init__(message)
@@ -23,11 +23,11 @@ class BadCompose(Exception):
 
 
 class Node:
-    """A value of the file with its place. What is not of the asked kind counts as empty: nothing here raises.
+    """A value of the file with its location. A value of another kind than expected counts as empty; nothing raises.
 
     Args:
-        raw: of PyYAML; None where there is nothing.
-        key: before it, where a person looks for it.
+        raw: the node of PyYAML; None for no value.
+        key: the node of its key, whose line is shown to the user.
     """
 
     def __init__(self, raw: Any, depth: int = 0, key: Any = None) -> None:
@@ -45,25 +45,25 @@ class Node:
 
     @property
     def kind(self) -> str:
-        """`scalar`, `sequence`, `mapping`, or empty where there is nothing."""
+        """`scalar`, `sequence`, `mapping`, or empty for no value."""
         return "" if self.raw is None else str(self.raw.id)
 
     @property
     def text(self) -> str:
-        """What a scalar says; empty for null."""
+        """The text of a scalar; empty for null."""
         if self.kind != "scalar" or self.raw.tag.endswith(":null"):
             return ""
         return str(self.raw.value)
 
     def pairs(self) -> Iterator[tuple[Any, Any]]:
-        """Keys and values as PyYAML has them, also those that `<<` merges in; of equal keys the first counts."""
+        """Yield keys and values of PyYAML, also those that `<<` merges in; of equal keys the first counts."""
         if self.kind != "mapping" or self._depth > DEPTH:
             return
         seen: set[str] = set()
         merged: dict[int, Any] = {}
         for key, value in self.raw.value:
             if getattr(key, "value", None) == "<<":
-                merged |= {id(one): one for one in (value.value if value.id == "sequence" else [value])}
+                merged |= {id(node): node for node in (value.value if value.id == "sequence" else [value])}
             elif key.id == "scalar" and key.value not in seen:
                 seen.add(key.value)
                 yield key, value
@@ -74,7 +74,7 @@ class Node:
                     yield key, value
 
     def items(self) -> Iterator[tuple[str, Node]]:
-        """Keys and values; a value stands on the line of its key."""
+        """Yield keys and values; a value has the line of its key."""
         for key, value in self.pairs():
             yield str(key.value), Node(value, self._depth + 1, key)
 
@@ -94,16 +94,16 @@ class Node:
         return [Node(value, self._depth + 1) for value in self.raw.value]
 
     @property
-    def words(self) -> list[str]:
-        """A list as it stands, a text parted as a shell does."""
+    def arguments(self) -> list[str]:
+        """The texts of a list, or of a scalar split as a shell does."""
         return [item.text for item in self.each] if self.kind == "sequence" else split(self.text)
 
 
 def parse(text: str, file: str) -> Node:
-    """The mapping that a compose file is.
+    """Parse a compose file, which is a mapping.
 
     Raises:
-        BadCompose: it is no YAML, or no mapping with services. MissingExtra: PyYAML is not installed.
+        BadCompose: it is not YAML, or not a mapping with services. MissingExtra: PyYAML is not installed.
     """
     yaml = _yaml()
     try:
@@ -121,22 +121,22 @@ def parse(text: str, file: str) -> Node:
         raise BadCompose("it holds no keys", Location(file, root.line))
     services = root.get("services")
     if services.kind not in ("mapping", ""):
-        raise BadCompose("`services` is no mapping of names", services.at)
+        raise BadCompose("`services` is not a mapping of names", services.at)
     return root
 
 
 def scalar(text: str, like: Any) -> Any:
-    """A text of PyYAML at the place of another of its nodes."""
+    """Make a scalar of PyYAML at the location of another node."""
     return _yaml().ScalarNode("tag:yaml.org,2002:str", text, like.start_mark, like.end_mark)
 
 
 def sequence(values: list[Any], like: Any) -> Any:
-    """A list likewise."""
+    """Make a sequence of PyYAML at the location of another node."""
     return _yaml().SequenceNode("tag:yaml.org,2002:seq", values, like.start_mark, like.end_mark)
 
 
 def mapping(pairs: list[tuple[Any, Any]], like: Any) -> Any:
-    """Keys and values likewise."""
+    """Make a mapping of PyYAML at the location of another node."""
     return _yaml().MappingNode("tag:yaml.org,2002:map", pairs, like.start_mark, like.end_mark)
 
 

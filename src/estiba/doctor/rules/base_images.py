@@ -1,4 +1,4 @@
-"""Rules about base images: their version, their size, and the end of their security fixes."""
+"""Rules about the version, the size and the end of life of base images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules about compose files: undefined references, start order, limits, restarts, and outdated keys."""
+"""Rules about undefined references, start order, limits, restarts and outdated keys of compose files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rule about COPY: sources that the build context, or another stage, does not have."""
+"""The rule about sources of COPY that the build context, or another stage, does not have."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import ClassVar, NamedTuple
 
 from estiba.core.suggest import nearest
 from estiba.doctor.finding import Finding, Location, Problem
-from estiba.doctor.read.build_context import BuildContext, ignored, relative_source
+from estiba.doctor.read.build_context import BuildContext, parse_ignore_file, relative_source
 from estiba.doctor.read.containers import Image
-from estiba.doctor.read.dockerfile_stages import Stage, Step, joined
-from estiba.doctor.read.image_files import named
+from estiba.doctor.read.dockerfile_stages import Stage, Step, resolve_path
+from estiba.doctor.read.image_files import referenced_stage
 from estiba.doctor.read.python_sources import MODEL_FILE
 from estiba.doctor.rule import Rule
 from estiba.doctor.rules.dockerfile import continued_comment, shell_syntax
@@ -62,21 +62,21 @@ class CopyMissing(Rule):
                 yield cls.finding(*missing.problem)
         for stage in image.stages:
             for step in _readable_copies(stage):
-                for source in step.words[:-1] if "from" in step.instruction.flags else ():
+                for source in step.arguments[:-1] if "from" in step.instruction.flags else ():
                     yield from cls._from_stage(source, step, stage, image)
 
     @classmethod
     def _from_stage(cls, source: str, step: Step, stage: Stage, image: Image) -> Iterator[Finding]:
         name = step.instruction.flags["from"]
         at = image.at(step.instruction.line)
-        other = named(name, stage, image.stages)
+        other = referenced_stage(name, stage, image.stages)
         if other is None:
             similar = nearest(name, [stage.name for stage in image.stages if stage.name])
             if similar:
                 message = f"There is no stage `{name}` before this line, so the builder looks for an image `{name}`."
                 yield cls.finding(at, message, f"Did you mean --from={similar}?")
             return
-        path = joined("/", source)
+        path = resolve_path("/", source)
         system = any((path + "/").startswith(folder + "/") for folder in _SYSTEM_FOLDERS)
         if not ("$" in source or path == "/" or system or _may_make(other, path)):
             message = f"Nothing in the stage `{other.name or name}` makes `{path}`, so probably the build fails here."
@@ -87,7 +87,7 @@ def missing_sources(image: Image) -> Iterator[MissingSource]:
     """Find sources of COPY and ADD that are not in the build context, or that .dockerignore keeps out."""
     for stage in image.stages:
         for step in _readable_copies(stage):
-            for source in step.words[:-1]:
+            for source in step.arguments[:-1]:
                 if "from" not in step.instruction.flags and not re.match(r"https?://|git@", source):
                     yield from _missing_source(source, step, image)
 
@@ -147,7 +147,7 @@ def _generated(path: str, image: Image) -> str:
     """Return the line of .gitignore that matches a path: the file is generated, so it is not in version control."""
     lines = (line.strip() for line in (image.context.text(".gitignore") or "").splitlines())
     patterns = "\n".join(line if not line or "/" in line.rstrip("/") else f"**/{line}" for line in lines)
-    pattern = ignored(patterns, ".gitignore").excluding_pattern(path)
+    pattern = parse_ignore_file(patterns, ".gitignore").excluding_pattern(path)
     return f".gitignore:{pattern.line}" if pattern else ""
 
 

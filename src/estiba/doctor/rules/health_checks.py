@@ -1,4 +1,4 @@
-"""Rules about health checks: their port, their program, their start period, and their result."""
+"""Rules about the port, the program, the start period and the result of health checks."""
 
 from __future__ import annotations
 

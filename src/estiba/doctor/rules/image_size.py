@@ -48,7 +48,7 @@ class CacheOrder(Rule):
         for stage in image.used:
             copied = _code_copied_before_install(stage, image)
             if copied is not None:
-                subject = "The code is" if relative_source(copied.words[0]) else "Everything is"
+                subject = "The code is" if relative_source(copied.arguments[0]) else "Everything is"
                 message = f"{subject} copied before the dependencies are installed, so each change installs them again."
                 yield cls.finding(image.at(copied.instruction.line), message, cls.remedy)
 
@@ -70,7 +70,7 @@ def _copies_from_context(step: Step) -> bool:
 def _copies_code(step: Step, image: Image) -> bool:
     """Return True if it copies everything, or a folder with Python files that the image comes to hold."""
     kept = {file.source for file in image.contents.files.values()}
-    for source in step.words[:-1]:
+    for source in step.arguments[:-1]:
         path = relative_source(source)
         if not path:
             return True
@@ -158,7 +158,7 @@ class MissingDockerignore(Rule):
 
 
 def _copies_everything(step: Step) -> bool:
-    return _copies_from_context(step) and any(not relative_source(source) for source in step.words[:-1])
+    return _copies_from_context(step) and any(not relative_source(source) for source in step.arguments[:-1])
 
 
 class DockerignoreGaps(Rule):

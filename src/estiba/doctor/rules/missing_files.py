@@ -13,9 +13,9 @@ from estiba.doctor.finding import Finding, Location
 from estiba.doctor.read.build_context import relative_source
 from estiba.doctor.read.compose_file import Mount
 from estiba.doctor.read.containers import Container, Image, for_development
-from estiba.doctor.read.dockerfile_stages import joined
+from estiba.doctor.read.dockerfile_stages import resolve_path
 from estiba.doctor.read.inspected_container import InspectedContainer
-from estiba.doctor.read.python_sources import MODEL_FILE, loads, writes
+from estiba.doctor.read.python_sources import MODEL_FILE, loaded_files, written_files
 from estiba.doctor.rule import Rule
 from estiba.doctor.rules.copy_missing import missing_sources
 
@@ -90,7 +90,7 @@ class ModelMissing(Rule):
     @classmethod
     def _mounted(cls, needed: NeededModel, mount: Mount, container: Container, folder: Path) -> Iterator[Finding]:
         if mount.kind == "bind" and "$" not in mount.source and not mount.source.startswith(("/", "~")):
-            inside = needed.path.removeprefix(joined("/", mount.target)).lstrip("/")
+            inside = needed.path.removeprefix(resolve_path("/", mount.target)).lstrip("/")
             path = f"{mount.source.rstrip('/')}/{inside}" if inside else mount.source
             if not (folder / path).exists():
                 message = f"`{mount.source}` is mounted where {needed.reason} a model, and `{path}` does not exist."
@@ -126,20 +126,20 @@ def _needed_models(container: Container) -> Iterator[NeededModel]:
     for argument in argv:
         value = argument.partition("=")[2] if argument.startswith("-") else argument
         if MODEL_FILE.search(value) and not re.search(r"\s|://|\$|^-", value):
-            yield NeededModel(joined(container.folder, value), at, "the command names")
+            yield NeededModel(resolve_path(container.folder, value), at, "the command names")
     for name, value in container.environment.items():
         if _VARIABLE.search(name) and MODEL_FILE.search(value) and not re.search(r"\s|://|\$", value):
-            path = joined(container.folder, value)
+            path = resolve_path(container.folder, value)
             yield NeededModel(path, container.variable_location(name), f"{name} names")
 
 
 def _loaded_models(container: Container, image: Image) -> Iterator[NeededModel]:
     """Yield what the code loads and does not write itself. With training code, a check before loading is enough."""
     modules, environment = container.modules, container.code_environment
-    written = {use.path for module in modules for use in writes(module, environment)}
+    written = {use.path for module in modules for use in written_files(module, environment)}
     trains = any(name == "fit" for module in modules for _, name in module.calls())
     for module in modules:
-        for use in loads(module, environment):
+        for use in loaded_files(module, environment):
             at = image.context.at(use.file, use.line)
             if use.path not in written and (use.sure or not trains):
                 yield NeededModel(use.path, at, f"{at} loads", use.sure)
@@ -155,7 +155,7 @@ def _copy_fails(needed: NeededModel, image: Image) -> bool:
         for stage in image.used
         for step in stage.steps
         if step.instruction.name in ("COPY", "ADD")
-        for source in step.words[:-1]
+        for source in step.arguments[:-1]
         if relative_source(source)
     ]
     return any(file in image.context.matching(source) for source in sources)
@@ -221,7 +221,7 @@ class BindHidesCode(Rule):
             return
         files = container.image.contents.files
         for mount in container.mounts:
-            target = joined("/", mount.target)
+            target = resolve_path("/", mount.target)
             hidden = any(path.startswith(target.rstrip("/") + "/") and path.endswith(".py") for path in files)
             if mount.kind != "bind" or not hidden or for_development(mount.at.file):
                 continue
@@ -251,7 +251,7 @@ class StaleVolume(Rule):
         if container.service is None or container.image is None:
             return
         for mount in container.mounts:
-            prefix = joined("/", mount.target).rstrip("/") + "/"
+            prefix = resolve_path("/", mount.target).rstrip("/") + "/"
             inside = [path for path in container.image.contents.files if path.startswith(prefix)]
             kept = [path for path in inside if MODEL_FILE.search(path) or path.endswith(".py")]
             if mount.kind == "volume" and mount.source and kept:

@@ -1,4 +1,4 @@
-"""Rules about users: programs that run as root, and files that the program's user may not read or write."""
+"""Rules about programs that run as root, and files that the program's user may not read or write."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import ClassVar
 from estiba.doctor.finding import Finding
 from estiba.doctor.read.compose_file import Mount
 from estiba.doctor.read.containers import Container, Image
-from estiba.doctor.read.dockerfile_stages import Stage, joined
+from estiba.doctor.read.dockerfile_stages import Stage, resolve_path
 from estiba.doctor.read.image_names import parse_image_name
 from estiba.doctor.read.inspected_container import InspectedContainer
-from estiba.doctor.read.python_sources import FileUse, writes
+from estiba.doctor.read.python_sources import FileUse, written_files
 from estiba.doctor.rule import Rule
 
 _CHANGES_OWNER = re.compile(r"\b(?:chown|chmod|install\s+-d|useradd|adduser|mkdir)\b[^&;|]*")
@@ -109,7 +109,7 @@ class PermissionDenied(Rule):
     def _unwritable(cls, container: Container, image: Image, final: Stage) -> Iterator[Finding]:
         """Check for files that the code writes into a folder of root."""
         for module in container.modules:
-            for use in writes(module, container.code_environment):
+            for use in written_files(module, container.code_environment):
                 folder = dirname(use.path) or "/"
                 if _may_write(use, folder, container, final):
                     continue
@@ -129,7 +129,7 @@ class PermissionDenied(Rule):
         for mount in container.mounts if container.service is not None else ():
             if mount.kind != "volume" or mount.read_only or not _created_by_docker(mount, container):
                 continue
-            target = joined("/", mount.target)
+            target = resolve_path("/", mount.target)
             if target.startswith(_WRITABLE_BY_ALL) or _given(target, final) or _home(target, final):
                 continue
             if not _runs_script(image):
@@ -161,7 +161,9 @@ def _may_write(use: FileUse, folder: str, container: Container, final: Stage) ->
 
 def _work_folder(folder: str, final: Stage) -> bool:
     """Return True if WORKDIR creates a folder: it stays root's, whatever is copied into it."""
-    created = [joined(step.folder, (step.words or ("/",))[0]) for step in final.steps_of("WORKDIR") if not step.user]
+    created = [
+        resolve_path(step.folder, (step.arguments or ("/",))[0]) for step in final.steps_of("WORKDIR") if not step.user
+    ]
     return any((path + "/").startswith(folder + "/") for path in created)
 
 
@@ -172,7 +174,7 @@ def _given(path: str, final: Stage) -> bool:
         above.append(dirname(above[-1]))
     created: set[str] = set()
     for step in final.all_steps:
-        target = joined(step.folder, (step.words or ("/",))[-1])
+        target = resolve_path(step.folder, (step.arguments or ("/",))[-1])
         if step.instruction.name == "WORKDIR":
             if step.user and target in above:
                 return True  # BuildKit makes it for the user named before
@@ -195,7 +197,7 @@ def _run_gives(text: str, folder: str, above: list[str], as_user: bool) -> bool:
         if command.startswith(("useradd", "adduser")):
             arguments = [*re.findall(r"(?:-d|--home(?:-dir)?)[\s=]+(/\S+)", command), "-R"]
         recursive = any(re.match(r"-\w*R|--recursive", argument) for argument in arguments)
-        paths = [joined(folder, argument) for argument in arguments if not argument.startswith("-")]
+        paths = [resolve_path(folder, argument) for argument in arguments if not argument.startswith("-")]
         if any(path in (above if recursive else above[:1]) for path in paths if path != "/"):
             return True
     return False

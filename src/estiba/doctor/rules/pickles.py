@@ -1,4 +1,4 @@
-"""Rules about pickled models: the versions that wrote them, and the packages that reading them needs."""
+"""Rules about the versions that wrote pickled models, and the packages that reading them needs."""
 
 from __future__ import annotations
 

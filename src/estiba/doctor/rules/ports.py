@@ -1,4 +1,4 @@
-"""Rules about ports: hosts that only the container reaches, and ports on which no program listens."""
+"""Rules about hosts that only the container reaches, and ports on which no program listens."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class ExposeMismatch(Rule):
         if server is None or not server.port or published or final is None or image is None:
             return
         steps = list(final.steps_of("EXPOSE"))
-        exposed = [argument.partition("/")[0] for step in steps for argument in step.words]
+        exposed = [argument.partition("/")[0] for step in steps for argument in step.arguments]
         known = exposed and all(port.isdigit() for port in exposed) and not _host_network(container)
         if known and str(server.port) not in exposed:
             message = f"EXPOSE says {', '.join(exposed)}, but {server.kind} listens on {server.port}."

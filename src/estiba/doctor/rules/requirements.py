@@ -1,4 +1,4 @@
-"""Rules about installed packages: versions, tools for development, CUDA, and system libraries."""
+"""Rules about versions, tools for development, CUDA and system libraries of installed packages."""
 
 from __future__ import annotations
 

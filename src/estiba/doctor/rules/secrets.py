@@ -1,4 +1,4 @@
-"""Rules about secrets: in the layers of an image, in a compose file, and passwords that are easy to guess."""
+"""Rules about secrets in the layers of an image or in a compose file, and passwords that are easy to guess."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from estiba.doctor.finding import Finding
 from estiba.doctor.read.build_context import BuildContext
-from estiba.doctor.read.compose_file import Compose, Service, Variable, settings
+from estiba.doctor.read.compose_file import Compose, Service, Variable, parse_env_file
 from estiba.doctor.read.containers import Container, Image
 from estiba.doctor.read.dockerfile_stages import Step, pairs
 from estiba.doctor.read.image_names import parse_image_name
@@ -123,7 +123,7 @@ def _secret_content(path: str, context: BuildContext) -> str:
     if _EXAMPLES.search(name):
         return ""
     if name == ".env" or name.startswith(".env."):
-        variables = settings(context.text(path) or "")
+        variables = parse_env_file(context.text(path) or "")
         secret = next((key for key, (value, _) in variables.items() if _SECRET_NAME.search(key) and value), "")
         return f"with the {secret} in its line {variables[secret][1]}" if secret else ""
     if _SECRET_FILES.search(name) and not name.endswith(".pub"):
