@@ -27,7 +27,7 @@ from servers import Server, running
 from table import spread, table
 
 CONNECTIONS = 8
-TIMEOUT = 60
+TIMEOUT_SECONDS = 60
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def _round(peer: Peer, model: Path, seconds: float, figures: dict[str, Any]) -> 
     body = json.dumps({peer.batch["key"]: rows.to_dict("records")}, separators=(",", ":")).encode()
     with running(peer, model, core=SERVER_CORE, log=ENVS / f"{peer.name}.log") as server:
         url = server.url.removesuffix(peer.path) + peer.batch["path"]
-        answer = peer.probabilities(json.loads(post(url, body, TIMEOUT)))
+        answer = peer.probabilities(json.loads(post(url, body, TIMEOUT_SECONDS)))
         if "difference" not in figures:
             expected = joblib.load(model / "model.joblib").predict_proba(rows)[:, 1]
             figures["difference"] = max(abs(a - e) for a, e in zip(answer, expected, strict=True))
@@ -76,7 +76,7 @@ def _alone(server: Server, url: str, body: bytes, rows: int, seconds: float) -> 
     cpu, end = server.cpu_seconds(), time.monotonic() + seconds
     while len(times) < 3 or time.monotonic() < end:
         start = time.perf_counter()
-        post(url, body, TIMEOUT)
+        post(url, body, TIMEOUT_SECONDS)
         times.append(time.perf_counter() - start)
     cpu = server.cpu_seconds() - cpu
     return {"rows_per_s": rows / median(times), "cpu_us_per_row": cpu / len(times) / rows * 1e6}
@@ -91,7 +91,7 @@ def _beside(server: Server, bodies: Path, url: str, body: bytes, seconds: float)
     def send() -> None:
         while not stop.is_set():
             try:
-                post(url, body, TIMEOUT)
+                post(url, body, TIMEOUT_SECONDS)
             except (OSError, NotMeasurable) as error:
                 failed.append(str(error))
                 return
@@ -104,7 +104,7 @@ def _beside(server: Server, bodies: Path, url: str, body: bytes, seconds: float)
         end = time.monotonic()
     finally:
         stop.set()
-        thread.join(TIMEOUT)
+        thread.join(TIMEOUT_SECONDS)
     if failed:
         raise NotMeasurable(f"a large request failed beside single ones: {failed[0]}")
     return {

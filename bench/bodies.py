@@ -28,11 +28,11 @@ from run import SERVER_CORE, started, write
 from servers import Server, running
 from table import spread, table
 
-TIMEOUT = 60
+TIMEOUT_SECONDS = 60
 JSON, CSV = "application/json", "text/csv"
 ARROW, PARQUET = "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet"
 PAIRS = [(JSON, JSON), (CSV, JSON), (ARROW, JSON), (ARROW, ARROW), (PARQUET, JSON), (PARQUET, PARQUET)]
-"""What is sent, and what is asked for."""
+"""Media types of requests and of their answers."""
 
 
 def main() -> None:
@@ -88,13 +88,13 @@ def _probabilities(answer: bytes, kind: str) -> list[float]:
 
 def _measured(server: Server, body: bytes, pair: tuple[str, str], expected: Any, seconds: float) -> dict[str, float]:
     kind, back = pair
-    answer = post(server.url, body, TIMEOUT, kind=kind, back=back)
+    answer = post(server.url, body, TIMEOUT_SECONDS, kind=kind, back=back)
     given = _probabilities(answer, back)
     times: list[float] = []
     cpu, end = server.cpu_seconds(), time.monotonic() + seconds
     while len(times) < 3 or time.monotonic() < end:
         start = time.perf_counter()
-        post(server.url, body, TIMEOUT, kind=kind, back=back)
+        post(server.url, body, TIMEOUT_SECONDS, kind=kind, back=back)
         times.append(time.perf_counter() - start)
     cpu = server.cpu_seconds() - cpu
     return {

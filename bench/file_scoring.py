@@ -68,7 +68,7 @@ def _million(n: int, kind: str) -> Path:
 
 
 def _pandas(source: Path, target: Path) -> None:
-    """What people do without Estiba: the whole file as one DataFrame."""
+    """Score as people do without Estiba: the whole file as one DataFrame."""
     frame = pd.read_parquet(source) if source.suffix == ".parquet" else pd.read_csv(source)
     model = joblib.load(WORK / "model.joblib")
     probabilities = model.predict_proba(frame)

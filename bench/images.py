@@ -1,4 +1,4 @@
-"""Images side by side: the course's three levels and Estiba's two styles; `python bench/images.py` writes the table.
+"""Measure images side by side, the course's three levels and Estiba's two styles, and write the table.
 
 Needs docker with `python:3.11-slim`, and a network or a mirror for pip inside builds. hadolint and trivy are asked
 where they are here. Each image is measured by itself, `--rounds` times, and the median counts.
@@ -38,7 +38,7 @@ LIMITS = ["--memory", "512m", "--cpus", "1", "--publish", "127.0.0.1::8000"]
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one image. mb: uncompressed. rebuild: seconds after a change of the code, caches warm."""
+    """The measurements of one image. mb: uncompressed. rebuild: seconds after a change of the code, caches warm."""
 
     name: str
     base: str
@@ -54,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Named:
-    """What the table calls an image, what it stands on, and its Dockerfile."""
+    """An image's name in the table, its base image, and its Dockerfile."""
 
     name: str
     base: str

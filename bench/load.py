@@ -1,4 +1,4 @@
-"""Load from wrk: closed loop, keep-alive, the 500 bodies in turn, every status counted by wrk itself."""
+"""Generate load with wrk: closed loop, keep-alive, the 500 bodies in turn, every status counted by wrk itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LUA = Path(__file__).resolve().parent / "rotate.lua"
 
 
 class NotMeasurable(Exception):
-    """Why a peer or a round has no figures; the table prints it."""
+    """A peer or a round has no figures, for the reason that the table prints."""
 
 
 class Refused(NotMeasurable):
@@ -24,7 +24,7 @@ class Refused(NotMeasurable):
 
 @dataclass(frozen=True)
 class Seen:
-    """What one run of wrk saw.
+    """The results of one run of wrk.
 
     Args:
         requests: answers below 400.

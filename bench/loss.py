@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-PAUSE = 0.01
-PATIENCE = 60.0
+PAUSE_SECONDS = 0.01
+REQUEST_TIMEOUT_SECONDS = 60.0
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Door:
         self.asked += 1
         began = time.monotonic()
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
                 right = await self._answer()
         except (OSError, EOFError):  # TimeoutError is an OSError
             right = False
@@ -81,19 +81,19 @@ async def _drive(door: Door, over: asyncio.Event) -> None:
     async with asyncio.TaskGroup() as group:
         while not over.is_set():
             group.create_task(door.ask())
-            due += PAUSE
+            due += PAUSE_SECONDS
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
 
 def main() -> int:
     """Prints what became of each door; the exit code is the command's."""
-    words = sys.argv[1:]
-    if "--" not in words[1:]:
+    arguments = sys.argv[1:]
+    if "--" not in arguments[1:]:
         sys.exit(__doc__)
-    cut = words.index("--")
-    pairs = [word.partition("=") for word in words[:cut]]
+    cut = arguments.index("--")
+    pairs = [word.partition("=") for word in arguments[:cut]]
     doors = [Door(url, Path(file).read_bytes()) for url, _, file in pairs]
-    code, took = asyncio.run(during(doors, words[cut + 1 :]))
+    code, took = asyncio.run(during(doors, arguments[cut + 1 :]))
     print(f"exit code {code} after {took:.0f} s")
     for door in doors:
         lost = len(door.began)

@@ -97,7 +97,7 @@ def _marked(mark: Path, value: str) -> bool:
 
 
 def to_onnx(model: Any) -> bytes:
-    """What skl2onnx makes of the Pipeline with one input per column, numbers as float32, probabilities as an array."""
+    """Convert the Pipeline with skl2onnx: one input per column, numbers as float32, probabilities as an array."""
     from skl2onnx import to_onnx as convert
     from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 

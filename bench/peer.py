@@ -1,4 +1,4 @@
-"""A peer: a folder in peers/ with its server, its pinned requirements and peer.toml, which says how it is run."""
+"""Read a peer: a folder in peers/ with its server, its pinned requirements and peer.toml, which says how it is run."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ SERVER_CORE, LOAD_CORE = 0, 1
 WARM_SECONDS = 1
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    options = _options(words)
+def main(argv: Sequence[str] | None = None) -> None:
+    options = _options(argv)
     started()
     model = prepare()
     found = {name: Peer.read(name) for name in options.peers}
@@ -55,7 +55,7 @@ def started() -> None:
     os.sched_setaffinity(0, {LOAD_CORE})
 
 
-def _options(words: Sequence[str] | None) -> argparse.Namespace:
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = names()
     parser.add_argument("--peers", type=lambda t: t.split(","), default=known, help=f"of {','.join(known)}")
@@ -63,7 +63,7 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3, help="of load for each round and number of connections")
     parser.add_argument("--connections", type=lambda t: [int(n) for n in t.split(",")], default=[1, 8, 64])
     parser.add_argument("--json", type=Path, help="where to write; by default bench/results/peers-DATE.json")
-    options = parser.parse_args(words)
+    options = parser.parse_args(argv)
     if unknown := set(options.peers) - set(known):
         parser.error(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     return options
@@ -87,7 +87,7 @@ def now() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What it ran on, in words."""
+    """Describe this machine."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9

@@ -1,4 +1,4 @@
-"""A report as Markdown: medians over the rounds, their spread, and ratios to Estiba taken round by round."""
+"""Format a report as Markdown: medians over the rounds, their spread, and ratios to Estiba taken round by round."""
 
 from __future__ import annotations
 

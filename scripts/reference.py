@@ -26,7 +26,7 @@ from estiba.project import Tree
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 NOTICE = "Written by `python scripts/reference.py`; do not edit."
 ROOM = {"models": "NAME", "fields": "FIELD", "bands": "BAND", "services": "NAME", "canary": "MODEL"}
-"""What stands for the key that a user chooses, by the table that it is in."""
+"""The placeholder of a key that the user chooses, by the table that it is in."""
 
 SAME_WORDS = {FieldOptions: Field}
 """Options whose keys mean what those of another class mean."""
@@ -164,7 +164,7 @@ def _section(kind: Any, path: str) -> Iterator[str]:
 
 
 def arguments(kind: type) -> dict[str, str]:
-    """What the Args section of a docstring says, by name."""
+    """The descriptions in the Args section of a docstring, by name."""
     _, _, listed = (kind.__doc__ or "").partition("Args:\n")
     found: dict[str, str] = {}
     for entry in re.split(r"\n(?= {8}\S)", "\n" + listed.split("\n\n")[0].rstrip()):
@@ -175,7 +175,7 @@ def arguments(kind: type) -> dict[str, str]:
 
 
 def _about(kind: type) -> str:
-    """What a docstring says before its Args; the name of the section is in the heading already."""
+    """The text of a docstring before its Args; the name of the section is in the heading already."""
     text = _plain((kind.__doc__ or "").partition("Args:")[0])
     text = re.sub(r"^`\[[^`]*\]`( of the project file)?[:.]?\s*|: `\[[^`]*\]` of the project file", "", text).strip()
     return text[:1].upper() + text[1:] or "Its keys:"

@@ -1,4 +1,4 @@
-"""README and docs: both languages in step, every link leads somewhere, and what a tested page shows happens.
+"""README and docs are true: both languages agree, every link leads somewhere, and the commands of tested pages work.
 
 A page whose first line begins with `<!-- tested` is executed: its `python` blocks share one namespace, as the cells of
 a notebook do, and in its `console` blocks each command after `$ ` must print what stands below it, where `...` stands

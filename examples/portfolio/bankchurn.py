@@ -1,4 +1,4 @@
-"""Bank churn: ten facts about a customer to the probability that the customer leaves."""
+"""Train the model of bank churn: ten facts about a customer to the probability that the customer leaves."""
 
 from __future__ import annotations
 

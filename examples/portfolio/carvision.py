@@ -1,4 +1,4 @@
-"""CarVision: what a used car is offered for in the United States, from what its advert says."""
+"""Train CarVision: the price of a used car in the United States, from its advert."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def train(data: Mapping[str, Path | None]) -> Trained:
 
 
 def _blind(model: Any, held: pd.DataFrame) -> dict[str, float]:
-    """What the price is worth when the caller knows less."""
+    """Measure the error of the price for records with missing fields."""
     X, nothing = held[FIELDS], pd.Series([None] * len(held), index=held.index, dtype="str")
     without = {"no_odometer": X.assign(odometer=np.nan), "unknown_model": X.assign(model=nothing)}
     price = held["price"]

@@ -1,4 +1,4 @@
-"""Iris: four measurements of a flower to its species. Fisher's 150 flowers come with scikit-learn."""
+"""Train the model of iris: from four measurements of a flower to its species. The data come with scikit-learn."""
 
 from __future__ import annotations
 

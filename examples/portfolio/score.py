@@ -31,7 +31,7 @@ BEGIN, END = "<!-- score: begin -->", "<!-- score: end -->"
 
 @dataclass(frozen=True)
 class Original:
-    """What the systems that this portfolio rebuilds said of a figure, what came out when it was done again on the
+    """A figure as the systems that this portfolio rebuilds reported it, the result of doing it again on the
     split that we use, what the model of their quick start reaches, and the figure to beat here."""
 
     claimed: str

@@ -1,4 +1,4 @@
-"""Telecom: four monthly usage figures of a subscriber to the plan that fits, Ultra (1) or Smart (0)."""
+"""Train the model of telecom plans: from a subscriber's monthly usage to the plan that fits, Ultra (1) or Smart (0)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FastAPI with ONNX Runtime: the tutorial's next step, without pandas and without a thread for each request."""
+"""Serve with FastAPI and ONNX Runtime, the next step of the tutorial: no pandas, and no thread for each request."""
 
 from __future__ import annotations
 

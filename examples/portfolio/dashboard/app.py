@@ -1,4 +1,4 @@
-"""CarVision: a dashboard of used cars in the United States and of the model that prices them.
+"""Show CarVision: a dashboard of used cars in the United States and of the model that prices them.
 
     streamlit run dashboard/app.py --server.port 8501
 
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def _any(adverts: cars.Adverts | str, table: pd.DataFrame) -> TypeGuard[cars.Adverts]:
-    """Whether there are adverts to describe; says why where there are none."""
+    """Return True if there are adverts; else show the reason why there are none."""
     if isinstance(adverts, str):
         st.info(adverts, icon=":material/info:")
     elif table.empty:

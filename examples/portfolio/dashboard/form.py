@@ -1,4 +1,4 @@
-"""The Price tab: any car, described by the fields of the model's own signature, priced by the server."""
+"""Show the Price tab: any car, described by the fields of the model's own signature, priced by the server."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _complaint(text: str | None) -> None:
 
 
 def _is_open(schema: Schema) -> bool:
-    """Whether the field has known values, as examples, and takes others too."""
+    """Return True if the field has known values, as examples, and accepts others too."""
     return "enum" not in schema and len(schema.get("examples", ())) > 1
 
 
@@ -180,7 +180,7 @@ def _price(record: dict[str, Any], priced: server.Priced, *, table: pd.DataFrame
 
 
 def _doubt(record: dict[str, Any], url: str) -> str:
-    """How far off the model is with what it was told, from the metrics that the server gives."""
+    """Describe the model's error for this record, from the metrics of the server."""
     try:
         metrics = server.about(url)["metrics"]
     except (server.Refused, server.Unreachable):

@@ -1,4 +1,4 @@
-"""The Market Analysis tab: what prices depend on, and which adverts ask less than the model would."""
+"""Show the Market Analysis tab: what prices depend on, and which adverts ask less than the model would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Overview tab: what is on offer, and how good the data are."""
+"""Show the Overview tab: the adverts, and how good the data are."""
 
 from __future__ import annotations
 

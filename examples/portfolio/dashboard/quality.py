@@ -1,4 +1,4 @@
-"""The Model Metrics tab: how good the served model is, by what the server says and by asking it."""
+"""Show the Model Metrics tab: the quality of the served model, by its metrics and by its predictions."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pandas as pd
 import requests
 
 MODEL = "carvision"
-TIMEOUT = 10.0
+TIMEOUT_SECONDS = 10.0
 """Seconds to wait for a connection, and then for an answer."""
 
 
@@ -57,7 +57,7 @@ def fields(url: str) -> dict[str, dict[str, Any]]:
 
 
 def parity(url: str) -> dict[str, Any]:
-    """How the packed model compared with the original, when it was packed and when the server loaded it."""
+    """The differences between the packed model and the original, at packing and when the server loaded it."""
     found: dict[str, Any] = _ask("GET", f"{url}/models/{MODEL}/parity")
     return found
 
@@ -102,7 +102,7 @@ def _ask(method: str, url: str, body: Any = None) -> Any:
 
 def _send(method: str, url: str, body: Any = None) -> requests.Response:
     try:
-        answer = requests.request(method, url, json=body, timeout=TIMEOUT)
+        answer = requests.request(method, url, json=body, timeout=TIMEOUT_SECONDS)
     except requests.RequestException as error:
         raise Unreachable(_why(error, url)) from None
     if answer.status_code >= 400:
@@ -113,7 +113,7 @@ def _send(method: str, url: str, body: Any = None) -> requests.Response:
 def _why(error: requests.RequestException, url: str) -> str:
     place = url.partition("/models/")[0]
     if isinstance(error, requests.Timeout):
-        return f"The model server at {place} did not answer within {TIMEOUT:.0f} seconds."
+        return f"The model server at {place} did not answer within {TIMEOUT_SECONDS:.0f} seconds."
     if isinstance(error, requests.ConnectionError):
         return f"Nothing answers at {place}. Start the models with `estiba up`, or set CARVISION_URL to where they are."
     return f"{place} cannot be asked: {error}. Check CARVISION_URL."

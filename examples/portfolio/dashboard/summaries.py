@@ -1,4 +1,4 @@
-"""Summaries of adverts: a table in, a smaller table out."""
+"""Summarise adverts: a table in, a smaller table out."""
 
 from __future__ import annotations
 

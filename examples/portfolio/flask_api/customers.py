@@ -20,7 +20,7 @@ FACTS = {
     "IsActiveMember": "INTEGER NOT NULL",
     "EstimatedSalary": "REAL NOT NULL",
 }
-"""What the bank knows of a customer, as the model wants it, and how it is stored."""
+"""The fields of a customer, as the model takes them, and their column types."""
 
 INVENTED = [
     ("Ana Ferrer", 612, "Spain", "Female", 37, 4, 0.0, 2, 1, 1, 48_200.0),

@@ -15,7 +15,11 @@ def keys() -> Path:
 
 
 def get(path: str) -> dict[str, Any]:
-    """What GET answers to a path such as `/api/v1/pods`; OSError (with `.code` where it has one) where it refuses."""
+    """Return the answer to GET of a path such as `/api/v1/pods`.
+
+    Raises:
+        OSError: the server refuses, with `.code`, or does not answer.
+    """
     context = ssl.create_default_context(cafile=str(keys() / "authority.crt"))
     context.load_cert_chain(keys() / "admin.crt", keys() / "admin.key")
     with urllib.request.urlopen(os.environ["API"] + path, context=context, timeout=5) as answer:

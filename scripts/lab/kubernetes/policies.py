@@ -38,7 +38,7 @@ class Pod:
 
 @dataclass(frozen=True)
 class World:
-    """What rules are made from: the labels of namespaces, the pods that have an address, and the policies."""
+    """The input of the rules: the labels of namespaces, the pods that have an address, and the policies."""
 
     namespaces: dict[str, dict[str, str]]
     pods: list[Pod]
@@ -63,12 +63,12 @@ def look() -> World:
 
 
 def over(pod: Json) -> bool:
-    """Whether a pod's address may be another's by now."""
+    """Return True if a pod's address may belong to another pod by now."""
     return pod["status"].get("phase") in ("Succeeded", "Failed")
 
 
 def chosen(selector: Json, labels: dict[str, str]) -> bool:
-    """Whether a label selector means these labels; an empty one means all."""
+    """Return True if a label selector matches these labels; an empty one matches all."""
     same = all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
     return same and all(holds(one, labels) for one in selector.get("matchExpressions", []))
 
@@ -87,7 +87,7 @@ def holds(expression: Json, labels: dict[str, str]) -> bool:
 
 
 def peers(world: World, home: str, listed: list[Json] | None) -> Iterator[tuple[str, Pod | None]]:
-    """Who a rule of a policy in namespace `home` means: networks, each with its pod if it is one."""
+    """The peers of a rule of a policy in namespace `home`: networks, each with its pod if it is one."""
     if not listed:
         yield "0.0.0.0/0", None
     for peer in listed or []:
@@ -127,7 +127,7 @@ def port_matches(listed: list[Json] | None, target: Pod | None) -> Iterator[str]
 
 
 def allowances(world: World, pod: Pod, policy: Json, way: str) -> Iterator[str]:
-    """What a policy lets a pod receive (`ingress`) or send (`egress`), as matches of iptables."""
+    """The traffic that a policy lets a pod receive (`ingress`) or send (`egress`), as matches of iptables."""
     flag, listed = ("-s", "from") if way == "ingress" else ("-d", "to")
     for rule in policy["spec"].get(way) or []:
         for network, peer in peers(world, policy["metadata"]["namespace"], rule.get(listed)):
@@ -159,7 +159,7 @@ def chains(world: World) -> dict[str, list[str]]:
 
 
 def restored(new: dict[str, list[str]], old: dict[str, list[str]]) -> str:
-    """What iptables-restore reads to put `new` in place of `old` in one step."""
+    """The input of iptables-restore that puts `new` in place of `old` in one step."""
     gone = [name for name in old if name not in new]
     lines = ["*filter", *(f":{name} - [0:0]" for name in [*new, *gone])]
     lines += [f"-A {name} {rule}" for name, rules in new.items() for rule in rules]
