@@ -1,6 +1,6 @@
-"""Every broken project shows its fault on the first line, and healthy ones show nothing.
+"""Every broken project shows its fault first, and healthy ones show nothing.
 
-Each folder of `broken/` lists in expected.txt the codes of all that is found, in order; most have one fault.
+Each folder of `broken/` lists in expected.txt the codes of all findings, in order; most have one fault.
 """
 
 from __future__ import annotations

@@ -132,14 +132,14 @@ class Container:
 
     @property
     def folder(self) -> str:
-        said = self.service.text("working_dir") if self.service else ""
-        return resolve_path(self.final.folder if self.final else "/", said or ".")
+        given = self.service.text("working_dir") if self.service else ""
+        return resolve_path(self.final.folder if self.final else "/", given or ".")
 
     @property
     def user(self) -> str | None:
         """Name or number, with the group; None if an image that is not built here decides."""
-        said = self.service.text("user") if self.service else ""
-        return said or (self.final.user if self.final else None)
+        given = self.service.text("user") if self.service else ""
+        return given or (self.final.user if self.final else None)
 
     @property
     def non_root(self) -> bool:

@@ -140,10 +140,12 @@ class _Reading:
             stage.user = arguments[0]
 
 
-def _without_comment(words: tuple[str, ...], text: str) -> tuple[tuple[str, ...], str]:
+def _without_comment(arguments: tuple[str, ...], text: str) -> tuple[tuple[str, ...], str]:
     """Leave out arguments that were meant as a comment or for a shell, so that they cause no second finding."""
-    end = next((place for place, word in enumerate(words) if re.fullmatch(r"#|\d?>.*|\|\||&&", word)), None)
-    return (words, text) if end is None else (words[:end], re.split(r"\s#", text)[0])
+    end = next(
+        (position for position, argument in enumerate(arguments) if re.fullmatch(r"#|\d?>.*|\|\||&&", argument)), None
+    )
+    return (arguments, text) if end is None else (arguments[:end], re.split(r"\s#", text)[0])
 
 
 def _arguments(text: str, values: Mapping[str, str]) -> Iterator[tuple[str, str | None]]:

@@ -42,7 +42,7 @@ class ImageFiles:
         below = path.rstrip("/") + "/"
         if path in self.files or any(file.startswith(below) for file in self.files):
             return True
-        if any(below.startswith(place.rstrip("/") + "/") for place in self.unknown):
+        if any(below.startswith(folder.rstrip("/") + "/") for folder in self.unknown):
             return None
         return False
 
