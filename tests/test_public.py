@@ -14,7 +14,7 @@ import estiba
 
 def test_the_list_is_sorted_and_complete() -> None:
     assert estiba.__all__ == sorted(estiba.__all__)
-    assert set(estiba.__all__) == {*estiba._PLACES, "__version__"}
+    assert set(estiba.__all__) == {*estiba._MODULES, "__version__"}
 
 
 @pytest.mark.parametrize("name", [name for name in estiba.__all__ if name != "__version__"])
@@ -23,6 +23,12 @@ def test_each_name_exists_and_has_a_docstring(name: str) -> None:
     assert found.__name__ == name
     assert found.__doc__
     assert not found.__doc__.startswith(f"{name}(")  # the docstring that a dataclass gets by default
+
+
+def test_completion_finds_each_name_before_it_is_used() -> None:
+    code = "import estiba; print(set(estiba.__all__) <= set(dir(estiba)), 'pack' in vars(estiba))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["True", "False"]
 
 
 def test_another_name_is_an_attribute_error() -> None:

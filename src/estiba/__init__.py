@@ -3,15 +3,15 @@
     import estiba
 
     packed = estiba.pack(model, X_train, name="churn")       # after model.fit
-    estiba.load("churn").predict([{"age": 41}])              # in one's own script
+    estiba.load("churn").predict([{"age": 41}])              # in a script
     estiba.Client("http://localhost:8000").predict([{"age": 41}], model="churn")
 
-Names are imported when they are first used, so that `import estiba` costs nothing.
+Names are imported when they are first used, so that `import estiba` is fast.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # checkers know the name; until typing were imported, Ctrl-C would end in a trace
+TYPE_CHECKING = False  # importing typing takes time, in which Ctrl-C would print a traceback
 
 __version__ = "0.1.0"
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from estiba.model.schema.infer import FieldOptions
     from estiba.model.schema.signature import Outputs
 
-_PLACES = {
+_MODULES = {
     "Client": "estiba.client",
     "EstibaError": "estiba.core.errors",
     "FieldOptions": "estiba.model.schema.infer",
@@ -54,9 +54,13 @@ _PLACES = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
-    if name in _PLACES:
+    if name in _MODULES:
         from importlib import import_module
 
-        return getattr(import_module(_PLACES[name]), name)
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'estiba' has no attribute {name!r}")

@@ -6,10 +6,9 @@ import sys
 
 
 def main() -> None:
-    """Runs the command line and ends the process with its exit code.
+    """Run the command line and end the process with its exit code.
 
-    SIGTERM and SIGHUP end it as Ctrl-C does, and from the first moment on: process 1 of a container would not be ended
-    by them at all.
+    SIGTERM and SIGHUP end it as Ctrl-C does from the beginning: by default, they do not end process 1 of a container.
     """
     try:
         from estiba.core import termination
@@ -18,7 +17,7 @@ def main() -> None:
         from estiba.cli.main import run
 
         code = run(sys.argv[1:])
-    except KeyboardInterrupt:  # so early, or so late, that nobody else has caught it
+    except KeyboardInterrupt:  # before or after the command line handles it
         code = 130
     sys.exit(code)
 

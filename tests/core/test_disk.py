@@ -89,7 +89,7 @@ def test_where_no_temporary_folder_can_be_made_it_is_said(monkeypatch: pytest.Mo
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/nowhere"])
     with pytest.raises(EstibaError) as caught, temporary("test"):
         pass
-    assert caught.value.message.startswith("No folder for temporary files can be made: ")
+    assert caught.value.message.startswith("No folder for temporary files can be created: ")
     assert caught.value.hint is not None
     assert "TMPDIR" in caught.value.hint
     assert "--tmpfs /tmp" in caught.value.hint

@@ -114,7 +114,10 @@ def test_a_program_that_ends_politely_takes_as_long_as_it_takes_and_its_children
 
 @pytest.mark.parametrize(
     ("program", "kind", "message"),
-    [("/nowhere/it", NotFound, "The program /nowhere/it is not here"), ("/etc/passwd", EstibaError, "may not be run")],
+    [
+        ("/nowhere/it", NotFound, "The program /nowhere/it is not installed"),
+        ("/etc/passwd", EstibaError, "cannot be run"),
+    ],
 )
 def test_what_cannot_be_started_is_a_sentence(guard: Guard, program: str, kind: type, message: str) -> None:
     async def check() -> None:
@@ -168,7 +171,7 @@ time.sleep(60)
 def test_what_the_system_does_not_let_go_of_is_waited_for_only_so_long(
     guard: Guard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("estiba.core.process_group.PATIENCE", 10)
+    monkeypatch.setattr("estiba.core.process_group.MAX_POLLS", 10)
 
     async def check() -> None:
         lines: list[str] = []

@@ -82,7 +82,7 @@ def test_lines_come_as_they_are_said(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_not_here_or_takes_too_long() -> None:
-    with pytest.raises(NotFound, match="no-such-program is not here"):
+    with pytest.raises(NotFound, match="no-such-program is not installed"):
         shell.run(["no-such-program"])
     with pytest.raises(EstibaError, match=r"did not end within 0\.2 seconds"):
         shell.run([sys.executable, "-c", "import time; time.sleep(30)"], timeout=0.2)

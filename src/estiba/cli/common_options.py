@@ -1,4 +1,4 @@
-"""Options that several commands share: where the project and the registry are."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def project_option(command: Command) -> Command:
-    text = "Folder of the project, or its file; by default searched for from here upwards."
+    text = "The project's folder or file; by default searched for in this folder and those above it."
     return click.option("-C", "project", type=click.Path(path_type=Path), metavar="DIR", help=text)(command)
 
 
 def registry_option(command: Command) -> Command:
-    text = "Folder or URL; by default $ESTIBA_REGISTRY, else the project's around here, else .estiba/registry."
-    return click.option("--registry", metavar="PLACE", help=text)(command)
+    text = "Folder or URL of the registry; by default $ESTIBA_REGISTRY, else the project's, else .estiba/registry."
+    return click.option("--registry", metavar="URL", help=text)(command)
 
 
 def json_option(command: Command) -> Command:
@@ -30,29 +30,35 @@ def json_option(command: Command) -> Command:
 
 
 def trust_option(command: Command) -> Command:
-    text = "Allow a model whose file can run code when it is read (a pickle, or types unknown to skops)."
+    text = "Allow a model whose file can run code when it is loaded (a pickle, or types unknown to skops)."
     return click.option("--trust", is_flag=True, help=text)(command)
 
 
 def server_options(command: Command) -> Command:
-    """The options of `up` and `serve`; None keeps what the project file says."""
-    insecure = "Serve other machines, although nothing asks them who they are."
-    delay = "Seconds to say 'not ready', and still answer, before stopping: what a load balancer needs to notice."
+    """Add the options of `up` and `serve`; None keeps the setting of the project file."""
+    insecure = "Allow a host that other machines can reach, without authentication."
+    delay = "Seconds to report 'not ready' and still answer before stopping, so that a load balancer can notice."
     for option in (
         click.option("--insecure", is_flag=True, default=None, help=insecure),
         click.option("--shutdown-delay", type=click.FloatRange(0), metavar="SECONDS", help=delay),
-        click.option("--workers", type=click.IntRange(1), help="Processes that answer."),
-        click.option("--port", type=click.IntRange(0, 65535), help="8000 unless the project says otherwise."),
-        click.option("--host", metavar="ADDRESS", help="127.0.0.1 unless the project says otherwise."),
+        click.option("--workers", type=click.IntRange(1), help="Number of worker processes."),
+        click.option(
+            "--port",
+            type=click.IntRange(0, 65535),
+            help="Port to listen on; by default the project's, else 8000. 0 chooses a free one.",
+        ),
+        click.option(
+            "--host", metavar="ADDRESS", help="Address to listen on; by default the project's, else 127.0.0.1."
+        ),
     ):
         command = option(command)
     return command
 
 
 def registry_location(named: str | None) -> str:
-    """The registry that a command means; see the help of --registry."""
-    if place := named or os.environ.get("ESTIBA_REGISTRY"):
-        return place
+    """The folder or URL of the registry; see the help of --registry."""
+    if location := named or os.environ.get("ESTIBA_REGISTRY"):
+        return location
     from estiba import project
 
     try:

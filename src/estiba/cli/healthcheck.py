@@ -16,9 +16,9 @@ Examples:
 @click.argument("url", default="http://127.0.0.1:8000")
 @click.option("--timeout", type=click.FloatRange(0.1), default=5.0, show_default=True, help="Seconds to wait.")
 def healthcheck(url: str, timeout: float) -> int:
-    """Ask whether a server is ready: exit code 0 if it is, 1 if not.
+    """Check that a server is ready: exit code 0 if it is, 1 if not.
 
-    URL is where the server is; with a path, exactly that is asked instead of /health/ready.
+    URL is the address of the server. If it has a path, that path is requested instead of /health/ready.
     """
     from urllib.error import HTTPError
     from urllib.parse import urlsplit
@@ -31,7 +31,7 @@ def healthcheck(url: str, timeout: float) -> int:
     if urlsplit(url).path in ("", "/"):
         url = url.rstrip("/") + "/health/ready"
     try:
-        # A health check asks this very machine: a proxy from the environment would answer for another one.
+        # No proxy of the environment: it would look for the server on its own machine.
         with build_opener(ProxyHandler({})).open(url, timeout=timeout) as answer:
             click.echo(f"{url}: ready ({answer.status})")
             return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 PROJECT = """\
-# What each key means: estiba.toml is described in docs/reference/project.md.
+# All keys are described in docs/reference/project.md.
 
 [project]
 name = "{name}"
@@ -52,13 +52,13 @@ def train() -> Trained:
     )
 '''
 
-IGNORED = "# Made by Estiba: the registry and the stamps of trainings.\n.estiba/\n__pycache__/\n"
+IGNORED = "# Written by Estiba: the registry and the fingerprints of trainings.\n.estiba/\n__pycache__/\n"
 
 
 @click.command(epilog="\b\nExamples:\n  estiba init\n  estiba init flowers && cd flowers && estiba up")
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path, file_okay=False), default=Path())
 def init(folder: Path) -> None:
-    """Start a project that works at once: estiba.toml and a training function in iris.py."""
+    """Create a project that works at once: estiba.toml and a training function in iris.py."""
     from estiba.cli import terminal
     from estiba.core.errors import Conflict
     from estiba.core.stores.disk import explained
@@ -68,7 +68,7 @@ def init(folder: Path) -> None:
         files = {"estiba.toml": PROJECT.format(name=_name(folder)), "iris.py": MODULE, ".gitignore": IGNORED}
         taken = [name for name in ("estiba.toml", "iris.py") if (folder / name).exists()]
         if taken:
-            raise Conflict(f"{folder / taken[0]} is there already.", hint="Choose another folder: estiba init DIR")
+            raise Conflict(f"{folder / taken[0]} exists already.", hint="Choose another folder: estiba init DIR")
         for name, content in files.items():
             if not (folder / name).exists():
                 (folder / name).write_text(content, encoding="utf-8")

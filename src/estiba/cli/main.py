@@ -1,4 +1,4 @@
-"""The command `estiba`: which subcommands there are, and how errors become words and exit codes."""
+"""Define the command `estiba` with its subcommands, and turn errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from estiba.core.suggest import did_you_mean
 
 CHAPTERS = {
     "Project": {
-        "init": ("init", "Start a project that works at once."),
-        "up": ("up", "Train what has changed and run the project."),
-        "doctor": ("doctor", "Name the usual faults of a containerised project, and what to do about each."),
+        "init": ("init", "Create a project that works at once."),
+        "up": ("up", "Train the models that have changed and run the project."),
+        "doctor": ("doctor", "Find the usual faults of a containerized project, each with its remedy."),
     },
     "Pack": {
         "train": ("train", "Train, pack and register the project's models."),
         "pack": ("pack", "Pack and register a saved model file."),
-        "models": ("models", "List, show, move and remove what is in the registry."),
-        "verify": ("verify", "Prove again that a model answers as it did in training."),
+        "models": ("models", "List, show, copy and remove models of the registry."),
+        "verify": ("verify", "Check that a model still answers as it did in training."),
         "predict": ("predict", "Score a file of rows."),
     },
     "Serve": {
         "serve": ("serve", "Serve models of the registry over HTTP."),
-        "healthcheck": ("healthcheck", "Ask whether a server is ready."),
+        "healthcheck": ("healthcheck", "Check that a server is ready."),
     },
     "Ship": {
         "build": ("build", "Build container images of the project's services."),
@@ -39,19 +39,19 @@ CHAPTERS = {
         "ci": ("ci", "Write a pipeline that lints, tests, builds, scans, signs and deploys the project."),
     },
     "Other": {
-        "version": ("version", "Show the versions of Estiba and of what it uses."),
+        "version": ("version", "Show the versions of Estiba and its libraries."),
     },
 }
-"""By chapter and name: the module of `estiba.cli` with a function of that name, and its help in a line."""
+"""By chapter and command: the module of `estiba.cli` with a function of that name, and its help in a line."""
 
 COMMANDS = {name: command for chapter in CHAPTERS.values() for name, command in chapter.items()}
-"""Of all chapters. The modules are imported when they are used."""
+"""The commands of all chapters. Their modules are imported when they are used."""
 
 INTERRUPTED = 130
 
 
 class Commands(click.Group):
-    """The subcommands. Each is imported when it runs, so that help and completion stay fast."""
+    """The subcommands. Each module is imported when its command runs, so that help and completion stay fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -79,16 +79,16 @@ class Commands(click.Group):
 @click.command(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="`estiba COMMAND --help` shows what a command takes, with examples.",
+    epilog="`estiba COMMAND --help` shows the arguments of a command, with examples.",
     no_args_is_help=True,
 )
 @click.version_option(estiba.__version__, message="estiba %(version)s")
 def cli() -> None:
-    """Takes a trained model to production: packed with proof, served fast, shipped small."""
+    """Take a trained model to production: packed with proof, served fast, shipped small."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs a command line and returns its exit code; what went wrong is on standard error, without a trace."""
+    """Run a command line and return its exit code. Errors are printed to standard error, without a traceback."""
     try:
         result = cli.main(list(arguments), prog_name="estiba", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -105,27 +105,27 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def report(error: EstibaError) -> None:
-    """Says on standard error what happened and what to do."""
+    """Print an error and its hint to standard error."""
     output = getattr(error, "output", "")
     if output:
         click.secho(output.rstrip(), dim=True, err=True, color=_colour())
-    _say("error", "red", error.message)
+    _print("error", "red", error.message)
     for problem in getattr(error, "problems", ())[1:10]:
-        _say("error", "red", f"{problem.pointer}: {problem.detail}")
+        _print("error", "red", f"{problem.pointer}: {problem.detail}")
     if error.hint:
-        _say("hint", "cyan", error.hint)
+        _print("hint", "cyan", error.hint)
 
 
 def _usage(error: click.ClickException) -> int:
-    _say("error", "red", error.format_message())
+    _print("error", "red", error.format_message())
     context = getattr(error, "ctx", None)
     if context is not None:
-        _say("hint", "cyan", f"{context.get_usage().removeprefix('Usage: ')} (see {context.command_path} --help)")
+        _print("hint", "cyan", f"{context.get_usage().removeprefix('Usage: ')} (see {context.command_path} --help)")
     return error.exit_code
 
 
-def _say(word: str, colour: str, text: str) -> None:
-    click.echo(click.style(f"{word}:", fg=colour, bold=True) + f" {text}", err=True, color=_colour())
+def _print(label: str, colour: str, text: str) -> None:
+    click.echo(click.style(f"{label}:", fg=colour, bold=True) + f" {text}", err=True, color=_colour())
 
 
 def _colour() -> bool | None:

@@ -1,4 +1,4 @@
-"""How models and their proofs read in a line."""
+"""Tables of models, and their proofs and metrics in a few words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from estiba.cli import terminal
 from estiba.model.artifact.artifact import Manifest, Parity
 
 _FIRST = ("roc_auc", "accuracy", "rmse", "r2", "f1", "brier", "log_loss", "mae")
-"""Metrics that say most, in the order in which they are shown."""
+"""The metrics that are shown first, in this order."""
 
 HEADS = ("model", "version", "engine", "parity", "metrics")
 
@@ -19,21 +19,21 @@ def row(manifest: Manifest, version: str) -> tuple[str, ...]:
 
 
 def models(entries: Sequence[tuple[Manifest, str]]) -> None:
-    """Prints a table of models, and shouts where data was simulated or the python engine had to be taken."""
+    """Print a table of models, with a warning about simulated data and the reason for a python engine."""
     terminal.table(HEADS, [row(manifest, version) for manifest, version in entries])
     for manifest, _ in entries:
         if manifest.reason:
             terminal.line(f"{manifest.name} runs on the python engine: {manifest.reason}")
-    shout([manifest for manifest, _ in entries])
+    warn_simulated([manifest for manifest, _ in entries])
 
 
-def shout(manifests: Sequence[Manifest]) -> None:
-    """Says loudly which models were trained on simulated data."""
+def warn_simulated(manifests: Sequence[Manifest]) -> None:
+    """Print a warning that names the models trained on simulated data."""
     names = [m.name for m in manifests if m.source is not None and m.source.simulated]
     if names:
         terminal.warning(
-            f"SIMULATED DATA: {', '.join(names)} learned from rows that a program made up. "
-            "Their figures say nothing about the world."
+            f"SIMULATED DATA: {', '.join(names)} were trained on generated rows. "
+            "Their metrics say nothing about real data."
         )
 
 
@@ -58,7 +58,7 @@ def proof(parity: Parity) -> str:
 
 
 def metrics(found: Mapping[str, float], count: int = 3) -> str:
-    """The first few metrics that say most."""
+    """The first few metrics, the most important ones first."""
     names = [name for first in _FIRST for name in (first, f"cv_{first}_mean") if name in found]
     names += [name for name in found if name not in names and not name.startswith("cv_")]
     shown: dict[str, str] = {}

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     epilog="""\b
 Examples:
   estiba models                                  every model, version and alias
-  estiba models show bankchurn                   what a model is
+  estiba models show bankchurn                   all facts about a model
   estiba models alias bankchurn@3 production     serve version 3 from now on
   estiba models export bankchurn@3 bank.estiba   one file, for another machine
 """,
 )
 @click.pass_context
 def models(context: click.Context) -> None:
-    """List, show, move and remove what is in the registry."""
+    """List, show, copy and remove models of the registry."""
     if context.invoked_subcommand is None:
         context.invoke(list_)
 
@@ -70,7 +70,7 @@ def list_(registry: str | None = None, as_json: bool = False) -> None:
 @registry_option
 @json_option
 def show(ref: str, registry: str | None, as_json: bool) -> None:
-    """Show what a model is: its fields, answer, metrics, proof, data and libraries."""
+    """Show the fields, answer, metrics, proof, data and libraries of a model."""
     from estiba.model.artifact import profile
     from estiba.serve import find
 
@@ -87,7 +87,7 @@ def show(ref: str, registry: str | None, as_json: bool) -> None:
     terminal.line(f"sha256:{artifact.digest}")
     if manifest.description:
         terminal.line(manifest.description)
-    model_table.shout([manifest])
+    model_table.warn_simulated([manifest])
     _show_fields(manifest)
     _show_facts(manifest, kept)
     terminal.line(f"Model card: {artifact.file('card.md')}")
@@ -150,17 +150,17 @@ def alias(ref: str, alias: str, registry: str | None) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @registry_option
 def export(ref: str, file: Path, registry: str | None) -> None:
-    """Write a version into one file."""
+    """Write a version to one file."""
     version = _store(registry).export(ref, file)
     terminal.line(f"{version} is in {file}.")
 
 
 @models.command("import", epilog="\b\nExamples:\n  estiba models import bankchurn.estiba --alias candidate")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--alias", "aliases", multiple=True, help="Set on the version; may be given several times.")
+@click.option("--alias", "aliases", multiple=True, help="Alias to set on the version; may be repeated.")
 @registry_option
 def import_(file: Path, aliases: tuple[str, ...], registry: str | None) -> None:
-    """Register the model in a file that export wrote; all of it is verified first."""
+    """Register the model of a file that export has written; its content is verified first."""
     version = _store(registry).import_(file, aliases)
     terminal.line(f"{version} sha256:{version.digest}")
 
@@ -175,7 +175,12 @@ Examples:
 @click.argument("refs", metavar="REF...", nargs=-1, required=True)
 @registry_option
 @click.option(
-    "--to", "target", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="DIR", help="The copy."
+    "--to",
+    "target",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="DIR",
+    help="Copy to DIR.",
 )
 @click.option(
     "--timeout",
@@ -183,24 +188,24 @@ Examples:
     default=600.0,
     show_default=True,
     metavar="SECONDS",
-    help="For all of them.",
+    help="Time for all of them.",
 )
 def pull(refs: tuple[str, ...], registry: str | None, target: Path, timeout: float) -> None:
-    """Copy versions into a folder that a server can take for its registry, under the numbers that they have.
+    """Copy versions, with their numbers, to a folder that a server can use as its registry.
 
-    With @sha256:DIGEST behind a reference it must be that artifact. This is how pods get their models.
+    A reference that ends in @sha256:DIGEST must name that artifact. Pods get their models in this way.
     """
     from estiba.core.errors import Unavailable
     from estiba.model.registry import mirror as pulling
     from estiba.serving.workers.registry_query import Question
 
-    place = common_options.registry_location(registry)
+    location = common_options.registry_location(registry)
     # A bucket that hangs must not hang the pod that asks it.
-    question = Question(lambda: list(pulling.pull(place, refs, target)), timeout)
+    question = Question(lambda: list(pulling.pull(location, refs, target)), timeout)
     question.wait()
     if question.silent:
-        hint = "Check the network between here and there, and raise --timeout where there is much to fetch."
-        raise Unavailable(f"{place} did not answer within {timeout:g} seconds.", hint=hint)
+        hint = "Check the network, and raise --timeout if the models are large."
+        raise Unavailable(f"{location} did not answer within {timeout:g} seconds.", hint=hint)
     for version in question.answer():
         terminal.line(f"{version} sha256:{version.digest}")
 
@@ -210,7 +215,7 @@ def pull(refs: tuple[str, ...], registry: str | None, target: Path, timeout: flo
 @click.option("--force", is_flag=True, help="Also remove the aliases that point at it.")
 @registry_option
 def remove(ref: str, force: bool, registry: str | None) -> None:
-    """Remove a version. Its number is not given again."""
+    """Remove a version. Its number is not used again."""
     from estiba.model.registry.registry import Ref
 
     parsed = Ref.parse(ref)

@@ -22,18 +22,22 @@ Examples:
 """
 )
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="What the model is called.")
-@click.option("--sample", type=click.Path(path_type=Path), required=True, help="Rows as in training: .csv or .parquet.")
-@click.option("--target", default="", metavar="COLUMN", help="A column of the sample that is no input of the model.")
-@click.option("--description", default="", help="What the model is for, in a sentence.")
+@click.option("--name", required=True, help="Name of the model.")
+@click.option(
+    "--sample", type=click.Path(path_type=Path), required=True, help="Rows like those of training: .csv or .parquet."
+)
+@click.option(
+    "--target", default="", metavar="COLUMN", help="A column of the sample that is not an input of the model."
+)
+@click.option("--description", default="", help="Purpose of the model, in a sentence.")
 @click.option(
     "--engine",
     type=click.Choice(["auto", "onnx", "python"]),
     default="auto",
     show_default=True,
-    help="What answers: auto converts to ONNX where that holds; onnx fails where it does not; python never converts.",
+    help="auto converts to ONNX where the answers stay equal; onnx fails where they do not; python never converts.",
 )
-@click.option("--alias", "aliases", multiple=True, help="Set on the new version; may be given several times.")
+@click.option("--alias", "aliases", multiple=True, help="Alias to set on the new version; may be repeated.")
 @registry_option
 @trust_option
 @json_option
@@ -51,8 +55,8 @@ def pack(  # noqa: PLR0913 - one parameter per option
 ) -> None:
     """Pack and register a saved model file.
 
-    FILE is a model saved with skops, joblib or pickle, ONNX, XGBoost, LightGBM or CatBoost. The sample tells its
-    fields, and the packed model is proven on rows drawn from it.
+    FILE is a model saved with skops, joblib or pickle, ONNX, XGBoost, LightGBM or CatBoost. Its fields
+    are read from the sample, and the packed model is compared with the original on rows of it.
     """
     from estiba.cli import common_options, progress
     from estiba.model.packing.from_file import from_file

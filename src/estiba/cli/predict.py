@@ -25,8 +25,8 @@ Examples:
 @click.argument("ref")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "target", metavar="OUT", type=click.Path(path_type=Path), required=True,
-              help=".csv, .parquet or .jsonl; appears whole or not at all.")  # fmt: skip
-@click.option("--keep", metavar="COLUMN", multiple=True, help="A column of IN to carry over; may be repeated.")
+              help=".csv, .parquet or .jsonl; written whole or not at all.")  # fmt: skip
+@click.option("--keep", metavar="COLUMN", multiple=True, help="A column of IN to copy to OUT; may be repeated.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of native libraries.")
 @registry_option
 @trust_option
@@ -44,7 +44,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
     """Score a file of rows.
 
     IN is .csv (UTF-8, a header line, an empty cell is a missing value) or .parquet. Rows are answered in order, by the
-    same code as the server's.
+    code that the server uses too.
     """
     from estiba.cli import common_options
     from estiba.model.inference.load import load

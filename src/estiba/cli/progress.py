@@ -1,4 +1,4 @@
-"""Progress: of trainings one live line per model on a terminal, of builds a line per step; plain lines elsewhere."""
+"""Show the progress of trainings and builds: live lines on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MARKS = {"done": "✔", "unchanged": "=", "failed": "✘"}
 
 @contextmanager
 def trainings() -> Iterator[Callable[[Event], None]]:
-    """Shows events on standard error while the block runs."""
+    """Show events on standard error while the block runs."""
     if not terminal.is_terminal(sys.stderr):
         yield _plain
         return
@@ -99,7 +99,7 @@ class _Lines:
 
 
 class Steps:
-    """Steps of builds, each a line on standard error; a terminal shows below it what the builder says just now."""
+    """Steps of builds, each a line on standard error; on a terminal, with the builder's current output below it."""
 
     def __init__(self) -> None:
         self._status: Status | None = None
@@ -111,17 +111,17 @@ class Steps:
         self._quiet()
 
     def tell(self, service: str, doing: str, detail: str) -> None:
-        """Takes note of a step, or, where nothing new is being done, of a line of the builder."""
+        """Show a step, or, if `doing` is empty, a line of the builder's output."""
         if doing:
             self._quiet()
             click.echo(f"{service}: {doing}{f' ({detail})' if detail else ''}", err=True)
         elif detail.strip() and terminal.is_terminal(sys.stderr):
-            self._murmur(detail.strip())
+            self._show_output(detail.strip())
 
-    def _murmur(self, said: str) -> None:
+    def _show_output(self, line: str) -> None:
         from rich.text import Text
 
-        shown = Text(said, "dim", no_wrap=True, overflow="ellipsis")
+        shown = Text(line, "dim", no_wrap=True, overflow="ellipsis")
         if self._status is None:
             self._status = terminal.console(sys.stderr).status(shown)
             self._status.start()

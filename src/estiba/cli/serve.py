@@ -13,9 +13,9 @@ from estiba.cli.common_options import registry_option, server_options, trust_opt
 
 
 class Serve(click.Command):
-    """Without arguments it takes those in $ESTIBA_SERVE: SageMaker starts an image with the one word `serve`.
+    """Take the arguments from $ESTIBA_SERVE if there are none: SageMaker starts images with just `serve`.
 
-    Where several containers share one address, it tells each a port of its own.
+    Where several containers share an address, SageMaker gives each a port in $SAGEMAKER_BIND_TO_PORT.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -29,7 +29,7 @@ class Serve(click.Command):
     cls=Serve,
     epilog="""\b
 Examples:
-  estiba serve bankchurn                    the version that production means, or the newest
+  estiba serve bankchurn                    the version with the alias production, or the newest
   estiba serve iris@2 bankchurn@candidate   several models, at chosen versions
   estiba serve ./artifacts/4f1c... --port 0 an artifact directory, on any free port
 """,
@@ -42,14 +42,14 @@ Examples:
     "--settings",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Keys of [server] as JSON; options given here go before them.",
+    help="Keys of [server] as JSON; options of the command line take precedence.",
 )
 @trust_option
 def serve(refs: tuple[str, ...], registry: str | None, settings: Path | None, trust: bool, **server: Any) -> None:
     """Serve models of the registry over HTTP.
 
-    REF is a name, name@version, name@alias, or the path of an artifact directory. An alias that moves is followed.
-    Without any argument, those in $ESTIBA_SERVE are taken. Ctrl-C stops.
+    REF is a name, name@version, name@alias, or the path of an artifact directory. The server follows an alias
+    that moves. Without arguments, those in $ESTIBA_SERVE are used. Ctrl-C stops the server.
     """
     from estiba import serve as serving
     from estiba.cli import common_options
@@ -60,7 +60,7 @@ def serve(refs: tuple[str, ...], registry: str | None, settings: Path | None, tr
 
 
 def read_settings(file: Path | None) -> Any:
-    """Server options from a file of JSON; the defaults without one.
+    """Read server options from a JSON file; without a file, return the defaults.
 
     Raises:
         NotFound: there is no such file. BadProject: a mistake in it, named by its path.

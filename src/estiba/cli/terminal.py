@@ -1,4 +1,4 @@
-"""What commands print: tables, JSON and warnings; plain in a pipe, with colour on a terminal."""
+"""Print tables, JSON and warnings; plain in a pipe, with colour on a terminal."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ def console(stream: IO[str]) -> Console:
 
 
 def is_terminal(stream: IO[str]) -> bool:
-    """Whether a person watches, and rich is here: an image that only serves does without it."""
+    """True for a terminal, if rich is installed: an image that only serves does not have it."""
     return stream.isatty() and os.environ.get("TERM") != "dumb" and find_spec("rich") is not None
 
 
 def json(value: Any) -> None:
-    """Prints a value as indented JSON."""
+    """Print a value as indented JSON."""
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def line(text: str = "", **style: Any) -> None:
-    """Prints a line; the style (click's) shows on a terminal only."""
+    """Print a line; click's style options apply on a terminal only."""
     click.secho(text, color=False if os.environ.get("NO_COLOR") else None, **style)
 
 
 def warning(text: str) -> None:
-    """Says on standard error what a person should know."""
+    """Print a warning to standard error."""
     colour = not os.environ.get("NO_COLOR") and sys.stderr.isatty()
     click.secho(text, err=True, fg="yellow", bold=True, color=None if colour else False)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> None:
-    """Prints a table; in a pipe its cells stand in columns parted by two spaces, and no line is broken.
+    """Print a table; in a pipe, columns are separated by two spaces and lines are not wrapped.
 
     Args:
-        right: heads of columns that end at the same place, as numbers do.
+        right: heads of columns that are aligned to the right.
     """
     if is_terminal(sys.stdout):
         _rich_table(heads, rows, right)

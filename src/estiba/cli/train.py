@@ -12,29 +12,29 @@ from estiba.cli.common_options import json_option, project_option
 @click.command(
     epilog="""\b
 Examples:
-  estiba train                  every model that has changed
+  estiba train                  all models that have changed
   estiba train bankchurn        one model
-  estiba train --force --json   all again, with the result for a script
+  estiba train --force --json   all models again, with the result as JSON
 """
 )
 @click.argument("names", metavar="[MODEL]...", nargs=-1)
 @project_option
-@click.option("--force", is_flag=True, help="Train also what has not changed.")
+@click.option("--force", is_flag=True, help="Also train models that have not changed.")
 @json_option
 def train(names: tuple[str, ...], project: Path | None, force: bool, as_json: bool) -> None:
     """Train, pack and register the project's models.
 
-    A model whose code, data, settings and library versions are as they were is not trained again. A training that
-    fails leaves the registry as it was.
+    A model whose code, data, settings and library versions have not changed is not trained again. A training that
+    fails does not change the registry.
     """
     import estiba.project
     from estiba.cli import progress, terminal
     from estiba.cli.up import show_outcomes
     from estiba.model.training import runner as training
 
-    found = estiba.project.load(project)
+    loaded = estiba.project.load(project)
     with progress.trainings() as on_event:
-        outcomes = training.train(found.workshop, names, force=force, on_event=on_event)
+        outcomes = training.train(loaded.workshop, names, force=force, on_event=on_event)
     if not as_json:
         show_outcomes(outcomes)
         return

@@ -19,9 +19,10 @@ Examples:
 @trust_option
 @json_option
 def verify(ref: str, registry: str | None, trust: bool, as_json: bool) -> None:
-    """Prove again that a model answers as it did in training.
+    """Check that a model still answers as it did in training.
 
-    Every file is compared with its digest, and the golden rows are asked again. The exit code is 3 where that fails.
+    Every file is compared with its digest, and the model predicts its golden rows again. The exit code is 3 if that
+    fails.
     """
     from estiba.cli import common_options, model_table, terminal
     from estiba.model.inference.load import load

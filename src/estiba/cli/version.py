@@ -17,7 +17,7 @@ _SHOWN = ("onnxruntime", "numpy", "scikit-learn", "onnx", "skl2onnx", "pandas", 
 @click.command(epilog="\b\nExamples:\n  estiba version\n  estiba version --json")
 @json_option
 def version(as_json: bool) -> None:
-    """Show the versions of Estiba and of what it uses."""
+    """Show the versions of Estiba and its libraries."""
     from estiba.cli import terminal
     from estiba.model.coding.kernel import compiled
 

@@ -1,4 +1,4 @@
-"""Child-process protocol: a spec on standard input, reports as JSON lines on standard output.
+"""The child-process protocol, with a spec on standard input and reports as JSON lines on standard output.
 
 The parent writes one line of JSON and keeps the child's standard input open; when it closes, the parent is gone and the
 child has to end too. The child writes its reports, one JSON object a line, to what was its standard output. Everything

@@ -1,4 +1,4 @@
-"""How much processor this process may use: the cgroup's quota, not the host's core count."""
+"""The number of processors that this process may use, by the cgroup's quota and not the host's core count."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NATIVE_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 
 
 class Throttled(NamedTuple):
-    """What the cgroup's quota has cost: periods that passed, those in which it ran out, and seconds of waiting."""
+    """CPU throttling by the cgroup's quota: all periods, periods in which it ran out, and seconds of waiting."""
 
     periods: int
     throttled: int
@@ -26,18 +26,18 @@ def available(root: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def limit_native_threads(count: int) -> None:
-    """Tells OpenMP and the BLAS libraries, which read it when they are first imported, in this process and below."""
+    """Set the threads of OpenMP and BLAS libraries, which read them when first imported, also in child processes."""
     for name in NATIVE_THREADS:
         os.environ.setdefault(name, str(count))
 
 
 def throttled(root: Path = Path("/sys/fs/cgroup")) -> Throttled | None:
-    """How often the cgroup, v2 or v1, held its processes back; None where the kernel does not say."""
+    """CPU throttling of this cgroup, v2 or v1; None where the kernel does not report it."""
     for path in (root / "cpu.stat", root / "cpu/cpu.stat"):
         try:
-            said = dict(line.split() for line in path.read_text().splitlines())
-            micro = int(said["throttled_usec"]) if "throttled_usec" in said else int(said["throttled_time"]) / 1e3
-            return Throttled(int(said["nr_periods"]), int(said["nr_throttled"]), micro / 1e6)
+            fields = dict(line.split() for line in path.read_text().splitlines())
+            micro = int(fields["throttled_usec"]) if "throttled_usec" in fields else int(fields["throttled_time"]) / 1e3
+            return Throttled(int(fields["nr_periods"]), int(fields["nr_throttled"]), micro / 1e6)
         except (OSError, ValueError, KeyError):
             continue
     return None

@@ -4,11 +4,11 @@
     ├── BadInput          422  rows that do not match a signature, each with a JSON pointer
     ├── BadRequest        400  a body that cannot be read at all
     ├── BadProject             a mistake in estiba.toml, with its path
-    ├── BadArtifact            an artifact that is damaged, foreign or not what it claims
-    │   ├── NotTrusted         loading it would run code that nobody said to trust
+    ├── BadArtifact            an artifact that is damaged, or its content does not match its manifest
+    │   ├── NotTrusted         loading it would run code that is not trusted
     │   └── ParityError        it does not answer as it did in training
     ├── NotFound          404  no such model, version, alias or file
-    ├── Conflict          409  two writers wanted the same name
+    ├── Conflict          409  two writers used the same name
     ├── MissingExtra           an optional library is not installed
     └── Unavailable       503  not ready, draining or full
 

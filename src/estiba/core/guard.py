@@ -1,4 +1,4 @@
-"""Guard process: end the programs that a parent started when the parent died without ending them.
+"""End the programs that a parent process started, when the parent died without ending them.
 
 It runs as a script, `python guard.py MARK`, that imports nothing of Estiba, so that it starts at once and survives a
 broken installation. It reads session ids from standard input, `+123` when a session begins and `-123` when it is over;
@@ -56,7 +56,7 @@ def process_stat(pid: int) -> ProcessStat:
 
 
 def members(sessions: Collection[int], mark: str) -> set[int]:
-    """Processes of some sessions, and those whose mark begins with `mark`; without zombies and this process."""
+    """The processes of some sessions, and those whose mark begins with `mark`; without zombies and this process."""
     pids = {int(entry) for entry in os.listdir("/proc") if entry.isdecimal()} - {os.getpid()}  # noqa: PTH208 - faster
     return {pid for pid in pids if _belongs(pid, sessions, f"{VARIABLE}={mark}".encode())}
 

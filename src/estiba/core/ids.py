@@ -1,4 +1,4 @@
-"""Identifiers that sort by time of making: 26 characters, 48 bits of milliseconds and 80 bits of randomness.
+"""Identifiers that sort by creation time: 26 characters, 48 bits of milliseconds and 80 bits of randomness.
 
 The form is the ULID specification's: Crockford's base 32, upper case.
 """
@@ -37,7 +37,7 @@ class Ids:
 
 
 def encode(number: int, length: int) -> str:
-    """`number` in Crockford's base 32, padded with zeros to `length` digits."""
+    """Encode a number in Crockford's base 32, padded with zeros to `length` digits."""
     digits = ""
     for _ in range(length):
         digits = _DIGITS[number & 31] + digits

@@ -1,4 +1,4 @@
-"""Logs: one JSON object per line on standard error, or a readable line where a person is watching."""
+"""Write log lines to standard error, as JSON objects or, on a terminal, as readable text."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Log:
         self.write(self.line("warning", message, fields))
 
     def error(self, message: str, *, error: BaseException | None = None, **fields: Any) -> None:
-        """Logs a failure; the exception's whole trace goes to the log and nowhere else."""
+        """Log a failure, with the exception's traceback, which is shown nowhere else."""
         if error is not None:
             fields["error"] = f"{type(error).__name__}: {error}"
             fields["trace"] = "".join(traceback.format_exception(error))
         self.write(self.line("error", message, fields))
 
     def line(self, level: str, message: str, fields: dict[str, Any]) -> str:
-        """A line as it is written, its end included."""
+        """A formatted line, with its line feed."""
         now = datetime.now(UTC)
         if self._json:
             stamp = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -45,10 +45,10 @@ class Log:
         return line + "\n"
 
     def write(self, text: str) -> None:
-        """Writes whole lines at once."""
+        """Write whole lines in one call."""
         self._stream.write(text)
         self._stream.flush()
 
     def descriptor(self) -> int:
-        """Of the file that it writes to; raises io.UnsupportedOperation where it is none."""
+        """The file descriptor of the log; raises io.UnsupportedOperation where the stream has none."""
         return self._stream.fileno()

@@ -1,4 +1,4 @@
-"""Options: plain values of a TOML file into the options classes, with every mistake named by its path."""
+"""Convert the values of a TOML file to options classes, and name every mistake by its path."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _EXPECTED = re.compile(
 
 
 def read(data: Mapping[str, Any], kind: type[Options]) -> Options:
-    """An options class from the tables, lists and values that TOML gives.
+    """Convert the tables, lists and values of a TOML file to an options class.
 
     Raises:
         BadProject: an unknown or missing key, a value of the wrong type or out of range; the message begins with
@@ -90,20 +90,20 @@ def _check_value(value: Any, kind: Any, path: str) -> None:
 
 
 def _explained(message: str, value: Any, kind: Any, path: str) -> BadProject:
-    """The words of msgspec as words of TOML."""
+    """Translate an error message of msgspec into the terms of TOML."""
     if message.startswith("Invalid enum value"):
         return BadProject(f"{path}: must be one of {', '.join(_choices(kind))}, not {value!r}.")
-    found = _EXPECTED.fullmatch(message)
-    if found is None:
+    match = _EXPECTED.fullmatch(message)
+    if match is None:
         return BadProject(f"{path}: {message}.")
-    path += found["at"] or ""
-    if found["range"]:
-        bound = found["range"].strip().replace(">=", "at least").replace("<=", "at most")
+    path += match["at"] or ""
+    if match["range"]:
+        bound = match["range"].strip().replace(">=", "at least").replace("<=", "at most")
         return BadProject(f"{path}: must be {bound.replace('>', 'more than').replace('<', 'less than')}.")
-    if found["got"] is None:
-        return BadProject(f"{path}: must be {found['type']}.")
-    expected = [_word(t) for t in found["type"].split(" | ") if t != "null"]
-    return BadProject(f"{path}: must be {' or '.join(expected)}, not {_word(found['got'])}.")
+    if match["got"] is None:
+        return BadProject(f"{path}: must be {match['type']}.")
+    expected = [_word(t) for t in match["type"].split(" | ") if t != "null"]
+    return BadProject(f"{path}: must be {' or '.join(expected)}, not {_word(match['got'])}.")
 
 
 def _choices(kind: Any) -> Iterator[str]:

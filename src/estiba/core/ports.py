@@ -1,4 +1,4 @@
-"""Ports of this machine: which are free, and who listens on one that is not."""
+"""Find free TCP ports of this machine, and the process that listens on a port."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from estiba.core.errors import EstibaError
+
 _FREE = range(20_000, 30_000)
 """Below what systems give to outgoing connections, and to the services of a Kubernetes cluster's nodes."""
 
@@ -20,10 +22,13 @@ _LISTENING = "0A"
 
 
 def free(host: str) -> int:
-    """A port that nobody listens on at the moment; each time another one.
+    """A port that is free at the moment; each call returns another one.
 
-    A port that the system chooses is one of those that it gives to outgoing connections: one of them could have it
-    before there is a server.
+    It is not one that the system chooses, because those are also given to outgoing connections, one of which could take
+    it before the server listens.
+
+    Raises:
+        EstibaError: `host` is not an address of this machine, or all ports are taken.
     """
     for number in itertools.islice(_NEXT, len(_FREE)):
         port = _FREE[number % len(_FREE)]
@@ -31,15 +36,15 @@ def free(host: str) -> int:
             try:
                 listener.bind((host, port))
             except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-                continue
+                if error.errno == errno.EADDRINUSE:
+                    continue
+                raise EstibaError(f"Cannot listen on {host}: {error.strerror}.", hint="Check the host.") from error
             return port
-    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    raise EstibaError(f"Cannot listen on {host}: all ports from {_FREE.start} to {_FREE.stop - 1} are taken.")
 
 
 def conflict(host: str, port: int) -> str:
-    """Why nothing can listen there, such as `Address already in use, by process 812 (flask run)`; empty if it can."""
+    """The reason why a server cannot listen there, such as `Address already in use, by process 812 (flask)`."""
     with _socket(host) as listener:
         try:
             listener.bind((host, port))
@@ -51,15 +56,16 @@ def conflict(host: str, port: int) -> str:
 
 
 def _socket(host: str) -> socket.socket:
-    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    return made
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return listener
 
 
 def listening_process(port: int) -> str:
     """The process that listens on a TCP port, such as `process 812 (flask run --port 5000)`.
 
-    Empty where it cannot be known: another user's process, another container's, or a system without /proc.
+    Empty where it is unknown: another user's process, another container's, or a system without /proc.
     """
     sockets = {link for known, link in _listening() if known == port}
     if not sockets:
@@ -71,13 +77,13 @@ def listening_process(port: int) -> str:
 
 
 def listening_ports(processes: Iterable[int]) -> list[int]:
-    """The TCP ports that some processes listen on, sorted; empty where it cannot be known."""
+    """The TCP ports that some processes listen on, sorted; empty where they are unknown."""
     links = {link for process in processes for link in _open_files(Path(f"/proc/{process}"))}
     return sorted({port for port, link in _listening() if link in links})
 
 
 def _listening() -> Iterator[tuple[int, str]]:
-    """Ports, each with what the link in /proc/PID/fd says of a socket that listens on it."""
+    """Ports, each with the target of the link in /proc/PID/fd of a socket that listens on it."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             lines = Path(table).read_text().splitlines()[1:]
@@ -106,4 +112,4 @@ def _command(process: Path) -> str:
         text = b" ".join(words).decode(errors="replace")
         return (text if len(text) <= 80 else text[:77] + "...") or (process / "comm").read_text().strip()
     except OSError:
-        return "gone meanwhile"
+        return "has ended"

@@ -1,4 +1,4 @@
-"""Groups: programs that run beside this one, each with all that it starts, and are ended together."""
+"""Run programs beside this one, each in a process group that is ended as a whole."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pathlib import Path
 from estiba.core import guard
 from estiba.core.errors import EstibaError, NotFound
 
-LONGEST = 65_536
-"""Bytes of a line after which it is broken."""
+MAX_LINE_BYTES = 65_536
+"""Longer lines of output are broken."""
 
-TICK = 0.05
-"""Seconds between looks at what is left of a group."""
+POLL_SECONDS = 0.05
+"""The interval of checks for processes that are left."""
 
-PATIENCE = 200
-"""Looks at what was killed, and pieces of output that were still in a pipe, after which nothing more is expected."""
+MAX_POLLS = 200
+"""The limit of checks after SIGKILL, and of pieces that are read from a pipe after the program has ended."""
 
 OnLine = Callable[[str], None]
 
 
 class Guard:
-    """Ends the groups that it was told of when this process dies, by whatever signal."""
+    """A child process that ends the registered groups when this process dies, by any signal."""
 
     def __init__(self) -> None:
-        """Starts the guarding process."""
+        """Start the child process."""
         self.mark = secrets.token_hex(8)
         command = [sys.executable, "-I", "-S", guard.__file__, f"{self.mark}/"]
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd="/")
@@ -44,12 +44,12 @@ class Guard:
 
     def _tell(self, text: str) -> None:
         assert self._child.stdin is not None
-        with contextlib.suppress(OSError):  # somebody killed it: everything else works without it
+        with contextlib.suppress(OSError):  # it was killed: everything else works without it
             self._child.stdin.write(text.encode())
             self._child.stdin.flush()
 
     def close(self) -> None:
-        """Ends the guarding process, and with it all that is still left."""
+        """End the child process, and with it all processes that are left."""
         assert self._child.stdin is not None
         with contextlib.suppress(OSError):
             self._child.stdin.close()
@@ -57,7 +57,7 @@ class Guard:
 
 
 class ProcessGroup:
-    """A program in a session of its own, with all that it starts."""
+    """A program in its own session, with all processes that it starts."""
 
     def __init__(
         self,
@@ -68,13 +68,13 @@ class ProcessGroup:
         on_line: OnLine,
         on_message: OnLine | None = None,
     ) -> None:
-        """Starts it; to be called in a running event loop.
+        """Start the program; a running event loop is needed.
 
         Args:
             command: the program, as a path, and its arguments.
             environment: all of it, made by `marked`.
-            on_line: is told each line of its output and standard error.
-            on_message: is told the lines of its standard output instead; then `tell` writes to its standard input.
+            on_line: called with each line of its output and standard error.
+            on_message: called with the lines of its standard output instead; then `tell` writes to its standard input.
 
         Raises:
             NotFound: there is no such program or folder. EstibaError: it cannot be started.
@@ -98,7 +98,7 @@ class ProcessGroup:
             os.close(writing)
         self.pid = self._child.pid
         self.left: frozenset[int] = frozenset()
-        """Processes that are there still after all of it was killed, because the system holds them."""
+        """Processes that did not end after SIGKILL, because the system holds them."""
         self._mark = environment[guard.VARIABLE]
         self._loop = asyncio.get_running_loop()
         self._lines = [_Lines(reading, on_line)]
@@ -113,11 +113,11 @@ class ProcessGroup:
         return self._child.poll()
 
     def members(self) -> set[int]:
-        """The processes that belong to it; empty where the system cannot tell."""
+        """Its processes; empty on a system without /proc."""
         return guard.members({self.pid}, self._mark) if Path("/proc/self/stat").exists() else set()
 
     async def wait(self) -> int:
-        """The exit code of the program, once it has ended and its output was handed over. Its children may run on."""
+        """Wait for the program and its output; return its exit code. Its children may go on running."""
         while self.code is None:
             await _ended(self.pid)
         await asyncio.sleep(0)
@@ -126,39 +126,39 @@ class ProcessGroup:
         return self._child.returncode
 
     def tell(self, message: bytes) -> None:
-        """Writes a line to its standard input."""
+        """Write a line to its standard input."""
         assert self._child.stdin is not None
-        with contextlib.suppress(OSError):  # it is gone, and `wait` says so
+        with contextlib.suppress(OSError):  # it has ended, and `wait` returns its exit code
             self._child.stdin.write(message + b"\n")
             self._child.stdin.flush()
 
     async def stop(self, number: int = signal.SIGTERM, grace: float = 5.0) -> bool:
-        """Ends the program and all that it started: first the program is asked, then what is left, then all are killed.
+        """Send a signal to the program, then to the processes that are left, then SIGKILL to all.
 
         Args:
-            number: the signal that asks. grace: seconds until they are killed.
+            number: the first signal. grace: seconds until SIGKILL.
 
         Returns:
-            Whether all ended within that time.
+            True if all ended within that time.
         """
-        until = self._loop.time() + grace
+        deadline = self._loop.time() + grace
         if self.code is None:
             self._child.send_signal(number)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.wait(), max(0.0, until - self._loop.time()))
+                await asyncio.wait_for(self.wait(), max(0.0, deadline - self._loop.time()))
         if self.code is not None and self._send(number):
-            while self._send(0) and self._loop.time() < until:
-                await asyncio.sleep(TICK)
-        polite = self.code is not None and not self._send(0)
+            while self._send(0) and self._loop.time() < deadline:
+                await asyncio.sleep(POLL_SECONDS)
+        graceful = self.code is not None and not self._send(0)
         await self.kill()
-        return polite
+        return graceful
 
     async def kill(self) -> None:
-        """Kills what is left, and forgets it; after some seconds also what cannot be killed: see `left`."""
-        for _ in range(PATIENCE):  # not for ever: nobody can kill what waits for a broken disk
+        """Send SIGKILL to all its processes, and wait for some seconds until they have ended; see `left`."""
+        for _ in range(MAX_POLLS):  # not for ever: a process that waits for a broken disk cannot be killed
             if not self._send(signal.SIGKILL) and self.code is not None:
                 break
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(POLL_SECONDS)
         else:
             self.left = frozenset(self.members() | ({self.pid} if self.code is None else set()))
         if self.code is not None:
@@ -170,12 +170,12 @@ class ProcessGroup:
                 self._child.stdin.close()
 
     def _send(self, number: int) -> bool:
-        """Sends a signal to the whole group; whether there was anybody."""
+        """Send a signal to the whole group; True if it has a process."""
         return guard.send({self.pid}, self._mark, number)
 
 
 def marked(environment: Mapping[str, str], mark: str, name: str) -> dict[str, str]:
-    """An environment that tells who started a process, and as what."""
+    """An environment with a variable that says which guard a process belongs to, and as which service."""
     return {**environment, guard.VARIABLE: f"{mark}/{name}/"}
 
 
@@ -183,18 +183,18 @@ def _explained(error: OSError, program: str, folder: Path) -> EstibaError:
     if not folder.is_dir():
         return NotFound(f"There is no folder {folder} to start {program} in.", hint="Check the path.")
     if isinstance(error, FileNotFoundError):
-        return NotFound(f"The program {program} is not here.", hint="Install it, or put it on PATH.")
+        return NotFound(f"The program {program} is not installed.", hint="Install it, or put it on PATH.")
     if isinstance(error, PermissionError):
-        return EstibaError(f"{program} may not be run: {error.strerror}.", hint=f"Try: chmod +x {program}")
+        return EstibaError(f"{program} cannot be run: {error.strerror}.", hint=f"Try: chmod +x {program}")
     return EstibaError(f"Cannot start {program}: {error.strerror or error}.")
 
 
 async def _ended(pid: int) -> None:
-    """Returns when a child has ended; where the system cannot tell, after a moment."""
+    """Wait until a child has ended; without pidfd, for a moment."""
     try:
         handle = os.pidfd_open(pid)
     except (AttributeError, OSError):
-        await asyncio.sleep(TICK)
+        await asyncio.sleep(POLL_SECONDS)
         return
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(handle, ended.set)
@@ -206,7 +206,7 @@ async def _ended(pid: int) -> None:
 
 
 class _Lines:
-    """What comes out of a pipe, as lines of text. What a progress bar overwrites counts as a line."""
+    """The lines of text that come from a pipe. Each state of a progress bar counts as a line."""
 
     def __init__(self, descriptor: int, on_line: OnLine) -> None:
         self._descriptor = descriptor
@@ -217,16 +217,16 @@ class _Lines:
         asyncio.get_running_loop().add_reader(descriptor, self._read)
 
     def _read(self) -> bool:
-        """Takes a piece; whether there may be more."""
+        """Read a piece; True if there may be more."""
         try:
-            piece = os.read(self._descriptor, LONGEST) if self._open else b""
+            piece = os.read(self._descriptor, MAX_LINE_BYTES) if self._open else b""
         except BlockingIOError:
             return False
         if not piece:
             self.close()
             return False
         *lines, self._rest = (self._rest + piece).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        if len(self._rest) > LONGEST:
+        if len(self._rest) > MAX_LINE_BYTES:
             lines.append(self._rest)
             self._rest = b""
         for line in lines:
@@ -234,8 +234,8 @@ class _Lines:
         return True
 
     def drain(self) -> None:
-        """Takes all that is there now."""
-        for _ in range(PATIENCE):
+        """Read all that is in the pipe now."""
+        for _ in range(MAX_POLLS):
             if not self._read():
                 break
         self._end()
@@ -248,7 +248,7 @@ class _Lines:
             os.close(self._descriptor)
 
     def _end(self) -> None:
-        """Hands over a last line that no line feed ended."""
+        """Pass on a last line without a line feed."""
         if self._rest:
             rest, self._rest = self._rest, b""
             self._on_line(rest.decode(errors="replace"))

@@ -1,4 +1,4 @@
-"""The one place that starts programs."""
+"""Run other programs to their end."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from estiba.core import termination
 from estiba.core.errors import EstibaError, NotFound
 from estiba.core.stores.disk import explained
 
-GRACE = 5.0
-"""Seconds that a program has to end after it was asked to, before it is killed."""
+TERM_GRACE_SECONDS = 5.0
+"""The time between SIGTERM and SIGKILL."""
+
+SHOWN_LINES = 20
+"""Lines of output that explain a failure."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A program that ended. `code` is negative where a signal ended it: its number."""
+    """A program that has ended. `code` is the exit code; a negative one is the number of a signal."""
 
     code: int
     output: str
@@ -30,8 +33,8 @@ class Finished:
 
     @property
     def said(self) -> str:
-        """Its last words: the end of its standard error, or of its output where that is empty."""
-        return "\n".join((self.errors.strip() or self.output.strip()).splitlines()[-20:])
+        """The last lines of its standard error, or of its output where that is empty."""
+        return "\n".join((self.errors.strip() or self.output.strip()).splitlines()[-SHOWN_LINES:])
 
 
 def run(
@@ -42,11 +45,11 @@ def run(
     timeout: float | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> Finished:
-    """Runs a program to its end, with nothing to read, in a session of its own that does not outlive this call.
+    """Run a program to its end, with empty standard input, in its own session, which ends with this call.
 
     Args:
-        environment: is added to this process's own. timeout: seconds that it may take.
-        on_line: is told each line of its standard error and output, which then come together, as they come.
+        environment: is added to this process's own. timeout: in seconds.
+        on_line: called with each line of its standard output and error, which are then one stream.
 
     Raises:
         NotFound: there is no such program. EstibaError: it took longer than `timeout`.
@@ -68,7 +71,9 @@ def run(
                 ending.enter_context(child)
                 ending.callback(_stop, child)
         except FileNotFoundError:
-            raise NotFound(f"The program {command[0]} is not here.", hint="Install it, or put it on PATH.") from None
+            raise NotFound(
+                f"The program {command[0]} is not installed.", hint="Install it, or put it on PATH."
+            ) from None
         except OSError as error:
             raise EstibaError(f"Cannot start {command[0]}: {error.strerror}.") from error
         try:
@@ -83,30 +88,30 @@ def _whole(child: subprocess.Popen[str], timeout: float | None) -> Finished:
 
 
 def _lines(child: subprocess.Popen[str], on_line: Callable[[str], None], timeout: float | None) -> Finished:
-    """Its lines as they come. Reading has no limit of its own, so a timer ends the program, and with it the lines."""
+    """Pass on lines as they come. Reading has no timeout, so a timer ends the program, and with it the lines."""
     assert child.stdout is not None
     late = threading.Event()
 
     def end() -> None:
         late.set()
         _stop(child)
-        with suppress(ProcessLookupError):  # what it left behind would hold the pipe open
+        with suppress(ProcessLookupError):  # processes that it left behind would keep the pipe open
             os.killpg(child.pid, signal.SIGKILL)
 
     timer = threading.Timer(timeout or 0, end)
-    said = []
+    lines = []
     if timeout is not None:
         timer.start()
     try:
         for line in child.stdout:
-            said.append(line)
+            lines.append(line)
             on_line(line.rstrip("\n"))
         code = child.wait()
     finally:
         timer.cancel()
     if late.is_set():
         raise subprocess.TimeoutExpired(child.args, timeout or 0)
-    return Finished(code, "".join(said), "")
+    return Finished(code, "".join(lines), "")
 
 
 def converse(
@@ -118,13 +123,13 @@ def converse(
     environment: Mapping[str, str],
     errors: Path,
 ) -> int:
-    """Runs a program, writes `message` and a line feed to it, and hands over each line that it prints.
+    """Run a child process by the protocol of `estiba.core.child`: write `message` to it, and read its reports.
 
-    Its standard input stays open until it ends, so that it can notice when this process dies. It runs in a session
-    of its own: when this call is left by an exception, Ctrl-C included, the program and all it started are stopped.
+    It runs in its own session: when an exception, such as Ctrl-C, leaves this call, the program and all
+    processes that it started are stopped.
 
     Args:
-        errors: a file for its standard error; what was in it is replaced.
+        on_line: called with each report. errors: a file for its standard error, which is overwritten.
 
     Returns:
         The exit code; negative is the number of the signal that ended it.
@@ -144,7 +149,7 @@ def converse(
         assert child.stdin is not None
         assert child.stdout is not None
         with child.stdin as ask, child.stdout as answers:
-            with suppress(BrokenPipeError):  # it died before it listened: its exit code and output tell why
+            with suppress(BrokenPipeError):  # it ended before it read: its exit code and output explain why
                 ask.write(message + b"\n")
                 ask.flush()
             for line in answers:
@@ -153,12 +158,12 @@ def converse(
 
 
 def _stop(child: subprocess.Popen[Any]) -> None:
-    """Ends what is left of the program's session."""
+    """End the processes that are left of the program's session."""
     if child.poll() is not None:
         return
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(child.pid, number)
         with suppress(subprocess.TimeoutExpired):
-            child.wait(GRACE)
+            child.wait(TERM_GRACE_SECONDS)
             return

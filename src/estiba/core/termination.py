@@ -1,4 +1,4 @@
-"""Endings: signals that ask a command to end while nothing listens to them in an event loop."""
+"""Handle termination signals (SIGINT, SIGTERM, SIGHUP) outside an event loop."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from contextlib import contextmanager
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class _Asked:
-    """A handler that ends what runs as Ctrl-C does, so that what was begun is taken back, and remembers that.
+class _Handler:
+    """A signal handler that raises an exception, as Ctrl-C does, so that unfinished work is cleaned up.
 
-    An exception that is raised at any moment may be lost: imports and libraries in C drop some.
+    It also remembers the signal, because an exception that is raised at an arbitrary moment may be lost: imports and
+    libraries in C drop some.
     """
 
     def __init__(self) -> None:
         self.number = 0
-        self.held = 0
+        self.deferrals = 0
         self._late = False
 
     def __call__(self, number: int, frame: object) -> None:
         self.number = number
-        self._late = self.held > 0
+        self._late = self.deferrals > 0
         if not self._late:
             self._end()
 
     def release(self) -> None:
-        self.held -= 1
-        if self._late and not self.held:
+        self.deferrals -= 1
+        if self._late and not self.deferrals:
             self._late = False
             self._end()
 
@@ -39,32 +40,32 @@ class _Asked:
         raise SystemExit(128 + self.number)
 
 
-_asked = _Asked()
+_handler = _Handler()
 
 
 def install_handlers() -> None:
-    """From now on SIGINT raises KeyboardInterrupt, SIGTERM and SIGHUP SystemExit with 128 and their number.
+    """Raise KeyboardInterrupt for SIGINT from now on, and SystemExit with 128 and the number for SIGTERM and SIGHUP.
 
-    One that is ignored stays so: nohup asks for that. To be called from the main thread.
+    A signal that is ignored stays so: nohup relies on that. Call it from the main thread.
     """
     for number in SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-            signal.signal(number, _asked)
+            signal.signal(number, _handler)
 
 
 def requested() -> bool:
-    """Whether one of them came since `install_handlers`."""
-    return _asked.number != 0
+    """True if a termination signal came since `install_handlers`."""
+    return _handler.number != 0
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Where something is begun that has to be ended too: a signal that comes meanwhile is raised after the block."""
+    """Defer signals to the end of the block, in which something starts that must be cleaned up."""
     if threading.current_thread() is not threading.main_thread():  # signals never disturb another thread
         yield
         return
-    _asked.held += 1
+    _handler.deferrals += 1
     try:
         yield
     finally:
-        _asked.release()
+        _handler.release()

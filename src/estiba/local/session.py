@@ -1,4 +1,4 @@
-"""Run a planned project: the model server and its applications as processes of this machine, until a signal."""
+"""Run a planned project, that is, its model server and applications as local processes, until a signal."""
 
 from __future__ import annotations
 

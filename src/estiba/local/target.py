@@ -189,7 +189,7 @@ class LocalTarget:
         return self.folder / "volumes" / service.name / name
 
     def _file(self, service: Service, file: File) -> Path:
-        """Generated files are laid out as in the container, because some of them refer to others by relative path."""
+        """The path of a file. Generated files are laid out as in the container, as some refer to others."""
         if file.generated:
             return self.folder / "files" / service.name / file.target.lstrip("/")
         return self.plan.folder / file.source

@@ -88,7 +88,7 @@ async def ensure(spec: EnvironmentSpec, environment: Mapping[str, str], on_line:
 
 
 def ready(folder: Path) -> bool:
-    """True if an environment is finished, and the Python that it was made from is still there."""
+    """Tell if an environment is finished, and the Python that it was made from is still there."""
     return (folder / READY).exists() and (folder / "bin" / "python").exists()
 
 

@@ -54,7 +54,7 @@ def test_an_image_that_proves_itself_gets_its_name(made: BuildContext, engine: E
         kept = json.loads((built.folder / "weight.json").read_bytes())
         assert sum(kept["packages"].values()) == kept["bytes"]
         nowhere = engine.try_to("run", "--rm", "--read-only", "estiba-test/models:proven")
-        assert nowhere.said.startswith("error: No folder for temporary files can be made: ")
+        assert nowhere.said.startswith("error: No folder for temporary files can be created: ")
     finally:
         engine.remove("estiba-test/models:proven")
 

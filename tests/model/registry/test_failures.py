@@ -184,7 +184,7 @@ def test_an_artifact_written_in_the_registry_itself_is_not_copied(tmp_path: Path
 def test_another_writer_that_never_ends_is_reported(
     tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(files, "LOCK_TIMEOUT_SECONDS", 0.05)
     store = open_store(tmp_path / "registry")
     with store.lock(), pytest.raises(Conflict, match="Another process has been writing"):
         Registry(store, tmp_path).push(make(1))

@@ -1,1 +1,1 @@
-"""Where things are kept: the only package that knows file systems, object storage and databases."""
+"""Stores of files. No other package knows about file systems, object storage and databases."""

@@ -1,4 +1,4 @@
-"""Files and folders of this machine that appear whole or not at all."""
+"""Write files and folders atomically: readers see all of them or nothing."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from typing import IO
 from estiba.core.errors import Conflict, EstibaError, NotFound
 
 TEMPORARY = ".tmp-"
-"""How names of unfinished files and folders begin. Readers skip them; a killed writer leaves nothing else."""
+"""The prefix of unfinished files and folders. Readers skip them; a killed writer leaves nothing else."""
 
 STALE_SECONDS = 24 * 3600
-"""An unfinished file or folder this old belongs to nobody any more and is swept away by the next writer."""
+"""The age after which the next writer removes an unfinished file or folder."""
 
 _HINTS = {
-    errno.ENOSPC: "The disk is full: free some space, or choose another place, and try again.",
+    errno.ENOSPC: "The disk is full: free some space, or choose another path, and try again.",
     errno.EDQUOT: "Your quota on that disk is used up: free some space and try again.",
     errno.EFBIG: "The file would be larger than this disk or process may write: raise the limit (ulimit -f).",
-    errno.EACCES: "Give this user the right to read and write there, or choose another place.",
-    errno.EPERM: "Give this user the right to read and write there, or choose another place.",
-    errno.EROFS: "That file system is mounted read-only: choose another place.",
-    errno.ENOTDIR: "A file stands where a folder is needed: move it, or choose another place.",
-    errno.EISDIR: "A folder stands where a file is needed: move it, or choose another place.",
+    errno.EACCES: "Give this user the right to read and write there, or choose another path.",
+    errno.EPERM: "Give this user the right to read and write there, or choose another path.",
+    errno.EROFS: "That file system is mounted read-only: choose another path.",
+    errno.ENOTDIR: "A file stands where a folder is needed: move it, or choose another path.",
+    errno.EISDIR: "A folder stands where a file is needed: move it, or choose another path.",
     errno.ENAMETOOLONG: "Choose a shorter name.",
     errno.ELOOP: "Symbolic links are not followed here: use the real path.",
 }
@@ -38,10 +38,10 @@ _HINTS = {
 
 @contextmanager
 def explained(what: str, path: Path) -> Iterator[None]:
-    """Turns an OSError inside the block into an error that says what failed, where, why, and what to do.
+    """Turn an OSError inside the block into an error that says what failed, where, why, and what to do.
 
     Args:
-        what: the deed, as in "write" or "read"; the message begins "Cannot WHAT PATH".
+        what: the operation, such as "write" or "read"; the message begins "Cannot WHAT PATH".
 
     Raises:
         NotFound: the file does not exist. Conflict: it exists already. EstibaError: anything else.
@@ -54,30 +54,32 @@ def explained(what: str, path: Path) -> Iterator[None]:
         if isinstance(error, FileNotFoundError):
             raise NotFound(message, hint="Check the path.") from error
         if isinstance(error, FileExistsError):
-            raise Conflict(message, hint="Another writer was faster; read it again.") from error
+            raise Conflict(message, hint="Another process has created it meanwhile; read it again.") from error
         hint = _HINTS.get(error.errno or 0, "Check that path and the disk it is on.")
         raise EstibaError(message, hint=hint) from error
 
 
 def _one(error: OSError) -> OSError:
-    """The reason itself, where several of a whole tree were gathered: the first, with its number."""
+    """The first error, where shutil has collected those of a whole tree."""
     if not isinstance(error, shutil.Error) or not isinstance(error.args[0], list):
         return error
-    source, target, said = error.args[0][0]
-    found = re.match(r"\[Errno (\d+)\]", str(said))
-    return OSError(int(found[1]), os.strerror(int(found[1])), source, None, target) if found else OSError(str(said))
+    source, target, message = error.args[0][0]
+    number = re.match(r"\[Errno (\d+)\]", str(message))
+    if number is None:
+        return OSError(str(message))
+    return OSError(int(number[1]), os.strerror(int(number[1])), source, None, target)
 
 
 def place(target: Path, fill: Callable[[Path], None]) -> bool:
-    """Makes the folder `target` appear whole: `fill` writes into a folder beside it, which is then renamed.
+    """Create the folder `target` atomically: `fill` writes into a folder beside it, which is then renamed.
 
-    Everything is on disk (fsync) before the name appears. If `fill` or the disk fails, nothing is left.
+    All files are on disk (fsync) before the rename. If `fill` or the disk fails, nothing is left.
 
     Returns:
-        False when `target` was there already, or another writer was faster; that one is left as it is.
+        False if `target` exists already; it is left as it is.
 
     Raises:
-        EstibaError: the place cannot be written (full, not permitted, read-only, a file in the way).
+        EstibaError: the folder cannot be written (disk full, not permitted, read-only, a file in the way).
     """
     with explained("write", target):
         make_folder(target.parent)
@@ -96,7 +98,7 @@ def _rename(unfinished: Path, target: Path) -> bool:
     try:
         unfinished.rename(target)
     except OSError as error:
-        # Renaming onto a folder that holds something is refused by POSIX with one of these two.
+        # POSIX refuses to rename onto a folder that is not empty with one of these two.
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return False
         raise
@@ -105,7 +107,7 @@ def _rename(unfinished: Path, target: Path) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder and those above it; there already is fine. A file in its place is an OSError that says so."""
+    """Create a folder and its parents; an existing one is fine. Raises NotADirectoryError for a file in the way."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -113,14 +115,14 @@ def make_folder(folder: Path) -> None:
 
 
 def write_whole(target: Path, content: bytes | Callable[[IO[bytes]], None], mode: int | None = None) -> None:
-    """Makes the file `target` appear whole, replacing what was there. If the disk fails, nothing changes.
+    """Write the file `target` atomically, replacing an existing one. If the disk fails, nothing changes.
 
     Args:
-        content: its bytes, or what writes them into an open file; if that fails, nothing changes either.
+        content: its bytes, or a function that writes them to an open file; if that fails, nothing changes either.
         mode: the file's permissions from its first byte on; None leaves them to the umask.
 
     Raises:
-        EstibaError: the place cannot be written.
+        EstibaError: the file cannot be written.
     """
     with explained("write", target):
         unfinished = target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
@@ -142,15 +144,15 @@ def write_whole(target: Path, content: bytes | Callable[[IO[bytes]], None], mode
 
 @contextmanager
 def temporary(purpose: str, parent: Path | None = None) -> Iterator[Path]:
-    """A folder for temporary files that is gone after the block, whenever a signal ends it.
+    """A folder for temporary files that is removed after the block, even if a signal ends it.
 
-    The standard library's leaves its folder to a signal that comes between making it and remembering it.
+    `tempfile.TemporaryDirectory` leaves its folder if a signal comes between creating and registering it.
 
     Args:
         purpose: part of its name, which begins with "estiba-". parent: where to make it; by default where TMPDIR says.
 
     Raises:
-        EstibaError: no folder can be made.
+        EstibaError: no folder can be created.
     """
     folder = (parent or _temporary_place()) / f"estiba-{purpose}-{secrets.token_hex(8)}"
     try:
@@ -169,12 +171,12 @@ def _temporary_place() -> Path:
     try:
         return Path(tempfile.gettempdir())
     except OSError as error:
-        hint = "Name another place with TMPDIR. A container that is read-only needs: --tmpfs /tmp"
-        raise EstibaError(f"No folder for temporary files can be made: {error.strerror}.", hint=hint) from error
+        hint = "Set TMPDIR to another folder. A read-only container needs: --tmpfs /tmp"
+        raise EstibaError(f"No folder for temporary files can be created: {error.strerror}.", hint=hint) from error
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed writers left in `folder` a day ago or earlier. Never fails."""
+    """Remove unfinished files that killed writers left in `folder` a day ago or earlier. Never fails."""
     with suppress(OSError):
         for path in folder.glob(f"{TEMPORARY}*"):
             with suppress(OSError):
@@ -183,7 +185,7 @@ def sweep(folder: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Removes a file, a link or a whole folder; absent is fine."""
+    """Remove a file, a link or a whole folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -191,7 +193,7 @@ def discard(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Asks the disk to keep a file or folder before anything that follows (POSIX fsync)."""
+    """Write a file or folder to the disk before anything that follows (POSIX fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Named bytes in a folder or in object storage; a name appears with its whole content or not at all."""
+"""Stores of named files in a folder or in object storage. A file appears with its whole content or not at all."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import Any, Protocol
 from estiba.core.errors import Conflict, EstibaError, MissingExtra, NotFound, Unavailable
 from estiba.core.stores.disk import TEMPORARY, discard, explained, make_folder, place, sweep, sync
 
-PATIENCE_SECONDS = 60.0
-"""How long a writer waits for another one on the same folder before it gives up."""
+LOCK_TIMEOUT_SECONDS = 60.0
+"""The time that a writer waits for the lock of another one on the same folder."""
 
 
 class Store(Protocol):
-    """What a registry needs of a place. Paths are relative and use forward slashes.
+    """The operations that a registry needs. Paths are relative and use forward slashes.
 
-    Every method raises EstibaError (NotFound, Conflict and Unavailable among them) and nothing else.
+    Every method raises EstibaError (such as NotFound, Conflict and Unavailable) and nothing else.
     """
 
     url: str
@@ -34,11 +34,11 @@ class Store(Protocol):
         ...
 
     def read_all(self, folder: str) -> dict[str, bytes]:
-        """The content of the files right below `folder`, by name; empty when there is no such folder."""
+        """The content of the files right below `folder`, by name; empty if there is no such folder."""
         ...
 
     def names(self, folder: str) -> list[str]:
-        """The names right below `folder`, sorted; empty when there is no such folder."""
+        """The names right below `folder`, sorted; empty if there is no such folder."""
         ...
 
     def sizes(self, folder: str) -> dict[str, int]:
@@ -46,31 +46,31 @@ class Store(Protocol):
         ...
 
     def create(self, path: str, data: bytes) -> None:
-        """Writes a file that must not exist: of two writers one gets Conflict."""
+        """Write a file that must not exist: of two writers, one gets Conflict."""
         ...
 
     def replace(self, path: str, data: bytes) -> None:
-        """Writes a file; readers see the old or the new content."""
+        """Write a file; readers see the old or the new content."""
         ...
 
     def delete(self, path: str) -> None:
-        """Removes a file or a folder with all it holds; absent is fine."""
+        """Remove a file, or a folder with its content, if it exists."""
         ...
 
     def upload(self, source: Path, folder: str, names: Sequence[str]) -> None:
-        """Copies files in the order of `names`, replacing what is there. The last one makes it complete."""
+        """Copy files in the order of `names`, replacing existing ones. Readers rely on the last one."""
         ...
 
     def download(self, folder: str, names: Sequence[str], target: Path) -> None:
-        """Copies files into a folder of this machine."""
+        """Copy files into a folder of this machine."""
         ...
 
     def local(self, folder: str) -> Path | None:
-        """Where `folder` is on this machine; None when it must be downloaded."""
+        """The path of `folder` on this machine; None if it must be downloaded."""
         ...
 
     def lock(self) -> AbstractContextManager[None]:
-        """Keeps other writers out where the place can do that. `create` does not depend on it."""
+        """Lock out other writers, where the store can do that. `create` does not depend on it."""
         ...
 
     def stamp(self, folder: str) -> str:
@@ -83,7 +83,7 @@ def open_store(url: str | Path) -> Store:
 
     Raises:
         MissingExtra: fsspec, or the library for that kind of URL, is not installed.
-        EstibaError: nobody knows that kind of URL.
+        EstibaError: that kind of URL is unknown.
     """
     text = str(url).removeprefix("file://")
     if isinstance(url, Path) or "://" not in text:
@@ -121,7 +121,7 @@ class Folder:
         found = {}
         for name in self.names(folder):
             with explained("read", self.root / folder / name):
-                # A name that another process removed after the listing is simply not there.
+                # Another process may remove a file after the listing.
                 try:
                     found[name] = _read_regular(self.root / folder / name)
                 except FileNotFoundError:
@@ -244,10 +244,10 @@ def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
 
 
 def _wait_for(handle: int, root: Path) -> None:
-    """Takes the lock (flock), which the kernel frees when its process ends, however it ends."""
+    """Take the lock (flock), which the kernel releases when its process ends, in whatever way."""
     import fcntl
 
-    give_up = time.monotonic() + PATIENCE_SECONDS
+    give_up = time.monotonic() + LOCK_TIMEOUT_SECONDS
     while True:
         try:
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -256,7 +256,7 @@ def _wait_for(handle: int, root: Path) -> None:
                 raise EstibaError(f"Cannot lock {root}: {error.strerror}.", hint="Use a local disk.") from error
         if time.monotonic() > give_up:
             hint = "Wait for it to finish, or end it, then try again."
-            raise Conflict(f"Another process has been writing to {root} for a minute.", hint=hint)
+            raise Conflict(f"Another process has locked {root} for a minute.", hint=hint)
         time.sleep(0.01)
 
 
@@ -331,7 +331,7 @@ class Remote:
         with self._explained("list", folder):
             top = self._at(folder)
             found = self._fs.find(top, detail=True)
-        # A file is found under its own path, which leaves no path from there.
+        # A file is listed under its own path, so that the path below it is empty.
         return {path[len(top) :].lstrip("/"): info for path, info in found.items() if path.startswith(top)}
 
     def _at(self, *parts: str) -> str:
@@ -351,14 +351,16 @@ class Remote:
             raise EstibaError(f"Cannot {what} {address}: {error}.", hint=hint) from error
         except Exception as error:
             if _was_slower(error):
-                raise Conflict(f"{address} exists already.", hint="Another writer was faster.") from error
+                raise Conflict(
+                    f"{address} exists already.", hint="Another process has created it meanwhile."
+                ) from error
             # Every library behind fsspec has errors of its own, with no common root.
             hint = "Check the address, the network and the credentials."
             raise Unavailable(f"Cannot {what} {address}: {error}", hint=hint) from error
 
 
 def _was_slower(error: Exception) -> bool:
-    """True where an exclusive creation lost: the name was there (412 on S3), or was being made (409 on S3)."""
+    """Tell if an exclusive creation lost to another writer, before it (412 on S3) or at the same time (409 on S3)."""
     answer = getattr(error.__cause__, "response", None) or {}
     code = answer.get("Error", {}).get("Code")
     return isinstance(error, FileExistsError) or code == "ConditionalRequestConflict"
@@ -377,5 +379,5 @@ def _filesystem(url: str) -> tuple[Any, str]:
         raise EstibaError(f"The library for {scheme}:// addresses is not installed.", hint=f"{error}.") from error
     except ValueError as error:
         hint = "Use a folder, or an address such as s3://bucket/prefix."
-        raise EstibaError(f"Nobody here knows {scheme}:// addresses: {error}", hint=hint) from error
+        raise EstibaError(f"The address {scheme}:// is of an unknown kind: {error}", hint=hint) from error
     return fs, root.rstrip("/")
