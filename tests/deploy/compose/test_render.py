@@ -73,11 +73,17 @@ def test_what_prometheus_reads_lies_beside_the_file(files: Rendered) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[services.a]\nimage="a"\nport=90\n[services.b]\nimage="b"\nneeds=["a"]', "cannot tell whether a is healthy"),
-        ('[services.a]\nimage="a"\nport=90\nreplicas=2', "cannot be published at one port"),
+        (
+            '[services.a]\nimage="a"\nport=90\n[services.b]\nimage="b"\nneeds=["a"]',
+            "a has no health check that Compose can run",
+        ),
+        ('[services.a]\nimage="a"\nport=90\nreplicas=2', "several containers cannot publish the same port"),
         ('[services.a]\nimage="a"\nfiles.x="estiba:nothing:/x"', "there is no estiba:nothing"),
-        ('[services.a]\nimage="a"\ncommand="${env.ESTIBA_BIND}"', "is a setting of compose.yaml itself"),
-        ('[services.a-b]\nimage="a"\nport=90\ncommand="${env.ESTIBA_PORT_A_B}"', "is a setting of compose.yaml itself"),
+        ('[services.a]\nimage="a"\ncommand="${env.ESTIBA_BIND}"', "is reserved for a setting of compose.yaml"),
+        (
+            '[services.a-b]\nimage="a"\nport=90\ncommand="${env.ESTIBA_PORT_A_B}"',
+            "is reserved for a setting of compose.yaml",
+        ),
     ],
 )
 def test_what_compose_cannot_do_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -225,7 +231,7 @@ def test_ports_are_published_at_an_address_of_either_kind(tmp_path: Path, bind: 
 
 @pytest.mark.parametrize("bind", ["", "localhost", "10.0.0.7:80", "[::1]", "fe80::1%eth0", "10.0.0.0/8"])
 def test_what_is_no_address_is_refused(tmp_path: Path, bind: str) -> None:
-    with pytest.raises(BadProject, match=r"compose\.bind: .* is no IP address"):
+    with pytest.raises(BadProject, match=r"compose\.bind: .* is not an IP address"):
         project.load(written(tmp_path, f'[compose]\nbind = "{bind}"'))
 
 

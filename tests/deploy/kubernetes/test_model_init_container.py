@@ -188,9 +188,13 @@ def test_a_folder_of_this_machine_is_out_of_reach(
     [
         ('AWS_ENDPOINT_URL = "http://127.0.0.1:9000"', {"claim": "models"}, "means the container itself"),
         ('AWS_ENDPOINT_URL = "http://localhost:9000"', {"claim": "models"}, "means the container itself"),
-        ("", {"claim": "models", "networks": ("here",)}, "'here' is no network"),
-        ("", {"claim": "models", "networks": ("10.1.2.3/8",)}, "is no network"),
-        ("", {"claim": "models", "networks": ("10.1.2.3",)}, "pods that read a volume ask no address"),
+        ("", {"claim": "models", "networks": ("here",)}, "'here' is not a network"),
+        ("", {"claim": "models", "networks": ("10.1.2.3/8",)}, "is not a network"),
+        (
+            "",
+            {"claim": "models", "networks": ("10.1.2.3",)},
+            "pods read the registry from a volume",
+        ),
     ],
 )
 def test_what_cannot_be_reached_is_named(

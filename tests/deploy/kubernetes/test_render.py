@@ -360,9 +360,12 @@ APP = '[services.a]\nimage="a:1"\nport=90\n'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (APP, "services.a.user: Kubernetes cannot tell that its image is not root's"),
-        (f"{APP}user=0", "services.a.user: the cluster takes no pods of root"),
-        (f'{APP}user=7\nreplicas=2\nvolumes={{d="/d"}}', "services.a.replicas: what keeps data on a volume runs once"),
+        (APP, "services.a.user: needed, as the image may run as root"),
+        (f"{APP}user=0", "services.a.user: the namespace admits no pods that run as root"),
+        (
+            f'{APP}user=7\nreplicas=2\nvolumes={{d="/d"}}',
+            "services.a.replicas: a service with volumes cannot",
+        ),
         ("[kubernetes]\nautoscale={minimum=3, maximum=2}", "kubernetes.autoscale.maximum: must be at least"),
         ("[kubernetes.canary.x]", "kubernetes.canary: needs kubernetes.gateway and kubernetes.host"),
         ('[kubernetes]\nhost="a.b"\ngateway="a/b"\ncanary.x={}', "kubernetes.canary.x: there is no model 'x'"),

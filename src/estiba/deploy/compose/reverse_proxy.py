@@ -1,4 +1,4 @@
-"""Front: an nginx before what serves models, so that Compose can replace containers without losing a request."""
+"""Configure nginx as the reverse proxy of model servers, so that Compose can replace them without losing a request."""
 
 from __future__ import annotations
 
@@ -12,43 +12,44 @@ from estiba.deploy.plan.plan import Plan, Service
 NAME = "front"
 FILE = "nginx.conf"
 NETWORK = "front"
-"""The network of the front and what stands behind it, and of nobody else."""
+"""The network of the reverse proxy and the services behind it only."""
 
-ALIVE = "/tmp/alive.sock"
-"""The socket, in its container only, that says whether nginx itself answers: a port could be a service's."""
+HEALTH_SOCKET = "/tmp/alive.sock"
+"""The socket of the health check of nginx itself: every port belongs to a service behind it."""
 
 DNS_CACHE_SECONDS = 2.5
-"""Seconds after which the front surely knows a new container: it remembers what a name means for up to two, as nginx
-counts one second of validity in whole seconds."""
+"""Time after which nginx resolves a name again: up to two seconds, as it counts `valid=1s` in whole seconds."""
 
 
 def behind(plan: Plan) -> tuple[Service, ...]:
-    """The services that the front stands before: those that serve models and are published."""
+    """Return the services behind the reverse proxy: model servers with a published port."""
     return tuple(service for service in plan.services if service.models and service.published is not None)
 
 
-def prepared(plan: Plan) -> Plan:
-    """The plan in which what is behind the front listens, in its container, at the port that it is published at.
+def use_published_ports(plan: Plan) -> Plan:
+    """Return the plan with services behind the proxy listening at their published port, in their containers too.
 
-    Docker may give a stopped container's address to the next one while the front, and others, still remember it. A
-    port that belongs to one service only keeps a request for one model from another.
+    Docker may give a stopped container's address to the next one while nginx still has it in its cache. As every
+    service has its own port, a request for one model does not reach the server of another.
     """
-    served = {service.name for service in behind(plan)}
-    services = (replace(one, port=one.published) if one.name in served else one for one in plan.services)
-    return replace(plan, services=tuple(services))
+    names = {service.name for service in behind(plan)}
+    services = tuple(
+        replace(service, port=service.published) if service.name in names else service for service in plan.services
+    )
+    return replace(plan, services=services)
 
 
-def behind_it(plan: Plan, service: Service) -> dict[str, Any]:
-    """What the front changes in the Compose service of something behind it, in a plan that is prepared."""
+def service_behind(plan: Plan, service: Service) -> dict[str, Any]:
+    """Return the settings of a Compose service behind the proxy, in a plan with published ports."""
     networks = {"frontend": {}, "backend": {}, NETWORK: {"aliases": [_alias(service)]}}
     return {"command": [*image_spec(plan, service).process.command, "--port", str(service.port)], "networks": networks}
 
 
 def definition(plan: Plan, image: str, ports: list[dict[str, Any]]) -> dict[str, Any]:
-    """What is the front's own in its Compose service.
+    """Return the Compose service of the proxy.
 
     Args:
-        ports: that it publishes for the services behind it.
+        ports: published for the services behind it.
     """
     return {
         "image": image,
@@ -56,7 +57,7 @@ def definition(plan: Plan, image: str, ports: list[dict[str, Any]]) -> dict[str,
         "user": "101:101",
         "ports": ports,
         "healthcheck": {
-            "test": ["CMD", "curl", "--silent", "--fail", "--unix-socket", ALIVE, f"http://{NAME}/"],
+            "test": ["CMD", "curl", "--silent", "--fail", "--unix-socket", HEALTH_SOCKET, f"http://{NAME}/"],
             "start_period": "30s",
         },
         "depends_on": {service.name: {"condition": "service_healthy"} for service in behind(plan)},
@@ -65,18 +66,19 @@ def definition(plan: Plan, image: str, ports: list[dict[str, Any]]) -> dict[str,
 
 
 def configuration(plan: Plan) -> str:
-    """The nginx.conf of the front."""
+    """Return the nginx.conf of the proxy."""
     return "\n".join([_HEAD, *(line for service in behind(plan) for line in _server(service)), "}"]) + "\n"
 
 
 def _alias(service: Service) -> str:
-    """Its name on the front's network only: no service can have a name with a dot."""
+    """Return the name of a service on the network of the proxy. Names of services have no dot, so it is unique."""
     return f"{service.name}.{NETWORK}"
 
 
 def _server(service: Service) -> Iterator[str]:
     yield "  server {"
-    yield f"    listen {service.published} backlog=4096;"  # 511 are soon full where nginx has to wait for a processor
+    # The default backlog of 511 fills up while nginx waits for a processor.
+    yield f"    listen {service.published} backlog=4096;"
     yield f"    set $target {_alias(service)};"
     yield "    location / {"
     yield f"      proxy_pass http://$target:{service.port};"
@@ -85,7 +87,7 @@ def _server(service: Service) -> Iterator[str]:
 
 
 _HEAD = f"""\
-# Written by Estiba. Each name is looked up anew every second and may have several addresses: old and new containers.
+# Rendered by Estiba. Names are resolved again every second; one may have several addresses: old and new containers.
 pid /tmp/nginx.pid;
 error_log stderr warn;
 worker_processes 1;
@@ -106,12 +108,12 @@ http {{
   proxy_http_version 1.1;
   proxy_set_header Host $http_host;
   proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-  # A prediction changes nothing, so one that a stopping container did not answer may be asked of another.
+  # A prediction changes nothing, so a request that a stopping container did not answer may be repeated to another.
   proxy_next_upstream error timeout non_idempotent;
   proxy_connect_timeout 1s;
   proxy_read_timeout 300s;
   server {{
-    listen unix:{ALIVE};
+    listen unix:{HEALTH_SOCKET};
     location / {{
       return 200;
     }}

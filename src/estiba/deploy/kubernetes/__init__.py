@@ -1,1 +1,1 @@
-"""Kubernetes: manifests of a plan."""
+"""Render a plan as Kubernetes manifests, and deploy them."""

@@ -1,4 +1,4 @@
-"""Scaling: how many pods serve models, and how many of them may go at once."""
+"""Render the autoscaler and the disruption budget of a model server."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from estiba.deploy.kubernetes.workloads import labels, selector
 from estiba.deploy.plan.plan import Plan, Service
 
 
-def autoscaler(plan: Plan, one: Service, options: AutoscaleOptions) -> dict[str, Any]:
-    """A HorizontalPodAutoscaler. It grows at once and shrinks slowly, because a model takes a while to load."""
+def autoscaler(plan: Plan, service: Service, options: AutoscaleOptions) -> dict[str, Any]:
+    """Return a HorizontalPodAutoscaler. It scales up at once and down slowly, because a model takes a while to load."""
     metrics: list[dict[str, Any]] = [
         {
             "type": "Resource",
@@ -23,9 +23,9 @@ def autoscaler(plan: Plan, one: Service, options: AutoscaleOptions) -> dict[str,
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": one.name, "labels": labels(plan, one)},
+        "metadata": {"name": service.name, "labels": labels(plan, service)},
         "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": one.name},
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": service.name},
             "minReplicas": options.minimum,
             "maxReplicas": options.maximum,
             "metrics": metrics,
@@ -43,15 +43,15 @@ def autoscaler(plan: Plan, one: Service, options: AutoscaleOptions) -> dict[str,
     }
 
 
-def disruption_budget(plan: Plan, one: Service) -> dict[str, Any]:
-    """A PodDisruptionBudget: maintenance takes one pod at a time."""
+def disruption_budget(plan: Plan, service: Service) -> dict[str, Any]:
+    """Return a PodDisruptionBudget: maintenance evicts one pod at a time."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": {"name": one.name, "labels": labels(plan, one)},
+        "metadata": {"name": service.name, "labels": labels(plan, service)},
         "spec": {
             "maxUnavailable": 1,
-            "selector": {"matchLabels": selector(plan, one)},
+            "selector": {"matchLabels": selector(plan, service)},
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }

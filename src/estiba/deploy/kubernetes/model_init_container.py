@@ -1,4 +1,4 @@
-"""Registry: how pods get models that their image does not hold: an init container copies them from the registry."""
+"""Render the init container that copies models from the registry into a pod whose image holds none."""
 
 from __future__ import annotations
 
@@ -14,45 +14,47 @@ from estiba.deploy.plan.plan import Plan, Service
 from estiba.model.registry.mirror import pinned
 
 NAME = "fetch-models"
-"""Of the init container; `models` is a server's."""
+"""Name of the init container; `models` is the name of a server's container."""
 
-ROOM = "models"
-"""The volume that it fills."""
+MODELS_VOLUME = "models"
+"""Name of the volume that it fills."""
 
-CLAIM = "registry"
-"""The volume of a claim that holds the registry itself."""
+REGISTRY_VOLUME = "registry"
+"""Name of the volume of a claim that holds the registry itself."""
 
-CLAIMED = "/mnt/registry"
+REGISTRY_PATH = "/mnt/registry"
 
 _SHARED: tuple[str, ...] = ("image", "imagePullPolicy", "env", "resources", "securityContext")
-"""What the init container has of the server's."""
+"""Settings that the init container shares with the server's container."""
 
-_HTTPS = 443
-_EVERYWHERE = ("0.0.0.0/0", "::/0")
+_HTTPS_PORT = 443
+_ALL_ADDRESSES = ("0.0.0.0/0", "::/0")
 
 
 def check(plan: Plan, options: RegistryOptions) -> None:
-    """Raises BadProject where pods could not reach the registry."""
+    """Raise BadProject where pods could not reach the registry."""
     if not plan.registry:
         if options != RegistryOptions():
-            hint = 'Say models = "registry" in [images], or take this out.'
-            raise BadProject("kubernetes.registry: the images hold the models, so nothing asks a registry.", hint=hint)
+            hint = 'Set models = "registry" in [images], or remove the section.'
+            raise BadProject("kubernetes.registry: the images hold the models, so pods use no registry.", hint=hint)
         return
     if is_folder(plan.registry) and not options.claim:
         raise BadProject(
             f"images.models: pods cannot reach the registry {plan.registry}, a folder of this machine.",
             hint="Set registry in [project] to object storage, such as s3://bucket/models; or copy it to a volume and "
-            'name its claim: claim in [kubernetes.registry]. models = "image" needs neither.',
+            'set claim in [kubernetes.registry] to its claim. models = "image" needs neither.',
         )
     for text in options.networks:
         try:
             ip_network(text)
         except ValueError:
-            hint = "Write such as 10.1.2.0/24, or 10.1.2.3/32."
-            raise BadProject(f"kubernetes.registry.networks: {text!r} is no network.", hint=hint) from None
+            hint = "Write a network such as 10.1.2.0/24, or 10.1.2.3/32."
+            raise BadProject(f"kubernetes.registry.networks: {text!r} is not a network.", hint=hint) from None
     if options.claim and options.networks:
-        hint = "Take `networks` or `claim` out of [kubernetes.registry]."
-        raise BadProject("kubernetes.registry.networks: pods that read a volume ask no address.", hint=hint)
+        hint = "Remove `networks` or `claim` from [kubernetes.registry]."
+        raise BadProject(
+            "kubernetes.registry.networks: pods read the registry from a volume, not from a network.", hint=hint
+        )
     for service in _servers(plan):
         check_reachable(service.environment)
 
@@ -62,73 +64,78 @@ def _servers(plan: Plan) -> Iterator[Service]:
 
 
 def init_container(plan: Plan, service: Service, options: RegistryOptions, like: dict[str, Any]) -> dict[str, Any]:
-    """The container that copies a server's models to where it looks for them.
+    """Return the container that copies a server's models to the path that the server loads them from.
 
-    It asks for versions by number and digest: what an alias meant when this was written. So the same manifests always
-    run the same models, going back brings the old ones, and a version that moved changes the pods.
+    It names versions by number and digest: those that the aliases had when the manifests were rendered. So the same
+    manifests always run the same models, older manifests bring older ones back, and a moved alias changes the pods.
 
     Args:
-        like: the server's container, whose image, limits and rights it gets.
+        like: the server's container, whose image, limits and privileges it gets.
     """
-    wanted = [pinned(model.name, model.version, model.digest) for model in service.models]
-    address = CLAIMED if options.claim else plan.registry
-    words = ["models", "pull", *wanted, "--registry", address, "--to", MOUNT_PATH, "--timeout", f"{options.timeout:g}"]
-    found = {key: like[key] for key in _SHARED if key in like}
+    versions = [pinned(model.name, model.version, model.digest) for model in service.models]
+    address = REGISTRY_PATH if options.claim else plan.registry
+    source = ["--registry", address, "--to", MOUNT_PATH, "--timeout", f"{options.timeout:g}"]
+    shared = {key: like[key] for key in _SHARED if key in like}
     kept = [mount for mount in like["volumeMounts"] if mount["name"] in ("tmp", "secrets")]
-    mounts = [*kept, {"name": ROOM, "mountPath": MOUNT_PATH}]
+    mounts = [*kept, {"name": MODELS_VOLUME, "mountPath": MOUNT_PATH}]
     if options.claim:
-        mounts.append({"name": CLAIM, "mountPath": CLAIMED, "readOnly": True})
-    said = {"terminationMessagePolicy": "FallbackToLogsOnError"}
-    return {"name": NAME, **found, "args": words, **said, "volumeMounts": mounts}
+        mounts.append({"name": REGISTRY_VOLUME, "mountPath": REGISTRY_PATH, "readOnly": True})
+    termination = {"terminationMessagePolicy": "FallbackToLogsOnError"}
+    arguments = {"args": ["models", "pull", *versions, *source]}
+    return {"name": NAME, **shared, **arguments, **termination, "volumeMounts": mounts}
 
 
 def server(container: dict[str, Any]) -> dict[str, Any]:
-    """The server's container beside it: it reads what was copied, and has no way into the registry."""
+    """Return the server's container beside it: it reads the copies, and has no credentials of the registry."""
     mounts = [mount for mount in container["volumeMounts"] if mount["name"] != "secrets"]
-    mounts.append({"name": ROOM, "mountPath": MOUNT_PATH, "readOnly": True})
+    mounts.append({"name": MODELS_VOLUME, "mountPath": MOUNT_PATH, "readOnly": True})
     return {key: value for key, value in container.items() if key != "env"} | {"volumeMounts": mounts}
 
 
 def volumes(service: Service, options: RegistryOptions) -> Iterator[dict[str, Any]]:
-    """Where the copies are, with room for all of them twice, as one that is damaged is fetched again."""
-    room = 16 + math.ceil(2 * sum(model.size for model in service.models) / 2**20)
-    yield {"name": ROOM, "emptyDir": {"sizeLimit": f"{room}Mi"}}
+    """Yield the volume of the copies, large enough for all of them twice, as a damaged copy is fetched again."""
+    mebibytes = 16 + math.ceil(2 * sum(model.size for model in service.models) / 2**20)
+    yield {"name": MODELS_VOLUME, "emptyDir": {"sizeLimit": f"{mebibytes}Mi"}}
     if options.claim:
-        yield {"name": CLAIM, "persistentVolumeClaim": {"claimName": options.claim, "readOnly": True}}
+        yield {"name": REGISTRY_VOLUME, "persistentVolumeClaim": {"claimName": options.claim, "readOnly": True}}
 
 
 def egress(plan: Plan, service: Service, options: RegistryOptions) -> Iterator[dict[str, Any]]:
-    """The way to the registry: to the servers that variables name, or to whatever answers HTTPS.
+    """Yield the rules of a NetworkPolicy that allow the registry: the servers that variables name, or all HTTPS.
 
-    What a name means cannot be known here, so the way to it is as wide as all addresses at its port, unless networks
-    are named. A name of the cluster's own leads to its namespace at any port: policies see the port of the pod, which
-    need not be that of its Service.
+    The addresses of a host name are not known here, so all addresses at its port are allowed, unless `networks` narrows
+    them. For a Service of the cluster, its namespace is allowed at any port: policies see the port of the pod, which
+    need not be that of the Service.
     """
     if options.claim:
         return
-    found = registry_servers(service.environment) or [RegistryServer("", _HTTPS)]
-    for endpoint in dict.fromkeys(found):
+    servers = registry_servers(service.environment) or [RegistryServer("", _HTTPS_PORT)]
+    for endpoint in dict.fromkeys(servers):
         peers = list(_peers(endpoint, options))
-        at = {} if "podSelector" in peers[0] else {"ports": [{"protocol": "TCP", "port": endpoint.port}]}
-        yield {"to": peers, **at}
+        ports = {} if "podSelector" in peers[0] else {"ports": [{"protocol": "TCP", "port": endpoint.port}]}
+        yield {"to": peers, **ports}
 
 
 def _peers(endpoint: RegistryServer, options: RegistryOptions) -> Iterator[dict[str, Any]]:
     if endpoint.is_address:
-        wide = ip_address(endpoint.host).max_prefixlen
-        yield {"ipBlock": {"cidr": f"{endpoint.host}/{wide}"}}
+        bits = ip_address(endpoint.host).max_prefixlen
+        yield {"ipBlock": {"cidr": f"{endpoint.host}/{bits}"}}
     elif options.networks:
         yield from ({"ipBlock": {"cidr": str(ip_network(network))}} for network in options.networks)
-    elif endpoint.host and (space := _namespace(endpoint.host)) is not None:
-        inside = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space}}} if space else {}
-        yield {**inside, "podSelector": {}}
+    elif endpoint.host and (namespace := _namespace(endpoint.host)) is not None:
+        selector = (
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}} if namespace else {}
+        )
+        yield {**selector, "podSelector": {}}
     else:
-        yield from ({"ipBlock": {"cidr": network}} for network in _EVERYWHERE)
+        yield from ({"ipBlock": {"cidr": network}} for network in _ALL_ADDRESSES)
 
 
 def _namespace(host: str) -> str | None:
-    """The namespace of a Service that a name means: `minio`, `minio.storage.svc`, `minio.storage.svc.cluster.local`;
-    empty for the pod's own, None for names that are not the cluster's."""
+    """Return the namespace of a Service from its name: `minio`, `minio.storage.svc`, `minio.storage.svc.cluster.local`.
+
+    It is empty for the pod's own namespace, and None for names outside the cluster.
+    """
     parts = host.split(".")
     if len(parts) == 1:
         return ""

@@ -1,4 +1,4 @@
-"""`[kubernetes]` of the project file."""
+"""Options of `[kubernetes]` in the project file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Label = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
 
 class AutoscaleOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """`[kubernetes.autoscale]`: how many pods serve models.
+    """`[kubernetes.autoscale]`: the number of pods of a model server.
 
     Args:
-        minimum: pods, at least; the number is kept while one is moved or replaced.
-        maximum: pods, at most.
-        cpu: percent of the processors that pods ask for, which they should use on average.
-        requests_per_second: for each pod, from the metric estiba_requests_per_second of a metrics adapter; None leaves
-            it to the processors.
+        minimum: the number of pods, at least; also while a pod is moved or replaced.
+        maximum: the number of pods, at most.
+        cpu: target for the average use of processors, in percent of the processors that pods request.
+        requests_per_second: target for each pod, from the metric estiba_requests_per_second of a metrics adapter; None
+            scales by processors only.
     """
 
     minimum: Annotated[int, Meta(ge=1)] = 2
@@ -28,12 +28,12 @@ class AutoscaleOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
 
 
 class CanaryOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """`[kubernetes.canary.MODEL]`: a second version of a model with a port of its own, beside the first.
+    """`[kubernetes.canary.MODEL]`: a second version, beside the first, of a model with its own port.
 
     Args:
         alias: of the version in the registry.
-        weight: percent of the requests that it answers.
-        replicas: pods.
+        weight: percent of the requests that it gets.
+        replicas: the number of pods.
     """
 
     alias: str = "candidate"
@@ -42,14 +42,14 @@ class CanaryOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class RegistryOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """`[kubernetes.registry]`: how pods get models that `models = "registry"` in `[images]` keeps out of their image.
+    """`[kubernetes.registry]`: access of pods to models that `models = "registry"` in `[images]` leaves out of images.
 
     Args:
-        networks: addresses that the registry may have, such as 10.1.2.0/24, where variables name it by a name or not
-            at all; pods may reach no others. Without them they may reach every address at its port.
-        claim: of a volume that holds a copy of the registry, at its top, instead of object storage.
+        networks: networks that the registry is in, such as 10.1.2.0/24, where no variable has its IP address; pods may
+            connect to no others. Without them they may connect to every address at its port.
+        claim: the claim of a volume with a copy of the registry at its root, instead of object storage.
         timeout: seconds for a pod to fetch its models.
-        annotations: of the service accounts of model servers, by which a cloud lets them into the registry.
+        annotations: of the service accounts of model servers, by which a cloud gives them access to the registry.
     """
 
     networks: tuple[str, ...] = ()
@@ -63,20 +63,20 @@ class KubernetesOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
     Args:
         namespace: by default the project's name; overlays add their own to it.
-        host: the domain under which public services are reached: `models` at it, others one below. Without one there
-            is no way in from outside but `kubectl port-forward`.
+        host: the domain of public services: `models` at it, others at a subdomain. Without one, only
+            `kubectl port-forward` gives access from outside.
         ingress_class: of the Ingress.
-        ingress_namespace: of the pods that bring requests in.
+        ingress_namespace: the namespace of the ingress controller's pods.
         gateway: of the Gateway API, as namespace/name; routes then replace the Ingress.
-        tls_secret: of the Ingress's certificate.
+        tls_secret: the secret with the Ingress's certificate.
         storage_class: of volumes; by default the cluster's.
         storage: of each volume, such as 10Gi.
-        shutdown_delay: seconds that a pod still answers while the cluster learns that it ends.
-        external_secrets: name of a ClusterSecretStore, from which secrets are taken.
+        shutdown_delay: seconds that a pod still answers after SIGTERM, until the cluster sends it no more requests.
+        external_secrets: name of a ClusterSecretStore that secrets are taken from.
         monitoring: write a ServiceMonitor and a PrometheusRule for the Prometheus operator.
-        monitoring_namespace: of the pods that scrape, if `monitoring` is on.
-        canary: by model, another version beside it; needs `gateway`.
-        registry: how pods get models that their image does not hold.
+        monitoring_namespace: the namespace of Prometheus, if `monitoring` is on.
+        canary: by model, a second version beside it; needs `gateway`.
+        registry: access of pods to models that their image does not hold.
     """
 
     namespace: Label | None = None
@@ -97,5 +97,5 @@ class KubernetesOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
 
 def canary_name(model: str) -> str:
-    """The service of a model's other version."""
+    """Return the name of the service of a model's canary."""
     return f"{model}-canary"

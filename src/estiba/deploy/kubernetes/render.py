@@ -1,4 +1,4 @@
-"""Kubernetes: a plan as plain manifests, with a kustomize base, a component for each profile, and overlays."""
+"""Render a plan as plain manifests: a kustomize base, a component for each profile, and overlays."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ OVERLAYS = ("dev", "staging", "production")
 
 
 def render(plan: Plan, options: KubernetesOptions) -> Rendered:
-    """The files of a kustomize project.
+    """Render the files of a kustomize project.
 
     Args:
         plan: with the services of canaries, if the options name any.
 
     Raises:
-        BadProject: something that Kubernetes, or these options, cannot do.
+        BadProject: a setting that Kubernetes, or these options, cannot honour.
     """
     _check(plan, options)
     texts = {}
@@ -37,8 +37,8 @@ def render(plan: Plan, options: KubernetesOptions) -> Rendered:
     if options.monitoring:
         texts["components/operator/monitoring.yaml"] = yaml.render_all(list(_operator(plan)))
     for folder in sorted({path.rpartition("/")[0] for path in texts}):
-        inside = sorted(path.rpartition("/")[2] for path in texts if path.rpartition("/")[0] == folder)
-        texts[f"{folder}/kustomization.yaml"] = yaml.render(_kustomization(folder, inside))
+        names = sorted(path.rpartition("/")[2] for path in texts if path.rpartition("/")[0] == folder)
+        texts[f"{folder}/kustomization.yaml"] = yaml.render(_kustomization(folder, names))
     overlays = {f"overlays/{name}/{file}": text for name in OVERLAYS for file, text in _overlay(plan, options, name)}
     return Rendered(texts, overlays)
 
@@ -49,22 +49,22 @@ def _objects(plan: Plan, service: Service, options: KubernetesOptions) -> Iterat
         meta["annotations"] = options.registry.annotations
     yield {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta, "automountServiceAccountToken": False}
     for name in service.files:
-        found = config_maps.config_map(plan, service, name)
-        found["metadata"]["labels"] = workloads.labels(plan, service)
-        yield found
+        config_map = config_maps.config_map(plan, service, name)
+        config_map["metadata"]["labels"] = workloads.labels(plan, service)
+        yield config_map
     yield from workloads.claims(plan, service, options)
     yield workloads.workload(plan, service, options)
     if service.port is not None:
-        yield networking.service(plan, service)
-        yield from networking.each_pod(plan, service)
+        yield networking.service_object(plan, service)
+        yield from networking.headless_service(plan, service)
     yield networking.policy(plan, service, options)
-    yield from networking.ways_in(plan, service, options)
+    yield from networking.external_routes(plan, service, options)
     if service.models:
-        canary = {canary_name(name): found for name, found in options.canary.items()}.get(service.name)
+        canary = {canary_name(name): canary for name, canary in options.canary.items()}.get(service.name)
         scale = options.autoscale
         if canary is not None:
-            most = max(canary.replicas, scale.maximum)
-            scale = msgspec.structs.replace(scale, minimum=canary.replicas, maximum=most)
+            maximum = max(canary.replicas, scale.maximum)
+            scale = msgspec.structs.replace(scale, minimum=canary.replicas, maximum=maximum)
         yield autoscaling.autoscaler(plan, service, scale)
         yield autoscaling.disruption_budget(plan, service)
 
@@ -73,9 +73,9 @@ def _common(plan: Plan, options: KubernetesOptions) -> Iterator[dict[str, Any]]:
     yield from networking.default_policies()
     settings = workloads.settings(plan)
     if settings:
-        # What has no default is not there: pods that need it do not start, and say which key they miss.
-        known = {name: value for name, value in settings.items() if value is not None}
-        yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": workloads.SETTINGS}, "data": known}
+        # A variable without a default has no key: pods that need it do not start, and their events name the key.
+        defaults = {name: value for name, value in settings.items() if value is not None}
+        yield {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": workloads.SETTINGS}, "data": defaults}
     if options.external_secrets:
         yield from (_external(plan, name, options) for name in plan.secrets)
 
@@ -101,30 +101,32 @@ def _kustomization(folder: str, resources: list[str]) -> dict[str, Any]:
 
 
 def _overlay(plan: Plan, options: KubernetesOptions, name: str) -> Iterator[tuple[str, str]]:
-    """What is written once and then yours: the namespace, which components take part, and how large it is."""
-    space = namespace(plan, options, name)
+    """Yield the files of an overlay, which are written once: the namespace, the components, and patches."""
+    overlay_namespace = namespace(plan, options, name)
     components = [f"../../components/{profile}" for profile in plan.profiles]
     components += ["../../components/operator"] * options.monitoring
     content: dict[str, Any] = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "namespace": space,
+        "namespace": overlay_namespace,
         "resources": ["namespace.yaml", "../../base"],
     }
-    used = components if name == "production" else []
-    if used:
-        content["components"] = used
+    included = components if name == "production" else []
+    if included:
+        content["components"] = included
     if name == "dev":
         content["patches"] = [
             {"target": {"kind": kind}, "patch": yaml.render(patch)} for kind, patch in _DEV_PATCHES.items()
         ]
-    text = f"# {name}: written once by `estiba kubernetes`, and yours since. Apply it with:\n"
-    text += f"#   kubectl apply --kustomize overlays/{name}\n"
+    text = f"# {name}: written once by `estiba kubernetes`, and yours to edit. Apply it with:\n"
+    text += f"#   estiba deploy kubernetes {name}\n"
     text += yaml.render(content)
-    if not used and components:
-        text += "# Profiles that can take part:\n# components:\n" + "".join(f"#   - {path}\n" for path in components)
+    if not included and components:
+        text += "# Components that can be included:\n# components:\n" + "".join(
+            f"#   - {path}\n" for path in components
+        )
     yield "kustomization.yaml", text
-    yield "namespace.yaml", yaml.render(_namespaced(space))
+    yield "namespace.yaml", yaml.render(_namespace_object(overlay_namespace))
 
 
 _DEV_PATCHES: dict[str, dict[str, Any]] = {
@@ -138,13 +140,13 @@ _DEV_PATCHES: dict[str, dict[str, Any]] = {
 
 
 def namespace(plan: Plan, options: KubernetesOptions, overlay: str) -> str:
-    """The namespace of an overlay, until somebody changes it there."""
+    """Return the namespace of an overlay as it is first written."""
     name = options.namespace or plan.project
     return name if overlay == "production" else f"{name}-{overlay}"
 
 
-def _namespaced(name: str) -> dict[str, Any]:
-    """A namespace that takes only pods of the restricted standard."""
+def _namespace_object(name: str) -> dict[str, Any]:
+    """Return a namespace that admits only pods of the restricted standard."""
     standard = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": standard}}
 
@@ -176,19 +178,23 @@ def _check(plan: Plan, options: KubernetesOptions) -> None:
     if options.autoscale.maximum < options.autoscale.minimum:
         raise BadProject("kubernetes.autoscale.maximum: must be at least the minimum.")
     if options.canary and not (options.gateway and options.host):
-        hint = "Only routes of the Gateway API can split requests: name a gateway, and a host."
+        hint = "Only routes of the Gateway API can split requests: set gateway and host."
         raise BadProject("kubernetes.canary: needs kubernetes.gateway and kubernetes.host.", hint=hint)
     names = {service.name for service in plan.services if service.models and service.name != MODELS}
     for name in options.canary:
         if name not in names:
-            raise BadProject(f"kubernetes.canary.{name}: there is no model {name!r} with a port of its own.")
+            raise BadProject(f"kubernetes.canary.{name}: there is no model {name!r} with its own port.")
     for service in plan.services:
         if service.user == 0:
-            raise BadProject(f"services.{service.name}.user: the cluster takes no pods of root.", hint="Name another.")
-        if service.build is None and service.user is None:
-            hint = "Name the number of a user that its image can run as."
             raise BadProject(
-                f"services.{service.name}.user: Kubernetes cannot tell that its image is not root's.", hint=hint
+                f"services.{service.name}.user: the namespace admits no pods that run as root.",
+                hint="Set another user.",
+            )
+        if service.build is None and service.user is None:
+            hint = "Set the number of a user that its image can run as."
+            raise BadProject(
+                f"services.{service.name}.user: needed, as the image may run as root.",
+                hint=hint,
             )
         if service.volumes and service.replicas > 1:
-            raise BadProject(f"services.{service.name}.replicas: what keeps data on a volume runs once.")
+            raise BadProject(f"services.{service.name}.replicas: a service with volumes cannot have several replicas.")

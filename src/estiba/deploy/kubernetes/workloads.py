@@ -1,4 +1,4 @@
-"""Workloads: the pods of a service, as a Deployment, a StatefulSet or a Job."""
+"""Render the pods of a service as a Deployment, a StatefulSet or a Job."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from estiba.deploy.plan.timing import STARTED_SECONDS
 SETTINGS = "settings"
 """The ConfigMap of variables that the project file refers to."""
 
-STAMP = "estiba.org/files"
-"""The annotation of pods that changes with the files that they read, so that they are replaced."""
+FILES_ANNOTATION = "estiba.org/files"
+"""The annotation of pods with the digest of the files that they mount, so that pods are replaced when files change."""
 
-SLACK = 5
-"""Seconds beyond what a pod announces and drains."""
+GRACE_MARGIN_SECONDS = 5
+"""Added to the shutdown delay and the drain of a pod."""
 
 
 def labels(plan: Plan, service: Service) -> dict[str, str]:
-    """The recommended labels. Only name and instance select pods, as selectors cannot be changed."""
+    """Return the recommended labels. Only name and instance select pods, as selectors cannot be changed."""
     component = "model-server" if service.models else "application" if service.build else "infrastructure"
     return {
         **selector(plan, service),
@@ -39,17 +39,17 @@ def labels(plan: Plan, service: Service) -> dict[str, str]:
 
 
 def selector(plan: Plan, service: Service) -> dict[str, str]:
-    """The labels by which the pods of a service are found."""
+    """Return the labels that select the pods of a service."""
     return {"app.kubernetes.io/name": service.name, "app.kubernetes.io/instance": plan.project}
 
 
 def workload(plan: Plan, service: Service, options: KubernetesOptions) -> dict[str, Any]:
-    """The object that keeps the pods of a service running."""
+    """Return the object that runs the pods of a service."""
     meta = {"name": service.name, "labels": labels(plan, service)}
-    about: dict[str, Any] = {"labels": labels(plan, service)}
-    if (stamp := config_maps.stamp(plan, service)) is not None:
-        about["annotations"] = {STAMP: stamp}
-    template = {"metadata": about, "spec": _pod(plan, service, options)}
+    pod_meta: dict[str, Any] = {"labels": labels(plan, service)}
+    if (digest := config_maps.files_digest(plan, service)) is not None:
+        pod_meta["annotations"] = {FILES_ANNOTATION: digest}
+    template = {"metadata": pod_meta, "spec": _pod(plan, service, options)}
     if not service.restart:
         return _job(plan, service, template)
     spec: dict[str, Any] = {"selector": {"matchLabels": selector(plan, service)}, "template": template}
@@ -59,7 +59,7 @@ def workload(plan: Plan, service: Service, options: KubernetesOptions) -> dict[s
         return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": meta, "spec": spec}
     if not service.models:
         spec = {"replicas": service.replicas, **spec}
-    # Never fewer than there were: a new pod is ready before an old one ends.
+    # Never fewer pods than before: a new pod is ready before an old one stops.
     spec["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
     spec["minReadySeconds"] = 2 if service.health else STARTED_SECONDS
     fetching = options.registry.timeout if plan.registry and service.models else 0
@@ -69,39 +69,39 @@ def workload(plan: Plan, service: Service, options: KubernetesOptions) -> dict[s
 
 
 def _job(plan: Plan, service: Service, template: dict[str, Any]) -> dict[str, Any]:
-    """A Job cannot be changed, so a changed one is another one; the cluster removes what is done after a day.
+    """Return a Job. A Job cannot be changed, so a changed one has another name. The cluster deletes it after a day.
 
-    Every attempt is a pod of its own, as the cluster removes one that it restarted, with its log, when it gives up.
+    Every attempt has its own pod: the cluster would remove a restarted pod, with its log, when it gives up.
     """
     template["spec"]["restartPolicy"] = "Never"
-    changed = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:8]
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": f"{service.name}-{changed}", "labels": labels(plan, service)},
+        "metadata": {"name": f"{service.name}-{digest}", "labels": labels(plan, service)},
         "spec": {"backoffLimit": 3, "ttlSecondsAfterFinished": 86400, "template": template},
     }
 
 
 def claims(plan: Plan, service: Service, options: KubernetesOptions) -> Iterator[dict[str, Any]]:
-    """The volumes of a Job; a StatefulSet makes its own."""
+    """Yield the volume claims of a Job; a StatefulSet creates its own."""
     if service.restart:
         return
     for name in service.volumes:
         claim = _claim(plan, service, name, options)
-        claim["metadata"]["name"] = _claimed(service, name)
+        claim["metadata"]["name"] = _claim_name(service, name)
         yield {"apiVersion": "v1", "kind": "PersistentVolumeClaim", **claim}
 
 
 def settings(plan: Plan) -> dict[str, str | None]:
-    """Variables that the project file refers to, with their defaults; None where they have none."""
-    found: dict[str, str | None] = {}
+    """Return the variables that the project file refers to, with their defaults; None where they have none."""
+    defaults: dict[str, str | None] = {}
     for service in plan.services:
         for text in (*service.command, *service.environment.values()):
             for reference in references(text, service.name):
                 if reference.kind == "env":
-                    found[reference.name] = reference.default
-    return dict(sorted(found.items()))
+                    defaults[reference.name] = reference.default
+    return dict(sorted(defaults.items()))
 
 
 def _pod(plan: Plan, service: Service, options: KubernetesOptions) -> dict[str, Any]:
@@ -109,17 +109,17 @@ def _pod(plan: Plan, service: Service, options: KubernetesOptions) -> dict[str, 
     group = 0 if service.build is not None else user
     delay = options.shutdown_delay if service.port is not None else 0
     containers: dict[str, Any] = {"containers": [_container(plan, service, options)]}
-    rooms = list(_volumes(plan, service))
+    volumes = list(_volumes(plan, service))
     if plan.registry and service.models:
-        own = containers["containers"][0]
-        first = model_init_container.init_container(plan, service, options.registry, own)
-        containers = {"initContainers": [first], "containers": [model_init_container.server(own)]}
-        rooms += model_init_container.volumes(service, options.registry)
+        server = containers["containers"][0]
+        init_container = model_init_container.init_container(plan, service, options.registry, server)
+        containers = {"initContainers": [init_container], "containers": [model_init_container.server(server)]}
+        volumes += model_init_container.volumes(service, options.registry)
     return {
         "serviceAccountName": service.name,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": math.ceil(delay + service.stop_grace + SLACK),
+        "terminationGracePeriodSeconds": math.ceil(delay + service.stop_grace + GRACE_MARGIN_SECONDS),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": user,
@@ -137,78 +137,78 @@ def _pod(plan: Plan, service: Service, options: KubernetesOptions) -> dict[str, 
             }
         ],
         **containers,
-        "volumes": rooms,
+        "volumes": volumes,
     }
 
 
 def _container(plan: Plan, service: Service, options: KubernetesOptions) -> dict[str, Any]:
     limits = {"cpu": _processors(service.cpus), "memory": str(service.memory)}
-    found: dict[str, Any] = {"name": service.name, "image": service.image, "imagePullPolicy": "IfNotPresent"}
+    container: dict[str, Any] = {"name": service.name, "image": service.image, "imagePullPolicy": "IfNotPresent"}
     if service.models:
         delay = f"{options.shutdown_delay:g}"
-        found["args"] = [*image_spec(plan, service).process.command, "--shutdown-delay", delay]
+        container["args"] = [*image_spec(plan, service).process.command, "--shutdown-delay", delay]
     elif service.command:
-        found["args"] = [_text(plan, service, word) for word in service.command]
+        container["args"] = [_text(plan, service, argument) for argument in service.command]
     environment = list(_environment(plan, service))
     if environment:
-        found["env"] = environment
+        container["env"] = environment
     if service.port is not None:
-        found["ports"] = [{"name": port_name(service), "containerPort": service.port, "protocol": "TCP"}]
-    found |= _probes(plan, service)
+        container["ports"] = [{"name": port_name(service), "containerPort": service.port, "protocol": "TCP"}]
+    container |= _probes(plan, service)
     if service.port is not None and not service.models and options.shutdown_delay:
-        # A model server waits by itself; others would be asked for a moment after they were told to end.
-        found["lifecycle"] = {"preStop": {"sleep": {"seconds": math.ceil(options.shutdown_delay)}}}
-    found["resources"] = {
+        # A model server delays its shutdown itself; others would still get requests for a moment after SIGTERM.
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": math.ceil(options.shutdown_delay)}}}
+    container["resources"] = {
         "requests": {"cpu": _processors(service.cpus / 2), "memory": limits["memory"]},
         "limits": limits,
     }
-    found["securityContext"] = {
+    container["securityContext"] = {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": service.read_only,
         "capabilities": {"drop": ["ALL"]},
     }
-    found["volumeMounts"] = list(_mounts(plan, service))
-    return found
+    container["volumeMounts"] = list(_mounts(plan, service))
+    return container
 
 
 def _probes(plan: Plan, service: Service) -> dict[str, Any]:
-    """Startup waits long, readiness is quick, and liveness is slow and asks nothing but the process itself."""
-    asks: list[dict[str, Any]]
+    """Return the probes: a long startup, a quick readiness, and a slow liveness that checks only the process itself."""
+    checks: list[dict[str, Any]]
     paths = ("/health/startup", "/health/ready", "/health/live") if service.models else None
     match service.health:
         case Http(path):
-            asks = [{"httpGet": {"path": each, "port": port_name(service)}} for each in paths or (path, path, path)]
+            checks = [{"httpGet": {"path": each, "port": port_name(service)}} for each in paths or (path, path, path)]
         case Tcp():
-            asks = [{"tcpSocket": {"port": port_name(service)}}] * 3
+            checks = [{"tcpSocket": {"port": port_name(service)}}] * 3
         case Command(argv):
-            asks = [{"exec": {"command": [_text(plan, service, argument) for argument in argv]}}] * 3
+            checks = [{"exec": {"command": [_text(plan, service, argument) for argument in argv]}}] * 3
         case _:
             return {}
-    startup, ready, live = asks
-    # A command is a program to start, which takes processor time from what it asks.
-    pace, patience = (5, 10) if isinstance(service.health, Command) else (2, 2)
-    attempts = max(1, math.ceil(service.start_timeout / pace))
+    startup, ready, live = checks
+    # A command is a process to start, which takes processor time from the service.
+    interval, timeout = (5, 10) if isinstance(service.health, Command) else (2, 2)
+    attempts = max(1, math.ceil(service.start_timeout / interval))
     return {
-        "startupProbe": {**startup, "periodSeconds": pace, "timeoutSeconds": 10, "failureThreshold": attempts},
-        "readinessProbe": {**ready, "periodSeconds": pace, "timeoutSeconds": patience, "failureThreshold": 2},
-        "livenessProbe": {**live, "periodSeconds": 5 * pace, "timeoutSeconds": 10, "failureThreshold": 6},
+        "startupProbe": {**startup, "periodSeconds": interval, "timeoutSeconds": 10, "failureThreshold": attempts},
+        "readinessProbe": {**ready, "periodSeconds": interval, "timeoutSeconds": timeout, "failureThreshold": 2},
+        "livenessProbe": {**live, "periodSeconds": 5 * interval, "timeoutSeconds": 10, "failureThreshold": 6},
     }
 
 
 def _environment(plan: Plan, service: Service) -> Iterator[dict[str, Any]]:
-    """Variables of the settings come first, because only what stands before may be referred to as $(NAME)."""
+    """Yield the environment, settings first: a value may refer only to variables before it, as $(NAME)."""
     texts = (*service.command, *service.environment.values())
-    named = {ref.name for text in texts for ref in references(text, service.name) if ref.kind == "env"}
-    for name in sorted(named):
+    names = {ref.name for text in texts for ref in references(text, service.name) if ref.kind == "env"}
+    for name in sorted(names):
         yield {"name": name, "valueFrom": {"configMapKeyRef": {"name": SETTINGS, "key": name}}}
     for name, value in service.environment.items():
         text = _text(plan, service, value)
-        if text != f"$({name})":  # it is there already
+        if text != f"$({name})":  # it is a setting already
             yield {"name": name, "value": text}
 
 
 def _text(plan: Plan, service: Service, text: str) -> str:
-    """A value for a pod, where $( is written $$( but for variables that the cluster fills in."""
+    """Return a value for a pod: $( is escaped as $$(, except that of variables that the cluster substitutes."""
 
     def lookup(reference: Reference) -> str:
         if reference.kind == "env":
@@ -233,17 +233,17 @@ def _volumes(plan: Plan, service: Service) -> Iterator[dict[str, Any]]:
         yield {"name": "secrets", "projected": {"defaultMode": 0o440, "sources": sources}}
     if not service.restart:
         for name in service.volumes:
-            yield {"name": name, "persistentVolumeClaim": {"claimName": _claimed(service, name)}}
+            yield {"name": name, "persistentVolumeClaim": {"claimName": _claim_name(service, name)}}
     for name in service.files:
         yield config_maps.volume(plan, service, name)
 
 
 def _mounts(plan: Plan, service: Service) -> Iterator[dict[str, Any]]:
     yield {"name": "tmp", "mountPath": "/tmp"}
-    for number, place in enumerate(service.writable):
-        yield {"name": f"writable-{number}", "mountPath": place}
+    for number, path in enumerate(service.writable):
+        yield {"name": f"writable-{number}", "mountPath": path}
     for name, target in service.volumes.items():
-        # A folder of the volume: the root of some file systems holds lost+found, which databases refuse.
+        # A folder below the root of the volume: some file systems have lost+found there, which databases refuse.
         yield {"name": name, "mountPath": target, "subPath": "data"}
     if service.secrets:
         yield {"name": "secrets", "mountPath": "/run/secrets", "readOnly": True}
@@ -251,7 +251,7 @@ def _mounts(plan: Plan, service: Service) -> Iterator[dict[str, Any]]:
         yield config_maps.mount(plan, service, name)
 
 
-def _claimed(service: Service, name: str) -> str:
+def _claim_name(service: Service, name: str) -> str:
     return f"{service.name}-{name}"
 
 
@@ -266,12 +266,12 @@ def _claim(plan: Plan, service: Service, name: str, options: KubernetesOptions) 
 
 
 def secret_name(name: str) -> str:
-    """What a secret is called in the cluster, whose names may hold no underscore and no capital."""
+    """Return the name of a secret in the cluster, where names may hold no underscore and no capital."""
     return name.replace("_", "-").lower()
 
 
 def port_name(service: Service) -> str:
-    """What the port of a service is called, in its pods and in its Service."""
+    """Return the name of the port of a service, in its pods and in its Service."""
     return "http" if isinstance(service.health, Http) or service.metrics else "tcp"
 
 

@@ -1,4 +1,4 @@
-"""Alerts: rules for Prometheus over metrics that servers of models emit, and what each asks of an operator."""
+"""Render alerting rules for Prometheus over the metrics of model servers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from estiba.deploy.plan.plan import Plan
 
 @dataclass(frozen=True)
 class Alert:
-    """One rule.
+    """One alerting rule.
 
     Args:
-        left, limit: it fires where `left` is more than `limit`.
-        lasting: for how long that must be so, as Prometheus writes times.
-        severity: `critical` wakes somebody, `warning` waits for the morning.
-        summary: what happens, with labels in `{{ }}`. action: what to do about it.
+        left, limit: the alert fires where `left` is more than `limit`.
+        lasting: the duration of that, in Prometheus notation, before the alert fires.
+        severity: `critical` needs a person at once, `warning` during working hours.
+        summary: the problem, with labels in `{{ }}`. action: advice for the operator.
     """
 
     name: str
@@ -34,17 +34,17 @@ class Alert:
 
 
 def alerts(plan: Plan) -> tuple[Alert, ...]:
-    """The rules for a plan."""
+    """Return the rules for a plan."""
     return (*_SERVING, *_memory(plan))
 
 
 def render(plan: Plan) -> str:
-    """The rules as Prometheus reads them."""
+    """Render the rules in the file format of Prometheus."""
     return yaml.render({"groups": groups(plan)})
 
 
 def groups(plan: Plan) -> list[dict[str, Any]]:
-    """The rules as values."""
+    """Return the rules as values."""
     return [{"name": "estiba", "rules": [_rule(alert) for alert in alerts(plan)]}]
 
 
@@ -66,8 +66,8 @@ def _memory(plan: Plan) -> list[Alert]:
             f"{round(0.9 * service.memory)}",
             "5m",
             "warning",
-            f"{service.name} uses more than 90 % of the {service.memory // 10**6} MB that it may use.",
-            "Raise its memory, or lower its workers, before the system kills it.",
+            f"{service.name} uses more than 90 % of its memory limit of {service.memory // 10**6} MB.",
+            "Raise its memory limit, or lower its workers, before the kernel kills it.",
         )
         for service in plan.services
         if service.models
@@ -79,13 +79,13 @@ _REQUESTS = "sum by (job, model) (rate(estiba_requests_total[5m]))"
 _SERVING = (
     Alert(
         "ServiceDown",
-        # A name that leads nowhere any more is no target any more: what was there within the hour counts as 0.
+        # A service whose DNS name is gone is no target any more: one that was a target within the hour counts as 0.
         "1 - (up or on (job) 0 * max by (job) (max_over_time(up[1h])))",
         "0",
         "1m",
         "critical",
         "{{ $labels.job }} has not answered for a minute.",
-        "Look at its log and at whether it runs: estiba doctor --running, docker compose ps, kubectl get pods.",
+        "Check its log and its state: estiba doctor --running, docker compose ps, kubectl get pods.",
     ),
     Alert(
         "HighErrorRate",
@@ -93,8 +93,8 @@ _SERVING = (
         "0.05",
         "5m",
         "critical",
-        "More than 5 % of the requests to {{ $labels.model }} fail through no fault of their own.",
-        "The log has the reason under each request's id.",
+        "More than 5 % of the requests to {{ $labels.model }} fail with a server error.",
+        "The log has the reason with each request's id.",
     ),
     Alert(
         "HighLatency",
@@ -103,7 +103,7 @@ _SERVING = (
         "5m",
         "warning",
         "One request in a hundred to {{ $labels.model }} takes more than a second.",
-        "Compare the time in the model with the whole, and look at the queue: more processors, or fewer rows at once.",
+        "Compare the time in the model with the whole, and check the queue: add processors, or send fewer rows.",
     ),
     Alert(
         "RequestsRefused",
@@ -111,7 +111,7 @@ _SERVING = (
         "0",
         "2m",
         "warning",
-        "{{ $labels.job }} turns away requests to {{ $labels.model }}: too many wait, or they wait too long.",
+        "{{ $labels.job }} rejects requests to {{ $labels.model }}: the queue is full, or they wait too long.",
         "It is at its capacity: add replicas or processors.",
     ),
     Alert(
@@ -120,8 +120,8 @@ _SERVING = (
         "2",
         "0m",
         "critical",
-        "Workers of {{ $labels.job }} die or hang again and again.",
-        "The log says how each ended; exit code -9 is most often the memory limit.",
+        "Workers of {{ $labels.job }} crash or hang repeatedly.",
+        "The log has the exit code of each; -9 is most often the memory limit.",
     ),
     Alert(
         "WorkersMissing",
@@ -129,8 +129,8 @@ _SERVING = (
         "0",
         "2m",
         "warning",
-        "{{ $labels.job }} has had fewer workers than it wants for two minutes.",
-        "The log says why they do not start.",
+        "{{ $labels.job }} has had fewer workers than configured for two minutes.",
+        "The log has the reason why they do not start.",
     ),
     Alert(
         "VersionRefused",
@@ -138,7 +138,7 @@ _SERVING = (
         "0",
         "0m",
         "warning",
-        "A new version of {{ $labels.model }} was refused; the one before it goes on serving.",
+        "A new version of {{ $labels.model }} was refused; the previous version is still served.",
         "/models has the reason.",
     ),
     Alert(
@@ -147,7 +147,7 @@ _SERVING = (
         "0.001",
         "0m",
         "critical",
-        "{{ $labels.model }}@{{ $labels.version }} answers otherwise than in training.",
+        "{{ $labels.model }}@{{ $labels.version }} answers differently than in training.",
         "Compare the library versions: estiba verify {{ $labels.model }}.",
     ),
     Alert(
@@ -156,8 +156,8 @@ _SERVING = (
         "0.25",
         "10m",
         "warning",
-        "{{ $labels.job }} is stopped in a quarter of its time slices because its processors are used up.",
-        "Raise cpus, or lower workers times threads to what it has.",
+        "{{ $labels.job }} is throttled in a quarter of its time slices because its CPU limit is used up.",
+        "Raise cpus, or lower workers times threads to its limit.",
     ),
     Alert(
         "UnseenCategories",
@@ -167,6 +167,6 @@ _SERVING = (
         "15m",
         "warning",
         "More than 5 % of the rows for {{ $labels.model }} have a {{ $labels.feature }} that training never saw.",
-        "Something upstream changed how it writes that field, or the model is out of date.",
+        "A client changed how it writes that field, or the model is out of date.",
     ),
 )

@@ -1,14 +1,14 @@
-"""Observability: the files that Prometheus, Alertmanager, Grafana and Fluent Bit read, made from a plan.
+"""Render the configuration files of Prometheus, Alertmanager, Grafana and Fluent Bit from a plan.
 
 A service mounts one of them as `estiba:NAME`:
 
-| name | is |
+| name | contents |
 |---|---|
 | `prometheus` | prometheus.yml, which scrapes every service that has `metrics` |
-| `alerts` | the rules that Prometheus checks, to be mounted beside its configuration as `alerts.yml` |
-| `alertmanager` | alertmanager.yml, which groups alerts and keeps them until a receiver is named |
+| `alerts` | alerting rules, to be mounted beside the configuration of Prometheus as `alerts.yml` |
+| `alertmanager` | alertmanager.yml, which groups alerts; they are sent nowhere until a receiver is added |
 | `grafana` | a folder: the data source, and the dashboards |
-| `fluent-bit` | fluent-bit.yaml: logs that Docker sends (`logging` in `[compose]`), to Elasticsearch |
+| `fluent-bit` | fluent-bit.yaml, which forwards logs from Docker (`logging` in `[compose]`) to Elasticsearch |
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from estiba.deploy.plan.plan import File, Plan, Service
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where a plan runs.
+    """Addresses and paths of the target that a plan runs on.
 
     Args:
         address: `host:port` at which one service reaches another.
-        place: the path at which a service finds a file of its own.
-        replicas: a name that leads to each replica of a service; None where `address` is the only one.
+        path: the path of a file of a service, as the service sees it.
+        replicas: a DNS name of all replicas of a service; None where `address` is the only one.
     """
 
     address: Callable[[Service], str]
-    place: Callable[[Service, File], str]
+    path: Callable[[Service, File], str]
     replicas: Callable[[Service], str] | None = None
 
 
 def in_containers(plan: Plan) -> Surroundings:
-    """Every service by its name, which leads to each of its containers, and every file at its target."""
+    """Return the surroundings of containers: services by their DNS name, files at their target."""
     return Surroundings(
         lambda service: f"{service.name}:{service.port}",
         lambda service, file: file.target,
@@ -47,60 +47,60 @@ def in_containers(plan: Plan) -> Surroundings:
     )
 
 
-def generate(plan: Plan, service: Service, file: File, around: Surroundings) -> Mapping[str, str]:
-    """What `estiba:NAME` is: texts by path below it, or one at "" where it is a single file.
+def generate(plan: Plan, service: Service, file: File, surroundings: Surroundings) -> Mapping[str, str]:
+    """Render `estiba:NAME`: texts by relative path, or one at "" where it is a single file.
 
     Raises:
         BadProject: there is no such name.
     """
     match file.generated:
         case "prometheus":
-            return {"": yaml.render(_prometheus(plan, service, around))}
+            return {"": yaml.render(_prometheus(plan, service, surroundings))}
         case "alerts":
             return {"": alerts.render(plan)}
         case "alertmanager":
             return {"": yaml.render(_ALERTMANAGER)}
         case "grafana":
-            return _grafana(plan, around, around.place(service, file))
+            return _grafana(plan, surroundings, surroundings.path(service, file))
         case "fluent-bit":
-            return {"": yaml.render(_fluent_bit(plan, around))}
+            return {"": yaml.render(_fluent_bit(plan, surroundings))}
     known = "prometheus, alerts, alertmanager, grafana, fluent-bit"
     raise BadProject(f"services.{service.name}.files: there is no estiba:{file.generated}.", hint=f"Known: {known}.")
 
 
 def _mounting(plan: Plan, name: str) -> Service | None:
-    """The service that reads `estiba:NAME`."""
+    """Return the service that mounts `estiba:NAME`."""
     return next((s for s in plan.services if any(file.generated == name for file in s.files.values())), None)
 
 
-def _prometheus(plan: Plan, service: Service, around: Surroundings) -> dict[str, Any]:
+def _prometheus(plan: Plan, service: Service, surroundings: Surroundings) -> dict[str, Any]:
     scraped = [other for other in plan.services if other.metrics]
-    found: dict[str, Any] = {
+    config: dict[str, Any] = {
         "global": {"scrape_interval": "10s", "evaluation_interval": "10s"},
         "scrape_configs": [
             {
                 "job_name": other.name,
                 "metrics_path": other.metrics,
-                **_targets(other, around, plan.project),
+                **_targets(other, surroundings, plan.project),
             }
             for other in scraped
         ],
     }
     if any(file.generated == "alerts" for file in service.files.values()):
-        found["rule_files"] = ["alerts.yml"]
+        config["rule_files"] = ["alerts.yml"]
     manager = _mounting(plan, "alertmanager")
     if manager is not None:
-        found["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [around.address(manager)]}]}]}
-    return found
+        config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [surroundings.address(manager)]}]}]}
+    return config
 
 
-def _targets(service: Service, around: Surroundings, project: str) -> dict[str, Any]:
-    """Where a service is scraped: each of its replicas, as behind one address each scrape would ask another."""
-    if around.replicas is None:
-        return {"static_configs": [{"targets": [around.address(service)], "labels": {"project": project}}]}
+def _targets(service: Service, surroundings: Surroundings, project: str) -> dict[str, Any]:
+    """Return the targets of a service: each replica, as scrapes of one address would reach another each time."""
+    if surroundings.replicas is None:
+        return {"static_configs": [{"targets": [surroundings.address(service)], "labels": {"project": project}}]}
     return {
         "dns_sd_configs": [
-            {"names": [around.replicas(service)], "type": "A", "port": service.port, "refresh_interval": "10s"}
+            {"names": [surroundings.replicas(service)], "type": "A", "port": service.port, "refresh_interval": "10s"}
         ],
         "relabel_configs": [{"target_label": "project", "replacement": project}],
     }
@@ -122,7 +122,7 @@ _ALERTMANAGER: dict[str, Any] = {
 }
 
 
-def _grafana(plan: Plan, around: Surroundings, place: str) -> dict[str, str]:
+def _grafana(plan: Plan, surroundings: Surroundings, path: str) -> dict[str, str]:
     prometheus = _mounting(plan, "prometheus")
     if prometheus is None:
         hint = 'Add a service with files.config = "estiba:prometheus:/etc/prometheus/prometheus.yml".'
@@ -130,11 +130,11 @@ def _grafana(plan: Plan, around: Surroundings, place: str) -> dict[str, str]:
     source = {
         "name": "Prometheus",
         **dashboards.SOURCE,
-        "url": f"http://{around.address(prometheus)}",
+        "url": f"http://{surroundings.address(prometheus)}",
         "isDefault": True,
         "jsonData": {"timeInterval": "10s"},
     }
-    provider = {"name": "estiba", "type": "file", "options": {"path": f"{place}/dashboards"}}
+    provider = {"name": "estiba", "type": "file", "options": {"path": f"{path}/dashboards"}}
     return {
         "datasources/estiba.yaml": yaml.render({"apiVersion": 1, "datasources": [source]}),
         "dashboards/estiba.yaml": yaml.render({"apiVersion": 1, "providers": [provider]}),
@@ -142,11 +142,11 @@ def _grafana(plan: Plan, around: Surroundings, place: str) -> dict[str, str]:
     }
 
 
-def _fluent_bit(plan: Plan, around: Surroundings) -> dict[str, Any]:
+def _fluent_bit(plan: Plan, surroundings: Surroundings) -> dict[str, Any]:
     store = next((service for service in plan.services if "elasticsearch" in service.image), None)
     if store is None:
         raise BadProject("estiba:fluent-bit: no service of the project is an Elasticsearch.")
-    host, _, port = around.address(store).rpartition(":")
+    host, _, port = surroundings.address(store).rpartition(":")
     return {
         "service": {"flush": 1, "log_level": "info", "http_server": True, "http_port": 2020, "health_check": True},
         "pipeline": {

@@ -1,4 +1,4 @@
-"""Dashboards: what Grafana shows of servers of models, on metrics that they emit."""
+"""Render the Grafana dashboard of model servers, over the metrics that they emit."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Panel:
 
     Args:
         queries: PromQL and the legend of its series.
-        kind: `stat`, `timeseries` or `table`. unit: as Grafana names units.
-        width: of 24 columns. limit: from where on the value is shown as bad, or None.
+        kind: `stat`, `timeseries` or `table`. unit: in Grafana's names of units.
+        width: in columns, of 24. limit: the threshold from which the value is shown in red, or None.
     """
 
     title: str
@@ -34,12 +34,12 @@ class Panel:
 
 
 def panels() -> tuple[Panel, ...]:
-    """The panels of the dashboard, in reading order."""
+    """Return the panels of the dashboard, in reading order."""
     return _PANELS
 
 
 def render() -> str:
-    """The dashboard as Grafana reads it."""
+    """Render the dashboard in the JSON of Grafana."""
     document = {
         "uid": "estiba-models",
         "title": "Models in production",
@@ -64,7 +64,7 @@ def _placed() -> Iterator[dict[str, Any]]:
         x, tallest = x + panel.width, max(tallest, height)
 
 
-def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
+def _panel(panel: Panel, number: int, position: dict[str, int]) -> dict[str, Any]:
     steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
     if panel.limit is not None:
         steps.append({"color": "red", "value": panel.limit})
@@ -84,7 +84,7 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
         "title": panel.title,
         "description": panel.description,
         "datasource": SOURCE,
-        "gridPos": place,
+        "gridPos": position,
         "fieldConfig": {
             "defaults": {"unit": panel.unit, "min": 0, "thresholds": {"mode": "absolute", "steps": steps}},
             "overrides": [],
@@ -124,7 +124,7 @@ _PANELS = (
         "Requests a second", ((f"sum(rate(estiba_requests_total{{{_PICKED}}}{_RATE}))", ""),), "reqps", "stat", width=6
     ),
     Panel(
-        "Failing, through no fault of the caller",
+        "Failing with a server error",
         (
             (
                 f'(sum(rate(estiba_requests_total{{{_PICKED}, code=~"5.."}}{_RATE})) or vector(0))'
@@ -138,7 +138,7 @@ _PANELS = (
         limit=0.01,
     ),
     Panel(
-        "Slowest of a hundred",
+        "99th percentile of duration",
         (
             (
                 "histogram_quantile(0.99, sum by (le)"
@@ -186,9 +186,9 @@ _PANELS = (
             (f"sum by (model) (estiba_requests_in_flight{{{_PICKED}}})", "{{model}} requests in flight"),
         ),
     ),
-    Panel("Turned away", ((_per_second("estiba_rejected_total", "model", "reason"), "{{model}} {{reason}}"),), "reqps"),
+    Panel("Rejected", ((_per_second("estiba_rejected_total", "model", "reason"), "{{model}} {{reason}}"),), "reqps"),
     Panel(
-        "Values that training never saw",
+        "Categories that training never saw",
         ((_per_second("estiba_unseen_category_total", "model", "feature"), "{{model}} {{feature}}"),),
         description="Rows a second whose category was not in the training data.",
     ),
@@ -196,7 +196,7 @@ _PANELS = (
     Panel("Memory", (('process_resident_memory_bytes{job=~"$job"}', "{{job}}"),), "bytes"),
     Panel("Processors used", ((f'rate(process_cpu_seconds_total{{job=~"$job"}}{_RATE})', "{{job}}"),)),
     Panel(
-        "Replaced workers, refused versions",
+        "Restarted workers, refused versions",
         (
             (
                 f'sum by (job, reason) (increase(estiba_worker_restarts_total{{job=~"$job"}}{_RATE}))',
@@ -206,14 +206,14 @@ _PANELS = (
         ),
     ),
     Panel(
-        "What is served",
+        "Served models",
         ((f"estiba_model_info{{{_PICKED}}} == 1", ""),),
         kind="table",
         width=16,
         description="Version, digest and framework of each model, by service.",
     ),
     Panel(
-        "Largest difference to training",
+        "Largest difference from training",
         ((f"max by (model, version) (estiba_parity_max_abs_error{{{_PICKED}}})", "{{model}}@{{version}}"),),
         "none",
         description="Over the golden rows, when the model was loaded.",
