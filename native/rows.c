@@ -155,11 +155,8 @@ static PyObject *all_numbers(PyObject *names, const double *row)
 static PyObject *first_largest(PyObject *labels, const double *row)
 {
     Py_ssize_t best = 0;
-    for (Py_ssize_t i = 0; i < PyTuple_Size(labels); i++) {
-        if (!isfinite(row[i]))
-            return shared(Py_None);
-        best = row[i] > row[best] ? i : best;
-    }
+    for (Py_ssize_t i = 0; i < PyTuple_Size(labels) && !isnan(row[best]); i++)
+        best = row[i] > row[best] || isnan(row[i]) ? i : best; /* the first NaN is the largest, as for NumPy */
     return shared(item(labels, best));
 }
 
@@ -188,14 +185,10 @@ static PyObject *part_of(PyObject *part, const double *row)
         return first_largest(item(part, 2), row);
     case AT_LEAST:
         value = row[PyLong_AsSsize_t(item(part, 2))];
-        if (!isfinite(value))
-            return shared(Py_None);
         return shared(item(part, value >= PyFloat_AsDouble(item(part, 3)) ? 4 : 5));
     case ABOVE:
     case FROM: {
         double limit = PyFloat_AsDouble(item(part, 2));
-        if (!isfinite(*row))
-            return shared(Py_None);
         return shared(item(part, (kind == ABOVE ? *row > limit : *row >= limit) ? 3 : 4));
     }
     default:

@@ -41,8 +41,8 @@ Trees are compared as the library compares them: scikit-learn, XGBoost and CatBo
 LightGBM and HistGradientBoosting do not. Sums are taken in the library's order. What is left, around 1e-16, is the
 last bit of `exp` and of matrix products. XGBoost answers in float32; its 6e-8 is the last bit of that.
 
-`SVC` with three classes: `predict` breaks a tie of votes by the order of the classes, the scores break it by
-confidence, and Estiba's label follows the scores, whichever engine runs.
+The labels here are those of the largest score. `SVC` with three classes breaks a tie of votes by the order of the
+classes instead, so a packed one carries the label of its votes as a column of its own, and answers as `predict` does.
 """
 
 

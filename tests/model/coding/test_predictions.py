@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -77,8 +78,25 @@ def test_values_by_their_names() -> None:
     assert shown(Head(kind="values", names=("a", "b")), [[1, 2]]) == [{"a": 1.0, "b": 2.0}]
 
 
-def test_what_is_not_finite_is_null() -> None:
+def test_a_number_that_is_not_finite_is_null_and_a_label_never_is() -> None:
     rows = shown(TWO, [[float("nan"), 0.5], [0.2, 0.8]], bands={"risk": Band(edges=(0.5,), labels=("L", "H"))})
-    assert rows[0] == {"label": None, "probabilities": {"no": None, "yes": 0.5}, "risk": "H"}
+    assert rows[0] == {"label": "no", "probabilities": {"no": None, "yes": 0.5}, "risk": "H"}
     assert rows[1]["label"] == "yes"
     assert shown(Head(kind="values", names=("y",)), [[float("inf")]]) == [{"value": None}]
+    outlier = Head(kind="outlier", classes=(-1, 1))
+    assert shown(outlier, [[-math.inf], [math.nan], [0.0]]) == [
+        {"label": -1, "score": None},
+        {"label": -1, "score": None},
+        {"label": 1, "score": 0.0},
+    ]
+
+
+def test_the_label_of_the_last_column() -> None:
+    head = Head(kind="probabilities", classes=("a", "b", "c"), labelled=True)
+    raw = [[0.1, 0.2, 0.7, 0.0], [0.9, 0.05, 0.05, 2.0], [math.nan, math.nan, math.nan, 1.0]]
+    assert [row["label"] for row in shown(head, raw)] == ["a", "c", "b"]
+    assert shown(head, raw)[0]["probabilities"] == {"a": 0.1, "b": 0.2, "c": 0.7}
+    assert labels(head, np.array(raw)).tolist() == ["a", "c", "b"]
+    signature = Signature(fields=(), head=Head(kind="scores", classes=(0, 1), labelled=True))
+    columns = Predictions(signature).columns(np.array([[-2.0, 1.0], [3.0, 0.0]]))
+    assert {name: values.tolist() for name, values in columns.items()} == {"label": [1, 0], "score": [-2.0, 3.0]}

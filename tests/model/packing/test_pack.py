@@ -211,14 +211,20 @@ class Contrary(LogisticRegression):
         return self.classes_[np.argmin(self.predict_proba(X), axis=1)]
 
 
-def test_labels_that_contradict_their_probabilities_are_said(tmp_path: Path) -> None:
+def test_labels_are_those_of_predict_whatever_the_probabilities_are(tmp_path: Path) -> None:
     from estiba.model.packing.candidate import draft
     from estiba.model.packing.training_result import Trained
     from estiba.model.schema.signature import Outputs
 
     model = Contrary().fit(ROWS[["age"]], TARGET)
     made = draft(Trained(model=model, sample=ROWS[["age"]]), {}, Outputs())
-    assert "contradicts its own probabilities or scores on 60 of 60 rows" in made.notes[0]
+    assert made.signature.head.labelled
+    assert [made.signature.head.classes[int(row[-1])] for row in made.ask(ROWS[["age"]])] == list(
+        model.predict(ROWS[["age"]])
+    )
+    scored = FixedThresholdClassifier(LogisticRegression(), threshold=-1e9, response_method="decision_function")
+    packed = estiba.pack(scored.fit(ROWS[["age"]], TARGET), ROWS[["age"]], name="scored", registry=tmp_path)
+    assert "predict says another class than its probabilities or scores on" in packed.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,9 @@ def compare(
     """
     head, outputs = signature.head, signature.outputs
     both_nan = np.isnan(expected) & np.isnan(got)
-    difference = np.where(both_nan, 0.0, np.abs(got - expected))
+    with np.errstate(invalid="ignore"):
+        difference = np.where(both_nan | (expected == got), 0.0, np.abs(got - expected))
+    difference[:, head.columns :] = 0.0  # the position of a label is compared as a label
     scaled = difference / np.maximum(1.0, np.abs(np.where(both_nan, 1.0, expected)))
     broken = ~(scaled <= tolerance).all(axis=1)
     equal = total = 0
@@ -203,7 +205,7 @@ def compare(
         agrees = chosen[0] == chosen[1]
         equal, total = int(agrees.sum()), len(agrees)
         broken |= ~agrees
-    names = head.names or (tuple(str(c) for c in head.classes) if head.width > 1 else ("score",))
+    names = head.names or (tuple(str(c) for c in head.classes) if head.columns > 1 else ("score",))
     worst = {name: float(np.max(difference[:, i], initial=0.0)) for i, name in enumerate(names)}
     parity = Parity(
         rows=len(expected),
@@ -224,6 +226,7 @@ def prove(coder: Coder, golden: Golden, predict: Predict, tolerance: float) -> P
     """
     coded = coder.check(golden.records)
     expected, got = golden.matrix, predict(coded)
+    got = np.where(np.isfinite(got), got, np.nan)  # as the answers are sealed
     if got.shape != expected.shape:
         raise ParityError(f"The model answers with shape {got.shape}; its golden rows have {expected.shape}.")
     parity, first = compare(coder.signature, expected, got, tolerance=tolerance)
@@ -233,9 +236,14 @@ def prove(coder: Coder, golden: Golden, predict: Predict, tolerance: float) -> P
 
 
 def _difference(signature: Signature, golden: Golden, got: Matrix, row: int, tolerance: float) -> str:
-    expected = golden.matrix[row]
+    head = signature.head
+    expected, got = golden.matrix[row][: head.columns], got[:, : head.columns]
+    if np.array_equal(expected, got[row], equal_nan=True):
+        return (
+            f"Golden row {row} has another label than in training: {msgspec.json.encode(golden.records[row]).decode()}"
+        )
     column = int(np.nanargmax(np.abs(got[row] - expected))) if np.isfinite(got[row] - expected).any() else 0
-    names = signature.head.names or tuple(str(c) for c in signature.head.classes)
+    names = head.names or tuple(str(c) for c in head.classes)
     return (
         f"Golden row {row} is answered with {got[row][column]:.9g} for {names[column]!r}, and was answered with "
         f"{expected[column]:.9g} in training (tolerance {tolerance:g}). The row: "

@@ -329,7 +329,7 @@ def _labels(signature: Signature, raw: Matrix) -> Levels:
 
 def _columns(head: Head, positive: int, counted: Levels | None) -> list[tuple[int, str]]:
     """Position and name of the columns of an answer that have a distribution."""
-    if head.width == 1:
+    if head.columns == 1:
         return [(0, head.names[0] if head.names else "score")]
     if len(head.classes) == 2:
         return [(positive, str(head.classes[positive]))]

@@ -24,24 +24,21 @@ class Predictions:
         self._compiled = compiled()
 
     def rows(self, raw: Matrix) -> list[Prediction]:
-        """One object per row. A number that is not finite becomes null: JSON has no NaN."""
+        """One object per row. A number that is not finite becomes null, as JSON has none; a label is never null."""
         parts = self._parts
         if self._compiled is not None:
             shown: list[Prediction] = self._compiled.show(np.ascontiguousarray(raw, np.float64), raw.shape[1], parts)
             return shown
-        rows = ([v if v - v == 0 else None for v in row] for row in raw.tolist())
-        return [{part[0]: _value(part, row) for part in parts} for row in rows]
+        return [{part[0]: _value(part, row) for part in parts} for row in raw.tolist()]
 
     def columns(self, raw: Matrix) -> dict[str, npt.NDArray[Any]]:
         """The same by column, for files: probabilities become `probabilities.CLASS`. What is not finite is NaN."""
         outputs, head, positive = self.signature.outputs, self.signature.head, self.signature.positive
-        raw = np.where(np.isfinite(raw), raw, np.nan)
         classes = [str(c) for c in head.classes]
         columns: dict[str, npt.NDArray[Any]] = {}
         if head.classes and outputs.label:
-            chosen = labels(head, raw, outputs.threshold, positive)
-            chosen[np.isnan(raw).any(axis=1)] = None
-            columns[outputs.label] = chosen
+            columns[outputs.label] = labels(head, raw, outputs.threshold, positive)
+        raw = np.where(np.isfinite(raw), raw, np.nan)[:, : head.columns]
         if head.kind == "probabilities":
             if outputs.probability:
                 columns[outputs.probability] = raw[:, positive]
@@ -61,9 +58,14 @@ class Predictions:
 
 
 def labels(head: Head, raw: Matrix, threshold: float | None = None, positive: int = 1) -> npt.NDArray[Any]:
-    """The class of each row, shape (rows,), as the estimator's own `predict` would say unless a threshold is given."""
+    """The class of each row, shape (rows,), as the estimator's own `predict` would say unless a threshold is given.
+
+    A number that is not finite is compared as NumPy does: the first NaN is the largest number, and none is above it.
+    """
     classes: npt.NDArray[Any] = np.array(head.classes, dtype=object)
-    if head.kind == "outlier":
+    if head.labelled:
+        chosen = raw[:, -1].astype(int)
+    elif head.kind == "outlier":
         chosen = (raw[:, 0] >= 0).astype(int)
     elif raw.shape[1] == 1:
         chosen = (raw[:, 0] > 0).astype(int)
@@ -88,7 +90,9 @@ def _parts(signature: Signature) -> tuple[Part, ...]:
 
 def _probabilities(signature: Signature) -> Iterator[Part]:
     outputs, classes, positive = signature.outputs, signature.head.classes, signature.positive
-    if outputs.label and outputs.threshold is not None and len(classes) == 2:
+    if outputs.label and signature.head.labelled:
+        yield _own_label(signature)
+    elif outputs.label and outputs.threshold is not None and len(classes) == 2:
         limit = float(outputs.threshold)
         yield outputs.label, AT_LEAST, positive, limit, classes[positive], classes[1 - positive]
     elif outputs.label:
@@ -102,13 +106,22 @@ def _probabilities(signature: Signature) -> Iterator[Part]:
 
 def _scores(signature: Signature) -> Iterator[Part]:
     outputs, head = signature.outputs, signature.head
-    one = head.width == 1
-    if outputs.label and one:
+    single = head.columns == 1
+    if outputs.label and head.labelled:
+        yield _own_label(signature)
+    elif outputs.label and single:
         yield outputs.label, FROM if head.kind == "outlier" else ABOVE, 0.0, head.classes[1], head.classes[0]
     elif outputs.label:
         yield outputs.label, FIRST_LARGEST, tuple(head.classes)
     if outputs.score:
-        yield (outputs.score, NUMBER, 0) if one else (outputs.score, NUMBERS, tuple(map(str, head.classes)))
+        yield (outputs.score, NUMBER, 0) if single else (outputs.score, NUMBERS, tuple(map(str, head.classes)))
+
+
+def _own_label(signature: Signature) -> Part:
+    """The label by its position in the last column."""
+    classes = signature.head.classes
+    edges = tuple(position + 0.5 for position in range(len(classes) - 1))
+    return signature.outputs.label, BAND, signature.head.columns, edges, tuple(classes)
 
 
 def _values(signature: Signature) -> Iterator[Part]:
@@ -122,21 +135,22 @@ def _bands(signature: Signature, column: int) -> Iterator[Part]:
         yield name, BAND, column, tuple(map(float, band.edges)), tuple(band.labels)
 
 
-def _value(part: Part, row: list[float | None]) -> Any:
-    """What a part shows of a row, in which a number that is not finite is None."""
+def _value(part: Part, row: list[float]) -> Any:
+    """What a part shows of a row."""
     match part[1:]:
         case (0, column):
-            return row[column]
+            return _finite(row[column])
         case (1, names):
-            return dict(zip(names, row, strict=True))
+            return dict(zip(names, map(_finite, row), strict=False))
         case (2, labels):
-            known = [v for v in row if v is not None]
-            return None if len(known) < len(row) else labels[row.index(max(known))]
+            return labels[int(np.argmax(row[: len(labels)]))]
         case (3, column, limit, yes, no):
-            value = row[column]
-            return None if value is None else yes if value >= limit else no
+            return yes if row[column] >= limit else no
         case (4 | 5 as kind, limit, yes, no):
-            value = row[0]
-            return None if value is None else yes if value > limit or (kind == FROM and value == limit) else no
+            return yes if row[0] > limit or (kind == FROM and row[0] == limit) else no
         case (_, column, edges, words):
-            return None if (value := row[column]) is None else words[bisect_right(edges, value)]
+            return None if (value := _finite(row[column])) is None else words[bisect_right(edges, value)]
+
+
+def _finite(value: float) -> float | None:
+    return value if value - value == 0 else None

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from estiba.model.coding.coder import Coded, Coder
 from estiba.model.convert.columns import Column, Columns, Key, NotConvertible, Slot, Table
 from estiba.model.convert.context import Context, Want
-from estiba.model.convert.graph import Array, Graph
+from estiba.model.convert.graph import DOUBLE, Array, Graph
 from estiba.model.convert.models import emit
 from estiba.model.convert.transforms import apply
 from estiba.model.estimators.outputs import head_of
@@ -40,13 +41,14 @@ class Converted:
     notes: tuple[str, ...]
 
 
-def convert(model: object, fields: Sequence[Field], sample: pd.DataFrame) -> Converted:
+def convert(model: object, fields: Sequence[Field], sample: pd.DataFrame, *, labelled: bool = False) -> Converted:
     """Writes a fitted model as ONNX.
 
     Args:
         model: a fitted scikit-learn estimator or Pipeline, or an XGBoost, LightGBM or CatBoost model.
         fields: the signature's fields, in the order of the sample's columns.
         sample: training rows with the columns and dtypes that the model was trained on.
+        labelled: add the position of the label that the model's own `predict` says as a last column.
 
     Returns:
         The file (the same bytes for the same model), the head and notes.
@@ -55,12 +57,15 @@ def convert(model: object, fields: Sequence[Field], sample: pd.DataFrame) -> Con
         NotConvertible: some part has no exact ONNX form.
         NoAnswer: the object is no model.
     """
-    head = head_of(model)
+    head = msgspec.structs.replace(head_of(model), labelled=labelled)
     graph = Graph(len(fields))
     context = Context(graph, emit, apply)
     columns = _ordered(model, _input(graph, fields, head, sample.head(SAMPLE_ROWS)), sample)
     wants: dict[str, Want] = {"probabilities": "proba", "values": "value"}
     answer = emit(context, model, columns, wants.get(head.kind, "decision"))
+    if labelled:
+        label = context.label(model, columns, answer if head.columns > 1 else "")
+        answer = graph.concat([answer, graph.cast(label, DOUBLE)])
     return Converted(graph.model(answer, head.width), head, tuple(context.notes))
 
 

@@ -9,8 +9,10 @@ from typing import Any, Literal
 from estiba.model.convert.columns import Columns, NotConvertible, matrix
 from estiba.model.convert.graph import INT64, Graph
 
-Want = Literal["proba", "decision", "value"]
-"""Which answer: predict_proba (n, classes), decision_function (n, 1 or classes) or predict (n, targets)."""
+Want = Literal["proba", "decision", "value", "label"]
+"""Which answer: predict_proba (n, classes), decision_function (n, 1 or classes) or predict (n, targets).
+
+`label` is the position of the class that predict says, int64 (n, 1), for which support vector machines have a rule."""
 
 
 @dataclass
@@ -36,15 +38,21 @@ class Context:
         """The columns as one float64 tensor."""
         return matrix(self.graph, columns.columns)
 
-    def label(self, model: Any, columns: Columns) -> str:
-        """Position of the predicted class, int64 of shape (n, 1), decided as the model's own predict does."""
+    def label(self, model: Any, columns: Columns, answer: str = "") -> str:
+        """Position of the predicted class, int64 of shape (n, 1), decided as the model's own predict does.
+
+        Args:
+            answer: its probabilities or scores by class, where they are in the graph already.
+        """
+        if type(_last(model)).__name__ in ("SVC", "NuSVC") and len(_last(model).classes_) > 2:
+            return self.emit(model, columns, "label")
         if _decides_by_score(model):
             scores = self.emit(model, columns, "decision")
             if len(model.classes_) > 2:
                 return self.graph.argmax(scores)
             positive = self.graph.op("Greater", scores, self.graph.const(0.0))
             return self.graph.cast(positive, INT64)
-        return self.graph.argmax(self.emit(model, columns, "proba"))
+        return self.graph.argmax(answer or self.emit(model, columns, "proba"))
 
 
 def _decides_by_score(model: Any) -> bool:

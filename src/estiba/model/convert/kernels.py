@@ -55,8 +55,10 @@ def svc(c: Context, model: Any, columns: Columns, want: Want) -> str:
         return g.op("Neg", pairs)
     if model.decision_function_shape != "ovr":
         raise unsupported(model, "with decision_function_shape='ovo' has one score per pair of classes")
-    c.note("SVC.predict breaks a tie of votes by the order of classes; here the larger score wins, as with break_ties")
-    return _one_vs_rest(g, pairs, classes)
+    if want == "label" and not model.break_ties:
+        return _most_voted(g, pairs, classes)
+    scores = _one_vs_rest(g, pairs, classes)
+    return g.argmax(scores) if want == "label" else scores
 
 
 def _pairs(g: Graph, model: Any, kernel: str) -> str:
@@ -72,6 +74,17 @@ def _pairs(g: Graph, model: Any, kernel: str) -> str:
             column[second] = model._dual_coef_[i, second]
             weights.append(column)
     return g.op("Add", g.op("MatMul", kernel, g.const(np.stack(weights, axis=1))), g.const(model._intercept_[None, :]))
+
+
+def _most_voted(g: Graph, pairs: str, classes: int) -> str:
+    """The class of libsvm's predict: the first with the most votes, where a score of 0 votes for the second class."""
+    indices = [(i, j) for i in range(classes) for j in range(i + 1, classes)]
+    first, second = np.zeros((len(indices), classes)), np.zeros((len(indices), classes))
+    for k, (i, j) in enumerate(indices):
+        first[k, i], second[k, j] = 1, 1
+    above = g.cast(g.op("Greater", pairs, g.const(0.0)), DOUBLE)
+    other = g.op("Sub", g.const(1.0), above)
+    return g.argmax(g.op("Add", g.op("MatMul", above, g.const(first)), g.op("MatMul", other, g.const(second))))
 
 
 def _one_vs_rest(g: Graph, pairs: str, classes: int) -> str:

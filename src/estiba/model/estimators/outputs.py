@@ -47,26 +47,82 @@ def head_of(model: Any) -> Head:
 
 
 def answer(model: Any, frame: pd.DataFrame, head: Head) -> Matrix:
-    """The model's answers to the rows of a DataFrame, float64 of shape (rows, head.width)."""
+    """The model's answers to the rows of a DataFrame, float64 of shape (rows, head.width).
+
+    Raises:
+        NoAnswer: there are more or fewer numbers for each row than the head has.
+    """
     raw = _booster_answer(model, frame, head) if _is_booster(model) else _estimator_answer(model, frame, head)
-    return np.ascontiguousarray(np.asarray(raw, np.float64).reshape(len(frame), head.width))
+    numbers = np.asarray(raw, np.float64)
+    if numbers.size != len(frame) * head.columns:
+        each = f"{numbers.size / max(len(frame), 1):g}"
+        raise NoAnswer(
+            f"{type(model).__name__} answers {each} numbers for each row where {head.columns} "
+            f"{'was' if head.columns == 1 else 'were'} expected.",
+            hint="Pack one model for each number that it should answer.",
+        )
+    numbers = numbers.reshape(len(frame), head.columns)
+    if head.labelled and (own := own_labels(model, frame, head)) is not None:
+        numbers = np.column_stack([numbers, own])
+    return np.ascontiguousarray(numbers)
 
 
-def own_labels(model: Any, frame: pd.DataFrame) -> list[Label] | None:
-    """What the model's own `predict` calls each row; None for a booster, which has no labels of its own."""
+def own_labels(model: Any, frame: pd.DataFrame, head: Head) -> npt.NDArray[np.int_] | None:
+    """What the model's own `predict` says of each row, as positions in `head.classes`.
+
+    None for an XGBoost or LightGBM Booster, whose `predict` says no label.
+
+    Raises:
+        NoAnswer: it says several labels, or one that is not among its classes.
+    """
     if _is_booster(model):
         return None
     rows: Any = frame.to_numpy() if _wants_array(model) else frame
-    return [_label(value) for value in np.asarray(model.predict(rows)).reshape(-1).tolist()]
+    bare = type(model).__name__ == "CatBoost"
+    labels = np.asarray(model.predict(rows, prediction_type="Class") if bare else model.predict(rows))
+    if labels.size != len(frame):
+        raise NoAnswer(f"{type(model).__name__} answers several labels at once.", hint="Pack one model for each label.")
+    positions = {str(label): position for position, label in enumerate(head.classes)}
+    names = [str(_label(value)) for value in labels.reshape(-1).tolist()]
+    strange = [label for label in names if label not in positions]
+    if strange:
+        raise NoAnswer(f"{type(model).__name__} answers the label {strange[0]!r}, which is not among its classes.")
+    return np.array([positions[label] for label in names], dtype=int)
+
+
+_PLAIN = """
+    LogisticRegression LogisticRegressionCV SGDClassifier LinearDiscriminantAnalysis LinearSVC RidgeClassifier
+    RidgeClassifierCV Perceptron PassiveAggressiveClassifier DecisionTreeClassifier ExtraTreeClassifier
+    RandomForestClassifier ExtraTreesClassifier GradientBoostingClassifier HistGradientBoostingClassifier
+    AdaBoostClassifier BaggingClassifier GaussianNB MultinomialNB ComplementNB BernoulliNB CategoricalNB
+    QuadraticDiscriminantAnalysis KNeighborsClassifier MLPClassifier DummyClassifier VotingClassifier
+    CalibratedClassifierCV OneVsRestClassifier FixedThresholdClassifier TunedThresholdClassifierCV
+    XGBClassifier XGBRFClassifier LGBMClassifier CatBoostClassifier CatBoost IsolationForest OneClassSVM
+    SGDOneClassSVM EllipticEnvelope
+"""
+"""Estimators whose `predict` follows from the probabilities or scores, as far as rows of the sample show."""
+
+
+def follows(model: Any) -> bool:
+    """Is the model's `predict` known to follow from its probabilities or scores?"""
+    inner = _innermost(model)
+    if type(inner).__name__ == "StackingClassifier":
+        return follows(inner.final_estimator_)
+    if type(inner).__name__ in ("SVC", "NuSVC"):
+        return len(inner.classes_) == 2 and not inner.probability
+    return _is_booster(inner) or type(inner).__name__ in _PLAIN.split()
 
 
 def own_threshold(model: Any) -> tuple[float, Label | None] | None:
     """The probability from which the model's own `predict` says the positive class, and that class if it is named.
 
     None for a model without a threshold of its own. Source: scikit-learn's FixedThresholdClassifier and
-    TunedThresholdClassifierCV.
+    TunedThresholdClassifierCV, and CatBoost's set_probability_threshold.
     """
     inner = _innermost(model)
+    if type(inner).__name__ == "CatBoostClassifier":
+        chosen = float(inner.get_probability_threshold()) if len(inner.classes_) == 2 else 0.5
+        return None if chosen == 0.5 else (chosen, None)
     if type(inner).__name__ not in ("FixedThresholdClassifier", "TunedThresholdClassifierCV"):
         return None
     if getattr(inner, "response_method", "auto") == "decision_function":
@@ -229,7 +285,7 @@ def booster_objective(model: Any) -> tuple[str, int]:
         objective = str(learner["objective"]["name"])
         count = int(learner["learner_model_param"]["num_class"])
         return objective, count if objective.startswith("multi:") else 2 * (objective == "binary:logistic")
-    objective = str(model.dump_model(num_iteration=0)["objective"]).split(" ")[0]
+    objective = str(model.dump_model(num_iteration=0).get("objective", "")).split(" ")[0]
     count = int(model.num_model_per_iteration())
     multi = objective in ("multiclass", "multiclassova")
     return objective, count if multi else 2 * (objective == "binary")

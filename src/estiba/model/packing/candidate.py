@@ -17,13 +17,10 @@ from estiba.model.coding.coder import Coded, Coder, Matrix
 from estiba.model.coding.predictions import labels
 from estiba.model.packing.training_result import Trained
 from estiba.model.schema.infer import FieldOptions, infer, override
-from estiba.model.schema.signature import Outputs, Signature
+from estiba.model.schema.signature import Head, Outputs, Signature
 
 if TYPE_CHECKING:
     import pandas as pd
-
-LABELLED_ROWS = 1000
-"""Sample rows on which the estimator's own labels are compared with those of its probabilities."""
 
 _CULPRIT_ROWS = 200
 """Rows with which the column is looked for that is rebuilt wrongly."""
@@ -35,8 +32,11 @@ class Draft:
 
     Args:
         sample: rows of the caller, one for each coded row.
-        ask: the original's raw answers to the rows of a DataFrame.
-        convert: the ONNX graph of the onnx engine; raises NotConvertible.
+        answer: the original's raw answers to the rows of a DataFrame, as a head says.
+        convert_as: the ONNX graph of the onnx engine, with answers as a head says; raises NotConvertible.
+        labels: what the original's own predict says of the rows of a DataFrame, as positions in the head's classes;
+            None where it says no labels.
+        own_rule: the label is to be the one of predict, and not of a threshold of the user's.
         notes: sentences that whoever packs the model should read.
     """
 
@@ -44,9 +44,17 @@ class Draft:
     coder: Coder
     coded: Coded
     sample: pd.DataFrame
-    ask: Callable[[pd.DataFrame], Matrix]
-    convert: Callable[[], bytes]
+    answer: Callable[[pd.DataFrame, Head], Matrix]
+    convert_as: Callable[[Head], bytes]
+    labels: Callable[[pd.DataFrame], npt.NDArray[np.int_] | None] = lambda frame: None
+    own_rule: bool = False
     notes: tuple[str, ...] = ()
+
+    def ask(self, frame: pd.DataFrame) -> Matrix:
+        return self.answer(frame, self.signature.head)
+
+    def convert(self) -> bytes:
+        return self.convert_as(self.signature.head)
 
     def original(self, coded: Coded) -> Matrix:
         """The original's raw answers to coded rows."""
@@ -87,50 +95,60 @@ def draft(trained: Trained, fields: Mapping[str, FieldOptions], outputs: Outputs
 
 def _of_estimator(model: object, sample: pd.DataFrame, fields: Mapping[str, FieldOptions], outputs: Outputs) -> Draft:
     from estiba.model.convert import convert
-    from estiba.model.estimators.outputs import answer, head_of, own_threshold
+    from estiba.model.estimators.outputs import answer, follows, head_of, own_labels, own_threshold
 
     names = [str(name) for name in sample.columns]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise BadProject(f"The sample has two columns of the name {twice!r}.", hint="Rename one before training.")
     own = own_threshold(model)
+    own_rule = outputs.threshold is None or (own is not None and own[0] == outputs.threshold)
     if own is not None and outputs.threshold is None:
         positive = outputs.positive if outputs.positive is not None else own[1]
         outputs = msgspec.structs.replace(outputs, threshold=own[0], positive=positive)
-    signature = infer(model, sample, head_of(model), fields=fields, outputs=outputs)
+    head = head_of(model)
+    labelled = bool(head.classes) and own_rule and not follows(model)
+    head = msgspec.structs.replace(head, labelled=labelled)
+    signature = infer(model, sample, head, fields=fields, outputs=outputs)
     coder = Coder(signature)
-    made = Draft(
+    return Draft(
         signature,
         coder,
         _code(coder, sample),
         sample,
-        lambda frame: answer(model, frame, signature.head),
-        lambda: convert(model, signature.fields, sample).onnx,
+        lambda frame, head: answer(model, frame, head),
+        lambda head: convert(model, signature.fields, sample, labelled=head.labelled).onnx,
+        lambda frame: own_labels(model, frame, head),
+        own_rule,
     )
-    return dataclasses.replace(made, notes=_contradictions(model, made, sample))
 
 
-def _contradictions(model: object, made: Draft, sample: pd.DataFrame) -> tuple[str, ...]:
-    """A sentence where the estimator's own `predict` says another label than its own probabilities do."""
-    from estiba.model.estimators.outputs import own_labels, own_threshold
+def with_own_labels(candidate: Draft) -> Draft:
+    """The same model with a head that carries the labels of the estimator's own `predict`."""
+    signature = msgspec.structs.replace(
+        candidate.signature, head=msgspec.structs.replace(candidate.signature.head, labelled=True)
+    )
+    return dataclasses.replace(candidate, signature=signature, coder=Coder(signature))
 
-    head, outputs = made.signature.head, made.signature.outputs
-    own = own_threshold(model)
-    chosen = outputs.threshold is not None and (own is None or own[0] != outputs.threshold)
-    if not head.classes or chosen:  # a threshold of the user's own is meant to differ
-        return ()
-    rows = sample.iloc[:LABELLED_ROWS]
-    said = own_labels(model, rows)
-    if said is None:
-        return ()
-    ours = labels(head, made.ask(rows), outputs.threshold, made.signature.positive)
-    off = sum(str(a) != str(b) for a, b in zip(ours, said, strict=True))
+
+def contradiction(candidate: Draft, frame: pd.DataFrame, answers: Matrix) -> str:
+    """A sentence where the estimator's own `predict` says another label than follows from its answers; else empty.
+
+    Empty as well where the label is not the estimator's own: with a threshold of the user's, and for ONNX files.
+    """
+    head, outputs = candidate.signature.head, candidate.signature.outputs
+    if not candidate.own_rule or not head.classes or head.labelled:
+        return ""
+    own = candidate.labels(frame)
+    if own is None:
+        return ""
+    shown = labels(head, answers, outputs.threshold, candidate.signature.positive)
+    off = sum(str(a) != str(head.classes[b]) for a, b in zip(shown, own.tolist(), strict=True))
     if not off:
-        return ()
-    name = type(model).__name__
+        return ""
     return (
-        f"{name}.predict contradicts its own probabilities or scores on {off} of {len(rows)} rows of the sample; "
-        "Estiba's label goes by those.",
+        f"The model's own predict says another class than its probabilities or scores on {off} of {len(frame)} rows; "
+        "Estiba's label is that of predict."
     )
 
 
@@ -138,12 +156,19 @@ def _of_file(model: bytes, sample: pd.DataFrame, fields: Mapping[str, FieldOptio
     """An ONNX file of the user's own: its graph is kept, and one that takes coded rows is built around it."""
     from estiba.model.onnx_import.wrap import ask, wrap
 
-    wrapped, head, found = wrap(model, sample)
-    signature = Signature(fields=override(found, fields), head=head, outputs=outputs).validate()
+    wrapped, head, inferred = wrap(model, sample)
+    signature = Signature(fields=override(inferred, fields), head=head, outputs=outputs).validate()
     coder = Coder(signature)
     named = sample if set(signature.names) <= set(sample.columns) else sample.set_axis(list(signature.names), axis=1)
     rows = named[list(signature.names)]
-    return Draft(signature, coder, _code(coder, rows), rows, lambda frame: ask(model, frame, head), lambda: wrapped)
+    return Draft(
+        signature,
+        coder,
+        _code(coder, rows),
+        rows,
+        lambda frame, head: ask(model, frame, head),
+        lambda head: wrapped,
+    )
 
 
 def _code(coder: Coder, sample: pd.DataFrame) -> Coded:
@@ -157,7 +182,7 @@ def _code(coder: Coder, sample: pd.DataFrame) -> Coded:
         ) from error
 
 
-def check_rebuilt(made: Draft, rows: npt.NDArray[np.int_], direct: Matrix) -> Matrix:
+def check_rebuilt(candidate: Draft, rows: npt.NDArray[np.int_], direct: Matrix) -> Matrix:
     """The original's answers to sample rows that were rebuilt from their coded form, as a server rebuilds them.
 
     Args:
@@ -168,7 +193,7 @@ def check_rebuilt(made: Draft, rows: npt.NDArray[np.int_], direct: Matrix) -> Ma
         ParityError: an answer differs, so a server would hand the model something else than the caller did. Names the
             column and both values.
     """
-    rebuilt = made.original(made.coded.take(rows))
+    rebuilt = candidate.original(candidate.coded.take(rows))
     differs = ~((direct == rebuilt) | (np.isnan(direct) & np.isnan(rebuilt)) | (np.abs(direct - rebuilt) <= 1e-12))
     broken = np.flatnonzero(differs.any(axis=1))
     if not len(broken):
@@ -176,20 +201,20 @@ def check_rebuilt(made: Draft, rows: npt.NDArray[np.int_], direct: Matrix) -> Ma
     worst = float(np.max(np.nan_to_num(np.abs(direct - rebuilt), nan=math.inf)[broken]))
     raise ParityError(
         f"The model answers {len(broken)} of {len(rows)} rows of the sample differently (by up to {worst:.3g}) when "
-        f"they are rebuilt from what a caller can send. {_culprit(made, rows[broken[:_CULPRIT_ROWS]])}",
+        f"they are rebuilt from what a caller can send. {_culprit(candidate, rows[broken[:_CULPRIT_ROWS]])}",
         hint="Give that column one type and one missing value before training, or set the field's kind.",
     )
 
 
-def _culprit(made: Draft, rows: npt.NDArray[np.int_]) -> str:
+def _culprit(candidate: Draft, rows: npt.NDArray[np.int_]) -> str:
     """A sentence about the first column that alone changes an answer when it is rebuilt."""
-    own, rebuilt = made.sample.iloc[rows].reset_index(drop=True), made.coder.frame(made.coded.take(rows))
-    expected = made.ask(own)
+    own, rebuilt = candidate.sample.iloc[rows].reset_index(drop=True), candidate.coder.frame(candidate.coded.take(rows))
+    expected = candidate.ask(own)
     for i, name in enumerate(own.columns):
         mixed = own.copy()
         mixed[name] = rebuilt.iloc[:, i]
         try:
-            same = np.isclose(expected, made.ask(mixed), rtol=0, atol=1e-12, equal_nan=True).all(axis=1)
+            same = np.isclose(expected, candidate.ask(mixed), rtol=0, atol=1e-12, equal_nan=True).all(axis=1)
         except Exception:  # a library's own error for a column of another type is an answer too
             same = np.zeros(len(rows), bool)
         if not same.all():
@@ -202,9 +227,9 @@ def _culprit(made: Draft, rows: npt.NDArray[np.int_]) -> str:
     return "No single column makes the difference."
 
 
-def _asked(made: Draft, rows: pd.DataFrame) -> Matrix:
+def _asked(candidate: Draft, rows: pd.DataFrame) -> Matrix:
     try:
-        return made.ask(rows)
+        return candidate.ask(rows)
     except EstibaError:
         raise
     except Exception as error:  # every library has its own errors for rows that are not its own

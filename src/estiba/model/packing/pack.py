@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import platform
@@ -22,7 +23,14 @@ from estiba.model.artifact.artifact import Artifact, Manifest, Parity, SourceCar
 from estiba.model.coding.coder import Coded, Matrix
 from estiba.model.engines.onnx import session
 from estiba.model.inference.load import GOLDEN_FILE, load_artifact
-from estiba.model.packing.candidate import Draft, check_rebuilt, code_holdout, draft
+from estiba.model.packing.candidate import (
+    Draft,
+    check_rebuilt,
+    code_holdout,
+    contradiction,
+    draft,
+    with_own_labels,
+)
 from estiba.model.packing.training_result import Source, Trained
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
 from estiba.model.registry.registry import open_registry
@@ -162,10 +170,10 @@ def register(
 def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tuple[Artifact, tuple[str, ...]]:
     """Packs a trained model into `folder`; returns its artifact, loaded once and proven, and what should be read."""
     made = draft(trained, options.fields, options.outputs)
-    onnx, reason = _converted(made, options)
-    golden_rows = golden.choose(made.coder, made.coded, _runner(onnx) if onnx else None)
-    answers = made.original(golden_rows)
-    proof = _Proof(made, golden_rows, answers, options)
+    onnx, reason, proof = _prepared(made, options)
+    if note := proof.contradiction():
+        made = dataclasses.replace(with_own_labels(made), notes=(*made.notes, note))
+        onnx, reason, proof = _prepared(made, options)
     parity = proof.of_original()
     if onnx is not None:
         parity, reason = proof.of_converted(_runner(onnx), parity)
@@ -185,7 +193,7 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
     )
     files = {
         manifest.model_file: content.model,
-        GOLDEN_FILE: golden.seal(made.coder, golden_rows, answers),
+        GOLDEN_FILE: golden.seal(made.coder, proof.golden, proof.answers),
         profile.FILE: profile.encode(_profile(made, trained, None if reason else onnx)),
         model_card.FILE: model_card.render(manifest).encode(),
     }
@@ -210,6 +218,13 @@ def _finite(name: str, value: Any) -> float:
     return number
 
 
+def _prepared(made: Draft, options: PackOptions) -> tuple[bytes | None, str, _Proof]:
+    """The model as ONNX (or None, and why not), and what is to be proven of it."""
+    onnx, reason = _converted(made, options)
+    golden_rows = golden.choose(made.coder, made.coded, _runner(onnx) if onnx else None)
+    return onnx, reason, _Proof(made, golden_rows, options)
+
+
 def _converted(made: Draft, options: PackOptions) -> tuple[bytes | None, str]:
     """The model as ONNX, or why not."""
     from estiba.model.convert import NotConvertible
@@ -232,22 +247,29 @@ def _runner(onnx: bytes) -> golden.Predict:
 class _Proof:
     """Compares packed forms of a model with the original on golden rows and on the caller's own sample rows."""
 
-    def __init__(self, made: Draft, golden_rows: Coded, answers: Matrix, options: PackOptions) -> None:
-        self._made, self._golden, self._answers, self._options = made, golden_rows, answers, options
+    def __init__(self, made: Draft, golden_rows: Coded, options: PackOptions) -> None:
+        self._made, self._options = made, options
+        self.golden, self.answers = golden_rows, made.original(golden_rows)
         self._rows = golden.proof_rows(made.coder.fields, made.coded)
         self._direct = made.direct(self._rows)
-        self._expected = np.concatenate([answers, self._direct])
+        self._expected = np.concatenate([self.answers, self._direct])
         self._note = f"{len(golden_rows)} golden rows and {len(self._rows)} rows of the sample"
+
+    def contradiction(self) -> str:
+        """A sentence where the original's own predict says another label than its answers; else empty."""
+        return contradiction(self._made, self._made.sample.iloc[self._rows], self._direct) or contradiction(
+            self._made, self._made.coder.frame(self.golden), self.answers
+        )
 
     def of_original(self) -> Parity:
         """The proof of the python engine, which hands the original rows that are rebuilt from their coded form."""
         rebuilt = check_rebuilt(self._made, self._rows, self._direct)
-        return self._compare(np.concatenate([self._answers, rebuilt]))[0]
+        return self._compare(np.concatenate([self.answers, rebuilt]))[0]
 
     def of_converted(self, predict: golden.Predict, parity: Parity) -> tuple[Parity, str]:
         """The proof of the converted model and why it fails; `parity`, of the original, and a reason where it does."""
         sample = self._made.coded.take(self._rows)
-        rows = Coded(np.concatenate([self._golden.matrix, sample.matrix]))
+        rows = Coded(np.concatenate([self.golden.matrix, sample.matrix]))
         found, broken = self._compare(predict(rows))
         if broken is None:
             return found, ""

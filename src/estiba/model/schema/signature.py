@@ -69,14 +69,24 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
       with more, one column per class and the largest is meant.
     - `outlier`: one column; `classes` is (-1, 1), and 1 (an inlier) is meant where it is not below 0.
     - `values`: one column per regression target, named by `names`.
+
+    With `labelled`, one more column at the end holds the position among `classes` of what the estimator's own `predict`
+    says, for classifiers whose `predict` does not follow from their probabilities or scores.
     """
 
     kind: Literal["probabilities", "scores", "outlier", "values"]
     classes: tuple[Label, ...] = ()
     names: tuple[str, ...] = ()
+    labelled: bool = False
 
     @property
     def width(self) -> int:
+        """Columns of the engine's answer."""
+        return self.columns + self.labelled
+
+    @property
+    def columns(self) -> int:
+        """Columns of probabilities, scores or values."""
         if self.kind == "values":
             return len(self.names)
         if self.kind == "outlier" or (self.kind == "scores" and len(self.classes) == 2):

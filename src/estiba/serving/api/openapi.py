@@ -112,7 +112,7 @@ def _outputs(signature: Signature) -> Iterator[tuple[str, Json]]:
         if outputs.probabilities:
             yield outputs.probabilities, _shown("probabilities", _by_class(signature, _SHARE), "By class.")
     elif kind != "values" and outputs.score:
-        schema = _NUMBER if signature.head.width == 1 else _by_class(signature, _NUMBER)
+        schema = _NUMBER if signature.head.columns == 1 else _by_class(signature, _NUMBER)
         yield outputs.score, _shown("score", schema, "The decision value; not a probability.")
     for name, band in outputs.bands.items():
         yield name, _shown("band", _words(band.labels), _band_words(band.edges, band.labels))

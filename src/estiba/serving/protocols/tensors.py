@@ -82,7 +82,7 @@ def output_tensors(signature: Signature) -> list[Tensor]:
         if outputs.probabilities:
             found.append(Tensor(outputs.probabilities, "FP64", (-1, count)))
     elif head.kind != "values" and outputs.score:
-        found.append(Tensor(outputs.score, "FP64", (-1,) if head.width == 1 else (-1, count)))
+        found.append(Tensor(outputs.score, "FP64", (-1,) if head.columns == 1 else (-1, count)))
     return found + [Tensor(name, "BYTES", (-1,)) for name in outputs.bands]
 
 
