@@ -46,7 +46,9 @@ ORDER = {
     "estiba.serving.api": """
         asgi_bridge openapi_common openapi_protocols openapi protocol_routes management_routes
         """,
-    "estiba.serving.workers": "messages worker worker_process registry_query hot_swap acceptor supervisor",
+    "estiba.serving.workers": """
+        messages serving worker worker_process registry_query hot_swap acceptor auxiliary_process supervisor
+        """,
     "estiba.deploy": "plan output target observability image compose kubernetes",
     "estiba.deploy.plan": "references service_options image_options timing plan health model_source secrets dotenv",
     "estiba.deploy.output": "yaml files ci_pipelines",
@@ -148,6 +150,7 @@ def test_every_file_has_a_place_in_the_order_of_its_folder() -> None:
             {
                 "estiba.core.shell",
                 "estiba.core.process_group",
+                "estiba.serving.workers.auxiliary_process",
                 "estiba.serving.workers.worker_process",
                 "estiba.model.engines.isolated",
             },

@@ -56,6 +56,7 @@ def serve(
     Raises:
         NotFound, BadArtifact: a model is not there, or not sound. EstibaError: the address is taken or not allowed.
     """
+    from estiba.serving.workers.hot_swap import Source
     from estiba.serving.workers.supervisor import supervise
 
     check_address(options)
@@ -71,7 +72,7 @@ def serve(
         examples = {model.name: _example(Path(model.path)) for model in first.values()}
         on_ready(Running(url, workers, threads, examples, ports))
 
-    supervise(options, refs, resolve, store.stamp, ports=ports, on_ready=ready)
+    supervise(options, refs, Source(resolve, store.stamp, options.poll), ports=ports, on_ready=ready)
 
 
 def find(ref: str, store: Registry) -> tuple[Artifact, str]:

@@ -197,16 +197,16 @@ def pull(refs: tuple[str, ...], registry: str | None, target: Path, timeout: flo
     """
     from estiba.core.errors import Unavailable
     from estiba.model.registry import mirror as pulling
-    from estiba.serving.workers.registry_query import Question
+    from estiba.serving.workers.registry_query import RegistryQuery
 
     location = common_options.registry_location(registry)
     # A bucket that hangs must not hang the pod that asks it.
-    question = Question(lambda: list(pulling.pull(location, refs, target)), timeout)
-    question.wait()
-    if question.silent:
+    query = RegistryQuery(lambda: list(pulling.pull(location, refs, target)), timeout)
+    query.wait()
+    if query.timed_out:
         hint = "Check the network, and raise --timeout if the models are large."
         raise Unavailable(f"{location} did not answer within {timeout:g} seconds.", hint=hint)
-    for version in question.answer():
+    for version in query.result():
         terminal.line(f"{version} sha256:{version.digest}")
 
 

@@ -15,9 +15,11 @@ import pytest
 
 from estiba.model.inference.load import load, load_artifact
 from estiba.serving.options import ServerOptions
+from estiba.serving.pipeline import Pipeline
 from estiba.serving.telemetry.metrics import METRICS, SIZE, Metrics
 from estiba.serving.version_metrics import MAX_RETIRED_VERSIONS
-from estiba.serving.workers.worker import Serving
+from estiba.serving.workers.messages import Configuration, ServedModel
+from estiba.serving.workers.serving import Serving
 
 ASKED = ("estiba_requests_total", "m", "1", "", "native", "200")
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)+)\})? (\S+)')
@@ -146,7 +148,8 @@ def test_a_server_keeps_the_numbers_of_some_versions_and_lets_go_of_their_models
     first = weakref.ref(model)
     for version in range(1, 100):
         model.version = f"{version}"
-        serving.serve(model)
+        served = ServedModel("price", "price", model.version, "")
+        serving.apply(Configuration(version, (served,)), {served: (model, 0.0)}, Pipeline())
         serving.current.catalog.route("price").primary.batcher.settle()
         model = load_artifact(model.artifact, threads=1)
     assert first() is None

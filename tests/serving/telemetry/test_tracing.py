@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import http.server
+import itertools
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx
 import pytest
+from raw import Reader, post
 from toys import Live, until
 
 from estiba.core.errors import BadProject
@@ -138,6 +140,32 @@ def test_what_fails_is_seen_where_it_failed(collector: Any, traced: Live) -> Non
     refused = of(collector, said[1], 2)
     assert refused["POST /predict"].status.code == 0
     assert {*of(collector, said[2], 1)} == {"GET /*"}
+
+
+def test_requests_of_a_failed_batch_have_the_times_of_their_own_runs(collector: Any, traced: Live) -> None:
+    def asked(sock: socket.socket, x: float, trace: str) -> None:
+        sock.sendall(post(f'{{"x": {x}}}'.encode(), extra=f"traceparent: 00-{trace}-{CALLER}-01\r\n".encode()))
+
+    traces = [digit * 32 for digit in "abcde"]
+    with ExitStack() as opened:
+        socks = [opened.enter_context(traced.connect()) for _ in range(6)]
+        socks[0].sendall(post(b'{"x": -98}'))  # while the model computes, the others gather and become one batch
+        time.sleep(0.2)
+        for sock, x, trace in zip(socks[1:], (1.0, 2.0, -99.0, -98.0, 3.0), traces, strict=True):
+            asked(sock, x, trace)
+        statuses = [answer.status for sock in socks if (answer := Reader(sock).answer())]
+    assert statuses == [200, 200, 200, 500, 200, 200]
+    runs = {}
+    for trace, count in zip(traces, (5, 5, 3, 5, 5), strict=True):
+        steps = of(collector, trace, count)
+        if "model.predict" in steps:
+            step = steps["model.predict"]
+            runs[trace] = (step.start_time_unix_nano, step.end_time_unix_nano)
+    assert len(set(runs.values())) == 4, "they ran one by one"
+    in_order = sorted(runs.values())
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(in_order)), "one after the other"
+    slow = [trace for trace, (start, end) in runs.items() if end - start > 200_000_000]
+    assert slow == ["d" * 32]
 
 
 def test_a_caller_that_does_not_record_is_followed_and_probes_are_not_traced(collector: Any, traced: Live) -> None:

@@ -15,7 +15,7 @@ from supervised import BODY, Server, pack, serving
 from toys import Live, until
 
 from estiba.core.errors import EstibaError
-from estiba.serving.workers.acceptor import SPARE, connections
+from estiba.serving.workers.acceptor import SPARE_CONNECTIONS, connections
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,7 @@ def test_a_client_beyond_the_limit_gets_a_503_at_once_and_probes_are_answered(re
 def test_clients_far_beyond_the_limit_are_not_even_read(registry: Path) -> None:
     with serving(registry, "--workers", "1", settings={"max_connections": 2}) as server, crowd(server.port, 2):
         with ExitStack() as held:
-            for _ in range(SPARE):
+            for _ in range(SPARE_CONNECTIONS):
                 held.enter_context(socket.create_connection(("127.0.0.1", server.port), 10))
             with socket.create_connection(("127.0.0.1", server.port), 10) as late:
                 answer = Reader(late).answer()

@@ -15,7 +15,7 @@ from supervised import BODY, Server, ask, pack, serving
 
 from estiba.core.errors import EstibaError, NotFound, Unavailable
 from estiba.model.registry.registry import open_registry
-from estiba.serving.workers.registry_query import Question
+from estiba.serving.workers.registry_query import RegistryQuery
 
 pytestmark = pytest.mark.slow
 
@@ -92,10 +92,10 @@ def test_an_alias_that_moves_back_while_the_other_version_loads(registry: Path) 
 
 
 def test_a_question_is_answered_in_its_own_thread() -> None:
-    asked = Question(threading.current_thread, 5)
+    asked = RegistryQuery(threading.current_thread, 5)
     while not asked.done:
         time.sleep(0.01)
-    assert asked.answer() is not threading.current_thread()
+    assert asked.result() is not threading.current_thread()
 
 
 def test_a_question_that_fails_says_why() -> None:
@@ -103,19 +103,19 @@ def test_a_question_that_fails_says_why() -> None:
         raise error
 
     for error, said in ((NotFound("no such model"), "no such model"), (OSError("odd"), "OSError: odd")):
-        asked = Question(lambda error=error: fail(error), 5)  # type: ignore[misc]
+        asked = RegistryQuery(lambda error=error: fail(error), 5)  # type: ignore[misc]
         while not asked.done:
             time.sleep(0.01)
         with pytest.raises(EstibaError, match=said):
-            asked.answer()
+            asked.result()
 
 
 def test_a_question_is_given_up_after_a_while() -> None:
     enough = threading.Event()
-    asked = Question(enough.wait, 0.05)
+    asked = RegistryQuery(enough.wait, 0.05)
     assert not asked.done
     time.sleep(0.1)
     assert asked.done
     with pytest.raises(Unavailable, match=r"0\.05 seconds"):
-        asked.answer()
+        asked.result()
     enough.set()

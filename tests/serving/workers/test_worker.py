@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,14 @@ from supervised import BODY, pack
 
 from estiba.serving.options import ServerOptions
 from estiba.serving.workers import messages
-from estiba.serving.workers.messages import HEARTBEAT, SLOTS, ServedModel, WorkerSpec
+from estiba.serving.workers.messages import (
+    HEARTBEAT_BYTES,
+    MAX_CONNECTIONS,
+    Configuration,
+    RouteSpec,
+    ServedModel,
+    WorkerSpec,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -56,14 +64,15 @@ class Channel:
 
 @contextmanager
 def working(folder: Path, *versions: ServedModel) -> Iterator[tuple[Channel, subprocess.Popen[bytes]]]:
-    (folder / "state").write_bytes(bytes(HEARTBEAT + SLOTS))
+    (folder / "state").write_bytes(bytes(HEARTBEAT_BYTES + MAX_CONNECTIONS))
+    Configuration(1, versions).write(folder)
     ours, theirs = messages.pair()
     spec = WorkerSpec(
         index=0,
         folder=str(folder),
         metrics=str(folder / "0.metrics"),
         state=str(folder / "state"),
-        models=versions,
+        generation=1,
         options=ServerOptions(log="json"),
         threads=1,
         channel=theirs.fileno(),
@@ -89,42 +98,95 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> list[ServedModel]:
     return [ServedModel("toy", "toy", str(p.version), str(p.artifact.path)) for p in packed]
 
 
-def ask(client: socket.socket) -> tuple[int, str]:
-    head = f"POST /predict HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: {len(ASK)}\r\n\r\n"
+def ask(client: socket.socket, path: str = "/predict") -> tuple[int, str]:
+    head = f"POST {path} HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\ncontent-length: {len(ASK)}\r\n\r\n"
     client.sendall(head.encode() + ASK)
     answer = Reader(client).answer()
     assert answer is not None
     return answer.status, answer.headers["x-model-version"]
 
 
-def test_a_version_that_is_asked_for_twice_is_loaded_once(versions: list[ServedModel], tmp_path: Path) -> None:
+def test_a_generation_that_is_asked_for_twice_is_prepared_once(versions: list[ServedModel], tmp_path: Path) -> None:
     old, new = versions
     with working(tmp_path, old) as (channel, _):
         assert channel.hear() == messages.Ready()
+        Configuration(2, (new,)).write(tmp_path)
         for _ in range(3):
-            channel.tell(messages.Load(new))
-        assert channel.hear() == messages.Loaded("toy", "2")
-        channel.tell(messages.Load(new))
-        assert channel.hear() == messages.Loaded("toy", "2")
-        channel.tell(messages.Switch("toy", "2"))
+            channel.tell(messages.Prepare(2))
+        assert channel.hear() == messages.Prepared(2)
+        channel.tell(messages.Prepare(2))
+        assert channel.hear() == messages.Prepared(2)
+        channel.tell(messages.Apply(2))
         with channel.client(0) as client:
             assert ask(client) == (200, "2")
         assert channel.hear() == messages.Closed(0)
         assert channel.hear(0.3) is None
 
 
-def test_a_version_that_is_not_wanted_any_more_is_not_kept(versions: list[ServedModel], tmp_path: Path) -> None:
+def test_a_generation_that_is_discarded_is_not_kept(versions: list[ServedModel], tmp_path: Path) -> None:
     old, new = versions
     with working(tmp_path, old) as (channel, _):
         assert channel.hear() == messages.Ready()
-        channel.tell(messages.Load(new))
-        channel.tell(messages.Discard("toy", "2"))
+        Configuration(2, (new,)).write(tmp_path)
+        channel.tell(messages.Prepare(2))
+        channel.tell(messages.Discard(2))
         assert channel.hear(1.0) is None
-        channel.tell(messages.Load(new))
-        assert channel.hear() == messages.Loaded("toy", "2")
-        channel.tell(messages.Discard("toy", "2"))
+        channel.tell(messages.Prepare(2))
+        assert channel.hear() == messages.Prepared(2)
+        channel.tell(messages.Discard(2))
         with channel.client(0) as client:
             assert ask(client) == (200, "1")
+
+
+def test_a_configuration_larger_than_a_packet_is_applied(versions: list[ServedModel], tmp_path: Path) -> None:
+    old, new = versions
+    policy = msgspec.Raw(msgspec.json.encode(["x" * 100] * 10_000))
+    with working(tmp_path, old) as (channel, _):
+        assert channel.hear() == messages.Ready()
+        Configuration(2, (new,), policy=policy).write(tmp_path)
+        assert (tmp_path / "configuration-2.json").stat().st_size > messages.MAX_PACKET_BYTES
+        channel.tell(messages.Prepare(2))
+        assert channel.hear() == messages.Prepared(2)
+        channel.tell(messages.Apply(2))
+        with channel.client(0) as client:
+            assert ask(client) == (200, "2")
+
+
+@pytest.mark.parametrize(
+    ("route", "reason"),
+    [
+        (RouteSpec("toy", {"1": 1.0, "9": 1.0}), "version 9, which is not served"),
+        (RouteSpec("toy", {"1": 0.0}), "weights of 0 or more"),
+    ],
+)
+def test_a_generation_that_cannot_be_applied_is_refused_and_the_old_one_stays(
+    versions: list[ServedModel], tmp_path: Path, route: RouteSpec, reason: str
+) -> None:
+    with working(tmp_path, versions[0]) as (channel, _):
+        assert channel.hear() == messages.Ready()
+        Configuration(2, tuple(versions), (route,)).write(tmp_path)
+        channel.tell(messages.Prepare(2))
+        answer = channel.hear()
+        assert isinstance(answer, messages.Prepared)
+        assert reason in answer.error
+        with channel.client(0) as client:
+            assert ask(client) == (200, "1")
+
+
+def test_versions_share_requests_by_weight_and_each_keeps_its_own_path(
+    versions: list[ServedModel], tmp_path: Path
+) -> None:
+    with working(tmp_path, versions[0]) as (channel, _):
+        assert channel.hear() == messages.Ready()
+        Configuration(2, tuple(versions), (RouteSpec("toy", {"1": 3.0, "2": 1.0}),)).write(tmp_path)
+        channel.tell(messages.Prepare(2))
+        assert channel.hear() == messages.Prepared(2)
+        channel.tell(messages.Apply(2))
+        with channel.client(0) as client:
+            answers = Counter(ask(client) for _ in range(400))
+            assert set(answers) == {(200, "1"), (200, "2")}
+            assert 50 < answers[200, "2"] < 150
+            assert ask(client, "/models/toy/versions/2/predict") == (200, "2")
 
 
 @pytest.mark.parametrize("hand_over", [False, True])

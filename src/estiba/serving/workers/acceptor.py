@@ -1,8 +1,8 @@
-"""Door: accepts every client, finds it a worker, and sends away politely whom nobody can serve.
+"""Accept connections, pass each to the least-loaded worker, and answer 503 when the server is full.
 
-A full server says so at once, rather than leave clients in a queue that they cannot see: a load balancer then asks
-another. A few connections beyond the limit are still read, because a health check must not fail for being the last to
-come, and a client that is told before it has sent its request may never see the answer.
+A full server answers at once, rather than leave clients in a queue that they cannot see: a load balancer can then try
+another server. A few connections beyond the limit are still read, because a health check must not fail for being the
+last to connect, and a client that gets its response before it has sent its request may never see it.
 """
 
 from __future__ import annotations
@@ -17,37 +17,39 @@ from collections.abc import Callable, Sequence
 
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
-from estiba.serving.http.problem_details import CONTENT_TYPE, FULL, problem
+from estiba.serving.http.problem_details import FULL, error_response
+from estiba.serving.http.request import header_lines
 from estiba.serving.telemetry.metrics import Metrics
 from estiba.serving.workers.worker_process import Process
 
-SPARE = 64
+SPARE_CONNECTIONS = 64
 """Connections beyond the limit that a worker still reads, to answer one health check or a 503 each."""
 
-RESERVED = 192
-"""Descriptors of a process that are not for clients: files, libraries, workers, and clients that are leaving."""
+RESERVED_DESCRIPTORS = 192
+"""Descriptors of a process that are not for clients: files, libraries, workers, and refused clients."""
 
-PAUSE = 0.2
-"""Seconds without accepting where the system has no room for another connection."""
+ACCEPT_PAUSE_SECONDS = 0.2
+"""Time without accepting where the system has no room for another connection."""
 
-HOLD = 2.0
-"""Seconds for which a new client waits while no worker is ready, before it gets a 503."""
+MAX_WAIT_SECONDS = 2.0
+"""Time for which a new client waits while no worker is ready, before it gets a 503."""
 
-LINGER = 0.5
-"""Seconds for which the socket of a refused client stays open, as closing at once could cost it the answer."""
+LINGER_SECONDS = 0.5
+"""Time for which the socket of a refused client stays open, as closing it at once could lose the response."""
 
-MOST_LEAVING = 64
+MAX_LINGERING = 64
 """Refused clients that linger; the oldest of more are closed."""
 
 
-class Door:
-    """Every client on its way to a worker. `workers` gives those that hold clients, also while they leave."""
+class Acceptor:
+    """Accepts clients and assigns them to workers."""
 
     def __init__(self, limit: int, workers: Callable[[], Sequence[Process]], log: Log, metrics: Metrics) -> None:
-        """Accepts nobody yet.
+        """Accept nothing yet.
 
         Args:
             limit: clients at once.
+            workers: gives all workers that hold clients, including those that drain.
         """
         self._limit = limit
         self._workers = workers
@@ -55,16 +57,16 @@ class Door:
         self._refused = metrics.slot("estiba_connections_refused_total")
         self._listeners: tuple[socket.socket, ...] = ()
         self._waiting: deque[tuple[socket.socket, float]] = deque()
-        self._leaving: deque[tuple[socket.socket, float]] = deque()
+        self._lingering: deque[tuple[socket.socket, float]] = deque()
 
     def open(self, listeners: Sequence[socket.socket]) -> None:
-        """Accepts from now on."""
+        """Begin to accept."""
         self._listeners = tuple(listeners)
         for listener in self._listeners:
             self._resume(listener)
 
     async def close(self) -> None:
-        """Takes who stands at the door, accepts nobody any more, and ends once all have a worker or an answer."""
+        """Stop accepting; drain the backlog; return when every pending client is assigned or refused."""
         listeners, self._listeners = self._listeners, ()
         for listener in listeners:
             while self._accept(listener):
@@ -72,17 +74,17 @@ class Door:
             asyncio.get_running_loop().remove_reader(listener)
             listener.close()
         while self._waiting and any(worker.serving for worker in self._workers()):
-            self.look()
+            self.tick()
             await asyncio.sleep(0.01)
 
     def _accept(self, listener: socket.socket) -> bool:
-        """Takes some clients; whether there may be more."""
+        """Accept some clients; True if there may be more."""
         for _ in range(64):
             try:
                 client, _ = listener.accept()
             except (BlockingIOError, InterruptedError):
                 return False
-            except OSError as error:  # too many open files, most likely: those that are open go on
+            except OSError as error:  # most likely too many open files; open connections are not affected
                 self._log.warning("connections cannot be accepted for now", reason=str(error))
                 self._pause(listener)
                 return False
@@ -90,10 +92,10 @@ class Door:
         return True
 
     def _pause(self, listener: socket.socket) -> None:
-        """Leaves the door alone for a moment: it stays readable, and would be tried without end."""
+        """Stop accepting for a moment: the listener stays readable, and would be tried in a busy loop."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(listener)
-        loop.call_later(PAUSE, self._resume, listener)
+        loop.call_later(ACCEPT_PAUSE_SECONDS, self._resume, listener)
 
     def _resume(self, listener: socket.socket) -> None:
         if listener in self._listeners:
@@ -103,12 +105,12 @@ class Door:
         held = len(self._waiting) + sum(len(worker.clients) for worker in self._workers())
         if held < self._limit:
             self.place(client, time.monotonic())
-        elif held >= self._limit + SPARE or not self._give(client, spare=True):
+        elif held >= self._limit + SPARE_CONNECTIONS or not self._give(client, spare=True):
             self._refused.add()
             self.refuse(client, FULL)
 
     def place(self, client: socket.socket, since: float) -> None:
-        """Gives a client to the worker with the fewest; keeps it for a moment where none can take it."""
+        """Pass a client to the worker with the fewest clients; keep it for a moment where none can take it."""
         if not self._give(client):
             self._waiting.append((client, since))
 
@@ -116,40 +118,40 @@ class Door:
         ready = sorted((w for w in self._workers() if w.serving), key=lambda w: len(w.clients))
         return any(worker.give(client, spare=spare) for worker in ready)
 
-    def look(self) -> None:
-        """Places who waits, or tells them that nobody comes; closes who was refused a while ago. To be called often."""
+    def tick(self) -> None:
+        """Assign or refuse waiting clients; close those that were refused a while ago. To be called often."""
         now = time.monotonic()
         for _ in range(len(self._waiting)):
             client, since = self._waiting.popleft()
-            if now > since + HOLD:
+            if now > since + MAX_WAIT_SECONDS:
                 self.refuse(client, "No worker is ready.")
             else:
                 self.place(client, since)
-        while self._leaving and now > self._leaving[0][1] + LINGER:
-            _close(self._leaving.popleft()[0])
+        while self._lingering and now > self._lingering[0][1] + LINGER_SECONDS:
+            _close(self._lingering.popleft()[0])
 
     def refuse(self, client: socket.socket, detail: str) -> None:
-        """Tells a client that nobody will answer its request."""
-        body = problem(503, detail)
-        head = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: %b\r\nretry-after: 1\r\n" % CONTENT_TYPE
+        """Send a 503 to a client, and close its connection after a moment."""
+        headers, body = error_response(503, detail)
+        head = b"HTTP/1.1 503 Service Unavailable\r\n" + header_lines(headers)
         with contextlib.suppress(OSError):
             client.setblocking(False)
             client.send(head + b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body))
             client.shutdown(socket.SHUT_WR)
-        self._leaving.append((client, time.monotonic()))
-        if len(self._leaving) > MOST_LEAVING:
-            _close(self._leaving.popleft()[0])
+        self._lingering.append((client, time.monotonic()))
+        if len(self._lingering) > MAX_LINGERING:
+            _close(self._lingering.popleft()[0])
 
     def refuse_all(self, detail: str) -> None:
-        """The same for whoever still waits; then closes all."""
+        """Refuse all waiting clients, then close all connections."""
         while self._waiting:
             self.refuse(self._waiting.popleft()[0], detail)
-        while self._leaving:
-            _close(self._leaving.popleft()[0])
+        while self._lingering:
+            _close(self._lingering.popleft()[0])
 
 
 def connections(wanted: int | None) -> int:
-    """How many clients a server may hold at once. Raises the limit of descriptors as far as it goes.
+    """The number of clients that a server may hold at once. Raises the soft limit of descriptors to the hard one.
 
     Args:
         wanted: as the project file says; None means as many as possible.
@@ -164,18 +166,19 @@ def connections(wanted: int | None) -> int:
             soft = hard
     if soft == resource.RLIM_INFINITY:
         soft = 1 << 20
-    most = max(soft - RESERVED - SPARE, soft // 4)
+    most = max(soft - RESERVED_DESCRIPTORS - SPARE_CONNECTIONS, soft // 4)
     if wanted is not None and wanted > most:
+        needed = wanted + RESERVED_DESCRIPTORS + SPARE_CONNECTIONS
         raise EstibaError(
             f"server.max_connections is {wanted}, and this process may open {soft} files, enough for {most}.",
-            hint=f"Allow more (ulimit -n {wanted + RESERVED + SPARE}, LimitNOFILE= of systemd), or ask for fewer.",
+            hint=f"Allow more (ulimit -n {needed}, LimitNOFILE= of systemd), or ask for fewer.",
         )
     return most if wanted is None else wanted
 
 
 def _close(client: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        # What the client had sent and nobody read would turn the close into a reset, and lose its answer.
+        # Unread input would turn the close into a reset, and lose the response.
         for _ in range(64):
             if not client.recv(65536):
                 break

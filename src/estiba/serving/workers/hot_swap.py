@@ -1,21 +1,23 @@
-"""Versions: what is served, and how another version takes its place.
+"""Hot swap: follow the registry and replace what is served in all workers at once.
 
-The registry is asked in threads, reference by reference. Every worker loads a newer version beside the one that it
-serves, and proves it there; once all have it, all switch. If one cannot, the version before it stays in all.
+The registry is asked in threads, reference by reference. A newer version becomes part of the next configuration. Every
+worker prepares it: loads the version beside the one that it serves, and proves it. Once all have, all apply it. If one
+cannot, the old configuration stays in force in all.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
 from estiba.serving.telemetry.metrics import Metrics
 from estiba.serving.workers import messages
-from estiba.serving.workers.messages import ServedModel
-from estiba.serving.workers.registry_query import Question
+from estiba.serving.workers.messages import Configuration, ServedModel
+from estiba.serving.workers.registry_query import RegistryQuery
 from estiba.serving.workers.worker_process import Process
 
 Resolve = Callable[[str], ServedModel]
@@ -23,12 +25,12 @@ Stamp = Callable[[], object]
 
 
 class Source(NamedTuple):
-    """Where versions come from.
+    """The registry.
 
     Args:
         resolve: the version that a reference means now.
-        stamp: changes whenever `resolve` may say something else.
-        poll: seconds between looks at the stamp.
+        stamp: changes whenever `resolve` may give another result.
+        poll: seconds between reads of the stamp.
     """
 
     resolve: Resolve
@@ -36,168 +38,194 @@ class Source(NamedTuple):
     poll: float
 
 
-STAMP_PATIENCE = 30.0
-"""Seconds for the registry to say whether anything changed."""
+STAMP_TIMEOUT_SECONDS = 30.0
+"""Time for the registry to return its stamp."""
 
-PATIENCE = 600.0
-"""Seconds to look one reference up, and to fetch an artifact that is not on this machine yet."""
+RESOLVE_TIMEOUT_SECONDS = 600.0
+"""Time to resolve one reference, and to fetch an artifact that is not on this machine yet."""
 
-AGAIN = 2.0
-"""Seconds before a reference that could not be looked up is tried again."""
+RETRY_SECONDS = 2.0
+"""Time before a reference that could not be resolved is tried again."""
 
 
-class Versions:
-    """The versions being served, by reference."""
+class HotSwap:
+    """The configuration in force, and the next one while the workers prepare it.
 
-    def __init__(self, refs: Sequence[str], source: Source, log: Log, metrics: Metrics) -> None:
+    Attributes:
+        failed: by model, why a newer version is not served.
+    """
+
+    def __init__(self, refs: Sequence[str], source: Source, folder: Path, log: Log, metrics: Metrics) -> None:
+        """Resolve nothing yet.
+
+        Args:
+            folder: where configurations are written for the workers.
+        """
         self._refs = tuple(refs)
         self._resolve, self._stamp, self._poll = source
+        self._folder = folder
         self._log = log
         self._metrics = metrics
-        self.served: tuple[ServedModel, ...] = ()
+        self.configuration = Configuration(0, ())
         self.failed: dict[str, str] = {}
-        self._seen: object = None
-        self._stamping: Question[object] | None = None
-        self._looked = 0.0
-        self._questions: dict[str, Question[ServedModel]] = {}
-        self._due: dict[str, float] = {}  # references to look up, and when
-        self._complaints: dict[str, str] = {}
-        self._wanted: dict[str, ServedModel] = {}  # other versions than are served, which wait for their turn
+        self._last_generation = 0
+        self._seen_stamp: object = None
+        self._stamp_query: RegistryQuery[object] | None = None
+        self._stamp_read_at = 0.0
+        self._queries: dict[str, RegistryQuery[ServedModel]] = {}
+        self._due: dict[str, float] = {}  # references to resolve, and when
+        self._logged: dict[str, str] = {}
+        self._wanted: dict[str, ServedModel] = {}  # newer versions that wait for their turn
         self._refused: set[ServedModel] = set()
-        self._next: ServedModel | None = None
-        self._loading: set[Process] = set()
-        self._loaded: set[Process] = set()
+        self._next: Configuration | None = None
+        self._next_model: ServedModel | None = None
+        self._preparing: set[Process] = set()
+        self._prepared: set[Process] = set()
+
+    @property
+    def generation(self) -> int:
+        """The number of the configuration in force."""
+        return self.configuration.generation
 
     def start(self) -> None:
-        """Resolves for the first time; raises EstibaError."""
-        self._seen = self._stamp()
-        self.served = tuple(self._resolve(ref) for ref in self._refs)
-        for model in self.served:  # there at 0, or Prometheus would not see the first failure as a rise
+        """Resolve all references for the first time; raises EstibaError."""
+        self._seen_stamp = self._stamp()
+        self.configuration = self._write(tuple(self._resolve(ref) for ref in self._refs))
+        for model in self.configuration.models:  # present at 0, or Prometheus would not see the first one as a rise
             self._metrics.slot("estiba_swap_failures_total", model.name)
+
+    def _write(self, models: tuple[ServedModel, ...]) -> Configuration:
+        self._last_generation += 1
+        configuration = Configuration(self._last_generation, models)
+        configuration.write(self._folder)
+        return configuration
 
     # The registry
 
-    def look(self, workers: Sequence[Process]) -> None:
-        """Goes on asking the registry what is wanted; begins to load the first version that is not served yet.
+    def poll(self, workers: Sequence[Process]) -> None:
+        """Continue to ask the registry, and begin to prepare the first version that is not served yet.
 
-        Waits for nothing: to be called again and again.
+        Never blocks; to be called often.
         """
-        self._look_for_changes()
-        self._ask_what_is_due()
-        for ref, question in list(self._questions.items()):
-            if question.done:
-                del self._questions[ref]
-                self._take(ref, question)
-            elif question.slow:
-                self._complain(ref, "it takes long")
+        self._poll_stamp()
+        self._query_due()
+        for ref, query in list(self._queries.items()):
+            if query.done:
+                del self._queries[ref]
+                self._take(ref, query)
+            elif query.slow:
+                self._warn(ref, "it takes long")
         if self._next is None and self._wanted and workers:
-            self._next = self._wanted.pop(next(iter(self._wanted)))
-            self._loading, self._loaded = set(), set()
-            self._load(workers)
+            model = self._wanted.pop(next(iter(self._wanted)))
+            models = tuple(model if old.ref == model.ref else old for old in self.configuration.models)
+            self._next_model, self._next = model, self._write(models)
+            self._preparing, self._prepared = set(), set()
+            self._prepare(workers)
 
-    def _look_for_changes(self) -> None:
-        question = self._stamping
-        if question is not None and question.done:
-            self._stamping = None
+    def _poll_stamp(self) -> None:
+        query = self._stamp_query
+        if query is not None and query.done:
+            self._stamp_query = None
             try:
-                stamp = question.answer()
+                stamp = query.result()
             except EstibaError as error:
-                self._complain("", error.message)
+                self._warn("", error.message)
                 return
-            self._complaints.pop("", None)
-            if stamp != self._seen:
-                self._seen = stamp
+            self._logged.pop("", None)
+            if stamp != self._seen_stamp:
+                self._seen_stamp = stamp
                 self._due = dict.fromkeys(self._refs, 0.0)
-        elif question is not None and question.slow:
-            self._complain("", "it does not answer")
-        if self._stamping is None and time.monotonic() > self._looked + self._poll:
-            self._looked = time.monotonic()
-            self._stamping = Question(self._stamp, STAMP_PATIENCE)
+        elif query is not None and query.slow:
+            self._warn("", "it does not answer")
+        if self._stamp_query is None and time.monotonic() > self._stamp_read_at + self._poll:
+            self._stamp_read_at = time.monotonic()
+            self._stamp_query = RegistryQuery(self._stamp, STAMP_TIMEOUT_SECONDS)
 
-    def _ask_what_is_due(self) -> None:
+    def _query_due(self) -> None:
         now = time.monotonic()
-        for ref in [ref for ref, at in self._due.items() if at <= now and ref not in self._questions]:
+        for ref in [ref for ref, at in self._due.items() if at <= now and ref not in self._queries]:
             del self._due[ref]
-            self._questions[ref] = Question(lambda ref=ref: self._resolve(ref), PATIENCE)  # type: ignore[misc]
+            self._queries[ref] = RegistryQuery(
+                lambda ref=ref: self._resolve(ref),  # type: ignore[misc]
+                RESOLVE_TIMEOUT_SECONDS,
+            )
 
-    def _take(self, ref: str, question: Question[ServedModel]) -> None:
-        """What a reference means now."""
+    def _take(self, ref: str, query: RegistryQuery[ServedModel]) -> None:
+        """Compare the version that a reference means now with what is served."""
         try:
-            model = question.answer()
+            model = query.result()
         except EstibaError as error:
-            self._complain(ref, error.message)
-            self._due.setdefault(ref, time.monotonic() + AGAIN)
+            self._warn(ref, error.message)
+            self._due.setdefault(ref, time.monotonic() + RETRY_SECONDS)
             return
-        self._complaints.pop(ref, None)
+        self._logged.pop(ref, None)
         self._wanted.pop(ref, None)
-        if model in self.served:
+        if model in self.configuration.models:
             self.failed.pop(model.name, None)
-        elif model in self._refused or model == self._next:
+        elif model in self._refused or model == self._next_model:
             pass
         elif model.error:
             self._refuse(model, model.error)
         else:
             self._wanted[ref] = model
 
-    def _complain(self, ref: str, reason: str) -> None:
-        """Once, not twice a second."""
-        if self._complaints.get(ref) != reason:
-            self._complaints[ref] = reason
+    def _warn(self, ref: str, reason: str) -> None:
+        """Log a failure only when its reason changes."""
+        if self._logged.get(ref) != reason:
+            self._logged[ref] = reason
             about = {"ref": ref} if ref else {}
             self._log.warning("the registry cannot be read", **about, reason=reason)
 
     # The workers
 
-    def _load(self, workers: Iterable[Process]) -> None:
-        """Tells those that do not know of the next version yet."""
+    def _prepare(self, workers: Iterable[Process]) -> None:
+        """Let workers that were not asked yet prepare the next configuration."""
         assert self._next is not None
-        now = set(workers)
-        for worker in now - self._loading:
-            worker.tell(messages.Load(self._next))
-        self._loading = now
+        current = set(workers)
+        for worker in current - self._preparing:
+            worker.tell(messages.Prepare(self._next.generation))
+        self._preparing = current
 
-    def told(self, worker: Process, message: messages.Loaded) -> None:
-        """A worker has loaded the next version, or could not."""
-        model = self._next
-        if model is None or (message.name, message.version) != (model.name, model.version):
+    def on_prepared(self, worker: Process, message: messages.Prepared) -> None:
+        """Handle a worker's answer to Prepare."""
+        if self._next is None or self._next_model is None or message.generation != self._next.generation:
             return
         if not message.error:
-            self._loaded.add(worker)
+            self._prepared.add(worker)
             return
-        self._refuse(model, message.error)
-        for other in self._loading:
-            other.tell(messages.Discard(model.name, model.version))
-        self._leave(model)
+        self._refuse(self._next_model, message.error)
+        for other in self._preparing:
+            other.tell(messages.Discard(message.generation))
+        self._end(self._next_model)
 
     def _refuse(self, model: ServedModel, reason: str) -> None:
-        """A version that failed is not tried again; the old one goes on serving, and everybody can see why."""
+        """Record that a version cannot be served: it is not tried again, and the old one stays."""
         self._refused.add(model)
         self.failed[model.name] = f"version {model.version}: {reason}"
         self._metrics.slot("estiba_swap_failures_total", model.name).add()
-        said = "the version is not served; the one before it stays"
-        self._log.error(said, model=model.name, version=model.version, reason=reason)
+        text = "the version is not served; the one before it stays"
+        self._log.error(text, model=model.name, version=model.version, reason=reason)
 
-    def go_on(self, workers: Sequence[Process]) -> None:
-        """Switches once every worker has loaded; where other workers are there now, they load too."""
-        model = self._next
-        if model is None or not workers:
+    def advance(self, workers: Sequence[Process]) -> None:
+        """Apply the next configuration once every worker has prepared it; workers that are new prepare it too."""
+        configuration, model = self._next, self._next_model
+        if configuration is None or model is None or not workers:
             return
-        if set(workers) != self._loading:
-            self._load(workers)
-        if self._loaded >= self._loading:
-            self._switch(model, workers)
+        if set(workers) != self._preparing:
+            self._prepare(workers)
+        if self._prepared >= self._preparing:
+            self._apply(configuration, model, workers)
 
-    def _switch(self, model: ServedModel, workers: Sequence[Process]) -> None:
+    def _apply(self, configuration: Configuration, model: ServedModel, workers: Sequence[Process]) -> None:
+        self.configuration = configuration
         for worker in workers:
-            worker.tell(messages.Switch(model.name, model.version))
-        self.served = tuple(model if old.ref == model.ref else old for old in self.served)
-        for worker in workers:
-            worker.models = self.served
+            worker.tell(messages.Apply(configuration.generation))
+            worker.generation = configuration.generation
         self.failed.pop(model.name, None)
-        self._leave(model)
+        self._end(model)
         self._log.info("now serving", model=model.name, version=model.version)
 
-    def _leave(self, model: ServedModel) -> None:
-        """It is no longer the next one. Its reference may have moved on meanwhile, or back."""
-        self._next = None
+    def _end(self, model: ServedModel) -> None:
+        """End the swap. The reference may have moved meanwhile, or back, so it is resolved again."""
+        self._next = self._next_model = None
         self._due[model.ref] = 0.0

@@ -1,35 +1,43 @@
-"""Messages between the supervisor and a worker: a handful of small frozen types over one socket.
+"""Messages between the supervisor and a worker: small frozen types over one socket pair, one packet a message.
 
-A packet is one message; `Take` carries the client's socket beside it as a file descriptor.
+`Take` carries the client's socket beside it as a file descriptor. What may be larger than a packet is in a file of the
+shared folder: the configuration of each generation.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 import msgspec
 
 from estiba.serving.options import ServerOptions
 
-MAX_PACKET = 64 * 1024
+MAX_PACKET_BYTES = 64 * 1024
 
 IDLE, BUSY = 1, 2
-"""What a connection is doing, one byte each in memory that supervisor and worker share: between requests, or within one
-that began to arrive and is not answered yet."""
+"""State of a connection, one byte each in memory that supervisor and worker share: between requests, or within one that
+began to arrive and is not answered yet."""
 
-SLOTS = 16_384
-"""Connections that one worker may hold."""
+MAX_CONNECTIONS = 16_384
+"""Connections that one worker may hold: the slots of the shared memory."""
 
-HEARTBEAT = 8
-"""Bytes in front of the connections' states: the worker's monotonic clock, written ten times a second."""
+HEARTBEAT_BYTES = 8
+"""Size of the worker's monotonic clock, in front of the connections' states; written ten times a second."""
+
+WORKER_MODULE = "estiba.serving.workers.worker"
+"""The module of a worker without policies."""
+
+KEPT_GENERATIONS = 8
+"""Configuration files that are kept, for workers that are still starting with an older one."""
 
 
 class ServedModel(msgspec.Struct, frozen=True):
     """One version to serve.
 
     Args:
-        ref: what was asked for, and is looked up again when the registry changes.
+        ref: the reference it was resolved from, which is resolved again when the registry changes.
         path: of the artifact directory.
         error: why it cannot be served, where that is known before any worker tried.
     """
@@ -42,27 +50,74 @@ class ServedModel(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-class WorkerSpec(msgspec.Struct, frozen=True):
-    """What a worker is told when it starts.
+class RouteSpec(msgspec.Struct, frozen=True):
+    """How the versions of a model share its requests.
 
     Args:
-        folder: where the processes of this server keep what they share.
-        metrics: the file of this worker's numbers.
+        weights: by version; the first is the primary one.
+        shadow: a version that gets a copy of the requests; empty for none.
+    """
+
+    name: str
+    weights: dict[str, float]
+    shadow: str = ""
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """What every worker serves.
+
+    Args:
+        generation: counts up from 1.
+        models: all versions to load. Without a route of their name, the last of each name answers for it.
+        policy: settings of the pipeline, which only the worker's module can read.
+    """
+
+    generation: int
+    models: tuple[ServedModel, ...]
+    routes: tuple[RouteSpec, ...] = ()
+    policy: msgspec.Raw = msgspec.Raw(b"null")
+
+    def write(self, folder: Path) -> None:
+        """Write the file of this generation whole, and remove old ones."""
+        new = folder / "configuration.new"
+        new.write_bytes(msgspec.json.encode(self))
+        new.replace(_file(folder, self.generation))
+        _file(folder, self.generation - KEPT_GENERATIONS).unlink(missing_ok=True)
+
+    @classmethod
+    def read(cls, folder: Path, generation: int) -> Configuration:
+        """Read the file of a generation; raises OSError or msgspec.DecodeError."""
+        return msgspec.json.decode(_file(folder, generation).read_bytes(), type=cls)
+
+
+def _file(folder: Path, generation: int) -> Path:
+    return folder / f"configuration-{generation}.json"
+
+
+class WorkerSpec(msgspec.Struct, frozen=True):
+    """The startup parameters of a worker.
+
+    Args:
+        folder: shared by the processes of this server.
+        metrics: the file of this worker's metrics.
         state: the file of memory shared with the supervisor.
+        generation: of the configuration to start with.
         threads: threads of native libraries for one batch.
         channel: descriptor of the socket to the supervisor.
         ports: by port, the model that short paths ask there.
+        module: the Python module that runs as the worker.
     """
 
     index: int
     folder: str
     metrics: str
     state: str
-    models: tuple[ServedModel, ...]
+    generation: int
     options: ServerOptions
     threads: int
     channel: int = -1
     ports: dict[int, str] = {}
+    module: str = WORKER_MODULE
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
@@ -70,30 +125,28 @@ class Message(msgspec.Struct, frozen=True, tag=True):
 
 
 class Take(Message, frozen=True, tag=True):
-    """To a worker: serve this client, and keep its state at `slot`; or, where it is a `spare` one, only its probes."""
+    """To a worker: serve this client and keep its state at `slot`; for a `spare` one answer probes only."""
 
     slot: int
     spare: bool = False
 
 
-class Load(Message, frozen=True, tag=True):
-    """To a worker: load a version beside what is served; answered with Loaded."""
+class Prepare(Message, frozen=True, tag=True):
+    """To a worker: load the models of a generation beside those that are served. Answered with Prepared."""
 
-    served: ServedModel
+    generation: int
 
 
-class Switch(Message, frozen=True, tag=True):
-    """To a worker: a loaded version becomes the current one; the old one finishes what it has."""
+class Apply(Message, frozen=True, tag=True):
+    """To a worker: serve a generation that it has prepared; requests in flight finish with the old one."""
 
-    name: str
-    version: str
+    generation: int
 
 
 class Discard(Message, frozen=True, tag=True):
-    """To a worker: forget a version that was loaded beside."""
+    """To a worker: forget a generation that it has prepared or is preparing."""
 
-    name: str
-    version: str
+    generation: int
 
 
 class Drain(Message, frozen=True, tag=True):
@@ -114,29 +167,28 @@ class Failed(Message, frozen=True, tag=True):
     exit_code: int
 
 
-class Loaded(Message, frozen=True, tag=True):
-    """From a worker: a version is loaded beside, or why not."""
+class Prepared(Message, frozen=True, tag=True):
+    """From a worker: it can apply a generation, or why not."""
 
-    name: str
-    version: str
+    generation: int
     error: str = ""
 
 
 class Closed(Message, frozen=True, tag=True):
-    """From a worker: that client is gone; or, `handed_over`, it is idle and another worker shall take it."""
+    """From a worker: that client is gone; or, `handed_over`, it is idle and another worker is to take it."""
 
     slot: int
     handed_over: bool = False
 
 
-AnyMessage = Take | Load | Switch | Discard | Drain | Ready | Failed | Loaded | Closed
+AnyMessage = Take | Prepare | Apply | Discard | Drain | Ready | Failed | Prepared | Closed
 
 _decoder = msgspec.msgpack.Decoder(AnyMessage)
 _encoder = msgspec.msgpack.Encoder()
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected sockets that keep packets apart; neither blocks."""
+    """Two connected, non-blocking sockets that keep packets apart."""
     kind = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM) if os.uname().sysname == "Linux" else socket.SOCK_DGRAM
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     ours.setblocking(False)
@@ -145,7 +197,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 def send(channel: socket.socket, message: AnyMessage, passed: socket.socket | None = None) -> None:
-    """Sends one message, with a socket beside it if given.
+    """Send one message, with a socket beside it if given.
 
     Raises:
         BlockingIOError: the other side is behind. OSError: it is gone.
@@ -157,10 +209,10 @@ def receive(channel: socket.socket) -> tuple[AnyMessage | None, socket.socket | 
     """The next message and the socket beside it; (None, None) once the other side is gone.
 
     Raises:
-        BlockingIOError: there is none now.
+        BlockingIOError: none has arrived.
     """
     try:
-        packet, descriptors, _, _ = socket.recv_fds(channel, MAX_PACKET, 1)
+        packet, descriptors, _, _ = socket.recv_fds(channel, MAX_PACKET_BYTES, 1)
     except ConnectionError:
         return None, None
     if not packet:

@@ -1,7 +1,7 @@
-"""Lookout: questions to a registry, each asked in a thread of its own.
+"""Query a registry without blocking: each query runs in a daemon thread and has a timeout.
 
-A registry may be a bucket far away, and what it was asked may take minutes or hang. The event loop that accepts clients
-waits for none of it, and a reference that hangs keeps no other from being looked up.
+A registry may be a remote bucket, and a query may take minutes or hang. The event loop never waits for it, and one
+reference that hangs does not delay others.
 """
 
 from __future__ import annotations
@@ -9,68 +9,71 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
 from typing import Generic, TypeVar
 
 from estiba.core.errors import EstibaError, Unavailable
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
-SLOW = 10.0
-"""Seconds without an answer after which somebody should hear of it."""
+SLOW_SECONDS = 10.0
+"""Time after which an unfinished query counts as slow."""
 
 
-class Question(Generic[Answer]):
-    """Asked when made. Its thread cannot be stopped: an answer that comes when nobody waits any more is lost."""
+class RegistryQuery(Generic[Result]):
+    """A query that runs from its creation. Its thread cannot be stopped: a result after the timeout is ignored."""
 
-    def __init__(self, ask: Callable[[], Answer], patience: float) -> None:
-        """Begins.
+    def __init__(self, function: Callable[[], Result], timeout: float) -> None:
+        """Start the thread.
 
         Args:
-            patience: seconds after which it counts as answered by a failure.
+            timeout: seconds after which the query counts as failed.
         """
-        self._ask = ask
-        self._began = time.monotonic()
-        self._patience = patience
-        self._answers: list[Answer] = []
-        self._failure: EstibaError | None = None
-        self._thread = threading.Thread(target=self._run, name="registry", daemon=True)
-        self._thread.start()
+        self._timeout = timeout
+        self._began_at = time.monotonic()
+        self._future: Future[Result] = Future()
+        threading.Thread(target=self._run, args=(function,), name="registry", daemon=True).start()
 
-    def _run(self) -> None:
+    def _run(self, function: Callable[[], Result]) -> None:
+        if not self._future.set_running_or_notify_cancel():
+            return
         try:
-            self._answers.append(self._ask())
+            self._future.set_result(function())
         except EstibaError as error:
-            self._failure = error
+            self._future.set_exception(error)
         except Exception as error:  # a store's own errors: one bad reference must not end the server
-            self._failure = EstibaError(f"{type(error).__name__}: {error}")
+            self._future.set_exception(EstibaError(f"{type(error).__name__}: {error}"))
 
     @property
     def seconds(self) -> float:
-        """How long ago it was asked."""
-        return time.monotonic() - self._began
+        """Time since the query began."""
+        return time.monotonic() - self._began_at
 
     @property
     def done(self) -> bool:
-        return not self._thread.is_alive() or self.seconds > self._patience
+        """True if it has a result, failed or timed out."""
+        return self._future.done() or self.seconds > self._timeout
 
     @property
-    def silent(self) -> bool:
-        """Whether it was not answered in time, neither with what was asked for nor with an error."""
-        return self.done and not self._answers and self._failure is None
-
-    def wait(self) -> None:
-        """Until it is done, for who has nothing else to do."""
-        while not self.done:
-            self._thread.join(max(0.01, self._patience - self.seconds))
+    def timed_out(self) -> bool:
+        """True if it has neither a result nor an error within its timeout."""
+        return self.done and not self._future.done()
 
     @property
     def slow(self) -> bool:
-        return not self.done and self.seconds > SLOW
+        """True if it is not done after SLOW_SECONDS."""
+        return not self.done and self.seconds > SLOW_SECONDS
 
-    def answer(self) -> Answer:
-        """What was answered, once it is done; raises EstibaError."""
-        if self._failure is not None:
-            raise self._failure
-        if not self._answers:
-            raise Unavailable(f"The registry did not answer within {self._patience:g} seconds.")
-        return self._answers[0]
+    def wait(self) -> None:
+        """Block until it is done."""
+        while not self.done:
+            try:
+                self._future.exception(max(0.01, self._timeout - self.seconds))
+            except (TimeoutError, CancelledError):
+                continue
+
+    def result(self) -> Result:
+        """The result of a query that is done; raises EstibaError."""
+        if not self._future.done():
+            raise Unavailable(f"The registry did not answer within {self._timeout:g} seconds.")
+        return self._future.result()

@@ -1,9 +1,9 @@
-"""Supervisor: the process that listens, hands clients to workers, and keeps the workers alive and honest.
+"""The supervisor process: listen, pass clients to workers, and restart workers that die, hang or have to be replaced.
 
-It accepts every connection (`door.py`) and passes the socket to the worker with the fewest, keeping a copy. So a death
-costs only the requests that it was answering, and those get a 503 at once: clients between requests move
-to another worker and notice nothing. The same moves them when workers are replaced on purpose, or fewer are wanted. It
-knows nothing of requests, and imports neither NumPy nor a model's libraries.
+It accepts every connection (`acceptor.py`) and passes the socket to the least-loaded worker, keeping a copy. So the
+death of a worker costs only the requests that it was answering, and those get a 503 at once; clients between requests
+move to another worker and notice nothing. The same moves them when workers are replaced on purpose, or fewer are
+wanted. It does not parse requests, and loads no model.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,29 +30,55 @@ from estiba.serving.server_status import STATUS_FILE, Status
 from estiba.serving.telemetry import tracing
 from estiba.serving.telemetry.metrics import Metrics
 from estiba.serving.workers import messages
-from estiba.serving.workers.acceptor import Door, connections
-from estiba.serving.workers.hot_swap import Resolve, Source, Stamp, Versions
-from estiba.serving.workers.messages import WorkerSpec
+from estiba.serving.workers.acceptor import Acceptor, connections
+from estiba.serving.workers.auxiliary_process import AuxiliaryProcess, AuxiliarySpec
+from estiba.serving.workers.hot_swap import HotSwap, Source
+from estiba.serving.workers.messages import WORKER_MODULE, WorkerSpec
 from estiba.serving.workers.worker_process import TROUBLES, Process
 
-TICK = 0.05
-"""Seconds between looks at the workers."""
+TICK_SECONDS = 0.05
+"""Interval of checks of the workers."""
 
-BACKOFF = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds before a worker is started again, by how many died within a minute."""
+AUXILIARY_STOP_SECONDS = 2.0
+"""Time for auxiliary processes to end after SIGTERM."""
+
+BACKOFF_SECONDS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Delay before a worker is restarted, by how many died within a minute."""
+
+
+class Programs(NamedTuple):
+    """The modules that the supervisor runs.
+
+    Args:
+        worker: the module of the workers; it calls `worker.main`.
+        auxiliary: further processes to keep alive.
+    """
+
+    worker: str = WORKER_MODULE
+    auxiliary: tuple[AuxiliarySpec, ...] = ()
+
+
+DEFAULT_PROGRAMS = Programs()
 
 
 class Supervisor:
     """One server of several processes."""
 
     def __init__(
-        self, options: ServerOptions, ports: Mapping[int, str], models: Versions, log: Log, metrics: Metrics
+        self,
+        options: ServerOptions,
+        ports: Mapping[int, str],
+        hot_swap: HotSwap,
+        log: Log,
+        metrics: Metrics,
+        *,
+        programs: Programs = DEFAULT_PROGRAMS,
     ) -> None:
-        """Starts nothing yet; raises EstibaError for more connections than there can be.
+        """Start nothing yet; raises EstibaError for more connections than there can be.
 
         Args:
             ports: by port, the model that short paths ask there.
-            metrics: in a file, in the folder of what the processes share; the caller removes that.
+            metrics: in a file, in the folder that the processes share; the caller removes it.
         """
         assert metrics.folder is not None
         self._options = options
@@ -62,8 +89,12 @@ class Supervisor:
         self._count = options.workers or processors
         self._threads = options.threads or max(1, processors // self._count)
         self._metrics = metrics
-        self._models = models
-        self._door = Door(connections(options.max_connections), lambda: (*self._workers, *self._leaving), log, metrics)
+        self._hot_swap = hot_swap
+        self._module = programs.worker
+        self._auxiliary = [AuxiliaryProcess(spec, self._folder, log) for spec in programs.auxiliary]
+        self._acceptor = Acceptor(
+            connections(options.max_connections), lambda: (*self._workers, *self._leaving), log, metrics
+        )
         self._workers: list[Process] = []
         self._fresh: dict[int, Process] = {}
         self._leaving: list[Process] = []
@@ -73,13 +104,13 @@ class Supervisor:
         self._made = 0
         self._draining = False
         self._status = b""
-        for reason in TROUBLES:  # there at 0, or Prometheus would not see the first restart as a rise
+        for reason in TROUBLES:  # present at 0, or Prometheus would not see the first restart as a rise
             metrics.slot("estiba_worker_restarts_total", reason)
 
     async def run(self, listeners: Sequence[socket.socket], on_ready: Callable[[], None]) -> None:
-        """Serves until SIGINT or SIGTERM, then drains.
+        """Serve until SIGINT or SIGTERM, then drain.
 
-        SIGHUP replaces the workers by fresh ones; SIGTTIN adds one, SIGTTOU lets one go.
+        SIGHUP replaces all workers; SIGTTIN adds one, SIGTTOU removes one.
         """
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
@@ -94,11 +125,11 @@ class Supervisor:
         }
         for wish, act in wishes.items():
             loop.add_signal_handler(wish, lambda act=act: self._draining or act())  # type: ignore[misc]
-        self._models.start()
+        self._hot_swap.start()
         try:
             self._workers = [self._begin(index) for index in range(self._count)]
             await self._first_start(stop)
-            self._door.open(listeners)
+            self._acceptor.open(listeners)
             if not stop.is_set():
                 on_ready()
             await self._watch(stop)
@@ -106,14 +137,18 @@ class Supervisor:
         finally:
             for worker in (*self._workers, *self._fresh.values(), *self._leaving):
                 worker.kill()
+            for process in self._auxiliary:
+                process.stop()
+            for process in self._auxiliary:
+                process.kill(AUXILIARY_STOP_SECONDS)
 
     async def _first_start(self, stop: asyncio.Event) -> None:
-        """Waits until every worker is ready. One that cannot start now never will: its reason is the server's."""
+        """Wait until every worker is ready. If one cannot start, none will: raise its reason."""
         while not all(worker.ready for worker in self._workers) and not stop.is_set():
             for worker in self._workers:
                 if reason := worker.trouble():
-                    await asyncio.sleep(TICK)  # its last words may still be on the way
-                    if stop.is_set():  # an init system told it to end too
+                    await asyncio.sleep(TICK_SECONDS)  # its last message may still be on the way
+                    if stop.is_set():  # an init system may have signalled the worker too
                         return
                     raise worker.failure or self._cannot_start(worker, reason)
             await asyncio.sleep(0.005)
@@ -129,12 +164,12 @@ class Supervisor:
     async def _watch(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             self._tick()
-            self._models.look([w for w in self._workers if w.serving])
+            self._hot_swap.poll([w for w in self._workers if w.serving])
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), TICK)
+                await asyncio.wait_for(stop.wait(), TICK_SECONDS)
 
     def _begin(self, index: int, start_at: float = 0.0, metrics: str = "") -> Process:
-        """Starts a worker, which counts on in the metrics file given, or of one that is gone."""
+        """Start a worker that continues the given metrics file, or that of a worker that is gone."""
         self._made += 1
         if not metrics and self._spare_files:
             metrics = self._spare_files.pop()
@@ -143,10 +178,11 @@ class Supervisor:
             folder=str(self._folder),
             metrics=metrics or str(self._folder / f"{index}-{self._made}.metrics"),
             state=str(self._folder / f"{index}-{self._made}.state"),
-            models=self._models.served,
+            generation=self._hot_swap.generation,
             options=self._options,
             threads=self._threads,
             ports=self._ports,
+            module=self._module,
         )
         return Process(spec, self._message, start_at)
 
@@ -155,12 +191,12 @@ class Supervisor:
             case messages.Closed(slot, handed_over):
                 client = worker.release(slot)
                 if client is not None and handed_over:
-                    self._door.place(client, time.monotonic())
+                    self._acceptor.place(client, time.monotonic())
                 elif client is not None:
                     client.close()
-            case messages.Loaded():
-                self._models.told(worker, message)
-                self._publish()  # whoever reads that it failed may ask why
+            case messages.Prepared():
+                self._hot_swap.on_prepared(worker, message)
+                self._publish()  # before the log line of a failure can be read
 
     # Workers
 
@@ -170,8 +206,8 @@ class Supervisor:
         for position, worker in enumerate(self._workers):
             reason = worker.trouble()
             if reason:
-                self._workers[position] = self._succeed(worker, reason)
-            elif worker.ready and worker.models != self._models.served and position not in self._fresh:
+                self._workers[position] = self._replace(worker, reason)
+            elif worker.ready and worker.generation != self._hot_swap.generation and position not in self._fresh:
                 # It was starting, or silent, while the others switched to another version.
                 self._fresh[position] = self._begin(worker.index)
         for position, fresh in list(self._fresh.items()):
@@ -180,12 +216,14 @@ class Supervisor:
             self._leaving.remove(worker)
             self._end(worker)
             self._spare_files.append(worker.spec.metrics)
-        self._models.go_on([w for w in self._workers if w.serving])
-        self._door.look()
+        self._hot_swap.advance([w for w in self._workers if w.serving])
+        self._acceptor.tick()
+        for process in self._auxiliary:
+            process.tick()
         self._publish()
 
-    def _succeed(self, worker: Process, reason: str) -> Process:
-        """Ends a dead or hung worker; its successor starts at once, or later where too many died lately."""
+    def _replace(self, worker: Process, reason: str) -> Process:
+        """Replace a dead or hung worker; its successor starts at once, or after a backoff where several died lately."""
         now = time.monotonic()
         self._deaths.append(now)
         self._restarts += 1
@@ -194,35 +232,37 @@ class Supervisor:
         self._log.error("worker replaced", worker=worker.index, reason=reason, ending=ending)
         self._end(worker)
         recent = len([death for death in self._deaths if death > now - 60])
-        return self._begin(worker.index, now + BACKOFF[min(recent, len(BACKOFF)) - 1], worker.spec.metrics)
+        return self._begin(
+            worker.index, now + BACKOFF_SECONDS[min(recent, len(BACKOFF_SECONDS)) - 1], worker.spec.metrics
+        )
 
     def _end(self, worker: Process) -> None:
-        """Kills what is left of a worker. Its clients between requests go to another; the rest are told at once."""
+        """Kill what is left of a worker. Its clients between requests move to another; the others get a 503 at once."""
         worker.kill()
         for slot in list(worker.clients):
             client = worker.release(slot)
             if client is None:
                 continue
             if worker.busy(slot):
-                self._door.refuse(client, "The process that was answering this request died.")
+                self._acceptor.refuse(client, "The process that was answering this request died.")
             else:
-                self._door.place(client, time.monotonic())
+                self._acceptor.place(client, time.monotonic())
 
     def _replace_all(self) -> None:
-        """Starts a fresh worker beside each; the old one leaves once that is ready."""
+        """Start a fresh worker beside each one, which drains once the fresh one is ready."""
         self._log.info("replacing workers", count=len(self._workers))
         for position, old in enumerate(self._workers):
             if position not in self._fresh:
                 self._fresh[position] = self._begin(old.index)
 
     def _take_over(self, position: int, fresh: Process) -> None:
-        if fresh.ready and fresh.models != self._models.served:
+        if fresh.ready and fresh.generation != self._hot_swap.generation:
             fresh.kill()
             self._fresh[position] = self._begin(fresh.index)
         elif fresh.ready:
             old = self._workers[position]
             self._workers[position] = self._fresh.pop(position)
-            self._let_go(old)
+            self._drain_worker(old)
         elif fresh.trouble():
             reason = fresh.failure.message if fresh.failure else fresh.ending()
             self._log.error("a fresh worker cannot start; the old one stays", worker=fresh.index, reason=reason)
@@ -234,7 +274,7 @@ class Supervisor:
         self._workers.append(self._begin(len(self._workers)))
 
     def _remove_worker(self) -> None:
-        """Lets the last worker go; its clients move to the others."""
+        """Remove the last worker; its clients move to the others."""
         if self._count == 1:
             self._log.warning("the only worker stays")
             return
@@ -244,10 +284,10 @@ class Supervisor:
         fresh = self._fresh.pop(len(self._workers), None)
         if fresh is not None:
             fresh.kill()
-        self._let_go(worker)
+        self._drain_worker(worker)
 
-    def _let_go(self, worker: Process) -> None:
-        """It finishes what it has, and hands its other clients back."""
+    def _drain_worker(self, worker: Process) -> None:
+        """Let a worker finish its requests and hand its other clients back."""
         self._leaving.append(worker)
         if worker.ready:
             worker.drain(hand_over=True)
@@ -255,7 +295,7 @@ class Supervisor:
             worker.kill()
 
     def _publish(self) -> None:
-        """Tells the workers how the whole server is."""
+        """Write the status file for the workers, if it has changed."""
         ready = sum(worker.serving for worker in self._workers)
         while self._deaths and self._deaths[0] < time.monotonic() - 60:
             self._deaths.popleft()
@@ -266,7 +306,7 @@ class Supervisor:
             restarts=self._restarts,
             draining=self._draining,
             failing=len(self._deaths) >= self._options.max_restarts,
-            failed=dict(self._models.failed),
+            failed=dict(self._hot_swap.failed),
         )
         content = msgspec.json.encode(status)
         if content != self._status:
@@ -278,18 +318,18 @@ class Supervisor:
             self._metrics.slot("estiba_workers", "starting").set(self._count - ready)
 
     async def _stop(self) -> None:
-        """Says that it is not ready, waits as announced, takes who is at the door, and lets the workers drain."""
+        """Shut down: report not ready, wait `shutdown_delay`, stop accepting, drain the workers."""
         self._draining = True
         self._publish()
         until = time.monotonic() + self._options.shutdown_delay
         while time.monotonic() < until:
             self._tick()
-            await asyncio.sleep(TICK)
-        await self._door.close()
+            await asyncio.sleep(TICK_SECONDS)
+        await self._acceptor.close()
         for worker in self._workers:
             if worker.ready:
                 worker.drain(hand_over=False)
-            else:  # still loading, or waiting to be started: it has nothing to finish
+            else:  # still loading, or waiting for its start: nothing to finish
                 worker.kill()
         while any(not w.ended and not w.overdue(self._options.drain + 1) for w in (*self._workers, *self._leaving)):
             for worker in (*self._workers, *self._leaving):
@@ -297,11 +337,11 @@ class Supervisor:
             await asyncio.sleep(0.01)
         for worker in (*self._workers, *self._leaving):
             self._end(worker)
-        self._door.refuse_all("The server is shutting down.")
+        self._acceptor.refuse_all("The server is shutting down.")
 
 
 def _check_telemetry(options: ServerOptions, log: Log) -> None:
-    """Raises here what every worker would find, and says once what no worker says."""
+    """Raise the errors of tracing once, before every worker would, and log once why no spans are sent."""
     tracing.settings(options.telemetry)
     if reason := tracing.complaint(options.telemetry):
         log.warning("no spans are sent", reason=reason)
@@ -310,19 +350,19 @@ def _check_telemetry(options: ServerOptions, log: Log) -> None:
 def supervise(
     options: ServerOptions,
     refs: Sequence[str],
-    resolve: Resolve,
-    stamp: Stamp,
+    source: Source,
     *,
     ports: Mapping[int, str],
+    programs: Programs = DEFAULT_PROGRAMS,
     on_ready: Callable[[str, int, int], None],
 ) -> None:
-    """Serves models in worker processes until a signal says stop.
+    """Serve models in worker processes until a signal to stop.
 
     Args:
         refs: what to serve, one version each.
-        resolve: the version that a reference means now. Once the server runs, called in threads.
-        stamp: changes whenever `resolve` may say something else. Likewise.
+        source: the registry. Once the server runs, its functions are called in threads.
         ports: further ports, each with the model that short paths such as `/predict` ask there.
+        programs: the modules to run.
         on_ready: called with the URL, the number of workers and their threads once the server answers.
 
     Raises:
@@ -335,7 +375,7 @@ def supervise(
         folder = opened.enter_context(temporary("server"))
         log, metrics = Log(options.log), Metrics(folder / "supervisor.metrics")
         _check_telemetry(options, log)
-        versions = Versions(refs, Source(resolve, stamp, options.poll), log, metrics)
-        supervisor = Supervisor(options, ports, versions, log, metrics)
+        hot_swap = HotSwap(refs, source, folder, log, metrics)
+        supervisor = Supervisor(options, ports, hot_swap, log, metrics, programs=programs)
         counts = (supervisor._count, supervisor._threads)
         asyncio.run(supervisor.run(listeners, lambda: on_ready(url, *counts)))

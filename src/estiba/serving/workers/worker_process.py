@@ -1,4 +1,4 @@
-"""A worker process as its supervisor sees it: alive or not, ready or not, and which clients it has."""
+"""A worker process as the supervisor manages it: start, channel, clients, heartbeat, end."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from estiba.core import cpus
 from estiba.core.errors import EstibaError
 from estiba.core.guard import process_stat
 from estiba.serving.workers import messages
-from estiba.serving.workers.messages import BUSY, HEARTBEAT, SLOTS, WorkerSpec
+from estiba.serving.workers.messages import BUSY, HEARTBEAT_BYTES, MAX_CONNECTIONS, WorkerSpec
 
 TROUBLES = ("died", "stopped", "hung", "slow start")
-"""Why a worker may have to be replaced."""
+"""Reasons to replace a worker, as in the metrics."""
 
-SILENT = 0.3
-"""Seconds without a heartbeat after which a worker is looked at."""
+SILENCE_SECONDS = 0.3
+"""Time without a heartbeat after which a worker's process state is examined."""
 
-STILL = 0.5
-"""Seconds more for which a silent worker may neither compute nor wait for a processor or a disk."""
+INACTIVITY_SECONDS = 0.5
+"""Further time for which a silent worker may neither compute nor wait for a processor or a disk."""
 
-ABSENT = 1.0
-"""Seconds without a heartbeat after which a worker that is only slow gets no new clients."""
+NO_CLIENTS_SECONDS = 1.0
+"""Time without a heartbeat after which a worker that is only slow gets no new clients."""
 
-SLOW = 10.0
-"""Seconds without a heartbeat that are forgiven where it computes or waits for a processor or a disk."""
+MAX_SILENCE_SECONDS = 10.0
+"""Longest time without a heartbeat for a worker that computes or waits for a processor or a disk."""
 
 
-class Watch:
-    """Tells a worker that only is slow from one that has to be replaced."""
+class Watchdog:
+    """Distinguishes a slow worker from one that has to be replaced."""
 
     def __init__(self) -> None:
-        self._moved: tuple[float, float] | None = None  # while it is silent: processor seconds, and when they last grew
+        self._moved: tuple[float, float] | None = None  # while silent: CPU seconds, and when they last grew
 
     def trouble(self, pid: int, silence: float) -> str:
-        """Whether it is "stopped" or "hung"; empty where all is well. To be asked often.
+        """Return "stopped" or "hung", or empty if there is no trouble. To be called often.
 
         Args:
             silence: seconds since its last heartbeat.
         """
-        if silence < SILENT:
+        if silence < SILENCE_SECONDS:
             self._moved = None
             return ""
         state, seconds = _process_state(pid)
@@ -60,24 +60,29 @@ class Watch:
         now = time.monotonic()
         if self._moved is None or state in "RD" or seconds > self._moved[0]:
             self._moved = (seconds, now)
-        return "hung" if silence >= SLOW or now >= self._moved[1] + STILL else ""
+        return "hung" if silence >= MAX_SILENCE_SECONDS or now >= self._moved[1] + INACTIVITY_SECONDS else ""
 
 
 class Process:
-    """One worker. Starts when made, or at `start_at` on the monotonic clock."""
+    """One worker process. Starts when created, or at `start_at` on the monotonic clock.
+
+    Attributes:
+        generation: of the configuration that it serves, or will serve once it is ready.
+        failure: why it could not start, as the worker itself reported.
+        clients: sockets by slot.
+    """
 
     def __init__(
         self, spec: WorkerSpec, on_message: Callable[[Process, messages.AnyMessage], None], start_at: float = 0.0
     ) -> None:
         self.spec = spec
         self.index = spec.index
-        self.models = spec.models
-        """What it serves, or will once it is ready."""
+        self.generation = spec.generation
         self.ready = False
         self.draining = False
         self.failure: EstibaError | None = None
         self.clients: dict[int, socket.socket] = {}
-        self._free = list(range(SLOTS))
+        self._free = list(range(MAX_CONNECTIONS))
         self._on_message = on_message
         self._start_at = start_at
         self._child: subprocess.Popen[bytes] | None = None
@@ -86,12 +91,12 @@ class Process:
         self._drained_at = 0.0
         self._unsent: deque[messages.AnyMessage] = deque()
         self._killed = False
-        self._watch = Watch()
+        self._watchdog = Watchdog()
         if start_at <= time.monotonic():
             self._start()
 
     def _start(self) -> None:
-        """Starts the child. Where the system has no room for it now, it is tried again in a second."""
+        """Start the child; where the system cannot now, try again in a second."""
         try:
             self._launch()
         except OSError:
@@ -102,19 +107,19 @@ class Process:
 
     def _launch(self) -> None:
         state = Path(self.spec.state)
-        state.write_bytes(bytes(HEARTBEAT + SLOTS))
+        state.write_bytes(bytes(HEARTBEAT_BYTES + MAX_CONNECTIONS))
         with state.open("r+b") as file:
-            self._memory = mmap.mmap(file.fileno(), HEARTBEAT + SLOTS)
+            self._memory = mmap.mmap(file.fileno(), HEARTBEAT_BYTES + MAX_CONNECTIONS)
         state.touch()
         self._channel, theirs = messages.pair()
         spec = msgspec.structs.replace(self.spec, channel=theirs.fileno())
         threads = {name: str(self.spec.threads) for name in cpus.NATIVE_THREADS}
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "estiba.serving.workers.worker"],
+            [sys.executable, "-m", self.spec.module],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.PIPE,
             env={**os.environ, **threads, "ORT_DISABLE_TELEMETRY": "1"},
-            process_group=0,  # Ctrl-C reaches the terminal's whole group, and a worker that starts knows no better
+            process_group=0,  # Ctrl-C reaches the terminal's whole group, and would end a worker that is starting
         )
         theirs.close()
         assert self._child.stdin is not None
@@ -143,19 +148,19 @@ class Process:
 
     @property
     def serving(self) -> bool:
-        """Whether it may be given clients now."""
-        return self.ready and not self.draining and self.exit_code() is None and self._silence() < ABSENT
+        """True if it can be given clients now."""
+        return self.ready and not self.draining and self.exit_code() is None and self._silence() < NO_CLIENTS_SECONDS
 
     def give(self, client: socket.socket, *, spare: bool = False) -> bool:
-        """Hands a client to the worker, keeping a copy of its socket; False where it cannot take one now.
+        """Pass a client to the worker and keep a copy of its socket; False where it cannot take one now.
 
         Args:
-            spare: it came when the server was full, and shall be told so.
+            spare: it connected while the server was full and gets a 503.
         """
         if not self._free or self._channel is None or self._memory is None:
             return False
         slot = self._free.pop()
-        self._memory[HEARTBEAT + slot] = 0
+        self._memory[HEARTBEAT_BYTES + slot] = 0
         try:
             messages.send(self._channel, messages.Take(slot, spare), client)
         except OSError:
@@ -165,61 +170,60 @@ class Process:
         return True
 
     def release(self, slot: int) -> socket.socket | None:
-        """Forgets a client that the worker let go, and returns its socket."""
+        """Forget a client that the worker has released, and return its socket."""
         client = self.clients.pop(slot, None)
         if client is not None:
             self._free.append(slot)
         return client
 
     def busy(self, slot: int) -> bool:
-        """Whether the worker is within a request of that client."""
-        return self._memory is not None and self._memory[HEARTBEAT + slot] == BUSY
+        """True if the worker is handling a request of that client."""
+        return self._memory is not None and self._memory[HEARTBEAT_BYTES + slot] == BUSY
 
-    # Life
+    # Messages and the end
 
     def tell(self, message: messages.AnyMessage) -> None:
-        """Sends a message, in order and as soon as the worker has room; one that is gone is noticed elsewhere."""
+        """Queue a message and send it as soon as the channel has room. A dead worker is noticed by `trouble`."""
         self._unsent.append(message)
         self.flush()
 
     def flush(self) -> None:
-        """Sends what the worker had no room for."""
+        """Send messages that the channel had no room for."""
         while self._unsent and self._channel is not None:
             try:
                 messages.send(self._channel, self._unsent[0])
-            except OSError:  # full: the next look at this worker tries again
+            except OSError:  # full: the next tick tries again
                 return
             self._unsent.popleft()
 
     def drain(self, *, hand_over: bool) -> None:
-        """Tells it to end. It gets no clients any more."""
+        """Let it finish its requests and end. It gets no further clients."""
         self.draining = True
         self._drained_at = time.monotonic()
         self.tell(messages.Drain(hand_over))
 
     def overdue(self, seconds: float) -> bool:
-        """Whether it should have ended by now."""
+        """True if it should have ended by now."""
         return self.draining and time.monotonic() > self._drained_at + seconds
 
     def exit_code(self) -> int | None:
+        """The exit code; None while it runs."""
         return None if self._child is None else self._child.poll()
 
     @property
     def ended(self) -> bool:
+        """True if the process is gone."""
         return self._killed or self.exit_code() is not None
 
     def ending(self) -> str:
-        """How it ended, in words."""
+        """A description of how it ended, for the log."""
         code = self.exit_code()
         if code is None:
             return "no heartbeat"
         return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
     def trouble(self) -> str:
-        """Why it must be replaced, one of TROUBLES; empty where all is well.
-
-        Starts it where its time has come.
-        """
+        """Why it must be replaced, one of TROUBLES; empty if there is no trouble. Starts it at `start_at`."""
         now = time.monotonic()
         if self._child is None:
             if now >= self._start_at:
@@ -229,23 +233,23 @@ class Process:
             return "died"
         if not self.ready:
             return "slow start" if now > self._start_at + self.spec.options.start_timeout else ""
-        return self._watch.trouble(self._child.pid, self._silence())
+        return self._watchdog.trouble(self._child.pid, self._silence())
 
     def _silence(self) -> float:
         """Seconds since the last heartbeat."""
         assert self._memory is not None
-        (beat,) = struct.unpack("=d", self._memory[:HEARTBEAT])
+        (beat,) = struct.unpack("=d", self._memory[:HEARTBEAT_BYTES])
         return time.monotonic() - float(beat)
 
     def kill(self) -> None:
-        """Ends it at once, if it has not ended by itself."""
+        """End it at once, if it has not ended by itself."""
         self._killed = True
         if self._child is not None:
             self._child.kill()
             self._child.wait()
         if self._channel is not None:
             asyncio.get_running_loop().remove_reader(self._channel)
-            self._read()  # its last words: clients that it closed or handed over
+            self._read()  # its last messages: clients that it closed or handed over
             if self._channel is not None:
                 self._channel.close()
                 self._channel = None
@@ -253,12 +257,12 @@ class Process:
 
 
 def _process_state(pid: int) -> tuple[str, float]:
-    """The kernel's letter for a process and its processor seconds.
+    """The state letter of a process and its CPU seconds.
 
     R runs or waits for a processor, D waits for a disk, T is stopped.
     """
     try:
         stat = process_stat(pid)
-    except OSError:  # no /proc on this system: judge by the heartbeat alone
+    except OSError:  # no /proc on this system: only the heartbeat counts
         return "S", 0.0
     return stat.state, stat.cpu_ticks / os.sysconf("SC_CLK_TCK")

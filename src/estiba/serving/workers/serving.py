@@ -1,0 +1,141 @@
+"""Assemble the parts of one worker's server: telemetry, management application, server, and the catalog in force."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import MappingProxyType
+
+import estiba
+from estiba.core import cpus
+from estiba.core.log import Log
+from estiba.model.inference.load import Model
+from estiba.serving.api.asgi_bridge import Bridge
+from estiba.serving.api.management_routes import application
+from estiba.serving.catalog import CurrentCatalog, Deployment, Route, build, single, weighted
+from estiba.serving.options import ServerOptions
+from estiba.serving.pipeline import Pipeline
+from estiba.serving.protocols.endpoint import Shared
+from estiba.serving.server import Server
+from estiba.serving.server_status import Health
+from estiba.serving.telemetry import tracing
+from estiba.serving.telemetry.access_log import AccessLog
+from estiba.serving.telemetry.metrics import Metrics
+from estiba.serving.telemetry.tracing import Tracer
+from estiba.serving.version_metrics import VersionMetrics
+from estiba.serving.workers.messages import Configuration, ServedModel
+
+
+class Telemetry:
+    """Metrics, access log and spans of one worker."""
+
+    def __init__(self, options: ServerOptions, metrics_file: Path | None = None) -> None:
+        self.log = Log(options.log)
+        self.metrics = Metrics(metrics_file)
+        self.metrics.slot("estiba_build_info", estiba.__version__, platform.python_version()).set(1)
+        skipped = self.metrics.slot("estiba_log_lines_skipped_total")
+        self.access = AccessLog(self.log, options.access_log, options.access_log_limit, skipped)
+        self.tracer: Tracer | None = None
+        settings = tracing.settings(options.telemetry)
+        if settings is not None:
+            self._export(settings)
+
+    def _export(self, settings: tracing.Settings) -> None:
+        from estiba.serving.telemetry.otlp_exporter import Exporter
+
+        dropped, lost = (self.metrics.slot("estiba_spans_dropped_total", reason) for reason in ("full", "failed"))
+        self.tracer = Tracer(settings, dropped)
+        self._exporter = Exporter(self.tracer, lost, self.log)
+
+    def close(self) -> None:
+        """Write and send what is queued, within a second."""
+        self.access.close()
+        if self.tracer is not None:
+            self._exporter.close()
+
+
+class Serving:
+    """One worker's server, assembled: connections belong to `server`, configurations take effect by `apply`.
+
+    Attributes:
+        deployments: what is served now, by its entry of the configuration.
+    """
+
+    def __init__(
+        self,
+        options: ServerOptions,
+        *,
+        ports: Mapping[int, str] = MappingProxyType({}),
+        metrics_file: Path | None = None,
+        status_file: Path | None = None,
+    ) -> None:
+        self._options = options
+        self._ports = ports
+        self._telemetry = telemetry = Telemetry(options, metrics_file)
+        self.log, self.metrics = telemetry.log, telemetry.metrics
+        self._executor = ThreadPoolExecutor(max_workers=max(1, cpus.available()), thread_name_prefix="large")
+        self._shared = Shared(options, self.metrics, self.log, telemetry.access, self._executor, telemetry.tracer)
+        self._versions = VersionMetrics(self.metrics)
+        self.deployments: dict[ServedModel, Deployment] = {}
+        self.health = Health(status_file)
+        self.current = CurrentCatalog()
+        app = application(self.current, self.health, self.metrics)
+        management = Bridge(app, self.log, telemetry.access, telemetry.tracer)
+        self.server = Server(self.current, management, self._shared, ports=ports)
+
+    def apply(
+        self, configuration: Configuration, models: Mapping[ServedModel, tuple[Model, float]], pipeline: Pipeline
+    ) -> None:
+        """Serve a configuration from now on; requests in flight finish with what they began with.
+
+        Args:
+            models: the configuration's models that are not served yet, each with the seconds that loading took.
+        """
+        served = _served(configuration)
+        old = self.deployments
+        new = {entry: Deployment(models[entry][0], self._shared) for entry in served if entry not in old}
+        deployments = {entry: old[entry] if entry in old else new[entry] for entry in served}
+        for entry in old.keys() - deployments.keys():
+            self._versions.retire(old[entry])
+        for entry, deployment in new.items():
+            self._versions.serve(deployment, models[entry][1])
+        for deployment in deployments.values():
+            deployment.batcher.pipeline = pipeline
+        self.deployments = deployments
+        self.current.catalog = build(
+            _routes(configuration, deployments),
+            default=self._options.default,
+            ports=self._ports,
+            pipeline=pipeline,
+            generation=configuration.generation,
+        )
+
+    def drain(self) -> None:
+        """Close connections with their responses, and report that the worker is not ready."""
+        self.server.draining = self.health.draining = True
+
+    def close(self) -> None:
+        """Stop threads and engines."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        for batcher in self.current.catalog.batchers():
+            batcher.close()
+        self._telemetry.close()
+
+
+def _served(configuration: Configuration) -> list[ServedModel]:
+    """The models that are served: all of a name with a route, else the last of a name."""
+    routed = {route.name for route in configuration.routes}
+    last = {model.name: model for model in configuration.models}
+    return [model for model in configuration.models if model.name in routed or last[model.name] == model]
+
+
+def _routes(configuration: Configuration, deployments: Mapping[ServedModel, Deployment]) -> list[Route]:
+    by_version = {(entry.name, entry.version): deployment for entry, deployment in deployments.items()}
+    routes = {entry.name: single(deployment) for entry, deployment in deployments.items()}
+    for spec in configuration.routes:
+        weights = [(by_version[spec.name, version], weight) for version, weight in spec.weights.items()]
+        shadow = by_version[spec.name, spec.shadow] if spec.shadow else None
+        routes[spec.name] = weighted(spec.name, weights, shadow)
+    return list(routes.values())

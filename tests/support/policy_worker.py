@@ -1,0 +1,69 @@
+"""A worker module with a small pipeline: keys in a header, a cache, and a file of what observers see."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from estiba.serving.exchange import Answer, Exchange
+from estiba.serving.pipeline import Batch, Forbidden, Pipeline, TooManyRequests, Unauthorized
+from estiba.serving.telemetry.metrics import Metrics
+from estiba.serving.workers.messages import Configuration
+from estiba.serving.workers.worker import main
+
+
+def admit(exchange: Exchange) -> None:
+    """Admit callers by the header X-Key."""
+    key = exchange.request.header(b"x-key").decode()
+    if not key:
+        raise Unauthorized("A key is missing.", hint="Send it as X-Key.")
+    if key == "stranger":
+        raise Forbidden("This key is not for this model.")
+    if key == "greedy":
+        raise TooManyRequests("This key has used up its requests.", retry_after=7)
+    exchange.caller = key
+
+
+class Cache:
+    """Remembers answers by path and body."""
+
+    def __init__(self) -> None:
+        self._answers: dict[bytes, Answer] = {}
+
+    def get(self, exchange: Exchange) -> Answer | None:
+        exchange.cache_key = exchange.request.path + b" " + bytes(exchange.request.body)
+        return self._answers.get(exchange.cache_key)
+
+    def put(self, exchange: Exchange, answer: Answer) -> None:
+        if answer.predictions[0].get("value") == 0.13:
+            raise RuntimeError("the cache does not like 13")
+        self._answers[exchange.cache_key] = answer
+
+
+def observer(file: Path) -> object:
+    """Write a line for each batch."""
+
+    def observe(batch: Batch) -> None:
+        seen = {
+            "callers": [exchange.caller for exchange in batch.exchanges],
+            "rows": batch.coded.matrix[:, 0].tolist(),
+            "raw": batch.raw[:, 0].tolist(),
+            "version": batch.model.version,
+            "seconds": batch.ended_at - batch.began_at,
+        }
+        with file.open("a") as lines:
+            lines.write(json.dumps(seen) + "\n")
+        if 17.0 in seen["rows"]:
+            raise RuntimeError("this observer does not like 17")
+
+    return observe
+
+
+def build_pipeline(configuration: Configuration, metrics: Metrics) -> Pipeline:
+    assert metrics.folder is not None
+    observe = observer(metrics.folder / "observed")
+    return Pipeline(admit=(admit,), cache=Cache(), observe=(observe,))  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main(build_pipeline)
