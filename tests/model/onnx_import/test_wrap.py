@@ -20,6 +20,7 @@ from skl2onnx.common.data_types import (
     StringTensorType,
 )
 from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, SGDClassifier
 from sklearn.pipeline import make_pipeline
@@ -233,3 +234,22 @@ def test_a_sample_that_does_not_fit_is_refused() -> None:
 
 def test_the_producer_is_its_framework() -> None:
     assert saved_files.framework(piped()).startswith("ONNX from skl2onnx ")
+
+
+@pytest.mark.parametrize("zipmap", [False, True])
+@pytest.mark.parametrize("count", [1, 10, 20, 50, 100])
+def test_a_forest_has_probabilities_with_any_number_of_trees(count: int, zipmap: bool) -> None:
+    data = load_breast_cancer(as_frame=True)
+    rows = data.data.iloc[:, :8].astype(np.float32)
+    model = RandomForestClassifier(count, random_state=0).fit(rows.to_numpy(), data.target)
+    options = {} if zipmap else {"options": {"zipmap": False}}
+    content = to_onnx(model, rows.to_numpy()[:1], target_opset=OPSETS, **options).SerializeToString()
+    made, head, fields = wrap(content, rows.iloc[::2])
+    assert (head.kind, head.classes) == ("probabilities", (0, 1))
+    others = rows.iloc[1::2].reset_index(drop=True)
+    raw = answered(made, fields, head, others)
+    assert raw.min() >= 0
+    assert raw.max() <= 1
+    assert np.abs(raw - model.predict_proba(others.to_numpy())).max() < 1e-6
+    assert labels(head, raw).tolist() == model.predict(others.to_numpy()).tolist()
+    assert np.array_equal(raw, ask(content, others, head))

@@ -10,15 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.covariance import EllipticEnvelope
 from sklearn.datasets import load_digits, load_wine
+from sklearn.ensemble import IsolationForest
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier, OutputCodeClassifier
-from sklearn.neighbors import NearestCentroid
+from sklearn.neighbors import LocalOutlierFactor, NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC, LinearSVC, NuSVC
+from sklearn.svm import SVC, LinearSVC, NuSVC, OneClassSVM
 
 import estiba
 from estiba.core.errors import EstibaError
@@ -128,3 +130,18 @@ def test_several_labels_at_once_are_refused_in_words(tmp_path: Path) -> None:
     model = OneVsRestClassifier(LogisticRegression()).fit(ROWS, two)
     with pytest.raises(EstibaError, match="answers several labels at once"):
         estiba.pack(model, ROWS, name="several", registry=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: LocalOutlierFactor(novelty=True), EllipticEnvelope, IsolationForest, OneClassSVM]
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:The covariance matrix:UserWarning")
+def test_an_absurd_value_is_an_outlier(make: Any, tmp_path: Path) -> None:
+    model = make_pipeline(StandardScaler(), make()).fit(ROWS)
+    packed = estiba.pack(model, ROWS, name="detector", registry=tmp_path)
+    loaded = estiba.load(packed.ref, registry=tmp_path, trust=True)
+    absurd = pd.DataFrame({"a": [1e300, -1e300, 1e300, 0.0, 0.0, 7.0], "b": [0.0, 0.0, -1e300, 1e300, -1e300, 7.0]})
+    if isinstance(model[-1], IsolationForest):
+        absurd = absurd.clip(-1e30, 1e30)  # beyond float32 it raises
+    assert [answer["label"] for answer in loaded.predict(absurd)] == model.predict(absurd).tolist()
+    assert -1 in model.predict(absurd)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _PROBES = 64
 
+_ROUNDING = 1e-4
+"""Largest distance of a probability from 0 to 1 that float32 sums over many trees may leave."""
+
 
 def wrap(
     model: bytes, sample: pd.DataFrame | None = None, names: Sequence[str] | None = None
@@ -82,7 +85,12 @@ def ask(model: bytes, frame: pd.DataFrame, head: Head) -> Matrix:
 
 
 def _answer(raw: Matrix, head: Head) -> Matrix:
-    """Two columns of scores as their half difference, which is the score itself where one mirrors the other."""
+    """Two columns of scores as their half difference, which is the score itself where one mirrors the other.
+
+    Probabilities that float32 sums put just outside of 0 to 1 are clipped.
+    """
+    if head.kind == "probabilities":
+        raw = np.clip(raw, 0.0, 1.0)
     if head.kind == "scores" and head.width == 1 and raw.shape[1] == 2:
         return (raw[:, 1:] - raw[:, :1]) / 2
     return np.concatenate([1 - raw, raw], axis=1) if head.width == 2 and raw.shape[1] == 1 else raw
@@ -244,7 +252,7 @@ def _head(labels: list[Any] | None, raw: Matrix, output: Output) -> Head:
         signs = [1 if score >= 0 else -1 for score in raw[:, 0].tolist()]
         if signs == labels and "prob" not in output.shown:
             return Head(kind="outlier", classes=(-1, 1))
-        if bool(((raw >= 0) & (raw <= 1)).all()):
+        if _are_probabilities(raw):
             head = _classifier(labels, np.concatenate([1 - raw, raw], axis=1), output)
             if head is not None:
                 return head
@@ -268,4 +276,9 @@ def _classifier(labels: list[Any], raw: Matrix, output: Output) -> Head | None:
 
 
 def _are_shares(raw: Matrix) -> bool:
-    return raw.shape[1] > 1 and bool((raw >= 0).all()) and bool(np.allclose(raw.sum(axis=1), 1, atol=1e-4))
+    return raw.shape[1] > 1 and _are_probabilities(raw) and bool(np.allclose(raw.sum(axis=1), 1, atol=1e-4))
+
+
+def _are_probabilities(raw: Matrix) -> bool:
+    """Tell whether all numbers are from 0 to 1 but for rounding: a float32 forest may say 1.0000001 and -1e-7."""
+    return bool(((raw >= -_ROUNDING) & (raw <= 1 + _ROUNDING)).all())

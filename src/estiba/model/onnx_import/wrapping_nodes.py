@@ -23,7 +23,8 @@ def build(proto: Any, inputs: Sequence[Input], output: Output, end: tuple[Head, 
 
     head, fields, width = end
     inner = onnx.compose.add_prefix(bare(proto, output), _PREFIX)
-    graph = _Graph(next(e.version for e in inner.opset_import if e.domain == "ai.onnx.ml"))
+    versions = {e.domain: e.version for e in inner.opset_import}
+    graph = _Graph(versions["ai.onnx.ml"], versions[""])
     position = 0
     for part in inputs:
         graph.feed(part, fields[position : position + part.width], position, len(fields))
@@ -52,8 +53,9 @@ def build(proto: Any, inputs: Sequence[Input], output: Output, end: tuple[Head, 
 class _Graph:
     """Nodes and constants around the user's graph, named in the order in which they are added."""
 
-    def __init__(self, ml_version: int) -> None:
+    def __init__(self, ml_version: int, version: int) -> None:
         self.ml_version = ml_version
+        self.version = version
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
@@ -99,10 +101,19 @@ class _Graph:
         keys = list(range(len(words)))
         return self.add("LabelEncoder", [codes], keys_int64s=keys, values_strings=words, default_string=UNSEEN_TEXT)
 
+    def _clipped(self, table: str) -> str:
+        """The numbers from 0 to 1; the bounds were attributes before opset 11."""
+        if self.version < 11:
+            return self.add("Clip", [table], "clipped", min=0.0, max=1.0)
+        ends = [self.constant(np.float64(0)), self.constant(np.float64(1))]
+        return self.add("Clip", [table, *ends], "clipped")
+
     def finish(self, scores: str, head: Head, width: int) -> None:
         """From the graph's own numbers, `width` columns, to y: `_answer` in the graph."""
         doubles = self.add("Cast", [scores], "raw_double", to=_element("double"))
         table = self.add("Reshape", [doubles, self.constant([-1, width])], "raw")
+        if head.kind == "probabilities":
+            table = self._clipped(table)
         if head.kind == "scores" and head.width == 1 and width == 2:
             second = self.add("Gather", [table, self.constant([1])], "second", axis=1)
             first = self.add("Gather", [table, self.constant([0])], "first", axis=1)
