@@ -12,7 +12,7 @@ import pytest
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.covariance import EllipticEnvelope
 from sklearn.datasets import load_digits, load_wine
-from sklearn.ensemble import IsolationForest
+from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
@@ -145,3 +145,15 @@ def test_an_absurd_value_is_an_outlier(make: Any, tmp_path: Path) -> None:
         absurd = absurd.clip(-1e30, 1e30)  # beyond float32 it raises
     assert [answer["label"] for answer in loaded.predict(absurd)] == model.predict(absurd).tolist()
     assert -1 in model.predict(absurd)
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.7, 0.3])
+def test_a_threshold_on_the_first_class_of_a_forest_holds_to_the_last_bit(threshold: float, tmp_path: Path) -> None:
+    forest = RandomForestClassifier(30, min_samples_leaf=2, random_state=0)
+    model = FixedThresholdClassifier(forest, threshold=threshold, pos_label="no").fit(ROWS[::2], NOISY[::2])
+    packed = estiba.pack(model, ROWS[::2], name="forest", registry=tmp_path)
+    manifest = packed.artifact.manifest
+    assert (manifest.engine, manifest.signature.head.labelled) == ("onnx", False)
+    answers = estiba.load(packed.ref, registry=tmp_path).predict(ROWS)
+    assert [a["probabilities"]["no"] for a in answers] == model.predict_proba(ROWS)[:, 0].tolist()
+    assert [a["label"] for a in answers] == model.predict(ROWS).tolist()

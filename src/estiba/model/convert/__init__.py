@@ -41,7 +41,9 @@ class Converted:
     notes: tuple[str, ...]
 
 
-def convert(model: object, fields: Sequence[Field], sample: pd.DataFrame, *, labelled: bool = False) -> Converted:
+def convert(
+    model: object, fields: Sequence[Field], sample: pd.DataFrame, *, labelled: bool = False, exact_first: bool = False
+) -> Converted:
     """Writes a fitted model as ONNX.
 
     Args:
@@ -49,6 +51,7 @@ def convert(model: object, fields: Sequence[Field], sample: pd.DataFrame, *, lab
         fields: the signature's fields, in the order of the sample's columns.
         sample: training rows with the columns and dtypes that the model was trained on.
         labelled: add the position of the label that the model's own `predict` says as a last column.
+        exact_first: compute the probability of the first class of two to the last bit as well.
 
     Returns:
         The file (the same bytes for the same model), the head and notes.
@@ -58,7 +61,7 @@ def convert(model: object, fields: Sequence[Field], sample: pd.DataFrame, *, lab
         NoAnswer: the object is no model.
     """
     head = msgspec.structs.replace(head_of(model), labelled=labelled)
-    graph = Graph(len(fields))
+    graph = Graph(len(fields), exact_first=exact_first)
     context = Context(graph, emit, apply)
     columns = _ordered(model, _input(graph, fields, head, sample.head(SAMPLE_ROWS)), sample)
     wants: dict[str, Want] = {"probabilities": "proba", "values": "value"}

@@ -24,10 +24,16 @@ class Graph:
 
     The input is `x`, float64 of shape (n, width). Asking for the same node or constant twice gives the same tensor, so
     that the members of an ensemble share their preparation.
+
+    Args:
+        width: number of fields.
+        exact_first: compute the first class of two to the last bit as well, for forests, which otherwise give it what
+            the second leaves. A threshold on the first class needs it.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, exact_first: bool = False) -> None:
         self.width = width
+        self.exact_first = exact_first
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self._known: dict[Any, str] = {}

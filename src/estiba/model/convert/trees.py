@@ -89,10 +89,11 @@ def vote_share(g: Graph, x: str, trees: Sequence[Tree]) -> str:
     """Mean of the trees' class probabilities, as scikit-learn's forests compute it, (n, classes).
 
     With two classes the trees are run once, for the second class, and the first gets the rest: off by 1e-16 at most,
-    which matters only near a tie. There the first class is added up as well, so that the label is the original's.
+    which matters only near a tie, or with `exact_first`. There the first class is added up as well, so that the label
+    is the original's.
     """
     count = float(len(trees))
-    if len(trees) == 1 or trees[0].value.shape[1] != 2:
+    if len(trees) == 1 or trees[0].value.shape[1] != 2 or (g.exact_first and not _whole(trees)):
         return _divide(g, vector_sum(g, x, trees), count)
     first, second = (_scalar_attributes(trees, c) for c in (0, 1))
     votes = g.op("TreeEnsemble", x, domain=ML, **second)

@@ -117,10 +117,20 @@ def _of_estimator(model: object, sample: pd.DataFrame, fields: Mapping[str, Fiel
         _code(coder, sample),
         sample,
         lambda frame, head: answer(model, frame, head),
-        lambda head: convert(model, signature.fields, sample, labelled=head.labelled).onnx,
+        lambda head: (
+            convert(
+                model, signature.fields, sample, labelled=head.labelled, exact_first=_decides_by_first(signature)
+            ).onnx
+        ),
         lambda frame: own_labels(model, frame, head),
         own_rule,
     )
+
+
+def _decides_by_first(signature: Signature) -> bool:
+    """Tell whether a threshold or a band is about the probability of the first of two classes."""
+    outputs = signature.outputs
+    return len(signature.head.classes) == 2 and signature.positive == 0 and bool(outputs.threshold or outputs.bands)
 
 
 def with_own_labels(candidate: Draft) -> Draft:
