@@ -45,6 +45,14 @@ def test_errors_are_those_of_the_library(client: estiba.Client) -> None:
         client.predict({"x": 1}, model="nobody")
 
 
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), np.float64("inf"), np.float32("-inf")])
+def test_infinity_is_refused_as_by_the_library(client: estiba.Client, value: float) -> None:
+    with pytest.raises(BadInput, match=r"^#/records/1/a~1b~0c%20d: expected a finite number, got -?inf$"):
+        client.predict([CHURN_ROW, {**CHURN_ROW, "a/b~c d": value}])
+    with pytest.raises(BadInput, match="#/records/0/country: bytes have no form in JSON"):
+        client.predict({**CHURN_ROW, "country": b"Spain"})
+
+
 def test_nobody_there_is_unavailable() -> None:
     client = estiba.Client(f"http://127.0.0.1:{free('127.0.0.1')}", timeout=1)
     assert not client.ready()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import Any, SupportsFloat
+from urllib.parse import quote
 
 import msgspec
 import urllib3
 
 import estiba
 from estiba.core.errors import BadInput, BadRequest, EstibaError, NotFound, Problem, Unavailable
-from estiba.model.schema.rows import Prediction, Rows, records_of
+from estiba.model.schema.rows import Prediction, Records, Rows, records_of
+
+_MAX_PROBLEMS = 100
+"""Wrong values that are named in one error, as many as a server names."""
 
 _RETRIED = urllib3.Retry(
     total=4,
@@ -56,6 +62,7 @@ class Client:
         records = records_of(rows)
         if not records:
             return []
+        _refuse_what_json_changes(records)
         path = f"/models/{model}" if model else ""
         path += f"/versions/{version}" if version is not None else ""
         answer = self._ask("POST", f"{path}/predict", {"records": records})
@@ -95,6 +102,28 @@ class Client:
         if answer.status == 200:
             return msgspec.json.decode(answer.data)
         raise _error(answer.status, answer.data)
+
+
+def _refuse_what_json_changes(records: Records) -> None:
+    """Raise BadInput for values that the encoder would turn into others: infinity into null, bytes into text."""
+    problems: list[Problem] = []
+    for number, record in enumerate(records):
+        for name, value in record.items() if isinstance(record, Mapping) else ():
+            if isinstance(value, (bytes, bytearray, memoryview)):
+                detail = "bytes have no form in JSON; decode them to text"
+            elif isinstance(value, SupportsFloat) and _is_infinite(value):
+                detail = f"expected a finite number, got {float(value)}"
+            else:
+                continue
+            step = quote(str(name).replace("~", "~0").replace("/", "~1"), "!$&'()*+,;=:@/?-._~")
+            problems.append(Problem(f"#/records/{number}/{step}", detail))
+    if problems:
+        raise BadInput(problems[:_MAX_PROBLEMS])
+
+
+def _is_infinite(value: SupportsFloat) -> bool:
+    kind = type(value)
+    return (isinstance(value, float) or kind.__name__.startswith("float")) and math.isinf(value)
 
 
 def _plain(value: Any) -> Any:
