@@ -39,7 +39,7 @@ ORDER = {
         server workers
         """,
     "estiba.serving.http": "listen request trace_context deadline problem_details connection",
-    "estiba.serving.telemetry": "metrics access_log tracing otlp_exporter",
+    "estiba.serving.telemetry": "metrics sink access_log tracing otlp_exporter",
     "estiba.serving.protocols": """
         body_parsing arrow_parquet tensors endpoint open_inference mlflow kserve_v1 native
         """,

@@ -6,6 +6,8 @@ import json
 import re
 import subprocess
 import sys
+import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,11 @@ import pytest
 from raw import Reader, post, price
 from toys import CHURN_ROW, SUPPORT, Live, until
 
+from estiba.core.log import Log
 from estiba.serving.http.request import Request
 from estiba.serving.http.trace_context import trace_id
-from estiba.serving.telemetry.access_log import ATOMIC, _together, is_probe, template
+from estiba.serving.telemetry.access_log import ATOMIC_BYTES, AccessLog, is_probe, template
+from estiba.serving.telemetry.metrics import Metrics
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -112,12 +116,15 @@ def test_a_log_that_nobody_reads_costs_no_answer(toy_registry: Path) -> None:
     assert len(written) <= 1600
 
 
-def test_lines_stay_whole_and_together_as_far_as_a_pipe_keeps_them() -> None:
+def test_lines_stay_whole_and_together_as_far_as_a_pipe_keeps_them(tmp_path: Path) -> None:
     made = [str(n) * (n * 100) + "\n" for n in range(1, 10)] * 5 + ["x" * 9000 + "\n"]
-    parts = _together(made)
+    parts: list[str] = []
+    log = AccessLog(Log("json"), 1.0, 100, Metrics().slot("estiba_log_lines_skipped_total"))
+    log._write = lambda part: parts.append(part) or True  # type: ignore[method-assign, func-returns-value]
+    log._drain(deque(made), threading.Event())
     assert "".join(parts) == "".join(made)
     assert all(part.endswith("\n") for part in parts)
-    assert [len(part) for part in parts if len(part) > ATOMIC] == [9001]
+    assert [len(part) for part in parts if len(part) > ATOMIC_BYTES] == [9001]
 
 
 def traced(*said: str) -> str:

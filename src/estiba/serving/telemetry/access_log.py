@@ -1,7 +1,7 @@
-"""Access log: a line for each request, never with a feature's value, and never at the cost of an answer.
+"""The access log: one line for each request, without feature values and without delaying a response.
 
-Up to so many a second are made, and written a moment later, many at once. A pipe that nobody reads fills up and blocks
-whoever writes to it: so lines of requests take only a part of it, and wait, or are left out. What is left out is
+Up to a limit of lines a second are written by a thread, many at once. A pipe that is not read fills up and blocks every
+writer. So lines of requests take only a part of it; they wait in a bounded queue, beyond which they are dropped and
 counted.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import io
+import itertools
 import os
 import random
 import re
@@ -17,6 +18,7 @@ import stat
 import struct
 import sys
 import termios
+import threading
 import time
 from collections import deque
 from typing import Any
@@ -24,14 +26,15 @@ from typing import Any
 from estiba.core.log import Log
 from estiba.serving.exchange import Exchange
 from estiba.serving.telemetry.metrics import Slot
+from estiba.serving.telemetry.sink import Sink
 
-PERIOD = 0.1
-"""Seconds from a line to its writing."""
+DELAY_SECONDS = 0.1
+"""Time from a line to its writing."""
 
-MAX_PARTS = 64
-"""Writes that may wait for room."""
+MAX_WAITING_LINES = 4096
+"""Lines that may wait for room in a pipe."""
 
-ATOMIC = 4096
+ATOMIC_BYTES = 4096
 """Bytes that a pipe takes whole, without those of another process in between (POSIX, PIPE_BUF on Linux)."""
 
 _PROBES = frozenset({b"/metrics", b"/livez", b"/readyz", b"/healthz", b"/ping"})
@@ -40,15 +43,15 @@ _VERSION = re.compile(r"(/versions/)[^/:]+")
 
 
 class AccessLog:
-    """Lines of requests. Lives on one event loop."""
+    """Writes lines of requests. Lives on one event loop."""
 
     def __init__(self, log: Log, share: float, limit: int, skipped: Slot) -> None:
-        """Starts nothing yet.
+        """Write nothing yet.
 
         Args:
             share: of the requests with a status below 500, how many get a line, 0 to 1.
             limit: lines a second, and as many again of statuses from 500 up.
-            skipped: counts lines beyond the limit, or that nobody took in time.
+            skipped: counts lines beyond the limit, or that the log's reader did not take in time.
         """
         self._log = log
         self._share = share
@@ -56,13 +59,14 @@ class AccessLog:
         self._skipped = skipped
         self._left = [limit, limit]
         self._over = 0
-        self._lines: list[str] = []
-        self._parts: deque[str] = deque()
+        self._sink = Sink[str](
+            "access-log", self._drain, max_items=max(limit, MAX_WAITING_LINES), delay=DELAY_SECONDS, dropped=skipped
+        )
         self._refill_at = 0.0
         self._ticking = False
 
     def wants(self, status: int) -> bool:
-        """Whether a request of that status gets a line; to be asked once for each."""
+        """True if a request of that status gets a line; to be called once for each."""
         failed = status >= 500
         if not failed and self._share < 1.0 and random.random() >= self._share:
             return False
@@ -87,39 +91,43 @@ class AccessLog:
         self.write(status, {**line, **fields})
 
     def write(self, status: int, fields: dict[str, Any]) -> None:
+        """Write one line of these fields, except those that are empty or 0."""
         fields = {name: value for name, value in fields.items() if value}
-        self._lines.append(self._log.line("warning" if status >= 500 else "info", "request", fields))
+        self._sink.offer(self._log.line("warning" if status >= 500 else "info", "request", fields))
         if not self._ticking:
             self._ticking = True
             self._refill_at = time.monotonic() + 1
-            asyncio.get_running_loop().call_later(PERIOD, self._tick)
+            asyncio.get_running_loop().call_later(DELAY_SECONDS, self._tick)
 
     def close(self) -> None:
-        """Writes what is left and finds room."""
-        self._flush()
+        """Write the lines that are left, as far as there is room, within a second."""
+        self._sink.close()
 
     def _tick(self) -> None:
-        """Until a second after the first line, and as long as lines wait; then the next line starts it again."""
-        self._flush()
+        """Renew the limits a second after the first line; then the next line starts the timer again."""
         if time.monotonic() >= self._refill_at:
-            self._refill_at += 1
             self._left = [self._limit, self._limit]
             self._skipped.add(self._over)
             self._over = 0
-            self._ticking = bool(self._parts)
-        if self._ticking:
-            asyncio.get_running_loop().call_later(PERIOD, self._tick)
+            self._ticking = False
+        else:
+            asyncio.get_running_loop().call_later(DELAY_SECONDS, self._tick)
 
-    def _flush(self) -> None:
-        self._parts.extend(_together(self._lines))
-        self._lines = []
-        while self._parts and self._write(self._parts[0]):
-            self._parts.popleft()
-        while len(self._parts) > MAX_PARTS:
-            self._skipped.add(self._parts.pop().count("\n"))
+    def _drain(self, lines: deque[str], closing: threading.Event) -> None:
+        """Write lines while there is room, as many together as a pipe keeps together."""
+        while lines:
+            count, size = 0, 0
+            for line in itertools.islice(lines, MAX_WAITING_LINES):
+                if count and size + len(line) > ATOMIC_BYTES:
+                    break
+                count, size = count + 1, size + len(line)
+            if not self._write("".join(itertools.islice(lines, count))):
+                return
+            for _ in range(count):
+                lines.popleft()
 
     def _write(self, part: str) -> bool:
-        """Writes lines unless that could block; False where there is no room now."""
+        """Write lines unless that could block; False where there is no room now."""
         data = part.encode()
         try:
             target = self._log.descriptor()
@@ -134,7 +142,7 @@ class AccessLog:
 
 
 def _has_room(target: int, size: int) -> bool:
-    """Whether a pipe, even after so many bytes, is mostly free: what matters more shall not have to wait for it."""
+    """True if a pipe stays mostly free after so many bytes, so that other log lines never wait for it."""
     if not stat.S_ISFIFO(os.fstat(target).st_mode):
         return True
     (waiting,) = struct.unpack("=i", fcntl.ioctl(target, termios.FIONREAD, bytes(4)))
@@ -142,21 +150,11 @@ def _has_room(target: int, size: int) -> bool:
     return int(waiting) + size <= max(size, capacity // 4)
 
 
-def _together(lines: list[str]) -> list[str]:
-    """Whole lines, as many together as a pipe keeps together."""
-    parts: list[str] = []
-    for line in lines:
-        if not parts or len(parts[-1]) + len(line) > ATOMIC:
-            parts.append("")
-        parts[-1] += line
-    return parts
-
-
 def is_probe(path: bytes) -> bool:
-    """Whether machines ask it again and again, and want no line when all is well."""
+    """True for health checks and metrics, which are requested regularly and logged only when they fail."""
     return path in _PROBES or path.startswith((b"/health", b"/v2/health/")) or path.endswith((b"/ready", b"/live"))
 
 
 def template(path: str) -> str:
-    """The route of a prediction's path: what names a model or a version becomes its place."""
+    """The route of a prediction path: names of models and versions become placeholders."""
     return _VERSION.sub(r"\1{version}", _NAME.sub(r"\1{name}", path, count=1), count=1)

@@ -45,13 +45,20 @@ ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0, 10240.0, 102
 
 
 class Metric(NamedTuple):
-    """What a metric is: `labels` are its label names; `buckets` the upper bounds of a histogram."""
+    """The definition of a metric.
+
+    Args:
+        labels: names of its labels.
+        buckets: upper bounds of a histogram.
+        aggregate: how the values of several workers combine; `max` for a gauge that is the same in every worker.
+    """
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    aggregate: Literal["sum", "max"] = "sum"
 
 
 METRICS = (
@@ -78,22 +85,27 @@ METRICS = (
     Metric(
         "estiba_unseen_category_total", "counter", "Values that the model never saw in training.", ("model", "feature")
     ),
-    Metric("estiba_model_loaded", "gauge", "1 while a version is being served.", ("model", "version")),
     Metric(
-        "estiba_model_load_duration_seconds", "gauge", "Reading, verifying and proving a version.", ("model", "version")
+        "estiba_model_loaded", "gauge", "1 while a version is being served.", ("model", "version"), aggregate="max"
+    ),
+    Metric(
+        "estiba_model_load_duration_seconds", "gauge", "Reading, verifying and proving a version.",
+        ("model", "version"), aggregate="max",
     ),
     Metric(
         "estiba_model_info", "gauge", "What is being served; always 1.",
-        ("model", "version", "digest", "framework", "engine"),
+        ("model", "version", "digest", "framework", "engine"), aggregate="max",
     ),
     Metric(
         "estiba_parity_max_abs_error", "gauge", "Largest difference to training over the golden rows, at load.",
-        ("model", "version"),
+        ("model", "version"), aggregate="max",
     ),
     Metric("estiba_workers", "gauge", "Worker processes.", ("state",)),
     Metric("estiba_worker_restarts_total", "counter", "Workers replaced.", ("reason",)),
     Metric("estiba_swap_failures_total", "counter", "Newer versions that were not taken into service.", ("model",)),
-    Metric("estiba_build_info", "gauge", "The server itself; always 1.", ("version", "python")),
+    Metric(
+        "estiba_build_info", "gauge", "The server itself; always 1.", ("version", "python"), aggregate="max"
+    ),
     Metric("estiba_cpu_periods_total", "counter", "Periods of the cgroup's processor quota."),
     Metric("estiba_cpu_throttled_periods_total", "counter", "Periods in which the cgroup's processor quota ran out."),
     Metric("estiba_cpu_throttled_seconds_total", "counter", "Time that processes waited for the cgroup's next period."),
@@ -103,16 +115,6 @@ METRICS = (
     Metric("process_cpu_seconds_total", "counter", "Processor time of all workers, user and system."),
 )  # fmt: skip
 
-# Gauges that say the same thing in every worker are not added up.
-_LARGEST = frozenset(
-    {
-        "estiba_model_loaded",
-        "estiba_model_load_duration_seconds",
-        "estiba_model_info",
-        "estiba_parity_max_abs_error",
-        "estiba_build_info",
-    }
-)
 _KINDS = {metric.name: metric for metric in METRICS}
 
 
@@ -298,7 +300,7 @@ def render(files: Iterable[bytes]) -> bytes:
                 continue  # what it counted stays true; what it was does not
             family = totals[name]
             known = family.get(tuple(labels), 0.0)
-            family[tuple(labels)] = max(known, value) if name in _LARGEST else known + value
+            family[tuple(labels)] = max(known, value) if _KINDS[name].aggregate == "max" else known + value
     _add_throttling(totals)
     lines: list[str] = []
     for metric in METRICS:

@@ -1,4 +1,4 @@
-"""OTLP: notes of finished requests become spans of OpenTelemetry, and leave for a collector, in a thread of its own."""
+"""Export finished requests as OpenTelemetry spans over OTLP, in a thread."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -15,65 +16,77 @@ import estiba
 from estiba.core.log import Log
 from estiba.serving.telemetry.access_log import template
 from estiba.serving.telemetry.metrics import Slot
-from estiba.serving.telemetry.tracing import SPANS, Note, Tracer
+from estiba.serving.telemetry.sink import Sink
+from estiba.serving.telemetry.tracing import MAX_SPANS, RequestRecord, Settings
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
 
-REST = 9.0
-"""Seconds of rest for each second of the processor that spans took: they get a tenth of it, and no more."""
+REST_SECONDS = 9.0
+"""Pause for each second of CPU time that spans took: they get at most a tenth of a processor."""
 
-LAST = 1.0
-"""Seconds that a server which ends gives its last spans."""
+OPEN_SECONDS = 3.0
+"""Time that a server which ends waits for the import of OpenTelemetry."""
+
+POLL_SECONDS = 0.1
+"""Interval of checks for a full batch."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"})
 
 
 class Exporter:
-    """Sends what a tracer notes. What a collector does not take, or too late, is lost and counted."""
+    """Sends records of requests as spans. Those that the collector does not take, or too late, are lost and counted."""
 
-    def __init__(self, tracer: Tracer, lost: Slot, log: Log) -> None:
-        """Begins. The library is imported in the thread too: nobody waits for it."""
-        self._tracer = tracer
+    def __init__(self, settings: Settings, dropped: Slot, lost: Slot, log: Log) -> None:
+        """Start the export thread. It imports OpenTelemetry itself so that startup is not delayed."""
+        self._settings = settings
         self._lost = lost
         self._log = log
-        self._end = threading.Event()
         self._failing = False
+        self._opened = threading.Event()
         self._exporter: Any = None
-        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
-        self._thread.start()
+        self._max_records = max(1, settings.batch // MAX_SPANS)
+        self._first_at = 0.0
+        self._sink = Sink[RequestRecord](
+            "telemetry",
+            self._drain,
+            max_items=max(1, settings.queue // MAX_SPANS),
+            delay=min(settings.delay, POLL_SECONDS),
+            dropped=dropped,
+            prepare=self._open,
+        )
+        self._sink.start()
+        self.offer = self._sink.offer
 
     def close(self) -> None:
-        """Sends what is left, if it goes quickly."""
-        self._end.set()
-        self._thread.join(LAST)
-        if self._thread.is_alive() and self._exporter is not None:
+        """Send what is left, if that takes no longer than a second once the library is imported."""
+        self._opened.wait(OPEN_SECONDS)
+        if not self._sink.close() and self._exporter is not None:
             self._exporter.shutdown()  # ends its waiting for another try
 
-    def _run(self) -> None:
-        resource = self._open()
-        settings, notes = self._tracer.settings, self._tracer.notes
-        often = min(settings.delay, 0.1)
-        waited = 0.0
-        while not self._end.wait(often):
-            waited += often
-            if notes and (waited >= settings.delay or len(notes) * SPANS >= settings.batch):
-                waited = 0.0
-                self._end.wait(REST * self._send_some(resource))
-        while notes:
-            self._send_some(resource)
-        self._exporter.shutdown()
+    def _drain(self, records: deque[RequestRecord], closing: threading.Event) -> None:
+        """Send a batch once it is full or old enough; send everything when the sink closes."""
+        if closing.is_set():
+            while records:
+                self._send_some(records, self._resource)
+            self._exporter.shutdown()
+            return
+        now = time.monotonic()
+        self._first_at = self._first_at or now
+        if len(records) >= self._max_records or now >= self._first_at + self._settings.delay:
+            self._first_at = 0.0
+            closing.wait(REST_SECONDS * self._send_some(records, self._resource))
 
-    def _open(self) -> Resource:
+    def _open(self) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
-        # What goes wrong is said once, by this server's own log, and counted.
+        # Failures are logged once, by this server's own log, and counted.
         library = logging.getLogger("opentelemetry")
         library.addHandler(logging.NullHandler())
         library.propagate = False
-        endpoint = self._tracer.settings.endpoint
+        endpoint = self._settings.endpoint
         self._exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces") if endpoint else OTLPSpanExporter()
         ours: dict[str, str | int] = {
             "service.name": "estiba",
@@ -81,19 +94,20 @@ class Exporter:
             "service.instance.id": str(uuid.uuid4()),
             "process.pid": os.getpid(),
         }
-        return Resource(ours).merge(OTELResourceDetector().detect())
+        self._resource = Resource(ours).merge(OTELResourceDetector().detect())
+        self._opened.set()
 
-    def _send_some(self, resource: Resource) -> float:
-        """Sends one batch; the seconds of the processor that it took."""
+    def _send_some(self, records: deque[RequestRecord], resource: Resource) -> float:
+        """Send one batch; return the CPU seconds that it took."""
         began = time.thread_time()
-        batch: list[Note] = []
+        batch: list[RequestRecord] = []
         with suppress(IndexError):
-            while len(batch) * SPANS < self._tracer.settings.batch:
-                batch.append(self._tracer.notes.popleft())
+            while len(batch) * MAX_SPANS < self._settings.batch:
+                batch.append(records.popleft())
         try:
-            found = [span for note in batch for span in spans(note, resource)]
+            found = [span for record in batch for span in spans(record, resource)]
             failure = "" if self._exporter.export(found).name == "SUCCESS" else "the collector did not take them"
-        except Exception as error:  # whatever becomes of spans, the server goes on
+        except Exception as error:  # failures of the exporter must not affect the server
             failure = f"{type(error).__name__}: {error}"
         if failure:
             self._lost.add(len(batch))
@@ -103,33 +117,33 @@ class Exporter:
         return time.thread_time() - began
 
 
-def spans(note: Note, resource: Resource) -> Iterator[ReadableSpan]:
-    """The spans of a request: its own, and one for each step that it came to."""
+def spans(record: RequestRecord, resource: Resource) -> Iterator[ReadableSpan]:
+    """The spans of a request: its own, and one for each step that it reached."""
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
     from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-    trace = note.trace
+    trace = record.trace
     number, flags = int(trace.trace_id, 16), TraceFlags(TraceFlags.SAMPLED)
     state = TraceState.from_header([trace.state]) if trace.state else TraceState()
     scope = InstrumentationScope("estiba", estiba.__version__)
 
     def at(moment: float) -> int:
-        return round((moment + note.offset) * 1e9)
+        return round((moment + record.offset) * 1e9)
 
     def context(span_id: str, *, remote: bool = False) -> SpanContext:
         return SpanContext(number, int(span_id, 16), remote, flags, state)
 
     own = context(trace.span_id)
-    method = note.method if note.method in _METHODS else "_OTHER"
-    route = note.route or template(note.path)
+    method = record.method if record.method in _METHODS else "_OTHER"
+    route = record.route or template(record.path)
     attributes = {
         "http.request.method": method,
         "url.scheme": "http",
         "http.route": route,
-        "http.response.status_code": note.status,
-        **({"error.type": str(note.status)} if note.status >= 500 else {}),
-        **{name: value for name, value in note.about.items() if value},
+        "http.response.status_code": record.status,
+        **({"error.type": str(record.status)} if record.status >= 500 else {}),
+        **{name: value for name, value in record.about.items() if value},
     }
     yield ReadableSpan(
         f"{method} {route}",
@@ -138,25 +152,25 @@ def spans(note: Note, resource: Resource) -> Iterator[ReadableSpan]:
         resource,
         attributes,
         kind=SpanKind.SERVER,
-        status=Status(StatusCode.ERROR if note.status >= 500 else StatusCode.UNSET),
-        start_time=at(note.arrived),
-        end_time=at(note.finished),
+        status=Status(StatusCode.ERROR if record.status >= 500 else StatusCode.UNSET),
+        start_time=at(record.arrived),
+        end_time=at(record.finished),
         instrumentation_scope=scope,
     )
-    for place, (name, start, end) in enumerate(_steps(note), 1):
+    for place, (name, start, end) in enumerate(_steps(record), 1):
         inner = context(f"{(int(trace.span_id, 16) + place) % (1 << 64) or place:016x}")
         yield ReadableSpan(
             name, inner, own, resource, start_time=at(start), end_time=at(end), instrumentation_scope=scope
         )
 
 
-def _steps(note: Note) -> Iterator[tuple[str, float, float]]:
-    trace = note.trace
-    if "estiba.model.name" not in note.about:
+def _steps(record: RequestRecord) -> Iterator[tuple[str, float, float]]:
+    trace = record.trace
+    if "estiba.model.name" not in record.about:
         return
-    yield "validate", note.arrived, trace.decoded_at or note.finished
+    yield "validate", record.arrived, trace.decoded_at or record.finished
     if trace.decoded_at:
-        yield "queue", trace.decoded_at, trace.began_at or note.finished
+        yield "queue", trace.decoded_at, trace.began_at or record.finished
     if trace.began_at:
         yield "model.predict", trace.began_at, trace.ended_at
-        yield "encode", trace.ended_at, note.finished
+        yield "encode", trace.ended_at, record.finished

@@ -10,11 +10,10 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -24,9 +23,6 @@ from estiba.core.errors import BadProject, MissingExtra
 from estiba.serving.exchange import Exchange
 from estiba.serving.http import trace_context
 from estiba.serving.http.trace_context import Trace
-
-if TYPE_CHECKING:
-    from estiba.serving.telemetry.metrics import Slot
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -65,8 +61,8 @@ class Settings(NamedTuple):
     delay: float
 
 
-class Note(NamedTuple):
-    """A finished request. `offset` brings times of `time.perf_counter` to seconds since 1970."""
+class RequestRecord(NamedTuple):
+    """A finished request to export. `offset` brings times of `time.perf_counter` to seconds since 1970."""
 
     trace: Trace
     method: str
@@ -80,13 +76,11 @@ class Note(NamedTuple):
 
 
 class Tracer:
-    """Decides which requests are recorded, and notes them. Lives on one event loop."""
+    """Decides which requests are recorded, and offers a record of each. Lives on one event loop."""
 
-    def __init__(self, settings: Settings, dropped: Slot) -> None:
+    def __init__(self, settings: Settings, offer: Callable[[RequestRecord], None]) -> None:
+        self._offer = offer
         self.settings = settings
-        self.notes: deque[Note] = deque()
-        self._most = max(1, settings.queue // SPANS)
-        self._dropped = dropped
         self._bound = round(settings.share * (1 << 64))
 
     def begin(self, exchange: Exchange) -> None:
@@ -116,17 +110,14 @@ class Tracer:
         """
         trace, request = exchange.trace, exchange.request
         assert trace is not None
-        if len(self.notes) >= self._most:
-            self._dropped.add()
-            return
         now = time.perf_counter()
         method, path = request.method.decode("latin-1"), request.path.decode("latin-1")
         about = {"estiba.request.id": exchange.id, **about}
         arrived, offset = request.arrived_at, time.time() - now
-        self.notes.append(Note(trace, method, path, route, status, arrived, arrived + seconds, offset, about))
+        self._offer(RequestRecord(trace, method, path, route, status, arrived, arrived + seconds, offset, about))
 
 
-SPANS = 5
+MAX_SPANS = 5
 """Spans of one request, at most: its own, validate, queue, model.predict, encode."""
 
 _LOW = (1 << 64) - 1

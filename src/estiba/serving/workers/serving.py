@@ -46,8 +46,8 @@ class Telemetry:
         from estiba.serving.telemetry.otlp_exporter import Exporter
 
         dropped, lost = (self.metrics.slot("estiba_spans_dropped_total", reason) for reason in ("full", "failed"))
-        self.tracer = Tracer(settings, dropped)
-        self._exporter = Exporter(self.tracer, lost, self.log)
+        self._exporter = Exporter(settings, dropped, lost, self.log)
+        self.tracer = Tracer(settings, self._exporter.offer)
 
     def close(self) -> None:
         """Write and send what is queued, within a second."""
