@@ -67,7 +67,7 @@ def test_an_exported_file_is_imported(tmp_path: Path) -> None:
 
 
 def test_a_training_is_still_known(tmp_path: Path) -> None:
-    path = fingerprints.stamp_file(tmp_path, "churn")
+    path = fingerprints.fingerprint_file(tmp_path, "churn")
     path.parent.mkdir(parents=True)
     shutil.copy(WRITTEN / "trained.json", path)
     kept = fingerprints.read(tmp_path, "churn")

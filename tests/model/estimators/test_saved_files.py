@@ -126,7 +126,7 @@ def written() -> str:
     kinds = ("xgboost", "lightgbm", "catboost")
     models = [pipeline(), *(boosted(kind) for kind in kinds)]
     told = [f"{fmt} {name} {hashlib.sha256(data).hexdigest()}" for fmt, name, data in map(saved_files.dumps, models)]
-    return "\n".join([*told, hashlib.sha256(saved_files._freeze(pipeline())).hexdigest()])
+    return "\n".join([*told, hashlib.sha256(saved_files._pickled(pipeline())).hexdigest()])
 
 
 def test_another_process_writes_the_same_bytes() -> None:

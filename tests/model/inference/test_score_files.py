@@ -67,7 +67,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def test_every_row_is_answered_as_it_is_alone(
     model: Model, source: Path, rows: list[dict[str, Any]], kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "CHUNK", 64)
+    monkeypatch.setattr(scoring, "CHUNK_ROWS", 64)
     seen: list[int] = []
     target = source.parent / f"out.{kind}"
     done = score(model, source, target, keep=["id"], on_rows=lambda count, total: seen.append(count))
@@ -88,7 +88,7 @@ def test_columns_that_the_model_does_not_know_are_reported(model: Model, source:
 def test_a_wrong_value_is_named_by_line_and_field_and_nothing_is_written(
     model: Model, rows: list[dict[str, Any]], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "CHUNK", 64)
+    monkeypatch.setattr(scoring, "CHUNK_ROWS", 64)
     rows[200]["country"] = "Peru"
     source, target = write(rows, tmp_path / f"in.{kind}"), tmp_path / "out.csv"
     target.write_text("what was there")

@@ -106,7 +106,7 @@ def test_arrays_get_names_and_several_targets_keep_theirs(tmp_path: Path) -> Non
         ({"fields": {"age": {"minimun": 1}}}, "minimun"),
         ({"fields": {"agee": {}}}, "no field 'agee'"),
         ({"fields": {"age": {"minimum": 30}}}, "#/records/0/age: must be at least 30"),
-        ({"outputs": {"threshold": 0.3, "positive": "maybe"}}, "'maybe', which is no class"),
+        ({"outputs": {"threshold": 0.3, "positive": "maybe"}}, "'maybe', which is not a class"),
         ({"metrics": {"accuracy": float("nan")}}, "finite"),
     ],
 )

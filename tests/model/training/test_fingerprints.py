@@ -101,9 +101,9 @@ def test_modules_of_the_project_count_even_when_python_cached_them(folder: Path)
 
 
 def test_a_stamp_that_cannot_be_read_is_no_stamp(folder: Path) -> None:
-    stamp = fingerprints.Stamp(version=1, digest="d", section=fingerprints.digest_options(ModelOptions()))
-    fingerprints.write(folder, "a", stamp)
-    assert fingerprints.read(folder, "a") == stamp
-    fingerprints.stamp_file(folder, "a").write_text("{")
+    fingerprint = fingerprints.Fingerprint(version=1, digest="d", section=fingerprints.digest_options(ModelOptions()))
+    fingerprints.write(folder, "a", fingerprint)
+    assert fingerprints.read(folder, "a") == fingerprint
+    fingerprints.fingerprint_file(folder, "a").write_text("{")
     assert fingerprints.read(folder, "a") is None
     assert fingerprints.read(folder, "b") is None

@@ -84,9 +84,9 @@ def trained(trained_once: tuple[Path, list[Event], Outcome], tmp_path: Path) -> 
 
 def why(found: project.Project) -> str:
     """Why a project would be trained again; empty where it would not."""
-    stamp = fingerprints.read(found.folder, "line")
-    assert stamp is not None
-    return fingerprints.change(stamp, found.models["line"], found.folder, found.models["line"].data)
+    fingerprint = fingerprints.read(found.folder, "line")
+    assert fingerprint is not None
+    return fingerprints.change(fingerprint, found.models["line"], found.folder, found.models["line"].data)
 
 
 def test_it_trains_packs_and_registers(trained_once: tuple[Path, list[Event], Outcome]) -> None:
@@ -101,7 +101,7 @@ def test_it_trains_packs_and_registers(trained_once: tuple[Path, list[Event], Ou
 
 
 def test_what_it_printed_is_in_its_log(trained: project.Project) -> None:
-    log = fingerprints.stamp_file(trained.folder, "line").with_suffix(".log")
+    log = fingerprints.fingerprint_file(trained.folder, "line").with_suffix(".log")
     assert "fitting /" in log.read_text()
 
 
@@ -123,11 +123,11 @@ def test_the_second_start_imports_neither_pandas_nor_sklearn(trained: project.Pr
 
 
 def test_the_stamp_names_what_was_read_and_nothing_else(trained: project.Project) -> None:
-    stamp = fingerprints.read(trained.folder, "line")
-    assert stamp is not None
-    assert sorted(stamp.files) == ["line.py", "note.txt", "slope.py"]
-    assert sorted(stamp.data) == ["points.csv"]
-    assert {"estiba", "numpy", "pandas", "scikit-learn"} <= set(stamp.libraries)
+    fingerprint = fingerprints.read(trained.folder, "line")
+    assert fingerprint is not None
+    assert sorted(fingerprint.files) == ["line.py", "note.txt", "slope.py"]
+    assert sorted(fingerprint.data) == ["points.csv"]
+    assert {"estiba", "numpy", "pandas", "scikit-learn"} <= set(fingerprint.libraries)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def test_other_settings_are_a_change_and_other_models_are_not(trained: project.P
 
 
 def test_another_library_is_a_change(trained: project.Project) -> None:
-    stamp = fingerprints.stamp_file(trained.folder, "line")
-    stamp.write_text(stamp.read_text().replace('"numpy": "', '"numpy": "0.'))
+    fingerprint = fingerprints.fingerprint_file(trained.folder, "line")
+    fingerprint.write_text(fingerprint.read_text().replace('"numpy": "', '"numpy": "0.'))
     assert why(trained).startswith("numpy 0.")
 
 
@@ -190,7 +190,7 @@ FAILURES = [
     ("def train(): return None", "line:train returned nothing."),
     ("def train(): return (1, 2, 3, 4, 5)", "line:train returned a tuple of 5."),
     ("def train(): return (1, [[1.0]])", "line:train returned a sample that is an object of type list."),
-    ("def train(a, data): pass", "The training function line:train wants an argument 'a'"),
+    ("def train(a, data): pass", "The training function line:train requires an argument 'a'"),
     ("x = 1", "line.py has no function 'train'."),
     ("import no_such_thing", "Training line failed: ModuleNotFoundError: No module named 'no_such_thing'"),
     ("import sys\nsys.exit(3)", "Training line failed: SystemExit: 3"),

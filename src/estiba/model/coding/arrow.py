@@ -1,4 +1,4 @@
-"""Tables: Arrow's columns to columns that the coder takes, and back. Needs pyarrow, the extra `parquet`."""
+"""Convert Arrow columns to columns that the coder takes, and back. Needs pyarrow, the extra `parquet`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from estiba.model.schema.values import Encoded
 
 
 def pyarrow(part: str = "") -> Any:
-    """The library, or a part of it such as `parquet`; raises MissingExtra where it is not installed."""
+    """The library, or a part of it such as `parquet`. Raises MissingExtra where it is not installed."""
     try:
         return importlib.import_module(f"pyarrow.{part}" if part else "pyarrow")
     except ImportError:
@@ -22,13 +22,13 @@ def pyarrow(part: str = "") -> Any:
 
 
 def columns(fields: Iterable[Field], table: Any) -> dict[str, Any]:
-    """What the coder takes, of a Table or RecordBatch: the fields that it has, by name."""
+    """The columns of a Table or RecordBatch by name, as the coder takes them; only those that are fields."""
     present = set(table.schema.names)
     return {field.name: _values(field, table.column(field.name)) for field in fields if field.name in present}
 
 
 def _values(field: Field, column: Any) -> Any:
-    """Strings come as positions in a dictionary, so that each word is judged once."""
+    """The values of one column. Strings become positions in a dictionary, so that each word is checked once."""
     types = pyarrow().types
     kind = column.type
     if types.is_dictionary(kind) or (

@@ -1,4 +1,4 @@
-"""Coder: rows of a caller to the coded matrix of the signature, and back.
+"""Convert rows of a caller to the coded matrix of the signature, and back.
 
 There are two ways in, which agree (a property test holds them to it):
 
@@ -51,11 +51,11 @@ if TYPE_CHECKING:
 Matrix = npt.NDArray[np.float64]
 
 MAX_PROBLEMS = 100
-"""A caller who sends a wrong file learns enough from this many problems."""
+"""Problems that one error lists at most."""
 
 
 class Warned(msgspec.Struct, frozen=True):
-    """Something odd about an accepted value: of `field`, in the row at position `row`."""
+    """A warning about an accepted value: of `field`, in the row at position `row`."""
 
     code: str
     row: int
@@ -79,7 +79,7 @@ class Coded(msgspec.Struct, frozen=True):
 
 
 class Coder:
-    """Made once per loaded model; safe to share between threads."""
+    """Created once per loaded model; safe to share between threads."""
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
@@ -96,14 +96,14 @@ class Coder:
         self.text_fields = tuple((i, f.name) for i, f in enumerate(self.fields) if f.kind == "text")
 
     def pack(self, records: Sequence[Record]) -> Coded:
-        """The fast way: records of type `record`, already known to be valid, to coded rows."""
+        """The fast way: records of type `record`, which are valid already, to coded rows."""
         warnings: list[Warned] = []
         if self._compiled is None:
             matrix = self._pack(records, warnings)
         else:
             matrix = np.empty((len(records), len(self.fields)))
-            for place in self._compiled.pack(map(msgspec.structs.astuple, records), self._rules, matrix):
-                self._warn(warnings, *divmod(place, len(self.fields)))
+            for position in self._compiled.pack(map(msgspec.structs.astuple, records), self._rules, matrix):
+                self._warn(warnings, *divmod(position, len(self.fields)))
         texts = {name: [msgspec.structs.astuple(record)[i] for record in records] for i, name in self.text_fields}
         return Coded(matrix, texts, tuple(warnings))
 
@@ -126,7 +126,7 @@ class Coder:
         return np.frombuffer(buffer, np.float64).reshape(len(records), len(self.fields))
 
     def _rule(self, field: Field) -> Any:
-        """The same for the compiled way: None for what is a number already, codes of a category, or a function."""
+        """The same for the kernel: None for a value that is a number already, codes of a category, or a function."""
         finish = self._finisher(field)
         if field.kind == "category" and field.unseen != "error":
             return self._codes[field.name], NAN if field.unseen == "null" else UNSEEN, finish
@@ -138,7 +138,7 @@ class Coder:
             warnings.append(Warned("unseen-category", row, field.name))
 
     def _finisher(self, field: Field) -> Callable[[Any], float] | None:
-        """What is left to do after decoding: a code for a level that the decoder let through, NaN for None."""
+        """The step after decoding (a code for a level that the decoder let through, NaN for None), or None."""
         if field.kind == "text":
             return _text
         if field.kind == "timestamp" and not is_odd(field):
@@ -178,7 +178,7 @@ class Coder:
                 problems.append(Problem(pointer(number, field.name), "missing; it is required"))
 
     def _add_value_problems(self, rows: Sequence[object], problems: list[Problem]) -> None:
-        """A caller with wrong keys wants to hear of wrong values in the same answer."""
+        """Add wrong values to wrong keys, so that the caller gets both in one answer."""
         for number, row in enumerate(rows):
             for field in self.fields:
                 if len(problems) >= MAX_PROBLEMS:
@@ -239,7 +239,7 @@ class Coder:
         return self.check_columns({n: from_text(self.signature.field(n), c) for n, c in cells.items()}, len(lines))
 
     def check_names(self, names: Sequence[str]) -> list[Problem]:
-        """What is wrong with the names of a table's columns: the model does not have them, or they appear twice."""
+        """The problems with the names of a table's columns: unknown to the model, or used twice."""
         unknown = [name for name in names if name not in self._index][:MAX_PROBLEMS]
         twice = [name for name, count in Counter(names).items() if count > 1][:MAX_PROBLEMS]
         return [
@@ -248,7 +248,7 @@ class Coder:
         ]
 
     def _code_array(self, field: Field, values: Any, out: Matrix) -> bool:
-        """Codes a whole column at once; False where only a look at each value can say what is wrong."""
+        """Code a whole column at once; False where each value must be checked to name the wrong one."""
         if isinstance(values, Encoded):
             return self._code_words(field, values, out)
         if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
@@ -281,13 +281,13 @@ class Coder:
 
     def _code_values(self, column: int, values: Iterable[object], out: Matrix, problems: list[Problem]) -> None:
         field = self.fields[column]
-        found = 0
+        count = 0
         for number, value in enumerate(values):
             code = self._code(field, value)
             if isinstance(code, str):
                 problems.append(Problem(pointer(number, field.name), code))
-                found += 1
-                if found >= MAX_PROBLEMS:
+                count += 1
+                if count >= MAX_PROBLEMS:
                     return
             else:
                 out[number] = code
@@ -302,7 +302,7 @@ class Coder:
                 self._warn(warnings, number, column)
 
     def _code(self, field: Field, value: object) -> float | str:
-        """The code of one value, or a sentence saying what is wrong with it."""
+        """The code of one value, or a sentence with the reason why it has none."""
         if is_missing(value):
             return NAN if field.nullable else f"may not be missing; expected {expected(field)}"
         if isinstance(value, np.datetime64):

@@ -1,4 +1,4 @@
-"""The compiled part of Estiba, from native/. All that it does is done without it as well, only slower."""
+"""Find the compiled part of Estiba, from native/. All that it does works without it as well, only slower."""
 
 from __future__ import annotations
 

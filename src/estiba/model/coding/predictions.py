@@ -1,4 +1,4 @@
-"""Predictions: an engine's answer, shown as the signature's outputs say."""
+"""Show an engine's answers as predictions, as the signature's outputs define them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from estiba.model.schema.signature import Head, Signature
 
 
 class Predictions:
-    """Made once per loaded model; safe to share between threads."""
+    """Predictions of one model. Created once per loaded model; safe to share between threads."""
 
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
@@ -52,8 +52,8 @@ class Predictions:
             columns |= {name: raw[:, i] for i, name in enumerate(names)}
         number = raw[:, positive] if head.kind == "probabilities" else raw[:, 0]
         for name, band in outputs.bands.items():
-            words = np.array([*band.labels, None], dtype=object)
-            columns[name] = words[np.where(np.isnan(number), -1, np.searchsorted(band.edges, number, side="right"))]
+            steps = np.array([*band.labels, None], dtype=object)
+            columns[name] = steps[np.where(np.isnan(number), -1, np.searchsorted(band.edges, number, side="right"))]
         return columns
 
 
@@ -79,7 +79,7 @@ def labels(head: Head, raw: Matrix, threshold: float | None = None, positive: in
 NUMBER, NUMBERS, FIRST_LARGEST, AT_LEAST, ABOVE, FROM, BAND = range(7)
 
 Part = tuple[Any, ...]
-"""A name, one of these kinds, and what it needs: as native/rows.c has it."""
+"""A name, one of these kinds, and its parameters, in the form that native/rows.c takes."""
 
 
 def _parts(signature: Signature) -> tuple[Part, ...]:
@@ -136,7 +136,7 @@ def _bands(signature: Signature, column: int) -> Iterator[Part]:
 
 
 def _value(part: Part, row: list[float]) -> Any:
-    """What a part shows of a row."""
+    """The value that a part shows for a row."""
     match part[1:]:
         case (0, column):
             return _finite(row[column])

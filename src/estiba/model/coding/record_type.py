@@ -1,4 +1,4 @@
-"""The fast way into the coded matrix: a Struct type, made from a signature, that decodes a valid row as its codes."""
+"""Build a Struct type from a signature that decodes a valid row directly to its codes: the fast way of the coder."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ class _Level(float, enum.Enum):
 
 
 def is_enum(field: Field) -> bool:
-    """msgspec decodes enumerations of strings alone or of integers alone."""
+    """Check that msgspec can decode the levels: it takes enumerations of strings alone or of integers alone."""
     if field.unseen != "error" or {type(level) for level in field.levels} not in ({str}, {int}):
         return False
     return all(isinstance(level, str) or abs(level) < 2**63 for level in field.levels)
 
 
 def is_odd(field: Field) -> bool:
-    """Whether msgspec has no type that accepts just what the field does."""
+    """Check that msgspec has no type that accepts exactly the values of the field."""
     if field.kind == "timestamp":
         return field.minimum is not None or field.maximum is not None
     return field.kind == "category" and field.unseen == "error" and not is_enum(field)
 
 
 class _Odd(float):
-    """The code of a value that `code_hook` judges. Subclasses, one per field, know how."""
+    """The code of a value that `code_hook` checks. Subclasses, one per field, check it."""
 
     @staticmethod
     def judge(value: object) -> float | str:
@@ -51,10 +51,10 @@ class _Odd(float):
 
 
 def code_hook(kind: type, value: object) -> float:
-    """For `dec_hook` of the decoder of a coder's records: judges what msgspec itself cannot.
+    """The `dec_hook` of a decoder of a coder's records: checks values that msgspec itself cannot.
 
     Raises:
-        ValueError: with a sentence that says what is wrong; msgspec makes a ValidationError of it.
+        ValueError: the message is the reason; msgspec turns it into a ValidationError.
     """
     if not issubclass(kind, _Odd):
         raise NotImplementedError(f"{kind} is no type of a coder.")

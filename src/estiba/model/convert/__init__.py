@@ -1,4 +1,4 @@
-"""From a fitted estimator to an ONNX graph that answers exactly as it does.
+"""Convert a fitted estimator to an ONNX graph that answers exactly as it does.
 
 The graph has one input, `x`: float64 (n, fields), the coded matrix of the signature; and one output, `y`: float64
 (n, head.width). Preparation and models are computed in double and in the libraries' own order; categories become
@@ -34,7 +34,7 @@ SAMPLE_ROWS = 256
 
 @dataclass(frozen=True)
 class Converted:
-    """An ONNX file, what its output means, and what a reader of the model card should know."""
+    """An ONNX file, the meaning of its output, and notes for the model card."""
 
     onnx: bytes
     head: Head
@@ -44,7 +44,7 @@ class Converted:
 def convert(
     model: object, fields: Sequence[Field], sample: pd.DataFrame, *, labelled: bool = False, exact_first: bool = False
 ) -> Converted:
-    """Writes a fitted model as ONNX.
+    """Convert a fitted model to ONNX.
 
     Args:
         model: a fitted scikit-learn estimator or Pipeline, or an XGBoost, LightGBM or CatBoost model.
@@ -104,7 +104,7 @@ def _levels(slot: Slot, i: int, fields: Sequence[Field], head: Head, sample: pd.
 
 
 def _rebuilt(i: int, fields: Sequence[Field], head: Head) -> Array:
-    """What the python engine would hand to the model for an unseen level, for each level, and for a missing one."""
+    """The values that the python engine would pass to the model for an unseen level, each level, and a missing one."""
     codes = np.zeros((len(fields[i].levels) + 2, len(fields)))
     codes[:, i] = [UNSEEN, *range(len(fields[i].levels)), np.nan]
     texts: dict[str, list[str | None]] = {f.name: [""] * len(codes) for f in fields if f.kind == "text"}

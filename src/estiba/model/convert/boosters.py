@@ -1,4 +1,4 @@
-"""XGBoost, LightGBM and CatBoost: their own files read into trees, as wrappers of scikit-learn or bare."""
+"""Convert XGBoost, LightGBM and CatBoost: their own files are read into trees, as wrappers of scikit-learn or bare."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ ZERO = float(np.float32(1e-35))
 
 def _codes(columns: Columns, categories: dict[int, list[Any]]) -> Columns:
     """Category columns as the library's codes: the position in its own list, NaN where it has no such level."""
-    made: list[Column] = list(columns.columns)
+    coded_columns: list[Column] = list(columns.columns)
     for i, levels in categories.items():
-        column = made[i]
+        column = coded_columns[i]
         if not isinstance(column, Table):
             continue
-        place = {level: float(n) for n, level in enumerate(levels)}
-        values = np.asarray([place.get(v, np.nan) if v == v else np.nan for v in column.values])
-        made[i] = Table(column.key, values, column.dead, column.sample)
-    return columns.same(tuple(made), columns.sample)
+        position = {level: float(n) for n, level in enumerate(levels)}
+        values = np.asarray([position.get(v, np.nan) if v == v else np.nan for v in column.values])
+        coded_columns[i] = Table(column.key, values, column.dead, column.sample)
+    return columns.same(tuple(coded_columns), columns.sample)
 
 
 def _sample_categories(columns: Columns) -> dict[int, list[Any]]:
@@ -60,19 +60,19 @@ def xgboost_model(c: Context, model: Any, columns: Columns, want: Want) -> str:
 def _xgboost_categories(content: Any, columns: Columns) -> dict[int, list[Any]]:
     """Since 3.1 the file keeps the categories; before, a column's code was its place in the DataFrame's categories."""
     kept = (content.get("cats") or {}).get("enc") or []
-    found = _sample_categories(columns)
+    categories = _sample_categories(columns)
     for i, entry in enumerate(kept):
         values, offsets = entry.get("values", []), entry.get("offsets", [])
         if offsets:
             raw = bytes(v & 0xFF for v in values)
-            found[i] = [raw[a:b].decode() for a, b in pairwise(offsets)]
+            categories[i] = [raw[a:b].decode() for a, b in pairwise(offsets)]
         elif values:
-            found[i] = list(values)
-    return found
+            categories[i] = list(values)
+    return categories
 
 
 def _xgboost_trees(model: Any, booster: Any) -> tuple[Any, list[float]]:
-    """The part of the file that has the trees, and by how much dart scales each."""
+    """The part of the file with the trees, and the factor by which dart scales each."""
     if booster["name"] == "dart":
         return booster["gbtree"]["model"], list(booster["weight_drop"])
     if booster["name"] != "gbtree":
@@ -104,7 +104,7 @@ def _stopped_early(model: Any) -> bool:
 
 
 def _xgboost_base(config: Any) -> npt.NDArray[np.float32]:
-    """Where the margin of each output starts, in float32."""
+    """The start of each output's margin, in float32."""
     parameters = config["learner_model_param"]
     width = max(1, int(parameters["num_class"]), int(parameters.get("num_target", 1)))
     text = parameters["base_score"]
@@ -187,25 +187,36 @@ def _nodes(tree: Any) -> list[dict[str, Any]]:
 def _lightgbm_tree(tree: Any, target: int) -> Tree:
     nodes = _nodes(tree)
     inner = [n for n in nodes if "split_feature" in n]
-    made = _empty(len(nodes), target)
-    members = dict(made.members)
+    converted = _empty(len(nodes), target)
+    members = dict(converted.members)
     for node in inner:
         i = node["place"]
-        made.feature[i] = node["split_feature"]
-        made.left[i], made.right[i] = node["left_child"]["place"], node["right_child"]["place"]
+        converted.feature[i] = node["split_feature"]
+        converted.left[i], converted.right[i] = node["left_child"]["place"], node["right_child"]["place"]
         if node["decision_type"] == "==":
             members[i] = tuple(int(v) for v in str(node["threshold"]).split("||"))
             continue
-        made.threshold[i] = _threshold(float(node["threshold"]))
+        converted.threshold[i] = _threshold(float(node["threshold"]))
         # Where training saw no missing value, LightGBM takes one for zero.
-        made.missing_left[i] = made.threshold[i] >= 0 if node["missing_type"] == "None" else node["default_left"]
+        converted.missing_left[i] = (
+            converted.threshold[i] >= 0 if node["missing_type"] == "None" else node["default_left"]
+        )
     for node in nodes:
-        made.value[node["place"]] = node.get("leaf_value", 0.0)
-    return Tree(made.feature, made.threshold, made.left, made.right, made.missing_left, made.value, target, members)
+        converted.value[node["place"]] = node.get("leaf_value", 0.0)
+    return Tree(
+        converted.feature,
+        converted.threshold,
+        converted.left,
+        converted.right,
+        converted.missing_left,
+        converted.value,
+        target,
+        members,
+    )
 
 
 def _threshold(printed: float) -> float:
-    """Just below zero it must not catch the numbers beside it, taken for zero; and 1e300 is how infinity is printed."""
+    """Keep a threshold just below zero from including it, and read 1e300 as infinity, which is printed so."""
     if -ZERO <= printed < 0:
         return float(np.nextafter(-ZERO, -np.inf))
     return math.inf if printed >= 1e300 else printed
@@ -225,7 +236,7 @@ def _empty(count: int, target: int = 0) -> Tree:
 
 
 def _lightgbm_zeros(g: Graph, x: str, dump: Any) -> str:
-    """Where zero means missing, zeros become NaN before the trees."""
+    """Replace zeros by NaN before the trees, where zero means missing."""
     features = {
         n["split_feature"]
         for tree in dump["tree_info"]
@@ -309,19 +320,19 @@ def _symmetric_tree(tree: Any, features: Any) -> Tree:
     depth = len(splits)
     leaves = 2**depth
     values = np.asarray(tree["leaf_values"], np.float64).reshape(leaves, -1)
-    made = _empty(2 * leaves - 1)
+    converted = _empty(2 * leaves - 1)
     value = np.zeros((2 * leaves - 1, values.shape[1]))
     for level in range(depth):
         split = splits[depth - 1 - level]
         feature = features[split["float_feature_index"]]
         span = slice(2**level - 1, 2 ** (level + 1) - 1)
-        made.feature[span] = feature["flat_feature_index"]
-        made.threshold[span] = np.float32(split["border"])
-        made.missing_left[span] = _missing_left(feature)
+        converted.feature[span] = feature["flat_feature_index"]
+        converted.threshold[span] = np.float32(split["border"])
+        converted.missing_left[span] = _missing_left(feature)
     inner = np.arange(leaves - 1)
-    made.left[inner], made.right[inner] = 2 * inner + 1, 2 * inner + 2
+    converted.left[inner], converted.right[inner] = 2 * inner + 1, 2 * inner + 2
     value[leaves - 1 :] = values
-    return Tree(made.feature, made.threshold, made.left, made.right, made.missing_left, value)
+    return Tree(converted.feature, converted.threshold, converted.left, converted.right, converted.missing_left, value)
 
 
 def _catboost_tree(tree: Any, features: Any) -> Tree:
@@ -332,20 +343,20 @@ def _catboost_tree(tree: Any, features: Any) -> Tree:
         node["place"] = len(nodes)
         nodes.append(node)
         stack += [node[k] for k in ("right", "left") if k in node]
-    made = _empty(len(nodes))
+    converted = _empty(len(nodes))
     value = [np.zeros(1)] * len(nodes)
     for i, node in enumerate(nodes):
         if "split" not in node:
             value[i] = np.atleast_1d(np.asarray(node["value"], np.float64))
             continue
         feature = features[node["split"]["float_feature_index"]]
-        made.feature[i] = feature["flat_feature_index"]
-        made.threshold[i] = np.float32(node["split"]["border"])
-        made.left[i], made.right[i] = node["left"]["place"], node["right"]["place"]
-        made.missing_left[i] = _missing_left(feature)
+        converted.feature[i] = feature["flat_feature_index"]
+        converted.threshold[i] = np.float32(node["split"]["border"])
+        converted.left[i], converted.right[i] = node["left"]["place"], node["right"]["place"]
+        converted.missing_left[i] = _missing_left(feature)
     width = max(len(v) for v in value)
     table = np.stack([v if len(v) == width else np.zeros(width) for v in value])
-    return Tree(made.feature, made.threshold, made.left, made.right, made.missing_left, table)
+    return Tree(converted.feature, converted.threshold, converted.left, converted.right, converted.missing_left, table)
 
 
 def _catboost_link(g: Graph, raw: str, model: Any, want: Want) -> str:

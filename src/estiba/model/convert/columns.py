@@ -1,4 +1,4 @@
-"""What flows between the steps of a pipeline: columns that are computed, and columns that are looked up."""
+"""Define the columns between the steps of a pipeline: those that are computed, and those that are looked up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_TABLE = 200_000
 
 
 class NotConvertible(EstibaError):
-    """The model has no exact ONNX form. The message is one sentence saying why."""
+    """The model has no exact ONNX form. The message is one sentence with the reason."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, hint="engine = 'auto' serves the original estimator instead.")
@@ -35,7 +35,7 @@ class Slot:
 
 @dataclass(frozen=True, eq=False)
 class Key:
-    """Which row of a table is meant: 0 unseen, 1..n one of the n levels, n + 1 missing.
+    """The row of a table: 0 unseen, 1..n one of the n levels, n + 1 missing.
 
     A category of the input brings its code; a number of the input is compared with `values`.
     """
@@ -48,7 +48,7 @@ class Key:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A column that is a function of one category: what each row of the key stands for.
+    """A column that is a function of one category: a value for each row of the key.
 
     `values` are the original's own (strings, numbers), one per row of the key; `dead` marks rows on which the original
     raises an error. `sample` has the key's row of each row of the sample.
@@ -94,7 +94,7 @@ class Columns:
         return bool(self.columns) and all(isinstance(c, Table) for c in self.columns)
 
     def take(self, indices: list[int]) -> Columns:
-        """Some of the columns, in that order."""
+        """Return some of the columns, in that order."""
         sample = self.sample.iloc[:, indices] if hasattr(self.sample, "iloc") else self.sample[:, indices]
         return Columns(tuple(self.columns[i] for i in indices), sample)
 

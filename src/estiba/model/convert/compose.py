@@ -1,4 +1,4 @@
-"""Pipelines, column transformers and unions: what only arranges other steps."""
+"""Convert pipelines, column transformers and unions, which only arrange other steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every rule of the conversion is handed: the graph, the notes, and the way to convert a part of the model."""
+"""Define the context of every conversion rule: the graph, the notes, and the way to convert a part of the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Estimators that are made of other estimators: voting, stacking, calibration, search, transformed targets."""
+"""Convert estimators made of other estimators: voting, stacking, calibration, search, transformed targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Estimators without a rule of our own: skl2onnx converts that one estimator, and its nodes join the graph."""
+"""Convert estimators without a rule here: skl2onnx converts that one estimator, and its nodes join the graph."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _convert(model: Any, width: int, want: Want) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made = to_onnx(
+            converted = to_onnx(
                 model,
                 initial_types=[("x", DoubleTensorType([None, width]))],
                 options=options,
@@ -43,7 +43,7 @@ def _convert(model: Any, width: int, want: Want) -> Any:
         # skl2onnx raises whatever its converters run into; each of them means the same here.
         reason = str(error).strip().partition("\n")[0][:120]
         raise NotConvertible(f"{type(model).__name__} has no ONNX form in skl2onnx ({reason})") from error
-    return made.graph
+    return converted.graph
 
 
 def _single(node: Any) -> bool:

@@ -1,4 +1,4 @@
-"""scikit-learn's trees: one tree, forests, both gradient boostings, AdaBoost and bagging on trees, isolation forests.
+"""Convert scikit-learn's trees, forests, gradient boostings, isolation forests, and AdaBoost and bagging on trees.
 
 All but HistGradientBoosting round their input to float32 and compare with float64 thresholds; so does the graph.
 """
@@ -98,7 +98,7 @@ def _start(model: Any) -> Numbers:
 
 
 def _linked(g: Graph, raw: str, model: Any, want: Want) -> str:
-    """Sums to probabilities by the loss, or to the scale of the target."""
+    """The sums as probabilities by the loss, or on the scale of the target."""
     loss = type(model._loss).__name__
     if want == "decision" or loss in ("HalfSquaredError", "AbsoluteError", "PinballLoss", "HuberLoss"):
         return raw
@@ -201,7 +201,7 @@ def _all_trees(model: Any) -> bool:
 
 
 def _ballots(model: Any, weight: float) -> Numbers:
-    """Row k: what a member of that weight adds to each class when it says k."""
+    """A table: row k holds the votes that a member of that weight gives to each class when it answers k."""
     classes = len(model.classes_)
     return np.asarray(np.where(np.eye(classes, dtype=bool), weight, -1 / (classes - 1) * weight), np.float64)
 

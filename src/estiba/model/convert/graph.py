@@ -1,4 +1,4 @@
-"""A small writer of ONNX graphs: numbered names, shared constants, no metadata, so that one model gives one file."""
+"""Write ONNX graphs with numbered names, shared constants and no metadata, so that one model gives one file."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Graph:
         return self._known[key]
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """Adds a node with one output and returns the output's name."""
+        """Add a node with one output and return the output's name."""
         from onnx import helper
 
         key = (kind, inputs, domain, repr(sorted(attributes.items()))) if kind != "TreeEnsemble" else None
@@ -71,7 +71,7 @@ class Graph:
         return output
 
     def add(self, node: onnx.NodeProto) -> None:
-        """Adds a finished node, for those with several outputs or a body of their own."""
+        """Add a finished node, for those with several outputs or a body of their own."""
         self.nodes.append(node)
         self.domains.add(node.domain)
 
@@ -79,11 +79,11 @@ class Graph:
         return self.op("Cast", tensor, to=to)
 
     def as_float32(self, tensor: str) -> str:
-        """Rounds to float32 and widens back, as libraries do that store their input in float32."""
+        """Round to float32 and widen back, as libraries do that store their input in float32."""
         return self.cast(self.cast(tensor, FLOAT), DOUBLE)
 
     def columns(self, tensor: str, indices: list[int], width: int) -> str:
-        """Some columns of a tensor of that width, in that order."""
+        """Select some columns of a tensor of that width, in that order."""
         return (
             tensor
             if indices == list(range(width))
@@ -147,7 +147,7 @@ class Graph:
 
 
 def _inputs(node: onnx.NodeProto) -> set[str]:
-    """What a node reads, from its own inputs and from the bodies of an If."""
+    """The tensors that a node reads, by its own inputs and by the bodies of an If."""
     names = set(node.input)
     for attribute in node.attribute:
         for inner in attribute.g.node:
@@ -156,7 +156,7 @@ def _inputs(node: onnx.NodeProto) -> set[str]:
 
 
 def _needed(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """Drops what does not lead to `y`."""
+    """The nodes that lead to `y`."""
     wanted, kept = {"y"}, []
     for node in reversed(nodes):
         if wanted & set(node.output):

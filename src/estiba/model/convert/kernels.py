@@ -1,4 +1,4 @@
-"""Support vector machines and nearest neighbours, in float64."""
+"""Convert support vector machines and nearest neighbours, in float64."""
 
 from __future__ import annotations
 

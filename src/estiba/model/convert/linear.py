@@ -1,4 +1,4 @@
-"""Models that are matrix products: linear ones, naive Bayes, discriminant analysis, perceptrons; all in float64."""
+"""Convert models that are matrix products, in float64: linear ones, naive Bayes, discriminant analysis, perceptrons."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _decision(c: Context, model: Any, columns: Columns) -> str:
 
 
 def linear_regressor(c: Context, model: Any, columns: Columns, want: Want) -> str:
-    """All that answer X @ coef_ + intercept_."""
+    """All regressors that answer X @ coef_ + intercept_."""
     return _decision(c, model, columns)
 
 
@@ -40,14 +40,14 @@ def exponential_regressor(c: Context, model: Any, columns: Columns, want: Want) 
 
 
 def linear_classifier(c: Context, model: Any, columns: Columns, want: Want) -> str:
-    """Those that only have scores: LinearSVC, RidgeClassifier, Perceptron and their like."""
+    """Classifiers that only have scores: LinearSVC, RidgeClassifier, Perceptron and the like."""
     if want != "decision":
         raise unsupported(model, "has no probabilities")
     return _decision(c, model, columns)
 
 
 def logistic_regression(c: Context, model: Any, columns: Columns, want: Want) -> str:
-    """Binary, multinomial and one-vs-rest."""
+    """LogisticRegression: binary, multinomial and one-vs-rest."""
     raw, g = _decision(c, model, columns), c.graph
     if want == "decision":
         return raw

@@ -1,4 +1,4 @@
-"""Which rule converts which estimator."""
+"""Choose the rule that converts an estimator."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ LIBRARIES: dict[str, Rule] = {
 
 
 def emit(c: Context, model: Any, columns: Columns, want: Want) -> str:
-    """Adds an estimator's answer to the graph.
+    """Add an estimator's answer to the graph.
 
     Raises:
         NotConvertible: no rule covers it.

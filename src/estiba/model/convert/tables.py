@@ -1,4 +1,4 @@
-"""Steps that only ever see categories: run the fitted step itself on every level, and keep the answers as a table.
+"""Convert steps that only see categories: run the fitted step on every level, and store the answers as a table.
 
 This is exact for every encoder with every option, and for code of the user's own, because nothing is translated.
 """
@@ -16,7 +16,7 @@ from estiba.model.convert.graph import Array
 
 
 def keyed(columns: Columns, levels: list[npt.NDArray[np.float64] | None]) -> Columns:
-    """Turns computed columns into tables over the given levels, by equality; tables and columns without levels stay."""
+    """Turn computed columns into tables over the given levels, by equality; tables and columns without levels stay."""
     made = tuple(
         column if isinstance(column, Table) or values is None else _key_column(columns, i, column, values)
         for i, (column, values) in enumerate(zip(columns.columns, levels, strict=True))
@@ -54,7 +54,7 @@ def _column(sample: Any, i: int) -> Any:
 
 
 def tabulate(transformer: Any, columns: Columns, output: Any) -> Columns | None:
-    """Runs a fitted transformer on each level of each column.
+    """Run a fitted transformer on each level of each column.
 
     Args:
         output: what it makes of the sample, to check the tables against.
@@ -67,7 +67,7 @@ def tabulate(transformer: Any, columns: Columns, output: Any) -> Columns | None:
         warnings.simplefilter("ignore")  # encoders warn of unknown levels, and here those are wanted
         answers = [_run(transformer, columns, tables, j) for j in range(len(tables))]
     width = output.shape[1]
-    made: list[Table] = []
+    outputs: list[Table] = []
     for w in range(width):
         sources = [j for j, (values, dead) in enumerate(answers) if _varies(values[:, w], dead)]
         if len(sources) > 1:
@@ -77,8 +77,8 @@ def tabulate(transformer: Any, columns: Columns, output: Any) -> Columns | None:
         table = Table(tables[j].key, values[:, w], dead, tables[j].sample)
         if not _agrees(table, _column(output, w)):
             return None
-        made.append(table)
-    return columns.same(tuple(made), output)
+        outputs.append(table)
+    return columns.same(tuple(outputs), output)
 
 
 def _run(transformer: Any, columns: Columns, tables: list[Table], j: int) -> tuple[Array, npt.NDArray[np.bool_]]:
@@ -118,8 +118,8 @@ def _probe(columns: Columns, tables: list[Table], j: int) -> Any:
         return np.stack([np.asarray(v, object) for v in values], axis=1)
     import pandas as pd
 
-    made = {i: _series(v, columns.sample.iloc[:, i].dtype) for i, v in enumerate(values)}
-    frame = pd.DataFrame(made)
+    probe_columns = {i: _series(v, columns.sample.iloc[:, i].dtype) for i, v in enumerate(values)}
+    frame = pd.DataFrame(probe_columns)
     frame.columns = columns.sample.columns
     return frame
 

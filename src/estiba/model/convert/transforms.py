@@ -1,4 +1,4 @@
-"""Transformers of numbers, in float64 and in scikit-learn's own order of operations, and the choice among rules."""
+"""Convert transformers of numbers, in float64 and in scikit-learn's own order of operations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Rule = Callable[[Graph, Any, str], str]
 
 
 def apply(c: Context, transformer: Any, columns: Columns) -> Columns:
-    """Adds a fitted transformer to the graph.
+    """Add a fitted transformer to the graph.
 
     Raises:
         NotConvertible: no rule covers it.
@@ -42,9 +42,9 @@ def apply(c: Context, transformer: Any, columns: Columns) -> Columns:
         return _impute(c, transformer, columns, output)
     columns = keyed(columns, _levels(transformer, columns))
     if columns.tables:
-        made = tabulate(transformer, columns, output)
-        if made is not None:
-            return made
+        columns_made = tabulate(transformer, columns, output)
+        if columns_made is not None:
+            return columns_made
     rule = RULES.get(name) if ours else None
     if rule is None:
         alone = "does not turn each category column, one by one, into what the sample shows"
@@ -73,7 +73,7 @@ def _levels(transformer: Any, columns: Columns) -> list[npt.NDArray[np.float64] 
 
 
 def _cannot(transformer: Any) -> bool:
-    """No rule in numbers."""
+    """Refuse a transformer that has no rule in numbers."""
     name = type(transformer).__name__
     return name not in RULES or (name == "FunctionTransformer" and _ufunc(transformer) is None)
 
@@ -88,9 +88,9 @@ def _numbers(categories: Any) -> npt.NDArray[np.float64] | None:
 def _impute(c: Context, imputer: Any, columns: Columns, output: Any) -> Columns:
     """SimpleImputer column by column, because strings and numbers may stand side by side."""
     if columns.tables:
-        made = tabulate(imputer, columns, output)
-        if made is not None:
-            return made
+        imputed = tabulate(imputer, columns, output)
+        if imputed is not None:
+            return imputed
     kept = [i for i, s in enumerate(imputer.statistics_) if imputer.keep_empty_features or not _is_nan(s)]
     fills = np.asarray(imputer.statistics_, object)
     made_columns = _fill(c, imputer, columns, kept, fills)

@@ -1,4 +1,4 @@
-"""Decision trees of every library in one form, and that form as the ONNX operator TreeEnsemble, in double.
+"""Represent decision trees of every library in one form, and write that form as the ONNX operator TreeEnsemble.
 
 The operator's leaves carry one number each. Forests whose leaves are vectors therefore answer with the positions of
 their leaves, one per tree, and the vectors are looked up and added after it, in the order of the trees.
@@ -76,8 +76,8 @@ def vector_sum(g: Graph, x: str, trees: Sequence[Tree]) -> str:
         rows.append(tree.value[leaves])
         start += len(leaves)
     numbered = [replace(tree, target=i) for i, tree in enumerate(trees)]
-    found = g.op("TreeEnsemble", x, domain=ML, **_attributes(numbered, positions, len(trees)))
-    vectors = g.op("Gather", g.const(np.concatenate(rows)), g.cast(found, INT64), axis=0)
+    rows_of_leaves = g.op("TreeEnsemble", x, domain=ML, **_attributes(numbered, positions, len(trees)))
+    vectors = g.op("Gather", g.const(np.concatenate(rows)), g.cast(rows_of_leaves, INT64), axis=0)
     if len(trees) == 1:
         return g.op("Squeeze", vectors, g.const([1], np.int64))
     # CumSum adds strictly in order; ReduceSum may not.
@@ -110,7 +110,7 @@ def _divide(g: Graph, tensor: str, by: float) -> str:
 
 
 def _whole(trees: Sequence[Tree]) -> bool:
-    """Sums of zeros and ones are exact, so the rest is exact too."""
+    """Check that the leaves are zeros and ones: their sums are exact, so the rest is exact too."""
     return all(np.isin(t.value[t.left < 0], (0.0, 1.0)).all() for t in trees)
 
 
@@ -155,17 +155,17 @@ class _Writer:
         if not order:
             self._stump(float(value[0]), tree.target)
             return
-        place = {node: start + i for i, node in enumerate(order)}
-        self._part_numbers([place.get(int(child)) for child in (tree.left[0], tree.right[0])], tree.target)
+        position = {node: start + i for i, node in enumerate(order)}
+        self._part_numbers([position.get(int(child)) for child in (tree.left[0], tree.right[0])], tree.target)
         for node in order:
             self._node(tree, node, mode)
             for side, child in enumerate((int(tree.left[node]), int(tree.right[node]))):
-                leaf = child not in place
+                leaf = child not in position
                 self.is_leaf[side].append(int(leaf))
-                self.branches[side].append(self._leaf(float(value[child]), tree.target) if leaf else place[child])
+                self.branches[side].append(self._leaf(float(value[child]), tree.target) if leaf else position[child])
 
     def _part_numbers(self, branches: list[int | None], target: int) -> None:
-        """Keeps a root's leaf from having its sibling's number: many an ONNX Runtime takes such a root for a leaf
+        """Avoid that a root's leaf has its sibling's number: many an ONNX Runtime takes such a root for a leaf
         (microsoft/onnxruntime#24679). An unused leaf moves the count on."""
         if None in branches and len(self.weights) in branches:
             self._leaf(0.0, target)

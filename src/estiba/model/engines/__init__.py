@@ -1,4 +1,4 @@
-"""Engines: what computes an answer. An artifact names its engine; the library behind it is imported only then."""
+"""Open the engine of an artifact, which computes answers; the library behind it is imported only then."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ENGINES = {
 }
 
 ISOLATED = {"python": "estiba.model.engines.isolated:IsolatedEngine"}
-"""What serves instead where other models must not wait for an engine that holds the interpreter lock."""
+"""Engines that run in a process of their own, so that other models do not wait for the interpreter lock."""
 
 
 class Engine(Protocol):
     """Computes answers. Safe to call from several threads.
 
-    `runtime` says in words what does so here, as an engine of an artifact may be executed in several ways.
+    `runtime` names what executes it here, as the engine of an artifact may be executed in several ways.
     """
 
     @property
@@ -34,7 +34,7 @@ class Engine(Protocol):
         """Coded rows to the float64 matrix of shape (rows, width) that the signature's head describes."""
 
     def close(self) -> None:
-        """Lets go of what it holds beyond memory."""
+        """Release resources other than memory."""
 
 
 def open_engine(
@@ -55,9 +55,9 @@ def open_engine(
             hint=f"It has: {', '.join(ENGINES)}.",
         )
     if name == "onnx" and kernel and os.environ.get("ESTIBA_KERNEL", "") != "off":
-        found = _kernel(artifact, threads)
-        if found is not None:
-            return found
+        opened = _kernel(artifact, threads)
+        if opened is not None:
+            return opened
     module, _, attribute = (ISOLATED if isolated and name in ISOLATED else ENGINES)[name].partition(":")
     engine: Engine = getattr(importlib.import_module(module), attribute)(artifact, threads=threads, trust=trust)
     return engine

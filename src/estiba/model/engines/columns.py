@@ -1,4 +1,4 @@
-"""Columns: what a graph computes for each row, one number at a time, as far as it cannot be computed beforehand.
+"""Represent the numbers that a graph computes for each row as columns, and compute them beforehand where possible.
 
 Whatever depends on nothing is a constant. Whatever depends on one category alone is a table over its codes, by running
 the graph's own operations on each of them; so an encoder with all that stands behind it becomes one look-up.
@@ -17,7 +17,7 @@ from estiba.model.engines.onnx_reader import NotRecognised
 
 Numbers = npt.NDArray[np.float64]
 
-MOST = 50_000
+MAX_COLUMNS = 50_000
 """Columns of one graph. A larger one is slow in the kernel, which has no matrix product."""
 
 _EXACT: dict[str, Callable[..., Any]] = {
@@ -57,7 +57,7 @@ _FLAGS = ("isnan", "isinf", "not", "truth", "equal", "less", "less_equal", "grea
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """How one column is computed.
+    """The computation of one column.
 
     Args:
         args: numbers of the columns that it is computed from.
@@ -94,14 +94,14 @@ class Columns:
 
     def _keep(self, key: Any, column: Column) -> int:
         if key not in self._numbers:
-            if len(self.known) >= MOST:
+            if len(self.known) >= MAX_COLUMNS:
                 raise NotRecognised("the graph computes too many numbers for each row")
             self._numbers[key] = len(self.known)
             self.known.append(column)
         return self._numbers[key]
 
     def nullable(self, category: int) -> bool:
-        """Whether the input, whose codes are known, may be missing."""
+        """Check that the input, whose codes are known, may be missing."""
         return bool(np.isnan(self._domain(category)[-1]))
 
     def constant(self, value: float) -> int:
@@ -121,7 +121,7 @@ class Columns:
         return self._keep(("copy", number), Column("copy", (number,), whole=self.known[number].whole))
 
     def value(self, number: int) -> float | None:
-        """What the column always is, or None."""
+        """The constant value of the column, or None."""
         column = self.known[number]
         return column.data if column.op == "constant" else None
 
@@ -166,7 +166,7 @@ class Columns:
         return self._keep((op, of, table.tobytes()), Column(op, (of,), table, exact=self.known[of].exact, whole=whole))
 
     def special(self, op: str, args: Sequence[int], data: Any, *, exact: bool) -> int:
-        """A column that is unlike all others: never shared, never computed beforehand."""
+        """A column that is never shared and never computed beforehand."""
         exact = exact and all(self.known[a].exact for a in args)
         return self._keep(len(self.known), Column(op, tuple(args), data, exact=exact))
 
@@ -180,13 +180,13 @@ class Columns:
         with np.errstate(all="ignore"):
             try:
                 values = [np.asarray(c.data, np.float64) if c.op == "constant" else c.over for c in of]
-                found = np.asarray(compute(*values), np.float64)
+                values_over = np.asarray(compute(*values), np.float64)
             except IndexError:
                 return None
         if category < 0:
-            return self.constant(float(found))
+            return self.constant(float(values_over))
         size = len(self._domain(category))
-        return self._table(category, np.ascontiguousarray(np.broadcast_to(found, (size,))))
+        return self._table(category, np.ascontiguousarray(np.broadcast_to(values_over, (size,))))
 
     def _domain(self, category: int) -> Numbers:
         domain = self.domains[category]

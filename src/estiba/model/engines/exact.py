@@ -1,4 +1,4 @@
-"""The kernel as an engine: executes what model.onnx says, where it recognises all of it."""
+"""Run the kernel as an engine: it executes model.onnx where it recognises the whole graph."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from estiba.model.coding.coder import Coded, Matrix
     from estiba.model.schema.signature import Field
 
-ROWS_A_THREAD = 2048
-"""Fewer are done before another thread has begun."""
+MIN_THREAD_ROWS = 2048
+"""Rows below which a further thread costs more than it saves."""
 
 
 class ExactEngine:
@@ -52,23 +52,23 @@ class ExactEngine:
         """As Engine says; raises ValueError for a code that no category has."""
         x = np.ascontiguousarray(coded.matrix, np.float64)
         y = np.empty((len(x), self._width))
-        if self._pool is None or len(x) < 2 * ROWS_A_THREAD:
+        if self._pool is None or len(x) < 2 * MIN_THREAD_ROWS:
             self._kernel.run(x, y)
             return y
-        parts = min(self._threads, len(x) // ROWS_A_THREAD)
+        parts = min(self._threads, len(x) // MIN_THREAD_ROWS)
         cuts = np.linspace(0, len(x), parts + 1).astype(int).tolist()
         slices = [slice(a, b) for a, b in pairwise(cuts)]
         list(self._pool.map(lambda part: self._kernel.run(x[part], y[part]), slices))
         return y
 
     def close(self) -> None:
-        """Ends its threads."""
+        """Stop the threads."""
         if self._pool is not None:
             self._pool.shutdown(wait=False)
 
 
 def _domain(field: Field) -> Numbers | None:
-    """The codes that a field can have, with -1 before, and NaN behind where it may be missing."""
+    """The codes that a field can have, preceded by -1, and followed by NaN where it may be missing."""
     count = len(field.levels) if field.kind == "category" else 2 if field.kind == "boolean" else 0
     if not count:
         return None

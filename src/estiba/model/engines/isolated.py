@@ -1,7 +1,7 @@
-"""A python engine in a process of its own, so that its interpreter lock, its memory and its crashes stay there.
+"""Run a python engine in a process of its own, which isolates its interpreter lock, memory and crashes.
 
 The parent talks to it over a socket pair, one call at a time. Run as `python -m estiba.model.engines.isolated`, with a
-Task as JSON on standard input.
+EngineSpec as JSON on standard input.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from estiba.model.artifact.artifact import Artifact
     from estiba.model.coding.coder import Coded, Matrix
 
-TIMEOUT = 60.0
+TIMEOUT_SECONDS = 60.0
 """Seconds after which a call, or loading, is given up and the process is replaced."""
 
 EXIT_SECONDS = 5.0
 """The limit on the time that a process takes to exit once it closed its channel."""
 
 
-class Task(msgspec.Struct, frozen=True):
-    """What the process is told: the artifact's directory, and the descriptor to talk over."""
+class EngineSpec(msgspec.Struct, frozen=True):
+    """The specification that the child process reads: the artifact's directory, and the descriptor of its channel."""
 
     path: str
     threads: int
@@ -43,8 +43,8 @@ class Task(msgspec.Struct, frozen=True):
     channel: int
 
 
-class Question(msgspec.Struct, frozen=True):
-    """Coded rows: the matrix as the bytes of its float64, and its shape."""
+class Request(msgspec.Struct, frozen=True):
+    """A request: coded rows, the matrix as the bytes of its float64, and its shape."""
 
     shape: tuple[int, int]
     matrix: bytes
@@ -52,7 +52,7 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """An answer of that shape, or an error by the name of its class."""
+    """The answer to a request with its shape, or an error by the name of its class."""
 
     shape: tuple[int, int] = (0, 0)
     matrix: bytes = b""
@@ -80,7 +80,7 @@ class IsolatedEngine:
     def predict(self, coded: Coded) -> Matrix:
         """As Engine says; raises Unavailable where the process died or took too long."""
         matrix = np.ascontiguousarray(coded.matrix)
-        question = Question((matrix.shape[0], matrix.shape[1]), matrix.tobytes(), coded.texts)
+        request = Request((matrix.shape[0], matrix.shape[1]), matrix.tobytes(), coded.texts)
         with self._lock:
             if self._closed:
                 raise Unavailable(f"The model {self._artifact.manifest.name!r} is not served any more.")
@@ -88,14 +88,14 @@ class IsolatedEngine:
                 self._start()
             assert self._channel is not None
             try:
-                self._channel.send_bytes(msgspec.msgpack.encode(question))
+                self._channel.send_bytes(msgspec.msgpack.encode(request))
             except OSError:
                 self._give_up(closed=True)
             reply = self._receive()
         return np.frombuffer(reply.matrix).reshape(reply.shape)
 
     def close(self) -> None:
-        """Ends the process at once; a call that waits for it is told that it is unavailable."""
+        """End the process at once; a call in progress fails as unavailable."""
         self._closed = True
         child = self._child
         if child is not None:
@@ -106,7 +106,7 @@ class IsolatedEngine:
     def _start(self) -> None:
         self._end()
         ours, theirs = socket.socketpair()
-        task = Task(str(self._artifact.path), self._threads, self._trust, theirs.fileno())
+        spec = EngineSpec(str(self._artifact.path), self._threads, self._trust, theirs.fileno())
         threads = {name: str(self._threads) for name in cpus.NATIVE_THREADS}
         self._child = subprocess.Popen(
             [sys.executable, "-m", "estiba.model.engines.isolated"],
@@ -117,7 +117,7 @@ class IsolatedEngine:
         theirs.close()
         assert self._child.stdin is not None
         with suppress(BrokenPipeError):  # it died before it listened: its channel tells
-            self._child.stdin.write(msgspec.json.encode(task) + b"\n")
+            self._child.stdin.write(msgspec.json.encode(spec) + b"\n")
             self._child.stdin.flush()  # and stays open: at its end the child knows that this process is gone
         self._channel = Connection(ours.detach())
         try:
@@ -129,7 +129,7 @@ class IsolatedEngine:
     def _receive(self) -> Reply:
         assert self._channel is not None
         try:
-            if not self._channel.poll(TIMEOUT):
+            if not self._channel.poll(TIMEOUT_SECONDS):
                 self._give_up(closed=False)
             reply = msgspec.msgpack.decode(self._channel.recv_bytes(), type=Reply)
         except (EOFError, OSError):
@@ -143,7 +143,7 @@ class IsolatedEngine:
 
     def _give_up(self, *, closed: bool) -> NoReturn:
         """End the process; `closed` says that it closed its end of the channel, as a process does that dies."""
-        how = self._ending() if closed else f"did not answer within {TIMEOUT:g} seconds"
+        how = self._ending() if closed else f"did not answer within {TIMEOUT_SECONDS:g} seconds"
         self._end()
         raise Unavailable(f"The process of the model {self._artifact.manifest.name!r} {how}.")
 
@@ -169,29 +169,29 @@ class IsolatedEngine:
 
 
 def main() -> None:
-    task = child.read_spec(Task)
+    spec = child.read_spec(EngineSpec)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)  # the parent decides when this ends
     child.on_parent_exit(lambda: os._exit(1))  # also within a call that never returns
-    channel = Connection(task.channel)
+    channel = Connection(spec.channel)
     from estiba.model.artifact.artifact import read
     from estiba.model.coding.coder import Coded
     from estiba.model.engines.python import PythonEngine
 
     try:
-        engine = PythonEngine(read(Path(task.path)), threads=task.threads, trust=task.trust)
+        engine = PythonEngine(read(Path(spec.path)), threads=spec.threads, trust=spec.trust)
     except Exception as error:
         channel.send_bytes(msgspec.msgpack.encode(_failed(error)))
         return
     channel.send_bytes(msgspec.msgpack.encode(Reply()))
     while True:
         try:
-            question = msgspec.msgpack.decode(channel.recv_bytes(), type=Question)
+            request = msgspec.msgpack.decode(channel.recv_bytes(), type=Request)
         except (EOFError, OSError):
             return  # the parent is gone, or done with this
         try:
-            matrix = np.frombuffer(question.matrix).reshape(question.shape)
-            answer = np.ascontiguousarray(engine.predict(Coded(matrix, question.texts)), np.float64)
+            matrix = np.frombuffer(request.matrix).reshape(request.shape)
+            answer = np.ascontiguousarray(engine.predict(Coded(matrix, request.texts)), np.float64)
             reply = Reply((answer.shape[0], answer.shape[1]), answer.tobytes())
         except Exception as error:
             reply = _failed(error)

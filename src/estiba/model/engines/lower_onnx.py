@@ -1,4 +1,6 @@
-"""A graph of ONNX as columns: what only arranges numbers costs nothing, what is left runs once for each row."""
+"""Lower a graph of ONNX to columns.
+
+Operations that only arrange numbers cost nothing; the rest runs once for each row."""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import numpy.typing as npt
 from estiba.model.engines import trees
 from estiba.model.engines.columns import Columns, Numbers
 from estiba.model.engines.onnx_reader import DOUBLE, FLOAT, INT64, Graph, Node, NotRecognised
-from estiba.model.engines.rules import RULES, Nearest, Rows, Tensor
+from estiba.model.engines.rules import RULES, Minimum, Rows, Tensor
 
 TREES = "ai.onnx.ml:TreeEnsemble"
 
@@ -26,7 +28,7 @@ class Ensemble:
 
 
 def lower(graph: Graph, columns: Columns, width: int) -> tuple[int, ...]:
-    """The columns that make up the graph's output `y`.
+    """The columns that form the graph's output `y`.
 
     Args:
         columns: with the inputs that make up `x`, (rows, fields) in float64.
@@ -89,7 +91,7 @@ class _Lowering:
         forest = self._forest(node)
         if forest.targets == len(forest.roots) and self._are_numbers(node, forest):
             return self._vectors(node, forest)
-        if forest.targets > trees.MOST_TARGETS:
+        if forest.targets > trees.MAX_TARGETS:
             raise NotRecognised("trees answer with too many numbers")
         return Rows(self._walk(forest, None, forest.targets), FLOAT if forest.single else DOUBLE)
 
@@ -103,7 +105,7 @@ class _Lowering:
         return trees.read_forest(node.attributes, self.columns, x.columns[0].tolist(), x.type == FLOAT)
 
     def _are_numbers(self, node: Node, forest: trees.Forest) -> bool:
-        """Whether the leaves are positions in a table of vectors: what follows looks them up."""
+        """Check that the leaves are positions in a table of vectors, which the nodes after it look up."""
         users = [user.kind for user in self.graph.nodes if node.outputs[0] in user.inputs]
         return users == ["Cast"] and not forest.single and self._cast_of(node).attributes.get("to") == INT64
 
@@ -132,11 +134,11 @@ class _Lowering:
         return np.zeros(0)
 
     def _table(self, gather: Node) -> Numbers:
-        """What leaves are positions in."""
+        """The table of vectors that leaves are positions in."""
         rows = self._tensor(gather.inputs[0])
         if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype != np.float64:
             raise NotRecognised("leaves are looked up in a form without a rule")
-        if gather.attributes.get("axis", 0) != 0 or rows.shape[1] > trees.MOST_TARGETS:
+        if gather.attributes.get("axis", 0) != 0 or rows.shape[1] > trees.MAX_TARGETS:
             raise NotRecognised("leaves are looked up in a form without a rule")
         return rows
 
@@ -153,7 +155,7 @@ class _Lowering:
         return np.asarray([[first, *others]], np.int64)
 
     def _ensemble(self, forest: trees.Forest, rows: Numbers | None) -> tuple[Ensemble, list[int]]:
-        """What is walked, and the columns that it asks."""
+        """The ensemble of a forest, and the columns that it reads."""
         parts = tuple(trees.parts(forest, self.columns))
         asked = {f[0] for _, ranks in parts for f in ranks.features}
         asked |= {self.columns.inputs[found.category] for _, ranks in parts for found in ranks.lookups}
@@ -164,7 +166,7 @@ class _Lowering:
         row is looked at on its own, so that no answer depends on the other rows of a batch."""
         near = self._tensor(node.inputs[0])
         branches = [node.attributes.get(f"{name}_branch") for name in ("then", "else")]
-        if not isinstance(near, Nearest) or near.limit is None or not all(isinstance(b, Graph) for b in branches):
+        if not isinstance(near, Minimum) or near.limit is None or not all(isinstance(b, Graph) for b in branches):
             raise NotRecognised("there is no rule for If")
         exact, plain = (b.nodes for b in branches if isinstance(b, Graph))
         if [n.kind for n in exact] != [TREES] or [n.kind for n in plain] != ["Sub"]:
@@ -179,11 +181,11 @@ class _Lowering:
             raise NotRecognised("there is no rule for what If decides")
         ensemble, asked = self._ensemble(forest, None)
         limits = (float(total), half, near.limit)
-        made = self.columns.special("rest", (number, *asked), (limits, ensemble), exact=True)
-        return Rows(np.asarray([[made]], np.int64))
+        column = self.columns.special("rest", (number, *asked), (limits, ensemble), exact=True)
+        return Rows(np.asarray([[column]], np.int64))
 
-    def _half(self, near: Nearest, votes: int) -> float:
-        """What the votes' distance is taken from."""
+    def _half(self, near: Minimum, votes: int) -> float:
+        """The number that the distance of the votes is measured from."""
         known = self.columns.known
         if near.of.columns.shape == (1, 1):
             distance = known[int(near.of.columns[0, 0])]

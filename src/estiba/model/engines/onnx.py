@@ -1,4 +1,4 @@
-"""The onnx engine: ONNX Runtime over one packed float64 input."""
+"""Run model.onnx with ONNX Runtime, as an engine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class OnnxEngine:
         return answer
 
     def close(self) -> None:
-        """Holds nothing but memory."""
+        """Do nothing: it holds only memory."""
 
 
 def session(model: bytes, threads: int = 1) -> Any:

@@ -1,4 +1,4 @@
-"""ONNX files read without the library that writes them: the few parts of the format that graphs for tables use."""
+"""Read ONNX files without the onnx library: the few parts of the format that graphs for tables use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Scan = Callable[[bytes], list[tuple[int, int, bytes]]]
 
 
 class NotRecognised(EstibaError):
-    """A graph, or a part of one, that the kernel has no form for; the message says which. ONNX Runtime runs it."""
+    """A graph, or a part of one, that the kernel has no form for; the message names it. ONNX Runtime runs it."""
 
 
 @dataclass(frozen=True)

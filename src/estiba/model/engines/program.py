@@ -1,4 +1,4 @@
-"""Columns as a program for the kernel: only those that lead to the answer, in order, in as few slots as will do."""
+"""Assemble columns into a program for the kernel: only those that lead to the answer, in order, in few slots."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from estiba.model.engines.columns import Column, Columns
 from estiba.model.engines.lower_onnx import Ensemble
 from estiba.model.engines.onnx_reader import NotRecognised
 
-MOST_INSTRUCTIONS = 4000
+MAX_INSTRUCTIONS = 4000
 """Of one program. Beyond that ONNX Runtime's own loops are as fast."""
 
 
 def assemble(columns: Columns, outputs: Sequence[int], operations: str) -> tuple[Any, ...]:
-    """What `_kernel.Kernel` takes.
+    """The arguments of `_kernel.Kernel`.
 
     Args:
         operations: names of the kernel's operations, in its order.
@@ -28,7 +28,7 @@ def assemble(columns: Columns, outputs: Sequence[int], operations: str) -> tuple
     """
     writer = _Writer(columns, operations)
     needed = writer.needed(outputs)
-    if len(needed) > MOST_INSTRUCTIONS:
+    if len(needed) > MAX_INSTRUCTIONS:
         raise NotRecognised("the program would be too long")
     writer.write(needed, outputs)
     return writer.finished(outputs)
@@ -53,7 +53,7 @@ class _Writer:
         self.count = 0
 
     def needed(self, outputs: Iterable[int]) -> list[int]:
-        """Columns that take part, each behind those that it needs; of trees, all that they answer."""
+        """The columns that lead to the outputs, each after those that it needs; of trees, all of their outputs."""
         found: set[int] = set()
         stack = list(outputs)
         while stack:
@@ -64,7 +64,7 @@ class _Writer:
         return sorted(found)
 
     def write(self, needed: Sequence[int], outputs: Iterable[int]) -> None:
-        """Instructions, each with a slot that nothing which is still needed stands in."""
+        """Write instructions, each with a slot that holds nothing that is still needed."""
         last = {number: number for number in needed}
         for number in needed:
             last.update(dict.fromkeys(self.known[number].args, number))
@@ -109,7 +109,7 @@ class _Writer:
         self.code.append((self.numbers[name], to, *padded, *table, flag))
 
     def _kept(self, values: Iterable[float]) -> tuple[int, int]:
-        """Where a table stands, and how long it is."""
+        """The start and length of a table."""
         start = len(self.tables)
         self.tables += values
         return start, len(self.tables) - start
@@ -134,8 +134,8 @@ class _Writer:
             self._emit("dot", to, 0, weights, table=self._listed(operands))
         elif column.op == "trees":
             answers = [self.slots[n] for n in (number, *self.targets.get(number, ()))]
-            for i, place in enumerate(self._packed(column.data)):
-                self._emit("trees", to, place, table=self._listed(answers), flag=int(i > 0))
+            for i, position in enumerate(self._packed(column.data)):
+                self._emit("trees", to, position, table=self._listed(answers), flag=int(i > 0))
         elif column.op == "rest":
             limits, ensemble = column.data
             places = self._packed(ensemble)
@@ -144,7 +144,7 @@ class _Writer:
             self._emit(column.op, to, *operands)
 
     def _packed(self, ensemble: Ensemble) -> range:
-        """Where the parts of an ensemble stand among the kernel's."""
+        """The positions of an ensemble's parts among the kernel's."""
         start = len(self.ensembles)
         for part in ensemble.parts:
             self.ensembles.append(

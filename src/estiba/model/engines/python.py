@@ -1,4 +1,4 @@
-"""The python engine: the original estimator, for models that have no exact ONNX form."""
+"""Run the original estimator as an engine, for models that have no exact ONNX form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PythonEngine:
-    """Asks the estimator itself, with at most `threads` native threads for one call.
+    """Ask the estimator itself, with at most `threads` native threads for one call.
 
     Raises:
         NotTrusted: loading the estimator could run code of the artifact, and `trust` is False.
@@ -44,7 +44,7 @@ class PythonEngine:
             return answer(self._model, frame, self._coder.signature.head)
 
     def close(self) -> None:
-        """Holds nothing but memory."""
+        """Do nothing: it holds only memory."""
 
     def _limited(self) -> AbstractContextManager[Any]:
         # On every call, because OpenMP keeps its limit by calling thread.
@@ -61,7 +61,7 @@ def _pools() -> Any:
 
 
 def _limit(item: Any, threads: int) -> None:
-    """Keeps one object of a model to `threads` native threads, and to one thread of Python's."""
+    """Limit one object of a model to `threads` native threads, and to one thread of Python's."""
     library = type(item).__module__.partition(".")[0]
     if library == "xgboost" and type(item).__name__ == "Booster":
         item.set_param({"nthread": threads})
@@ -74,7 +74,7 @@ def _limit(item: Any, threads: int) -> None:
 
 
 def skew(manifest: Manifest) -> list[str]:
-    """How libraries here differ from those a model was packed with: "scikit-learn 1.8.0 packed, 1.9.1 installed"."""
+    """Differences between the library versions here and at packing: "scikit-learn 1.8.0 packed, 1.9.1 installed"."""
     found = [(name, packed, _installed(name)) for name, packed in manifest.libraries.items()]
     if manifest.python.split(".")[:2] != platform.python_version().split(".")[:2] and manifest.python:
         found.append(("Python", manifest.python, platform.python_version()))
@@ -82,7 +82,7 @@ def skew(manifest: Manifest) -> list[str]:
 
 
 def _installed(name: str) -> str:
-    """The installed version of a distribution, or of its twin built for processors alone; empty where there is none."""
+    """The installed version of a distribution, or of its variant for processors alone; empty where there is none."""
     twin = name.removesuffix("-cpu") if name.endswith("-cpu") else f"{name}-cpu"
     for candidate in (name, twin):
         try:

@@ -1,4 +1,4 @@
-"""What each operator of ONNX is in columns, as far as the converter writes it.
+"""Rules that lower each operator of ONNX to columns, for the operators that the converter writes.
 
 A tensor of the graph is an array of column numbers whose first axis, of length one, stands for the rows; constants stay
 arrays. NumPy's own rules for shapes then do what ONNX's do.
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from estiba.model.engines.columns import Columns
 from estiba.model.engines.onnx_reader import BOOL, DOUBLE, FLOAT, INT64, Array, NotRecognised
 
-MOST_PRODUCTS = 20_000
+MAX_PRODUCTS = 20_000
 """Multiplications of one matrix product. A larger one is faster in ONNX Runtime."""
 
 
@@ -30,19 +30,19 @@ class Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class Nearest:
-    """The least of a tensor over all rows; then, whether it is below a limit. Only an If may ask for it."""
+class Minimum:
+    """The minimum of a tensor over all rows, or the comparison of it with a limit. Only an If may use it."""
 
     of: Rows
     limit: float | None = None
 
 
-Tensor = Rows | Nearest | Array
+Tensor = Rows | Minimum | Array
 Rule = Callable[[Columns, Sequence[Tensor], Mapping[str, Any]], Tensor]
 
 
 def _ids(c: Columns, tensor: Tensor) -> npt.NDArray[np.int64]:
-    if isinstance(tensor, Nearest):
+    if isinstance(tensor, Minimum):
         raise NotRecognised("one number for all rows is used row by row")
     return tensor.columns if isinstance(tensor, Rows) else c.constants(tensor)
 
@@ -72,8 +72,8 @@ def _each(c: Columns, op: str, operands: Sequence[npt.NDArray[np.int64]]) -> npt
 
 def _elementwise(op: str, types: Sequence[int] = (DOUBLE,), gives: int | None = None) -> Rule:
     def rule(c: Columns, given: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
-        if any(isinstance(t, Nearest) for t in given):
-            return _nearer(op, given)
+        if any(isinstance(t, Minimum) for t in given):
+            return _minimum_below(op, given)
         kind = _type(given)
         if kind not in types:
             raise NotRecognised(f"{op} is asked of numbers that are not float64")
@@ -82,11 +82,11 @@ def _elementwise(op: str, types: Sequence[int] = (DOUBLE,), gives: int | None = 
     return rule
 
 
-def _nearer(op: str, given: Sequence[Tensor]) -> Tensor:
+def _minimum_below(op: str, given: Sequence[Tensor]) -> Tensor:
     near, limit = given
-    if op != "less" or not isinstance(near, Nearest) or not isinstance(limit, np.ndarray):
+    if op != "less" or not isinstance(near, Minimum) or not isinstance(limit, np.ndarray):
         raise NotRecognised("one number for all rows is used in a way without a rule")
-    return Nearest(near.of, float(limit))
+    return Minimum(near.of, float(limit))
 
 
 def _where(c: Columns, given: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
@@ -174,7 +174,7 @@ def _chain(op: str) -> Callable[[Columns, Sequence[int]], int]:
 
 def _reduce_min(c: Columns, given: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
     if len(given) == 1 and isinstance(given[0], Rows) and attributes.get("keepdims", 1) == 0:
-        return Nearest(given[0])
+        return Minimum(given[0])
     return _reduction(_chain("least"))(c, given, attributes)
 
 
@@ -190,12 +190,12 @@ def _arg_max(c: Columns, given: Sequence[Tensor], attributes: Mapping[str, Any])
         raise NotRecognised("ArgMax looks along something else than columns")
     if attributes.get("select_last_index", 0) or not attributes.get("keepdims", 1):
         raise NotRecognised("ArgMax answers in a form without a rule")
-    best, place = int(source.columns[0, 0]), c.constant(0)
+    best, position = int(source.columns[0, 0]), c.constant(0)
     for i, column in enumerate(source.columns[0, 1:].tolist(), 1):
         larger = c.op("greater", column, best)
-        place = c.op("where", larger, c.constant(i), place)
+        position = c.op("where", larger, c.constant(i), position)
         best = c.op("where", larger, column, best)
-    return Rows(np.asarray([[place]], np.int64), INT64)
+    return Rows(np.asarray([[position]], np.int64), INT64)
 
 
 def _clip(c: Columns, given: Sequence[Tensor], attributes: Mapping[str, Any]) -> Tensor:
@@ -210,12 +210,12 @@ def _mat_mul(c: Columns, given: Sequence[Tensor], attributes: Mapping[str, Any])
     if not isinstance(x, Rows) or not isinstance(weights, np.ndarray) or weights.ndim != 2 or _type(given) != DOUBLE:
         raise NotRecognised("MatMul has a form without a rule")
     lines = x.columns.reshape(-1, x.columns.shape[-1])
-    if lines.size * weights.shape[1] > MOST_PRODUCTS or lines.shape[1] != len(weights):
+    if lines.size * weights.shape[1] > MAX_PRODUCTS or lines.shape[1] != len(weights):
         raise NotRecognised("a matrix product is too large")
-    made = [
+    products = [
         [c.special("dot", line.tolist(), np.ascontiguousarray(w), exact=False) for w in weights.T] for line in lines
     ]
-    return Rows(np.asarray(made, np.int64).reshape(*x.columns.shape[:-1], weights.shape[1]))
+    return Rows(np.asarray(products, np.int64).reshape(*x.columns.shape[:-1], weights.shape[1]))
 
 
 _NUMBERS = (DOUBLE, FLOAT, INT64)

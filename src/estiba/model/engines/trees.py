@@ -1,4 +1,4 @@
-"""Tree ensembles of ONNX as the kernel walks them: thresholds replaced by their ranks, children side by side."""
+"""Lay out tree ensembles of ONNX as the kernel walks them: ranks instead of thresholds, children side by side."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from estiba.model.engines.onnx_reader import NotRecognised
 Indices = npt.NDArray[np.int64]
 
 LESS_OR_EQUAL, LESS, MEMBER = 0, 1, 6
-HIGHEST = 65535
-MOST_TARGETS = 256
+MAX_RANK = 65535
+MAX_TARGETS = 256
 NODE = np.dtype([("rank", "u2"), ("column", "u2"), ("left", "u4")])
-UNEVEN = 1.5
-"""Times deeper than the mean leaf that a tree may be before walks look whether they are over."""
+UNEVEN_DEPTH_RATIO = 1.5
+"""Depth of a tree, relative to its mean leaf, from which on walks check for their end at each level."""
 
 
 @dataclass(frozen=True)
 class Forest:
-    """The operator's inner nodes and leaves, numbered apart, and from which column each node asks.
+    """The operator's inner nodes and leaves, numbered separately, and the column that each node compares.
 
     Args:
         column: per inner node, the number of a column.
@@ -48,7 +48,7 @@ class Forest:
     single: bool
 
     def part(self, first: int, last: int) -> Forest:
-        """Some neighbouring trees."""
+        """Some neighbouring trees as a forest."""
         start = int(self.roots[first])
         end = int(self.roots[last]) if last < len(self.roots) else len(self.column)
         cut = slice(start, end)
@@ -106,7 +106,7 @@ def _list(attributes: Mapping[str, Any], name: str, default: int = 0) -> Indices
 def _questions(
     attributes: Mapping[str, Any], columns: Columns, column: Indices, modes: Indices, low: npt.NDArray[np.bool_]
 ) -> tuple[Indices, Numbers]:
-    """Per node the column that it asks for, and the highest number that goes left."""
+    """The column that each node compares, and the highest number that goes left."""
     threshold = attributes["nodes_splits"].astype(np.float64)
     if not (len(column) == len(threshold) == len(modes) == len(low)):
         raise NotRecognised("the lists of a tree ensemble differ in length")
@@ -158,7 +158,7 @@ def _check(f: Forest) -> None:
 
 
 def depths(f: Forest) -> tuple[npt.NDArray[np.uint16], float]:
-    """How deep each tree is, and the mean depth of all leaves.
+    """The depth of each tree, and the mean depth of all leaves.
 
     Raises:
         NotRecognised: a node is below itself, or a tree is deeper than a walk should be.
@@ -169,7 +169,7 @@ def depths(f: Forest) -> tuple[npt.NDArray[np.uint16], float]:
     level = 0
     while len(node):
         level, seen = level + 1, seen + len(node)
-        if seen > len(f.column) or level >= HIGHEST:
+        if seen > len(f.column) or level >= MAX_RANK:
             raise NotRecognised("a tree ensemble is not made of trees")
         deepest[tree] = level
         inner = [~leaf[node] for leaf in f.leaf]
@@ -225,11 +225,11 @@ def rank(f: Forest, columns: Columns) -> Ranks | None:
     order = np.lexsort((f.threshold, f.column))
     column, threshold = f.column[order], f.threshold[order]
     fresh = np.append(True, (column[1:] != column[:-1]) | (threshold[1:] != threshold[:-1]))
-    place = np.empty(len(order), np.int64)
-    place[order] = np.cumsum(fresh) - 1
+    position = np.empty(len(order), np.int64)
+    position[order] = np.cumsum(fresh) - 1
     owners, starts = np.unique(column[fresh], return_index=True)
     counts = np.diff(np.append(starts, fresh.sum()))
-    if counts.max() >= HIGHEST or 2 * len(owners) > HIGHEST:
+    if counts.max() >= MAX_RANK or 2 * len(owners) > MAX_RANK:
         return None
     owner = np.searchsorted(owners, f.column)
     used = np.unique(owner * 2 + f.low)
@@ -248,7 +248,7 @@ def rank(f: Forest, columns: Columns) -> Ranks | None:
         for c in np.unique(category[category >= 0])
     )
     numbers = tuple(f for f, k in zip(features, category, strict=True) if k < 0)
-    return Ranks(at[owner * 2 + f.low], place - starts[owner], numbers, sorted_thresholds, lookups, len(used))
+    return Ranks(at[owner * 2 + f.low], position - starts[owner], numbers, sorted_thresholds, lookups, len(used))
 
 
 def _lookup(columns: Columns, category: int, features: Sequence[Feature], thresholds: Numbers) -> Lookup:
@@ -257,7 +257,7 @@ def _lookup(columns: Columns, category: int, features: Sequence[Feature], thresh
         over = columns.known[column].over
         assert over is not None
         below = np.searchsorted(thresholds[start : start + count], over, side="left")
-        for at, missing in ((low, 0), (high, HIGHEST)):
+        for at, missing in ((low, 0), (high, MAX_RANK)):
             if at >= 0:
                 ranked[at] = np.where(np.isnan(over), missing, below).astype(np.uint16)
     first = min(ranked)
@@ -266,7 +266,7 @@ def _lookup(columns: Columns, category: int, features: Sequence[Feature], thresh
 
 
 def parts(f: Forest, columns: Columns) -> list[tuple[Forest, Ranks]]:
-    """The forest with its ranks, cut where it has too many thresholds for one.
+    """The forest with its ranks, split where it has too many thresholds for one.
 
     Raises:
         NotRecognised: a single tree has too many.
@@ -302,14 +302,14 @@ def lay_out(f: Forest, r: Ranks, leaf_values: Leaves) -> tuple[npt.NDArray[Any],
     for side in (0, 1):
         at, leaf, child = below + side, f.leaf[side], f.child[side]
         nodes[at[~leaf]] = inner[child[~leaf]]
-        nodes["rank"][at[leaf]] = HIGHEST
+        nodes["rank"][at[leaf]] = MAX_RANK
         nodes["left"][at[leaf]] = at[leaf]
         values[at[leaf]] = leaf_values[child[leaf]]
     return nodes, roots, values
 
 
 def pack(part: tuple[Forest, Ranks], slot: Finder, input_slot: Finder, rows: Numbers | None) -> tuple[Any, ...]:
-    """What the kernel takes for one ensemble.
+    """The form of one ensemble that the kernel takes.
 
     Args:
         slot, input_slot: where a column's, and a category's, values stand.
@@ -323,16 +323,16 @@ def pack(part: tuple[Forest, Ranks], slot: Finder, input_slot: Finder, rows: Num
     nodes, roots, values = lay_out(f, r, weights)
     features = [(slot(c), start, count, low, high) for c, start, count, low, high in r.features]
     lookups, start = [], 0
-    for found in r.lookups:
-        size, width = found.table.shape
-        lookups.append((input_slot(found.category), start, size, found.first, width, found.nullable))
-        start += found.table.size
+    for lookup in r.lookups:
+        size, width = lookup.table.shape
+        lookups.append((input_slot(lookup.category), start, size, lookup.first, width, lookup.nullable))
+        start += lookup.table.size
     targets = tree_targets(f) if rows is None else np.zeros(len(f.roots), np.uint32)
     return (
         np.asarray(features, np.int32).tobytes(),
         r.thresholds.tobytes(),
         np.asarray(lookups, np.int32).tobytes(),
-        b"".join(found.table.tobytes() for found in r.lookups),
+        b"".join(lookup.table.tobytes() for lookup in r.lookups),
         nodes.tobytes(),
         roots.astype(np.uint32).tobytes(),
         deepest.tobytes(),
@@ -342,5 +342,5 @@ def pack(part: tuple[Forest, Ranks], slot: Finder, input_slot: Finder, rows: Num
         r.width,
         f.targets if rows is None else rows.shape[1],
         int(f.single),
-        int(float(deepest.max()) > UNEVEN * mean),
+        int(float(deepest.max()) > UNEVEN_DEPTH_RATIO * mean),
     )

@@ -1,4 +1,4 @@
-"""The load path of a fitted model: every object in it, and the libraries that their classes and functions come from."""
+"""Walk the objects of a fitted model, and list the libraries that their classes and functions come from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 _NUMERIC = frozenset({"joblib", "numpy", "pandas", "scikit-learn", "scipy"})
-"""What the other libraries compute with: their answers change with it, so it is recorded with them."""
+"""Numeric libraries that the others compute with: answers change with them, so their versions are recorded too."""
 
 _FRAMEWORKS = {
     "catboost": "CatBoost",
@@ -57,17 +57,17 @@ def libraries(model: object, format: str = "") -> dict[str, str]:
         format: how the model is saved (`estiba.model.artifact.artifact.Format`); what reads that format is added.
     """
     installed = importlib.metadata.packages_distributions()
-    found = {"numpy", "pandas"}  # the engine itself builds a DataFrame
-    found |= {format} & {"joblib", "skops"}
+    names = {"numpy", "pandas"}  # the engine itself builds a DataFrame
+    names |= {format} & {"joblib", "skops"}
     for top in _tops(model):
-        found |= set(sorted(installed.get(top, ()))[:1])
-    for name in sorted(found):
-        found |= set(_requirements(name)) & _NUMERIC
-    return {name: importlib.metadata.version(name) for name in sorted(found)}
+        names |= set(sorted(installed.get(top, ()))[:1])
+    for name in sorted(names):
+        names |= set(_requirements(name)) & _NUMERIC
+    return {name: importlib.metadata.version(name) for name in sorted(names)}
 
 
 def framework(model: object) -> str:
-    """What trained the model, with its version: "scikit-learn 1.9.1". A Pipeline is named after its last step.
+    """Name the library that trained the model, with its version ("scikit-learn 1.9.1"), by the last step of a Pipeline.
 
     Args:
         model: a fitted estimator, or the bytes of an ONNX file, which are named after the program that wrote them.
@@ -117,8 +117,7 @@ def _modules(model: object) -> set[str]:
 
 
 def _bases(definition: Any) -> Sequence[Any]:
-    """A class with all that it is derived from: XGBoost's classifiers are none without scikit-learn, which it does not
-    require."""
+    """A class with its base classes: XGBoost's classifiers need scikit-learn, which XGBoost does not require."""
     return definition.__mro__ if isinstance(definition, type) else (definition,)
 
 

@@ -1,4 +1,4 @@
-"""Saved model files: which format a file is in, and reading and writing each without running foreign code unasked.
+"""Detect, read and write saved model files, without running foreign code unasked.
 
 XGBoost, LightGBM and CatBoost read their own formats in C++ that runs nothing of the file, but does not survive every
 damaged one: such a file can end the process. Inside an artifact a digest stands before it.
@@ -43,7 +43,7 @@ FORMATS: dict[Format, str] = {
     "catboost": "CatBoost (.cbm)",
     "joblib": "joblib or pickle (.joblib, .pkl)",
 }
-"""Every format that Estiba reads, in words."""
+"""Every format that Estiba reads, as shown to users."""
 
 _SUFFIXES: dict[str, Format] = {
     ".skops": "skops",
@@ -69,10 +69,10 @@ _PICKLES = (
     b"\x5d\x00\x00",  # lzma
     b"\x04\x22\x4d\x18",  # lz4
 )
-"""How a pickle begins, and what joblib compresses one with."""
+"""The first bytes of a pickle, and of the compressions that joblib uses."""
 
 _CLASS = "estiba_class"
-"""The note in an XGBoost or CatBoost file that tells which Python class it was written from."""
+"""The key in an XGBoost or CatBoost file under which the Python class that wrote it is recorded."""
 
 _XGBOOST = ("Booster", "XGBClassifier", "XGBRegressor", "XGBRanker", "XGBRFClassifier", "XGBRFRegressor")
 _CATBOOST = ("CatBoost", "CatBoostClassifier", "CatBoostRegressor", "CatBoostRanker")
@@ -85,7 +85,7 @@ _PROTOCOL = 5
 class Loaded:
     """A model read from a file. `model` is an estimator or booster; for ONNX it is the file's bytes.
 
-    `notes` are sentences that whoever packs it should read, such as that another scikit-learn saved it.
+    `notes` are sentences for the person who packs it, such as that another scikit-learn version saved it.
     """
 
     model: Any
@@ -94,18 +94,18 @@ class Loaded:
 
 
 def detect(path: Path) -> Format:
-    """The format of a saved model: by its content, or by its suffix where the content does not tell.
+    """The format of a saved model, by its content, or by its suffix where the content does not tell.
 
     Raises:
         NotFound: there is no such file. EstibaError: it is in no format that Estiba reads.
     """
     if not path.is_file():
         raise NotFound(f"There is no file {path}.", hint="Check the path of the saved model.")
-    found = _by_content(path) or _SUFFIXES.get(path.suffix.lower())
-    if found is None:
+    format = _by_content(path) or _SUFFIXES.get(path.suffix.lower())
+    if format is None:
         supported = ", ".join(FORMATS.values())
-        raise EstibaError(f"{path} is in no model format that Estiba reads.", hint=f"It reads: {supported}.")
-    return found
+        raise EstibaError(f"{path} is not in a model format that Estiba reads.", hint=f"It reads: {supported}.")
+    return format
 
 
 def _by_content(path: Path) -> Format | None:
@@ -133,7 +133,7 @@ def _zipped(path: Path) -> Format | None:
 
 
 def _is_onnx(file: BinaryIO, size: int) -> bool:
-    """True for protobuf whose top level reads as ModelProto: known fields only, a graph (7) among them."""
+    """Check for protobuf whose top level reads as ModelProto: known fields only, a graph (7) among them."""
     fields = set()
     position = 0
     while position < size:
@@ -167,11 +167,11 @@ def load_file(path: Path, *, trust: bool = False) -> Any:
 
 
 def open_file(path: Path, format: Format | None = None, *, trust: bool = False) -> Loaded:
-    """Reads a saved model.
+    """Read a saved model.
 
     Args:
-        format: what the file is known to be; by default `detect` finds out.
-        trust: whether reading may run code of the file (pickles) or use types unknown to skops.
+        format: the known format of the file; by default it is detected.
+        trust: allow reading to run code of the file (pickles) or to use types unknown to skops.
 
     Raises:
         NotTrusted: reading it could run code, and trust is False. MissingExtra: its library is not installed.
@@ -181,14 +181,19 @@ def open_file(path: Path, format: Format | None = None, *, trust: bool = False) 
     if format == "joblib" and not trust:
         raise NotTrusted(
             f"{path} is a pickle, and a pickle can run any code while it is read.",
-            hint="If you trust whoever made it, load it with --trust (trust=True in Python); "
-            "or save the model with skops or as ONNX, which run nothing.",
+            hint="If you trust its author, load it with --trust (trust=True in Python); "
+            "or save the model with skops or as ONNX, which run no code.",
         )
     with _explained(path, format), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        data = path.read_bytes() if format == "skops" else b""
-        model = skops.loads(data, str(path), trust=trust) if format == "skops" else _READ[format](path)
+        model = _read(path, format, trust)
     return Loaded(model, format, tuple(dict.fromkeys(_skews(path, caught))))
+
+
+def _read(path: Path, format: Format, trust: bool) -> Any:
+    if format == "skops":
+        return skops.loads(path.read_bytes(), str(path), trust=trust)
+    return _READ[format](path)
 
 
 @contextmanager
@@ -202,12 +207,12 @@ def _explained(path: Path, format: Format) -> Iterator[None]:
         extra = {"sklearn": "train", "skops": "train", "joblib": "train"}.get(name, name)
         if extra in ("train", "xgboost", "lightgbm", "catboost"):
             raise MissingExtra(name, extra) from error
-        hint = "Install the library that it belongs to, in the version of training."
+        hint = "Install the library that provides it, in the version of training."
         raise BadArtifact(f"{path} needs the module {error.name!r}, which is not installed.", hint=hint) from error
     except Exception as error:  # each library has its own errors for a file that is damaged
-        words = FORMATS[format]
+        name = FORMATS[format]
         hint = "The file may be damaged or from another version: save the model again."
-        raise BadArtifact(f"{path} cannot be read as {words}: {type(error).__name__}: {error}", hint=hint) from error
+        raise BadArtifact(f"{path} cannot be read as {name}: {type(error).__name__}: {error}", hint=hint) from error
 
 
 def _skews(path: Path, caught: list[warnings.WarningMessage]) -> Iterator[str]:
@@ -247,7 +252,7 @@ def _read_xgboost(path: Path) -> Any:
 
 
 def _xgboost_class(told: str | None) -> str:
-    """The wrapper that XGBoost itself noted when it saved one."""
+    """The class that XGBoost's own wrapper recorded in the file."""
     kind = json.loads(told).get("_estimator_type", "") if told else ""
     return {"classifier": "XGBClassifier", "regressor": "XGBRegressor", "ranker": "XGBRanker"}.get(kind, "Booster")
 
@@ -299,14 +304,14 @@ def dumps(model: Any) -> tuple[Format, str, bytes]:
     written = native.get(type(model).__module__.partition(".")[0], lambda _: None)(model)
     if written is not None:
         return written
-    model = _without_stamps(model)
+    model = _without_timestamps(model)
     return _dump_skops(model) or ("joblib", "model.pkl", _dump_pickle(model))
 
 
 def _dump_xgboost(model: Any) -> tuple[Format, str, bytes] | None:
     name = type(model).__name__
     bare = name == "Booster"
-    # What a wrapper does besides its booster is not in the file: another sign for missing values, a loss of one's own.
+    # The file lacks what the wrapper adds to its booster: another marker for missing values, a custom loss.
     if name not in _XGBOOST or not (bare or (model.missing != model.missing and not callable(model.objective))):
         return None
     booster = (model if bare else model.get_booster()).copy()
@@ -339,22 +344,22 @@ def _catboost_bytes(model: Any) -> bytes:
 
 
 def _strip(model: Any) -> None:
-    """CatBoost writes the time of training and a random name into each model."""
+    """Remove the time of training and the random name that CatBoost writes into each model."""
     metadata = model.get_metadata()
     for key in ("train_finish_time", "model_guid"):
         if key in metadata.keys():  # noqa: SIM118 - it is no mapping
             del metadata[key]
 
 
-def _without_stamps(model: Any) -> Any:
-    """The model itself, or a copy without CatBoost's stamps where one is inside."""
+def _without_timestamps(model: Any) -> Any:
+    """The model itself, or a copy without CatBoost's timestamps where a CatBoost model is inside."""
     if not any(type(item).__name__ in _CATBOOST for item in reachable(model)):
         return model
-    copied = pickle.loads(_freeze(model))  # of what is in this process anyway
+    copied = pickle.loads(_pickled(model))  # of what is in this process anyway
     for item in reachable(copied):
         if type(item).__name__ in _CATBOOST and item.is_fitted():
             _strip(item)
-    return pickle.loads(_freeze(copied))
+    return pickle.loads(_pickled(copied))
 
 
 def _dump_skops(model: Any) -> tuple[Format, str, bytes] | None:
@@ -368,16 +373,16 @@ def _dump_skops(model: Any) -> tuple[Format, str, bytes] | None:
 
 def _dump_pickle(model: Any) -> bytes:
     try:
-        return _freeze(model)
+        return _pickled(model)
     except Exception as error:  # pickling fails in as many ways as there are classes
         raise EstibaError(
             f"The model cannot be saved: {type(error).__name__}: {error}",
-            hint="Replace lambdas and functions inside functions by functions of an installed module.",
+            hint="Replace lambdas and nested functions by functions of an installed module.",
         ) from error
 
 
 class _Pickler(pickle.Pickler):
-    """A pickler whose bytes do not depend on what the memory held before."""
+    """A pickler whose bytes do not depend on uninitialised memory."""
 
     def reducer_override(self, item: Any) -> Any:
         if hasattr(item, "dtype") and getattr(item.dtype, "names", None) and hasattr(item, "shape"):
@@ -385,7 +390,7 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def _freeze(model: Any) -> bytes:
+def _pickled(model: Any) -> bytes:
     buffer = io.BytesIO()
     _Pickler(buffer, protocol=_PROTOCOL).dump(model)
     return buffer.getvalue()

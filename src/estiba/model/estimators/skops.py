@@ -1,4 +1,4 @@
-"""The skops format: estimators without code, in bytes that depend on the model alone."""
+"""Read and write the skops format: estimators without code, in bytes that depend on the model alone."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ TRUSTED: tuple[str, ...] = (
     *(f"sklearn.{module}.{name}" for module, names in _SKLEARN.items() for name in names.split()),
     *_OTHERS,
 )
-"""Types beyond skops' own list that run nothing of the file's when they are read and used.
+"""Types beyond skops' own list that run no code of the file when they are read and used.
 
 skops leaves the tree types out because a forged tree can make scikit-learn read beyond its arrays; here `loads` checks
 the trees instead.
@@ -84,18 +84,18 @@ the trees instead.
 
 
 def dumps(model: object) -> bytes:
-    """The model as a skops file, the same bytes for equal models in any process. Raises what skops raises."""
+    """The model as a skops file, the same bytes for equal models in any process. Errors of skops pass through."""
     import skops.io
 
     return _canonical(skops.io.dumps(model))
 
 
 def loads(content: bytes, name: str, *, trust: bool = False) -> Any:
-    """Reads a skops file.
+    """Read a skops file.
 
     Args:
         name: of the file, for messages.
-        trust: whether types beyond skops' list and `TRUSTED` may be read.
+        trust: allow types beyond skops' list and `TRUSTED`.
 
     Raises:
         NotTrusted: it holds other types; names them. BadArtifact: a tree in it points outside itself.
@@ -110,7 +110,7 @@ def loads(content: bytes, name: str, *, trust: bool = False) -> Any:
         if not trust:
             raise NotTrusted(
                 f"{name} holds types that are not known to be harmless: {', '.join(unknown)}.",
-                hint="If you trust whoever made this file, load it with --trust (trust=True in Python).",
+                hint="If you trust the author of this file, load it with --trust (trust=True in Python).",
             ) from None
         model = skops.io.loads(content, trusted=[*TRUSTED, *unknown])
     for item in reachable(model):
@@ -167,12 +167,12 @@ class _Rewriting:
     def _renumber(self, node: dict[str, Any]) -> None:
         identity = node.get("__id__")
         if node.get("__loader__") in ("JsonNode", "TypeNode"):
-            # Whether two equal words are one object is an accident of the process, and means nothing.
+            # Identity of equal strings is an accident of the process and has no meaning.
             node.pop("__id__", None)
         elif isinstance(identity, int):
             node["__id__"] = self.identities.setdefault(identity, len(self.identities) + 1)
         if node.get("__class__") in ("KDTree", "BallTree") and node.get("__loader__") == "ObjectNode":
-            for counter in node["content"]["content"][7:11]:  # how often it was asked what
+            for counter in node["content"]["content"][7:11]:  # counters of its queries
                 counter["content"] = "0"
         stop_words = node.get("_stop_words_id")
         if isinstance(stop_words, dict) and stop_words.get("__loader__") == "JsonNode":
@@ -186,7 +186,7 @@ class _Rewriting:
 
 
 def _without_padding(content: bytes) -> bytes:
-    """Between the fields of a tree's nodes lie bytes that nobody wrote: whatever the memory held before."""
+    """The content without the padding between the fields of a tree's nodes, which is uninitialised memory."""
     if not content.startswith(b"\x93NUMPY") or b"'descr': [" not in content[:128]:
         return content
     buffer = io.BytesIO()
@@ -203,7 +203,7 @@ def unpadded(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _nameless(node: Any) -> Any:
-    """A node without what differs between processes, to sort by."""
+    """A node without the parts that differ between processes, for sorting."""
     if isinstance(node, dict):
         return {key: _nameless(value) for key, value in node.items() if key not in ("__id__", "file")}
     return [_nameless(value) for value in node] if isinstance(node, list) else node

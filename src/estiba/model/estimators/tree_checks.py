@@ -1,4 +1,4 @@
-"""What native code would trust a model about: that its trees stay inside their own arrays.
+"""Check that the trees of a loaded model stay inside their own arrays, before native code relies on it.
 
 scikit-learn walks trees without checking their indices, so a forged or damaged file could make it read memory that is
 not the model's. The checks here are on loaded objects, before anything is asked of them.
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def fault(item: Any) -> str:
-    """What would make native code leave its arrays, as the rest of a sentence; empty for all that is well."""
+    """Return why native code would leave its arrays, as the rest of a sentence; empty where it would not."""
     if type(item).__module__.startswith("scipy."):
         return _scipy_fault(item)
     if type(item).__name__ == "Tree":
@@ -86,7 +86,7 @@ def _neighbours_fault(tree: Any) -> str:
         and (weights is None or weights.shape == (rows,))
     )
     inside = bool(((order >= 0) & (order < rows)).all() and ((starts >= 0) & (starts <= ends) & (ends <= rows)).all())
-    # The second half of a complete tree are its leaves; a node above that calls itself one is harmless.
+    # The second half of a complete tree are its leaves; a node above them that is marked as a leaf is harmless.
     if not whole or not inside or not bool(nodes["is_leaf"][count // 2 :].all()):
         return "a tree of neighbours names rows or nodes that it does not have"
     return ""

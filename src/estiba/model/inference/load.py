@@ -1,4 +1,4 @@
-"""Load an artifact as a model that answers: verified, proven on its golden rows, warm."""
+"""Load an artifact as a model that answers: verified, proven on its golden rows, and warm."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ GOLDEN_FILE = "golden.json"
 
 
 class Model:
-    """A loaded model. `name`, `version` and `digest` say which; safe to share between threads.
+    """A loaded model. `name`, `version` and `digest` identify it; safe to share between threads.
 
-    `runtime` says what executes its engine; `parity` is what its golden rows just proved; `notes` are sentences
-    about it that an operator should read.
+    `runtime` names what executes its engine; `parity` is the result of asking its golden rows; `notes` are sentences
+    for the operator.
     """
 
     def __init__(self, artifact: Artifact, engine: Engine, version: str = "") -> None:
@@ -73,11 +73,11 @@ class Model:
         return profile.read(self.artifact)
 
     def answer(self, coded: Coded) -> Matrix:
-        """Raw answers: float64 (rows, width), meant as the signature's head says."""
+        """Raw answers, float64 (rows, width), with the meaning that the signature's head defines."""
         return self.engine.predict(coded)
 
     def prove(self) -> Parity:
-        """Asks the golden rows again; raises ParityError where an answer differs. Also warms the engine."""
+        """Ask the golden rows again. Raises ParityError where an answer differs. Also warms the engine."""
         recorded = self.manifest.parity
         tolerance = recorded.tolerance if recorded else golden_rows.TOLERANCE
         self.parity = golden_rows.prove(self.coder, self.golden, self.answer, tolerance)
@@ -91,7 +91,7 @@ def load(
     trust: bool = False,
     threads: int | None = None,
 ) -> Model:
-    """A model ready to answer.
+    """Load a model, ready to answer.
 
     Args:
         ref: `name`, `name@3` or `name@production` in the registry, or the path of an artifact directory.
@@ -108,15 +108,15 @@ def load(
         artifact = read(Path(ref))
     else:
         store = open_registry(registry or os.environ.get("ESTIBA_REGISTRY") or DEFAULT_REGISTRY)
-        found = store.resolve(str(ref))
-        artifact, version = store.fetch(found), str(found.version)
+        record = store.resolve(str(ref))
+        artifact, version = store.fetch(record), str(record.version)
     return load_artifact(artifact, version=version, trust=trust, threads=threads)
 
 
 def load_artifact(
     artifact: Artifact, *, version: str = "", trust: bool = False, threads: int | None = None, isolated: bool = False
 ) -> Model:
-    """As `load`, for an artifact that is at hand and verified; `isolated` gives a slow engine a process of its own."""
+    """Load an artifact that is at hand and verified; `isolated` gives a slow engine a process of its own."""
     threads = threads or cpus.available()
     skew = _skew(artifact)
     try:
@@ -145,7 +145,7 @@ def load_artifact(
 
 
 def _proven(artifact: Artifact, engine: Engine, version: str, threads: int) -> Model:
-    """A model that proved itself; with ONNX Runtime where the kernel could not."""
+    """A model that has proved itself; with ONNX Runtime where the kernel fails the proof."""
     model = Model(artifact, engine, version)
     try:
         model.prove()
@@ -160,7 +160,7 @@ def _proven(artifact: Artifact, engine: Engine, version: str, threads: int) -> M
 
 
 def _skew(artifact: Artifact) -> list[str]:
-    """Differences between the libraries it was packed with and those installed; the onnx engine depends on none."""
+    """Differences between the library versions at packing time and those installed; the onnx engine depends on none."""
     if artifact.manifest.engine != "python":
         return []
     from estiba.model.engines.python import skew

@@ -1,4 +1,4 @@
-"""Score a file: CSV or Parquet in, predictions as CSV, Parquet or JSON lines out, in chunks of rows."""
+"""Score a file of rows: read CSV or Parquet, write predictions as CSV, Parquet or JSON lines, in chunks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from estiba.model.coding import arrow
 from estiba.model.coding.coder import Coded, Coder
 from estiba.model.inference.load import Model
 
-CHUNK = 50_000
+CHUNK_ROWS = 50_000
 """Rows read, answered and written at a time."""
 
 INPUTS = (".csv", ".parquet")
@@ -28,7 +28,7 @@ Progress = Callable[[int, int | None], None]
 
 
 class Scored(NamedTuple):
-    """How many rows were answered, and the columns of the source that the model does not know."""
+    """The number of rows that were answered, and the columns of the source that the model does not know."""
 
     rows: int
     ignored: tuple[str, ...]
@@ -52,13 +52,13 @@ class _Source(Protocol):
 def score(
     model: Model, source: Path, target: Path, *, keep: Sequence[str] = (), on_rows: Progress = lambda done, total: None
 ) -> Scored:
-    """Answers every row of a file, in order. `target` appears whole or not at all.
+    """Answer every row of a file, in order. `target` appears complete or not at all.
 
     Args:
         source: `.csv` (UTF-8 with a header line; an empty cell is a missing value) or `.parquet`.
         target: `.csv`, `.parquet` or `.jsonl`.
         keep: columns of the source to carry over, such as a customer number.
-        on_rows: called after each chunk with the rows done so far and the total where it is known.
+        on_rows: called after each chunk with the number of rows done so far, and the total where it is known.
 
     Raises:
         EstibaError: a row does not match the signature (named with its line and field), or a file cannot be used.
@@ -66,7 +66,7 @@ def score(
     reader = _reader(source, model.coder, keep)
     if target.exists() and target.samefile(source):
         raise EstibaError(
-            f"{target} is the file to be scored.", hint="Choose another: the answers would replace its rows."
+            f"{target} is the file to be scored.", hint="Choose another target: the answers would replace the rows."
         )
     done = 0
     with _atomic(target) as file, _writer(target, file) as write:
@@ -97,7 +97,7 @@ def _reader(source: Path, coder: Coder, keep: Sequence[str]) -> _Source:
 
 
 class _Csv:
-    """Read with the standard library, so that scoring needs nothing installed."""
+    """A CSV source, read with the standard library so that scoring needs nothing installed."""
 
     total = None
 
@@ -141,13 +141,13 @@ class _Csv:
                     f"expected {len(self.columns)} cells as in the header, got {len(line)}."
                 )
             lines.append(line)
-            if len(lines) == CHUNK:
+            if len(lines) == CHUNK_ROWS:
                 break
         return lines
 
 
 class _Parquet:
-    """Read with pyarrow, by column: strings arrive as positions in a dictionary and are coded once per word."""
+    """A Parquet source, read by column: strings arrive as positions in a dictionary and are coded once per word."""
 
     def __init__(self, path: Path) -> None:
         parquet = arrow.pyarrow("parquet")
@@ -172,7 +172,7 @@ class _Parquet:
 
     def _batches(self, columns: Sequence[str]) -> Iterator[Any]:
         try:
-            for batch in self._file.iter_batches(CHUNK, columns=columns):
+            for batch in self._file.iter_batches(CHUNK_ROWS, columns=columns):
                 batch.validate(full=True)
                 yield batch
         except (arrow.pyarrow().ArrowException, OSError) as error:
@@ -181,7 +181,7 @@ class _Parquet:
 
 @contextmanager
 def _placed(path: Path, start: int, unit: str, first: int) -> Iterator[None]:
-    """Turns positions within a chunk into lines of the file."""
+    """Turn positions within a chunk into lines of the file."""
     try:
         yield
     except BadInput as error:
@@ -196,7 +196,7 @@ def _placed(path: Path, start: int, unit: str, first: int) -> Iterator[None]:
 
 @contextmanager
 def _atomic(target: Path) -> Iterator[Path]:
-    """A file beside `target` that takes its place when all is well and is gone otherwise."""
+    """A file beside `target` that replaces it on success and is deleted otherwise."""
     if target.suffix not in OUTPUTS:
         raise EstibaError(f"{target} is not of a kind that can be written.", hint=f"Known: {', '.join(OUTPUTS)}.")
     file = target.parent / f".{target.name}.{secrets.token_hex(8)}"
@@ -238,7 +238,7 @@ def _write_csv(file: Path) -> Iterator[Write]:
 
 
 def _cells(values: Any) -> list[Any]:
-    """Plain values, with nothing for NaN: an empty cell is a missing value."""
+    """Plain values, with None for NaN: an empty cell is a missing value."""
     plain = values.tolist() if isinstance(values, np.ndarray) else values
     if isinstance(values, np.ndarray) and values.dtype.kind == "f" and np.isnan(values).any():
         return [None if v != v else v for v in plain]

@@ -1,4 +1,4 @@
-"""A saved model file and a file of sample rows, as if a training function had given them back."""
+"""Read a saved model file and a file of sample rows, as the result of a training function."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 def from_file(file: Path, sample: Path, *, target: str = "", trust: bool = False) -> tuple[Trained, tuple[str, ...]]:
-    """Reads a saved model and rows like those that it was trained on.
+    """Read a saved model and rows like those that it was trained on.
 
     Args:
         file: in any format that `estiba.model.estimators.saved_files` reads.
         sample: `.csv` (UTF-8, a header line) or `.parquet`.
-        target: a column of the sample that is no input of the model.
+        target: a column of the sample that is not an input of the model.
         trust: allow a file that can run code when it is read.
 
     Returns:
-        What is to be packed, and sentences that whoever packs it should read.
+        The model and its sample, and sentences for the person who packs it.
 
     Raises:
-        NotTrusted, NotFound, BadArtifact, MissingExtra: the model cannot be read. EstibaError: nor can the sample.
+        NotTrusted, NotFound, BadArtifact, MissingExtra: the model cannot be read. EstibaError: the sample cannot.
     """
     rows = read_sample(sample)
     answers = None
@@ -41,7 +41,7 @@ def from_file(file: Path, sample: Path, *, target: str = "", trust: bool = False
 
 
 def read_sample(path: Path) -> pd.DataFrame:
-    """The rows of a `.csv` or `.parquet` file; raises EstibaError where it cannot be read."""
+    """Read the rows of a `.csv` or `.parquet` file. Raises EstibaError where that fails."""
     try:
         import pandas as pd
     except ImportError:

@@ -1,4 +1,4 @@
-"""What a training function gives back: a fitted model, its sample, its figures and its source."""
+"""Define the result of a training function: a fitted model, its sample, its metrics and its source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where the training data came from.
+    """The origin of the training data.
 
     name: what people call the data set. rows: how many rows were read, before any filter.
     simulated: True when no real record is behind the rows; the model card and the terminal
@@ -29,7 +29,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A fitted model with all that packing needs to know of its training.
+    """A fitted model with everything that packing needs to know of its training.
 
     model: a fitted estimator or Pipeline whose ``predict`` takes a DataFrame shaped (n, p).
     sample: training features shaped (n, p), real dtypes, up to all rows; the signature and

@@ -19,7 +19,7 @@ MAX_LEVELS = 100
 
 
 class FieldOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """`[models.NAME.fields.FIELD]`: what the user knows better than the sample. None keeps what was inferred."""
+    """`[models.NAME.fields.FIELD]`: overrides of what was inferred from the sample. None keeps what was inferred."""
 
     kind: Kind | None = None
     nullable: bool | None = None
@@ -32,7 +32,7 @@ class FieldOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class _Levels(msgspec.Struct, frozen=True):
-    """What an encoder inside the estimator knows of a column."""
+    """The levels of a column that an encoder inside the estimator knows."""
 
     levels: tuple[Any, ...]
     unseen: Unseen

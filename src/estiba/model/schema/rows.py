@@ -1,4 +1,4 @@
-"""Rows as people have them, and predictions as they get them. Imports nothing heavy: a client needs no NumPy."""
+"""Types of rows and predictions, and rows as records. Imports nothing heavy: a client needs no NumPy."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def records_of(rows: Rows) -> Records:
     if isinstance(rows, Mapping):
         return [rows]
     if hasattr(rows, "to_dict"):
-        found: Records = rows.to_dict("records")
-        return found
+        records: Records = rows.to_dict("records")
+        return records
     return list(rows)

@@ -1,4 +1,4 @@
-"""Signature and Field: the contract of a model's input and output.
+"""Define signature and fields, the contract of a model's input and output.
 
 A signature has three parts. `fields` describe one row of input. `head` says what the columns of the engine's answer
 mean. `outputs` say how they are shown to a caller.
@@ -62,7 +62,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What the columns of an engine's answer, a float64 matrix of shape (rows, width), mean.
+    """The meaning of the columns of an engine's answer, a float64 matrix of shape (rows, width).
 
     - `probabilities`: one column per class, in the order of `classes`.
     - `scores`: decision values. With two classes one column, and `classes[1]` is meant where it is above 0;
@@ -109,7 +109,7 @@ class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Outputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """How an answer is shown to a caller: `[models.NAME.outputs]` of the project file.
+    """Names and form of an answer as callers see it: `[models.NAME.outputs]` of the project file.
 
     Args:
         label: name of the class label in a prediction.
@@ -117,7 +117,7 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         probability: name of the positive class' probability alone; empty leaves it out.
         score: name of the decision value, for models that have no probabilities.
         value: name of the predicted value; several targets keep the names they had in training.
-        positive: the class that `probability`, `threshold` and `bands` speak of; the last of two by default.
+        positive: the class that `probability`, `threshold` and `bands` refer to; the last of two by default.
         threshold: the positive class is the label from this probability on; without it, the most probable class.
         bands: by name, words for ranges.
     """
@@ -158,7 +158,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
         return 1 if len(classes) == 2 else -1
 
     def validate(self) -> Signature:
-        """Returns itself, or raises BadProject for a contract that contradicts itself."""
+        """Return the signature itself, or raise BadProject where it contradicts itself."""
         names = self.names
         for name in names:
             if names.count(name) > 1:
@@ -186,7 +186,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
         outputs, classes = self.outputs, self.head.classes
         if outputs.positive is not None and str(outputs.positive) not in {str(c) for c in classes}:
             raise BadProject(
-                f"outputs.positive is {outputs.positive!r}, which is no class of this model.",
+                f"outputs.positive is {outputs.positive!r}, which is not a class of this model.",
                 hint=f"Its classes are: {', '.join(map(str, classes)) or 'none'}.",
             )
         if outputs.threshold is not None and not 0 <= outputs.threshold <= 1:
@@ -195,7 +195,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
         if needs_positive and (self.head.kind != "probabilities" or self.positive < 0):
             raise BadProject(
                 "outputs.threshold and outputs.probability need a model with probabilities and a positive class.",
-                hint="Set outputs.positive to the class that they speak of.",
+                hint="Set outputs.positive to the class that they refer to.",
             )
         for name, band in outputs.bands.items():
             if len(band.labels) != len(band.edges) + 1 or list(band.edges) != sorted(set(band.edges)):

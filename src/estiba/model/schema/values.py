@@ -1,4 +1,4 @@
-"""Values: one value of a caller, judged and named. What a field accepts, in words; cells of text; JSON pointers."""
+"""Check single values of a caller; describe in words what a field accepts; read cells of text; build JSON pointers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def escape(name: str) -> str:
 
 
 def expected(field: Field) -> str:
-    """What a field accepts, in words."""
+    """The values that a field accepts, as shown to callers."""
     if field.kind == "category":
         if len(field.levels) <= 12:
             return "one of: " + ", ".join(map(str, field.levels))
@@ -59,7 +59,7 @@ def unseen_level(field: Field) -> Scalar:
 
 
 def from_text(field: Field, cells: Sequence[str]) -> Any:
-    """Text cells as values of the field's kind; a cell that is none stays text, for the check to name."""
+    """Text cells as values of the field's kind; a cell that cannot be converted stays text, for the check to name."""
     if field.kind in ("number", "integer"):
         try:
             numbers = np.array([float(cell) if cell else NAN for cell in cells])
@@ -69,8 +69,8 @@ def from_text(field: Field, cells: Sequence[str]) -> Any:
         plain = bool(np.all(~(np.abs(numbers) >= MAX_INTEGER))) and not any("_" in cell for cell in cells)
         return numbers if plain else [_number_of(cell) if cell else None for cell in cells]
     if field.kind == "boolean":
-        words = {"true": True, "false": False, "1": True, "0": False, "": None}
-        return [words.get(cell.lower(), cell) for cell in cells]
+        known = {"true": True, "false": False, "1": True, "0": False, "": None}
+        return [known.get(cell.lower(), cell) for cell in cells]
     if field.kind != "category":
         return [cell or None for cell in cells]
     levels: dict[str, object] = {str(level): level for level in field.levels}
@@ -146,7 +146,7 @@ def is_missing(value: object) -> bool:
         return True
     if isinstance(value, (float, np.floating, np.datetime64)):
         return bool(value != value)
-    # pandas' NA and NaT are not equal to themselves or refuse to be asked; neither imports pandas here.
+    # pandas' NA and NaT are not equal to themselves or refuse the comparison; the names avoid importing pandas.
     return type(value).__name__ in ("NAType", "NaTType")
 
 

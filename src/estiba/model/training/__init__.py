@@ -1,1 +1,1 @@
-"""Train in a process of its own, and only when something changed."""
+"""Train models in processes of their own, only when something changed."""

@@ -1,4 +1,4 @@
-"""Stamps: what a training was made from, written down so that what has not changed is not trained again."""
+"""Record the inputs of a training, so that a model whose inputs did not change is not trained again."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ import msgspec
 from estiba.core.stores.disk import explained, make_folder, write_whole
 
 MISSING = "missing"
-"""Stands for the digest of a file that was looked for and is not there."""
+"""Stands for the digest of a file that does not exist."""
 
 UNSTABLE = "changed while it was read"
 """Stands for the digest of a file that was written during the training; it never equals anything."""
 
 DATA = "$ESTIBA_DATA"
-"""How paths below the folder that this variable names begin in a stamp."""
+"""Prefix, in a fingerprint, of paths below the folder that this variable names."""
 
 
-class Stamp(msgspec.Struct, frozen=True, kw_only=True):
-    """What one training was made from and what came of it. Digests are SHA-256 in hex.
+class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
+    """The inputs of one training and the version that it gave. Digests are SHA-256 in hex.
 
     Args:
         version, digest: the version and artifact that it gave.
@@ -48,29 +48,29 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True):
     python: str = ""
 
 
-def stamp_file(folder: Path, name: str) -> Path:
+def fingerprint_file(folder: Path, name: str) -> Path:
     return folder / ".estiba" / "trained" / f"{name}.json"
 
 
-def write(folder: Path, name: str, stamp: Stamp) -> None:
-    """Keeps the stamp of a model below a project's folder; raises EstibaError where that cannot be written."""
-    path = stamp_file(folder, name)
+def write(folder: Path, name: str, fingerprint: Fingerprint) -> None:
+    """Write the fingerprint of a model below a project's folder. Raises EstibaError where that fails."""
+    path = fingerprint_file(folder, name)
     with explained("write", path):
         make_folder(path.parent)
-    content = msgspec.json.format(msgspec.json.encode(stamp, order="deterministic"), indent=2)
+    content = msgspec.json.format(msgspec.json.encode(fingerprint, order="deterministic"), indent=2)
     write_whole(path, content + b"\n")
 
 
-def read(folder: Path, name: str) -> Stamp | None:
-    """The stamp of a model; None where there is none, or none that can be read: then it is trained again."""
+def read(folder: Path, name: str) -> Fingerprint | None:
+    """The fingerprint of a model; None where there is none that can be read: then the model is trained again."""
     try:
-        return msgspec.json.decode(stamp_file(folder, name).read_bytes(), type=Stamp)
+        return msgspec.json.decode(fingerprint_file(folder, name).read_bytes(), type=Fingerprint)
     except (OSError, UnicodeDecodeError, msgspec.MsgspecError):
         return None
 
 
 def claim(folder: Path, name: str, digest: str) -> None:
-    """Writes down that an artifact was trained here, before the registry has it; raises EstibaError."""
+    """Record that an artifact was trained here, before it is in the registry. Raises EstibaError where that fails."""
     path = _claim_file(folder, name)
     with explained("write", path):
         make_folder(path.parent)
@@ -78,45 +78,45 @@ def claim(folder: Path, name: str, digest: str) -> None:
 
 
 def claimed(folder: Path, name: str) -> set[str]:
-    """The digests that are known to be trained here last: of the stamp, and of a training that has no stamp yet."""
-    stamp = read(folder, name)
-    found = {stamp.digest} if stamp is not None else set()
+    """The digests of the last trainings here: of the fingerprint, and of a training that has no fingerprint yet."""
+    fingerprint = read(folder, name)
+    digests = {fingerprint.digest} if fingerprint is not None else set()
     with suppress(OSError, UnicodeDecodeError):
-        found.add(_claim_file(folder, name).read_text())
-    return found
+        digests.add(_claim_file(folder, name).read_text())
+    return digests
 
 
 def _claim_file(folder: Path, name: str) -> Path:
-    return stamp_file(folder, name).with_suffix(".digest")
+    return fingerprint_file(folder, name).with_suffix(".digest")
 
 
-def change(stamp: Stamp, section: msgspec.Struct, folder: Path, names: Iterable[str]) -> str:
-    """The first thing that is not as it was, in words; empty where nothing changed.
+def change(fingerprint: Fingerprint, section: msgspec.Struct, folder: Path, names: Iterable[str]) -> str:
+    """The first difference to the fingerprint, in words; empty where nothing changed.
 
     Args:
         section: the model's options now.
         names: the data files that it declares now.
     """
-    return next(_changes(stamp, section, folder, names), "")
+    return next(_changes(fingerprint, section, folder, names), "")
 
 
-def _changes(stamp: Stamp, section: msgspec.Struct, folder: Path, names: Iterable[str]) -> Iterator[str]:
-    if stamp.section != digest_options(section):
+def _changes(fingerprint: Fingerprint, section: msgspec.Struct, folder: Path, names: Iterable[str]) -> Iterator[str]:
+    if fingerprint.section != digest_options(section):
         yield "its section of the project file changed"
     for name in names:
-        found = find_data(folder, name)
-        yield from _differs(name, stamp.data.get(name, MISSING), digest_file(found) if found else MISSING)
+        data_file = find_data(folder, name)
+        yield from _differs(name, fingerprint.data.get(name, MISSING), digest_file(data_file) if data_file else MISSING)
     places = roots(folder)
-    for key, before in stamp.files.items():
+    for key, before in fingerprint.files.items():
         yield from _differs(key, before, digest_file(_path(key, places)))
-    for key, before in stamp.folders.items():
+    for key, before in fingerprint.folders.items():
         if digest_folder(_path(key, places)) != before:
             yield f"what is in {key} changed"
-    for name, before in stamp.libraries.items():
+    for name, before in fingerprint.libraries.items():
         if (now := version(name)) != before:
             yield f"{name} {before} became {now}"
-    if stamp.python != platform.python_version():
-        yield f"Python {stamp.python} became {platform.python_version()}"
+    if fingerprint.python != platform.python_version():
+        yield f"Python {fingerprint.python} became {platform.python_version()}"
 
 
 def _differs(name: str, before: str, now: str) -> Iterator[str]:
@@ -136,23 +136,24 @@ def find_data(folder: Path, name: str) -> Path | None:
 
 
 def roots(folder: Path) -> dict[str, Path]:
-    """The folders whose files count, by how their paths begin in a stamp; the project's own begin with nothing."""
+    """The folders whose files count, by the prefix of their paths in a fingerprint; the project's has none."""
     shared = os.environ.get("ESTIBA_DATA")
     return {**({DATA: Path(shared).absolute()} if shared else {}), "": folder.absolute()}
 
 
-def inputs(folder: Path, stamp: Stamp | None, names: Iterable[str]) -> set[Path]:
-    """Where the files are, or might be, whose change means another training; folders that were listed, but the
-    project's own, stand for what is in them.
+def inputs(folder: Path, fingerprint: Fingerprint | None, names: Iterable[str]) -> set[Path]:
+    """Paths of the files whose change requires another training, whether they exist or not.
+
+    A folder that was listed, except the project's own, stands for its files.
 
     Args:
         names: the data files that are declared.
     """
     places = roots(folder)
-    found = {root / name for root in (*places.values(), folder / "data") for name in names}
-    if stamp is not None:
-        found |= {_path(key, places) for key in (*stamp.files, *stamp.folders)}
-    return found - {folder.absolute()}
+    paths = {root / name for root in (*places.values(), folder / "data") for name in names}
+    if fingerprint is not None:
+        paths |= {_path(key, places) for key in (*fingerprint.files, *fingerprint.folders)}
+    return paths - {folder.absolute()}
 
 
 def _path(key: str, places: Mapping[str, Path]) -> Path:
@@ -162,7 +163,7 @@ def _path(key: str, places: Mapping[str, Path]) -> Path:
 
 
 def digest_options(section: msgspec.Struct) -> str:
-    """The digest of a model's options; where the model is served changes nothing in it."""
+    """The digest of a model's options. The port is not part of it: it does not change the model."""
     served = msgspec.structs.replace(section, port=None)
     return hashlib.sha256(msgspec.json.encode(served, order="deterministic")).hexdigest()
 
@@ -176,7 +177,7 @@ def digest_file(path: Path) -> str:
 
 
 def digest_folder(path: Path) -> str:
-    """The digest of the names in a folder; hidden ones and Python's caches do not count."""
+    """The digest of the names in a folder, without hidden ones and Python's caches."""
     try:
         names = sorted(name for name in os.listdir(path) if name[0] != "." and name != "__pycache__")  # noqa: PTH208
     except OSError:
@@ -192,7 +193,7 @@ def version(distribution: str) -> str:
 
 
 class Reads:
-    """Notes which files below some folders this process reads, by the audit events of PEP 578.
+    """Record the files below some folders that this process reads, by the audit events of PEP 578.
 
     Not noted: hidden files and folders, Python's caches, installed libraries, and what this process wrote itself.
     A library that opens files by its own native code goes unnoticed; declared data files are noted in any case.
@@ -208,13 +209,13 @@ class Reads:
         sys.addaudithook(self._notice)
 
     def stop(self) -> None:
-        """Stops noting, and adds the modules that came from the folders: their cached form may have been read."""
+        """Stop recording, and add the modules that came from the folders: their cached form may have been read."""
         self._on = False
         for module in list(sys.modules.values()):
             self._see(getattr(module, "__file__", None))
 
     def files(self) -> dict[str, str]:
-        """The digest of each file that was read, by its path in a stamp."""
+        """The digest of each file that was read, by its path in a fingerprint."""
         kept = {path: entry for path, entry in self._seen.items() if path not in self._written}
         return {key: _settled(path, before) for path, (key, before) in kept.items()}
 
@@ -244,7 +245,7 @@ class Reads:
             self._folders[path] = key
 
     def _place(self, path: Any) -> tuple[str, str]:
-        """The absolute path and its form in a stamp; empty where it does not count."""
+        """The absolute path and its form in a fingerprint; both are empty where it does not count."""
         if not isinstance(path, (str, bytes, os.PathLike)):
             return "", ""
         absolute = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - a Path here would raise events of its own
@@ -260,7 +261,7 @@ class Reads:
 
 
 def _look(path: str) -> object:
-    """What changes when a file is written: its size and time; None where it is not there."""
+    """The size and modification time of a file; None where it does not exist."""
     try:
         found = os.stat(path)  # noqa: PTH116
     except OSError:

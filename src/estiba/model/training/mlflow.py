@@ -1,4 +1,4 @@
-"""Track: parameters, metrics and the artifact of a newly trained model go to MLflow."""
+"""Log parameters, metrics and the artifact of a newly trained model to MLflow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from estiba.model.packing.pack import Packed
 
 # MLflow tries seven times with growing pauses, which is minutes in front of a server that is down.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+_RETRY_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 
 
 class MlflowOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -22,7 +22,7 @@ class MlflowOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     Args:
         tracking_uri: where runs are logged, such as http://localhost:5000 or sqlite:///mlflow.db; empty logs nothing,
-            unless $MLFLOW_TRACKING_URI names a place.
+            unless $MLFLOW_TRACKING_URI is set.
         experiment: the experiment that runs belong to; by default the project's name.
     """
 
@@ -31,19 +31,19 @@ class MlflowOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 def check(options: MlflowOptions) -> None:
-    """Raises MissingExtra where something shall be logged and MLflow is not installed."""
+    """Raise MissingExtra where a run shall be logged and MLflow is not installed."""
     if options.tracking_uri and importlib.util.find_spec("mlflow") is None:
         raise MissingExtra("mlflow", "mlflow")
 
 
 def log(options: MlflowOptions, packed: Packed) -> str:
-    """Logs one packed model as a finished run, with the artifact's files, and returns the id of the run.
+    """Log one packed model as a finished run, with the artifact's files, and return the id of the run.
 
     Raises:
         MissingExtra: MLflow is not installed. Unavailable: the tracking server cannot be reached, or refuses.
     """
     check(options)
-    for name, value in _PATIENCE.items():
+    for name, value in _RETRY_SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
         return _log(options, packed)

@@ -1,4 +1,4 @@
-"""Train: run a project's training functions, each in a process of its own, and pack and register what they give."""
+"""Run a project's training functions, each in a process of its own, and register the models that they return."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from estiba.model.registry.records import PRODUCTION, Version, check_alias, chec
 from estiba.model.registry.registry import open_registry
 from estiba.model.training import fingerprints
 from estiba.model.training import mlflow as tracking
-from estiba.model.training.fingerprints import Stamp
+from estiba.model.training.fingerprints import Fingerprint
 from estiba.model.training.mlflow import MlflowOptions
 
-TAIL = 40
-"""Lines of a failed training's output that are shown."""
+MAX_OUTPUT_LINES = 40
+"""Lines of a failed training's output that are shown at most."""
 
 
 class ModelOptions(PackOptions, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -65,7 +65,7 @@ class ModelOptions(PackOptions, frozen=True, kw_only=True, omit_defaults=True, f
 
 @dataclass(frozen=True)
 class Workshop:
-    """What training needs to know of a project: its folder (absolute), registry, models and where runs are logged."""
+    """The parts of a project that training needs: folder (absolute), registry, models, and where runs are logged."""
 
     folder: Path
     registry: str
@@ -78,7 +78,7 @@ Stage = Literal["unchanged", "reading", "training", "packing", "logging", "warni
 
 @dataclass(frozen=True)
 class Event:
-    """What just happened to a model. `detail` is why it trains, a warning, or the version that is done."""
+    """A step in the training of a model. `detail` is the reason to train, a warning, or the version that is done."""
 
     model: str
     stage: Stage
@@ -87,12 +87,12 @@ class Event:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one model.
+    """The result of `train` for one model.
 
     Args:
-        why: why it was trained; empty where it was not, because nothing had changed.
-        seconds: how long training and packing took.
-        notes: sentences that an operator should read.
+        why: the reason to train; empty where nothing had changed and it was not trained.
+        seconds: duration of training and packing.
+        notes: sentences for the operator.
     """
 
     version: Version
@@ -103,7 +103,7 @@ class Outcome:
 
 
 class TrainingFailed(EstibaError):
-    """A training did not end well; the registry is as it was. `output` is the end of what it printed."""
+    """A training failed; the registry is unchanged. `output` is the end of what it printed."""
 
     def __init__(self, message: str, *, hint: str | None, exit_code: int = 1, output: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -112,7 +112,7 @@ class TrainingFailed(EstibaError):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What the training process is told."""
+    """The specification that the training process reads."""
 
     name: str
     folder: str
@@ -128,7 +128,7 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
 
 
 class Done(msgspec.Struct, frozen=True, tag="done"):
-    stamp: Stamp
+    fingerprint: Fingerprint
     notes: tuple[str, ...]
 
 
@@ -136,7 +136,7 @@ Report = Failed | Progress | Done
 
 
 def check(name: str, options: ModelOptions) -> None:
-    """Raises BadProject where the section of a model contradicts itself."""
+    """Raise BadProject where the section of a model contradicts itself."""
     path = f"models.{name}"
     for text, test in ((name, check_name), (options.alias or PRODUCTION, check_alias)):
         try:
@@ -161,7 +161,7 @@ def check(name: str, options: ModelOptions) -> None:
 
 
 def _ignore(event: Event) -> None:
-    """Nobody listens."""
+    """Default `on_event`: do nothing."""
 
 
 def train(
@@ -171,12 +171,12 @@ def train(
     force: bool = False,
     on_event: Callable[[Event], None] = _ignore,
 ) -> tuple[Outcome, ...]:
-    """Trains, packs and registers models of a project, one after the other, where anything has changed since.
+    """Train, pack and register models of a project, one after the other, where anything has changed since.
 
     Args:
         names: of the models; by default all of the project's, in its order.
         force: train also what has not changed.
-        on_event: is told what happens.
+        on_event: called at each step.
 
     Raises:
         TrainingFailed: a training failed; it and the models after it are not registered.
@@ -200,8 +200,8 @@ def _named(workshop: Workshop, name: str) -> str:
 
 
 def _ensure(workshop: Workshop, name: str, force: bool, on_event: Callable[[Event], None]) -> Outcome:
-    stamp = fingerprints.read(workshop.folder, name)
-    kept = _kept(workshop, stamp, name) if stamp else "it is not trained yet"
+    fingerprint = fingerprints.read(workshop.folder, name)
+    kept = _kept(workshop, fingerprint, name) if fingerprint else "it is not trained yet"
     why = "asked to" if force else (kept if isinstance(kept, str) else "")
     if not why and isinstance(kept, Outcome):
         on_event(Event(name, "unchanged", str(kept.version)))
@@ -209,35 +209,35 @@ def _ensure(workshop: Workshop, name: str, force: bool, on_event: Callable[[Even
     return _run(workshop, name, why, on_event)
 
 
-def _kept(workshop: Workshop, stamp: Stamp, name: str) -> Outcome | str:
-    """The version that an earlier training gave, or why it does not count any more."""
+def _kept(workshop: Workshop, fingerprint: Fingerprint, name: str) -> Outcome | str:
+    """The version of an earlier training, or the reason why it does not count any more."""
     options = workshop.models[name]
-    if why := fingerprints.change(stamp, options, workshop.folder, options.data):
+    if why := fingerprints.change(fingerprint, options, workshop.folder, options.data):
         return why
     try:
-        return _fetched(workshop, stamp, name)
+        return _fetched(workshop, fingerprint, name)
     except NotFound:
-        return f"{name}@{stamp.version} is not in the registry"
+        return f"{name}@{fingerprint.version} is not in the registry"
     except BadArtifact as error:
         return error.message
 
 
-def _fetched(workshop: Workshop, stamp: Stamp, name: str) -> Outcome:
+def _fetched(workshop: Workshop, fingerprint: Fingerprint, name: str) -> Outcome:
     store = open_registry(workshop.registry)
-    version = store.resolve(f"{name}@{stamp.version}")
-    if version.digest != stamp.digest:
+    version = store.resolve(f"{name}@{fingerprint.version}")
+    if version.digest != fingerprint.digest:
         raise NotFound(f"{version} is another artifact.")
     return Outcome(version, store.fetch(version).manifest)
 
 
 def _run(workshop: Workshop, name: str, why: str, on_event: Callable[[Event], None]) -> Outcome:
     on_event(Event(name, "training", why))
-    start, log = time.monotonic(), fingerprints.stamp_file(workshop.folder, name).with_suffix(".log")
+    start, log = time.monotonic(), fingerprints.fingerprint_file(workshop.folder, name).with_suffix(".log")
     with explained("write", log):
         make_folder(log.parent)
     done = _finished(_reports(workshop, name, log, on_event), name, log)
-    fingerprints.write(workshop.folder, name, done.stamp)
-    made = _fetched(workshop, done.stamp, name)
+    fingerprints.write(workshop.folder, name, done.fingerprint)
+    made = _fetched(workshop, done.fingerprint, name)
     on_event(Event(name, "done", str(made.version)))
     return Outcome(made.version, made.manifest, why, time.monotonic() - start, done.notes)
 
@@ -295,5 +295,5 @@ def _finished(reports: list[Report], name: str, log: Path) -> Done:
     assert isinstance(last, Failed)
     lines = log.read_text(errors="replace").splitlines()
     hint = last.hint or (f"All of its output is in {log}." if lines else None)
-    output = "" if last.expected else "\n".join(lines[-TAIL:])
+    output = "" if last.expected else "\n".join(lines[-MAX_OUTPUT_LINES:])
     raise TrainingFailed(last.message, hint=hint, exit_code=last.exit_code, output=output)

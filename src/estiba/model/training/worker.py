@@ -1,4 +1,4 @@
-"""The training process: one model from its training function to the registry. Run by `estiba.model.training.runner`.
+"""Run one training in a process: a model from its training function to the registry.
 
 It reads a Job from standard input and writes Reports, one JSON object per line, to what was its standard output.
 Everything that the training prints goes to standard error.
@@ -23,7 +23,7 @@ from estiba.core.errors import BadProject, EstibaError, NotTrusted, Unavailable
 from estiba.model.packing.pack import Packed, register
 from estiba.model.packing.training_result import Trained
 from estiba.model.training import fingerprints, mlflow
-from estiba.model.training.fingerprints import Reads, Stamp
+from estiba.model.training.fingerprints import Fingerprint, Reads
 from estiba.model.training.runner import Done, Job, ModelOptions, Progress, Report
 
 _EXPECTED = (
@@ -32,7 +32,7 @@ _EXPECTED = (
 
 
 def main() -> int:
-    """Does the job on standard input; 0 where it is done, 1 where a failure was reported."""
+    """Do the job on standard input; 0 where it is done, 1 where a failure was reported."""
     job = child.read_spec(Job)
     tell = child.open_reports()
     child.on_parent_exit(_end_session)
@@ -74,7 +74,7 @@ def _do(job: Job, tell: Callable[[Report], None]) -> Done:
         on_built=lambda digest: fingerprints.claim(folder, job.name, digest),
     )
     notes += packed.notes + _track(job, packed, tell)
-    stamp = Stamp(
+    fingerprint = Fingerprint(
         version=packed.version,
         digest=packed.artifact.digest,
         section=fingerprints.digest_options(options),
@@ -84,7 +84,7 @@ def _do(job: Job, tell: Callable[[Report], None]) -> Done:
         libraries=_libraries(trained.model),
         python=platform.python_version(),
     )
-    return Done(stamp, notes)
+    return Done(fingerprint, notes)
 
 
 def _trained(job: Job, folder: Path, data: Mapping[str, Path | None]) -> tuple[Trained, tuple[str, ...]]:
@@ -96,66 +96,66 @@ def _trained(job: Job, folder: Path, data: Mapping[str, Path | None]) -> tuple[T
         try:
             return from_file(file, sample, target=options.target, trust=options.trust)
         except NotTrusted as error:
-            hint = f"If you trust whoever made it, write trust = true in [models.{job.name}]"
-            other = "or save the model with skops or as ONNX, which run nothing."
+            hint = f"If you trust its author, write trust = true in [models.{job.name}]"
+            other = "or save the model with skops or as ONNX, which run no code."
             raise NotTrusted(error.message, hint=f"{hint}; {other}") from error
     sys.path.insert(0, str(folder))
     function = _function(options.train, folder)
     return _checked(function(**_arguments(function, options.train, data)), options.train), ()
 
 
-def _function(place: str, folder: Path) -> Callable[..., Any]:
-    name, _, attribute = place.partition(":")
+def _function(reference: str, folder: Path) -> Callable[..., Any]:
+    name, _, attribute = reference.partition(":")
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
         raise BadProject(
-            f"There is no module {name!r} in {folder}.", hint=f"It is what train = {place!r} names."
+            f"There is no module {name!r} in {folder}.", hint=f"It is what train = {reference!r} names."
         ) from None
     function = getattr(module, attribute, None)
     if not callable(function):
         raise BadProject(
-            f"{module.__file__} has no function {attribute!r}.", hint=f"It is what train = {place!r} names."
+            f"{module.__file__} has no function {attribute!r}.", hint=f"It is what train = {reference!r} names."
         )
-    found: Callable[..., Any] = function
-    return found
+    result: Callable[..., Any] = function
+    return result
 
 
-def _arguments(function: Callable[..., Any], place: str, data: Mapping[str, Path | None]) -> dict[str, Any]:
+def _arguments(function: Callable[..., Any], reference: str, data: Mapping[str, Path | None]) -> dict[str, Any]:
     parameters = inspect.signature(function).parameters
     required = [
         n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
     if unknown := [name for name in required if name != "data"]:
         raise BadProject(
-            f"The training function {place} wants an argument {unknown[0]!r} that nobody gives it.",
+            f"The training function {reference} requires an argument {unknown[0]!r}, which Estiba does not pass.",
             hint="It may take one argument, `data`: the path of each data file by name.",
         )
     return {"data": data} if "data" in parameters else {}
 
 
-def _checked(result: object, place: str) -> Trained:
+def _checked(result: object, reference: str) -> Trained:
     if isinstance(result, tuple) and 2 <= len(result) <= 4:
         target, metrics = (*result[2:], None, None)[:2]
         result = Trained(model=result[0], sample=result[1], target=target, metrics=metrics or {})
     if not isinstance(result, Trained):
-        raise BadProject(f"{place} returned {_described(result)}.", hint=_EXPECTED)
+        raise BadProject(f"{reference} returned {_described(result)}.", hint=_EXPECTED)
     import pandas as pd
 
     if not isinstance(result.sample, pd.DataFrame):
         raise BadProject(
-            f"{place} returned a sample that is {_described(result.sample)}.",
+            f"{reference} returned a sample that is {_described(result.sample)}.",
             hint="The sample must be a pandas DataFrame of the features as in training.",
         )
     if not (result.holdout is None or isinstance(result.holdout, pd.DataFrame)):
         raise BadProject(
-            f"{place} returned held-out rows that are {_described(result.holdout)}.",
+            f"{reference} returned held-out rows that are {_described(result.holdout)}.",
             hint="holdout must be a pandas DataFrame with the columns of the sample, or None.",
         )
     if not isinstance(result.metrics, Mapping):
-        raise BadProject(f"{place} returned metrics that are {_described(result.metrics)}.", hint=_EXPECTED)
+        raise BadProject(f"{reference} returned metrics that are {_described(result.metrics)}.", hint=_EXPECTED)
     return result
 
 
@@ -166,7 +166,7 @@ def _described(value: object) -> str:
 
 
 def _track(job: Job, packed: Packed, tell: Callable[[Report], None]) -> tuple[str, ...]:
-    """Logs to MLflow; the model is registered by now, so a tracking server that is down costs a warning only."""
+    """Log to MLflow. The model is registered by now, so an unreachable tracking server only causes a warning."""
     if not job.mlflow.tracking_uri:
         return ()
     tell(Progress("logging", job.mlflow.tracking_uri))
@@ -179,7 +179,7 @@ def _track(job: Job, packed: Packed, tell: Callable[[Report], None]) -> tuple[st
 
 
 def _without(files: dict[str, str], data: Mapping[str, Path | None]) -> dict[str, str]:
-    """Declared data files are compared by their own names."""
+    """The files without the declared data files, which are compared by their own names."""
     declared = {f"data/{name}" for name in data} | {f"{fingerprints.DATA}/{name}" for name in data}
     return {key: digest for key, digest in files.items() if key not in declared}
 
