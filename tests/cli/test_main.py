@@ -102,7 +102,7 @@ def test_an_error_is_what_happened_and_what_to_do(
     monkeypatch.chdir(tmp_path)
     ran = estiba("train")
     assert (ran.code, ran.out) == (4, "")
-    assert ran.err.startswith(f"error: There is no estiba.toml in or above {tmp_path}.\nhint: Make a project")
+    assert ran.err.startswith(f"error: There is no estiba.toml in or above {tmp_path}.\nhint: Create a project")
 
 
 def test_no_colour_in_a_pipe(tmp_path: Path) -> None:
