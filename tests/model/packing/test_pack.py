@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +262,17 @@ def test_a_text_model_falls_back_and_one_alias_may_be_a_string(tmp_path: Path) -
     assert packed.artifact.manifest.engine == "python"
     assert open_registry(tmp_path).aliases("text") == {"production": 1}
     assert [a["label"] for a in estiba.load("text", registry=tmp_path).predict(texts)] == [1, 0] * 50
+
+
+def test_a_notebook_shows_engine_parity_reason_and_notes(packed: estiba.Packed, tmp_path: Path) -> None:
+    first, engine, parity = repr(packed).splitlines()
+    assert first == f"churn@1 sha256:{packed.artifact.digest[:12]}"
+    assert engine == "engine: onnx"
+    assert re.fullmatch(
+        r"parity: largest difference .*, (\d+) of \1 labels equal \(\d+ golden rows and 60 rows of the sample\)", parity
+    )
+    model = FixedThresholdClassifier(LogisticRegression(), threshold=-1e9, response_method="decision_function")
+    rows = ROWS[["age"]]
+    other = estiba.pack(model.fit(rows, TARGET), rows, name="python", registry=tmp_path, engine="python")
+    assert repr(other).splitlines()[3] == "reason: The project asks for the python engine."
+    assert repr(other).splitlines()[4].startswith("note: The model's own predict says another class")

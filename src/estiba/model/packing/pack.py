@@ -60,7 +60,11 @@ class PackOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed model. `str()` of it is `bankchurn@3 sha256:...`; `new` is False where the registry had it already."""
+    """A packed model. `str()` of it is `bankchurn@3 sha256:...`; `new` is False where the registry had it already.
+
+    Its `repr()`, which a notebook shows, is a report of a few lines: engine, parity, the reason for the python engine,
+    and notes.
+    """
 
     artifact: Artifact
     version: int
@@ -73,6 +77,19 @@ class Packed:
 
     def __str__(self) -> str:
         return f"{self.ref} sha256:{self.artifact.digest}"
+
+    def __repr__(self) -> str:
+        manifest = self.artifact.manifest
+        parity, lines = (
+            manifest.parity,
+            [f"{self.ref} sha256:{self.artifact.digest[:12]}", f"engine: {manifest.engine}"],
+        )
+        if parity is not None:
+            worst = max(parity.max_abs_error.values(), default=0.0)
+            labels = f", {parity.labels_equal} of {parity.labels_total} labels equal" if parity.labels_total else ""
+            lines.append(f"parity: largest difference {worst:.2g}{labels} ({parity.note})")
+        lines += [f"reason: {manifest.reason}"] * bool(manifest.reason) + [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
 
 
 def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but three has a sensible default
