@@ -59,11 +59,8 @@ class Failure(NamedTuple):
     errors: Sequence[Problem] = ()
 
 
-class EncodedResponse(NamedTuple):
-    """Header lines, each ended by CRLF, and the body."""
-
-    headers: bytes
-    body: bytes
+EncodedResponse = tuple[bytes, bytes]
+"""Header lines, each ended by CRLF, and the body."""
 
 
 class Endpoint(ABC):

@@ -32,10 +32,10 @@ class KserveV1Endpoint(Endpoint):
         exchange.coded = code_instances(self.model.coder, content["instances"], "instances")
 
     def encode(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
-        return EncodedResponse(JSON, msgspec.json.encode({"predictions": answer.predictions}))
+        return (JSON, msgspec.json.encode({"predictions": answer.predictions}))
 
     def problem(self, exchange: Exchange, failure: Failure) -> EncodedResponse:
-        return EncodedResponse(JSON, error(sentence(failure.errors) or failure.detail))
+        return (JSON, error(sentence(failure.errors) or failure.detail))
 
 
 def error(message: str) -> bytes:

@@ -119,12 +119,12 @@ class MlflowEndpoint(Endpoint):
     def encode(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
         predictions, part = answer.predictions, exchange.answer_options
         shown = [prediction[part] for prediction in predictions] if part else predictions
-        return EncodedResponse(JSON, msgspec.json.encode({"predictions": shown}))
+        return (JSON, msgspec.json.encode({"predictions": shown}))
 
     def problem(self, exchange: Exchange, failure: Failure) -> EncodedResponse:
         if failure.status == 415:
-            return EncodedResponse(b"content-type: text/plain; charset=utf-8\r\n", failure.detail.encode())
-        return EncodedResponse(JSON, error(failure.status, sentence(failure.errors) or failure.detail))
+            return (b"content-type: text/plain; charset=utf-8\r\n", failure.detail.encode())
+        return (JSON, error(failure.status, sentence(failure.errors) or failure.detail))
 
 
 def error(status: int, message: str) -> bytes:

@@ -154,7 +154,7 @@ class NativeEndpoint(Endpoint):
         predictions, warnings, option = answer.predictions, answer.warnings, exchange.answer_options
         if option and option is not _FLAT:
             body = arrow_parquet.encode_bulk(predictions, option)
-            return EncodedResponse(b"content-type: %b\r\n" % option, body)
+            return (b"content-type: %b\r\n" % option, body)
         content: dict[str, Any] = {
             "id": exchange.id,
             "model": self.model.name,
@@ -167,7 +167,7 @@ class NativeEndpoint(Endpoint):
                 {"code": w.code, "pointer": pointer(w.row, w.field)} for w in warnings[:MAX_PROBLEMS]
             ]
         # Members of the envelope win over outputs of the same name, which are still in predictions.
-        return EncodedResponse(JSON, self._encode({**content, **predictions[0], **content} if option else content))
+        return (JSON, self._encode({**content, **predictions[0], **content} if option else content))
 
     def _encode_slices(self, predictions: Sequence[Prediction]) -> msgspec.Raw:
         starts = range(0, len(predictions), SLICE_ROWS)
@@ -177,7 +177,7 @@ class NativeEndpoint(Endpoint):
         status, detail, kind, errors = failure
         about = {"model": self.model.name, "version": self.model.version}
         body = problem(status, detail, kind=kind, request_id=exchange.id, errors=errors, **about)
-        return EncodedResponse(b"content-type: %b\r\n" % CONTENT_TYPE, body)
+        return (b"content-type: %b\r\n" % CONTENT_TYPE, body)
 
 
 def _flat(request: Request, *, bare: bool) -> str | None:

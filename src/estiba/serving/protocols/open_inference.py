@@ -155,12 +155,12 @@ class OpenInferenceEndpoint(Endpoint):
             body["parameters"] = {"warnings": "; ".join(parts)}
         header = msgspec.json.encode(body)
         if not blocks:
-            return EncodedResponse(JSON, header)
+            return (JSON, header)
         lines = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n" % len(header)
-        return EncodedResponse(lines, b"".join((header, *blocks)))
+        return (lines, b"".join((header, *blocks)))
 
     def problem(self, exchange: Exchange, failure: Failure) -> EncodedResponse:
-        return EncodedResponse(JSON, error(sentence(failure.errors) or failure.detail))
+        return (JSON, error(sentence(failure.errors) or failure.detail))
 
 
 class _Input(NamedTuple):
