@@ -151,6 +151,7 @@ def until(folder: Path, code: str) -> Report:
         ("FROM scratch # a remark\nCOPY a /a", False),
         ("FROM scratch\nCOPY a /a\nEXPOSE 80 # a remark", False),
         ("FROM scratch\nCOPY a /a\nENV A=1 # a remark", False),
+        ("ARG A=1 # a remark\nFROM scratch\nCOPY a /a", True),
         ("FROM scratch\nCOPY a /a\nLABEL a=1 # a remark", False),
         ("FROM scratch\nCOPY a \\  # a remark\n  /a", False),
         ("FROM scratch\nCOPY a /a\nHEALTHCHECK --interval=3s \\  # a remark\n  CMD a", False),

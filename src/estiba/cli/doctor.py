@@ -51,6 +51,7 @@ def doctor(path: Path | None, explain: str | None, running: bool, as_json: bool)
                 "healthy": report.healthy,
                 "looked_at": report.looked_at,
                 "unread": list(report.unread),
+                "not_examined": list(report.not_examined),
                 "findings": [
                     {"code": f.code, "severity": f.severity, "file": f.file, "line": f.line or None}
                     | {"message": f.message, "fix": f.fix}
@@ -125,6 +126,10 @@ def _show(report: Report, running: bool) -> None:
         terminal.line()
     if report.looked_at:
         terminal.line(_summary(report, "container" if running else "file"))
+    if report.not_examined:
+        names = ", ".join(report.not_examined[:MAX_NAMES]) + (", ..." if len(report.not_examined) > MAX_NAMES else "")
+        rest = f"{names} (templates, and compose files below the folder). Examine one: estiba doctor FOLDER"
+        terminal.line(f"Not examined: {rest}")
 
 
 def _summary(report: Report, subject: str) -> str:

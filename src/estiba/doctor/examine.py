@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import islice
 from pathlib import Path
 
 from estiba.core.errors import MissingExtra, NotFound
 from estiba.doctor.catalogue import RULES, check_container, ordered
-from estiba.doctor.finding import Finding, Location
+from estiba.doctor.finding import Finding, Location, listed
 from estiba.doctor.read import compose_file, compose_projects
 from estiba.doctor.read.build_context import SKIPPED_FOLDERS, BuildContext, parse_ignore_file, text
 from estiba.doctor.read.compose_file import Compose
@@ -27,8 +28,21 @@ from estiba.doctor.rules.compose import ComposeInvalid
 from estiba.doctor.rules.dockerfile import DockerfileSyntax
 
 _DOCKERFILE = re.compile(r"(?:Dockerfile|Containerfile)(?:\.(?!dockerignore)[\w.-]+)?|[\w.-]+\.Dockerfile", re.I)
+_NO_DOCKERFILE = re.compile(
+    r"\.(?:md|markdown|rst|txt|html?|pdf|png|svg|j2|jinja2?|tmpl|tpl|template|in|erb|mustache|bak|orig|swp|diff|patch)$",
+    re.I,
+)
+"""Suffixes of notes about a Dockerfile, and of templates for one."""
+
+_TEMPLATE = re.compile(r"^[ \t]*\{%|\{\{", re.M)
+"""A block or a value that a program fills in before the build."""
+
 _COMPOSE = re.compile(r"(?:docker-)?compose[\w.-]*\.ya?ml", re.I)
-_MAX_DEPTH = 3
+MAX_DEPTH = 12
+"""Folders deeper than this are not searched."""
+
+MAX_FOLDERS = 20_000
+"""Folders after these are not searched."""
 
 MAX_NAMED_MODELS = 20
 """More models of an image are examined but not listed."""
@@ -40,12 +54,14 @@ class Report:
 
     Args:
         unread: files that could not be read on this machine. why: the extra that reading them needs.
+        not_examined: templates, and compose files below the folder, that are only named.
     """
 
     looked_at: list[str]
     findings: list[Finding]
     unread: Sequence[str] = ()
     why: MissingExtra | None = None
+    not_examined: Sequence[str] = ()
 
     @property
     def healthy(self) -> bool:
@@ -66,6 +82,7 @@ class _Project:
     """The containers that run where the override file, which is for development, is not used."""
     findings: list[Finding] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
+    not_examined: list[str] = field(default_factory=list)
     why: MissingExtra | None = None
 
     def name(self, path: Path) -> str:
@@ -89,22 +106,31 @@ def examine(path: Path, today: date, others: Mapping[str, list[Finding]] | None 
     project = _Project(path if path.is_dir() else path.parent)
     files = [path] if path.is_file() else list(_files(project.folder))
     composes = [file for file in files if _COMPOSE.fullmatch(file.name) or file.suffix in (".yml", ".yaml")]
-    _read_compose_files([file.name for file in composes], project)
+    _read_compose_files([file.name for file in composes if file.parent == project.folder], project)
     for file in files:
         if file not in composes:
             _read_dockerfile(file, project)
+    below = [project.name(file) for file in composes if file.parent != project.folder]
+    project.not_examined += [name for name in below if name not in project.looked_at]
     for name, findings in (others or {}).items():
         project.looked_at.append(name)
         project.findings += findings
     project.findings += _check_files(project, today)
     if not project.looked_at and not project.unread:
-        hint = "It reads Dockerfiles, compose files, requirements.txt and pickled models. For what runs: --running."
-        raise NotFound(f"There is nothing to examine in {path}.", hint=hint)
+        raise _nothing(path, project)
     for container in project.containers:
         project.findings += check_container(container, project.folder)
     for container in project.without_override:
         project.findings += check_container(container, None)
-    return Report(sorted(dict.fromkeys(project.looked_at)), ordered(project.findings), project.unread, project.why)
+    looked_at = sorted(dict.fromkeys(project.looked_at))
+    return Report(looked_at, ordered(project.findings), project.unread, project.why, project.not_examined)
+
+
+def _nothing(path: Path, project: _Project) -> NotFound:
+    hint = "It reads Dockerfiles, compose files, requirements.txt and pickled models. For what runs: --running."
+    if project.not_examined:
+        hint = f"Name one of the files below it: {listed(project.not_examined)}."
+    return NotFound(f"There is nothing to examine in {path}.", hint=hint)
 
 
 def _check_files(project: _Project, today: date) -> Iterator[Finding]:
@@ -136,17 +162,30 @@ def _loose_dependencies(project: _Project) -> Dependencies:
     return Dependencies([read_requirements(name, context) for name in names], models, context)
 
 
-def _files(folder: Path, depth: int = 0) -> Iterator[Path]:
-    """Yield the Dockerfiles of the folder and a few levels below, and the compose files of the folder itself."""
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the Dockerfiles and compose files of the folder and of those below it."""
+    for inner in islice(_folders(folder, 0), MAX_FOLDERS):
+        for path in _inside(inner):
+            if (_is_dockerfile(path.name) or _COMPOSE.fullmatch(path.name)) and path.is_file():
+                yield path
+
+
+def _folders(folder: Path, depth: int) -> Iterator[Path]:
+    yield folder
+    for path in _inside(folder) if depth < MAX_DEPTH else ():
+        if _walked(path.name) and path.is_dir() and not path.is_symlink() and not (path / "pyvenv.cfg").exists():
+            yield from _folders(path, depth + 1)
+
+
+def _inside(folder: Path) -> list[Path]:
     try:
-        inside = sorted(folder.iterdir())
+        return sorted(folder.iterdir())
     except OSError:
-        return
-    for path in inside:
-        if path.is_file() and (_DOCKERFILE.fullmatch(path.name) or (depth == 0 and _COMPOSE.fullmatch(path.name))):
-            yield path
-        elif path.is_dir() and not path.is_symlink() and depth < _MAX_DEPTH and _walked(path.name):
-            yield from _files(path, depth + 1)
+        return []
+
+
+def _is_dockerfile(name: str) -> bool:
+    return bool(_DOCKERFILE.fullmatch(name)) and not _NO_DOCKERFILE.search(name)
 
 
 def _walked(name: str) -> bool:
@@ -219,7 +258,8 @@ def _container(compose: Compose, name: str, project: _Project) -> Container:
 def _read_dockerfile(path: Path, project: _Project) -> None:
     """Read a Dockerfile that no compose file names."""
     name = project.name(path)
-    if any(image.file == name for image in project.images.values()):
+    real = path.resolve()
+    if any((project.folder / image.file).resolve() == real for image in project.images.values()):
         return
     content = text(path)
     if content is None:
@@ -228,10 +268,19 @@ def _read_dockerfile(path: Path, project: _Project) -> None:
         finding = DockerfileSyntax.finding(Location(name), message, "Check its permissions and its content.")
         project.findings.append(finding)
         return
+    if _TEMPLATE.search(_without_go_templates(content)):
+        project.not_examined.append(name)
+        return
     root = find_build_context(path, parse(content), project.folder)
     image = _image(path, root, project, {}, "")
     if image is not None:
         project.containers.append(Container(image, None))
+
+
+def _without_go_templates(content: str) -> str:
+    """Leave out the lines of commands, in which `{{` is an argument, such as of `docker inspect --format`."""
+    lines = content.splitlines()
+    return "\n".join(line for line in lines if not re.match(r"\s*(?:RUN|CMD|ENTRYPOINT|HEALTHCHECK)\b", line, re.I))
 
 
 def _image(path: Path, root: Path | None, project: _Project, arguments: Mapping[str, str], target: str) -> Image | None:

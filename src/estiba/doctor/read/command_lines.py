@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from posixpath import basename
 
 from estiba.doctor.read.dockerfile_stages import substitute
@@ -181,6 +181,13 @@ def detect_server(command: Sequence[str], environment: Mapping[str, str]) -> Ser
         for_development=_develops(name, argv),
         debugs=_debugs(name, [*before, *argv], environment),
     )
+
+
+def without_defaults(server: Server, command: Sequence[str], environment: Mapping[str, str]) -> Server:
+    """Clear the host and the port that only come from the defaults of the server: an argument may still set them."""
+    given = " ".join([*command, *environment.values()])
+    host = server.host if server.host and server.host in given else ""
+    return replace(server, host=host, port=server.port if str(server.port) in given else 0)
 
 
 def _address(kind: _Kind, name: str, argv: list[str], environment: Mapping[str, str]) -> tuple[str, int]:

@@ -180,6 +180,8 @@ class Container:
     def server(self) -> Server | None:
         """The server that it runs, if it is a known one; from the code if the program is a Python file."""
         server = command_lines.detect_server(self.program, self.environment)
+        if server is not None and self._waits_for_arguments:
+            server = command_lines.without_defaults(server, self.program, self.environment)
         if server is not None and self.image is not None:
             server = _configured(server, self.image.context)
         own = self.listen_call
@@ -188,6 +190,14 @@ class Container:
                 own.kind, own.host, own.port, own.file, for_development=own.kind == "flask", debugs=own.debugs
             )
         return server
+
+    @property
+    def _waits_for_arguments(self) -> bool:
+        """True for an image by itself whose ENTRYPOINT is a list, without a CMD: who starts it gives the rest."""
+        if self.final is None or self.service is not None or self.final.last_step("CMD"):
+            return False
+        entry = self.final.last_step("ENTRYPOINT")
+        return entry is not None and entry.instruction.argv is not None
 
     @property
     def server_location(self) -> Location:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from estiba.doctor.read.build_context import SKIPPED_FOLDERS, relative_source
@@ -21,8 +22,9 @@ _DEPTH = 3
 def find_build_context(path: Path, instructions: tuple[Instruction, ...], folder: Path) -> Path | None:
     """Return the folder that most likely is the build context: the one that has the sources of COPY.
 
-    Its own folder is tried first, then those above it up to the top of the project, then the others of the project. If
-    none has any of the sources, a tool puts the context together before the build.
+    Its own folder is tried first, then those above it up to the top of the project, then the others of the project:
+    those must have all of the sources, and no Dockerfile of their own. If none has any of the sources, a tool puts the
+    context together before the build.
 
     Args:
         folder: the examined one.
@@ -34,10 +36,15 @@ def find_build_context(path: Path, instructions: tuple[Instruction, ...], folder
         return None
     wanted = set(_sources(instructions))
     counts: dict[Path, int] = {}
-    for candidate in _candidates(path, folder):
+    for candidate in _own_and_above(path, folder):
         counts[candidate] = sum(_there(candidate, source) for source in wanted)
         if counts[candidate] == len(wanted):
             return candidate
+    for other in islice(_folders(folder, 0), _MOST_FOLDERS):  # part of the sources is too little in a folder beside it
+        if not (other / "Dockerfile").exists() and all(_there(other, source) for source in wanted):
+            return other
+    if {"template", "templates"} & set(Path(os.path.relpath(path, folder)).parts[:-1]):
+        return None
     best = max(counts, key=lambda candidate: counts[candidate])
     return best if counts[best] or path.parent == folder else None
 
@@ -65,17 +72,13 @@ def _there(folder: Path, source: str) -> bool:
         return False
 
 
-def _candidates(path: Path, folder: Path) -> Iterator[Path]:
+def _own_and_above(path: Path, folder: Path) -> Iterator[Path]:
     yield path.parent
     top = _top(folder)
     for above in path.parent.resolve().parents:
         if not above.is_relative_to(top):
             break
         yield folder if above == folder.resolve() else Path(os.path.relpath(above))
-    for count, inner in enumerate(_folders(folder, 0)):
-        if count >= _MOST_FOLDERS:
-            break
-        yield inner
 
 
 def _top(folder: Path) -> Path:

@@ -9,6 +9,10 @@ _ROOTS = ("python", "debian", "ubuntu", "alpine", "node", "scratch", "nvidia/cud
 """Images that run as root unless the Dockerfile has a USER."""
 
 
+_ALPINE_WITHOUT_CURL = ("alpine", "python", "node", "redis", "postgres")
+"""Images whose variants on Alpine have no curl."""
+
+
 class ImageName(NamedTuple):
     """The parts of an image name. Docker Hub and `library/` are left out of `name`."""
 
@@ -35,8 +39,8 @@ class ImageName(NamedTuple):
         """Return True if the image is known not to have curl, wget or nc."""
         if self.name == "scratch" or "distroless" in self.name:
             return True
-        if self.name == "alpine" or "alpine" in self.tag:
-            return program == "curl"  # wget is one of BusyBox's
+        if self.name == "alpine" or "alpine" in self.tag:  # others on Alpine may install curl, as nginx does
+            return program == "curl" and self.name in _ALPINE_WITHOUT_CURL  # wget and nc are BusyBox's
         slim = self.name in ("debian", "ubuntu") or (self.name in ("python", "node") and "slim" in self.tag)
         return slim or self.name in ("redis", "postgres", "ghcr.io/mlflow/mlflow")
 

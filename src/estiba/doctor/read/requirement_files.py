@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from posixpath import basename, dirname
 from typing import NamedTuple
 
 from estiba.doctor.finding import Location
 from estiba.doctor.read.build_context import BuildContext
 from estiba.doctor.read.containers import Image
+from estiba.doctor.read.dockerfile_stages import Step
+from estiba.doctor.read.dockerfile_syntax import split
 
 _LINE = re.compile(r"([A-Za-z0-9][\w.-]*)\s*(\[[^\]]*\])?\s*(@\s*\S+|[^;#\s][^;#]*)?")
 _FILE = re.compile(r"(?:-r|--requirements?)[\s=]*([^\s;&|]+)")
+PIP_INSTALL = re.compile(r"\bpip3?\s+install\s+([^&;|]*)")
+OPTIONS_WITH_VALUE = frozenset(
+    """
+    -r --requirement -c --constraint -e --editable -i --index-url --extra-index-url --default-index --index -f
+    --find-links -t --target --prefix --root --src --python -p --python-version --platform --python-platform
+    --implementation --abi --only-binary --no-binary --progress-bar --index-strategy --python-preference --link-mode
+    --resolution --prerelease --keyring-provider --upgrade-strategy --cache-dir --trusted-host --proxy --timeout
+    --retries --cert --client-cert --exists-action --report --log --config-settings --config-setting -C
+    --global-option --root-user-action --override --overrides --build-constraint --exclude-newer --torch-backend
+    --extra --group --reinstall-package --upgrade-package -P --no-build-isolation-package --refresh-package
+    --no-build-package --no-binary-package --directory --project --config-file --color --fork-strategy
+    """.split()  # noqa: SIM905
+)
+"""Options of `pip install` and `uv pip install` that take the next argument as their value."""
+
 MAX_INCLUDES = 5
 """The depth of files that include each other."""
 
@@ -107,6 +125,28 @@ def installed(image: Image) -> list[Requirements]:
                 if path and path not in files:
                     files[path] = read_requirements(path, image.context)
     return list(files.values())
+
+
+def command_requirements(image: Image) -> list[Requirements]:
+    """Return the packages that the RUN instructions of an image name in `pip install`, one entry for each command."""
+    commands = []
+    for stage in image.used:
+        for step in stage.steps:
+            for text in PIP_INSTALL.findall(step.text) if step.instruction.name == "RUN" else ():
+                commands.append(_command(text, image, step))
+    return commands
+
+
+def _command(text: str, image: Image, step: Step) -> Requirements:
+    arguments = split(text)
+    lines, options = [], []
+    for before, argument in pairwise(["", *arguments]):
+        at = image.at(step.instruction.line_of(argument))
+        if argument.startswith("-"):
+            options.append(argument)
+        elif before not in OPTIONS_WITH_VALUE and (line := requirement(argument, at)):
+            lines.append(line)
+    return Requirements(image.file, tuple(lines), tuple(options))
 
 
 def _path(name: str, image: Image) -> str:

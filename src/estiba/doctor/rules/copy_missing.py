@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import date
-from posixpath import basename
+from itertools import pairwise
+from os.path import relpath
+from posixpath import basename, dirname
 from typing import ClassVar, NamedTuple
 
 from estiba.core.suggest import nearest
 from estiba.doctor.finding import Finding, Location, Problem
 from estiba.doctor.read.build_context import BuildContext, parse_ignore_file, relative_source
+from estiba.doctor.read.build_context import text as read_text
 from estiba.doctor.read.containers import Image
 from estiba.doctor.read.dockerfile_stages import Stage, Step, resolve_path
 from estiba.doctor.read.image_files import referenced_stage
@@ -144,11 +147,38 @@ def _similar_path(path: str, context: BuildContext) -> str:
 
 
 def _generated(path: str, image: Image) -> str:
-    """Return the line of .gitignore that matches a path: the file is generated, so it is not in version control."""
-    lines = (line.strip() for line in (image.context.text(".gitignore") or "").splitlines())
+    """Return the line of a .gitignore that matches a path: the file is generated, so it is not in version control."""
+    folder, inner = dirname(path), basename(path)
+    while True:
+        prefix = f"{folder}/" if folder else ""
+        if line := _ignoring_line(image.context.text(f"{prefix}.gitignore"), inner):
+            return f"{prefix}.gitignore:{line}"
+        if not folder:
+            return _ignored_above(path, image)
+        inner = f"{basename(folder)}/{inner}"
+        folder = dirname(folder)
+
+
+def _ignored_above(path: str, image: Image) -> str:
+    """Return the line of a .gitignore above the build context, up to the top of the repository."""
+    root = image.context.folder.resolve()
+    inner = path
+    for below, above in pairwise((root, *root.parents)):
+        if (below / ".git").exists():
+            break
+        inner = f"{below.name}/{inner}"
+        line = _ignoring_line(read_text(above / ".gitignore"), inner)
+        if line and any((top / ".git").exists() for top in (above, *above.parents)):
+            return f"{relpath(above / '.gitignore', image.context.folder)}:{line}"
+    return ""
+
+
+def _ignoring_line(text: str | None, path: str) -> int:
+    """Return the line of a .gitignore that matches a path relative to its folder; 0 if none does."""
+    lines = (line.strip() for line in (text or "").splitlines())
     patterns = "\n".join(line if not line or "/" in line.rstrip("/") else f"**/{line}" for line in lines)
     pattern = parse_ignore_file(patterns, ".gitignore").excluding_pattern(path)
-    return f".gitignore:{pattern.line}" if pattern else ""
+    return pattern.line if pattern else 0
 
 
 def _may_make(stage: Stage, path: str) -> bool:

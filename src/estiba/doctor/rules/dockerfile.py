@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from estiba.core.suggest import nearest
 from estiba.doctor.finding import Finding
+from estiba.doctor.read.command_lines import SHELLS, unwrap
 from estiba.doctor.read.containers import Image
 from estiba.doctor.read.dockerfile_stages import NO_COMMENTS, Step
 from estiba.doctor.read.dockerfile_syntax import KNOWN, Instruction
@@ -104,7 +105,8 @@ class TrailingComment(Rule):
                 continue
             at = image.at(instruction.line_of("#"))
             text = instruction.text
-            if instruction.name in NO_COMMENTS and re.search(r"\s#(?:\s|$)", _without_quoted(text)):
+            taken = instruction.name in NO_COMMENTS and instruction.name != "ARG"  # ARG takes `#` for one more name
+            if taken and re.search(r"\s#(?:\s|$)", _without_quoted(text)):
                 message = "Behind an instruction `#` begins no comment: the rest is taken as its arguments."
                 yield cls.finding(at, message, _OWN_LINE)
             elif instruction.name in ("CMD", "ENTRYPOINT") and re.match(r"\[.*\]\s*#", text):
@@ -178,13 +180,29 @@ class ExecVariable(Rule):
     def check_image(cls, image: Image, today: date) -> Iterator[Finding]:
         for instruction in _commands(image):
             argv = instruction.argv or ("",)
-            if argv[0].rpartition("/")[2] in ("sh", "bash", "ash", "dash"):
+            if _may_expand(argv[0]) or (instruction.name == "CMD" and _may_expand(_entry_program(instruction, image))):
                 continue
             for argument in argv:
                 if variable := re.search(r"\$\{?[A-Z_]\w*\}?", argument):
                     message = f"`{variable[0]}` in the exec form is not expanded: the program gets these characters."
                     fix = f'Write the value, or let a shell expand it: {instruction.name} ["sh", "-c", "exec ..."].'
                     yield cls.finding(image.at(instruction.line), message, fix)
+
+
+def _may_expand(program: str) -> bool:
+    """Return True for a shell, and for a script, which may expand its arguments."""
+    name = program.rpartition("/")[2]
+    return name in SHELLS or name.endswith((".sh", ".bash")) or "entrypoint" in name
+
+
+def _entry_program(command: Instruction, image: Image) -> str:
+    """Return the program of the ENTRYPOINT that gets a CMD as its arguments, or the argument that an init starts."""
+    for stage in image.stages:
+        entry = stage.last_step("ENTRYPOINT")
+        if entry is not None and any(step.instruction is command for step in stage.steps):
+            argv = unwrap(entry.arguments, {})
+            return argv[0] if argv else ""
+    return ""
 
 
 def _commands(image: Image) -> Iterator[Instruction]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from posixpath import basename, dirname
 from typing import ClassVar, NamedTuple
@@ -18,6 +19,9 @@ from estiba.doctor.read.inspected_container import InspectedContainer
 from estiba.doctor.read.python_sources import MODEL_FILE, loaded_files, written_files
 from estiba.doctor.rule import Rule
 from estiba.doctor.rules.copy_missing import missing_sources
+
+_MODULE_OPTIONS = ("-m", "-A", "--app")
+"""Options whose value is the name of a Python module."""
 
 _VARIABLE = re.compile(r"MODEL|ARTIFACT|PICKLE|WEIGHTS", re.I)
 _NOT_FOUND = re.compile(
@@ -123,7 +127,9 @@ def _needed_models(container: Container) -> Iterator[NeededModel]:
     if container.final is None:
         return
     argv, at = container.command_line
-    for argument in argv:
+    for before, argument in pairwise(["", *argv]):
+        if before in _MODULE_OPTIONS or _is_module(argument, container):
+            continue
         value = argument.partition("=")[2] if argument.startswith("-") else argument
         if MODEL_FILE.search(value) and not re.search(r"\s|://|\$|^-", value):
             yield NeededModel(resolve_path(container.folder, value), at, "the command names")
@@ -131,6 +137,15 @@ def _needed_models(container: Container) -> Iterator[NeededModel]:
         if _VARIABLE.search(name) and MODEL_FILE.search(value) and not re.search(r"\s|://|\$", value):
             path = resolve_path(container.folder, value)
             yield NeededModel(path, container.variable_location(name), f"{name} names")
+
+
+def _is_module(argument: str, container: Container) -> bool:
+    """Return True if an argument such as `scorer.model` is the dotted name of a Python module of the build context."""
+    path = argument.replace(".", "/")
+    entries = container.image.context.entries if container.image is not None else {}
+    return re.fullmatch(r"\w+(?:\.\w+)+", argument) is not None and any(
+        f"/{entry}".endswith((f"/{path}.py", f"/{path}/__init__.py", f"/{path}/__main__.py")) for entry in entries
+    )
 
 
 def _loaded_models(container: Container, image: Image) -> Iterator[NeededModel]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from posixpath import basename
 from typing import ClassVar
 
 from estiba.doctor.finding import Finding
+from estiba.doctor.read.build_context import relative_source
 from estiba.doctor.read.inspected_container import InspectedContainer
 from estiba.doctor.read.pickled_models import SUFFIXES, Pickled, look
-from estiba.doctor.read.requirement_files import Requirement, Requirements
+from estiba.doctor.read.python_sources import loaded_files
+from estiba.doctor.read.requirement_files import Requirement, Requirements, command_requirements
 from estiba.doctor.rule import Dependencies, Rule
 
 _DISTRIBUTION = {"sklearn": "scikit-learn"}
@@ -22,17 +25,38 @@ _BRING_SKLEARN = frozenset(
 )
 """Distributions that depend on scikit-learn or on boosters."""
 
+_CONSTRAINTS = re.compile(r"-c|--constraint|--require-hashes")
+"""Options with which another file may name the version."""
+
 _OTHER_VERSION = re.compile(r"unpickle estimator (\w+) from version ([\w.]+) when using version ([\w.]+)")
 _NO_MODULE = re.compile(r"ModuleNotFoundError: No module named ['\"]([\w.]+)['\"]")
 
 
-def _pickles(dependencies: Dependencies) -> Iterator[tuple[str, Pickled, Requirements]]:
-    """Yield each pickled model, by its name for messages, with each requirements file that is installed beside it."""
+def _pickles(dependencies: Dependencies) -> Iterator[tuple[str, Pickled]]:
+    """Yield each pickled model that the image may read, with its name for messages."""
     for path in dependencies.models:
-        pickled = look(dependencies.context.folder / path) if path.endswith(SUFFIXES) else None
-        for requirements in dependencies.requirements if pickled is not None else ():
-            assert pickled is not None
-            yield dependencies.context.at(path).file, pickled, requirements
+        if path.endswith(SUFFIXES) and _may_be_read(path, dependencies):
+            pickled = look(dependencies.context.folder / path)
+            if pickled is not None:
+                yield dependencies.context.at(path).file, pickled
+
+
+def _may_be_read(path: str, dependencies: Dependencies) -> bool:
+    """Return True unless no COPY brings a model, no folder with it is mounted, and no code names it."""
+    image = dependencies.image
+    if image is None:
+        return True
+    copies = (step for stage in image.used for step in stage.steps if step.instruction.name in ("COPY", "ADD"))
+    sources = (source for step in copies if "from" not in step.instruction.flags for source in step.arguments[:-1])
+    if any(path in image.context.matching(source) for source in sources if "$" not in source):
+        return True
+    for container in dependencies.containers:
+        if any(f"/{path}".startswith(f"/{relative_source(mount.source)}/") for mount in container.mounts):
+            return True
+        used = (use.path for module in container.modules for use in loaded_files(module, container.code_environment))
+        if basename(path) in map(basename, used) or container.mounts:
+            return True
+    return False
 
 
 class PickleVersion(Rule):
@@ -55,26 +79,39 @@ class PickleVersion(Rule):
 
     @classmethod
     def check_dependencies(cls, dependencies: Dependencies) -> Iterator[Finding]:
-        for name, pickled, requirements in _pickles(dependencies):
+        requirements = [*dependencies.requirements, *_commands(dependencies)]
+        for name, pickled in _pickles(dependencies) if requirements else ():
             yield from cls._sklearn(name, pickled.sklearn, requirements)
-            numpy = requirements.version_of("numpy")
+            numpy = _pinned("numpy", requirements)
             if "numpy._core" in pickled.packages and numpy is not None and numpy.version.startswith(("1.", "0.")):
                 message = f"`{name}` was pickled with NumPy 2 or newer, which NumPy {numpy.version} cannot read."
                 yield cls.finding(numpy.at, message, "Install numpy 2, or train the model again.")
 
     @classmethod
-    def _sklearn(cls, name: str, version: str, requirements: Requirements) -> Iterator[Finding]:
+    def _sklearn(cls, name: str, version: str, requirements: Sequence[Requirements]) -> Iterator[Finding]:
         if not version:
             return
         wrote = f"`{name}` was pickled by scikit-learn {version}"
-        pin = requirements.version_of("scikit-learn")
-        line = next((line for line in requirements.lines if line.name == "scikit-learn"), None)
-        if pin is not None and _minor(pin.version) != _minor(version):
+        pin = _pinned("scikit-learn", requirements)
+        if pin is None:
+            yield from cls._unpinned(wrote, version, requirements)
+        elif _minor(pin.version) != _minor(version):
             fix = f"Install scikit-learn=={version}, or train the model again with {pin.version}."
             yield cls.finding(pin.at, f"{wrote}, and {pin.version} is installed to read it.", fix)
-        elif pin is None and line is not None and _refuses(line, version):
-            fix = f"Install scikit-learn=={version}, or train the model again."
-            yield cls.finding(line.at, f"{wrote}, which `scikit-learn{line.rest}` does not allow.", fix)
+
+    @classmethod
+    def _unpinned(cls, wrote: str, version: str, requirements: Sequence[Requirements]) -> Iterator[Finding]:
+        """Compare with a range of versions, which may be any."""
+        lines = [line for file in requirements for line in file.lines if line.name == "scikit-learn"]
+        constrained = any(_CONSTRAINTS.match(option) for file in requirements for option in file.options)
+        for line in lines[:1]:
+            if _refuses(line, version):
+                message = f"{wrote}, which `scikit-learn{line.rest}` does not allow."
+                yield cls.finding(line.at, message, f"Install scikit-learn=={version}, or train the model again.")
+            elif not line.pinned and not constrained and _allows_next(line, version):
+                message = f"{wrote}, and `{line.written}{line.rest}` probably installs another version to read it."
+                fix = f"Pin it: scikit-learn=={version}; or train the model again with the version that is installed."
+                yield cls.finding(line.at, message, fix)
 
     @classmethod
     def check_running(cls, container: InspectedContainer) -> Iterator[Finding]:
@@ -82,6 +119,21 @@ class PickleVersion(Rule):
             message = f"Its model was pickled by scikit-learn {match[2]}, and it has scikit-learn {match[3]}."
             fix = f"Install scikit-learn=={match[2]}, or train the model again."
             yield cls.finding(container.at, message, fix)
+
+
+def _commands(dependencies: Dependencies) -> list[Requirements]:
+    return command_requirements(dependencies.image) if dependencies.image is not None else []
+
+
+def _pinned(name: str, requirements: Sequence[Requirements]) -> Requirement | None:
+    lines = (file.version_of(name) for file in requirements)
+    return next((line for line in lines if line is not None), None)
+
+
+def _allows_next(line: Requirement, version: str) -> bool:
+    """Return True if a range of versions also contains a later one, which may not read the pickle."""
+    major, minor = (*_minor(version), 0)[:2]
+    return not (_refuses(line, f"{major}.{minor + 1}.0") and _refuses(line, f"{major + 1}.0.0"))
 
 
 def _refuses(line: Requirement, version: str) -> bool:
@@ -118,12 +170,13 @@ class ModuleMissing(Rule):
 
     @classmethod
     def check_dependencies(cls, dependencies: Dependencies) -> Iterator[Finding]:
-        for name, pickled, requirements in _pickles(dependencies):
+        for requirements in dependencies.requirements:
             includes = any(re.match(r"-e|--editable|-r|--requirement", option) for option in requirements.options)
             if includes or not requirements.lines or requirements.names & _BRING_SKLEARN:
                 continue
-            for package in sorted(pickled.packages - {"numpy._core"}):
-                yield from cls._package(package, name, pickled, requirements)
+            for name, pickled in _pickles(dependencies):
+                for package in sorted(pickled.packages - {"numpy._core"}):
+                    yield from cls._package(package, name, pickled, requirements)
 
     @classmethod
     def _package(cls, package: str, name: str, pickled: Pickled, requirements: Requirements) -> Iterator[Finding]:

@@ -11,10 +11,10 @@ from estiba.doctor.read.containers import Container, Image
 from estiba.doctor.read.dockerfile_syntax import split
 from estiba.doctor.read.image_names import parse_image_name
 from estiba.doctor.read.inspected_container import InspectedContainer
-from estiba.doctor.read.requirement_files import Requirement, Requirements, normal
+from estiba.doctor.read.requirement_files import OPTIONS_WITH_VALUE, PIP_INSTALL, Requirement, Requirements, normal
 from estiba.doctor.rule import Dependencies, Rule
 
-_PIP_INSTALL = re.compile(r"\bpip3?\s+install\s+([^&;|]*)")
+_SUBSTITUTION = re.compile(r"[<$]\([^)]*\)|`[^`]*`")
 _INSTALLERS = frozenset(("pip", "setuptools", "wheel", "uv", "poetry", "pipenv", "build", "hatch", "pdm", "pip-tools"))
 _DEVELOPMENT = frozenset(
     """
@@ -52,7 +52,6 @@ _SYSTEM = {
 """By wheel: a word of each command that installs its library, the library, and Debian's package."""
 
 _NO_LIBRARY = re.compile(r"(?:OSError|ImportError): (\S+\.so[\w.]*): cannot open shared object file")
-_WITH_VALUE = ("-r", "-c", "-e", "-i", "-f", "--index-url", "--extra-index-url", "--target", "-t", "--find-links")
 
 
 class UnpinnedRequirements(Rule):
@@ -91,7 +90,7 @@ class UnpinnedRequirements(Rule):
         """Check the packages that a RUN names itself."""
         runs = (step for stage in image.used for step in stage.steps if step.instruction.name == "RUN")
         for step in runs:
-            for arguments in _PIP_INSTALL.findall(step.text):
+            for arguments in PIP_INSTALL.findall(_SUBSTITUTION.sub("", step.text)):
                 names = [name for name in _packages(split(arguments)) if normal(name) not in _INSTALLERS]
                 if names:
                     at = image.at(step.instruction.line_of(names[0]))
@@ -107,7 +106,7 @@ def _packages(arguments: list[str]) -> Iterator[str]:
         bare = re.fullmatch(r"[A-Za-z][\w.-]*(?:\[[\w,-]+\])?", argument)
         if not is_value and bare and not argument.endswith((".whl", ".txt", ".gz", ".toml")):
             yield argument
-        is_value = argument in _WITH_VALUE
+        is_value = argument in OPTIONS_WITH_VALUE
 
 
 class DevRequirements(Rule):
