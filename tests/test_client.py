@@ -5,15 +5,19 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from toys import CHURN_ROW, Live
 
 import estiba
-from estiba.core.errors import BadInput, EstibaError, NotFound, Unavailable
+from estiba.core.errors import BadInput, BadRequest, EstibaError, NotFound, Unavailable
 from estiba.core.ports import free
+from estiba.model.schema.json_pointer import pointer
 
 
 @pytest.fixture
@@ -29,6 +33,39 @@ def test_one_record_several_and_a_dataframe(client: estiba.Client) -> None:
     assert client.predict(frame, model="churn")[0] == one[0]
     assert client.predict([{**CHURN_ROW, "age": np.int64(41), "balance": np.float64(10.5)}]) == one
     assert client.predict([]) == []
+
+
+def test_what_a_notebook_has_in_hand(client: estiba.Client) -> None:
+    one = client.predict(CHURN_ROW)
+    frame = pd.DataFrame([CHURN_ROW, CHURN_ROW])
+    assert client.predict(frame.iloc[0]) == one
+    assert client.predict(frame.to_numpy()) == one * 2
+    assert client.predict(frame.to_numpy()[0], model="churn") == one
+    assert client.predict(pa.Table.from_pandas(frame)) == one * 2
+    prices = client.predict([{"x": 1.0}, {"x": 2.0}], model="price")
+    assert client.predict(np.array([1.0, 2.0]), model="price") == prices
+    with pytest.raises(
+        BadInput, match=r"records/0: expected 6 values in the order of the model's fields \(age, .*got 2"
+    ):
+        client.predict(np.zeros((3, 2)))
+    with pytest.raises(BadRequest, match="Cannot read rows from a value of type NoneType"):
+        client.predict(None)
+
+
+@pytest.mark.parametrize("odd", [float("inf"), np.float32("-inf"), np.float64("inf"), b"1", Decimal("1.5"), {1}])
+def test_no_value_is_changed_on_its_way(client: estiba.Client, toy_registry: Path, odd: object) -> None:
+    """Refused by the client and by the library, also where the server would take what JSON makes of it."""
+    loaded = estiba.load("churn", registry=toy_registry)
+    for field in ("a/b~c d", "channel", "balance"):
+        for predict in (client.predict, loaded.predict):
+            with pytest.raises(BadInput) as caught:
+                predict([CHURN_ROW, {**CHURN_ROW, field: odd}])
+            assert [problem.pointer for problem in caught.value.problems] == [pointer(1, field)]
+
+
+def test_missing_values_are_sent_as_null(client: estiba.Client) -> None:
+    for missing in (None, float("nan"), np.float32("nan"), pd.NA, pd.NaT, np.datetime64("NaT")):
+        assert client.predict({**CHURN_ROW, "a/b~c d": missing}) == client.predict(CHURN_ROW)
 
 
 def test_models_and_versions(client: estiba.Client) -> None:
@@ -56,8 +93,11 @@ def test_infinity_is_refused_as_by_the_library(client: estiba.Client, value: flo
 def test_nobody_there_is_unavailable() -> None:
     client = estiba.Client(f"http://127.0.0.1:{free('127.0.0.1')}", timeout=1)
     assert not client.ready()
-    with pytest.raises(Unavailable, match="cannot be reached"):
+    with pytest.raises(Unavailable) as caught:
         client.predict({"x": 1})
+    assert caught.value.message == f"{client.url} cannot be reached: connection refused."
+    with pytest.raises(Unavailable, match=r"host\.invalid cannot be reached: its host name is not known\.\n"):
+        estiba.Client("http://host.invalid", timeout=1).models()
 
 
 def test_a_busy_server_is_asked_again() -> None:

@@ -21,7 +21,7 @@ ORDER = {
         """,
     "estiba.core.stores": "disk files",
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
-    "estiba.model.schema": "signature rows values infer",
+    "estiba.model.schema": "signature rows json_pointer json_values values infer",
     "estiba.model.coding": "kernel arrow pandas_series record_type coder predictions",
     "estiba.model.artifact": "artifact archive golden_rows profile model_card",
     "estiba.model.registry": "records registry mirror",

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any, SupportsFloat
-from urllib.parse import quote
+from typing import Any
 
 import msgspec
 import urllib3
 
 import estiba
 from estiba.core.errors import BadInput, BadRequest, EstibaError, NotFound, Problem, Unavailable
-from estiba.model.schema.rows import Prediction, Records, Rows, records_of
-
-_MAX_PROBLEMS = 100
-"""Wrong values that are named in one error, as many as a server names."""
+from estiba.model.schema.json_values import plain_records
+from estiba.model.schema.rows import Prediction, Rows, records_of
 
 _RETRIED = urllib3.Retry(
     total=4,
@@ -49,23 +44,23 @@ class Client:
         """One prediction per row.
 
         Args:
-            rows: records by field name, one such record, or a DataFrame.
+            rows: records by field name, one such record, or a DataFrame; also all else that `Model.predict` takes.
+                Rows without names, such as arrays, cost one more request, for the model's fields.
             model: which model; by default the server's own default.
             version: which of its versions; by default the current one.
 
         Raises:
-            BadInput: values that do not match the model's signature, each named.
+            BadInput: values that do not match the model's signature, each named. BadRequest: `rows` holds no records.
             NotFound: no such model or version. Unavailable: not ready, or not reached. EstibaError: anything else.
         """
         if version is not None and model is None:
             raise BadRequest("A version is of a model: say which with model=...")
-        records = records_of(rows)
+        records = records_of(rows, lambda: self._fields(model))
         if not records:
             return []
-        _refuse_what_json_changes(records)
         path = f"/models/{model}" if model else ""
         path += f"/versions/{version}" if version is not None else ""
-        answer = self._ask("POST", f"{path}/predict", {"records": records})
+        answer = self._ask("POST", f"{path}/predict", {"records": plain_records(records)})
         predictions: list[Prediction] = answer["predictions"]
         return predictions
 
@@ -91,50 +86,46 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _fields(self, model: str | None) -> list[str]:
+        """The names of the model's fields, in order."""
+        name = model or next((served["name"] for served in self.models() if served["default"]), None)
+        if name is None:
+            raise NotFound("The server has no default model.", hint="Say which with model=...")
+        return list(self._ask("GET", f"/models/{name}/schema")["properties"])
+
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        content = None if body is None else msgspec.json.encode(body, enc_hook=_plain)
+        content = None if body is None else msgspec.json.encode(body)
         try:
             answer = self._pool.request(
                 method, self.url + path, body=content, headers={"content-type": "application/json"}
             )
         except urllib3.exceptions.HTTPError as error:
-            raise Unavailable(f"{self.url} cannot be reached: {error}", hint="Is the server running there?") from error
+            raise Unavailable(
+                f"{self.url} cannot be reached: {_reason(error)}.", hint="Is the server running there?"
+            ) from error
         if answer.status == 200:
             return msgspec.json.decode(answer.data)
         raise _error(answer.status, answer.data)
 
 
-def _refuse_what_json_changes(records: Records) -> None:
-    """Raise BadInput for values that the encoder would turn into others: infinity into null, bytes into text."""
-    problems: list[Problem] = []
-    for number, record in enumerate(records):
-        for name, value in record.items() if isinstance(record, Mapping) else ():
-            if isinstance(value, (bytes, bytearray, memoryview)):
-                detail = "bytes have no form in JSON; decode them to text"
-            elif isinstance(value, SupportsFloat) and _is_infinite(value):
-                detail = f"expected a finite number, got {float(value)}"
-            else:
-                continue
-            step = quote(str(name).replace("~", "~0").replace("/", "~1"), "!$&'()*+,;=:@/?-._~")
-            problems.append(Problem(f"#/records/{number}/{step}", detail))
-    if problems:
-        raise BadInput(problems[:_MAX_PROBLEMS])
-
-
-def _is_infinite(value: SupportsFloat) -> bool:
-    kind = type(value)
-    return (isinstance(value, float) or kind.__name__.startswith("float")) and math.isinf(value)
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's scalars, timestamps and pandas' missing values as JSON."""
-    if type(value).__name__ in ("NAType", "NaTType"):
-        return None
-    if hasattr(value, "isoformat"):
-        return value.isoformat()
-    if hasattr(value, "item"):
-        return value.item()
-    raise TypeError(f"A {type(value).__name__} cannot be sent as JSON.")
+def _reason(error: Exception) -> str:
+    """The reason for which there is no answer, in a few words without the names of objects."""
+    reason = getattr(error, "reason", None) or error
+    cause = reason.__cause__ or reason.__context__
+    if isinstance(reason, urllib3.exceptions.NameResolutionError):
+        return "its host name is not known"
+    refused = isinstance(reason, urllib3.exceptions.NewConnectionError)  # urllib3 counts it as a timeout, too
+    if isinstance(reason, urllib3.exceptions.ConnectTimeoutError) and not refused:
+        return "no connection within the timeout"
+    if isinstance(reason, urllib3.exceptions.ReadTimeoutError):
+        return "no answer within the timeout"
+    if isinstance(reason, urllib3.exceptions.LocationParseError):
+        return "it is no valid URL"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror[0].lower() + cause.strerror[1:]
+    if isinstance(reason, urllib3.exceptions.ProtocolError):
+        return "the connection was closed before an answer"
+    return "the connection failed"
 
 
 def _error(status: int, content: bytes) -> EstibaError:

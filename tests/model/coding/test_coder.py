@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from estiba.core.errors import BadInput
 from estiba.model.coding.coder import MAX_PROBLEMS, Coded, Coder
 from estiba.model.coding.record_type import code_hook
+from estiba.model.schema.json_pointer import escape
 from estiba.model.schema.signature import UNSEEN, Field, Head, Signature
-from estiba.model.schema.values import escape
 
 FIELDS = (
     Field(name="number", kind="number"),

@@ -26,6 +26,7 @@ from estiba.core.suggest import did_you_mean
 from estiba.model.coding.kernel import compiled
 from estiba.model.coding.pandas_series import series
 from estiba.model.coding.record_type import Record, is_odd, record_type
+from estiba.model.schema.json_pointer import pointer
 from estiba.model.schema.signature import MAX_INTEGER, UNSEEN, Field, Scalar, Signature
 from estiba.model.schema.values import (
     NAN,
@@ -37,7 +38,6 @@ from estiba.model.schema.values import (
     level_types,
     lookup,
     plain,
-    pointer,
     say,
     seconds,
     to_float,

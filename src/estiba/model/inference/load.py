@@ -49,12 +49,13 @@ class Model:
         """One prediction per row, as the server would answer.
 
         Args:
-            rows: records by field name, one such record, or a DataFrame with the fields as columns, in any order.
+            rows: records by field name, one such record, or a DataFrame with the fields as columns, in any order. Also
+                a Series (one record), tables of polars and Arrow, and arrays and lists with the fields in their order.
 
         Raises:
-            BadInput: values that do not match the signature, each named.
+            BadInput: values that do not match the signature, each named. BadRequest: `rows` holds no records.
         """
-        coded = self.coder.check(records_of(rows))
+        coded = self.coder.check(records_of(rows, lambda: self.signature.names))
         return self.predictions.rows(self.answer(coded)) if len(coded) else []
 
     @property

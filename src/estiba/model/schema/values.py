@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import msgspec
 import numpy as np
@@ -19,24 +18,12 @@ NAN = math.nan
 UNSEEN_TEXT = "(a level never seen in training)"
 """Stands for an unseen level where a model or a golden row needs a word for it."""
 
-_FRAGMENT = "!$&'()*+,;=:@/?-._~"
-
 
 class Encoded(NamedTuple):
     """A column with few distinct words: `positions` into `words` by row, -1 for a missing value."""
 
     positions: npt.NDArray[np.int64]
     words: Sequence[object]
-
-
-def pointer(row: int, name: str) -> str:
-    """JSON pointer of one field of one record, as a URI fragment (RFC 6901, sections 3 and 6)."""
-    return f"#/records/{row}/{escape(name)}"
-
-
-def escape(name: str) -> str:
-    """One step of a JSON pointer in a URI fragment: `~` and `/` as RFC 6901 says, the rest as RFC 3986 does."""
-    return name if name.isalnum() and name.isascii() else quote(name.replace("~", "~0").replace("/", "~1"), _FRAGMENT)
 
 
 def expected(field: Field) -> str:

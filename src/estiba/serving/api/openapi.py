@@ -16,8 +16,9 @@ from typing import Any
 from urllib.parse import quote
 
 from estiba.core.errors import Problem
+from estiba.model.schema.json_pointer import pointer
 from estiba.model.schema.signature import Field, Scalar, Signature, json_schema
-from estiba.model.schema.values import expected, pointer
+from estiba.model.schema.values import expected
 from estiba.serving.api.openapi_common import (
     EXAMPLE_ID,
     OK_HEADERS,

@@ -16,8 +16,8 @@ import msgspec
 from estiba.core.errors import BadInput, BadRequest, Problem
 from estiba.model.coding.coder import MAX_PROBLEMS, Coded
 from estiba.model.coding.record_type import code_hook
+from estiba.model.schema.json_pointer import escape, pointer
 from estiba.model.schema.rows import Prediction
-from estiba.model.schema.values import escape, pointer
 from estiba.serving.batcher import SLICE_ROWS, Batcher
 from estiba.serving.exchange import Answer, Exchange
 from estiba.serving.http.problem_details import CONTENT_TYPE, problem

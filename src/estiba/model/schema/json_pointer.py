@@ -1,0 +1,17 @@
+"""JSON pointers of values in a request, as URI fragments (RFC 6901, sections 3 and 6)."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+_FRAGMENT = "!$&'()*+,;=:@/?-._~"
+
+
+def pointer(row: int, name: str) -> str:
+    """JSON pointer of one field of one record, as a URI fragment (RFC 6901, sections 3 and 6)."""
+    return f"#/records/{row}/{escape(name)}"
+
+
+def escape(name: str) -> str:
+    """One step of a JSON pointer in a URI fragment: `~` and `/` as RFC 6901 says, the rest as RFC 3986 does."""
+    return name if name.isalnum() and name.isascii() else quote(name.replace("~", "~0").replace("/", "~1"), _FRAGMENT)
