@@ -19,7 +19,7 @@ class _NotJsonError(Exception):
 
 
 def plain_records(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Records with plain values: NumPy's scalars as Python's, times in ISO format, and NaN, NA and NaT as None.
+    """Convert records to plain values: NumPy's scalars to Python's, times to ISO format, and NaN, NA and NaT to None.
 
     Raises:
         BadInput: a value is infinite, or of a type that JSON would change, such as bytes or Decimal; each is named.
