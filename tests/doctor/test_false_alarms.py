@@ -1,4 +1,4 @@
-"""Healthy projects with a few files that look faulty and are not: the doctor reports nothing.
+"""Healthy projects with a few files that look faulty and are not: the doctor reports nothing."""
 
 from __future__ import annotations
 
