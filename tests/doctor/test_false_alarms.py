@@ -87,6 +87,56 @@ CASES: dict[str, dict[str, str | bytes]] = {
             "RUN uv pip install -r <(uv export --frozen)\nWORKDIR /app\n",
         ),
     },
+    "an image that is built beside its other user": {
+        "compose.yaml": f"services:\n  api:\n    build: .\n    image: shop-api:latest\n{WHOLE}"
+        f"  worker:\n    image: shop-api\n    command: [python, -m, app.work]\n{WHOLE}",
+    },
+    "a binding for the driver of a GPU": {"requirements.txt": f"{REQUIREMENTS}nvidia-ml-py==12.560.30\n"},
+    "a tool that the base image runs": {
+        "Dockerfile": "FROM locustio/locust:2.32.4\nCOPY requirements.txt .\n"
+        "RUN pip install --no-cache-dir -r requirements.txt\nUSER locust\n",
+        "requirements.txt": "locust==2.32.4\n",
+    },
+    "a tool that a script runs": {
+        "Dockerfile": started_by('COPY start.sh ./\nCMD ["./start.sh"]\n'),
+        "requirements.txt": f"{REQUIREMENTS}jupyterlab==4.3.4\n",
+        "start.sh": "#!/bin/sh\nexec jupyter lab --ip 0.0.0.0\n",
+    },
+    "a folder of data over its copy": {
+        "Dockerfile": API.replace("USER 10001", "COPY data/ data/\nUSER 10001"),
+        "data/__init__.py": "",
+        "data/x.csv": "a\n1\n",
+        "compose.yaml": f"services:\n  api:\n    build: .\n{WHOLE}    volumes: ['./data:/app/data:ro']\n",
+    },
+    "a job that ends": {
+        "compose.yaml": "services:\n  buckets:\n    image: minio/mc:RELEASE.2025-01-17T23-25-50Z\n    mem_limit: 64m\n"
+        '    entrypoint: ["/bin/sh", "-c", "mc alias set s http://s:9000 a b; mc mb s/models; exit 0;"]\n'
+        "  schema:\n    image: acme/api:1\n    mem_limit: 64m\n    command: alembic upgrade head\n",
+    },
+    "a function of Lambda": {
+        "Dockerfile": "FROM public.ecr.aws/lambda/python:3.12\nCOPY app/ ${LAMBDA_TASK_ROOT}/app/\n"
+        'CMD ["app.main.handler"]\n',
+    },
+    "placeholders of secrets": {
+        "compose.yaml": f"services:\n  api:\n    build: .\n{WHOLE}"
+        "    environment: {API_KEY: '<PUT_YOUR_KEY_HERE>', HF_TOKEN: your-token-here}\n",
+        "Dockerfile": API.replace("EXPOSE", "ENV OTHER_TOKEN=<TOKEN>\nEXPOSE"),
+    },
+    "an image for Windows": {
+        "Dockerfile.windows": "# escape=`\nFROM python:3.11.9-windowsservercore-ltsc2022\n"
+        'SHELL ["powershell", "-Command"]\nWORKDIR C:/app\nCMD python -m http.server\n',
+    },
+    "an entry script that is converted in the build": {
+        "Dockerfile": API.replace("USER 10001", "COPY run.sh ./\nRUN sed -i 's/\\r$//' run.sh\nUSER 10001").replace(
+            COMMAND, 'CMD ["./run.sh"]\n'
+        ),
+        "run.sh": "#!/bin/sh\r\nexec true\r\n",
+    },
+    "files of variables that exist or may be missing": {
+        "compose.yaml": f"services:\n  api:\n    build: .\n{WHOLE}"
+        "    env_file: [settings.env, {path: local.env, required: false}]\n",
+        "settings.env": "A=1\n",
+    },
     "a pickle of the version that is pinned by a range": {
         "models/model.joblib": SKLEARN_1_6_1,
         "requirements.txt": REQUIREMENTS.replace("scikit-learn==1.6.1", "scikit-learn~=1.6.1"),

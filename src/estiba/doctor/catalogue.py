@@ -40,6 +40,7 @@ RULES: tuple[type[Rule], ...] = (
     dockerfile.CopyShell,
     dockerfile.JsonQuotes,
     dockerfile.ExecVariable,
+    servers.WindowsLineEnds,
     compose.ComposeInvalid,
     project_file.ProjectFile,
     copy_missing.CopyMissing,
@@ -122,20 +123,35 @@ def check_running(container: InspectedContainer) -> list[Finding]:
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
-    """Sort findings, the main one first. Duplicates are left out, and the same message about several lines is one."""
+    """Sort findings, the main one first. Duplicates are left out, and the same message about several lines is one.
+
+    So is the same line with the same message about several services, to which an anchor brings it.
+    """
     rank = {rule.code: number for number, rule in enumerate(RULES)}
     unique = {(finding.code, finding.where, finding.message): finding for finding in findings}
+    lines: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in unique.values():
+        lines.setdefault((finding.code, finding.where, finding.message.partition(" ")[2]), []).append(finding)
     groups: dict[tuple[str, str, str], list[Finding]] = {}
-    for finding in sorted(unique.values(), key=lambda finding: (rank[finding.code], finding.file, finding.line)):
+    by_place = sorted(map(_of_services, lines.values()), key=lambda one: (rank[one.code], one.file, one.line))
+    for finding in by_place:
         groups.setdefault((finding.code, finding.file, finding.message), []).append(finding)
-    return [_merged(group) for group in groups.values()]
+    return [_of_lines(group) for group in groups.values()]
 
 
-def _merged(group: list[Finding]) -> Finding:
+def _of_services(group: list[Finding]) -> Finding:
+    """Return the first of findings about a line whose messages differ in the first word only: the service."""
+    first, *others = group
+    names = [finding.message.partition(" ")[0] for finding in others]
+    return _extended(first, f"also for {listed(names)}") if names and ".y" in first.file else first
+
+
+def _of_lines(group: list[Finding]) -> Finding:
     """Return the first of findings with the same message, with the lines of the others added to it."""
     first, *others = group
-    if not others:
-        return first
     lines = listed(str(finding.line) for finding in others)
-    also = f"also on line{'s' if len(others) > 1 else ''} {lines}"
-    return msgspec.structs.replace(first, message=f"{first.message.removesuffix('.')}; {also}.")
+    return _extended(first, f"also on line{'s' if len(others) > 1 else ''} {lines}") if others else first
+
+
+def _extended(finding: Finding, addition: str) -> Finding:
+    return msgspec.structs.replace(finding, message=f"{finding.message.removesuffix('.')}; {addition}.")

@@ -105,6 +105,15 @@ class Service:
         ]
 
     @property
+    def env_files(self) -> list[tuple[str, Location]]:
+        """Path and location of each file of variables that has to exist."""
+        node = self.node.get("env_file")
+        entries = node.each if node.kind == "sequence" else [node]
+        needed = [entry for entry in entries if entry.get("required").text.lower() != "false"]
+        files = [entry.get("path") if entry.kind == "mapping" else entry for entry in needed]
+        return [(substitute(file.text, self.values), file.at) for file in files if file.text]
+
+    @property
     def dependencies(self) -> list[tuple[str, str, Location]]:
         """Name, condition (empty if there is none) and location of each service that this one depends on."""
         node = self.node.get("depends_on")

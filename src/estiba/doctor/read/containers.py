@@ -43,6 +43,12 @@ class Image:
         named = [stage for stage in self.stages if self.target and stage.name.lower() == self.target.lower()]
         return next(reversed(named or self.stages), None)
 
+    @property
+    def for_windows(self) -> bool:
+        """True if it is built on Windows, which has other programs and users."""
+        name = f"{self.file.rpartition('/')[2]} {self.final.base if self.final else ''}"
+        return bool(re.search(r"windows|nanoserver|servercore", name, re.I))
+
     @cached_property
     def used(self) -> list[Stage]:
         """The stages that the image needs, in order: the final one, its parents and those that it copies from."""
@@ -249,6 +255,14 @@ class Container:
             if placed is not None:
                 return placed.source, ""
         return target, ""
+
+    def source_of(self, program: str) -> str:
+        """Return the file of the build context that is a program or script in the image; empty if there is none."""
+        files = self.image.contents.files if self.image is not None else {}
+        if "/" not in program and resolve_path(self.folder, program) not in files:
+            return next((file.source for path, file in files.items() if path.endswith(f"bin/{program}")), "")
+        copied = files.get(resolve_path(self.folder, program))
+        return copied.source if copied is not None else ""
 
     @property
     def mounts(self) -> list[Mount]:

@@ -13,6 +13,16 @@ _ALPINE_WITHOUT_CURL = ("alpine", "python", "node", "redis", "postgres")
 """Images whose variants on Alpine have no curl."""
 
 
+_OWN_USER = (
+    "jupyter/",
+    "quay.io/jupyter/",
+    "bitnami/",
+    "cgr.dev/",
+    "public.ecr.aws/lambda/",  # Lambda starts every image as a user of its own
+    "amazon/aws-lambda-",
+)
+
+
 class ImageName(NamedTuple):
     """The parts of an image name. Docker Hub and `library/` are left out of `name`."""
 
@@ -31,9 +41,7 @@ class ImageName(NamedTuple):
 
     @property
     def maybe_root(self) -> bool:
-        return not re.search(r"nonroot|rootless|unprivileged", self.tag) and not self.name.startswith(
-            ("jupyter/", "quay.io/jupyter/", "bitnami/", "cgr.dev/")
-        )
+        return not re.search(r"nonroot|rootless|unprivileged", self.tag) and not self.name.startswith(_OWN_USER)
 
     def lacks(self, program: str) -> bool:
         """Return True if the image is known not to have curl, wget or nc."""

@@ -105,8 +105,11 @@ class UnpinnedBaseImage(Rule):
 
     @classmethod
     def check_compose(cls, compose: Compose, containers: Sequence[Container]) -> Iterator[Finding]:
+        built = {_with_tag(service.image) for service in compose.services.values() if service.node.get("build")}
         for service in compose.services.values():
             if service.build is None and service.image and "$" not in service.image:
+                if _with_tag(service.image) in built:
+                    continue
                 yield from cls._unpinned(service.image, service.node.get("image").at)
 
     @classmethod
@@ -130,6 +133,11 @@ class UnpinnedBaseImage(Rule):
             yield cls.finding(at, f"`{image}` moves to the next Python when that is released.", fix)
 
 
+def _with_tag(image: str) -> tuple[str, str]:
+    name = parse_image_name(image)
+    return name.name, name.tag or "latest"
+
+
 def _example(name: ImageName) -> str:
     return ", such as python:3.12-slim" if name.name == "python" else ", and best its digest (name:tag@sha256:...)"
 
@@ -148,7 +156,7 @@ class FullBaseImage(Rule):
     @classmethod
     def check_image(cls, image: Image, today: date) -> Iterator[Finding]:
         final = image.final
-        if final is None or "$" in final.base:
+        if final is None or "$" in final.base or image.for_windows:
             return
         name = parse_image_name(final.base)
         at = image.at(final.instruction.line)

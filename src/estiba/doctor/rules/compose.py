@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from math import ceil
+from pathlib import Path
+from posixpath import dirname, join
 from typing import ClassVar
 
 from estiba.core.suggest import nearest
@@ -16,6 +18,15 @@ from estiba.doctor.read.inspected_container import InspectedContainer
 from estiba.doctor.rule import Rule
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "BLIS_NUM_THREADS")
+_JOB_NAME = re.compile(
+    r"(?:^|[-_.])(?:init|initiali[sz]er|setup|migrate|migrations?|seed|seeder|bootstrap|create|provision|prestart)(?:$|[-_.])"
+)
+_JOB_COMMAND = re.compile(
+    r"\bmc\s+(?:mb|alias|config)\b|\balembic\s+upgrade\b|manage\.py\s+migrate\b|\bdb\s+(?:init|upgrade|migrate)\b|"
+    r"^exit\s+0$"
+)
+"""Commands that prepare something once, and end."""
+
 _WITHOUT_HEALTHCHECK = (
     "postgres",
     "redis",
@@ -68,10 +79,28 @@ class ComposeInvalid(Rule):
                 yield cls._unknown(fault, mount.source, compose.volumes, mount.at)
 
     @classmethod
+    def check_mounts(cls, container: Container, folder: Path) -> Iterator[Finding]:
+        """Check that the files of `env_file` exist."""
+        for name, at in container.service.env_files if container.service is not None else ():
+            path = folder / dirname(at.file) / name
+            if "$" in name or path.exists():
+                continue
+            example = next((other for other in _examples(path.name) if path.with_name(other).is_file()), "")
+            copy = f"cp {join(dirname(name), example)} {name}, and fill it in" if example else f"write {name}"
+            fix = f"Before it starts: {copy}; or `- path: {name}` with `required: false`."
+            yield cls.finding(at, f"{container.name} reads `{name}`, which does not exist, so Compose refuses it.", fix)
+
+    @classmethod
     def _unknown(cls, fault: str, name: str, known: Iterable[str], at: Location) -> Finding:
         similar = nearest(name, known)
         fix = f"Did you mean `{similar}`?" if similar else f"Define `{name}`, or remove it here."
         return cls.finding(at, f"{fault}, so Compose refuses it.", fix)
+
+
+def _examples(name: str) -> list[str]:
+    """Return the usual names of an example for a file such as `.env`."""
+    words = ("example", "sample", "template", "dist")
+    return [f"{name}.{word}" for word in words] + [f"{word}{name}" for word in words]
 
 
 class DependsOnNoHealth(Rule):
@@ -203,7 +232,8 @@ class NoRestart(Rule):
             for name, condition, _ in service.dependencies
             if condition == "service_completed_successfully"
         }
-        without = [service for service in _complete(services) if not _restarts(service) and service.name not in jobs]
+        complete = (service for service in _complete(services) if service.name not in jobs and not _ends(service))
+        without = [service for service in complete if not _restarts(service)]
         if without:
             message = f"Nothing starts {listed(service.name for service in without)} again after a crash or a reboot."
             yield cls.finding(without[0].node.at, message, "Add restart: unless-stopped.")
@@ -213,6 +243,14 @@ class NoRestart(Rule):
         if container.runs and container.part("HostConfig", "RestartPolicy", "Name") in ("no", ""):
             message = "Nothing starts it again after a crash or a reboot."
             yield cls.finding(container.at, message, "Add restart: unless-stopped, or --restart unless-stopped.")
+
+
+def _ends(service: Service) -> bool:
+    """Return True for a job, by its name or by its last command: started again, it would run for ever."""
+    text = " ".join([*(service.entrypoint or []), *(service.command or [])])
+    last = [part.strip() for part in re.split(r"&&|;|\n", text) if part.strip(" '\"")][-1:]
+    named = _JOB_NAME.search(service.name) or parse_image_name(service.image).name in ("minio/mc", "curlimages/curl")
+    return bool(named or any(_JOB_COMMAND.search(part) for part in last))
 
 
 def _restarts(service: Service) -> bool:

@@ -19,6 +19,11 @@ _ADDRESS = re.compile(
     r"https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\])(?::(\$\{?\w+(?::-\d+)?\}?|\d+))?(?=[/'\"\s)?]|$)"
 )
 _ADDRESS_WITH_PORT = re.compile(r"https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\]):(\d+)")
+_WHOLE_ADDRESS = re.compile(r"https?://(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\])[^\s'\"|;)\]]*")
+_CLIENTS = {"postgres": "pg_isready -U USER", "redis": "redis-cli ping", "rabbitmq": "rabbitmq-diagnostics -q ping"}
+_ROUTES = {"streamlit": "/_stcore/health", "mlflow": "/health", "jupyter": "/api"}
+"""The route for health of servers that bring one."""
+
 _NETCAT = re.compile(r"\bnc\s+(?:-\w+\s+)*(?:localhost|127\.0\.0\.1)\s+(\d+)")
 _PROGRAM_NOT_FOUND = re.compile(
     r"(?:exec: \"?(curl|wget|nc)\"?: executable file not found|(?:^|[\s:/])(curl|wget|nc): (?:command )?not found)",
@@ -138,11 +143,59 @@ def _installs(program: str, final: Stage) -> bool:
 
 
 def _without_curl(container: Container) -> str:
-    port = container.server.port if container.server and container.server.port else 8000
+    """Name a health check with what the image has, that asks the same address."""
     if container.server and container.server.kind.startswith("estiba"):
         return "Call estiba healthcheck."
-    address = f"http://127.0.0.1:{port}/health"
-    return f"""Ask with Python: CMD ["python", "-c", "import urllib.request as u; u.urlopen('{address}')"]."""
+    name = parse_image_name(container.service.image if container.service and container.image is None else "").name
+    if name in _CLIENTS:
+        return f"Ask with what the image has: {_CLIENTS[name]}."
+    if not _has_python(container):
+        install = "" if container.image is None else ", or install it in the last stage of the Dockerfile"
+        return f"Ask with a program that the image has{install}."
+    return (
+        f"""Ask with Python: CMD ["python", "-c", "import urllib.request as u; u.urlopen('{_address(container)}')"]."""
+    )
+
+
+def _has_python(container: Container) -> bool:
+    final = container.final
+    base = final.base if final is not None else container.service.image if container.service is not None else ""
+    runs = " ".join(step.text for step in final.steps_of("RUN")) if final is not None else ""
+    program = " ".join(container.program[:1])
+    return (
+        re.search(r"python|conda|jupyter|mlflow|airflow|/uv\b", base) is not None
+        or re.search(r"\bpython3?\b|\bpip3?\b|\buv\b", runs) is not None
+        or (container.server is not None and container.server.kind != "")
+        or program.rpartition("/")[2].startswith("python")
+    )
+
+
+def _address(container: Container) -> str:
+    """Return the address that the health check asks; without one, the port of the server and its route for health."""
+    asked = (
+        _WHOLE_ADDRESS.search(substitute(container.health.text, container.environment)) if container.health else None
+    )
+    if asked is not None:
+        return asked[0]
+    port = container.server.port if container.server and container.server.port else 8000
+    return f"http://127.0.0.1:{port}{_health_route(container) or '/health'}"
+
+
+def _health_route(container: Container) -> str:
+    """Return the route for health of a program, by its server or its code; empty if it has none."""
+    kind = container.server.kind.partition(" ")[0] if container.server else ""
+    if kind in _ROUTES:
+        return _ROUTES[kind]
+    routes = [
+        argument.value
+        for module in container.modules
+        for call, _ in module.calls()
+        for argument in call.args[:1]
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+    ]
+    return next(
+        (route for route in routes if re.fullmatch(r"/[\w/-]*(?:health|ready|live|ping|status)\w*/?", route)), ""
+    )
 
 
 class StartPeriodShort(Rule):
@@ -209,7 +262,9 @@ class NoHealthcheck(Rule):
             return
         at = service.node.at if service else Location(image.file, final.instruction.line)
         message = f"Nothing checks the health of {container.name or 'the program'}, so a hang is not noticed."
-        yield cls.finding(at, message, f"Add a HEALTHCHECK. {_without_curl(container)}")
+        missing = bool(container.modules) and not _health_route(container)
+        route = ", and a route for it to the program" if missing else ""
+        yield cls.finding(at, message, f"Add a HEALTHCHECK{route}. {_without_curl(container)}")
 
 
 class Unhealthy(Rule):

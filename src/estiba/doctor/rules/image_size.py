@@ -26,6 +26,17 @@ _APT = re.compile(r"(?:apt-get|apt|apk)\s[^&;|]*?\b(?:install|add)\b([^&;|]*)")
 _PURGES = re.compile(r"(?:apt-get|apt)\s[^&;|]*(?:purge|remove)|apk\s+del")
 _PIP = re.compile(r"\bpip3?\s+install\b[^&;|]*")
 _DATA = re.compile(r"\.(?:csv|parquet|feather|xlsx?|h5|hdf5|zip|tar|gz|sqlite|db|npy|npz|mp4|log)$", re.I)
+_LIBRARIES = {
+    "libpq-dev": "libpq5",
+    "default-libmysqlclient-dev": "libmariadb3",
+    "libmariadb-dev": "libmariadb3",
+    "libffi-dev": "libffi8",
+    "libssl-dev": "libssl3",
+    "libxml2-dev": "libxml2",
+    "unixodbc-dev": "unixodbc",
+}
+"""By Debian's package of headers, that of the library which is loaded at run time."""
+
 MIN_DATA_BYTES = 10_000_000
 """Less data than this in an image is not reported."""
 
@@ -99,12 +110,27 @@ class BuildTools(Rule):
         for step in image.final.steps_of("RUN") if image.final else ():
             tools = [tool for part in _APT.findall(step.text) for tool in _TOOLS.findall(part)]
             if tools and not _PURGES.search(step.text):
-                names = listed(dict.fromkeys(tools))
-                stay = "stays" if len(set(tools)) == 1 else "stay"
-                message = f"{names} {stay} in the image that runs, which needs no compiler."
-                fix = "Install them in another stage, and copy the virtual environment or the wheels from there."
-                yield cls.finding(image.at(step.instruction.line_of(tools[0])), message, fix)
+                yield cls.finding(
+                    image.at(step.instruction.line_of(tools[0])), *_tools_stay(list(dict.fromkeys(tools)))
+                )
                 return
+
+
+def _tools_stay(tools: list[str]) -> tuple[str, str]:
+    """Return the message and the remedy for tools, and for headers, whose libraries the program still needs."""
+    stay = "stays" if len(tools) == 1 else "stay"
+    if tools == ["git"]:
+        message = "git stays in the image that runs, which probably does not need it."
+        return message, "Fetch the sources in another stage, and copy what is installed from there."
+    headers = [
+        tool for tool in tools if tool.endswith("-dev") and tool not in ("python-dev", "python3-dev", "musl-dev")
+    ]
+    message = f"{listed(tools)} {stay} in the image that runs, which needs no compiler{' or headers' * bool(headers)}."
+    fix = "Install them in another stage, and copy the virtual environment or the wheels from there."
+    if headers:
+        libraries = listed(_LIBRARIES.get(name, name.removesuffix("-dev")) for name in headers)
+        fix = f"{fix[:-1]}; the last stage still needs the library itself: {libraries}."
+    return message, fix
 
 
 class PipCache(Rule):

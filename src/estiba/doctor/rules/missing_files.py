@@ -163,7 +163,7 @@ def _loaded_models(container: Container, image: Image) -> Iterator[NeededModel]:
 def _copy_fails(needed: NeededModel, image: Image) -> bool:
     """Return True if a COPY of the model's file fails: that is another finding, at the COPY."""
     file = _likely_file(needed, image)
-    if not file or file in image.context.included:
+    if file in image.context.included:
         return False
     sources = [
         source
@@ -173,6 +173,9 @@ def _copy_fails(needed: NeededModel, image: Image) -> bool:
         for source in step.arguments[:-1]
         if relative_source(source)
     ]
+    if not file:
+        absent = [relative_source(source) for source in sources if not image.context.matching(source)]
+        return any(basename(source) in (basename(needed.path), basename(dirname(needed.path))) for source in absent)
     return any(file in image.context.matching(source) for source in sources)
 
 
@@ -237,7 +240,8 @@ class BindHidesCode(Rule):
         files = container.image.contents.files
         for mount in container.mounts:
             target = resolve_path("/", mount.target)
-            hidden = any(path.startswith(target.rstrip("/") + "/") and path.endswith(".py") for path in files)
+            inside = [path for path in files if path.startswith(target.rstrip("/") + "/") and path.endswith(".py")]
+            hidden = any(basename(path) != "__init__.py" for path in inside)  # a folder of data may be a package too
             if mount.kind != "bind" or not hidden or for_development(mount.at.file):
                 continue
             exists = mount.source.startswith(("/", "~", "$")) or (folder / mount.source).exists()

@@ -12,7 +12,7 @@ from estiba.doctor.finding import Finding
 from estiba.doctor.read.compose_file import Mount
 from estiba.doctor.read.containers import Container, Image
 from estiba.doctor.read.dockerfile_stages import Stage, resolve_path
-from estiba.doctor.read.image_names import parse_image_name
+from estiba.doctor.read.image_names import ImageName, parse_image_name
 from estiba.doctor.read.inspected_container import InspectedContainer
 from estiba.doctor.read.python_sources import FileUse, written_files
 from estiba.doctor.rule import Rule
@@ -38,7 +38,7 @@ class RootUser(Rule):
     @classmethod
     def check_container(cls, container: Container) -> Iterator[Finding]:
         image, final = container.image, container.final
-        if image is None or final is None or not final.base or container.non_root:
+        if image is None or final is None or not final.base or container.non_root or image.for_windows:
             return
         user, base = str(container.user or ""), parse_image_name(final.base)
         starts = container.service is not None or final.last_step("CMD") or final.last_step("ENTRYPOINT")
@@ -49,7 +49,12 @@ class RootUser(Rule):
         at = service_user.at if service_user else image.at((steps[-1] if steps else final).instruction.line)
         because = f"`{user}` is named as its user" if user else "no USER is named"
         probably = "" if user or base.known_root else "probably "
-        fix = "Add before CMD: RUN useradd --system --uid 10001 app, and USER 10001."
+        below = final.user.partition(":")[0]
+        fix = _add_user(base)
+        if service_user:
+            fix = "Remove the line, and name another user with USER in the Dockerfile."
+            if below and below not in ("root", "0"):
+                fix = f"Remove the line: the Dockerfile names USER {below}."
         yield cls.finding(at, f"The program {probably}runs as root, as {because}.", fix)
 
     @classmethod
@@ -62,6 +67,15 @@ class RootUser(Rule):
             because = f"`{user}` is its user" if user else "nothing names another user"
             fix = "Write USER in the Dockerfile, or user: in the compose file."
             yield cls.finding(container.at, f"It runs as root, as {because}.", fix)
+
+
+def _add_user(base: ImageName) -> str:
+    """Return the remedy for a base image: without a shell only USER, on Alpine its adduser."""
+    if base.name == "scratch" or re.search(r"distroless|ubi-?\d*-micro|/ubi\d*/ubi-micro|cgr\.dev/", base.name):
+        return "Add before CMD: USER 10001."
+    if base.name == "alpine" or "alpine" in base.tag:
+        return "Add before CMD: RUN adduser -S -D -H -u 10001 app, and USER 10001."
+    return "Add before CMD: RUN useradd --system --uid 10001 app, and USER 10001."
 
 
 class PermissionDenied(Rule):

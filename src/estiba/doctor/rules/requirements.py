@@ -37,6 +37,11 @@ _CUDA = {
     "cupy-cuda12x": "it is made for a GPU",
     "xgboost": "its wheel brings NVIDIA's NCCL, about 300 MB",
 }
+_CUDA_PACKAGE = re.compile(
+    r"nvidia-(?:cu|nccl|nvtx|nvjitlink|nvshmem|dali|tensorrt|npp|nvjpeg)|(?:cudf|cuml|cugraph)-cu\d|tensorrt"
+)
+"""Wheels with CUDA libraries; nvidia-ml-py and others only talk to the driver."""
+
 _CPU = {
     "torch": "Install it from https://download.pytorch.org/whl/cpu.",
     "torchvision": "Install it from https://download.pytorch.org/whl/cpu.",
@@ -124,8 +129,11 @@ class DevRequirements(Rule):
         containers = dependencies.containers
         if dependencies.image is None or _for_development(containers):
             return
-        notebook = any(container.program[:1] == ["jupyter"] for container in containers)
-        unneeded = _DEVELOPMENT | (frozenset() if notebook else _NOTEBOOK)
+        if not all(container.command_line[0] for container in containers) and not _plain(dependencies.image):
+            return  # the base image decides what runs
+        started = {word for container in containers for word in _started(container)}
+        needed = started | (_NOTEBOOK if started & _NOTEBOOK else frozenset())
+        unneeded = (_DEVELOPMENT | _NOTEBOOK) - needed
         for requirements in dependencies.requirements:
             lines = [line for line in requirements.lines if line.name in unneeded]
             if lines:
@@ -134,6 +142,21 @@ class DevRequirements(Rule):
                 message = f"{names} {are} installed in the image, where nothing runs {them}."
                 fix = "Move them to a file of their own: requirements-dev.txt."
                 yield cls.finding(lines[0].at, message, fix)
+
+
+def _plain(image: Image) -> bool:
+    """Return True for a public base image, which starts no tool for development by itself."""
+    final = image.final
+    return final is not None and parse_image_name(final.base).known_root
+
+
+def _started(container: Container) -> Iterator[str]:
+    """Yield the words of the command, and of a script of the build context that it starts."""
+    for argument in container.command_line[0]:
+        yield from re.findall(r"[\w-]+", argument)
+        source = container.source_of(argument)
+        if source.endswith((".sh", ".bash")) and container.image is not None:
+            yield from re.findall(r"[\w-]+", container.image.context.text(source) or "")
 
 
 def _for_development(containers: Sequence[Container]) -> bool:
@@ -165,7 +188,7 @@ class CudaInImage(Rule):
     def _file(cls, requirements: Requirements) -> Iterator[Finding]:
         for line in requirements.lines:
             cuda = "cuda" in line.extras or re.search(r"\+cu\d", line.rest)
-            if line.name.startswith("nvidia-") or cuda:
+            if _CUDA_PACKAGE.match(line.name) or cuda:
                 message = f"{line.name}{line.extras} brings CUDA, and nothing here asks for a GPU."
                 yield cls.finding(line.at, message, "Use the build for CPUs.")
                 return

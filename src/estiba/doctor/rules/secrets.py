@@ -29,6 +29,9 @@ _EXAMPLES = re.compile(r"example|sample|template|dist$", re.I)
 _FIX_LAYER = (
     "Pass it when the container starts, or to the build with RUN --mount=type=secret; and replace it by a new one."
 )
+_FIX_ARGUMENT = (
+    "Pass it with RUN --mount=type=secret in place of --build-arg; if a build had it, replace it by a new one."
+)
 _FIX_COMPOSE = "Put it in a file named under `secrets:`, or in an .env file that is not in version control."
 _GENERATE = "Generate one: openssl rand -hex 24."
 _GRAFANA = ("grafana/grafana", "grafana/grafana-oss", "grafana/grafana-enterprise")
@@ -41,6 +44,13 @@ _WEAK = frozenset(
     """.split()  # noqa: SIM905
 )
 """Passwords that an attacker tries first."""
+
+_PLACEHOLDER = re.compile(
+    r"^<.*>$|^\{\{.*\}\}$|^\[.*\]$|^your[-_ ]|[-_ ]your[-_ ]|[-_ ]here>?$|^x{3,}$|^\*+$|^\.{3}$|"
+    r"^(?:put|insert|replace|enter|fill)[-_ ]|^change[-_ ]?(?:me|this)|^todo$|placeholder",
+    re.I,
+)
+"""Texts that stand where a secret is to be written."""
 
 _OPEN = {
     "POSTGRES_HOST_AUTH_METHOD": ("trust", "accepts every user without a password"),
@@ -86,8 +96,8 @@ class SecretInLayer(Rule):
             at = image.at(step.instruction.line_of(name))
             if argument:
                 message = f"The value of the build argument {name} stays readable in the image's history."
-                yield cls.finding(at, message, _FIX_LAYER)
-            elif value and "$" not in value and not value.startswith("/run/"):
+                yield cls.finding(at, message, _FIX_LAYER if value else _FIX_ARGUMENT)
+            elif value and "$" not in value and not value.startswith("/run/") and not is_placeholder(value):
                 yield cls.finding(at, f"{name} is kept in the image, readable with docker inspect.", _FIX_LAYER)
 
     @classmethod
@@ -191,7 +201,12 @@ def _secret_value(name: str, variable: Variable) -> str:
     """Return the password that a variable holds, alone or in a URL; empty if it names a file or another variable."""
     in_url = _URL.search(variable.value)
     value = variable.value if _SECRET_NAME.search(name) else in_url[1] if in_url else ""
-    return "" if value.startswith(("${", "$", "/")) else value
+    return "" if value.startswith(("${", "$", "/")) or is_placeholder(value) else value
+
+
+def is_placeholder(value: str) -> bool:
+    """Return True for a text that stands where a secret is to be written, unless it is a password by itself."""
+    return value.lower() not in _WEAK and _PLACEHOLDER.search(value) is not None
 
 
 def _weakness(name: str, variable: Variable) -> str:

@@ -9,6 +9,7 @@ from typing import ClassVar
 from estiba.doctor.finding import Finding
 from estiba.doctor.read.command_lines import Server
 from estiba.doctor.read.containers import Container, for_development
+from estiba.doctor.read.dockerfile_stages import resolve_path
 from estiba.doctor.read.inspected_container import InspectedContainer
 from estiba.doctor.rule import Rule
 
@@ -77,6 +78,35 @@ def _production_command(server: Server) -> str:
     return "fastapi run" if server.kind.startswith("fastapi") else "gunicorn --bind 0.0.0.0:8000 MODULE:app"
 
 
+class WindowsLineEnds(Rule):
+    code = "windows-line-ends"
+    severity = "error"
+    title = "The script that starts the container has the line ends of Windows."
+    reason = (
+        "The kernel looks for an interpreter `/bin/sh\\r`, and the container exits with `no such file or directory`, "
+        "although the script exists. It works on the machine of its author, as Git changed the line ends elsewhere."
+    )
+    example: ClassVar = {"file run.sh": "run.sh: POSIX shell script, ASCII text, with CRLF line terminators\n"}
+    remedy = "Convert it, `sed -i 's/\\r$//' run.sh`, and write `*.sh text eol=lf` into .gitattributes."
+    shown_by = "test_an_entry_script_with_windows_line_ends"
+
+    @classmethod
+    def check_container(cls, container: Container) -> Iterator[Finding]:
+        image, final = container.image, container.final
+        runs = [step.text for step in final.steps_of("RUN")] if final is not None else []
+        if image is None or any("dos2unix" in text or "\\r" in text for text in runs):
+            return
+        for argument in container.command_line[0]:
+            source = container.source_of(argument)
+            path = resolve_path(container.folder, argument)
+            content = (image.context.text(source) or "") if source and container.mount_of(path) is None else ""
+            script = content.startswith("#!") or source.endswith((".sh", ".bash"))
+            if script and content.partition("\n")[0].endswith("\r"):
+                message = f"`{source}` has the line ends of Windows, so it cannot be started in the container."
+                fix = f"Convert it: sed -i 's/\\r$//' {source}; and write `*.sh text eol=lf` into .gitattributes."
+                yield cls.finding(image.context.at(source, 1), message, fix)
+
+
 class ShellForm(Rule):
     code = "shell-form"
     severity = "warning"
@@ -94,16 +124,25 @@ class ShellForm(Rule):
     @classmethod
     def check_container(cls, container: Container) -> Iterator[Finding]:
         argv, at = container.command_line
+        if container.image is not None and container.image.for_windows:
+            return
         if len(argv) < 3 or argv[0].rpartition("/")[2] not in _SHELLS or argv[1] != "-c":
             return
         init = container.service is not None and container.service.text("init") == "true"
         job = container.image is None and container.server is None  # it ends by itself
         if job or init or _EXEC.search(argv[2]) or argv[2].startswith("["):
             return
+        service = container.service
+        key = "command" if service is not None and service.command is not None else "entrypoint"
+        in_compose = service is not None and (service.command or service.entrypoint) is not None
         kind = "CMD" if container.final and container.final.last_step("CMD") else "ENTRYPOINT"
         program = " ".join(container.program[:2]) or argv[2].partition(" ")[0]
         message = f"{kind} in shell form: the shell is process 1 and passes no SIGTERM on to {program}."
-        yield cls.finding(at, message, f'Write a list, {kind} ["...", "..."], or put exec before the command.')
+        fix = f'Write a list, {kind} ["...", "..."], or put exec before the command.'
+        if in_compose:
+            message = f"`{key}` starts a shell as process 1, which passes no SIGTERM on to {program}."
+            fix = f"Put exec before {program} in `{key}`, or set init: true for the service."
+        yield cls.finding(at, message, fix)
 
     @classmethod
     def check_running(cls, container: InspectedContainer) -> Iterator[Finding]:
