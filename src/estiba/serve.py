@@ -114,7 +114,8 @@ def check_address(options: ServerOptions) -> None:
     if not options.insecure and not _is_loopback(options.host):
         raise EstibaError(
             f"Serving on {options.host} would let every machine that reaches it ask the models.",
-            hint="Serve on 127.0.0.1 behind something that asks; or say --insecure (insecure = true in [server]).",
+            hint="Bind to 127.0.0.1 behind a proxy that authenticates, "
+            "or pass --insecure (insecure = true in [server]).",
         )
 
 

@@ -63,7 +63,9 @@ def test_a_refusal_has_the_form_of_its_protocol(live: Live, path: str, key: str)
 def test_management_routes_are_guarded_too_and_probes_are_not(live: Live) -> None:
     refused = httpx.get(f"{live.url}/models")
     assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+    assert refused.headers["content-type"] == "application/problem+json"
     assert refused.json()["type"] == "urn:estiba:problem:unauthorized"
+    assert refused.json()["instance"] == f"urn:request:{refused.headers['x-request-id']}"
     assert httpx.get(f"{live.url}/v2/models/price").json() == {"error": "A key is missing. Send it as X-Key."}
     assert httpx.get(f"{live.url}/models", headers=KEY).status_code == 200
     for probe in ("/health", "/health/ready", "/livez", "/metrics", "/v2/health/ready", "/ping"):

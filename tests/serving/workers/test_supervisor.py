@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from constant_load import Load
 from supervised import BODY, RECORD, Server, ask, pack, serving
@@ -177,6 +178,8 @@ def test_liveness_fails_when_workers_keep_dying(registry: Path) -> None:
                 os.kill(pid, signal.SIGKILL)
             server.wait(lambda count=count: server.metric("estiba_worker_restarts_total") >= count)
         server.wait(lambda: server.get("/health/live")[0] == 503)
+        refused = httpx.get(f"http://127.0.0.1:{server.port}/health/live")
+        assert (refused.json()["type"], refused.headers["retry-after"]) == ("urn:estiba:problem:not-ready", "1")
 
 
 def test_a_worker_that_started_during_a_swap_is_not_left_behind(registry: Path) -> None:

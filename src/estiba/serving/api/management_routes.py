@@ -19,7 +19,7 @@ from estiba.model.inference.load import Model
 from estiba.model.schema.signature import json_schema
 from estiba.serving.api import openapi, protocol_routes
 from estiba.serving.catalog import CurrentCatalog
-from estiba.serving.http.problem_details import CONTENT_TYPE, problem
+from estiba.serving.http.problem_details import error_response
 from estiba.serving.pages import CONTENT_SECURITY_POLICY, page
 from estiba.serving.pipeline import TooManyRequests, Unauthorized
 from estiba.serving.server_status import Health, Status
@@ -121,7 +121,7 @@ class _Routes:
         state = self._health.state
         if state == "ready":
             return _json({"status": state})
-        return _problem(request, 503, f"The server is {state}.", kind="not-ready", headers={"retry-after": "1"})
+        return _problem(request, 503, f"The server is {state}.", kind="not-ready")
 
     async def metrics(self, request: Request) -> Response:
         return Response(self._metrics.render(), headers={"content-type": METRICS_CONTENT_TYPE})
@@ -259,11 +259,13 @@ def _json(body: Any, status: int = 200, *, content_type: str = "application/json
 def _problem(
     request: Request, status: int, detail: str, *, kind: str = "", headers: dict[str, str] | None = None
 ) -> Response:
+    """An error response, with the body of the protocol that the path belongs to."""
+    pairs, body = error_response(status, detail, kind=kind, request_id=request.state.request_id)
+    common = {name.decode(): value.decode() for name, value in pairs}
     foreign = protocol_routes.error_body(request.scope["path"], status, detail)
     if foreign is not None:
-        return Response(foreign, status, headers={"content-type": "application/json", **(headers or {})})
-    body = problem(status, detail, kind=kind, request_id=request.state.request_id)
-    return Response(body, status, headers={"content-type": CONTENT_TYPE.decode(), **(headers or {})})
+        body, common["content-type"] = foreign, "application/json"
+    return Response(body, status, headers={**common, **(headers or {})})
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
