@@ -136,7 +136,7 @@ def test_another_file_is_another_environment_also_one_that_is_named_inside(
 
 def test_a_python_that_is_not_here(wanted: EnvironmentSpec, guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(virtualenvs, "_uv", lambda: "")
-    other = EnvironmentSpec(wanted.requirements, "3.99", wanted.place)
-    with pytest.raises(NotFound, match=r"no Python 3\.99 here"):
+    other = EnvironmentSpec(wanted.requirements, "3.99", wanted.parent)
+    with pytest.raises(NotFound, match=r"Python 3\.99, which images\.python asks for, is not installed"):
         ensure(other, guard)
     assert sys.version_info < (3, 99)
