@@ -64,7 +64,7 @@ MISTAKES = [
     (["iris.skops", "--sample", "nothing.csv"], 4, "nothing.csv"),
     (["iris.skops", "--sample", "iris.skops"], 1, "not of a kind that a sample can be read from"),
     (["iris.skops", "--sample", "rows.csv", "--target", "kind"], 2, "has no column 'kind'"),
-    (["rows.csv", "--sample", "rows.csv"], 1, "in no model format that Estiba reads"),
+    (["rows.csv", "--sample", "rows.csv"], 1, "is not in a model format that Estiba reads"),
     (["iris.skops", "--sample", "other.csv"], 2, "The model fails on its own sample: ValueError: The feature names"),
 ]
 
@@ -84,3 +84,57 @@ def test_mistakes_are_sentences_and_register_nothing(
 def test_a_name_that_cannot_be_one_is_said_at_once(estiba: Estiba, saved: Path) -> None:
     ran = estiba("pack", saved / "iris.skops", "--name", "Iris!", "--sample", saved / "rows.csv")
     assert (ran.code, ran.err.splitlines()[0]) == (1, "error: 'Iris!' cannot be the name of a model.")
+
+
+@pytest.fixture(scope="module")
+def zipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose levels are texts that look like numbers and missing values, and its rows as CSV."""
+    import joblib
+    import pandas as pd
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    folder = tmp_path_factory.mktemp("zipped")
+    words = {"zip": ["00501", "90210", "NA"] * 20, "country": ["NA", "None", "null"] * 20}
+    rows = pd.DataFrame({**words, "price": [n / 4 for n in range(60)]})
+    columns = make_column_transformer((OneHotEncoder(), ["zip", "country"]), remainder="passthrough")
+    joblib.dump(make_pipeline(columns, LogisticRegression()).fit(rows, rows["price"] > 7), folder / "zip.joblib")
+    rows.to_csv(folder / "zip.csv", index=False)
+    rows.to_csv(folder / "indexed.csv")
+    rows.to_csv(folder / "spanish.csv", index=False, sep=";", decimal=",", encoding="utf-16")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("sample", "options"),
+    [("zip.csv", ()), ("spanish.csv", ("--separator", ";", "--decimal", ",", "--encoding", "utf-16"))],
+)
+def test_a_sample_is_typed_by_the_model(
+    estiba: Estiba, zipped: Path, tmp_path: Path, sample: str, options: tuple[str, ...]
+) -> None:
+    import joblib
+    import pandas as pd
+
+    from estiba import load
+
+    given = ["--name", "zip", "--sample", zipped / sample, "--trust", "--registry", tmp_path / "r", *options]
+    ran = estiba("pack", zipped / "zip.joblib", *given)
+    assert ran.code == 0, ran.err
+    packed = load("zip", registry=tmp_path / "r", trust=True)
+    kinds = {field.name: (field.kind, field.nullable) for field in packed.signature.fields}
+    assert kinds == {"zip": ("category", False), "country": ("category", False), "price": ("number", False)}
+    row = {"zip": "00501", "country": "NA", "price": 3.25}
+    expected = joblib.load(zipped / "zip.joblib").predict_proba(pd.DataFrame([row]))[0]
+    assert list(packed.predict(row)[0]["probabilities"].values()) == pytest.approx(expected, abs=1e-12)
+
+
+def test_pandas_index_in_a_sample_is_refused_with_the_remedy(estiba: Estiba, zipped: Path, tmp_path: Path) -> None:
+    given = ["--name", "zip", "--trust", "--registry", tmp_path / "r", "--sample"]
+    ran = estiba("pack", zipped / "zip.joblib", *given, zipped / "indexed.csv")
+    assert ran.code == 1
+    assert "The first column of" in ran.err
+    assert "index=False" in ran.err
+    ran = estiba("pack", zipped / "zip.joblib", *given, zipped / "spanish.csv")
+    assert "The encoding seems to be utf-16: --encoding utf-16" in ran.err

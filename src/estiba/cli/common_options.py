@@ -25,6 +25,18 @@ def registry_option(command: Command) -> Command:
     return click.option("--registry", metavar="URL", help=text)(command)
 
 
+def csv_options(command: Command) -> Command:
+    """Add the options that say how a CSV file is written."""
+    for option in (
+        click.option("--encoding", default="utf-8", help="Encoding of a CSV file: utf-8, latin-1, cp1252, utf-16, ..."),
+        click.option("--decimal", default=".", metavar="CHARACTER", help="Decimal separator of a CSV file: . or ,"),
+        click.option("--separator", default=",", metavar="CHARACTER",
+                     help="Separator of the cells of a CSV file, such as ';', or: tab"),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")(command)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from estiba.cli.common_options import json_option, registry_option, trust_option
+from estiba.cli.common_options import csv_options, json_option, registry_option, trust_option
 
 if TYPE_CHECKING:
     from estiba.model.packing.pack import Packed
@@ -38,6 +38,7 @@ Examples:
     help="auto converts to ONNX where the answers stay equal; onnx fails where they do not; python never converts.",
 )
 @click.option("--alias", "aliases", multiple=True, help="Alias to set on the new version; may be repeated.")
+@csv_options
 @registry_option
 @trust_option
 @json_option
@@ -49,6 +50,9 @@ def pack(  # noqa: PLR0913 - one parameter per option
     description: str,
     engine: Literal["auto", "onnx", "python"],
     aliases: tuple[str, ...],
+    separator: str,
+    decimal: str,
+    encoding: str,
     registry: str | None,
     trust: bool,
     as_json: bool,
@@ -59,16 +63,19 @@ def pack(  # noqa: PLR0913 - one parameter per option
     are read from the sample, and the packed model is compared with the original on rows of it.
     """
     from estiba.cli import common_options, progress
+    from estiba.model.coding.csv_file import CsvOptions
     from estiba.model.packing.from_file import from_file
     from estiba.model.packing.pack import PackOptions, register
     from estiba.model.registry.records import check_name
     from estiba.model.training.runner import Event
 
     check_name(name)
+    written = CsvOptions(separator, decimal, encoding)
+    written.check()
     options = PackOptions(description=description, engine=engine)
     with progress.trainings() as on_event:
         on_event(Event(name, "reading", str(file)))
-        trained, notes = from_file(file, sample, target=target, trust=trust)
+        trained, notes = from_file(file, sample, target=target, trust=trust, csv_options=written)
         on_event(Event(name, "packing"))
         packed = register(trained, name, options, registry=common_options.registry_location(registry), aliases=aliases)
         on_event(Event(name, "done", packed.ref))

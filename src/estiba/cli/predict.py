@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from estiba.cli import terminal
-from estiba.cli.common_options import json_option, registry_option, trust_option
+from estiba.cli.common_options import csv_options, json_option, registry_option, trust_option
 
 
 @click.command(
@@ -20,6 +20,7 @@ Examples:
   estiba predict bankchurn customers.csv -o scores.csv
   estiba predict bankchurn@3 customers.parquet -o scores.parquet --keep CustomerId
   estiba predict iris flowers.csv -o answers.jsonl
+  estiba predict iris flores.csv -o respuestas.csv --separator ';' --decimal ',' --encoding cp1252
 """
 )
 @click.argument("ref")
@@ -28,6 +29,7 @@ Examples:
               help=".csv, .parquet or .jsonl; written whole or not at all.")  # fmt: skip
 @click.option("--keep", metavar="COLUMN", multiple=True, help="A column of IN to copy to OUT; may be repeated.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of native libraries.")
+@csv_options
 @registry_option
 @trust_option
 @json_option
@@ -37,23 +39,29 @@ def predict(  # noqa: PLR0913 - one parameter per option
     target: Path,
     keep: tuple[str, ...],
     threads: int | None,
+    separator: str,
+    decimal: str,
+    encoding: str,
     registry: str | None,
     trust: bool,
     as_json: bool,
 ) -> None:
     """Score a file of rows.
 
-    IN is .csv (UTF-8, a header line, an empty cell is a missing value) or .parquet. Rows are answered in order, by the
+    IN is .csv (a header line, an empty cell is a missing value) or .parquet. Rows are answered in order, by the
     code that the server uses too.
     """
     from estiba.cli import common_options
+    from estiba.model.coding.csv_file import CsvOptions
     from estiba.model.inference.load import load
     from estiba.model.inference.score_files import score
 
+    options = CsvOptions(separator, decimal, encoding)
+    options.check()
     model = load(ref, registry=common_options.registry_location(registry), trust=trust, threads=threads)
     start = time.perf_counter()
     with _bar(source.name) as on_rows:
-        scored = score(model, source, target, keep=keep, on_rows=on_rows)
+        scored = score(model, source, target, keep=keep, csv_options=options, on_rows=on_rows)
     seconds = time.perf_counter() - start
     rate = scored.rows / max(seconds, 1e-9)
     if as_json:
@@ -70,7 +78,12 @@ def predict(  # noqa: PLR0913 - one parameter per option
         f"{scored.rows:,} rows answered by {model.name}@{model.version} in {seconds:.1f} s ({rate:,.0f}/s): {target}"
     )
     if scored.ignored:
-        terminal.warning(f"Columns that the model does not know were left out: {', '.join(scored.ignored)}.")
+        names = ", ".join(map(_shown, scored.ignored))
+        terminal.warning(f"Columns that the model does not know were left out: {names}.")
+
+
+def _shown(column: str) -> str:
+    return column or "one without a name, which is usually pandas' index"
 
 
 @contextmanager

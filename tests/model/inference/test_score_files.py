@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from toys import CHURN, CHURN_ROW, toy
 
 from estiba.core.errors import EstibaError, NotFound
+from estiba.model.coding.csv_file import CsvOptions
 from estiba.model.inference import score_files as scoring
 from estiba.model.inference.load import Model, load_artifact
 from estiba.model.inference.score_files import score
@@ -102,7 +104,6 @@ def test_a_wrong_value_is_named_by_line_and_field_and_nothing_is_written(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "no column for the model's field 'age'"),
         ("age,age\n1,2\n", "'age' twice"),
         ("age,balance,country,channel,active\n", "no rows"),
         ("age,balance,country,channel,active\n1,2\n", "line 2: expected 5 cells"),
@@ -116,6 +117,51 @@ def test_a_file_that_is_not_right_is_a_sentence(model: Model, content: str, mess
     with pytest.raises(EstibaError, match=message):
         score(model, tmp_path / "in.csv", tmp_path / "out.csv")
     assert not (tmp_path / "out.csv").exists()
+
+
+SPANISH = "age;balance;country;channel;active;señor\n41;10,5;ES;web;true;Núñez\n42;-3,25;FR;shop;false;€\n"
+SPANISH_ROWS = [{**CHURN_ROW, "balance": 10.5}, {**CHURN_ROW, "age": 42, "balance": -3.25, "country": "FR",
+                 "channel": "shop", "active": False}]  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+@pytest.mark.parametrize("separator", [";", "tab", "|"])
+def test_csv_as_spanish_settings_write_it(model: Model, encoding: str, separator: str, tmp_path: Path) -> None:
+    options = CsvOptions(separator, ",", encoding.removesuffix("-sig"))
+    (tmp_path / "in.csv").write_text(SPANISH.replace(";", options.delimiter), encoding=encoding)
+    score(model, tmp_path / "in.csv", tmp_path / "out.jsonl", keep=["señor"], csv_options=options)
+    found = read(tmp_path / "out.jsonl")
+    assert [row["señor"] for row in found] == ["Núñez", "€"]
+    expected = [row["probabilities"]["leaves"] for row in model.predict(SPANISH_ROWS)]
+    assert [row["probabilities.leaves"] for row in found] == expected
+
+
+PLAIN = "age,balance,country,channel,active\n41,10.5,ES,web,true\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (SPANISH.encode(), CsvOptions(), "The separator seems to be ';': --separator ';'"),
+        (SPANISH.replace(";", "\t").encode(), CsvOptions(), "The separator seems to be tab: --separator tab"),
+        (PLAIN.encode(), CsvOptions(";", ","), "The separator seems to be ',': --separator ','"),
+        (SPANISH.encode(), CsvOptions(";"), "The decimal separator seems to be ',': --decimal ','"),
+        (SPANISH.replace("10,5", "1.234").encode(), CsvOptions(";", ","), "no points, not even between thousands"),
+        (SPANISH.encode("cp1252"), CsvOptions(";", ","), "--encoding cp1252"),
+        (SPANISH.encode("utf-16"), CsvOptions(";", ","), "The encoding seems to be utf-16: --encoding utf-16"),
+        (SPANISH.encode(), CsvOptions(";", ",", "latin-1"), "The encoding seems to be utf-8: --encoding utf-8"),
+        (PLAIN.replace(",", ", ").encode(), CsvOptions(), "Its header has ' balance': remove the spaces"),
+        (PLAIN.encode(), CsvOptions(",", ","), "The separator of cells and the decimal separator are both ','"),
+        (PLAIN.encode(), CsvOptions(";;"), "It is one character, or: tab"),
+        (PLAIN.encode(), CsvOptions(encoding="klingon"), "There is no encoding 'klingon'"),
+    ],
+)
+def test_a_wrong_guess_is_refused_with_the_remedy(
+    model: Model, content: bytes, options: CsvOptions, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "in.csv").write_bytes(content)
+    with pytest.raises(EstibaError, match=re.escape(message)):
+        score(model, tmp_path / "in.csv", tmp_path / "out.csv", csv_options=options)
 
 
 def test_files_of_other_kinds_and_places_that_cannot_be(model: Model, source: Path, tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ import numpy as np
 from estiba.core.errors import BadInput, EstibaError, NotFound
 from estiba.model.coding import arrow
 from estiba.model.coding.coder import Coded, Coder
+from estiba.model.coding.csv_file import PLAIN_CSV, CsvFile, CsvOptions, decimal_hint
 from estiba.model.inference.load import Model
+from estiba.model.schema.values import is_numeric
 
 CHUNK_ROWS = 50_000
 """Rows read, answered and written at a time."""
@@ -46,24 +48,33 @@ class _Source(Protocol):
     @property
     def total(self) -> int | None: ...
 
+    def absent(self, name: str) -> str: ...
+
     def chunks(self, coder: Coder, keep: Sequence[str]) -> Iterator[_Chunk]: ...
 
 
 def score(
-    model: Model, source: Path, target: Path, *, keep: Sequence[str] = (), on_rows: Progress = lambda done, total: None
+    model: Model,
+    source: Path,
+    target: Path,
+    *,
+    keep: Sequence[str] = (),
+    csv_options: CsvOptions = PLAIN_CSV,
+    on_rows: Progress = lambda done, total: None,
 ) -> Scored:
     """Answer every row of a file, in order. `target` appears complete or not at all.
 
     Args:
-        source: `.csv` (UTF-8 with a header line; an empty cell is a missing value) or `.parquet`.
+        source: `.csv` (with a header line; an empty cell is a missing value) or `.parquet`.
         target: `.csv`, `.parquet` or `.jsonl`.
         keep: columns of the source to carry over, such as a customer number.
+        csv_options: separator, decimal separator and encoding of a `.csv` source.
         on_rows: called after each chunk with the number of rows done so far, and the total where it is known.
 
     Raises:
         EstibaError: a row does not match the signature (named with its line and field), or a file cannot be used.
     """
-    reader = _reader(source, model.coder, keep)
+    reader = _reader(source, model.coder, keep, csv_options)
     if target.exists() and target.samefile(source):
         raise EstibaError(
             f"{target} is the file to be scored.", hint="Choose another target: the answers would replace the rows."
@@ -79,19 +90,20 @@ def score(
     return Scored(done, reader.ignored)
 
 
-def _reader(source: Path, coder: Coder, keep: Sequence[str]) -> _Source:
+def _reader(source: Path, coder: Coder, keep: Sequence[str], options: CsvOptions) -> _Source:
     if not source.is_file():
         raise NotFound(f"There is no file {source}.")
     if source.suffix not in INPUTS:
         raise EstibaError(f"{source} is not of a kind that can be read.", hint=f"Known: {', '.join(INPUTS)}.")
-    reader: _Source = _Csv(source) if source.suffix == ".csv" else _Parquet(source)
+    reader: _Source = _Csv(source, options) if source.suffix == ".csv" else _Parquet(source)
     if twice := [name for name, count in Counter(reader.columns).items() if count > 1]:
         raise EstibaError(f"{source} has the column {twice[0]!r} twice.")
     known = set(coder.signature.names)
     missing = [f.name for f in coder.fields if not f.nullable and f.name not in reader.columns]
     if missing or (absent := [name for name in keep if name not in reader.columns]):
-        what = f"the model's field {missing[0]!r}" if missing else f"the column {absent[0]!r}"
-        raise EstibaError(f"{source} has no column for {what}.", hint=f"It has: {', '.join(reader.columns)}.")
+        name = missing[0] if missing else absent[0]
+        what = f"column for the model's field {name!r}" if missing else f"column {name!r}"
+        raise EstibaError(f"{source} has no {what}.", hint=reader.absent(name))
     reader.ignored = tuple(name for name in reader.columns if name not in known and name not in keep)
     return reader
 
@@ -101,34 +113,36 @@ class _Csv:
 
     total = None
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, options: CsvOptions) -> None:
+        self._file = CsvFile(path, options)
         self.ignored: tuple[str, ...] = ()
-        with self._open() as file:
-            self.columns = tuple(next(csv.reader(file, strict=True), ()))
+        self.columns = self._file.columns
 
-    @contextmanager
-    def _open(self) -> Iterator[Any]:
-        try:
-            with self._path.open(newline="", encoding="utf-8-sig") as file:
-                yield file
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise EstibaError(f"{self._path} is not valid CSV in UTF-8: {error}") from None
+    def absent(self, name: str) -> str:
+        """The hint for a column that is not there."""
+        if other := self._file.unlike(name):
+            return f"Its header has {other!r}: remove the spaces after the separators."
+        return f"It has: {', '.join(self.columns)}."
 
     def chunks(self, coder: Coder, keep: Sequence[str]) -> Iterator[_Chunk]:
         names = [name for name in self.columns if name in set(coder.signature.names)]
-        places = [self.columns.index(name) for name in names]
+        places = [(self.columns.index(name), is_numeric(coder.signature.field(name))) for name in names]
         kept = {name: self.columns.index(name) for name in keep}
-        with self._open() as file:
-            reader = csv.reader(file, strict=True)
+        with self._file.open() as reader:
             next(reader)
             start = 0
             while lines := self._lines(reader, start):
                 columns = list(zip(*lines, strict=True))
-                with _placed(self._path, start, "line", 2):
-                    coded = coder.check_text(names, list(zip(*(columns[i] for i in places), strict=True)))
+                used = (self._cells(columns[i], numeric) for i, numeric in places)
+                with _placed(self._file.path, start, "line", 2):
+                    coded = coder.check_text(names, list(zip(*used, strict=True)))
                 yield _Chunk(coded, {name: list(columns[i]) for name, i in kept.items()})
                 start += len(lines)
+
+    def _cells(self, cells: Sequence[str], numeric: bool) -> Sequence[str]:
+        if not numeric or self._file.options.decimal == ".":
+            return cells
+        return [self._file.number(cell) for cell in cells]
 
     def _lines(self, reader: Any, start: int) -> list[list[str]]:
         lines: list[list[str]] = []
@@ -137,7 +151,7 @@ class _Csv:
                 continue
             if len(line) != len(self.columns):
                 raise EstibaError(
-                    f"{self._path}, line {start + len(lines) + 2}: "
+                    f"{self._file.path}, line {start + len(lines) + 2}: "
                     f"expected {len(self.columns)} cells as in the header, got {len(line)}."
                 )
             lines.append(line)
@@ -159,6 +173,10 @@ class _Parquet:
             raise EstibaError(f"{path} is not a Parquet file: {error}") from None
         self.total: int | None = self._file.metadata.num_rows
         self.columns = tuple(self._file.schema_arrow.names)
+
+    def absent(self, name: str) -> str:
+        """The hint for a column that is not there."""
+        return f"It has: {', '.join(self.columns)}."
 
     def chunks(self, coder: Coder, keep: Sequence[str]) -> Iterator[_Chunk]:
         fields = [field for field in coder.fields if field.name in self.columns]
@@ -190,8 +208,9 @@ def _placed(path: Path, start: int, unit: str, first: int) -> Iterator[None]:
         more = len(error.problems) - 1
         field = f", field {name[0]!r}".replace("~1", "/").replace("~0", "~") if name else ""
         others = f" There are at least {more} more like it in this part of the file." if more else ""
+        hint = decimal_hint(problem.detail) or "Nothing was written."
         where = f"{path}, {unit} {start + int(row) + first}{field}"
-        raise EstibaError(f"{where}: {problem.detail}.{others}", hint="Nothing was written.") from None
+        raise EstibaError(f"{where}: {problem.detail}.{others}", hint=hint) from None
 
 
 @contextmanager

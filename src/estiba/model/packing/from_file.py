@@ -1,47 +1,61 @@
-"""Read a saved model file and a file of sample rows, as the result of a training function."""
+"""A saved model file and a file of sample rows, as if a training function had returned them."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from estiba.core.errors import BadProject, EstibaError, MissingExtra
 from estiba.core.stores.disk import explained
+from estiba.model.coding.csv_file import PLAIN_CSV, CsvFile, CsvOptions
 from estiba.model.estimators.saved_files import open_file
 from estiba.model.packing.training_result import Trained
+from estiba.model.schema.infer import text_columns
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_POINTED = re.compile(r"-?\d{1,3}(\.\d{3})+(,\d+)?")
 
-def from_file(file: Path, sample: Path, *, target: str = "", trust: bool = False) -> tuple[Trained, tuple[str, ...]]:
+
+def from_file(
+    file: Path, sample: Path, *, target: str = "", trust: bool = False, csv_options: CsvOptions = PLAIN_CSV
+) -> tuple[Trained, tuple[str, ...]]:
     """Read a saved model and rows like those that it was trained on.
 
     Args:
         file: in any format that `estiba.model.estimators.saved_files` reads.
-        sample: `.csv` (UTF-8, a header line) or `.parquet`.
-        target: a column of the sample that is not an input of the model.
+        sample: `.csv` (with a header line) or `.parquet`.
+        target: a column of the sample that is no input of the model.
         trust: allow a file that can run code when it is read.
+        csv_options: separator, decimal separator and encoding of a `.csv` sample.
 
     Returns:
-        The model and its sample, and sentences for the person who packs it.
+        What is to be packed, and sentences that whoever packs it should read.
 
     Raises:
         NotTrusted, NotFound, BadArtifact, MissingExtra: the model cannot be read. EstibaError: the sample cannot.
     """
-    rows = read_sample(sample)
+    with explained("read", sample):
+        sample.stat()
+    loaded = open_file(file, trust=trust)
+    rows = read_sample(sample, loaded.model, target=target, csv_options=csv_options)
     answers = None
     if target:
         if target not in rows.columns:
             columns = ", ".join(map(str, rows.columns))
             raise BadProject(f"{sample} has no column {target!r}.", hint=f"Its columns are: {columns}.")
         answers = rows.pop(target)
-    loaded = open_file(file, trust=trust)
     return Trained(model=loaded.model, sample=rows, target=answers), loaded.notes
 
 
-def read_sample(path: Path) -> pd.DataFrame:
-    """Read the rows of a `.csv` or `.parquet` file. Raises EstibaError where that fails."""
+def read_sample(path: Path, model: Any, *, target: str = "", csv_options: CsvOptions = PLAIN_CSV) -> pd.DataFrame:
+    """Read the rows of a `.csv` or `.parquet` file. Raises EstibaError where that fails.
+
+    A column of CSV whose levels are text in the model's encoders stays text, so that "00501" and "NA" do. An empty cell
+    is the only missing value.
+    """
     try:
         import pandas as pd
     except ImportError:
@@ -51,10 +65,49 @@ def read_sample(path: Path) -> pd.DataFrame:
         raise EstibaError(f"{path} is not of a kind that a sample can be read from.", hint="Known: .csv, .parquet.")
     with explained("read", path):
         try:
-            return pd.read_csv(path) if suffix == ".csv" else pd.read_parquet(path)
+            return _read_csv(path, model, target, csv_options) if suffix == ".csv" else pd.read_parquet(path)
         except ImportError:
             raise MissingExtra("pyarrow", "parquet") from None
-        except ValueError as error:  # what pandas' parsers raise, UnicodeDecodeError included
+        except ValueError as error:  # what pandas' parsers raise
             raise EstibaError(
-                f"{path} cannot be read as a table: {error}", hint="Is it UTF-8 with a header?"
+                f"{path} cannot be read as a table: {error}", hint="Is it a table with a header?"
             ) from error
+
+
+def _read_csv(path: Path, model: Any, target: str, options: CsvOptions) -> pd.DataFrame:
+    import pandas as pd
+
+    file = CsvFile(path, options)
+    names = list(file.columns)
+    if "" in names:
+        place = "The first column" if names[0] == "" else f"Column {names.index('') + 1}"
+        raise EstibaError(
+            f"{place} of {path} has no name.",
+            hint="It seems to be pandas' index: write the file with df.to_csv(path, index=False), or name the column.",
+        )
+    texts = text_columns(model, [name for name in names if name != target])
+    rows = pd.read_csv(
+        path,
+        sep=options.delimiter,
+        decimal=options.decimal,
+        encoding=options.codec,
+        keep_default_na=False,
+        na_values=[""],
+        dtype=dict.fromkeys(texts, str),
+        index_col=False,
+    )
+    if options.decimal == ",":
+        _refuse_points(path, rows, texts)
+    return rows
+
+
+def _refuse_points(path: Path, rows: pd.DataFrame, texts: frozenset[str]) -> None:
+    """Refuse "1.234" beside decimal commas: it may be a thousand, or one and a bit."""
+    for name in rows.columns:
+        cells = [] if name in texts or rows[name].dtype.kind in "fiub" else rows[name].dropna().tolist()
+        if cells and any(_POINTED.fullmatch(cell) for cell in map(str, cells)):
+            shown = next(cell for cell in map(str, cells) if _POINTED.fullmatch(cell))
+            raise EstibaError(
+                f"{path}, column {name!r}: {shown} has points beside a decimal comma.",
+                hint="With --decimal ',' a number has no points, not even between thousands.",
+            )

@@ -234,6 +234,14 @@ def _override(field: Field, options: FieldOptions | None) -> Field:
     return msgspec.structs.replace(field, **changes)
 
 
+def text_columns(model: object, columns: Sequence[str]) -> frozenset[str]:
+    """The columns whose levels, as an encoder inside the estimator lists them, are text and nothing else."""
+    found = _encoders(model, columns)
+    return frozenset(
+        name for name, known in found if known.levels and all(isinstance(level, str) for level in known.levels)
+    )
+
+
 def _encoders(model: Any, columns: Sequence[str]) -> Iterator[tuple[str, _Levels]]:
     """Category encoders inside the estimator that see raw columns, as (column, what they know)."""
     steps = getattr(model, "steps", None)

@@ -65,9 +65,15 @@ def from_text(field: Field, cells: Sequence[str]) -> Any:
         levels |= {"true": True, "false": False}
     table: dict[str, int] = {}
     positions = np.array([table.setdefault(cell, len(table)) for cell in cells], np.int64)
-    numeric = not any(isinstance(level, (str, bool)) for level in field.levels)
-    other: Callable[[str], object] = _number_of if numeric else str
+    other: Callable[[str], object] = _number_of if is_numeric(field) else str
     return Encoded(positions, [levels.get(cell, other(cell)) if cell else None for cell in table])
+
+
+def is_numeric(field: Field) -> bool:
+    """True for a field whose cells of text are numbers."""
+    if field.kind == "category":
+        return not any(isinstance(level, (str, bool)) for level in field.levels)
+    return field.kind in ("number", "integer")
 
 
 def _number_of(cell: str) -> float | str:
