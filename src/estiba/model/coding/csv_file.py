@@ -25,7 +25,7 @@ _CHECKED_BYTES = 1024 * 1024
 _COMMA_NUMBER = re.compile(r'[^"]*"-?\d+,\d+"')
 
 
-class CsvOptions(msgspec.Struct, frozen=True):
+    """Format of a CSV file.
     """How a CSV file is written.
 
     Args:
@@ -118,9 +118,9 @@ class CsvFile:
 
     def _check_header(self) -> None:
         if len(self.columns) == 1:
-            found = [mark for mark in _SEPARATORS if mark in self.columns[0] and mark != self.options.delimiter]
-            if found:
-                mark = max(found, key=self.columns[0].count)
+            others = [mark for mark in _SEPARATORS if mark in self.columns[0] and mark != self.options.delimiter]
+            if others:
+                mark = max(others, key=self.columns[0].count)
                 shown = _SEPARATORS[mark]
                 comma = " --decimal ',' if its numbers have decimal commas" if mark != "," else ""
                 raise EstibaError(

@@ -80,9 +80,9 @@ def _read_csv(path: Path, model: Any, target: str, options: CsvOptions) -> pd.Da
     file = CsvFile(path, options)
     names = list(file.columns)
     if "" in names:
-        place = "The first column" if names[0] == "" else f"Column {names.index('') + 1}"
+        column = "The first column" if names[0] == "" else f"Column {names.index('') + 1}"
         raise EstibaError(
-            f"{place} of {path} has no name.",
+            f"{column} of {path} has no name.",
             hint="It seems to be pandas' index: write the file with df.to_csv(path, index=False), or name the column.",
         )
     texts = text_columns(model, [name for name in names if name != target])

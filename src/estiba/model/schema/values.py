@@ -70,7 +70,7 @@ def from_text(field: Field, cells: Sequence[str]) -> Any:
 
 
 def is_numeric(field: Field) -> bool:
-    """True for a field whose cells of text are numbers."""
+    """Tell whether cells of text are numbers for the field."""
     if field.kind == "category":
         return not any(isinstance(level, (str, bool)) for level in field.levels)
     return field.kind in ("number", "integer")
