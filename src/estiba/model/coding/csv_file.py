@@ -25,8 +25,8 @@ _CHECKED_BYTES = 1024 * 1024
 _COMMA_NUMBER = re.compile(r'[^"]*"-?\d+,\d+"')
 
 
+class CsvOptions(msgspec.Struct, frozen=True):
     """Format of a CSV file.
-    """How a CSV file is written.
 
     Args:
         separator: the character between two cells; `tab` is one too.
