@@ -133,7 +133,7 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
     for finding in unique.values():
         lines.setdefault((finding.code, finding.where, finding.message.partition(" ")[2]), []).append(finding)
     groups: dict[tuple[str, str, str], list[Finding]] = {}
-    by_place = sorted(map(_of_services, lines.values()), key=lambda one: (rank[one.code], one.file, one.line))
+    by_place = sorted(map(_of_services, lines.values()), key=lambda item: (rank[item.code], item.file, item.line))
     for finding in by_place:
         groups.setdefault((finding.code, finding.file, finding.message), []).append(finding)
     return [_of_lines(group) for group in groups.values()]
