@@ -197,7 +197,7 @@ def test_what_estiba_keeps_is_one_thing(project: Path) -> None:
         ("ENV FLASK_DEBUG=1 SECRET_KEY=''", ""),
         ("ENV API_KEY=$SOMETHING TOKEN_URL=https://example.org/token", ""),
         ("ENV DB_PASSWORD_FILE=/run/secrets/db MAX_TOKENS=512", ""),
-        ("RUN apt-get update && apt-get install -y gcc && make && apt-get purge -y gcc", ""),
+        ("RUN apt update && apt install -y gcc && make && apt purge -y gcc && rm -rf /var/lib/apt/lists/*", ""),
     ],
 )
 def test_a_line_more(project: Path, line: str, code: str) -> None:

@@ -165,3 +165,35 @@ def test_folders_of_any_depth_and_compose_files_below(project: Path) -> None:
         ["a/b/c/d/e/compose.yaml"],
         "a/b/c/d/e/Dockerfile:1",
     )
+
+
+def test_the_password_of_a_database_is_told_once_with_its_copies(project: Path) -> None:
+    stack = (
+        f"services:\n  api:\n    image: acme/api:1\n{WHOLE}"
+        "    environment: {DATABASE_URL: 'postgresql://app:postgres@db/app', AWS_ACCESS_KEY_ID: minio}\n"
+        f"  db:\n    image: postgres:17\n{WHOLE}    environment: {{POSTGRES_PASSWORD: postgres}}\n"
+    )
+    finding = only(project, {"compose.yaml": stack})
+    assert (finding.where, "; DATABASE_URL of api is the same." in finding.message) == ("compose.yaml:11", True), (
+        finding
+    )
+
+
+def test_the_slim_image_of_a_release_of_debian(project: Path) -> None:
+    finding = only(project, {"Dockerfile": f"FROM python:3.13-bookworm\n{PLAIN}"})
+    assert "Run on python:3.13-slim-bookworm," in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("command", "faulty"), [("yarn dev", True), ("npm run start", False), ("npx vite preview", False), ("vite", True)]
+)
+def test_a_server_for_development_of_node(project: Path, command: str, faulty: bool) -> None:
+    stack = f"services:\n  web:\n    image: node:22-slim\n{WHOLE}    command: {command}\n"
+    (project / "compose.yaml").write_text(stack)
+    assert [one.code for one in examine(project, TODAY).findings] == ["development-server"] * faulty
+
+
+def test_a_cache_of_apt_is_not_in_the_image(project: Path) -> None:
+    install = "RUN --mount=type=cache,target=/var/lib/apt apt-get update && apt-get install -y libgomp1"
+    (project / "Dockerfile").write_text(f"FROM python:3.12-slim\n{install}\n{PLAIN}")
+    assert examine(project, TODAY).findings == []

@@ -65,6 +65,8 @@ RULES: tuple[type[Rule], ...] = (
     secrets.SecretInCompose,
     servers.DevelopmentServer,
     permissions.RootUser,
+    permissions.DockerSocket,
+    ports.PublishedDatabase,
     health_checks.StartPeriodShort,
     compose.DependsOnOrder,
     missing_files.BindHidesCode,
@@ -84,6 +86,7 @@ RULES: tuple[type[Rule], ...] = (
     image_size.ImageTooBig,
     # It could be better
     image_size.PipCache,
+    image_size.AptLists,
     ports.ExposeMismatch,
     health_checks.NoHealthcheck,
     compose.NoRestart,

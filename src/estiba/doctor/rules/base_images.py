@@ -165,7 +165,9 @@ class FullBaseImage(Rule):
             newest = "3.12" if name.name == "python" else "22"
             tag = name.tag if name.tag and name.tag != "latest" else newest
             message = f"`{final.base}` has compilers and headers, about 900 MB more than the slim one."
-            yield cls.finding(at, message, f"Run on {name.name}:{tag}-slim, and build in another stage if need be.")
+            version, dash, release = tag.partition("-")
+            slim = f"{version}-slim{dash}{release}"
+            yield cls.finding(at, message, f"Run on {name.name}:{slim}, and build in another stage if need be.")
         elif name.name in _HUGE:
             message = f"`{final.base}` is several gigabytes of libraries, most of which the program does not use."
             yield cls.finding(at, message, "Run on python:3.12-slim with the few libraries that it needs.")

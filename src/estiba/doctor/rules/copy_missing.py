@@ -130,10 +130,11 @@ def _ignored_source(path: str, entry: str, at: Location, context: BuildContext) 
 def _absent_source(path: str, at: Location, image: Image) -> Problem:
     generated = _generated(path, image)
     unless = f", unless something makes it before ({generated} expects that)" if generated else ""
+    fix = "Make it before the build, or in a stage of its own." if generated else "Put it there, or remove the line."
     folder = f"`{image.context.name.rstrip('/')}`" if image.context.name else "the folder"
     message = f"There is no `{path}` in {folder} to copy, so the build fails{unless}."
     similar = _similar_path(path, image.context)
-    return Problem(at, message, f"Did you mean `{similar}`?" if similar else "Put it there, or remove the line.")
+    return Problem(at, message, f"Did you mean `{similar}`?" if similar else fix)
 
 
 def _similar_path(path: str, context: BuildContext) -> str:

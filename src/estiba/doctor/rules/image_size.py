@@ -23,6 +23,7 @@ _TOOLS = re.compile(
     r"[a-z0-9.+-]+-dev|git)\b"
 )
 _APT = re.compile(r"(?:apt-get|apt|apk)\s[^&;|]*?\b(?:install|add)\b([^&;|]*)")
+_APT_UPDATE = re.compile(r"\bapt(?:-get)?\s+(?:-\S+\s+)*update\b")
 _PURGES = re.compile(r"(?:apt-get|apt)\s[^&;|]*(?:purge|remove)|apk\s+del")
 _PIP = re.compile(r"\bpip3?\s+install\b[^&;|]*")
 _DATA = re.compile(r"\.(?:csv|parquet|feather|xlsx?|h5|hdf5|zip|tar|gz|sqlite|db|npy|npz|mp4|log)$", re.I)
@@ -154,6 +155,29 @@ class PipCache(Rule):
                 at = image.at(step.instruction.line_of("pip"))
                 message = "pip keeps everything that it downloads in the image."
                 yield cls.finding(at, message, "Call pip install with --no-cache-dir.")
+                return
+
+
+class AptLists(Rule):
+    code = "apt-lists"
+    severity = "note"
+    title = "apt's lists of packages stay in the image."
+    reason = "They take about 20 MB, are out of date the next day, and nothing in the container reads them."
+    example: ClassVar = {
+        "Dockerfile": "FROM python:3.12-slim\n"
+        "RUN apt-get update && apt-get install -y --no-install-recommends libgomp1\n"
+        'USER 10001\nCMD ["python", "-m", "http.server", "8000"]\n',
+    }
+    remedy = "End the same RUN with `&& rm -rf /var/lib/apt/lists/*`: a later one does not make the image smaller."
+
+    @classmethod
+    def check_image(cls, image: Image, today: date) -> Iterator[Finding]:
+        for step in image.final.steps_of("RUN") if image.final else ():
+            text = " ".join([step.text, *step.instruction.heredocs.values(), step.instruction.flags.get("mount", "")])
+            if _APT_UPDATE.search(text) and not re.search(r"/var/lib/(?:apt|\*|\{)", text):
+                at = image.at(step.instruction.line_of("update"))
+                fix = "End this RUN with: && rm -rf /var/lib/apt/lists/*."
+                yield cls.finding(at, "apt's lists of packages stay in the image, about 20 MB.", fix)
                 return
 
 

@@ -78,6 +78,28 @@ def _add_user(base: ImageName) -> str:
     return "Add before CMD: RUN useradd --system --uid 10001 app, and USER 10001."
 
 
+class DockerSocket(Rule):
+    code = "docker-socket"
+    severity = "warning"
+    title = "The socket of Docker is mounted into a container."
+    reason = (
+        "Whoever gets into the container can start another one with every file of the host, so it is as good as root "
+        "on the machine. Mounting it read-only changes nothing: the requests are what counts."
+    )
+    example: ClassVar = {
+        "compose.yaml": "services:\n  proxy:\n    image: traefik:v3.2\n    restart: unless-stopped\n"
+        "    volumes: ['/var/run/docker.sock:/var/run/docker.sock:ro']\n",
+    }
+    remedy = "Remove the volume, or put a proxy before the socket that lets through only the requests that are needed."
+
+    @classmethod
+    def check_container(cls, container: Container) -> Iterator[Finding]:
+        for mount in container.mounts:
+            if mount.source in ("/var/run/docker.sock", "/run/docker.sock") and not container.for_development:
+                message = f"{container.name} gets the socket of Docker, and with it every right of root on the machine."
+                yield cls.finding(mount.at, message, "Remove it, or mount the socket of a proxy that filters requests.")
+
+
 class PermissionDenied(Rule):
     code = "permission-denied"
     severity = "error"

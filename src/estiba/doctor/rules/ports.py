@@ -1,4 +1,4 @@
-"""Rules about hosts that only the container reaches, and ports on which no program listens."""
+"""Rules about hosts that only the container reaches, ports without a program, and published databases."""
 
 from __future__ import annotations
 
@@ -7,10 +7,25 @@ from typing import ClassVar
 
 from estiba.doctor.finding import Finding
 from estiba.doctor.read.containers import Container
+from estiba.doctor.read.image_names import parse_image_name
 from estiba.doctor.read.inspected_container import InspectedContainer
 from estiba.doctor.rule import Rule
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_DATABASES = {
+    "postgres": 5432,
+    "postgresql": 5432,
+    "pgvector": 5432,
+    "mysql": 3306,
+    "mariadb": 3306,
+    "mongo": 27017,
+    "redis": 6379,
+    "memcached": 11211,
+    "elasticsearch": 9200,
+    "clickhouse-server": 9000,
+}
+"""Images of databases, with the port of each."""
+
 _PUBLIC_OPTION = {"gunicorn": "--bind 0.0.0.0:8000", "streamlit run": "--server.address 0.0.0.0"}
 
 
@@ -109,3 +124,30 @@ class ExposeMismatch(Rule):
         if known and str(server.port) not in exposed:
             message = f"EXPOSE says {', '.join(exposed)}, but {server.kind} listens on {server.port}."
             yield cls.finding(image.at(steps[-1].instruction.line), message, f"Write EXPOSE {server.port}.")
+
+
+class PublishedDatabase(Rule):
+    code = "published-database"
+    severity = "warning"
+    title = "A database is published on all network interfaces."
+    reason = (
+        "Every machine that reaches the host reaches the database, past the firewall of the host, as Docker writes its "
+        "own rules. Other services of the file reach it by its name, without a published port."
+    )
+    example: ClassVar = {
+        "compose.yaml": "services:\n  db:\n    image: postgres:17\n    restart: unless-stopped\n    mem_limit: 512m\n"
+        "    ports: ['5432:5432']\n",
+    }
+    remedy = "Remove the port, or publish it to this machine alone: `127.0.0.1:5432:5432`."
+
+    @classmethod
+    def check_container(cls, container: Container) -> Iterator[Finding]:
+        image = container.service.image if container.service is not None and container.image is None else ""
+        name = parse_image_name(image).name.rpartition("/")[2]
+        if name not in _DATABASES or container.for_development:
+            return
+        for port in container.ports:
+            if port.target == _DATABASES[name] and port.host in ("", "0.0.0.0", "::"):
+                message = f"Port {port.target} of {container.name} is published on all interfaces of the machine."
+                fix = f"Remove it, or publish 127.0.0.1:{port.published or port.target}:{port.target}."
+                yield cls.finding(port.at, message, fix)

@@ -8,7 +8,7 @@ from datetime import date
 from posixpath import basename
 from typing import ClassVar
 
-from estiba.doctor.finding import Finding
+from estiba.doctor.finding import Finding, listed
 from estiba.doctor.read.build_context import BuildContext
 from estiba.doctor.read.compose_file import Compose, Service, Variable, parse_env_file
 from estiba.doctor.read.containers import Container, Image
@@ -44,6 +44,15 @@ _WEAK = frozenset(
     """.split()  # noqa: SIM905
 )
 """Passwords that an attacker tries first."""
+
+_KEY_ID = re.compile(r"ACCESS_KEY_ID$", re.I)
+"""A name that goes with a secret, and is none."""
+
+_SERVER_PASSWORD = re.compile(
+    r"(?:POSTGRES|POSTGRESQL|PG|MYSQL|MARIADB|MONGO|MONGODB|MINIO|RABBITMQ|REDIS|CLICKHOUSE|GF|ELASTIC)_\w*"
+    r"(?:PASSWORD|SECRET_KEY|PASS)$"
+)
+"""Variables with which an image of a database, or of another server, is given its password."""
 
 _PLACEHOLDER = re.compile(
     r"^<.*>$|^\{\{.*\}\}$|^\[.*\]$|^your[-_ ]|[-_ ]your[-_ ]|[-_ ]here>?$|^x{3,}$|^\*+$|^\.{3}$|"
@@ -155,12 +164,22 @@ class DefaultPassword(Rule):
 
     @classmethod
     def check_compose(cls, compose: Compose, containers: Sequence[Container]) -> Iterator[Finding]:
+        weak = [
+            (service, name, variable)
+            for service in compose.services.values()
+            for name, variable in service.environment.items()
+            if _weakness(name, variable)
+        ]
+        copies = _copies(weak)
+        for service, name, variable in weak:
+            secret = _secret_value(name, variable)
+            if (service.name, name) in copies.get(secret, ()):
+                continue
+            same = [f"{copy} of {owner}" for owner, copy in copies.get(secret, ())]
+            also = f"; {listed(same)} {'are' if len(same) > 1 else 'is'} the same" if same and secret else ""
+            message = f"{service.name} {_weakness(name, variable)}, in {name}{also}."
+            yield cls.finding(variable.at, message, f"{_GENERATE} {_FIX_COMPOSE}")
         for service in compose.services.values():
-            for name, variable in service.environment.items():
-                weakness = _weakness(name, variable)
-                if weakness:
-                    message = f"{service.name} {weakness}, in {name}."
-                    yield cls.finding(variable.at, message, f"{_GENERATE} {_FIX_COMPOSE}")
             yield from cls._grafana(service)
             yield from cls._jupyter(service)
 
@@ -197,10 +216,25 @@ class DefaultPassword(Rule):
                 yield cls.finding(container.at, message, _GENERATE)
 
 
+def _copies(weak: Sequence[tuple[Service, str, Variable]]) -> dict[str, list[tuple[str, str]]]:
+    """Return, by password, the service and name of variables with which a client repeats that of a server."""
+    servers = {
+        _secret_value(name, variable)
+        for service, name, variable in weak
+        if _SERVER_PASSWORD.match(name) and service.build is None
+    }
+    copies: dict[str, list[tuple[str, str]]] = {}
+    for service, name, variable in weak:
+        secret = _secret_value(name, variable)
+        if secret and secret in servers and not (_SERVER_PASSWORD.match(name) and service.build is None):
+            copies.setdefault(secret, []).append((service.name, name))
+    return copies
+
+
 def _secret_value(name: str, variable: Variable) -> str:
     """Return the password that a variable holds, alone or in a URL; empty if it names a file or another variable."""
     in_url = _URL.search(variable.value)
-    value = variable.value if _SECRET_NAME.search(name) else in_url[1] if in_url else ""
+    value = variable.value if _SECRET_NAME.search(name) and not _KEY_ID.search(name) else in_url[1] if in_url else ""
     return "" if value.startswith(("${", "$", "/")) or is_placeholder(value) else value
 
 

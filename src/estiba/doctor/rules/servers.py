@@ -15,6 +15,12 @@ from estiba.doctor.rule import Rule
 
 _SHELLS = ("sh", "bash", "ash", "dash")
 _EXEC = re.compile(r"(?:^|[;&\n]\s*)exec\s")
+_NODE_SCRIPT = re.compile(
+    r"(?:pnpm|npm|yarn|bun)(?: run)? (?:dev|start:dev|develop|watch)\b|"
+    r"(?:npx )?(?:nodemon|next dev|ng serve|vite(?! build| preview))\b"
+)
+"""Commands of Node's servers for development."""
+
 _FLASK_APP = 'from flask import Flask\n\napp = Flask(__name__)\n\nif __name__ == "__main__":\n'
 
 
@@ -62,6 +68,10 @@ class DevelopmentServer(Rule):
 
     @classmethod
     def check_container(cls, container: Container) -> Iterator[Finding]:
+        script = _NODE_SCRIPT.match(" ".join(container.program))
+        if script is not None and not container.for_development:
+            message = f"`{script[0]}` is a server for development: it watches its files, and is slow and not hardened."
+            yield cls.finding(container.command_line[1], message, "Build it in an earlier stage, and serve the result.")
         server = _production_server(container)
         if server is None or server.debugs or not server.for_development:
             return
