@@ -27,6 +27,15 @@ def columns(fields: Iterable[Field], table: Any) -> dict[str, Any]:
     return {field.name: _values(field, table.column(field.name)) for field in fields if field.name in present}
 
 
+def is_text(kind: Any) -> bool:
+    """True for strings and binary values, as they are or as positions in a dictionary."""
+    types = pyarrow().types
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(
+        types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind)
+    )
+
+
 def _values(field: Field, column: Any) -> Any:
     """The values of one column. Strings become positions in a dictionary, so that each word is checked once."""
     types = pyarrow().types

@@ -169,10 +169,15 @@ class _Parquet:
         self.ignored: tuple[str, ...] = ()
         try:
             self._file = parquet.ParquetFile(path)
+            schema = self._file.schema_arrow
+            words = [
+                field.name for field in schema if arrow.is_text(field.type)
+            ]  # a long one is not copied for each row
+            self._file = parquet.ParquetFile(path, metadata=self._file.metadata, read_dictionary=words)
         except Exception as error:  # pyarrow's own errors, which share no root
             raise EstibaError(f"{path} is not a Parquet file: {error}") from None
         self.total: int | None = self._file.metadata.num_rows
-        self.columns = tuple(self._file.schema_arrow.names)
+        self.columns = tuple(schema.names)
 
     def absent(self, name: str) -> str:
         """The hint for a column that is not there."""

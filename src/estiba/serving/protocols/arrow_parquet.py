@@ -7,51 +7,63 @@ from typing import Any
 
 from estiba.core.errors import BadInput, BadRequest, MissingExtra, Problem
 from estiba.model.coding import arrow as tables
+from estiba.model.coding import table_limits
 from estiba.model.coding.coder import MAX_PROBLEMS, Coded, Coder
 from estiba.model.schema.rows import Prediction
-from estiba.serving.protocols.body_parsing import NotSupported, check_count
+from estiba.serving.protocols.body_parsing import MAX_ROWS, NotSupported, check_count
 
 ARROW = b"application/vnd.apache.arrow.stream"
 PARQUET = b"application/vnd.apache.parquet"
 KINDS = (ARROW, PARQUET)
 
 
-def code_bulk(coder: Coder, body: bytes | bytearray, kind: bytes) -> Coded:
+def code_bulk(coder: Coder, body: bytes | bytearray, kind: bytes, max_bytes: int) -> Coded:
     """A body of one of KINDS to coded rows.
+
+    Args:
+        max_bytes: that the table may become. Its schema and its size are checked before anything is decompressed.
 
     Raises:
         NotSupported: pyarrow is not installed here. BadRequest: the body is not of that kind.
-        TooManyRows, BadInput: as for any other body.
+        TooManyRows, TableTooLarge, BadInput: as for any other body.
     """
     try:
-        table, names = _read(body, kind)
+        table = _read(coder, body, kind, max_bytes)
     except MissingExtra as error:
         raise NotSupported(f"This server cannot read {kind.decode()}: {error.message}") from None
-    if problems := coder.check_names(names):
-        raise BadInput(problems[:MAX_PROBLEMS])
     if not table.num_rows:
         raise BadInput([Problem("#/records", "expected at least one row")])
     return coder.check_columns(tables.columns(coder.fields, table), table.num_rows)
 
 
-def _read(body: bytes | bytearray, kind: bytes) -> tuple[Any, list[str]]:
-    """The table that a caller sent, and the names of its columns.
+def _read(coder: Coder, body: bytes | bytearray, kind: bytes, max_bytes: int) -> Any:
+    """The table that a caller sent.
 
     Where its parts begin and end is the caller's word, so all of it is checked before anything is read there.
     """
     arrow = tables.pyarrow()
+    read = _read_arrow if kind == ARROW else _read_parquet
     try:
-        table = _read_arrow(body) if kind == ARROW else _read_parquet(body)
+        table = read(coder, body, max_bytes)
         table.validate(full=True)
-        return table, table.schema.names
+        return table
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         what = "an Arrow stream" if kind == ARROW else "a Parquet file"
         raise BadRequest(f"The body is not {what}: {error}") from None
 
 
-def _read_arrow(body: bytes | bytearray) -> Any:
+def _check_schema(coder: Coder, schema: Any) -> None:
+    """Refuse columns that the model does not know, and types that it cannot take, before any of them is read."""
+    if problems := coder.check_names(schema.names) or table_limits.check_types(schema):
+        raise BadInput(problems[:MAX_PROBLEMS])
+
+
+def _read_arrow(coder: Coder, body: bytes | bytearray, max_bytes: int) -> Any:
     arrow = tables.pyarrow()
-    with tables.pyarrow("ipc").open_stream(arrow.py_buffer(body)) as stream:
+    content = arrow.py_buffer(body)
+    with tables.pyarrow("ipc").open_stream(content) as stream:
+        _check_schema(coder, stream.schema)
+        table_limits.check_arrow(content, max_bytes, MAX_ROWS)
         batches = []
         rows = 0
         for batch in stream:
@@ -61,9 +73,18 @@ def _read_arrow(body: bytes | bytearray) -> Any:
         return arrow.Table.from_batches(batches, stream.schema)
 
 
-def _read_parquet(body: bytes | bytearray) -> Any:
-    file = tables.pyarrow("parquet").ParquetFile(tables.pyarrow().BufferReader(body))
-    check_count(file.metadata.num_rows)
+def _read_parquet(coder: Coder, body: bytes | bytearray, max_bytes: int) -> Any:
+    """Strings are read as positions in their dictionary, or a long one would be copied for every row."""
+    arrow, parquet = tables.pyarrow(), tables.pyarrow("parquet")
+    view = memoryview(body)
+    table_limits.check_footer(view)
+    file = parquet.ParquetFile(arrow.BufferReader(body))
+    metadata, schema = file.metadata, file.schema_arrow
+    check_count(max(metadata.num_rows, sum(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))))
+    _check_schema(coder, schema)
+    table_limits.check_parquet(view, metadata, max_bytes, MAX_ROWS)
+    words = [field.name for field in schema if tables.is_text(field.type)]
+    file = parquet.ParquetFile(arrow.BufferReader(body), metadata=metadata, read_dictionary=words)
     return file.read(use_threads=False)
 
 

@@ -81,6 +81,7 @@ class Endpoint(ABC):
         self.batcher = batcher
         self._shared = shared
         self._timeout = shared.options.request_timeout
+        self._max_body = shared.options.http.max_body
         self._in_flight = shared.metrics.slot("estiba_requests_in_flight", model.name)
         self._codes: dict[int, Slot] = {}
         for reason in ("full", "deadline"):  # present at 0, or Prometheus would not see the first of them as a rise
@@ -194,8 +195,8 @@ class Endpoint(ABC):
         request = exchange.request
         deadline.check(exchange.deadline_at)
         if request.content_encoding:
-            max_bytes = self._shared.options.http.max_body
-            exchange.request = request.with_body(decompressed(request.body, request.content_encoding, max_bytes))
+            body = decompressed(request.body, request.content_encoding, self._max_body)
+            exchange.request = request.with_body(body)
         self.decode(exchange)
         coded = exchange.coded
         exchange.count = len(exchange.records) if coded is None else len(coded)

@@ -86,7 +86,7 @@ class NativeEndpoint(Endpoint):
         elif kind == b"text/csv":
             exchange.coded = code_csv(self.model.coder, request.body)
         elif kind in arrow_parquet.KINDS:
-            exchange.coded = arrow_parquet.code_bulk(self.model.coder, request.body, kind)
+            exchange.coded = arrow_parquet.code_bulk(self.model.coder, request.body, kind, self._max_body)
             exchange.answer_options = arrow_parquet.wanted(request.header(b"accept"))
         else:
             name = kind.decode("latin-1")
