@@ -17,6 +17,7 @@ from estiba.model.coding.coder import Coded, Coder, Matrix
 from estiba.model.coding.predictions import labels
 from estiba.model.packing.training_result import Trained
 from estiba.model.schema.infer import FieldOptions, infer, override
+from estiba.model.schema.rows import field_name
 from estiba.model.schema.signature import Head, Outputs, Signature
 
 if TYPE_CHECKING:
@@ -88,9 +89,10 @@ def draft(trained: Trained, fields: Mapping[str, FieldOptions], outputs: Outputs
         raise BadProject("The sample has no rows.", hint="Pass rows that the model was trained on.")
     if trained.threshold is not None and outputs.threshold is None:
         outputs = msgspec.structs.replace(outputs, threshold=float(trained.threshold))
+    sample = trained.sample.set_axis([field_name(label) for label in trained.sample.columns], axis=1)
     if isinstance(trained.model, bytes):
-        return _of_file(trained.model, trained.sample, fields, outputs)
-    return _of_estimator(trained.model, trained.sample, fields, outputs)
+        return _of_file(trained.model, sample, fields, outputs)
+    return _of_estimator(trained.model, sample, fields, outputs)
 
 
 def _of_estimator(model: object, sample: pd.DataFrame, fields: Mapping[str, FieldOptions], outputs: Outputs) -> Draft:
@@ -266,7 +268,7 @@ def code_holdout(coder: Coder, holdout: pd.DataFrame) -> Coded:
         BadProject: there is no row, a column is missing, or a value does not match the signature.
     """
     names = coder.signature.names
-    holdout = holdout.set_axis([str(name) for name in holdout.columns], axis=1)
+    holdout = holdout.set_axis([field_name(label) for label in holdout.columns], axis=1)
     if not set(names) <= set(holdout.columns) and len(holdout.columns) == len(names):
         holdout = holdout.set_axis(list(names), axis=1)  # an ONNX file names its inputs, an array does not
     if missing := [name for name in names if name not in holdout.columns]:

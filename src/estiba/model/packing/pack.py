@@ -35,6 +35,7 @@ from estiba.model.packing.training_result import Source, Trained
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
 from estiba.model.registry.registry import open_registry
 from estiba.model.schema.infer import FieldOptions
+from estiba.model.schema.rows import field_name
 from estiba.model.schema.signature import Outputs, Scalar
 
 if TYPE_CHECKING:
@@ -344,7 +345,7 @@ def _frame(X: Any) -> pd.DataFrame:
         raise MissingExtra("pandas", "train") from None
     if isinstance(X, pd.DataFrame):
         frame = X.reset_index(drop=True)
-        frame.columns = [str(c) for c in frame.columns]
+        frame.columns = [field_name(label) for label in frame.columns]
         return frame
     array = np.asarray(X)
     if array.ndim != 2:
