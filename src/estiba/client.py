@@ -1,4 +1,4 @@
-"""Client: asks a server for predictions from Python."""
+"""A client of an Estiba server, for predictions from Python."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from estiba.model.schema.rows import Prediction, Rows, records_of
 
 _RETRIED = urllib3.Retry(
     total=4,
-    allowed_methods=None,  # a prediction changes nothing, so asking twice is safe
+    allowed_methods=None,  # a prediction changes nothing, so a retry is safe
     status_forcelist=(503,),
     backoff_factor=0.1,
     respect_retry_after_header=True,
@@ -25,15 +25,16 @@ _RETRIED = urllib3.Retry(
 class Client:
     """A connection pool to one server. Safe to share between threads; connections are kept open and reused.
 
-    Refused connections and 503 are tried again, four times in all, waiting as long as the server asks for.
+    Refused connections and 503 are retried up to four times, with exponential backoff or after the server's
+    Retry-After.
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8000", *, timeout: float = 60.0) -> None:
-        """Opens nothing yet.
+        """Open no connection yet.
 
         Args:
-            url: where the server is, such as `http://localhost:8000`; a path prefix is kept.
-            timeout: seconds to wait for a connection, and then for each answer.
+            url: base URL of the server, such as `http://localhost:8000`; a path prefix is kept.
+            timeout: seconds to wait for a connection, and then for each response.
         """
         self.url = url.rstrip("/")
         self._pool = urllib3.PoolManager(
@@ -46,8 +47,8 @@ class Client:
         Args:
             rows: records by field name, one such record, or a DataFrame; also all else that `Model.predict` takes.
                 Rows without names, such as arrays, cost one more request, for the model's fields.
-            model: which model; by default the server's own default.
-            version: which of its versions; by default the current one.
+            model: the model's name; by default the server's default model.
+            version: one of its versions; by default the current one.
 
         Raises:
             BadInput: values that do not match the model's signature, each named. BadRequest: `rows` holds no records.
@@ -65,19 +66,19 @@ class Client:
         return predictions
 
     def models(self) -> list[dict[str, Any]]:
-        """What the server serves: name, version, digest, metrics and more of each model."""
+        """List the models that are served: name, version, digest, metrics and more of each."""
         found: list[dict[str, Any]] = self._ask("GET", "/models")["models"]
         return found
 
     def ready(self) -> bool:
-        """Whether the server answers predictions now. Does not wait."""
+        """Return True if the server is ready for predictions now. Does not retry."""
         try:
             return bool(self._pool.request("GET", f"{self.url}/health/ready", retries=False).status == 200)
         except urllib3.exceptions.HTTPError:
             return False
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         self._pool.clear()
 
     def __enter__(self) -> Client:
@@ -109,7 +110,7 @@ class Client:
 
 
 def _reason(error: Exception) -> str:
-    """The reason for which there is no answer, in a few words without the names of objects."""
+    """The reason of a failed request in a few words, without the names of Python objects."""
     reason = getattr(error, "reason", None) or error
     cause = reason.__cause__ or reason.__context__
     if isinstance(reason, urllib3.exceptions.NameResolutionError):
@@ -129,7 +130,7 @@ def _reason(error: Exception) -> str:
 
 
 def _error(status: int, content: bytes) -> EstibaError:
-    """The error that a problem+json body tells of."""
+    """The error that a problem+json body describes."""
     try:
         body = msgspec.json.decode(content)
         errors = [Problem(e["pointer"], e["detail"]) for e in body.get("errors", ())]

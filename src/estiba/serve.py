@@ -1,4 +1,4 @@
-"""Serve models from a registry: what `estiba serve`, `estiba up` and every container run."""
+"""Serve models from a registry, as `estiba serve`, `estiba up` and every container do."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from estiba.serving.workers.messages import ServedModel
 
 @dataclass(frozen=True)
 class Running:
-    """A server that answers.
+    """A server that is ready.
 
     Args:
         threads: of native libraries, in each worker.
-        examples: a real record by model, to try it with.
+        examples: by model, a record to try it with.
         ports: further ports, each with the model that answers there.
     """
 
@@ -45,16 +45,16 @@ def serve(
     ports: Mapping[int, str] = MappingProxyType({}),
     on_ready: Callable[[Running], None],
 ) -> None:
-    """Serves models until a signal says stop. An alias that moves is followed.
+    """Serve models until a signal to stop. An alias that moves is followed.
 
     Args:
         refs: references into the registry, or paths of artifact directories.
-        trust: allow models whose file can run code when it is read; or tells the digests of those that are allowed so,
-            which may become more.
+        trust: allow models whose file can run code when it is read; or a function that returns the digests of those
+            that are allowed, which may become more.
         ports: further ports, each with the model that `POST /predict` asks there.
 
     Raises:
-        NotFound, BadArtifact: a model is not there, or not sound. EstibaError: the address is taken or not allowed.
+        NotFound, BadArtifact: a model does not exist, or is damaged. EstibaError: the address is taken or not allowed.
     """
     from estiba.serving.workers.hot_swap import Source
     from estiba.serving.workers.supervisor import supervise
@@ -76,30 +76,33 @@ def serve(
 
 
 def find(ref: str, store: Registry) -> tuple[Artifact, str]:
-    """The artifact that a reference or a path names, and its version; a path has none but its digest's beginning.
+    """The artifact of a reference or a path, and its version: for a path, the first 12 digits of its digest.
 
     Raises:
-        NotFound, BadArtifact: it is not there, or not sound. EstibaError: it is no reference.
+        NotFound, BadArtifact: it does not exist, or is damaged. EstibaError: the reference is invalid.
     """
     if os.sep in ref or Path(ref).is_dir():
-        found = artifact.read(Path(ref))
-        return found, found.digest[:12]
+        directory = artifact.read(Path(ref))
+        return directory, directory.digest[:12]
     version = store.resolve(ref)
     return store.fetch(version), str(version.version)
 
 
 def _served(ref: str, store: Registry, trust: bool | Callable[[], Collection[str]], *, strict: bool) -> ServedModel:
-    """What a reference names now. Once the server runs, an artifact that is not sound is an answer, not an error: the
-    version before it goes on serving."""
+    """Resolve a reference.
+
+    Once the server runs (not `strict`), a damaged artifact is a result with an error, and the version before it goes
+    on serving.
+    """
     try:
-        found, version = find(ref, store)
+        model, version = find(ref, store)
     except BadArtifact as error:
         if strict or os.sep in ref:
             raise
         named = store.resolve(ref)
         return ServedModel(ref, named.name, str(named.version), "", False, error.message)
-    trusted = trust if isinstance(trust, bool) else found.digest in trust()
-    return ServedModel(ref, found.manifest.name, version, str(found.path), trusted)
+    trusted = trust if isinstance(trust, bool) else model.digest in trust()
+    return ServedModel(ref, model.manifest.name, version, str(model.path), trusted)
 
 
 def _example(path: Path) -> Mapping[str, Any]:
@@ -113,7 +116,7 @@ def check_address(options: ServerOptions) -> None:
     """Refuse an address that other machines can reach, unless `insecure` allows it."""
     if not options.insecure and not _is_loopback(options.host):
         raise EstibaError(
-            f"Serving on {options.host} would let every machine that reaches it ask the models.",
+            f"Serving on {options.host} would let every machine that reaches it use the models.",
             hint="Bind to 127.0.0.1 behind a proxy that authenticates, "
             "or pass --insecure (insecure = true in [server]).",
         )

@@ -1,4 +1,4 @@
-"""Seeded fuzzers: requests and bodies mangled in every way, against a real server; ESTIBA_FUZZ_SECONDS each, else 4."""
+"""Fuzz a real server with seeded mutations of requests and bodies, ESTIBA_FUZZ_SECONDS each (default 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ports of models: each has a model of its own as its default."""
+"""A port of a model has that model as its default."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def body(number: int) -> bytes:
 
 @dataclass
 class Weather:
-    """What a storm left behind."""
+    """The results of a period of overload."""
 
     storm: Storm
     reached: Counter[int]

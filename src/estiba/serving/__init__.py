@@ -1,1 +1,1 @@
-"""Serve: answer a prediction, fast and honestly."""
+"""Serve models over HTTP."""

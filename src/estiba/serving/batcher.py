@@ -1,4 +1,4 @@
-"""Dynamic batching without waiting: requests that arrive in the same turn of the event loop run as one batch.
+"""Run the requests that arrive in the same turn of the event loop as one batch, without waiting for more.
 
 A flush is scheduled behind everything that is ready to be read. So batches grow under load, and a single request goes
 to the model at once.

@@ -50,7 +50,7 @@ class Exchange:
         endpoint: completes the exchange; set for predictions only.
         caller: identity of the client, set by an admission policy; empty if unknown.
         deadline_at: on the clock of `time.perf_counter`; a later exchange never reaches the model.
-        trace: its place in a trace, if spans are recorded of it.
+        trace: its ids and times, if spans are recorded of it.
         records: decoded rows of the coder's type; unused where `coded` is set.
         coded: rows that are coded already.
         count: number of rows, once decoded.

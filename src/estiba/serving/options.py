@@ -13,27 +13,27 @@ from estiba.serving.telemetry.tracing import TelemetryOptions
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """How models are served.
+    """Options of the model server.
 
     Args:
         host: the address to listen on.
         port: 0 lets the system choose a free one.
-        workers: processes that answer; by default as many as the processors that this process may use.
+        workers: worker processes; by default as many as the processors that this process may use.
         threads: threads of native libraries for one batch; by default the processors divided by the workers.
-        drain: seconds that requests in flight have to finish after a signal to stop.
-        shutdown_delay: seconds for which the server says that it is not ready, and still answers, before it drains.
+        drain: seconds for requests in flight to finish after a signal to stop.
+        shutdown_delay: seconds for which readiness fails, and requests are still answered, before the server drains.
         start_timeout: seconds that a worker may take to load its models.
-        poll: seconds between looks at the registry for aliases that moved; a bucket may charge for each look.
+        poll: seconds between checks of the registry for aliases that moved; a bucket may charge for each check.
         max_restarts: workers that may die within a minute before liveness fails.
         log: `json`, `text`, or `auto`, which is text on a terminal.
-        access_log: the share of requests that get a line in the log, 0 to 1; answers from 500 up all get one.
-        access_log_limit: lines a second and worker, and as many again of failures; what goes beyond is counted.
-        request_timeout: seconds after which nobody waits for a prediction; a caller's X-Request-Timeout may say less.
-        max_connections: clients connected at once, all workers together; who comes then is answered 503, except for
+        access_log: the share of requests that get a line in the log, 0 to 1; responses from 500 up always do.
+        access_log_limit: lines per second and worker, and as many again of failures; lines beyond it are counted.
+        request_timeout: seconds until a prediction request expires; a caller's X-Request-Timeout may shorten it.
+        max_connections: clients connected at once, all workers together; further clients get a 503, except for
             health checks. By default as many as the descriptors of one process allow.
         max_queued_rows: rows that may wait for a model in each worker; beyond this a request is refused at once.
         default: the model that answers `POST /predict`; by default the only one.
-        insecure: allow a host other than loopback although there are no keys yet.
+        insecure: allow a host other than loopback although requests are not authenticated.
         http: limits of a connection.
         telemetry: spans for OpenTelemetry.
     """

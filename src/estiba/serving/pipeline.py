@@ -1,7 +1,8 @@
-"""The seams of serving: policies that admit a request, cache its answer and observe what the model computed.
+"""Policies of serving that admit a request, cache its answer and observe what the model computed.
 
-Serving defines the seams and calls them; other packages fill them. A pipeline is made when the configuration changes
-and replaced as a whole. Its parts are plain synchronous calls on the event loop, so they must not block.
+Serving defines these extension points and calls them; other packages implement them. A pipeline is built when the
+configuration changes and replaced as a whole. Policies are plain synchronous calls on the event loop, so they must not
+block.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Cache(Protocol):
 
 
 class Pipeline(NamedTuple):
-    """The policies in force. Unused seams cost nothing."""
+    """The policies in force. Empty fields cost nothing."""
 
     admit: tuple[Admit, ...] = ()
     cache: Cache | None = None

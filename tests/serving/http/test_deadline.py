@@ -1,4 +1,4 @@
-"""Deadlines: what a caller may ask for, and that expired work never reaches the model."""
+"""A caller may shorten its deadline, and expired work never reaches the model."""
 
 from __future__ import annotations
 

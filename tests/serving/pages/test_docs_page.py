@@ -40,7 +40,7 @@ def text(tab: Browser, selector: str) -> str:
 
 
 def note(tab: Browser, label: str) -> str:
-    """What is said beside the field that the label names."""
+    """The message beside the field of that label."""
     script = "return [...document.querySelectorAll('.field')].find(f => f.firstChild.firstChild.data === arguments[0])"
     return str(tab.run(f"{script}.querySelector('.note').innerText", label))
 

@@ -1,4 +1,4 @@
-"""The page about protocols: every curl on it works, and what it shows as an answer is one."""
+"""Every curl command of the protocols page works and gives the answer that the page shows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN = [(BLOCKS[i - 1][1], json.loads(text)) for i, (kind, text) in enumerate(B
 
 
 def run(live: Live, script: str) -> list[str]:
-    """What each curl of a script prints, as it stands on the page but for the address."""
+    """The output of each curl command of a script, run with the address of the test server."""
     script = script.replace("http://localhost:8000", live.url)
     script = re.sub(r"^curl ", "curl --silent --show-error --fail-with-body --write-out '\\\\0' ", script, flags=re.M)
     ran = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, timeout=20, check=False)

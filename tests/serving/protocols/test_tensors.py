@@ -1,4 +1,4 @@
-"""Tensors: every part of a prediction has one, and the binary form says what JSON says."""
+"""Every part of a prediction has a tensor, and its binary form equals its JSON form."""
 
 from __future__ import annotations
 

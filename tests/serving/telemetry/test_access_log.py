@@ -1,4 +1,4 @@
-"""The access log: a line for each request, within limits, and never what was asked."""
+"""The access log has a line for each request, within limits, and no feature values."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import pytest
 from estiba.model.inference.load import load, load_artifact
 from estiba.serving.options import ServerOptions
 from estiba.serving.pipeline import Pipeline
-from estiba.serving.telemetry.metrics import METRICS, SIZE, Metrics
+from estiba.serving.telemetry.metrics import INITIAL_BYTES, METRICS, Metrics
 from estiba.serving.version_metrics import MAX_RETIRED_VERSIONS
 from estiba.serving.workers.messages import Configuration, ServedModel
 from estiba.serving.workers.serving import Serving
@@ -108,7 +108,7 @@ def test_the_file_grows_and_what_was_given_out_before_still_counts(tmp_path: Pat
     last = [metrics.slot("estiba_unseen_category_total", "m", f"{n}" * 100) for n in range(5_000)][-1]
     first.add(3)
     last.add(4)
-    assert (tmp_path / "0.metrics").stat().st_size > SIZE
+    assert (tmp_path / "0.metrics").stat().st_size > INITIAL_BYTES
     other = Metrics(tmp_path / "0.metrics")
     other.slot(*ASKED).add()
     assert series(other.render(), "estiba_requests_total") == [4]
@@ -116,7 +116,7 @@ def test_the_file_grows_and_what_was_given_out_before_still_counts(tmp_path: Pat
 
 
 def test_too_many_label_values_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("estiba.serving.telemetry.metrics.MOST", SIZE)
+    monkeypatch.setattr("estiba.serving.telemetry.metrics.MAX_BYTES", INITIAL_BYTES)
     metrics = Metrics()
     with pytest.raises(MemoryError):
         [metrics.slot("estiba_unseen_category_total", "m", f"{n}" * 100) for n in range(10_000)]

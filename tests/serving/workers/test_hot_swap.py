@@ -39,7 +39,7 @@ def damage(file: Path) -> None:
 
 
 def hang(file: Path) -> None:
-    """Whoever opens it waits for a writer that never comes."""
+    """Make opening it hang, for want of a writer."""
     file.unlink()
     os.mkfifo(file)
 

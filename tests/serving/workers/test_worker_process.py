@@ -1,4 +1,4 @@
-"""What is made of a worker's silence, with real processes that compute, sleep or are stopped."""
+"""The watchdog judges silent workers: real processes that compute, sleep or are stopped."""
 
 from __future__ import annotations
 

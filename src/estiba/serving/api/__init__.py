@@ -1,1 +1,1 @@
-"""Routes beside predictions: models, health, OpenAPI and documentation, as an ASGI application."""
+"""The ASGI application of everything but predictions: models, health, OpenAPI and documentation."""

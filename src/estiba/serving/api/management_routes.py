@@ -1,4 +1,4 @@
-"""The management application: health, metrics, models, the OpenAPI document and the pages."""
+"""The ASGI application for health, metrics, models, the OpenAPI document and the pages."""
 
 from __future__ import annotations
 
@@ -173,10 +173,10 @@ class _Routes:
         return Response(content, media_type="application/json")
 
     async def page(self, request: Request) -> Response:
-        found = page(request.scope["path"].strip("/"))
-        if found is None:
+        file = page(request.scope["path"].strip("/"))
+        if file is None:
             raise HTTPException(404)
-        content, kind = found
+        content, kind = file
         headers = {
             "content-type": kind,
             "content-security-policy": CONTENT_SECURITY_POLICY,
@@ -240,7 +240,7 @@ def _about(model: Model, *, default: bool) -> dict[str, Any]:
 def _described(model: Model, *, default: bool) -> openapi.Described:
     example = model.example
     source = model.manifest.source
-    warning = "SIMULATED DATA: its answers say nothing about the world. " if source and source.simulated else ""
+    warning = "SIMULATED DATA: its predictions mean nothing in reality. " if source and source.simulated else ""
     return openapi.Described(
         name=model.name,
         version=model.version,

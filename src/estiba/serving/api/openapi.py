@@ -1,8 +1,8 @@
 """The OpenAPI 3.1 document of a server, with the real fields of the models that it serves.
 
 Every predict path is written out per model (`/models/iris/predict`), because a path with a placeholder could only
-describe a body of any fields. What the docs page needs beyond the standard stands under `x-estiba`, which other tools
-skip.
+describe a body of any fields. What the docs page needs beyond the standard is under `x-estiba`, which other tools
+ignore.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Described:
-    """What the document says of one served version of a model.
+    """One served version of a model, as the document describes it.
 
     Args:
         example: a golden record, as a caller would send it.
@@ -88,7 +88,7 @@ def document(models: Sequence[Described], *, title: str, version: str, server_ve
 def prediction_schema(signature: Signature) -> Json:
     """JSON Schema 2020-12 of one prediction, as `estiba.model.coding.predictions` shows it.
 
-    Every part may be null: that is how an answer that is not a finite number is shown.
+    Every part may be null, which stands for a number that is not finite.
     """
     properties = dict(_outputs(signature))
     return {
@@ -105,7 +105,7 @@ def _outputs(signature: Signature) -> Iterator[tuple[str, Json]]:
         names = signature.head.names if len(signature.head.names) > 1 else (outputs.value,)
         yield from ((name, _shown("value", _NUMBER)) for name in names)
     elif outputs.label:
-        yield outputs.label, _shown("label", _words(classes), "The class.")
+        yield outputs.label, _shown("label", _choices(classes), "The class.")
     if kind == "probabilities":
         if outputs.probability:
             positive = classes[signature.positive]
@@ -116,7 +116,7 @@ def _outputs(signature: Signature) -> Iterator[tuple[str, Json]]:
         schema = _NUMBER if signature.head.columns == 1 else _by_class(signature, _NUMBER)
         yield outputs.score, _shown("score", schema, "The decision value; not a probability.")
     for name, band in outputs.bands.items():
-        yield name, _shown("band", _words(band.labels), _band_words(band.edges, band.labels))
+        yield name, _shown("band", _choices(band.labels), _band_text(band.edges, band.labels))
 
 
 _NUMBER: Json = {"type": ["number", "null"]}
@@ -124,12 +124,12 @@ _SHARE: Json = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
 
 
 def _shown(role: str, schema: Json, description: str = "") -> Json:
-    words = {"description": description} if description else {}
-    return {**schema, **words, "x-estiba": {"role": role}}
+    described = {"description": description} if description else {}
+    return {**schema, **described, "x-estiba": {"role": role}}
 
 
-def _words(words: Sequence[Scalar]) -> Json:
-    return {"enum": [*words, None]}
+def _choices(values: Sequence[Scalar]) -> Json:
+    return {"enum": [*values, None]}
 
 
 def _by_class(signature: Signature, each: Json) -> Json:
@@ -142,7 +142,7 @@ def _by_class(signature: Signature, each: Json) -> Json:
     }
 
 
-def _band_words(edges: Sequence[float], labels: Sequence[str]) -> str:
+def _band_text(edges: Sequence[float], labels: Sequence[str]) -> str:
     lower = [f"{label} from {edge:g}" for edge, label in zip(edges, labels[1:], strict=True)]
     return f"{labels[0]} below {edges[0]:g}, {', '.join(lower)}." if edges else labels[0]
 
@@ -174,7 +174,7 @@ def _schemas(model: Described, name: str) -> Json:
     answer: Json = {
         "type": "object",
         "properties": {
-            "id": {"type": "string", "description": "The request's id; X-Request-ID says the same."},
+            "id": {"type": "string", "description": "The request's id, as in X-Request-ID."},
             "model": {"type": "string"},
             "version": {"type": "string"},
             "predictions": {"type": "array", "items": prediction, "description": "In the order of the records."},
@@ -232,7 +232,7 @@ def _predict(model: Described, name: str, operation: str, summary: str, *, short
 
 
 def _by_query(model: Described, name: str, operation: str, summary: str) -> Json:
-    """The same for one record as the query, in which a missing value is left out."""
+    """The GET operation for one record as the query; a missing value is left out."""
     schema = json_schema(model.signature)
     required = schema.get("required", ())
     fields = [
@@ -299,7 +299,7 @@ def _responses(model: Described, name: str) -> Json:
 
 
 def _a_wrong_value(signature: Signature) -> Problem:
-    # A choice or a number shows more of what an error looks like than a free text does.
+    # A category or a number makes a better example of an error than free text does.
     field = next((f for f in signature.fields if f.kind != "text"), signature.fields[0])
     return Problem(pointer(0, field.name), f"expected {expected(field)}")
 

@@ -1,4 +1,4 @@
-"""The parts of the OpenAPI document that are the same whatever is served: problems, headers, the other endpoints."""
+"""The parts of the OpenAPI document that do not depend on the models: problems, headers, management endpoints."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def components() -> Json:
 
 
 def problem(status: int, errors: Sequence[Problem] = (), **more: Any) -> Json:
-    """A response of RFC 9457 whose example is made as the server makes it; `more` are further members, as `model`."""
+    """A problem response (RFC 9457) with an example; `more` are further members, such as `model`."""
     example = msgspec.json.decode(
         problem_details.problem(status, _DETAILS[status], request_id=EXAMPLE_ID, errors=errors, **more)
     )
@@ -81,9 +81,9 @@ def server_tags() -> list[Json]:
 
 
 def server_paths(models: Sequence[str]) -> Json:
-    """The endpoints beside predict. `models` are the names that are served."""
-    one = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(models)}}
-    named = [one] if models else [{**one, "schema": {"type": "string"}}]
+    """The management endpoints. `models` are the names that are served."""
+    parameter = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(models)}}
+    named = [parameter] if models else [{**parameter, "schema": {"type": "string"}}]
     schema, card = {"application/schema+json": {"schema": _OBJECT}}, {"text/markdown": {"schema": _TEXT}}
     about, proof = "JSON Schema of one record", "The proof that it answers as it did in training"
     return {
@@ -136,7 +136,7 @@ _TEXT: Json = {"type": "string"}
 
 _PROBLEM: Json = {
     "type": "object",
-    "description": "What went wrong, as RFC 9457 has it.",
+    "description": "An error, as problem details (RFC 9457).",
     "properties": {
         "type": {"type": "string", "format": "uri-reference", "default": "about:blank"},
         "title": {"type": "string", "description": "The same for every problem of this type."},

@@ -1,4 +1,4 @@
-"""The paths of other people's protocols in the OpenAPI document: their forms, which are the same for every model."""
+"""The paths of the standard protocols in the OpenAPI document; their schemas are the same for every model."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ Json = dict[str, Any]
 
 V2, V1, MLFLOW = "Open Inference Protocol", "KServe V1", "MLflow and SageMaker"
 
-_SAID = {
+_DESCRIPTIONS = {
     400: "The request cannot be read, or does not match the model's signature.",
     404: "There is no such model or version here.",
     405: "Use POST.",
-    413: "There is more in it than this server takes.",
+    413: "The request is larger than this server accepts.",
     415: "The body is of a media type or encoding that this path does not take.",
     500: "The model failed.",
     501: "This server does not do that.",
-    503: "The server is not ready, or has more to do than it can hold.",
+    503: "The server is not ready, or overloaded.",
 }
 
 
 def protocol_tags() -> list[Json]:
     return [
-        {"name": V2, "description": "What Triton, KServe and MLServer speak, and their clients."},
-        {"name": V1, "description": "What TensorFlow Serving and older KServe speak."},
-        {"name": MLFLOW, "description": "What MLflow's scoring server and SageMaker's containers speak."},
+        {"name": V2, "description": "The protocol of Triton, KServe, MLServer and their clients."},
+        {"name": V1, "description": "The protocol of TensorFlow Serving and older KServe."},
+        {"name": MLFLOW, "description": "The protocol of MLflow's scoring server and SageMaker's containers."},
     ]
 
 
@@ -44,7 +44,7 @@ def protocol_components() -> Json:
         "TensorMetadata": _TENSOR_METADATA,
         "TensorModel": _TENSOR_MODEL,
         "Instances": _object({"instances": _ROWS}, ["instances"]),
-        # Each alternative has a name, as programs that write clients make a class of each.
+        # Each alternative has a name, because client generators make a class of each.
         "Invocation": {"oneOf": [_ref(name) for name in _INVOCATIONS]},
         "InvocationParams": _PARAMS,
         **_INVOCATIONS,
@@ -76,7 +76,7 @@ def protocol_paths(versions: Sequence[tuple[str, str]], *, default: bool) -> Jso
 
 
 def _identify(paths: Json) -> None:
-    """An operationId for each, from its method and path. Names that look alike are told apart by a number."""
+    """Set an operationId for each operation, from its method and path; equal ones get a number."""
     taken: dict[str, int] = {}
     for path, item in paths.items():
         for method, operation in item.items():
@@ -105,11 +105,11 @@ def _v2_paths(base: str, name: str, which: str) -> Json:
 
 
 def _operation(tag: str, summary: str, schema: str, errors: Sequence[int], *, same: bool = False) -> Json:
-    """A GET. `same`: its errors have the form of its answer."""
+    """A GET operation. `same`: its errors have the schema of its response."""
     content = {"application/json": {"schema": _schema(schema)}}
     responses: Json = {"200": {"description": f"{summary}.", "content": content}}
     for status in errors:
-        responses[str(status)] = {"description": _SAID[status], "content": content} if same else _error(status)
+        responses[str(status)] = {"description": _DESCRIPTIONS[status], "content": content} if same else _error(status)
     return {"tags": [tag], "summary": summary, "responses": responses}
 
 
@@ -140,7 +140,7 @@ def _ping() -> Json:
     content: Json = {"application/json": {}}
     responses = {
         "200": {"description": "The server is ready. The body is one line break.", "content": content},
-        "503": {"description": "It is not.", "content": content},
+        "503": {"description": "The server is not ready.", "content": content},
     }
     return {"tags": [MLFLOW], "summary": "Whether the server is ready", "responses": responses}
 
@@ -151,12 +151,12 @@ def _version() -> Json:
 
 
 def _error(status: int) -> Json:
-    return {"description": _SAID[status], "content": {"application/json": {"schema": _ref("ProtocolError")}}}
+    return {"description": _DESCRIPTIONS[status], "content": {"application/json": {"schema": _ref("ProtocolError")}}}
 
 
 def _object(properties: Json, required: Sequence[str], description: str = "") -> Json:
-    words = {"description": description} if description else {}
-    return {"type": "object", **words, "properties": properties, "required": list(required)}
+    described = {"description": description} if description else {}
+    return {"type": "object", **described, "properties": properties, "required": list(required)}
 
 
 def _ref(name: str) -> Json:
@@ -180,7 +180,7 @@ _DATATYPE: Json = {
 }
 _SHAPE: Json = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "maxItems": 2}
 _ANY: Json = {"type": "array", "items": {}}
-"""Of anything. `items` changes no meaning, but programs that write clients leave out what has none."""
+"""Of anything. `items` changes no meaning, but client generators leave out arrays without it."""
 _ROWS: Json = {
     **_ANY,
     "minItems": 1,
@@ -193,7 +193,7 @@ _TENSOR: Json = _object(
         "datatype": _DATATYPE,
         "shape": _SHAPE,
         "parameters": _PARAMETERS,
-        "data": {**_ANY, "description": "Row by row, flat or nested as the shape says."},
+        "data": {**_ANY, "description": "Row by row, flat or nested like the shape."},
     },
     ["name", "datatype", "shape"],
 )

@@ -29,15 +29,15 @@ class NotImplementedHere(EstibaError):
 def routes(current: CurrentCatalog, health: Health) -> list[Route]:
     """The routes of these protocols except predictions, and prediction paths of models that are not served."""
     pages = _Pages(current, health)
-    one, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
+    model, version = "/v2/models/{name}", "/v2/models/{name}/versions/{version}"
     gets: dict[str, Handler] = {
         "/v2": pages.server,
         "/v2/": pages.server,
         "/v2/health/live": pages.live,
         "/v2/health/ready": pages.ready,
-        one: pages.model,
+        model: pages.model,
         version: pages.model,
-        f"{one}/ready": pages.model_ready,
+        f"{model}/ready": pages.model_ready,
         f"{version}/ready": pages.model_ready,
         "/v1/models": pages.v1_models,
         "/v1/models/{name}": pages.v1_model,
@@ -49,7 +49,7 @@ def routes(current: CurrentCatalog, health: Health) -> list[Route]:
         "/v2/repository/models/{name}/load": pages.managed,
         "/v2/repository/models/{name}/unload": pages.managed,
     }
-    not_served = (f"{one}/infer", f"{version}/infer", "/v1/models/{name}:predict", "/invocations")
+    not_served = (f"{model}/infer", f"{version}/infer", "/v1/models/{name}:predict", "/invocations")
     return [
         *(Route(path, page, methods=["GET"]) for path, page in gets.items()),
         *(Route(path, page, methods=["POST"]) for path, page in posts.items()),
@@ -102,8 +102,8 @@ class _Pages:
 
     async def managed(self, request: Request) -> Response:
         raise NotImplementedHere(
-            "This server does not load or unload models at a client's word.",
-            hint="Push a version and move the alias in the registry; the server takes it up.",
+            "This server does not load or unload models on a client's request.",
+            hint="Push a version and move the alias in the registry; the server follows it.",
         )
 
     async def v1_models(self, request: Request) -> Response:

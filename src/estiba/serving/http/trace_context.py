@@ -1,4 +1,4 @@
-"""W3C trace context: parse `traceparent` and `tracestate`, and record a request's place in its trace.
+"""Parse the W3C trace context (`traceparent`, `tracestate`), and keep a request's ids and times in its trace.
 
 Source: W3C Trace Context, Level 1, sections 3.2 and 4.3; `traceresponse` as in the draft of Level 2.
 """
@@ -25,7 +25,9 @@ class Parent(NamedTuple):
 
 
 class Trace:
-    """The place of a recorded request in its trace. Times are on the clock of `time.perf_counter`; 0 means never.
+    """The ids and times of a recorded request in its trace.
+
+    Times are on the clock of `time.perf_counter`; 0 means never.
 
     Args:
         parent: the caller's span; empty where the trace begins here.

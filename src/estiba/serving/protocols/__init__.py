@@ -1,1 +1,1 @@
-"""The protocols of predictions: decode a body, ask the model, encode the answer."""
+"""Decode, answer and encode predictions in each of the supported protocols."""

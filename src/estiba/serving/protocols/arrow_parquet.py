@@ -1,4 +1,4 @@
-"""Bulk: requests and answers as Arrow streams or Parquet files, for callers with many rows."""
+"""Read requests and write answers as Arrow streams or Parquet files, for callers with many rows."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ PARQUET = b"application/vnd.apache.parquet"
 KINDS = (ARROW, PARQUET)
 
 
-def code_bulk(coder: Coder, body: bytes | bytearray, kind: bytes, max_bytes: int) -> Coded:
-    """A body of one of KINDS to coded rows.
+def code_table_body(coder: Coder, body: bytes | bytearray, kind: bytes, max_bytes: int) -> Coded:
+    """Code a body of one of KINDS.
 
     Args:
-        max_bytes: that the table may become. Its schema and its size are checked before anything is decompressed.
+        max_bytes: size of the table. Its schema and its size are checked before anything is decompressed.
 
     Raises:
         NotSupported: pyarrow is not installed here. BadRequest: the body is not of that kind.
@@ -37,9 +37,9 @@ def code_bulk(coder: Coder, body: bytes | bytearray, kind: bytes, max_bytes: int
 
 
 def _read(coder: Coder, body: bytes | bytearray, kind: bytes, max_bytes: int) -> Any:
-    """The table that a caller sent.
+    """The table of a body.
 
-    Where its parts begin and end is the caller's word, so all of it is checked before anything is read there.
+    Its offsets and lengths come from the caller, so all of them are validated before any value is read.
     """
     arrow = tables.pyarrow()
     read = _read_arrow if kind == ARROW else _read_parquet
@@ -89,13 +89,13 @@ def _read_parquet(coder: Coder, body: bytes | bytearray, max_bytes: int) -> Any:
 
 
 def wanted(accept: bytes) -> bytes:
-    """The one of KINDS that an Accept header names; empty for JSON."""
+    """The first of KINDS in an Accept header; empty for JSON."""
     kinds = {part.partition(b";")[0].strip().lower() for part in accept.split(b",")}
     return next((kind for kind in KINDS if kind in kinds), b"")
 
 
-def encode_bulk(predictions: Sequence[Prediction], kind: bytes) -> bytes:
-    """Predictions as a table of that kind; probabilities become columns `probabilities.CLASS`."""
+def encode_table(predictions: Sequence[Prediction], kind: bytes) -> bytes:
+    """Encode predictions as a table of that kind; probabilities become columns `probabilities.CLASS`."""
     arrow = tables.pyarrow()
     table = tables.table(_flat(predictions))
     sink = arrow.BufferOutputStream()

@@ -1,4 +1,4 @@
-"""Bodies: what every protocol does alike with the bytes of a request, and with what is wrong about them."""
+"""Decompress, parse and code request bodies, and format their problems, for all protocols."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from estiba.model.coding.record_type import code_hook
 MAX_ROWS = 100_000
 """Records in one request."""
 
-MAX_SAID = 5
-"""Problems in an error that has room for one sentence only."""
+MAX_LISTED_PROBLEMS = 5
+"""Problems listed in an error that is a single string."""
 
 ENCODINGS = {"gzip": 31, "deflate": 15}
-"""Codings of content that are undone, and what zlib calls them."""
+"""Supported values of Content-Encoding, with the `wbits` of zlib for each."""
 
 MAX_MEMBERS = 16
-"""Pieces of compressed data in one body; each costs a copy of what follows it."""
+"""Compressed members in one body; each costs a copy of the data after it."""
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises: for what is no JSON or does not fit, for text that is not UTF-8, for deep nesting."""
+"""Exceptions of decoding: for invalid JSON or another schema, for text that is not UTF-8, for deep nesting."""
 
 
 class TooManyRows(EstibaError):
@@ -42,25 +42,25 @@ class NotAllowed(EstibaError):
 
 
 class NotSupported(EstibaError):
-    """A media type, or an encoding, that a path does not take."""
+    """A media type or an encoding that a path does not accept."""
 
     status = 415
 
 
 class EncodingNotSupported(NotSupported):
-    """A coding of content that this server does not know. ENCODINGS are those that it does."""
+    """A Content-Encoding other than ENCODINGS."""
 
 
 class TooLarge(EstibaError):
     status = 413
 
 
-def decompressed(body: bytes | bytearray, encoding: bytes, most: int) -> bytes | bytearray:
-    """A body as it was before it was compressed for the way.
+def decompressed(body: bytes | bytearray, encoding: bytes, max_bytes: int) -> bytes | bytearray:
+    """Decompress a body.
 
     Args:
         encoding: the value of its Content-Encoding.
-        most: bytes that it may become. No more than that is ever made of it.
+        max_bytes: size of the result. No more than that is ever decompressed.
 
     Raises:
         EncodingNotSupported: it is none of ENCODINGS. TooLarge: it becomes too large. BadRequest: it is damaged.
@@ -71,7 +71,7 @@ def decompressed(body: bytes | bytearray, encoding: bytes, most: int) -> bytes |
     if name not in ENCODINGS:
         raise EncodingNotSupported(f"This server reads bodies in {' and '.join(ENCODINGS)}, not {name!r}.")
     parts: list[bytes] = []
-    rest, left = bytes(body), most
+    rest, left = bytes(body), max_bytes
     try:
         while rest or not parts:  # gzip allows several members, one behind the other
             if len(parts) == MAX_MEMBERS:
@@ -80,7 +80,7 @@ def decompressed(body: bytes | bytearray, encoding: bytes, most: int) -> bytes |
             parts.append(stream.decompress(rest, left + 1))
             left -= len(parts[-1])
             if left < 0:
-                raise TooLarge(f"The body becomes larger than {most} bytes when it is decompressed.")
+                raise TooLarge(f"The body becomes larger than {max_bytes} bytes when it is decompressed.")
             if not stream.eof:
                 raise BadRequest(f"The body ends before its {name} data does.")
             rest = stream.unused_data
@@ -90,13 +90,13 @@ def decompressed(body: bytes | bytearray, encoding: bytes, most: int) -> bytes |
 
 
 def check_count(count: int) -> None:
-    """Raises TooManyRows for more than MAX_ROWS records."""
+    """Raise TooManyRows for more than MAX_ROWS records."""
     if count > MAX_ROWS:
         raise TooManyRows(f"A request may hold {MAX_ROWS:,} records; this one has {count:,}.")
 
 
 def parse_json(body: bytes | bytearray) -> Any:
-    """A body as plain values; raises BadRequest for one that is not JSON in UTF-8."""
+    """Decode JSON to plain values; raises BadRequest for a body that is not JSON in UTF-8."""
     try:
         return msgspec.json.decode(body)
     except RecursionError:
@@ -106,7 +106,7 @@ def parse_json(body: bytes | bytearray) -> Any:
 
 
 def code_csv(coder: Coder, body: bytes | bytearray) -> Coded:
-    """A CSV body with a header line to coded rows. An empty cell is a missing value.
+    """Code a CSV body with a header line. An empty cell is a missing value.
 
     Raises:
         BadRequest: it is not CSV in UTF-8. BadInput: it does not match the signature.
@@ -124,10 +124,10 @@ def code_csv(coder: Coder, body: bytes | bytearray) -> Coded:
 
 
 def code_instances(coder: Coder, rows: object, name: str) -> Coded:
-    """An array of records, of rows with one value per field in order, or of values of the only field, to coded rows.
+    """Code an array of records, of rows with one value per field in order, or of values of the only field.
 
     Args:
-        name: of the array, for what is wrong about it.
+        name: of the array, for error messages.
 
     Raises:
         BadRequest: it is no such array. BadInput: it does not match the signature.
@@ -144,7 +144,7 @@ def code_instances(coder: Coder, rows: object, name: str) -> Coded:
 
 
 def code_records(coder: Coder, rows: Sequence[object]) -> Coded:
-    """Records as plain values to coded rows: the fast way, or where that refuses, the careful one.
+    """Code records of plain values with the fast decoder, or with the careful one where that fails.
 
     Raises:
         BadInput: they do not match the signature.
@@ -163,7 +163,7 @@ def code_records(coder: Coder, rows: Sequence[object]) -> Coded:
 
 
 def code_table(coder: Coder, names: Sequence[str], rows: Sequence[object]) -> Coded:
-    """Rows of values under names of fields to coded rows; raises as `code_instances`."""
+    """Code rows of values for these field names; raises like `code_instances`."""
     check_names(coder, names)
     for number, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != len(names):
@@ -172,7 +172,7 @@ def code_table(coder: Coder, names: Sequence[str], rows: Sequence[object]) -> Co
 
 
 def check_names(coder: Coder, names: Iterable[str]) -> None:
-    """Raises BadRequest for names that are given twice or that the model does not have."""
+    """Raise BadRequest for names that appear twice or that the model does not have."""
     known = coder.signature.names
     seen: set[str] = set()
     for name in names:
@@ -184,19 +184,19 @@ def check_names(coder: Coder, names: Iterable[str]) -> None:
 
 
 def sentence(problems: Sequence[Problem]) -> str:
-    """Problems in one line, for protocols whose errors are a string: `age in row 3: expected an integer, got "x"`."""
-    said = "; ".join(f"{_place(problem.pointer)}{problem.detail}" for problem in problems[:MAX_SAID])
-    more = len(problems) - MAX_SAID
-    return f"{said}; and {more} more" if more > 0 else said
+    """Format problems as one line, such as `age in row 3: expected an integer, got "x"`."""
+    listed = "; ".join(f"{_position(problem.pointer)}{problem.detail}" for problem in problems[:MAX_LISTED_PROBLEMS])
+    more = len(problems) - MAX_LISTED_PROBLEMS
+    return f"{listed}; and {more} more" if more > 0 else listed
 
 
-def place(row: int, name: str) -> str:
-    """Where a value stands, in words. Rows are counted from 0."""
+def position(row: int, name: str) -> str:
+    """The position of a value, for error messages. Rows are counted from 0."""
     return f"{name} in row {row}"
 
 
-def _place(pointer: str) -> str:
+def _position(pointer: str) -> str:
     parts = [unquote(part).replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
     if len(parts) >= 2 and parts[0] == "records":
-        return f"{place(int(parts[1]), parts[2]) if len(parts) > 2 else f'row {parts[1]}'}: "
+        return f"{position(int(parts[1]), parts[2]) if len(parts) > 2 else f'row {parts[1]}'}: "
     return f"{'/'.join(parts)}: " if parts else ""

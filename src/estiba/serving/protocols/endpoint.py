@@ -120,7 +120,7 @@ class Endpoint(ABC):
         """Format an error."""
 
     def is_large(self, request: Request) -> bool:
-        """True if decoding could block the event loop. A small compressed body may become large."""
+        """Return True if decoding could block the event loop. A small compressed body may become large."""
         return len(request.body) > INLINE_BYTES or request.content_encoding != b""
 
     # The same for all protocols

@@ -134,15 +134,15 @@ def error(status: int, message: str) -> bytes:
 
 def _kind(request: Request) -> str:
     """The media type, `application/json` or `text/csv`; with no parameter but the charset UTF-8."""
-    kind, *said = [part.strip().lower() for part in request.content_type.decode("latin-1").split(";")]
-    plain = all(part.replace('"', "") in ("", "charset=utf-8") for part in said)
+    kind, *parameters = [part.strip().lower() for part in request.content_type.decode("latin-1").split(";")]
+    plain = all(part.replace('"', "") in ("", "charset=utf-8") for part in parameters)
     if kind not in ("application/json", "text/csv") or not plain:
         raise NotSupported("Send application/json or text/csv, in UTF-8.")
     return kind
 
 
 def _parse(body: bytes | bytearray) -> Any:
-    """JSON as MLflow's clients write it: Python's, in which a missing number is NaN."""
+    """Parse JSON as MLflow's clients write it: like Python's, with NaN for a missing number."""
     try:
         return parse_json(body)
     except BadRequest:

@@ -86,7 +86,7 @@ class NativeEndpoint(Endpoint):
         elif kind == b"text/csv":
             exchange.coded = code_csv(self.model.coder, request.body)
         elif kind in arrow_parquet.KINDS:
-            exchange.coded = arrow_parquet.code_bulk(self.model.coder, request.body, kind, self._max_body)
+            exchange.coded = arrow_parquet.code_table_body(self.model.coder, request.body, kind, self._max_body)
             exchange.answer_options = arrow_parquet.wanted(request.header(b"accept"))
         else:
             name = kind.decode("latin-1")
@@ -153,7 +153,7 @@ class NativeEndpoint(Endpoint):
     def encode(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
         predictions, warnings, option = answer.predictions, answer.warnings, exchange.answer_options
         if option and option is not _FLAT:
-            body = arrow_parquet.encode_bulk(predictions, option)
+            body = arrow_parquet.encode_table(predictions, option)
             return (b"content-type: %b\r\n" % option, body)
         content: dict[str, Any] = {
             "id": exchange.id,

@@ -31,7 +31,7 @@ from estiba.serving.protocols.body_parsing import (
     check_names,
     code_records,
     parse_json,
-    place,
+    position,
     sentence,
 )
 from estiba.serving.protocols.endpoint import JSON, EncodedResponse, Endpoint, Failure, Shared
@@ -40,7 +40,7 @@ from estiba.serving.protocols.tensors import Tensor, Values
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 
 CONTENT_TYPES = ("np", "pd", "str", "base64", "datetime")
-"""What MLServer's codecs say of a request or an input. Only base64 changes what the data mean."""
+"""Content types of MLServer's codecs for requests and inputs. Only base64 changes how data are decoded."""
 
 LENGTH_HEADER = b"inference-header-content-length"
 MAX_WARNINGS = 10
@@ -96,7 +96,7 @@ class OpenInferenceEndpoint(Endpoint):
         return code_records(coder, _rows(columns)) if count <= MAX_RECORD_ROWS else coder.check_columns(columns, count)
 
     def _is_tensor(self, given: Sequence[_Input]) -> bool:
-        """Whether this is all fields in one tensor, of any name."""
+        """Return True for one tensor, of any name, that holds all fields."""
         first, names = given[0], self.model.signature.names
         wide = len(first.shape) == 2 and first.shape[1] == len(names)
         return len(given) == 1 and wide and not (len(names) == 1 and first.name in names)
@@ -151,7 +151,7 @@ class OpenInferenceEndpoint(Endpoint):
             "outputs": [_output(tensor, predictions, blocks if binary else None) for tensor, binary in options.outputs],
         }
         if warnings:
-            parts = [f"{w.code}: {place(w.row, w.field)}" for w in warnings[:MAX_WARNINGS]]
+            parts = [f"{w.code}: {position(w.row, w.field)}" for w in warnings[:MAX_WARNINGS]]
             body["parameters"] = {"warnings": "; ".join(parts)}
         header = msgspec.json.encode(body)
         if not blocks:
@@ -171,27 +171,27 @@ class _Input(NamedTuple):
 
 
 class _Inputs:
-    """Reads inputs one after the other; those in binary lie in `block`, in the same order."""
+    """Reads inputs in order; the data of binary ones are in `block`, in the same order."""
 
     def __init__(self, block: memoryview, content_type: str) -> None:
         self._block = block
         self._content_type = content_type
         self.at = 0
 
-    def read(self, said: Any) -> _Input:
-        name = said.get("name") if isinstance(said, dict) else None
+    def read(self, given: Any) -> _Input:
+        name = given.get("name") if isinstance(given, dict) else None
         if not isinstance(name, str):
             raise BadRequest("Every input needs a name.")
-        datatype, shape = said.get("datatype"), said.get("shape")
+        datatype, shape = given.get("datatype"), given.get("shape")
         if datatype not in tensors.DATATYPES:
             raise BadRequest(f"Input {name!r} has no known datatype; one of {', '.join(tensors.DATATYPES)} is.")
         if not isinstance(shape, list) or not 1 <= len(shape) <= 2 or not all(_is_size(size) for size in shape):
             raise BadRequest(f"Input {name!r} needs a shape: [rows], [rows, 1] or [rows, fields].")
         check_count(shape[0])
-        kind = content_type(said, name) or self._content_type
-        size = parameters(said).get("binary_data_size")
+        kind = content_type(given, name) or self._content_type
+        size = parameters(given).get("binary_data_size")
         if size is None:
-            values = tensors.from_json(tensors.flatten(said.get("data"), shape, name), datatype, name)
+            values = tensors.from_json(tensors.flatten(given.get("data"), shape, name), datatype, name)
         else:
             values = tensors.from_binary(self._take(size, name), datatype, math.prod(shape), name)
         if kind == "base64" and datatype == "BYTES":
@@ -208,27 +208,27 @@ class _Inputs:
 
 def _split(request: Request) -> tuple[bytes | bytearray, memoryview]:
     """The JSON of a request, and the binary data behind it."""
-    said = request.header(LENGTH_HEADER)
-    if not said:
+    value = request.header(LENGTH_HEADER)
+    if not value:
         return request.body, memoryview(b"")
-    length = int(said) if said.isdigit() and len(said) < 20 else -1
+    length = int(value) if value.isdigit() and len(value) < 20 else -1
     if not 0 < length <= len(request.body):
         raise BadRequest("Inference-Header-Content-Length is not the length of the JSON that the body begins with.")
     body = memoryview(request.body)
     return bytes(body[:length]), body[length:]
 
 
-def parameters(said: Mapping[str, Any]) -> Mapping[str, Any]:
+def parameters(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """The `parameters` of a request, an input or an output; empty where there are none."""
-    found = said.get("parameters") or {}
+    found = given.get("parameters") or {}
     if not isinstance(found, dict):
         raise BadRequest('"parameters" must be an object.')
     return found
 
 
-def content_type(said: Mapping[str, Any], name: str) -> str:
+def content_type(given: Mapping[str, Any], name: str) -> str:
     """MLServer's content type of a request or an input, empty for none; raises BadRequest for an unknown one."""
-    found = parameters(said).get("content_type", "")
+    found = parameters(given).get("content_type", "")
     if found and found not in CONTENT_TYPES:
         where = f"input {name!r}" if name else "the request"
         raise BadRequest(f"The content type {found!r} of {where} is not known; one of {', '.join(CONTENT_TYPES)} is.")
@@ -254,16 +254,16 @@ def _strided(values: Values, start: int, step: int) -> Values:
 
 
 def _whole(field: Field, values: Values) -> Values:
-    """A truth value that came among numbers."""
+    """Turn numbers of a boolean field into booleans."""
     if field.kind != "boolean" or (isinstance(values, np.ndarray) and values.dtype.kind == "b"):
         return values
-    words = {0: False, 1: True}
+    booleans = {0: False, 1: True}
     plain = values.tolist() if isinstance(values, np.ndarray) else values
-    return [None if v is None or v != v else words.get(v, v) for v in plain]
+    return [None if v is None or v != v else booleans.get(v, v) for v in plain]
 
 
 def _output(tensor: Tensor, predictions: Sequence[Prediction], blocks: list[bytes] | None) -> dict[str, Any]:
-    """One output of an answer; its data go to `blocks` where they are wanted in binary."""
+    """One output of an answer; binary data are appended to `blocks`."""
     data = [prediction[tensor.name] for prediction in predictions]
     if len(tensor.shape) == 2:
         data = [value for each in data for value in each.values()]

@@ -30,12 +30,12 @@ DTYPES: dict[str, npt.DTypeLike] = {
     "FP32": np.float32,
     "FP64": np.float64,
 }
-"""Every datatype but BYTES, whose elements are strings."""
+"""All datatypes except BYTES, whose elements are strings."""
 
 DATATYPES = (*DTYPES, "BYTES")
 
-FEW = 16
-"""Up to so many values are better left as they are than made an array."""
+MAX_LIST_VALUES = 16
+"""Up to this many values are faster as a list than as an array."""
 
 Values = npt.NDArray[Any] | list[Any]
 """A tensor's elements, row by row."""
@@ -70,24 +70,24 @@ def output_tensors(signature: Signature) -> list[Tensor]:
     """One output per part of a prediction, named as there. Probabilities are one column per class."""
     head, outputs = signature.head, signature.outputs
     count = len(head.classes)
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
     if head.kind == "values":
         names = head.names if len(head.names) > 1 else (outputs.value,)
-        found += [Tensor(name, "FP64", (-1,)) for name in names]
+        tensors += [Tensor(name, "FP64", (-1,)) for name in names]
     elif outputs.label:
-        found.append(Tensor(outputs.label, datatype_of(head.classes), (-1,)))
+        tensors.append(Tensor(outputs.label, datatype_of(head.classes), (-1,)))
     if head.kind == "probabilities":
         if outputs.probability:
-            found.append(Tensor(outputs.probability, "FP64", (-1,)))
+            tensors.append(Tensor(outputs.probability, "FP64", (-1,)))
         if outputs.probabilities:
-            found.append(Tensor(outputs.probabilities, "FP64", (-1, count)))
+            tensors.append(Tensor(outputs.probabilities, "FP64", (-1, count)))
     elif head.kind != "values" and outputs.score:
-        found.append(Tensor(outputs.score, "FP64", (-1,) if head.columns == 1 else (-1, count)))
-    return found + [Tensor(name, "BYTES", (-1,)) for name in outputs.bands]
+        tensors.append(Tensor(outputs.score, "FP64", (-1,) if head.columns == 1 else (-1, count)))
+    return tensors + [Tensor(name, "BYTES", (-1,)) for name in outputs.bands]
 
 
 def datatype_of(values: Sequence[Label | Scalar]) -> str:
-    """The datatype that holds all of these."""
+    """The datatype that can hold all of these values."""
     types = {type(value) for value in values}
     if types <= {int, float} and types:
         return "FP64" if float in types else "INT64"
@@ -95,7 +95,7 @@ def datatype_of(values: Sequence[Label | Scalar]) -> str:
 
 
 def flatten(data: Any, shape: Sequence[int], name: str) -> list[Any]:
-    """A tensor's `data`, flat or nested as its shape says, as a flat list. Raises BadRequest for any other."""
+    """Flatten the `data` of a tensor, flat or nested; raises BadRequest where it does not match the shape."""
     if not isinstance(data, list):
         raise BadRequest(f"The data of input {name!r} is not an array.")
     flat = _flat(data, shape, name) if any(isinstance(part, list) for part in data) else data
@@ -108,12 +108,12 @@ def _flat(data: Any, shape: Sequence[int], name: str) -> list[Any]:
     if not shape:
         return [data]
     if not isinstance(data, list) or len(data) != shape[0]:
-        raise BadRequest(f"The nested data of input {name!r} is not of the shape that it names.")
+        raise BadRequest(f"The nested data of input {name!r} does not match its shape.")
     return [value for part in data for value in _flat(part, shape[1:], name)]
 
 
 def from_json(flat: list[Any], datatype: str, name: str) -> Values:
-    """Elements that came in JSON. A null stays None: what is missing is for the signature to judge.
+    """Convert elements from JSON. A null stays None; the signature decides whether it may be missing.
 
     Raises:
         BadRequest: an element is not of the datatype, or does not fit into it.
@@ -123,7 +123,8 @@ def from_json(flat: list[Any], datatype: str, name: str) -> Values:
         position = next(i for i, value in enumerate(flat) if type(value) not in allowed)
         raise BadRequest(f"Element {position} of input {name!r} is not of datatype {datatype}.")
     missing = None in flat
-    is_plain = datatype in ("BOOL", "FP64") and (missing or len(flat) <= FEW)  # nothing to round, no limit to keep
+    # BOOL and FP64 need no rounding and no check of their range.
+    is_plain = datatype in ("BOOL", "FP64") and (missing or len(flat) <= MAX_LIST_VALUES)
     if datatype == "BYTES" or is_plain:
         return flat
     dtype = np.dtype(DTYPES[datatype])
@@ -139,7 +140,7 @@ def from_json(flat: list[Any], datatype: str, name: str) -> Values:
 
 
 def from_binary(block: bytes | memoryview, datatype: str, count: int, name: str) -> Values:
-    """Elements that came in the binary extension: little endian; strings with their length, 4 bytes, before them.
+    """Convert elements from the binary extension: little endian; each string after its length in 4 bytes.
 
     Raises:
         BadRequest: the block holds another number of elements, or text that is not UTF-8.
@@ -157,7 +158,7 @@ def from_binary(block: bytes | memoryview, datatype: str, count: int, name: str)
 
 
 def _exact(values: npt.NDArray[Any]) -> Values:
-    """Integers that float64 cannot hold stay integers, for the signature to refuse rather than to round."""
+    """Keep integers that float64 cannot hold, so that the signature refuses them instead of rounding."""
     large = values.dtype.kind in "iu" and values.dtype.itemsize == 8 and len(values)
     if large and (int(values.max()) > MAX_INTEGER or int(values.min()) < -MAX_INTEGER):
         return list(values.tolist())
@@ -165,25 +166,25 @@ def _exact(values: npt.NDArray[Any]) -> Values:
 
 
 def _strings(block: bytes, count: int, name: str) -> list[Any]:
-    found: list[str] = []
+    strings: list[str] = []
     at = 0
     try:
-        while at < len(block) and len(found) < count:
+        while at < len(block) and len(strings) < count:
             (size,) = struct.unpack_from("<I", block, at)
             at += 4
             if at + size > len(block):
                 raise BadRequest(f"Input {name!r} ends in the middle of a string.")
-            found.append(block[at : at + size].decode())
+            strings.append(block[at : at + size].decode())
             at += size
     except (struct.error, UnicodeDecodeError):
         raise BadRequest(f"Input {name!r} is not a block of strings in UTF-8.") from None
-    if len(found) != count or at != len(block):
-        raise BadRequest(f"Input {name!r} does not hold the {count} strings that its shape says.")
-    return found
+    if len(strings) != count or at != len(block):
+        raise BadRequest(f"Input {name!r} does not hold {count} strings, as its shape requires.")
+    return strings
 
 
 def from_base64(values: Values, name: str) -> list[str | None]:
-    """Strings of base64 to the text that they stand for."""
+    """Decode strings of base64 to text."""
     try:
         return [None if v is None else base64.b64decode(v, validate=True).decode() for v in values]
     except (binascii.Error, UnicodeDecodeError, TypeError, ValueError):
@@ -191,7 +192,7 @@ def from_base64(values: Values, name: str) -> list[str | None]:
 
 
 def to_binary(values: Sequence[Any], datatype: str) -> bytes | None:
-    """Flat values in the binary extension's form; None where it has no way to say that one of them is missing."""
+    """Encode flat values for the binary extension; None where it cannot represent a missing value among them."""
     if datatype == "BYTES":
         if None in values:
             return None
@@ -199,5 +200,5 @@ def to_binary(values: Sequence[Any], datatype: str) -> bytes | None:
         return b"".join(struct.pack("<I", len(part)) + part for part in encoded)
     if None in values and not datatype.startswith("FP"):
         return None
-    made: npt.NDArray[Any] = np.array(values, np.dtype(DTYPES[datatype]).newbyteorder("<"))
-    return made.tobytes()
+    array: npt.NDArray[Any] = np.array(values, np.dtype(DTYPES[datatype]).newbyteorder("<"))
+    return array.tobytes()

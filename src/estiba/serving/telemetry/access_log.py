@@ -1,4 +1,4 @@
-"""The access log: one line for each request, without feature values and without delaying a response.
+"""Write the access log, one line for each request, without feature values and without delaying a response.
 
 Up to a limit of lines a second are written by a thread, many at once. A pipe that is not read fills up and blocks every
 writer. So lines of requests take only a part of it; they wait in a bounded queue, beyond which they are dropped and
@@ -66,7 +66,7 @@ class AccessLog:
         self._ticking = False
 
     def wants(self, status: int) -> bool:
-        """True if a request of that status gets a line; to be called once for each."""
+        """Return True if a request of that status gets a line; to be called once for each."""
         failed = status >= 500
         if not failed and self._share < 1.0 and random.random() >= self._share:
             return False
@@ -142,7 +142,7 @@ class AccessLog:
 
 
 def _has_room(target: int, size: int) -> bool:
-    """True if a pipe stays mostly free after so many bytes, so that other log lines never wait for it."""
+    """Return True if a pipe stays mostly free after so many bytes, so that other log lines never wait for it."""
     if not stat.S_ISFIFO(os.fstat(target).st_mode):
         return True
     (waiting,) = struct.unpack("=i", fcntl.ioctl(target, termios.FIONREAD, bytes(4)))
@@ -151,7 +151,7 @@ def _has_room(target: int, size: int) -> bool:
 
 
 def is_probe(path: bytes) -> bool:
-    """True for health checks and metrics, which are requested regularly and logged only when they fail."""
+    """Return True for health checks and metrics, which are requested regularly and logged only when they fail."""
     return path in _PROBES or path.startswith((b"/health", b"/v2/health/")) or path.endswith((b"/ready", b"/live"))
 
 

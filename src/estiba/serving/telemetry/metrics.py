@@ -1,13 +1,13 @@
-"""Prometheus metrics that stay right under several workers.
+"""Prometheus metrics of several workers, in memory-mapped files.
 
-Every worker keeps its numbers in a memory-mapped file of its own; whichever worker is scraped adds all files up. A
-worker that takes the place of a dead one opens the same file and counts on, so no count is ever lost. An update is an
-addition to a float64 in memory: no lock, no system call.
+Every worker keeps its numbers in a file of its own, and the worker that is scraped adds all files up. A worker that
+replaces a dead one opens the same file and continues its counts, so none is lost. An update is an addition to a float64
+in memory: no lock, no system call.
 
 The file: 8 bytes with the process id, then entries of (uint32 key length, uint32 state, key padded to 8 bytes,
 float64). A key is the metric's name and its label values as a JSON array. A key length of zero ends the file. A state
-of FREE means that nobody counts there, and that a key of the same padded length may move in. The file grows; what was
-found in it stays where it is, as an older mapping of a file shows the same memory as a newer one.
+of FREE means that the entry is unused, and that a key of the same padded length may take it. The file grows; entries
+keep their offset, as an older mapping of a file shows the same memory as a newer one.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from estiba.core import cpus
 from estiba.core.guard import process_stat
 from estiba.model.schema.signature import MAX_INTEGER
 
-SIZE = 1 << 20
-MOST = 1 << 24
-"""Bytes of a file, at first and at most."""
+INITIAL_BYTES = 1 << 20
+MAX_BYTES = 1 << 24
+"""Size of a file, at first and at most."""
 
 FREE = 1
-"""The state of an entry that nobody counts in."""
+"""The state of an unused entry."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -153,10 +153,10 @@ class Histogram:
 
 
 class Metrics:
-    """One worker's numbers. `slot` and `histogram` find or make a child; keep what they return."""
+    """The metrics of one worker. `slot` and `histogram` find or create a series; keep what they return."""
 
     def __init__(self, file: Path | None = None) -> None:
-        """Opens or makes `file`; without one the numbers are this process's alone."""
+        """Open or create `file`; without one the metrics are private to this process."""
         self._file = _open(file)
         weakref.finalize(self, os.close, self._file)
         self._map, self._values = _mapped(self._file)
@@ -175,23 +175,23 @@ class Metrics:
 
     def slot(self, name: str, *labels: str) -> Slot:
         """A counter or gauge with these label values, in the order of the metric's label names."""
-        at = self._place(name, labels)
+        at = self._index(name, labels)
         return Slot(self._values, at)
 
     def histogram(self, name: str, *labels: str) -> Histogram:
         bounds = _KINDS[name].buckets
         names = [f"{bound:g}" for bound in bounds] + ["+Inf", "sum", "count"]
-        places = [self._place(name, (*labels, part)) for part in names]
-        return Histogram(self._values, bounds, places)
+        indexes = [self._index(name, (*labels, part)) for part in names]
+        return Histogram(self._values, bounds, indexes)
 
-    def _place(self, name: str, labels: tuple[str, ...]) -> int:
+    def _index(self, name: str, labels: tuple[str, ...]) -> int:
         key = msgspec.json.encode([name, *labels])
         if key not in self._known:
-            self._known[key] = self._make(key)
+            self._known[key] = self._add_entry(key)
         return self._known[key]
 
-    def _make(self, key: bytes) -> int:
-        """Room for a new key: one that is free, or behind the last. Who reads meanwhile sees all of it or nothing."""
+    def _add_entry(self, key: bytes) -> int:
+        """Write a new key into a free entry or after the last one. A concurrent reader sees all of it or nothing."""
         size = _padded(len(key))
         free = self._free[size]
         start = free.pop() if free else self._end
@@ -204,18 +204,18 @@ class Metrics:
         return (start + 8 + size) // 8
 
     def _grow(self) -> None:
-        if len(self._map) >= MOST:
+        if len(self._map) >= MAX_BYTES:
             raise MemoryError("The metrics file is full: a label takes too many values.")
         os.ftruncate(self._file, 2 * len(self._map))
         self._map, self._values = _mapped(self._file)
 
     def versions(self) -> list[tuple[str, str]]:
-        """Models and versions that have numbers here, in the order in which they came."""
+        """Models and versions that have series here, in the order of their creation."""
         found = (_version(key) for key in self._known)
         return list(dict.fromkeys(each for each in found if each is not None))
 
     def forget(self, model: str, version: str) -> None:
-        """Gives the room of a version's numbers to others. Nobody may hold any of its slots still."""
+        """Free the entries of a version. None of its slots may be in use any more."""
         for key in [key for key in self._known if _version(key) == (model, version)]:
             at = self._known.pop(key)
             size = _padded(len(key))
@@ -225,20 +225,20 @@ class Metrics:
             self._free[size].append(start)
 
     def render(self) -> bytes:
-        """All workers' numbers in the Prometheus text format, 0.0.4."""
+        """Render the metrics of all workers in the Prometheus text format, 0.0.4."""
         if self.folder is None:
             return render([bytes(self._map)])
         return render([path.read_bytes() for path in self.folder.glob("*.metrics")])
 
 
 def _open(file: Path | None) -> int:
-    """A descriptor of the file, or of one without a name where nobody else shall see it; it stays open to grow."""
+    """A descriptor of the file, or of an unnamed temporary one; it stays open so that the file can grow."""
     if file is not None:
         opened = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     else:
         with tempfile.TemporaryFile() as nameless:
             opened = os.dup(nameless.fileno())
-    os.ftruncate(opened, max(SIZE, os.fstat(opened).st_size))
+    os.ftruncate(opened, max(INITIAL_BYTES, os.fstat(opened).st_size))
     return opened
 
 
@@ -271,9 +271,9 @@ def _entries(content: bytes | mmap.mmap) -> Iterator[tuple[bytes, int, float]]:
 
 
 def _version(key: bytes) -> tuple[str, str] | None:
-    """The model and the version that a key belongs to, if both."""
+    """The model and version labels of a key; None if it lacks either."""
     name, *values = msgspec.json.decode(key)
-    labels = dict(zip(_KINDS[name].labels, values, strict=False))  # a histogram's has its part behind them
+    labels = dict(zip(_KINDS[name].labels, values, strict=False))  # a histogram's key ends with its bucket
     return (labels["model"], labels["version"]) if "model" in labels and "version" in labels else None
 
 
@@ -283,10 +283,10 @@ def _name(key: bytes) -> str:
 
 
 def render(files: Iterable[bytes]) -> bytes:
-    """The text format of the sum of several workers' files."""
+    """Add up the files of several workers and format the result."""
     totals: defaultdict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
     for content in files:
-        if len(content) < 8:  # its process is only just making it
+        if len(content) < 8:  # its process is still creating it
             continue
         pid = struct.unpack_from("=Q", content)[0]
         alive = _alive(pid)
@@ -294,10 +294,10 @@ def render(files: Iterable[bytes]) -> bytes:
         for key, _, value in _entries(content):
             try:
                 name, *labels = msgspec.json.decode(key)
-            except msgspec.DecodeError:  # another key moves in just now
+            except msgspec.DecodeError:  # another key is being written there
                 continue
             if not alive and _KINDS[name].kind == "gauge":
-                continue  # what it counted stays true; what it was does not
+                continue  # counters of a dead worker still count; its gauges do not
             family = totals[name]
             known = family.get(tuple(labels), 0.0)
             family[tuple(labels)] = max(known, value) if _KINDS[name].aggregate == "max" else known + value
@@ -328,11 +328,11 @@ def _add_process(totals: dict[str, dict[tuple[str, ...], float]], pid: int) -> N
     cpu = stat.cpu_ticks / os.sysconf("SC_CLK_TCK")
     memory = stat.memory_pages * os.sysconf("SC_PAGE_SIZE")
     sums = {"process_cpu_seconds_total": cpu, "process_resident_memory_bytes": float(memory)}
-    with suppress(OSError):  # a /proc that shows less
+    with suppress(OSError):  # a restricted /proc
         sums["process_open_fds"] = float(sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()))
     for name, value in sums.items():
         totals[name][()] = totals[name].get((), 0.0) + value
-    # /proc says seconds since boot; two clocks read now say when that was.
+    # /proc gives seconds since boot, so compute the time of boot from two clocks.
     booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     started = round(booted + stat.start_ticks / os.sysconf("SC_CLK_TCK"), 2)
     oldest = totals["process_start_time_seconds"]
@@ -352,7 +352,7 @@ def _samples(metric: Metric, values: dict[tuple[str, ...], float]) -> Iterator[s
         for labels in sorted(values):
             yield f"{metric.name}{_labels(metric.labels, labels)} {_number(values[labels])}"
         return
-    # A part may be absent: another worker may be making this very histogram.
+    # A part may be absent while another worker creates this histogram.
     for labels in sorted({key[:-1] for key in values}):
         running = 0.0
         for bound in [f"{b:g}" for b in metric.buckets] + ["+Inf"]:

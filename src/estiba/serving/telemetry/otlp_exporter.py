@@ -105,8 +105,8 @@ class Exporter:
             while len(batch) * MAX_SPANS < self._settings.batch:
                 batch.append(records.popleft())
         try:
-            found = [span for record in batch for span in spans(record, resource)]
-            failure = "" if self._exporter.export(found).name == "SUCCESS" else "the collector did not take them"
+            batch_spans = [span for record in batch for span in spans(record, resource)]
+            failure = "" if self._exporter.export(batch_spans).name == "SUCCESS" else "the collector did not take them"
         except Exception as error:  # failures of the exporter must not affect the server
             failure = f"{type(error).__name__}: {error}"
         if failure:
@@ -157,8 +157,8 @@ def spans(record: RequestRecord, resource: Resource) -> Iterator[ReadableSpan]:
         end_time=at(record.finished),
         instrumentation_scope=scope,
     )
-    for place, (name, start, end) in enumerate(_steps(record), 1):
-        inner = context(f"{(int(trace.span_id, 16) + place) % (1 << 64) or place:016x}")
+    for step, (name, start, end) in enumerate(_steps(record), 1):
+        inner = context(f"{(int(trace.span_id, 16) + step) % (1 << 64) or step:016x}")
         yield ReadableSpan(
             name, inner, own, resource, start_time=at(start), end_time=at(end), instrumentation_scope=scope
         )

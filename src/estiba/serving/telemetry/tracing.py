@@ -1,8 +1,8 @@
-"""Tracing: decide which requests are recorded, and queue a record of each for the OTLP exporter.
+"""Decide which requests are traced, and queue a record of each for the OTLP exporter.
 
 On the event loop a request only adds a record of its times to a bounded queue. A thread (`otlp_exporter.py`) turns
-records into spans and sends them. Records that do not fit are dropped and
-counted. Without an endpoint nothing is recorded.
+records into spans and sends them. Records that do not fit are dropped and counted. Without an endpoint nothing is
+recorded.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class TelemetryOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """`[server.telemetry]`: spans of requests, sent as OTLP over HTTP. The standard OTEL_* variables go before it.
+    """`[server.telemetry]`: spans of requests, sent as OTLP over HTTP. The standard OTEL_* variables take precedence.
 
     Args:
-        endpoint: the URL of a collector, such as http://localhost:4318; empty sends no spans.
-        sampling: the share of traces that begin here of which spans are made, 0 to 1; a caller's decision is followed.
+        endpoint: URL of a collector, such as http://localhost:4318; empty sends no spans.
+        sampling: the share of traces starting here that are recorded, 0 to 1; a caller's own decision is followed.
     """
 
     endpoint: str = ""
@@ -44,13 +44,14 @@ class TelemetryOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
 
 
 class Settings(NamedTuple):
-    """What the options and the environment say together.
+    """The settings of tracing, from the options and the environment.
 
     Args:
-        endpoint: of the collector; empty where the environment names it, which the exporter reads itself.
-        follow: whether a caller's decision to record a trace is followed.
-        share: of the other traces, those that are recorded, 0 to 1.
-        queue: spans that may wait. batch: spans that are sent at once. delay: seconds that they wait for more.
+        endpoint: URL of the collector; empty if the environment has it, as the exporter reads that itself.
+        follow: follow a caller's decision to record a trace.
+        share: of the other traces, the share that is recorded, 0 to 1.
+        queue: maximum number of queued spans. batch: maximum number of spans per request to the collector.
+        delay: seconds to wait for a full batch.
     """
 
     endpoint: str
@@ -128,10 +129,10 @@ def _span_id() -> str:
 
 
 def settings(options: TelemetryOptions) -> Settings | None:
-    """How spans are to be made; None for not at all.
+    """Read the settings; None if no spans are to be sent.
 
     Raises:
-        BadProject: an endpoint that is no URL. MissingExtra: the project wants spans, and the library is not here.
+        BadProject: the endpoint is not a URL. MissingExtra: the project file asks for spans and the library is missing.
     """
     environment = os.environ
     if not _is_wanted(options) or complaint(options):
@@ -150,21 +151,21 @@ def settings(options: TelemetryOptions) -> Settings | None:
 
 
 def complaint(options: TelemetryOptions) -> str:
-    """Why no spans are sent although a collector is named; empty where they are, or none is named.
+    """The reason for sending no spans to a configured collector; empty if spans are sent or none is configured.
 
-    The environment is often set for every program of a machine at once: what it asks and cannot have is no error.
+    The environment is often set for all programs of a machine, so an unsupported value there is not an error.
     """
     environment = os.environ
     if not _is_wanted(options):
         return ""
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return "OTEL_SDK_DISABLED says so"
+        return "OTEL_SDK_DISABLED is true"
     exporters = environment.get("OTEL_TRACES_EXPORTER") or "otlp"
     if "otlp" not in exporters.split(","):
-        return f"OTEL_TRACES_EXPORTER is {exporters}, and this server knows otlp"
-    protocol = next((said for name in _PROTOCOLS if (said := environment.get(name))), "http/protobuf")
+        return f"OTEL_TRACES_EXPORTER is {exporters}, and this server supports otlp"
+    protocol = next((value for name in _PROTOCOLS if (value := environment.get(name))), "http/protobuf")
     if protocol != "http/protobuf":
-        return f"the OTLP protocol is {protocol}, and this server speaks http/protobuf"
+        return f"the OTLP protocol is {protocol}, and this server supports http/protobuf"
     return "" if options.endpoint or _is_installed() else "opentelemetry is missing: pip install 'estiba[otel]'"
 
 
@@ -175,7 +176,7 @@ def _is_wanted(options: TelemetryOptions) -> bool:
 def _check(endpoint: str) -> None:
     if urlsplit(endpoint).scheme not in ("http", "https"):
         raise BadProject(
-            f"server.telemetry.endpoint: {endpoint!r} is no URL of a collector.",
+            f"server.telemetry.endpoint: {endpoint!r} is not the URL of a collector.",
             hint="Write it as http://localhost:4318, without /v1/traces.",
         )
     if not _is_installed():
@@ -190,7 +191,7 @@ def _is_installed() -> bool:
 
 
 def _sampling(environment: Mapping[str, str], share: float) -> tuple[bool, float]:
-    """Whether callers are followed, and the share of what begins here, as OTEL_TRACES_SAMPLER names them."""
+    """`follow` and `share` of the settings, by OTEL_TRACES_SAMPLER."""
     name = environment.get("OTEL_TRACES_SAMPLER", "").lower()
     follow, kind = not name or name.startswith("parentbased_"), name.removeprefix("parentbased_")
     if kind == "traceidratio":

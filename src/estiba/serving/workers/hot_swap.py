@@ -1,4 +1,4 @@
-"""Hot swap: follow the registry and replace what is served in all workers at once.
+"""Follow the registry and replace what is served in all workers at once (hot swap).
 
 The registry is asked in threads, reference by reference. A newer version becomes part of the next configuration. Every
 worker prepares it: loads the version beside the one that it serves, and proves it. Once all have, all apply it. If one

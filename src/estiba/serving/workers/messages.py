@@ -51,7 +51,7 @@ class ServedModel(msgspec.Struct, frozen=True):
 
 
 class RouteSpec(msgspec.Struct, frozen=True):
-    """How the versions of a model share its requests.
+    """The shares of a model's versions in its requests.
 
     Args:
         weights: by version; the first is the primary one.
@@ -64,7 +64,7 @@ class RouteSpec(msgspec.Struct, frozen=True):
 
 
 class Configuration(msgspec.Struct, frozen=True):
-    """What every worker serves.
+    """The models, routes and policies that every worker serves.
 
     Args:
         generation: counts up from 1.

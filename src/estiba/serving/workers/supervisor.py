@@ -1,9 +1,9 @@
-"""The supervisor process: listen, pass clients to workers, and restart workers that die, hang or have to be replaced.
+"""Listen, pass clients to worker processes, and restart workers that die, hang or have to be replaced.
 
-It accepts every connection (`acceptor.py`) and passes the socket to the least-loaded worker, keeping a copy. So the
-death of a worker costs only the requests that it was answering, and those get a 503 at once; clients between requests
-move to another worker and notice nothing. The same moves them when workers are replaced on purpose, or fewer are
-wanted. It does not parse requests, and loads no model.
+The supervisor accepts every connection (`acceptor.py`) and passes the socket to the least-loaded worker, keeping a
+copy. So the death of a worker costs only the requests that it was answering, and those get a 503 at once; clients
+between requests move to another worker and notice nothing. They move in the same way when workers are replaced on
+purpose, or fewer are wanted. The supervisor does not parse requests, and loads no model.
 """
 
 from __future__ import annotations

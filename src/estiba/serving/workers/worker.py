@@ -1,4 +1,4 @@
-"""A worker process: load models and serve the clients whose sockets the supervisor passes on.
+"""Load models and serve the clients whose sockets the supervisor passes to this worker process.
 
 Run as `python -m estiba.serving.workers.worker`, with a WorkerSpec as JSON on standard input and the channel to the
 supervisor inherited.

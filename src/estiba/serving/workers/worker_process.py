@@ -177,7 +177,7 @@ class Process:
         return client
 
     def busy(self, slot: int) -> bool:
-        """True if the worker is handling a request of that client."""
+        """Return True if the worker is handling a request of that client."""
         return self._memory is not None and self._memory[HEARTBEAT_BYTES + slot] == BUSY
 
     # Messages and the end
@@ -203,7 +203,7 @@ class Process:
         self.tell(messages.Drain(hand_over))
 
     def overdue(self, seconds: float) -> bool:
-        """True if it should have ended by now."""
+        """Return True if it should have ended by now."""
         return self.draining and time.monotonic() > self._drained_at + seconds
 
     def exit_code(self) -> int | None:
@@ -223,7 +223,7 @@ class Process:
         return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
     def trouble(self) -> str:
-        """Why it must be replaced, one of TROUBLES; empty if there is no trouble. Starts it at `start_at`."""
+        """The reason to replace it, one of TROUBLES; empty if there is none. Starts it at `start_at`."""
         now = time.monotonic()
         if self._child is None:
             if now >= self._start_at:
