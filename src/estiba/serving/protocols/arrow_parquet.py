@@ -74,7 +74,7 @@ def _read_arrow(coder: Coder, body: bytes | bytearray, max_bytes: int) -> Any:
 
 
 def _read_parquet(coder: Coder, body: bytes | bytearray, max_bytes: int) -> Any:
-    """Strings are read as positions in their dictionary, or a long one would be copied for every row."""
+    """Read strings as positions in their dictionary, as a long one would otherwise be copied for every row."""
     arrow, parquet = tables.pyarrow(), tables.pyarrow("parquet")
     view = memoryview(body)
     table_limits.check_footer(view)
@@ -83,8 +83,8 @@ def _read_parquet(coder: Coder, body: bytes | bytearray, max_bytes: int) -> Any:
     check_count(max(metadata.num_rows, sum(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))))
     _check_schema(coder, schema)
     table_limits.check_parquet(view, metadata, max_bytes, MAX_ROWS)
-    words = [field.name for field in schema if tables.is_text(field.type)]
-    file = parquet.ParquetFile(arrow.BufferReader(body), metadata=metadata, read_dictionary=words)
+    text_columns = [field.name for field in schema if tables.is_text(field.type)]
+    file = parquet.ParquetFile(arrow.BufferReader(body), metadata=metadata, read_dictionary=text_columns)
     return file.read(use_threads=False)
 
 
