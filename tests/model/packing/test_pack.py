@@ -213,12 +213,12 @@ class Contrary(LogisticRegression):
 
 
 def test_labels_are_those_of_predict_whatever_the_probabilities_are(tmp_path: Path) -> None:
-    from estiba.model.packing.candidate import draft
+    from estiba.model.packing.candidate import prepare
     from estiba.model.packing.training_result import Trained
     from estiba.model.schema.signature import Outputs
 
     model = Contrary().fit(ROWS[["age"]], TARGET)
-    made = draft(Trained(model=model, sample=ROWS[["age"]]), {}, Outputs())
+    made = prepare(Trained(model=model, sample=ROWS[["age"]]), {}, Outputs())
     assert made.signature.head.labelled
     assert [made.signature.head.classes[int(row[-1])] for row in made.ask(ROWS[["age"]])] == list(
         model.predict(ROWS[["age"]])

@@ -12,7 +12,7 @@ from estiba.model.schema.signature import Field, Head
 from estiba.model.schema.values import UNSEEN_TEXT
 
 MISSING_TEXT = ""
-"""What a graph that takes strings is given for a missing one."""
+"""The text that stands for a missing one in a graph that takes strings."""
 
 _PREFIX = "m_"
 
@@ -24,7 +24,7 @@ def build(proto: Any, inputs: Sequence[Input], output: Output, end: tuple[Head, 
     head, fields, width = end
     inner = onnx.compose.add_prefix(bare(proto, output), _PREFIX)
     versions = {e.domain: e.version for e in inner.opset_import}
-    graph = _Graph(versions["ai.onnx.ml"], versions[""])
+    graph = _Graph(versions["ai.onnx.ml"])
     position = 0
     for part in inputs:
         graph.feed(part, fields[position : position + part.width], position, len(fields))
@@ -35,16 +35,16 @@ def build(proto: Any, inputs: Sequence[Input], output: Output, end: tuple[Head, 
     nodes = [*before, *inner.graph.node, *graph.nodes]
     double = onnx.TensorProto.DOUBLE
     constants = [t for t in inner.graph.initializer]
-    made = onnx.helper.make_graph(
+    wrapped = onnx.helper.make_graph(
         nodes,
         "estiba",
         [onnx.helper.make_tensor_value_info("x", double, [None, len(fields)])],
         [onnx.helper.make_tensor_value_info("y", double, [None, head.width])],
         [*constants, *graph.constants],
     )
-    made.sparse_initializer.extend(inner.graph.sparse_initializer)
+    wrapped.sparse_initializer.extend(inner.graph.sparse_initializer)
     model = onnx.helper.make_model(
-        made, producer_name="estiba", opset_imports=inner.opset_import, functions=inner.functions
+        wrapped, producer_name="estiba", opset_imports=inner.opset_import, functions=inner.functions
     )
     model.ir_version = inner.ir_version
     return bytes(model.SerializeToString(deterministic=True))
@@ -53,9 +53,8 @@ def build(proto: Any, inputs: Sequence[Input], output: Output, end: tuple[Head, 
 class _Graph:
     """Nodes and constants around the user's graph, named in the order in which they are added."""
 
-    def __init__(self, ml_version: int, version: int) -> None:
+    def __init__(self, ml_version: int) -> None:
         self.ml_version = ml_version
-        self.version = version
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
@@ -80,14 +79,14 @@ class _Graph:
         positions = list(range(start, start + part.width))
         if part.type == "string":
             columns = [self._strings(field, i) for field, i in zip(fields, positions, strict=True)]
-            made = self.add("Concat", columns, axis=1) if len(columns) > 1 else columns[0]
+            tensor = self.add("Concat", columns, axis=1) if len(columns) > 1 else columns[0]
         else:
-            made = "x" if part.width == total else self.add("Gather", ["x", self.constant(positions)], axis=1)
-            made = self.add("Cast", [made], to=_element(part.type))
+            tensor = "x" if part.width == total else self.add("Gather", ["x", self.constant(positions)], axis=1)
+            tensor = self.add("Cast", [tensor], to=_element(part.type))
         if part.flat:
-            self.add("Reshape", [made, self.constant([-1])], target)
+            self.add("Reshape", [tensor, self.constant([-1])], target)
         else:
-            self.add("Identity", [made], target)
+            self.add("Identity", [tensor], target)
 
     def _strings(self, field: Field, position: int) -> str:
         """Codes to levels; the position behind the last one stands for a missing value, any other for an unseen one."""
@@ -95,18 +94,17 @@ class _Graph:
         missing = self.constant(np.float64(len(field.levels)))
         codes = self.add("Where", [self.add("IsNaN", [column]), missing, column])
         codes = self.add("Cast", [codes], to=_element("int64"))
-        words = [*(str(level) for level in field.levels), MISSING_TEXT]
+        texts = [*(str(level) for level in field.levels), MISSING_TEXT]
         if self.ml_version < 2:
-            return self.add("LabelEncoder", [codes], classes_strings=words, default_string=UNSEEN_TEXT)
-        keys = list(range(len(words)))
-        return self.add("LabelEncoder", [codes], keys_int64s=keys, values_strings=words, default_string=UNSEEN_TEXT)
+            return self.add("LabelEncoder", [codes], classes_strings=texts, default_string=UNSEEN_TEXT)
+        keys = list(range(len(texts)))
+        return self.add("LabelEncoder", [codes], keys_int64s=keys, values_strings=texts, default_string=UNSEEN_TEXT)
 
     def _clipped(self, table: str) -> str:
-        """The numbers from 0 to 1; the bounds were attributes before opset 11."""
-        if self.version < 11:
-            return self.add("Clip", [table], "clipped", min=0.0, max=1.0)
-        ends = [self.constant(np.float64(0)), self.constant(np.float64(1))]
-        return self.add("Clip", [table, *ends], "clipped")
+        """The numbers from 0 to 1, and NaN as it is; ONNX Runtime has no Clip of doubles before opset 12."""
+        zero, one = self.constant(np.float64(0)), self.constant(np.float64(1))
+        table = self.add("Where", [self.add("Less", [table, zero], "negative"), zero, table], "not_negative")
+        return self.add("Where", [self.add("Greater", [table, one], "above_one"), one, table], "clipped")
 
     def finish(self, scores: str, head: Head, width: int) -> None:
         """From the graph's own numbers, `width` columns, to y: `_answer` in the graph."""

@@ -28,7 +28,7 @@ _CULPRIT_ROWS = 200
 
 
 @dataclass(frozen=True)
-class Draft:
+class Candidate:
     """A fitted estimator, or an ONNX file, with its signature and its sample in coded form.
 
     Args:
@@ -75,8 +75,8 @@ class Draft:
         return _asked(self, self.sample.iloc[rows])
 
 
-def draft(trained: Trained, fields: Mapping[str, FieldOptions], outputs: Outputs) -> Draft:
-    """The draft of what a training function gave back.
+def prepare(trained: Trained, fields: Mapping[str, FieldOptions], outputs: Outputs) -> Candidate:
+    """Prepare what a training function returned for packing.
 
     Args:
         fields, outputs: what the project file says of the model.
@@ -95,7 +95,9 @@ def draft(trained: Trained, fields: Mapping[str, FieldOptions], outputs: Outputs
     return _of_estimator(trained.model, sample, fields, outputs)
 
 
-def _of_estimator(model: object, sample: pd.DataFrame, fields: Mapping[str, FieldOptions], outputs: Outputs) -> Draft:
+def _of_estimator(
+    model: object, sample: pd.DataFrame, fields: Mapping[str, FieldOptions], outputs: Outputs
+) -> Candidate:
     from estiba.model.convert import convert
     from estiba.model.estimators.outputs import answer, follows, head_of, own_labels, own_threshold
 
@@ -113,7 +115,7 @@ def _of_estimator(model: object, sample: pd.DataFrame, fields: Mapping[str, Fiel
     head = msgspec.structs.replace(head, labelled=labelled)
     signature = infer(model, sample, head, fields=fields, outputs=outputs)
     coder = Coder(signature)
-    return Draft(
+    return Candidate(
         signature,
         coder,
         _code(coder, sample),
@@ -135,7 +137,7 @@ def _decides_by_first(signature: Signature) -> bool:
     return len(signature.head.classes) == 2 and signature.positive == 0 and bool(outputs.threshold or outputs.bands)
 
 
-def with_own_labels(candidate: Draft) -> Draft:
+def with_own_labels(candidate: Candidate) -> Candidate:
     """The same model with a head that carries the labels of the estimator's own `predict`."""
     signature = msgspec.structs.replace(
         candidate.signature, head=msgspec.structs.replace(candidate.signature.head, labelled=True)
@@ -143,7 +145,7 @@ def with_own_labels(candidate: Draft) -> Draft:
     return dataclasses.replace(candidate, signature=signature, coder=Coder(signature))
 
 
-def contradiction(candidate: Draft, frame: pd.DataFrame, answers: Matrix) -> str:
+def contradiction(candidate: Candidate, frame: pd.DataFrame, answers: Matrix) -> str:
     """A sentence where the estimator's own `predict` says another label than follows from its answers; else empty.
 
     Empty as well where the label is not the estimator's own: with a threshold of the user's, and for ONNX files.
@@ -164,7 +166,7 @@ def contradiction(candidate: Draft, frame: pd.DataFrame, answers: Matrix) -> str
     )
 
 
-def _of_file(model: bytes, sample: pd.DataFrame, fields: Mapping[str, FieldOptions], outputs: Outputs) -> Draft:
+def _of_file(model: bytes, sample: pd.DataFrame, fields: Mapping[str, FieldOptions], outputs: Outputs) -> Candidate:
     """An ONNX file of the user's own: its graph is kept, and one that takes coded rows is built around it."""
     from estiba.model.onnx_import.wrap import ask, wrap
 
@@ -173,7 +175,7 @@ def _of_file(model: bytes, sample: pd.DataFrame, fields: Mapping[str, FieldOptio
     coder = Coder(signature)
     named = sample if set(signature.names) <= set(sample.columns) else sample.set_axis(list(signature.names), axis=1)
     rows = named[list(signature.names)]
-    return Draft(
+    return Candidate(
         signature,
         coder,
         _code(coder, rows),
@@ -194,7 +196,7 @@ def _code(coder: Coder, sample: pd.DataFrame) -> Coded:
         ) from error
 
 
-def check_rebuilt(candidate: Draft, rows: npt.NDArray[np.int_], direct: Matrix) -> Matrix:
+def check_rebuilt(candidate: Candidate, rows: npt.NDArray[np.int_], direct: Matrix) -> Matrix:
     """The original's answers to sample rows that were rebuilt from their coded form, as a server rebuilds them.
 
     Args:
@@ -218,7 +220,7 @@ def check_rebuilt(candidate: Draft, rows: npt.NDArray[np.int_], direct: Matrix) 
     )
 
 
-def _culprit(candidate: Draft, rows: npt.NDArray[np.int_]) -> str:
+def _culprit(candidate: Candidate, rows: npt.NDArray[np.int_]) -> str:
     """A sentence about the first column that alone changes an answer when it is rebuilt."""
     own, rebuilt = candidate.sample.iloc[rows].reset_index(drop=True), candidate.coder.frame(candidate.coded.take(rows))
     expected = candidate.ask(own)
@@ -239,7 +241,7 @@ def _culprit(candidate: Draft, rows: npt.NDArray[np.int_]) -> str:
     return "No single column makes the difference."
 
 
-def _asked(candidate: Draft, rows: pd.DataFrame) -> Matrix:
+def _asked(candidate: Candidate, rows: pd.DataFrame) -> Matrix:
     try:
         return candidate.ask(rows)
     except EstibaError:

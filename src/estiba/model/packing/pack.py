@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from estiba.core.errors import BadProject, EstibaError, MissingExtra, ParityError
 from estiba.core.stores.disk import temporary
@@ -24,11 +25,11 @@ from estiba.model.coding.coder import Coded, Matrix
 from estiba.model.engines.onnx import session
 from estiba.model.inference.load import GOLDEN_FILE, load_artifact
 from estiba.model.packing.candidate import (
-    Draft,
+    Candidate,
     check_rebuilt,
     code_holdout,
     contradiction,
-    draft,
+    prepare,
     with_own_labels,
 )
 from estiba.model.packing.training_result import Source, Trained
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 
 class PackOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """How a model is packed: part of `[models.NAME]`.
+    """Options for packing a model: part of `[models.NAME]`.
 
     Args:
         engine: `auto` takes onnx where the conversion holds and python otherwise; `onnx` fails instead.
@@ -157,8 +158,8 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
         model=model, sample=sample, target=y, holdout=None if holdout is None else _frame(holdout),
         metrics=metrics or {}, params=params or {}, threshold=threshold, source=source, notes=notes,
     )  # fmt: skip
-    place = registry or os.environ.get("ESTIBA_REGISTRY") or DEFAULT_REGISTRY
-    return register(trained, name, options, registry=place, aliases=aliases)
+    where = registry or os.environ.get("ESTIBA_REGISTRY") or DEFAULT_REGISTRY
+    return register(trained, name, options, registry=where, aliases=aliases)
 
 
 def register(
@@ -178,27 +179,27 @@ def register(
     store = open_registry(registry)
     check_name(name)
     with temporary("pack") as folder:
-        made, said = build(trained, name, options, folder)
+        built, remarks = build(trained, name, options, folder)
         known = {v.version for v in store.versions(name)} if name in store.list() else set()
-        on_built(made.digest)
-        version = store.push(made, aliases=aliases)
-        return Packed(store.fetch(version), version.version, version.version not in known, said)
+        on_built(built.digest)
+        version = store.push(built, aliases=aliases)
+        return Packed(store.fetch(version), version.version, version.version not in known, remarks)
 
 
 def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tuple[Artifact, tuple[str, ...]]:
     """Packs a trained model into `folder`; returns its artifact, loaded once and proven, and what should be read."""
-    made = draft(trained, options.fields, options.outputs)
-    onnx, reason, proof = _prepared(made, options)
+    candidate = prepare(trained, options.fields, options.outputs)
+    onnx, reason, proof = _prepared(candidate, options)
     if note := proof.contradiction():
-        made = dataclasses.replace(with_own_labels(made), notes=(*made.notes, note))
-        onnx, reason, proof = _prepared(made, options)
+        candidate = dataclasses.replace(with_own_labels(candidate), notes=(*candidate.notes, note))
+        onnx, reason, proof = _prepared(candidate, options)
     parity = proof.of_original()
     if onnx is not None:
         parity, reason = proof.of_converted(_runner(onnx), parity)
     content = _python_parts(trained.model, reason) if onnx is None or reason else _onnx_parts(trained.model, onnx)
     manifest = Manifest(
         name=name,
-        signature=made.signature,
+        signature=candidate.signature,
         metrics={k: _finite(k, v) for k, v in trained.metrics.items()},
         params=dict(trained.params),
         parity=parity,
@@ -206,18 +207,18 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
         source=SourceCard(**vars(trained.source)) if trained.source else None,
         reason=reason,
         description=options.description,
-        notes="\n\n".join(note for note in (trained.notes, *made.notes) if note),
+        notes="\n\n".join(note for note in (trained.notes, *candidate.notes) if note),
         **content.described,
     )
     files = {
         manifest.model_file: content.model,
-        GOLDEN_FILE: golden.seal(made.coder, proof.golden, proof.answers),
-        profile.FILE: profile.encode(_profile(made, trained, None if reason else onnx)),
+        GOLDEN_FILE: golden.seal(candidate.coder, proof.golden, proof.answers),
+        profile.FILE: profile.encode(_profile(candidate, trained, None if reason else onnx)),
         model_card.FILE: model_card.render(manifest).encode(),
     }
     written = artifact.write(folder, manifest, files)
     load_artifact(written, trust=True, threads=1)  # what cannot be loaded and proven here is never registered
-    return written, made.notes
+    return written, candidate.notes
 
 
 @dataclass(frozen=True)
@@ -236,21 +237,23 @@ def _finite(name: str, value: Any) -> float:
     return number
 
 
-def _prepared(made: Draft, options: PackOptions) -> tuple[bytes | None, str, _Proof]:
+def _prepared(candidate: Candidate, options: PackOptions) -> tuple[bytes | None, str, _Proof]:
     """The model as ONNX (or None, and why not), and what is to be proven of it."""
-    onnx, reason = _converted(made, options)
-    golden_rows = golden.choose(made.coder, made.coded, _runner(onnx) if onnx else None)
-    return onnx, reason, _Proof(made, golden_rows, options)
+    rows = golden.proof_rows(candidate.coder.fields, candidate.coded)
+    direct = candidate.direct(rows)  # first: a sample that the model does not take is no fault of the conversion
+    onnx, reason = _converted(candidate, options)
+    golden_rows = golden.choose(candidate.coder, candidate.coded, _runner(onnx) if onnx else None)
+    return onnx, reason, _Proof(candidate, golden_rows, (rows, direct), options)
 
 
-def _converted(made: Draft, options: PackOptions) -> tuple[bytes | None, str]:
+def _converted(candidate: Candidate, options: PackOptions) -> tuple[bytes | None, str]:
     """The model as ONNX, or why not."""
     from estiba.model.convert import NotConvertible
 
     if options.engine == "python":
         return None, "The project asks for the python engine."
     try:
-        return made.convert(), ""
+        return candidate.convert(), ""
     except NotConvertible as error:
         if options.engine == "onnx":
             raise
@@ -263,54 +266,64 @@ def _runner(onnx: bytes) -> golden.Predict:
 
 
 class _Proof:
-    """Compares packed forms of a model with the original on golden rows and on the caller's own sample rows."""
+    """Compares packed forms of a model with the original on golden rows and on the caller's own sample rows.
 
-    def __init__(self, made: Draft, golden_rows: Coded, options: PackOptions) -> None:
-        self._made, self._options = made, options
-        self.golden, self.answers = golden_rows, made.original(golden_rows)
-        self._rows = golden.proof_rows(made.coder.fields, made.coded)
-        self._direct = made.direct(self._rows)
+    Args:
+        sample: positions of the sample rows, and the original's answers to them.
+    """
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        golden_rows: Coded,
+        sample: tuple[npt.NDArray[np.int_], Matrix],
+        options: PackOptions,
+    ) -> None:
+        self._candidate, self._options = candidate, options
+        self._rows, self._direct = sample
+        self.golden, self.answers = golden_rows, candidate.original(golden_rows)
         self._expected = np.concatenate([self.answers, self._direct])
         self._note = f"{len(golden_rows)} golden rows and {len(self._rows)} rows of the sample"
 
     def contradiction(self) -> str:
         """A sentence where the original's own predict says another label than its answers; else empty."""
-        return contradiction(self._made, self._made.sample.iloc[self._rows], self._direct) or contradiction(
-            self._made, self._made.coder.frame(self.golden), self.answers
+        return contradiction(self._candidate, self._candidate.sample.iloc[self._rows], self._direct) or contradiction(
+            self._candidate, self._candidate.coder.frame(self.golden), self.answers
         )
 
     def of_original(self) -> Parity:
         """The proof of the python engine, which hands the original rows that are rebuilt from their coded form."""
-        rebuilt = check_rebuilt(self._made, self._rows, self._direct)
+        rebuilt = check_rebuilt(self._candidate, self._rows, self._direct)
         return self._compare(np.concatenate([self.answers, rebuilt]))[0]
 
     def of_converted(self, predict: golden.Predict, parity: Parity) -> tuple[Parity, str]:
         """The proof of the converted model and why it fails; `parity`, of the original, and a reason where it does."""
-        sample = self._made.coded.take(self._rows)
+        sample = self._candidate.coded.take(self._rows)
         rows = Coded(np.concatenate([self.golden.matrix, sample.matrix]))
-        found, broken = self._compare(predict(rows))
+        compared, broken = self._compare(predict(rows))
         if broken is None:
-            return found, ""
-        where = self._made.coder.rows(Coded(rows.matrix[broken : broken + 1]))[0]
+            return compared, ""
+        where = self._candidate.coder.rows(Coded(rows.matrix[broken : broken + 1]))[0]
         reason = (
-            f"The converted model is off by up to {max(found.max_abs_error.values()):.3g} and agrees on "
-            f"{found.labels_equal} of {found.labels_total} labels; first on {msgspec.json.encode(where).decode()}."
+            f"The converted model is off by up to {max(compared.max_abs_error.values()):.3g} and agrees on "
+            f"{compared.labels_equal} of {compared.labels_total} labels; "
+            f"first on {msgspec.json.encode(where).decode()}."
         )
         if self._options.engine == "onnx":
             raise ParityError(reason, hint="Raise tolerance if that is acceptable, or use engine = 'auto'.")
         return parity, reason
 
     def _compare(self, got: Matrix) -> tuple[Parity, int | None]:
-        made, tolerance = self._made, self._options.tolerance
-        return golden.compare(made.signature, self._expected, got, tolerance=tolerance, note=self._note)
+        candidate, tolerance = self._candidate, self._options.tolerance
+        return golden.compare(candidate.signature, self._expected, got, tolerance=tolerance, note=self._note)
 
 
-def _profile(made: Draft, trained: Trained, onnx: bytes | None) -> profile.Profile:
+def _profile(candidate: Candidate, trained: Trained, onnx: bytes | None) -> profile.Profile:
     """The profile of held-out rows where there are some, else of the sample, as the packed model answers them."""
-    predict = _runner(onnx) if onnx else made.original
+    predict = _runner(onnx) if onnx else candidate.original
     if trained.holdout is None:
-        return profile.build(made.signature, made.coded, predict, "sample")
-    return profile.build(made.signature, code_holdout(made.coder, trained.holdout), predict, "holdout")
+        return profile.build(candidate.signature, candidate.coded, predict, "sample")
+    return profile.build(candidate.signature, code_holdout(candidate.coder, trained.holdout), predict, "holdout")
 
 
 def _onnx_parts(model: object, onnx: bytes) -> _Content:
