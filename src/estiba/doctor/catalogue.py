@@ -85,6 +85,7 @@ RULES: tuple[type[Rule], ...] = (
     requirements.DevRequirements,
     image_size.ImageTooBig,
     # It could be better
+    dockerfile.CopyWithoutWorkdir,
     image_size.PipCache,
     image_size.AptLists,
     ports.ExposeMismatch,

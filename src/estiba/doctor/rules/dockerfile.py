@@ -13,6 +13,7 @@ from estiba.doctor.read.command_lines import SHELLS, unwrap
 from estiba.doctor.read.containers import Image
 from estiba.doctor.read.dockerfile_stages import NO_COMMENTS, Step
 from estiba.doctor.read.dockerfile_syntax import KNOWN, Instruction
+from estiba.doctor.read.image_names import parse_image_name
 from estiba.doctor.rule import Rule
 
 _CONTINUED_COMMENT = re.compile(r"\\[ \t]+#")
@@ -207,3 +208,32 @@ def _entry_program(command: Instruction, image: Image) -> str:
 
 def _commands(image: Image) -> Iterator[Instruction]:
     return (instruction for instruction in image.instructions if instruction.name in ("CMD", "ENTRYPOINT"))
+
+
+class CopyWithoutWorkdir(Rule):
+    code = "copy-without-workdir"
+    severity = "note"
+    title = "COPY to a relative path, where no WORKDIR says relative to what."
+    reason = (
+        "The files go into `/`, between the folders of the system. A base image that sets a WORKDIR later moves them, "
+        "and the program does not find them any more."
+    )
+    example: ClassVar = {
+        "Dockerfile": 'FROM python:3.12-slim\nCOPY app/ app/\nUSER 10001\nCMD ["python", "app/main.py"]\n'
+    }
+    remedy = "Write `WORKDIR /app` before it, or an absolute target."
+
+    @classmethod
+    def check_image(cls, image: Image, today: date) -> Iterator[Finding]:
+        final = image.final
+        if final is None or not parse_image_name(final.base).known_root:
+            return  # a base image may have a WORKDIR
+        for step in final.all_steps:
+            if step.instruction.name == "WORKDIR":
+                return
+            target = step.arguments[-1] if len(step.arguments) > 1 else "/"
+            copies = step.instruction.name in ("COPY", "ADD") and not shell_syntax(step)
+            if copies and not target.startswith(("/", "$", "C:")) and not continued_comment(step.instruction):
+                message = f"No WORKDIR is named before it, so `{target}` is a path below `/`."
+                yield cls.finding(image.at(step.instruction.line), message, "Write WORKDIR /app before it.")
+                return
