@@ -73,7 +73,7 @@ CASES: dict[str, dict[str, str | bytes]] = {
         "notebooks/old.pkl": SKLEARN_1_6_1.replace(b"1.6.1", b"1.2.2"),
     },
     "a template beside another image's folder": {
-        "docs/templates/Dockerfile": "FROM python:3.12-slim\nWORKDIR /app\nCOPY src/ src/\nCOPY data/ data/\nUSER 10001\n"
+        "docs/templates/Dockerfile": "FROM python:3.12-slim\nWORKDIR /app\nCOPY src/ data/ ./\nUSER 10001\n"
         'CMD ["python", "-m", "http.server"]\n',
         "other/Dockerfile": 'FROM python:3.12-slim\nUSER 10001\nCMD ["python", "-m", "http.server"]\n',
         "other/src/a.py": "",
