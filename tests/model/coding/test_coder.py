@@ -112,7 +112,7 @@ def odd(field: Field, value: object) -> bool:
     """Not the kind of value that the field asks for, and yet the same without loss."""
     whole = isinstance(value, float) and value.is_integer()
     if field.kind == "boolean":
-        return type(value) is int and value in (0, 1)
+        return type(value) in (int, float) and value in (0, 1)
     return whole and (field.kind == "integer" or any(type(level) is int for level in field.levels))
 
 
@@ -185,7 +185,7 @@ def test_an_unseen_level_is_warned_of(name: str, value: object, code: float) -> 
         ("integers or other", True), ("integers or other", "z"), ("words or other", 1), ("mixed or other", True),
         ("large integers", 3), ("times", "2100-01-01T00:00:00Z"), ("times", "1960-01-01"), ("time", 5),
         ("number", math.nan), ("number", math.inf), ("number", -math.inf), ("number", 10**400), ("number", True),
-        ("integer", 2**53 + 1), ("integer", 0.5), ("wide", 2**60), ("boolean", 1.0), ("boolean", "true"),
+        ("integer", 2**53 + 1), ("integer", 0.5), ("wide", 2**60), ("boolean", 0.5), ("boolean", "true"),
         ("text", 5), ("number", np.array([1.0, 2.0])), ("words", ["a"]), ("number", np.float64("nan")),
     ],
 )  # fmt: skip
@@ -197,7 +197,7 @@ def test_what_does_not_fit_is_refused(name: str, value: object) -> None:
     ("name", "value", "code"),
     [
         ("number", np.float32(0.5), 0.5), ("integer", np.int64(5), 5), ("integer", np.float64(5), 5),
-        ("boolean", np.bool_(True), 1), ("words", np.str_("b"), 1), ("integers", np.int8(-3), 2),
+        ("boolean", np.bool_(True), 1), ("boolean", 1.0, 1), ("boolean", -0.0, 0), ("words", np.str_("b"), 1), ("integers", np.int8(-3), 2),
         ("perhaps", pd.NA, math.nan), ("times", pd.NaT, math.nan), ("times", np.datetime64("NaT"), math.nan),
         ("times", np.datetime64("1970-01-01T00:01", "ns"), 60), ("ranged", np.float32("nan"), math.nan),
         ("times", pd.Timestamp("1970-01-01T01:00+01:00"), 0), ("times", datetime(1970, 1, 2), 86400),

@@ -214,3 +214,10 @@ def test_the_file_to_be_scored_is_never_replaced(model: Model, source: Path) -> 
     with pytest.raises(EstibaError, match="is the file to be scored"):
         score(model, source, source.parent / "." / source.name)
     assert source.read_bytes() == before
+
+
+def test_a_notebook_shows_a_model_in_short(model: Model) -> None:
+    fields = "age, balance, country, channel, a/b~c d, active"
+    assert repr(model) == f"churn@{model.version} (onnx), fields: {fields}"
+    shown = model._repr_html_()
+    assert "<tr><td>country</td><td>one of: ES, FR, DE</td><td>required</td></tr>" in shown

@@ -228,6 +228,14 @@ def test_a_module_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     assert (caught.value.output, caught.value.exit_code) == ("", 2)
 
 
+def test_a_library_of_an_extra_that_is_not_installed_is_a_sentence(tmp_path: Path) -> None:
+    hidden = "import sys\n\nsys.modules['sklearn'] = None\n"  # an import then fails as without the library
+    with pytest.raises(TrainingFailed) as caught:
+        train(make(tmp_path, hidden + MODULE).workshop)
+    assert str(caught.value) == "scikit-learn is not installed.\nInstall it with: pip install 'estiba[train]'"
+    assert caught.value.output == ""
+
+
 def test_mlflow_that_is_named_and_not_installed_is_said_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,7 +144,8 @@ def test_bodies_that_are_none(http: Any, body: bytes, status: int) -> None:
         ({"age": True}, "age", "expected an integer, got true"),
         ({"age": None}, "age", "may not be missing; expected an integer"),
         ({"age": 17}, "age", "must be at least 18, got 17"),
-        ({"age": 10**30}, "age", "expected an integer"),
+        ({"age": 2**53 + 1}, "age", "expected an integer from -2**53 to 2**53, beyond which digits are lost, got 900"),
+        ({"age": 10**30}, "age", "expected an integer from -2**53 to 2**53, beyond which digits are lost, got"),
         ({"balance": "x"}, "balance", 'expected a number, got "x"'),
         ({"balance": 10**400}, "balance", "expected a finite number"),
         ({"balance": []}, "balance", "expected a number, got an array"),
@@ -162,6 +163,34 @@ def test_a_wrong_value_is_named(http: Any, changes: dict[str, Any], name: str, d
     assert list(bare) == [f"#/{name}"]
     assert list(many) == [f"#/records/1/{name}"]
     assert bare[f"#/{name}"].startswith(detail)
+
+
+def test_a_hint_says_what_json_does_not_have(http: Any) -> None:
+    for number in ("NaN", "Infinity", "-Infinity"):
+        answer = ask(http, f'{{"age": {number}}}')
+        assert answer.status_code == 400
+        assert answer.json()["detail"].endswith("JSON has no NaN and no Infinity: send null for a missing value.")
+    assert "NaN" not in ask(http, '{"age": "NaN"').json()["detail"]
+
+
+def test_a_byte_order_mark_is_skipped(http: Any) -> None:
+    plain = ask(http, json.dumps(CHURN_ROW)).json()["predictions"]
+    assert ask(http, b"\xef\xbb\xbf" + json.dumps(CHURN_ROW).encode()).json()["predictions"] == plain
+
+
+@pytest.mark.parametrize(("value", "same"), [(1.0, True), (0.0, False), (1, True), (0, False)])
+def test_numbers_for_booleans_are_one_and_zero(http: Any, value: float, same: bool) -> None:
+    """A column of booleans with gaps is float64 in pandas."""
+    expected = ask(http, json.dumps(row(active=same))).json()["predictions"]
+    assert ask(http, json.dumps(row(active=value))).json()["predictions"] == expected
+    names = [name for name in CHURN_ROW if name != "a/b~c d"]
+    cells = [str(value) if name == "active" else str(CHURN_ROW[name]) for name in names]
+    body = f"{','.join(names)}\n{','.join(cells)}\n"
+    answer = http.post("/predict", content=body, headers={"content-type": "text/csv"})
+    assert answer.json()["predictions"] == expected
+    body = f",{','.join(names)}\n0,{','.join(cells)}\n"
+    answer = http.post("/predict", content=body, headers={"content-type": "text/csv"})
+    assert "this column has no name, as pandas' index" in answer.json()["errors"][0]["detail"]
 
 
 def test_wrong_keys_and_wrong_values_are_named_together(http: Any) -> None:

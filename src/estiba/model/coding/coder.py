@@ -189,6 +189,8 @@ class Coder:
                         problems.append(Problem(pointer(number, field.name), code))
 
     def _unknown_field(self, name: str) -> str:
+        if not name:
+            return "this column has no name, as pandas' index: write it with index=False, or name the column"
         return "the model has no such field" + did_you_mean(name, self._index, otherwise="")
 
     def check_columns(self, columns: Mapping[str, Any], count: int) -> Coded:
@@ -310,6 +312,8 @@ class Coder:
         elif isinstance(value, np.generic):
             value = value.item()
         code = self._code_present(field, value)
+        if code is None and field.kind == "integer" and _is_large_integer(value):
+            return f"expected an integer from -2**53 to 2**53, beyond which digits are lost, got {say(value)}"
         if code is None:
             return f"expected {expected(field)}, got {say(value)}"
         if field.kind in ("number", "integer", "boolean", "timestamp"):
@@ -330,11 +334,7 @@ class Coder:
                 whole = number is not None and number == math.floor(number) if is_finite(number) else False
                 return number if whole and abs(value) <= MAX_INTEGER else None
             case "boolean":
-                return (
-                    float(value)
-                    if value is True or value is False or (type(value) is int and value in (0, 1))
-                    else None
-                )
+                return float(bool(value)) if type(value) in (bool, int, float) and value in (0, 1) else None
             case "category":
                 code = lookup(self._codes[field.name], value)
                 if code is None and field.unseen != "error" and type(value) in level_types(field):
@@ -385,6 +385,10 @@ def _plain_values(values: Any) -> Iterable[object]:
         return [words[position] for position in values.positions.tolist()]
     plain: Iterable[object] = values
     return plain
+
+
+def _is_large_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_INTEGER
 
 
 def _nan_if_none(value: Any) -> float:

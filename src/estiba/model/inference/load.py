@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
+from html import escape
 from pathlib import Path
 
 from estiba.core import cpus
@@ -19,6 +20,7 @@ from estiba.model.registry.records import DEFAULT_REGISTRY
 from estiba.model.registry.registry import open_registry
 from estiba.model.schema.rows import Prediction, Rows, records_of
 from estiba.model.schema.signature import Scalar
+from estiba.model.schema.values import expected
 
 GOLDEN_FILE = "golden.json"
 
@@ -44,6 +46,19 @@ class Model:
         self.golden = golden_rows.unseal(artifact.file(GOLDEN_FILE).read_bytes())
         self.notes: tuple[str, ...] = ()
         self.parity: Parity | None = None
+
+    def __repr__(self) -> str:
+        fields = self.signature.names
+        shown = ", ".join(fields[:6]) + (f", and {len(fields) - 6} more" if len(fields) > 6 else "")
+        return f"{self.name}@{self.version} ({self.manifest.engine}), fields: {shown}"
+
+    def _repr_html_(self) -> str:
+        """The model as a notebook shows it: a table of its fields."""
+        rows = [(f.name, expected(f), "" if f.nullable else "required") for f in self.signature.fields]
+        lines = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows)
+        body = "".join(f"<tr>{line}</tr>" for line in lines)
+        title = escape(f"{self.name}@{self.version} ({self.manifest.engine}, {self.runtime})")
+        return f"<p>{title}</p><table><tr><th>field</th><th>value</th><th></th></tr>{body}</table>"
 
     def predict(self, rows: Rows) -> list[Prediction]:
         """One prediction per row, as the server would answer.

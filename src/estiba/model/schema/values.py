@@ -56,7 +56,7 @@ def from_text(field: Field, cells: Sequence[str]) -> Any:
         plain = bool(np.all(~(np.abs(numbers) >= MAX_INTEGER))) and not any("_" in cell for cell in cells)
         return numbers if plain else [_number_of(cell) if cell else None for cell in cells]
     if field.kind == "boolean":
-        known = {"true": True, "false": False, "1": True, "0": False, "": None}
+        known = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False, "": None}
         return [known.get(cell.lower(), cell) for cell in cells]
     if field.kind != "category":
         return [cell or None for cell in cells]

@@ -19,7 +19,7 @@ from typing import Any
 
 from estiba.core import child
 from estiba.core.child import Failed
-from estiba.core.errors import BadProject, EstibaError, NotTrusted, Unavailable
+from estiba.core.errors import BadProject, EstibaError, MissingExtra, NotTrusted, Unavailable
 from estiba.model.packing.pack import Packed, register
 from estiba.model.packing.training_result import Trained
 from estiba.model.training import fingerprints, mlflow
@@ -29,6 +29,10 @@ from estiba.model.training.runner import Done, Job, ModelOptions, Progress, Repo
 _EXPECTED = (
     "It must return estiba.Trained, or a tuple of model, sample, target and metrics (the last two may be left out)."
 )
+
+
+_OF_EXTRAS = {"sklearn": ("scikit-learn", "train"), "pandas": ("pandas", "train")}
+"""Modules that training functions import and an extra brings: the library and the extra."""
 
 
 def main() -> int:
@@ -44,6 +48,10 @@ def main() -> int:
         tell(Failed.of(error))
     except (Exception, SystemExit) as error:
         traceback.print_exc()
+        module = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+        if module in _OF_EXTRAS:
+            tell(Failed.of(MissingExtra(*_OF_EXTRAS[module])))
+            return 1
         tell(Failed(f"Training {job.name} failed: {type(error).__name__}: {error}", expected=False))
     return 1
 

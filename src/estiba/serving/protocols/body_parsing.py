@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -31,6 +33,10 @@ MAX_MEMBERS = 16
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Exceptions of decoding: for invalid JSON or another schema, for text that is not UTF-8, for deep nesting."""
+
+
+_NOT_FINITE = re.compile(rb"[:,\[]\s*-?(?:NaN|Infinity)\b")
+"""A number that Python's json.dumps writes and JSON does not have."""
 
 
 class TooManyRows(EstibaError):
@@ -96,13 +102,14 @@ def check_count(count: int) -> None:
 
 
 def parse_json(body: bytes | bytearray) -> Any:
-    """Decode JSON to plain values; raises BadRequest for a body that is not JSON in UTF-8."""
+    """Decode JSON to plain values, after a byte order mark if there is one; raises BadRequest for an invalid body."""
     try:
-        return msgspec.json.decode(body)
+        return msgspec.json.decode(body[3:] if body.startswith(codecs.BOM_UTF8) else body)
     except RecursionError:
         raise BadRequest("The body is nested too deep.") from None
     except UNREADABLE as error:
-        raise BadRequest(f"The body cannot be read as JSON: {error}") from None
+        hint = "JSON has no NaN and no Infinity: send null for a missing value." if _NOT_FINITE.search(body) else None
+        raise BadRequest(f"The body cannot be read as JSON: {error}", hint=hint) from None
 
 
 def code_csv(coder: Coder, body: bytes | bytearray) -> Coded:
