@@ -197,7 +197,8 @@ def test_what_does_not_fit_is_refused(name: str, value: object) -> None:
     ("name", "value", "code"),
     [
         ("number", np.float32(0.5), 0.5), ("integer", np.int64(5), 5), ("integer", np.float64(5), 5),
-        ("boolean", np.bool_(True), 1), ("boolean", 1.0, 1), ("boolean", -0.0, 0), ("words", np.str_("b"), 1), ("integers", np.int8(-3), 2),
+        ("boolean", np.bool_(True), 1), ("boolean", 1.0, 1),
+        ("boolean", -0.0, 0), ("words", np.str_("b"), 1), ("integers", np.int8(-3), 2),
         ("perhaps", pd.NA, math.nan), ("times", pd.NaT, math.nan), ("times", np.datetime64("NaT"), math.nan),
         ("times", np.datetime64("1970-01-01T00:01", "ns"), 60), ("ranged", np.float32("nan"), math.nan),
         ("times", pd.Timestamp("1970-01-01T01:00+01:00"), 0), ("times", datetime(1970, 1, 2), 86400),
