@@ -55,6 +55,7 @@ CASES: dict[str, dict[str, str | bytes]] = {
     },
     "notes and templates beside the Dockerfile": {
         "Dockerfile.md": "# Notes about the image\n\nThis file explains it.\n",
+        "app/dockerfile.py": "def render() -> str: ...\n",
         "Dockerfile.j2": "FROM {{ base }}\n",
         "{{cookiecutter.name}}/Dockerfile": "FROM python:3.12-slim\n{% if a.worker %}\nUSER app\n{% endif %}\n",
     },

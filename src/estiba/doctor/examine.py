@@ -29,10 +29,11 @@ from estiba.doctor.rules.dockerfile import DockerfileSyntax
 
 _DOCKERFILE = re.compile(r"(?:Dockerfile|Containerfile)(?:\.(?!dockerignore)[\w.-]+)?|[\w.-]+\.Dockerfile", re.I)
 _NO_DOCKERFILE = re.compile(
-    r"\.(?:md|markdown|rst|txt|html?|pdf|png|svg|j2|jinja2?|tmpl|tpl|template|in|erb|mustache|bak|orig|swp|diff|patch)$",
+    r"\.(?:md|markdown|rst|txt|html?|pdf|png|svg|j2|jinja2?|tmpl|tpl|template|in|erb|mustache|bak|orig|swp|diff|patch|"
+    r"py|pyi|sh|go|js|ts|tsx|rs|rb|java|json|ya?ml|toml|lock|env)$",
     re.I,
 )
-"""Suffixes of notes about a Dockerfile, and of templates for one."""
+"""Suffixes of notes about a Dockerfile, of templates for one, and of code that reads or writes one."""
 
 _TEMPLATE = re.compile(r"^[ \t]*\{%|\{\{", re.M)
 """A block or a value that a program fills in before the build."""
