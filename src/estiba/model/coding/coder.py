@@ -312,7 +312,7 @@ class Coder:
         elif isinstance(value, np.generic):
             value = value.item()
         code = self._code_present(field, value)
-        if code is None and field.kind == "integer" and _is_large_integer(value):
+        if code is None and field.kind == "integer" and type(value) is int and abs(value) > MAX_INTEGER:
             return f"expected an integer from -2**53 to 2**53, beyond which digits are lost, got {say(value)}"
         if code is None:
             return f"expected {expected(field)}, got {say(value)}"
@@ -385,10 +385,6 @@ def _plain_values(values: Any) -> Iterable[object]:
         return [words[position] for position in values.positions.tolist()]
     plain: Iterable[object] = values
     return plain
-
-
-def _is_large_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_INTEGER
 
 
 def _nan_if_none(value: Any) -> float:
