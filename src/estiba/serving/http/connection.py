@@ -82,6 +82,7 @@ class Connection(asyncio.Protocol):
         "_headers",
         "_hosts",
         "_length",
+        "_overhead",
         "_parser",
         "_pumping",
         "_queue",
@@ -113,6 +114,7 @@ class Connection(asyncio.Protocol):
         self._unsent = 0
         self._segment = 0
         self._header_bytes = 0  # of the header being read; 0 between requests
+        self._overhead = 0  # bytes since the last of the body: chunk extensions, and the trailer
         self._forget()
         self.expires_at = 0.0
         self.port = 0
@@ -209,6 +211,11 @@ class Connection(asyncio.Protocol):
                 self._refuse(431, self._too_long())
                 return
             self._header_bytes += len(data)
+        elif self._overhead > self._app.options.max_header:
+            self._refuse(431, f"The trailer is larger than {self._app.options.max_header} bytes.")
+            return
+        else:
+            self._overhead += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -297,6 +304,7 @@ class Connection(asyncio.Protocol):
         # An HTTP/1.0 client would need a Connection: keep-alive header in the response.
         request.keep_alive = version == "1.1" and parser.should_keep_alive()
         self._request = request
+        self._overhead = 0
         self.expires_at = time.monotonic() + options.body_timeout
         if self._continue:
             self._continue = version == "1.1"
@@ -327,6 +335,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         if self._ended:
             return
+        self._overhead = 0
         if not self._body:
             self._body = data
         elif isinstance(self._body, bytearray):
