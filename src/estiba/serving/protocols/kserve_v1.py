@@ -9,7 +9,7 @@ import msgspec
 
 from estiba.core.errors import BadRequest
 from estiba.serving.exchange import Answer, Exchange
-from estiba.serving.protocols.body_parsing import NotAllowed, code_instances, parse_json, sentence
+from estiba.serving.protocols.body_parsing import NotAllowed, check_values, code_instances, parse_json, sentence
 from estiba.serving.protocols.endpoint import JSON, EncodedResponse, Endpoint, Failure
 
 
@@ -23,6 +23,7 @@ class KserveV1Endpoint(Endpoint):
         request = exchange.request
         if request.method != b"POST":
             raise NotAllowed("Use POST to predict.")
+        check_values(request.body, len(self.model.coder.fields))
         content = parse_json(request.body)
         if not isinstance(content, dict) or "instances" not in content:
             raise BadRequest('Expected an object: {"instances": [...]}.')

@@ -24,6 +24,7 @@ from estiba.serving.protocols.body_parsing import (
     NotSupported,
     check_count,
     check_names,
+    check_values,
     code_csv,
     code_instances,
     code_table,
@@ -65,6 +66,7 @@ class MlflowEndpoint(Endpoint):
         if _kind(request) == "text/csv":
             exchange.coded, exchange.answer_options = code_csv(self.model.coder, request.body), ""
             return
+        check_values(request.body, len(self.model.coder.fields))
         content = _parse(request.body)
         forms = [form for form in FORMS if isinstance(content, dict) and form in content]
         if len(forms) != 1:

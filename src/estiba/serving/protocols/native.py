@@ -28,6 +28,7 @@ from estiba.serving.protocols.body_parsing import (
     NotAllowed,
     NotSupported,
     check_count,
+    check_values,
     code_csv,
     parse_json,
 )
@@ -119,6 +120,7 @@ class NativeEndpoint(Endpoint):
 
     def _decode_slices(self, body: bytes | bytearray) -> list[Any]:
         """Decode in slices, between which other threads get the interpreter lock; one call would hold it throughout."""
+        check_values(body, len(self.model.coder.fields))
         raws = _SCAN.decode(body).records
         if not raws:
             raise msgspec.DecodeError("no records")
@@ -128,8 +130,12 @@ class NativeEndpoint(Endpoint):
             records += self._rows.decode(b"[%b]" % b",".join(raws[start : start + SLICE_ROWS]))
         return records
 
+    def _parse(self, body: bytes | bytearray) -> Any:
+        check_values(body, len(self.model.coder.fields))
+        return parse_json(body)
+
     def _check_json(self, body: bytes | bytearray) -> tuple[Coded, bool]:
-        rows, bare = _rows(parse_json(body))
+        rows, bare = _rows(self._parse(body))
         check_count(len(rows))
         try:
             return self.model.coder.check(rows), bare

@@ -29,6 +29,7 @@ from estiba.serving.protocols.body_parsing import (
     NotAllowed,
     check_count,
     check_names,
+    check_values,
     code_records,
     parse_json,
     position,
@@ -74,6 +75,7 @@ class OpenInferenceEndpoint(Endpoint):
         if request.method != b"POST":
             raise NotAllowed("Use POST to infer.")
         header, rest = _split(request)
+        check_values(header, len(self.model.coder.fields))
         content = parse_json(header)
         if not isinstance(content, dict) or not isinstance(content.get("inputs"), list) or not content["inputs"]:
             raise BadRequest('Expected an object with "inputs", an array of one tensor or more.')
@@ -129,7 +131,12 @@ class OpenInferenceEndpoint(Endpoint):
             return _Options(request_id, every)
         if not isinstance(wanted, list):
             raise BadRequest('"outputs" must be an array.')
-        return _Options(request_id, [self._wanted(each, binary) for each in wanted])
+        if len(wanted) > len(self._outputs):
+            raise BadRequest(f'"outputs" names more than the {len(self._outputs)} outputs that the model has.')
+        outputs = [self._wanted(each, binary) for each in wanted]
+        if len({tensor.name for tensor, _ in outputs}) < len(outputs):
+            raise BadRequest('"outputs" names an output twice.')
+        return _Options(request_id, outputs)
 
     def _wanted(self, output: Any, binary: bool) -> tuple[Tensor, bool]:
         name = output.get("name") if isinstance(output, dict) else None
