@@ -206,7 +206,7 @@ class Metrics:
     def _grow(self) -> None:
         if len(self._map) >= MAX_BYTES:
             raise MemoryError("The metrics file is full: a label takes too many values.")
-        os.ftruncate(self._file, 2 * len(self._map))
+        os.posix_fallocate(self._file, 0, 2 * len(self._map))
         self._map, self._values = _mapped(self._file)
 
     def versions(self) -> list[tuple[str, str]]:
@@ -238,7 +238,7 @@ def _open(file: Path | None) -> int:
     else:
         with tempfile.TemporaryFile() as nameless:
             opened = os.dup(nameless.fileno())
-    os.ftruncate(opened, max(INITIAL_BYTES, os.fstat(opened).st_size))
+    os.posix_fallocate(opened, 0, max(INITIAL_BYTES, os.fstat(opened).st_size))  # or a full disk fails later
     return opened
 
 

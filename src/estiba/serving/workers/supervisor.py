@@ -104,6 +104,7 @@ class Supervisor:
         self._made = 0
         self._draining = False
         self._status = b""
+        self._status_failed = False
         for reason in TROUBLES:  # present at 0, or Prometheus would not see the first restart as a rise
             metrics.slot("estiba_worker_restarts_total", reason)
 
@@ -310,12 +311,26 @@ class Supervisor:
         )
         content = msgspec.json.encode(status)
         if content != self._status:
-            self._status = content
-            fresh = self._folder / "status.new"
-            fresh.write_bytes(content)
-            fresh.replace(self._folder / STATUS_FILE)
+            if not self._write_status(content):
+                return
             self._metrics.slot("estiba_workers", "ready").set(ready)
             self._metrics.slot("estiba_workers", "starting").set(self._count - ready)
+
+    def _write_status(self, content: bytes) -> bool:
+        """Write the status; where the folder is full or gone, warn once, and try again at the next look."""
+        fresh = self._folder / "status.new"
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            fresh.write_bytes(content)
+            fresh.replace(self._folder / STATUS_FILE)
+        except OSError as error:
+            if not self._status_failed:
+                text = "the status of the workers cannot be written; the server goes on"
+                self._log.warning(text, folder=str(self._folder), reason=error.strerror)
+            self._status_failed = True
+            return False
+        self._status, self._status_failed = content, False
+        return True
 
     async def _stop(self) -> None:
         """Shut down: report not ready, wait `shutdown_delay`, stop accepting, drain the workers."""
