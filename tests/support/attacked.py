@@ -41,7 +41,7 @@ class Target:
         """Bytes by which the worker's memory has grown at its peak, or -1 where it died."""
         if self.server.workers() != [self.worker]:
             return -1
-        return resident(self.worker, "VmHWM") - self._before
+        return max(0, resident(self.worker, "VmHWM") - self._before)
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str], *, packed: bool = False) -> tuple[int, bytes]:
         """Status and body of the answer; `packed` sends the request with gzip."""

@@ -119,7 +119,7 @@ _QUOTED = rb'"(?:[^"\\]++|\\.)*+"|[%b]'
 
 
 def _has_more(body: bytes | bytearray, signs: bytes, most: int) -> bool:
-    """Whether any of `signs` stand more than `most` times outside of quoted text; quick where they cannot."""
+    """Tell if `signs` stand more than `most` times outside of quoted text; quick where they cannot."""
     if len(body) <= most or sum(body.count(sign) for sign in signs) <= most:
         return False
     found = 0
