@@ -32,7 +32,7 @@ ORDER = {
     "estiba.model.engines": "onnx_reader columns trees rules lower_onnx program exact onnx python isolated",
     "estiba.model.onnx_import": "inspect_graph wrapping_nodes wrap",
     "estiba.model.inference": "load score_files",
-    "estiba.model.packing": "training_result candidate from_file pack",
+    "estiba.model.packing": "training_result candidate unseen_words from_file pack",
     "estiba.model.training": "fingerprints mlflow runner worker",
     "estiba.serving": """
         http exchange telemetry options pipeline batcher protocols catalog version_metrics server_status pages api

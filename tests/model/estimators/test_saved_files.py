@@ -294,7 +294,7 @@ def test_any_bytes_get_a_format_or_a_sentence(
 def test_what_is_no_model_is_refused_with_what_is_supported(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(EstibaError, match="no model format") as raised:
+    with pytest.raises(EstibaError, match="is not in a model format that Estiba reads") as raised:
         saved_files.detect(path)
     assert all(word in str(raised.value) for word in ("skops", "ONNX", "XGBoost", "LightGBM", "CatBoost", "joblib"))
     with pytest.raises(NotFound):

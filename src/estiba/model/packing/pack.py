@@ -33,6 +33,7 @@ from estiba.model.packing.candidate import (
     with_own_labels,
 )
 from estiba.model.packing.training_result import Source, Trained
+from estiba.model.packing.unseen_words import check_unseen
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
 from estiba.model.registry.registry import open_registry
 from estiba.model.schema.infer import FieldOptions
@@ -190,6 +191,7 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
     """Packs a trained model into `folder`; returns its artifact, loaded once and proven, and what should be read."""
     candidate = prepare(trained, options.fields, options.outputs)
     onnx, reason, proof = _prepared(candidate, options)
+    check_unseen(candidate, max(options.tolerance, golden.TOLERANCE))
     if note := proof.contradiction():
         candidate = dataclasses.replace(with_own_labels(candidate), notes=(*candidate.notes, note))
         onnx, reason, proof = _prepared(candidate, options)

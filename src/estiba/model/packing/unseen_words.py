@@ -1,0 +1,71 @@
+"""Check that a model answers every unseen level alike, as the coded form has one number for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from estiba.core.errors import BadProject
+from estiba.model.coding.coder import Coded
+from estiba.model.packing.candidate import Candidate
+from estiba.model.schema.signature import UNSEEN, Field, Scalar
+
+_ROWS = 16
+_LEVELS = 4
+"""Known levels that are asked again in another spelling: the first ones and the last one."""
+
+
+def check_unseen(candidate: Candidate, tolerance: float) -> None:
+    """Ask the original for several unseen levels of each field that takes them.
+
+    Args:
+        tolerance: largest accepted difference, absolute below 1 and relative above.
+
+    Raises:
+        BadProject: two of them are answered differently, so the model reads the word itself, which a server does not
+            hand over.
+    """
+    rows = np.unique(np.linspace(0, len(candidate.coded) - 1, _ROWS).astype(int))
+    for i, field in enumerate(candidate.coder.fields):
+        if field.unseen == "other" and field.dtype != "category" and (levels := list(_unseen_levels(field))):
+            sample = candidate.coded.take(rows)
+            matrix = sample.matrix.copy()
+            matrix[:, i] = UNSEEN
+            _check_field(candidate, i, Coded(matrix, sample.texts), levels, tolerance)
+
+
+def _check_field(candidate: Candidate, column: int, unseen: Coded, levels: list[Scalar], tolerance: float) -> None:
+    import pandas as pd
+
+    field, frame = candidate.coder.fields[column], candidate.coder.frame(unseen)
+    expected = candidate.ask(frame)
+    for level in levels:
+        asked = frame.copy()
+        values: Any = [level] * len(frame)
+        asked[field.name] = pd.Series(values, index=frame.index, dtype=frame[field.name].dtype)
+        try:
+            same = np.allclose(candidate.ask(asked), expected, rtol=tolerance, atol=tolerance, equal_nan=True)
+        except Exception:  # a library's own error for this word and not for another is an answer too
+            same = False
+        if not same:
+            raise BadProject(
+                f"The model answers unseen values of {field.name!r} differently, such as {level!r}, and "
+                "unseen = 'other' hands it the same value for all of them.",
+                hint="Set the field's unseen to 'error' or 'null', or its kind to 'text' if the model reads the words.",
+            )
+
+
+def _unseen_levels(field: Field) -> Iterator[Scalar]:
+    """Levels that the field does not have: known words in another spelling and others, or numbers out of range."""
+    known = set(field.levels)
+    words = [level for level in field.levels if isinstance(level, str)]
+    if len(words) == len(field.levels):
+        spelled = [*words[: _LEVELS - 1], *words[-1:]]
+        forms = [(w.upper(), w.lower(), w.title(), f" {w} ", f"{w} {w}", w[:-1], f"{w}s") for w in spelled]
+        unseen = dict.fromkeys([*(form for group in forms for form in group), "q7", "zxcvb unknown", "0"])
+        yield from (word for word in unseen if word.strip() and word not in known)
+    elif not words and not any(isinstance(level, bool) for level in field.levels):
+        largest = max(int(level) for level in field.levels)
+        yield from (largest + 2, largest + 1000)
