@@ -1,4 +1,4 @@
-"""Formats that compress inside: small bodies that would become gigabytes are refused before they do."""
+"""Refuse small bodies in formats that compress inside before they become gigabytes."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def columns(fields: Iterable[Field], table: Any) -> dict[str, Any]:
 
 
 def is_text(kind: Any) -> bool:
-    """True for strings and binary values, as they are or as positions in a dictionary."""
+    """Tell whether a type is of strings or binary values, as they are or as positions in a dictionary."""
     types = pyarrow().types
     kind = kind.value_type if types.is_dictionary(kind) else kind
     return bool(

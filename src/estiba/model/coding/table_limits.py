@@ -80,7 +80,7 @@ def check_parquet(body: memoryview, metadata: Any, max_bytes: int, max_rows: int
 
 
 def check_footer(body: memoryview) -> None:
-    """Raises TableTooLarge for a Parquet file with a footer over MAX_FOOTER_BYTES."""
+    """Refuse a Parquet file with a footer over MAX_FOOTER_BYTES."""
     length = struct.unpack_from("<I", body, len(body) - 8)[0] if len(body) >= 12 and bytes(body[-4:]) == b"PAR1" else 0
     if MAX_FOOTER_BYTES < length < len(body):
         raise TableTooLarge(f"The footer of the Parquet file is larger than {MAX_FOOTER_BYTES:,} bytes.")
@@ -120,16 +120,16 @@ class _Compact:
         self.at = at
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
-        found: dict[int, Any] = {}
+        members: dict[int, Any] = {}
         number = 0
         while head := self._byte():
             kind, step = head & 15, head >> 4
             number = number + step if step else self._zigzag()
             value = self._value(kind, depth)
-            if number in found:  # which of the two counts is up to the reader
+            if number in members:  # which of the two counts is up to the reader
                 raise ValueError(number)
-            found[number] = value if kind in (_I32, _STRUCT) else None
-        return found
+            members[number] = value if kind in (_I32, _STRUCT) else None
+        return members
 
     def _byte(self) -> int:
         self.at += 1
@@ -180,7 +180,7 @@ def check_arrow(body: Any, max_bytes: int, max_rows: int) -> None:
     Raises:
         TableTooLarge: their buffers become more than `max_bytes`, or there are too many. BadRequest: they are damaged.
     """
-    left, words = max_bytes, max_rows * 16
+    left, entries_left = max_bytes, max_rows * 16
     for number, message in enumerate(arrow.pyarrow("ipc").MessageReader.open_stream(body)):
         if number >= MAX_PARTS:
             raise TableTooLarge(f"The Arrow stream has more than {MAX_PARTS:,} messages.")
@@ -189,8 +189,8 @@ def check_arrow(body: Any, max_bytes: int, max_rows: int) -> None:
             rows, size, is_dictionary = _batch(memoryview(message.metadata), content)
         except (struct.error, IndexError, ValueError):
             raise _damaged("Arrow stream") from None
-        words -= rows if is_dictionary else 0
-        if rows > max_rows or words < 0:
+        entries_left -= rows if is_dictionary else 0
+        if rows > max_rows or entries_left < 0:
             raise TableTooLarge(
                 f"The Arrow stream has too many dictionaries, or a batch of more than {max_rows:,} rows."
             )
@@ -214,10 +214,10 @@ def _batch(metadata: memoryview, content: memoryview) -> tuple[int, int, bool]:
     for start, length in batch.pairs(2):
         if min(start, length) < 0 or start + length > len(content):
             raise ValueError(length)
-        made = struct.unpack_from("<q", content, start)[0] if compressed and length else -1
-        if made < -1:
-            raise ValueError(made)
-        size += max(made, length)
+        unpacked = struct.unpack_from("<q", content, start)[0] if compressed and length else -1
+        if unpacked < -1:
+            raise ValueError(unpacked)
+        size += max(unpacked, length)
     return max(lengths), size, kind == _DICTIONARY_BATCH
 
 

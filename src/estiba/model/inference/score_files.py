@@ -170,10 +170,10 @@ class _Parquet:
         try:
             self._file = parquet.ParquetFile(path)
             schema = self._file.schema_arrow
-            words = [
+            text_columns = [
                 field.name for field in schema if arrow.is_text(field.type)
             ]  # a long one is not copied for each row
-            self._file = parquet.ParquetFile(path, metadata=self._file.metadata, read_dictionary=words)
+            self._file = parquet.ParquetFile(path, metadata=self._file.metadata, read_dictionary=text_columns)
         except Exception as error:  # pyarrow's own errors, which share no root
             raise EstibaError(f"{path} is not a Parquet file: {error}") from None
         self.total: int | None = self._file.metadata.num_rows

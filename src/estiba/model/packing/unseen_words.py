@@ -60,12 +60,12 @@ def _check_field(candidate: Candidate, column: int, unseen: Coded, levels: list[
 def _unseen_levels(field: Field) -> Iterator[Scalar]:
     """Levels that the field does not have: known words in another spelling and others, or numbers out of range."""
     known = set(field.levels)
-    words = [level for level in field.levels if isinstance(level, str)]
-    if len(words) == len(field.levels):
-        spelled = [*words[: _LEVELS - 1], *words[-1:]]
+    texts = [level for level in field.levels if isinstance(level, str)]
+    if len(texts) == len(field.levels):
+        spelled = [*texts[: _LEVELS - 1], *texts[-1:]]
         forms = [(w.upper(), w.lower(), w.title(), f" {w} ", f"{w} {w}", w[:-1], f"{w}s") for w in spelled]
         unseen = dict.fromkeys([*(form for group in forms for form in group), "q7", "zxcvb unknown", "0"])
         yield from (word for word in unseen if word.strip() and word not in known)
-    elif not words and not any(isinstance(level, bool) for level in field.levels):
+    elif not texts and not any(isinstance(level, bool) for level in field.levels):
         largest = max(int(level) for level in field.levels)
         yield from (largest + 2, largest + 1000)
