@@ -106,7 +106,7 @@ def test_an_override_that_cannot_be_is_a_sentence(options: dict[str, FieldOption
 @pytest.mark.parametrize(
     ("outputs", "message"),
     [
-        ({"positive": 7}, "no class of this model"),
+        ({"positive": 7}, "which is not a class of this model"),
         ({"bands": {"risk": {"edges": [0.5, 0.1], "labels": ["a", "b", "c"]}}}, "rising edges"),
         ({"bands": {"risk": {"edges": [0.5], "labels": ["a"]}}}, "one label more than edges"),
     ],
