@@ -110,7 +110,7 @@ def test_an_update_under_constant_load_loses_no_request(stack: Stack) -> None:
     stack.build(*MODELS)
     tally, done = asyncio.run(under_load(stack, stack.deploy))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "models: the new one is healthy" in done.stdout
+    assert "models: the new container is healthy" in done.stdout
     assert (tally.lost, set(tally.statuses)) == ([], {200})
     assert tally.answered > 100
 
