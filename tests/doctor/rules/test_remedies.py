@@ -12,7 +12,7 @@ import pytest
 from estiba.doctor.examine import examine
 from estiba.doctor.finding import Finding
 
-HEALTHY = Path(__file__).parent / "healthy"
+HEALTHY = Path(__file__).parents[1] / "healthy"
 TODAY = date(2026, 11, 21)
 API = (HEALTHY / "api/Dockerfile").read_text()
 COMMAND = 'CMD ["uvicorn", "app.main:app", "--host", "0.0.0.0", "--port", "8000"]\n'

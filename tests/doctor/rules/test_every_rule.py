@@ -13,7 +13,7 @@ from estiba.cli.main import run
 from estiba.doctor.catalogue import RULES
 from estiba.doctor.rule import Rule
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 IN_FILES = [rule for rule in RULES if not rule.shown_by]
 SEVERITIES = ["error", "warning", "note"]
 
@@ -45,7 +45,7 @@ def test_every_rule_has_a_broken_project_or_names_its_test() -> None:
     folders = (HERE / "broken").iterdir()
     shown = {code for folder in folders for code in (folder / "expected.txt").read_text().split()}
     assert {rule.code for rule in IN_FILES} <= shown
-    tests = "".join(path.read_text() for path in HERE.glob("test_*.py"))
+    tests = "".join(path.read_text() for path in HERE.rglob("test_*.py"))
     assert [rule.code for rule in RULES if rule.shown_by and f"def {rule.shown_by}(" not in tests] == []
 
 

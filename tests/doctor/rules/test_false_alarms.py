@@ -11,7 +11,7 @@ import pytest
 
 from estiba.doctor.examine import examine
 
-HEALTHY = Path(__file__).parent / "healthy"
+HEALTHY = Path(__file__).parents[1] / "healthy"
 TODAY = date(2026, 11, 21)
 
 API = (HEALTHY / "api/Dockerfile").read_text()

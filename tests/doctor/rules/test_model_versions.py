@@ -11,7 +11,7 @@ import pytest
 from estiba.doctor.examine import examine
 from estiba.doctor.finding import Finding
 
-HEALTHY = Path(__file__).parent / "healthy"
+HEALTHY = Path(__file__).parents[1] / "healthy"
 TODAY = date(2026, 11, 21)
 SKLEARN_1_6_1 = b"\x80\x04\x8c\x0fsklearn.linear\x94\x8c\x10_sklearn_version\x94\x8c\x051.6.1\x94u."
 
