@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Estiba
+from toys import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -45,8 +46,11 @@ class Running:
 
 
 @contextmanager
-def running(*arguments: object, folder: Path) -> Iterator[Running]:
+def running(*arguments: object, folder: Path, ignored: str = "") -> Iterator[Running]:
+    """A server; `ignored` is a signal that its parent ignores, as nohup and shells do for what they start."""
     command = [sys.executable, "-m", "estiba", *(str(a) for a in arguments), "--port", "0", "--workers", "1"]
+    if ignored:
+        command = ["sh", "-c", f"trap '' {ignored}; exec \"$@\"", "sh", *command]
     child = subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -96,6 +100,44 @@ def test_the_second_time_nothing_is_trained_and_sigterm_stops_too(flowers: Path)
     assert code == 0
     assert "iris: unchanged iris@1" in errors
     assert "training" not in errors
+
+
+def test_in_the_background_of_a_script_ctrl_c_stops_it(flowers: Path) -> None:
+    with running("up", folder=flowers, ignored="INT") as server:
+        assert server.stop()[0] == 0
+
+
+def test_with_nohup_it_outlives_its_terminal(flowers: Path) -> None:
+    with running("up", folder=flowers, ignored="HUP") as server:
+        server.child.send_signal(signal.SIGHUP)
+        time.sleep(1)
+        assert urllib.request.urlopen(f"{server.url}/health/ready", timeout=10).status == 200
+        assert server.stop(signal.SIGTERM)[0] == 0
+
+
+def test_a_model_server_that_dies_is_started_again(flowers: Path) -> None:
+    with running("up", folder=flowers) as server:
+        (model_server,) = Path(f"/proc/{server.child.pid}/task/{server.child.pid}/children").read_text().split()[-1:]
+        os.kill(int(model_server), signal.SIGKILL)
+        assert until(lambda: not Path(f"/proc/{model_server}").exists())
+        assert until(lambda: answers(server.url), seconds=30)
+        code, errors = server.stop()
+    assert code == 0
+    assert "ended by SIGKILL" in errors
+
+
+def answers(url: str) -> bool:
+    try:
+        return bool(urllib.request.urlopen(f"{url}/health/ready", timeout=5).status == 200)
+    except OSError:
+        return False
+
+
+def test_it_serves_an_address_of_ipv6(flowers: Path) -> None:
+    with running("up", "--host", "::1", folder=flowers) as server:
+        assert server.url.startswith("http://[::1]:")
+        assert answers(server.url)
+        assert server.stop()[0] == 0
 
 
 def test_serve_takes_references_and_folders(estiba: Estiba, registry: Path) -> None:

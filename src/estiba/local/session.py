@@ -116,7 +116,11 @@ class Session:
         return service, LOOPBACK, self.plan.target.url(service)
 
     def handle_signals(self) -> None:
-        """Stop at the first signal, kill at the second. A signal that is ignored stays so: nohup relies on that."""
+        """Stop at the first signal, kill at the second.
+
+        SIGHUP stays ignored where it is: nohup relies on that. SIGINT does not: a shell without job control ignores it
+        for what it starts in the background, and yet a script that sends it means it.
+        """
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
@@ -125,7 +129,7 @@ class Session:
         if termination.requested():
             stop()
         for number in termination.SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, stop)
 
     def _guarded(self, call: Callable[..., None]) -> Callable[..., None]:
