@@ -22,7 +22,9 @@ ORDER = {
     "estiba.core.stores": "disk files",
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
     "estiba.model.schema": "signature rows json_pointer json_values values infer",
-    "estiba.model.coding": "kernel arrow table_limits csv_file pandas_series record_type coder predictions",
+    "estiba.model.coding": """
+        kernel arrow thrift_compact table_limits csv_file pandas_series record_type coder predictions
+        """,
     "estiba.model.artifact": "artifact archive golden_rows profile model_card",
     "estiba.model.registry": "records registry mirror",
     "estiba.model.estimators": "object_graph outputs tree_checks skops saved_files",

@@ -3,7 +3,7 @@
 Both compress inside, and both can repeat one value for every row. The sizes that count are read from the headers of
 pages and of messages, since the readers of pyarrow allocate by them and have no limit on memory.
 
-Source: apache/parquet-format, parquet.thrift; apache/thrift, doc/specs/thrift-compact-protocol.md; apache/arrow,
+Source: apache/parquet-format, parquet.thrift; apache/arrow,
 format/Message.fbs and docs/source/format/Columnar.rst; FlatBuffers, "Internals".
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 from estiba.core.errors import BadRequest, EstibaError, Problem
 from estiba.model.coding import arrow
+from estiba.model.coding.thrift_compact import CompactReader, number, structs
 from estiba.model.schema.json_pointer import pointer
 
 MAX_PARTS = 20_000
@@ -23,7 +24,6 @@ MAX_PARTS = 20_000
 MAX_FOOTER_BYTES = 256 * 1024
 """The footer of a Parquet file; a reader makes of it hundreds of times its size."""
 
-_I32, _STRUCT = 5, 12  # types of the compact protocol
 _ENCODINGS = (0, 2, 3, 5, 8, 9)
 """PLAIN, PLAIN_DICTIONARY, RLE, DELTA_BINARY_PACKED, RLE_DICTIONARY, BYTE_STREAM_SPLIT. Those of the others that build
 one string from the one before it can become any size."""
@@ -54,18 +54,29 @@ def _odd(schema: Any) -> Iterator[Any]:
             yield field
 
 
-def check_parquet(body: memoryview, metadata: Any, max_bytes: int, max_rows: int) -> None:
+def check_parquet(body: memoryview, max_bytes: int, max_rows: int) -> None:
     """Check the pages of a Parquet file of plain columns.
 
+    The footer is read here: pyarrow ends the process (an exception of C++ that nothing catches) on damaged statistics.
+
     Raises:
-        TableTooLarge: they become more than `max_bytes`. BadRequest: they are damaged, or of an encoding
-            without bounds.
+        TableTooLarge: the pages become more than `max_bytes`, or there are too many. BadRequest: they are damaged, or
+            of an encoding without bounds.
     """
+    try:
+        _check_pages(body, max_bytes, max_rows)
+    except (ValueError, IndexError, RecursionError, struct.error):
+        raise _damaged("Parquet file") from None
+
+
+def _check_pages(body: memoryview, max_bytes: int, max_rows: int) -> None:
     pages, left = 0, max_bytes
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for column in range(row_group.num_columns):
-            chunk = row_group.column(column)
+    length = struct.unpack_from("<I", body, len(body) - 8)[0]
+    footer = CompactReader(body, len(body) - 8 - length).struct()
+    for row_group in structs(footer, 4):
+        rows = number(row_group, 3)
+        for column in structs(row_group, 1):
+            chunk = column.get(3)
             values = 0
             for size, count in _pages(body, chunk, max_rows):
                 pages += 1
@@ -75,8 +86,8 @@ def check_parquet(body: memoryview, metadata: Any, max_bytes: int, max_rows: int
                     raise _too_large(max_bytes)
                 if pages > MAX_PARTS:
                     raise TableTooLarge(f"The Parquet file has more than {MAX_PARTS:,} pages.")
-            if values != chunk.num_values or values != row_group.num_rows:
-                raise _damaged("Parquet file")
+            if values != number(chunk, 5) or values != rows or rows > max_rows:
+                raise ValueError(values)
 
 
 def check_footer(body: memoryview) -> None:
@@ -88,90 +99,26 @@ def check_footer(body: memoryview) -> None:
 
 def _pages(body: memoryview, chunk: Any, max_rows: int) -> Iterator[tuple[int, int]]:
     """Bytes that each page of a column becomes, and how many values it has, none for a dictionary."""
-    at = chunk.data_page_offset
-    if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < at:
-        at = chunk.dictionary_page_offset
-    end = at + chunk.total_compressed_size
+    at, dictionary = number(chunk, 9), number(chunk, 11, default=0)
+    at = dictionary if 0 < dictionary < at else at
+    end = at + number(chunk, 7)
     if not 0 <= at <= end <= len(body):
-        raise _damaged("Parquet file")
+        raise ValueError(end)
     while at < end:
-        reader = _Compact(body, at)
-        try:
-            header = reader.struct()
-            kind, size, stored = header[1], header[2], header[3]
-            inner = header.get({_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}.get(kind, 0), {})
-            count, encoding = (inner[1], inner[4 if kind == _DATA_V2 else 2]) if inner else (0, 0)
-        except (KeyError, IndexError, ValueError, RecursionError):
-            raise _damaged("Parquet file") from None
+        reader = CompactReader(body, at)
+        header = reader.struct()
+        kind, size, stored = number(header, 1), number(header, 2), number(header, 3)
+        inner = header.get({_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}.get(kind, 0))
+        count, encoding = 0, 0
+        if inner is not None:
+            count, encoding = number(inner, 1), number(inner, 4 if kind == _DATA_V2 else 2)
         if min(size, stored, count) < 0 or reader.at + stored > end or (kind == _DICTIONARY and count > max_rows):
-            raise _damaged("Parquet file")
+            raise ValueError(count)
         if encoding not in _ENCODINGS:
             hint = "Write it with the encodings PLAIN, RLE_DICTIONARY or DELTA_BINARY_PACKED."
             raise BadRequest("The Parquet file has a page of an encoding that is not taken.", hint=hint)
         yield size, 0 if kind == _DICTIONARY else count
         at = reader.at + stored
-
-
-class _Compact:
-    """Reads one struct of Thrift's compact protocol: its 32-bit integers and structs by their numbers."""
-
-    def __init__(self, body: memoryview, at: int) -> None:
-        self._body = body
-        self.at = at
-
-    def struct(self, depth: int = 0) -> dict[int, Any]:
-        members: dict[int, Any] = {}
-        number = 0
-        while head := self._byte():
-            kind, step = head & 15, head >> 4
-            number = number + step if step else self._zigzag()
-            value = self._value(kind, depth)
-            if number in members:  # which of the two counts is up to the reader
-                raise ValueError(number)
-            members[number] = value if kind in (_I32, _STRUCT) else None
-        return members
-
-    def _byte(self) -> int:
-        self.at += 1
-        return self._body[self.at - 1]
-
-    def _varint(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self._byte()
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-            if shift > 63:
-                raise ValueError(value)
-
-    def _zigzag(self) -> int:
-        value = self._varint()
-        return (value >> 1) ^ -(value & 1)
-
-    def _value(self, kind: int, depth: int) -> Any:
-        if depth > 8:
-            raise ValueError(depth)
-        if kind in (1, 2):  # true, false: no more bytes
-            return None
-        if kind == _I32:
-            value = self._zigzag()
-            if not -(2**31) <= value < 2**31:
-                raise ValueError(value)
-            return value
-        if kind in (4, 6):
-            return self._varint()
-        if kind == 8:
-            length = self._varint()
-            self.at += length
-            return None
-        if kind == _STRUCT:
-            return self.struct(depth + 1)
-        if kind in (3, 7):
-            self.at += 1 if kind == 3 else 8
-            return None
-        raise ValueError(kind)  # no header of a page has lists or maps
 
 
 def check_arrow(body: Any, max_bytes: int, max_rows: int) -> None:
@@ -181,8 +128,8 @@ def check_arrow(body: Any, max_bytes: int, max_rows: int) -> None:
         TableTooLarge: their buffers become more than `max_bytes`, or there are too many. BadRequest: they are damaged.
     """
     left, entries_left = max_bytes, max_rows * 16
-    for number, message in enumerate(arrow.pyarrow("ipc").MessageReader.open_stream(body)):
-        if number >= MAX_PARTS:
+    for position, message in enumerate(arrow.pyarrow("ipc").MessageReader.open_stream(body)):
+        if position >= MAX_PARTS:
             raise TableTooLarge(f"The Arrow stream has more than {MAX_PARTS:,} messages.")
         content = memoryview(message.body) if message.body is not None and message.body.size else memoryview(b"")
         try:

@@ -82,7 +82,7 @@ def _read_parquet(coder: Coder, body: bytes | bytearray, max_bytes: int) -> Any:
     metadata, schema = file.metadata, file.schema_arrow
     check_count(max(metadata.num_rows, sum(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))))
     _check_schema(coder, schema)
-    table_limits.check_parquet(view, metadata, max_bytes, MAX_ROWS)
+    table_limits.check_parquet(view, max_bytes, MAX_ROWS)
     text_columns = [field.name for field in schema if tables.is_text(field.type)]
     file = parquet.ParquetFile(arrow.BufferReader(body), metadata=metadata, read_dictionary=text_columns)
     return file.read(use_threads=False)
