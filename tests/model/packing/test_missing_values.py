@@ -65,15 +65,21 @@ def fitted(frame: pd.DataFrame, encoder: Any) -> Any:
     return make_pipeline(columns, tree).fit(frame, np.where(gone, "reject", "accept"))
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("kind", COLUMNS)
+# SimpleImputer does not take None, or booleans, for what it fills.
+PAIRS = [
+    (kind, encoder)
+    for kind in COLUMNS
+    for encoder in ENCODERS
+    if encoder != "imputed" or not (kind.endswith("None") or "booleans" in kind)
+]
+
+
+@pytest.mark.parametrize(("kind", "encoder"), PAIRS)
 @pytest.mark.parametrize("rows", [RARE, list(range(0, COUNT, 5))], ids=["rare", "often"])
 def test_a_missing_value_reaches_the_encoder_as_in_training(
     kind: str, encoder: str, rows: list[int], tmp_path: Path
 ) -> None:
     frame = pd.DataFrame({"grade": column(*COLUMNS[kind], rows), "size": SIZE})
-    if encoder == "imputed" and (kind.endswith("None") or "booleans" in kind):
-        pytest.skip("the imputer does not take None, or booleans, for what it fills")
     model = fitted(frame, ENCODERS[encoder]())
     packed = estiba.pack(model, frame, name="grades", registry=tmp_path)
     parity = packed.artifact.manifest.parity
