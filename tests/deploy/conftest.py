@@ -10,7 +10,7 @@ import pytest
 from cluster import Cluster, running
 from lab import Docker, docker_engine
 
-collect_ignore_glob = [] if os.environ.get("ESTIBA_KUBERNETES") == "1" else ["test_*cluster*.py"]
+collect_ignore_glob = [] if os.environ.get("ESTIBA_KUBERNETES") == "1" else ["kubernetes/test_*cluster*.py"]
 
 
 @pytest.fixture(scope="session")
