@@ -150,7 +150,7 @@ def test_requests_of_a_failed_batch_have_the_times_of_their_own_runs(collector: 
     with ExitStack() as opened:
         socks = [opened.enter_context(traced.connect()) for _ in range(6)]
         socks[0].sendall(post(b'{"x": -98}'))  # while the model computes, the others gather and become one batch
-        time.sleep(0.2)
+        time.sleep(0.05)
         for sock, x, trace in zip(socks[1:], (1.0, 2.0, -99.0, -98.0, 3.0), traces, strict=True):
             asked(sock, x, trace)
         statuses = [answer.status for sock in socks if (answer := Reader(sock).answer())]
@@ -163,9 +163,11 @@ def test_requests_of_a_failed_batch_have_the_times_of_their_own_runs(collector: 
             runs[trace] = (step.start_time_unix_nano, step.end_time_unix_nano)
     assert len(set(runs.values())) == 4, "they ran one by one"
     in_order = sorted(runs.values())
-    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(in_order)), "one after the other"
-    slow = [trace for trace, (start, end) in runs.items() if end - start > 200_000_000]
-    assert slow == ["d" * 32]
+    # Spans have wall-clock times, each converted by itself: a millisecond is their error.
+    assert all(end <= start + 1_000_000 for (_, end), (start, _) in itertools.pairwise(in_order)), "one after the other"
+    lasted = sorted(((end - start, trace) for trace, (start, end) in runs.items()), reverse=True)
+    assert lasted[0][1] == "d" * 32
+    assert lasted[0][0] > 5 * lasted[1][0], "only the slow row's own run is long"
 
 
 def test_a_caller_that_does_not_record_is_followed_and_probes_are_not_traced(collector: Any, traced: Live) -> None:
