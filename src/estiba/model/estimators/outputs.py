@@ -68,7 +68,7 @@ def answer(model: Any, frame: pd.DataFrame, head: Head) -> Matrix:
 
 
 def own_labels(model: Any, frame: pd.DataFrame, head: Head) -> npt.NDArray[np.int_] | None:
-    """What the model's own `predict` says of each row, as positions in `head.classes`.
+    """Labels that the model's own `predict` gives each row, as positions in `head.classes`.
 
     None for an XGBoost or LightGBM Booster, whose `predict` says no label.
 

@@ -62,6 +62,10 @@ class Settings(NamedTuple):
     delay: float
 
 
+CLOCK_STEP_SECONDS = 0.001
+"""Difference of the wall clock from its offset that counts as a step of the clock."""
+
+
 class RequestRecord(NamedTuple):
     """A finished request to export. `offset` brings times of `time.perf_counter` to seconds since 1970."""
 
@@ -83,6 +87,7 @@ class Tracer:
         self._offer = offer
         self.settings = settings
         self._bound = round(settings.share * (1 << 64))
+        self._offset = 0.0
 
     def begin(self, exchange: Exchange) -> None:
         """Start a trace, or continue the caller's, if the request is to be recorded."""
@@ -114,8 +119,12 @@ class Tracer:
         now = time.perf_counter()
         method, path = request.method.decode("latin-1"), request.path.decode("latin-1")
         about = {"estiba.request.id": exchange.id, **about}
-        arrived, offset = request.arrived_at, time.time() - now
-        self._offer(RequestRecord(trace, method, path, route, status, arrived, arrived + seconds, offset, about))
+        # One offset for all, so that spans keep their order to the nanosecond; a new one where the clock was set.
+        offset = time.time() - now
+        if abs(offset - self._offset) > CLOCK_STEP_SECONDS:
+            self._offset = offset
+        arrived = request.arrived_at
+        self._offer(RequestRecord(trace, method, path, route, status, arrived, arrived + seconds, self._offset, about))
 
 
 MAX_SPANS = 5
