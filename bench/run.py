@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from load import NotMeasurable, ask, drive
 from models import ROOT, prepare
@@ -30,6 +30,8 @@ from table import markdown
 
 SERVER_CORE, LOAD_CORE = 0, 1
 WARM_SECONDS = 1
+
+Item = TypeVar("Item")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -124,7 +126,7 @@ def built(peer: Peer, model: Path) -> dict[str, Any]:
     return {"versions": peer.versions, "environment_mb": peer.size_mb()}
 
 
-def rotated(peers: list[Peer], turn: int) -> list[Peer]:
+def rotated(peers: list[Item], turn: int) -> list[Item]:
     """Another peer begins each round, so that nobody always follows the same neighbour."""
     turn %= max(1, len(peers))
     return peers[turn:] + peers[:turn]
@@ -136,7 +138,7 @@ def _round(peer: Peer, model: Path, options: argparse.Namespace, figures: dict[s
         if "difference" not in figures:
             figures["difference"] = _difference(peer, server, model)
         drive(server.url, bodies, connections=8, seconds=WARM_SECONDS, core=LOAD_CORE)
-        loads = {str(n): _load(server, bodies, n, options.seconds) for n in options.connections}
+        loads = {str(n): measure(server, bodies, n, options.seconds) for n in options.connections}
         rss, pss = server.memory_mb()
     figures["rounds"].append({"cold_start_s": server.cold_start_s, "rss_mb": rss, "pss_mb": pss, "loads": loads})
     rates = ", ".join(f"{n} connections {seen['rps']:,.0f}/s" for n, seen in loads.items())
@@ -152,7 +154,8 @@ def _difference(peer: Peer, server: Server, model: Path) -> float | None:
     return max(float(abs(peer.probability(a) - e)) for a, e in zip(answers, expected, strict=True))
 
 
-def _load(server: Server, bodies: Path, connections: int, seconds: float) -> dict[str, float]:
+def measure(server: Server, bodies: Path, connections: int, seconds: float) -> dict[str, float]:
+    """Rate, latency and CPU time of a server under load."""
     cpu, (busy, stolen), own, start = server.cpu_seconds(), machine_cpu_seconds(), _own_cpu(), time.monotonic()
     seen = drive(server.url, bodies, connections=connections, seconds=seconds, core=LOAD_CORE)
     cpu = server.cpu_seconds() - cpu
