@@ -3,11 +3,11 @@
 #include "kernel.h"
 #include <math.h>
 
-/* Notes that a category was sent a level that it does not have. */
-static int note_unseen(PyObject *unseen, Py_ssize_t place)
+/* Appends a number to a list: the place of a level that a category does not have, or the row of an odd answer. */
+static int note(PyObject *list, Py_ssize_t place)
 {
     PyObject *number = PyLong_FromSsize_t(place);
-    int status = number ? PyList_Append(unseen, number) : -1;
+    int status = number ? PyList_Append(list, number) : -1;
     Py_XDECREF(number);
     return status;
 }
@@ -61,7 +61,7 @@ static int pack_row(PyObject *row, PyObject *rules, Py_ssize_t width, double *to
     for (Py_ssize_t i = 0; i < width; i++) {
         int is_unseen = 0;
         if (pack_value(PyTuple_GetItem(rules, i), PyTuple_GetItem(row, i), to + i, &is_unseen) ||
-            (is_unseen && note_unseen(unseen, place + i)))
+            (is_unseen && note(unseen, place + i)))
             return -1;
     }
     return 0;
@@ -242,12 +242,22 @@ static int is_part(PyObject *part, Py_ssize_t width)
                               PyTuple_Size(item(part, 4)) == PyTuple_Size(item(part, 3)) + 1);
 }
 
-static PyObject *all_predictions(const Py_buffer *x, PyObject *parts, Py_ssize_t width)
+/* Notes that a row holds a number that is not finite, which JSON does not have. */
+static int note_odd(PyObject *odd, const double *row, Py_ssize_t width, Py_ssize_t r)
+{
+    for (Py_ssize_t i = 0; i < width; i++)
+        if (!isfinite(row[i]))
+            return note(odd, r);
+    return 0;
+}
+
+static PyObject *all_predictions(const Py_buffer *x, PyObject *parts, Py_ssize_t width, PyObject *odd)
 {
     Py_ssize_t rows = x->len / (Py_ssize_t)sizeof(double) / width;
     PyObject *made = PyList_New(rows);
     for (Py_ssize_t r = 0; made && r < rows; r++) {
-        PyObject *one = one_prediction(parts, (const double *)x->buf + r * width);
+        const double *row = (const double *)x->buf + r * width;
+        PyObject *one = note_odd(odd, row, width, r) ? NULL : one_prediction(parts, row);
         if (!one || PyList_SetItem(made, r, one))
             Py_CLEAR(made);
     }
@@ -257,10 +267,10 @@ static PyObject *all_predictions(const Py_buffer *x, PyObject *parts, Py_ssize_t
 PyObject *show_rows(PyObject *module, PyObject *args)
 {
     (void)module;
-    PyObject *rows, *parts;
+    PyObject *rows, *parts, *odd;
     Py_ssize_t width;
     Py_buffer x;
-    if (!PyArg_ParseTuple(args, "OnO!:show", &rows, &width, &PyTuple_Type, &parts))
+    if (!PyArg_ParseTuple(args, "OnO!O!:show", &rows, &width, &PyTuple_Type, &parts, &PyList_Type, &odd))
         return NULL;
     int known = width >= 1;
     for (Py_ssize_t i = 0; known && i < PyTuple_Size(parts); i++)
@@ -272,7 +282,7 @@ PyObject *show_rows(PyObject *module, PyObject *args)
     }
     if (PyObject_GetBuffer(rows, &x, PyBUF_SIMPLE))
         return NULL;
-    PyObject *made = all_predictions(&x, parts, width);
+    PyObject *made = all_predictions(&x, parts, width, odd);
     PyBuffer_Release(&x);
     return made;
 }

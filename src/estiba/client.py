@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -9,8 +10,9 @@ import urllib3
 
 import estiba
 from estiba.core.errors import BadInput, BadRequest, EstibaError, NotFound, Problem, Unavailable
+from estiba.model.schema.json_pointer import unescape
 from estiba.model.schema.json_values import plain_records
-from estiba.model.schema.rows import Prediction, Rows, records_of
+from estiba.model.schema.rows import NOT_FINITE, Prediction, Rows, records_of, warn_not_finite
 
 _RETRIED = urllib3.Retry(
     total=4,
@@ -50,6 +52,8 @@ class Client:
             model: the model's name; by default the server's default model.
             version: one of its versions; by default the current one.
 
+        A number that is not finite is None, with a RuntimeWarning.
+
         Raises:
             BadInput: values that do not match the model's signature, each named. BadRequest: `rows` holds no records.
             NotFound: no such model or version. Unavailable: not ready, or not reached. EstibaError: anything else.
@@ -63,6 +67,7 @@ class Client:
         path += f"/versions/{version}" if version is not None else ""
         answer = self._ask("POST", f"{path}/predict", {"records": plain_records(records)})
         predictions: list[Prediction] = answer["predictions"]
+        warn_not_finite(_not_finite(answer.get("warnings", ())))
         return predictions
 
     def models(self) -> list[dict[str, Any]]:
@@ -127,6 +132,12 @@ def _reason(error: Exception) -> str:
     if isinstance(reason, urllib3.exceptions.ProtocolError):
         return "the connection was closed before an answer"
     return "the connection failed"
+
+
+def _not_finite(warnings: Iterable[dict[str, str]]) -> list[tuple[int, str]]:
+    """Row and output of each warning about an answer that is not finite."""
+    steps = [warning["pointer"].split("/", 3) for warning in warnings if warning["code"] == NOT_FINITE]
+    return [(int(row), unescape(name)) for _, _, row, name in steps]
 
 
 def _error(status: int, content: bytes) -> EstibaError:

@@ -68,7 +68,7 @@ def children(pid: int) -> list[int]:
 
 
 BROKEN_ROW, SLOW_ROW, LOST_ROW = -99.0, -98.0, -97.0
-"""Values of `price` at which its graph fails, takes about half a second, and answers NaN."""
+"""Values of `price` at which its graph fails, takes about half a second, and answers the row with NaN."""
 
 
 def _graph(signature: Signature, *, moody: bool) -> bytes:
@@ -121,7 +121,7 @@ def _moods() -> list[Any]:
     from onnx import helper
 
     nodes = []
-    for mood in ("broken", "slow", "lost"):
+    for mood in ("broken", "slow"):
         nodes += [
             helper.make_node("Equal", ["x", mood], [f"is_{mood}"]),
             helper.make_node("Cast", [f"is_{mood}"], [f"n_{mood}"], to=7),
@@ -135,8 +135,8 @@ def _moods() -> list[Any]:
         helper.make_node("If", ["wait"], ["waited"], then_branch=_work(), else_branch=_rest()),
         helper.make_node("Add", ["p", "nothing"], ["p1"]),
         helper.make_node("Add", ["p1", "waited"], ["p2"]),
-        helper.make_node("Cast", ["any_lost"], ["forget"], to=9),
-        helper.make_node("Where", ["forget", "nan", "p2"], ["y"]),
+        helper.make_node("Equal", ["x", "lost"], ["is_lost"]),
+        helper.make_node("Where", ["is_lost", "nan", "p2"], ["y"]),
     ]
 
 

@@ -71,6 +71,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
             "rows": scored.rows,
             "seconds": round(seconds, 3),
             "ignored": scored.ignored,
+            "not_finite": scored.not_finite,
         }
         terminal.json(found)
         return
@@ -80,6 +81,8 @@ def predict(  # noqa: PLR0913 - one parameter per option
     if scored.ignored:
         names = ", ".join(map(_shown, scored.ignored))
         terminal.warning(f"Columns that the model does not know were left out: {names}.")
+    if scored.not_finite:
+        terminal.warning(f"The answers to {scored.not_finite:,} rows are no finite numbers, and empty in {target}.")
 
 
 def _shown(column: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -109,6 +109,7 @@ class Batcher:
         coded = exchange.coded
         predictions: list[Prediction] = []
         warnings: list[Warned] = []
+        nulls: list[Warned] = []
         batches: list[Batch] = []
         first = last = seconds = 0.0
         for part in self._slices(exchange):
@@ -117,12 +118,14 @@ class Batcher:
             last = time.perf_counter()
             first, seconds = first or started, seconds + last - started
             warnings += [Warned(w.code, w.row + len(predictions), w.field) for w in part.warnings]
-            predictions += self._predictions(part, raw)
+            shown, odd = self._predictions(part, raw)
+            nulls += [Warned(w.code, w.row + len(predictions), w.field) for w in odd]
+            predictions += shown
             if self.pipeline.observe:
                 batches.append(Batch(self.model, (exchange,), part, raw, started, last))
         warnings += coded.warnings if coded is not None else ()
         self._runs.append(_Run(len(predictions), seconds, tuple(warnings), tuple(batches)))
-        return Answer(predictions, warnings, first, last)
+        return Answer(predictions, warnings + nulls, first, last)
 
     def settle(self) -> None:
         """Count and observe finished runs. Only on the event loop, as neither metrics nor observers have a lock."""
@@ -208,7 +211,7 @@ class Batcher:
         """Run one batch, in any thread: an answer or an error for each exchange."""
         try:
             coded = self._code(exchanges)
-            predictions, began_at, ended_at = self._run(exchanges, coded)
+            answer = self._run(exchanges, coded)
         except Unavailable as error:
             return [error] * len(exchanges)
         except Exception as error:
@@ -217,23 +220,22 @@ class Batcher:
             failure = ModelFailed(f"{type(error).__name__}: {error}")
             failure.__cause__ = error
             return [failure]
-        answer = Answer(predictions, coded.warnings, began_at, ended_at)
         return [answer] if len(exchanges) == 1 else _split(exchanges, answer)
 
-    def _run(self, exchanges: list[Exchange], coded: Coded) -> tuple[list[Prediction], float, float]:
-        """Predictions, and when the model began and ended."""
+    def _run(self, exchanges: list[Exchange], coded: Coded) -> Answer:
         began_at = time.perf_counter()
         raw = self.model.answer(coded)
         ended_at = time.perf_counter()
         observed = self.pipeline.observe
         batches = (Batch(self.model, tuple(exchanges), coded, raw, began_at, ended_at),) if observed else ()
         self._runs.append(_Run(len(coded), ended_at - began_at, coded.warnings, batches))
-        return self._predictions(coded, raw), began_at, ended_at
+        predictions, nulls = self._predictions(coded, raw)
+        return Answer(predictions, (*coded.warnings, *nulls) if nulls else coded.warnings, began_at, ended_at)
 
-    def _predictions(self, coded: Coded, raw: Matrix) -> list[Prediction]:
+    def _predictions(self, coded: Coded, raw: Matrix) -> tuple[list[Prediction], Sequence[Warned]]:
         if len(raw) != len(coded):
             raise ModelFailed(f"{len(coded)} rows were answered with {len(raw)}.")
-        return self.model.predictions.rows(raw)
+        return self.model.predictions.with_warnings(raw)
 
     def _code(self, exchanges: list[Exchange]) -> Coded:
         coder = self.model.coder

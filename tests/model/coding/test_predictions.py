@@ -19,8 +19,10 @@ def shown(head: Head, raw: list[list[float]], **outputs: Any) -> list[dict[str, 
     signature = Signature(fields=FIELD, head=head, outputs=Outputs(**outputs)).validate()
     predictions = Predictions(signature)
     rows = predictions.rows(np.array(raw))
+    warned = list(predictions.with_warnings(np.array(raw))[1])
     predictions._compiled = None  # the same without a C compiler
     assert predictions.rows(np.array(raw)) == rows
+    assert list(predictions.with_warnings(np.array(raw))[1]) == warned
     columns = predictions.columns(np.array(raw))
     flat = [
         {
@@ -100,3 +102,17 @@ def test_the_label_of_the_last_column() -> None:
     signature = Signature(fields=(), head=Head(kind="scores", classes=(0, 1), labelled=True))
     columns = Predictions(signature).columns(np.array([[-2.0, 1.0], [3.0, 0.0]]))
     assert {name: values.tolist() for name, values in columns.items()} == {"label": [1, 0], "score": [-2.0, 3.0]}
+
+
+def test_every_output_that_is_null_is_warned_of() -> None:
+    bands = {"size": Band(edges=(1.0,), labels=("SMALL", "LARGE"))}
+    signature = Signature(fields=FIELD, head=Head(kind="values", names=("y",)), outputs=Outputs(bands=bands))
+    shown, warned = Predictions(signature).with_warnings(np.array([[2.0], [math.inf], [math.nan]]))
+    assert shown[1] == {"value": None, "size": None}
+    assert [(w.row, w.field) for w in warned] == [(1, "value"), (1, "size"), (2, "value"), (2, "size")]
+    assert warned[0].pointer == "#/predictions/1/value"
+
+
+def test_an_output_that_is_not_shown_is_not_warned_of() -> None:
+    signature = Signature(fields=FIELD, head=TWO, outputs=Outputs(probabilities=""))
+    assert Predictions(signature).with_warnings(np.array([[math.nan, math.nan]])) == ([{"label": "no"}], [])

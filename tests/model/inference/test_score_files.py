@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from toys import CHURN, CHURN_ROW, toy
+from toys import CHURN, CHURN_ROW, LOST_ROW, toy
 
 from estiba.core.errors import EstibaError, NotFound
 from estiba.model.coding.csv_file import CsvOptions
 from estiba.model.inference import score_files as scoring
-from estiba.model.inference.load import Model, load_artifact
+from estiba.model.inference.load import Model, load, load_artifact
 from estiba.model.inference.score_files import score
 
 COUNT = 250
@@ -221,3 +221,13 @@ def test_a_notebook_shows_a_model_in_short(model: Model) -> None:
     assert repr(model) == f"churn@{model.version} (onnx), fields: {fields}"
     shown = model._repr_html_()
     assert "<tr><td>country</td><td>one of: ES, FR, DE</td><td>required</td></tr>" in shown
+
+
+def test_answers_that_are_not_finite_are_empty_and_counted(toy_registry: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text(f"x\n1\n{LOST_ROW}\n")
+    model = load("price", registry=toy_registry)
+    assert score(model, source, target).not_finite == 1
+    assert target.read_text().splitlines()[2] == '""'
+    with pytest.warns(RuntimeWarning, match="'value' of row 0"):
+        assert model.predict({"x": LOST_ROW}) == [{"value": None}]

@@ -53,5 +53,5 @@ def test_all_protocols_agree(http: Any, seed: int) -> None:
         ("/invocations", {"dataframe_split": split}),
         ("/invocations", {"inputs": {name: [row[name] for row in rows] for name in rows[0]}}),
     ):
-        assert http.post(path, json=body).json() == {"predictions": expected}
+        assert http.post(path, json=body).json()["predictions"] == expected
     assert by_v2(http, rows) == expected

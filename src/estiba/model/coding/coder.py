@@ -27,6 +27,7 @@ from estiba.model.coding.kernel import compiled
 from estiba.model.coding.pandas_series import series
 from estiba.model.coding.record_type import Record, is_odd, record_type
 from estiba.model.schema.json_pointer import pointer
+from estiba.model.schema.rows import NOT_FINITE
 from estiba.model.schema.signature import MAX_INTEGER, UNSEEN, Field, Scalar, Signature
 from estiba.model.schema.values import (
     NAN,
@@ -55,11 +56,16 @@ MAX_PROBLEMS = 100
 
 
 class Warned(msgspec.Struct, frozen=True):
-    """A warning about an accepted value: of `field`, in the row at position `row`."""
+    """A warning about an accepted value: of `field`, in the row at position `row`; with NOT_FINITE, of an output."""
 
     code: str
     row: int
     field: str
+
+    @property
+    def pointer(self) -> str:
+        """JSON pointer of the value, in the request or in the answer."""
+        return pointer(self.row, self.field, "predictions" if self.code == NOT_FINITE else "records")
 
 
 class Coded(msgspec.Struct, frozen=True):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from estiba.model.coding.coder import Matrix
+from estiba.model.coding.coder import Matrix, Warned
 from estiba.model.coding.kernel import compiled
-from estiba.model.schema.rows import Prediction
+from estiba.model.schema.rows import NOT_FINITE, Prediction
 from estiba.model.schema.signature import Head, Signature
 
 
@@ -25,11 +25,17 @@ class Predictions:
 
     def rows(self, raw: Matrix) -> list[Prediction]:
         """One object per row. A number that is not finite becomes null, as JSON has none; a label is never null."""
+        return self.with_warnings(raw)[0]
+
+    def with_warnings(self, raw: Matrix) -> tuple[list[Prediction], Sequence[Warned]]:
+        """One object per row, and a warning for each output that is null."""
         parts = self._parts
         if self._compiled is not None:
-            shown: list[Prediction] = self._compiled.show(np.ascontiguousarray(raw, np.float64), raw.shape[1], parts)
-            return shown
-        return [{part[0]: _value(part, row) for part in parts} for row in raw.tolist()]
+            odd: list[int] = []
+            shown = self._compiled.show(np.ascontiguousarray(raw, np.float64), raw.shape[1], parts, odd)
+            return shown, _nulls(shown, odd) if odd else ()
+        shown = [{part[0]: _value(part, row) for part in parts} for row in raw.tolist()]
+        return shown, _nulls(shown, np.flatnonzero(~np.isfinite(raw).all(axis=1)).tolist())
 
     def columns(self, raw: Matrix) -> dict[str, npt.NDArray[Any]]:
         """The same by column, for files: probabilities become `probabilities.CLASS`. What is not finite is NaN."""
@@ -150,6 +156,16 @@ def _value(part: Part, row: list[float]) -> Any:
             return yes if row[0] > limit or (kind == FROM and row[0] == limit) else no
         case (_, column, edges, words):
             return None if (value := _finite(row[column])) is None else words[bisect_right(edges, value)]
+
+
+def _nulls(shown: list[Prediction], rows: Iterable[int]) -> list[Warned]:
+    """Warnings about the outputs of these rows that are null."""
+    return [
+        Warned(NOT_FINITE, row, name)
+        for row in rows
+        for name, value in shown[row].items()
+        if value is None or (isinstance(value, dict) and None in value.values())
+    ]
 
 
 def _finite(value: float) -> float | None:

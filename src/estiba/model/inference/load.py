@@ -18,7 +18,7 @@ from estiba.model.engines import Engine, open_engine
 from estiba.model.engines.exact import ExactEngine
 from estiba.model.registry.records import DEFAULT_REGISTRY
 from estiba.model.registry.registry import open_registry
-from estiba.model.schema.rows import Prediction, Rows, records_of
+from estiba.model.schema.rows import Prediction, Rows, records_of, warn_not_finite
 from estiba.model.schema.signature import Scalar
 from estiba.model.schema.values import expected
 
@@ -67,11 +67,17 @@ class Model:
             rows: records by field name, one such record, or a DataFrame with the fields as columns, in any order. Also
                 a Series (one record), tables of polars and Arrow, and arrays and lists with the fields in their order.
 
+        A number that is not finite is None, with a RuntimeWarning.
+
         Raises:
             BadInput: values that do not match the signature, each named. BadRequest: `rows` holds no records.
         """
         coded = self.coder.check(records_of(rows, lambda: self.signature.names))
-        return self.predictions.rows(self.answer(coded)) if len(coded) else []
+        if not len(coded):
+            return []
+        predictions, nulls = self.predictions.with_warnings(self.answer(coded))
+        warn_not_finite([(warning.row, warning.field) for warning in nulls])
+        return predictions
 
     @property
     def example(self) -> dict[str, Scalar | None]:

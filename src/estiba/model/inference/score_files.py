@@ -30,10 +30,14 @@ Progress = Callable[[int, int | None], None]
 
 
 class Scored(NamedTuple):
-    """The number of rows that were answered, and the columns of the source that the model does not know."""
+    """The number of rows that were answered, and the columns of the source that the model does not know.
+
+    not_finite: rows of which an answer is missing, because the model's number is infinite or NaN.
+    """
 
     rows: int
     ignored: tuple[str, ...]
+    not_finite: int = 0
 
 
 class _Chunk(NamedTuple):
@@ -79,15 +83,17 @@ def score(
         raise EstibaError(
             f"{target} is the file to be scored.", hint="Choose another target: the answers would replace the rows."
         )
-    done = 0
+    done = not_finite = 0
     with _atomic(target) as file, _writer(target, file) as write:
         for chunk in reader.chunks(model.coder, keep):
-            write({**chunk.kept, **model.predictions.columns(model.answer(chunk.coded))})
+            raw = model.answer(chunk.coded)
+            write({**chunk.kept, **model.predictions.columns(raw)})
+            not_finite += int((~np.isfinite(raw).all(axis=1)).sum())
             done += len(chunk.coded)
             on_rows(done, reader.total)
         if not done:
             raise EstibaError(f"{source} has no rows.")
-    return Scored(done, reader.ignored)
+    return Scored(done, reader.ignored, not_finite)
 
 
 def _reader(source: Path, coder: Coder, keep: Sequence[str], options: CsvOptions) -> _Source:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 _FRAGMENT = "!$&'()*+,;=:@/?-._~"
 
 
-def pointer(row: int, name: str) -> str:
-    """JSON pointer of one field of one record, as a URI fragment (RFC 6901, sections 3 and 6)."""
-    return f"#/records/{row}/{escape(name)}"
+def pointer(row: int, name: str, rows: str = "records") -> str:
+    """JSON pointer of one field of one record, as a URI fragment (RFC 6901, sections 3 and 6).
+
+    Args:
+        rows: the array: `records`, or `predictions` for one output of an answer.
+    """
+    return f"#/{rows}/{row}/{escape(name)}"
 
 
 def escape(name: str) -> str:
     """One step of a JSON pointer in a URI fragment: `~` and `/` as RFC 6901 says, the rest as RFC 3986 does."""
     return name if name.isalnum() and name.isascii() else quote(name.replace("~", "~0").replace("/", "~1"), _FRAGMENT)
+
+
+def unescape(step: str) -> str:
+    """The name that `escape` made a step of."""
+    return unquote(step).replace("~1", "/").replace("~0", "~")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -46,6 +47,24 @@ def records_of(rows: Rows, names: Names) -> list[Mapping[str, Any]]:
     if isinstance(rows, (set, frozenset)) or not isinstance(rows, Iterable):
         raise _refused(rows)
     return _of_list(list(rows), names)
+
+
+NOT_FINITE = "not-finite"
+"""Code of the warning about an output that is null because the model's number is infinite or NaN."""
+
+
+def warn_not_finite(places: Sequence[tuple[int, str]]) -> None:
+    """Warn, as Python does, about answers that are no finite numbers, by row and output. Nothing where there are none.
+
+    To be called by the function that the user called, so that the warning names the user's line.
+    """
+    if not places:
+        return
+    row, name = places[0]
+    more = f", and {len(places) - 1} more" if len(places) > 1 else ""
+    warnings.warn(
+        f"The model's answer is not finite, and None here: {name!r} of row {row}{more}.", RuntimeWarning, stacklevel=3
+    )
 
 
 def field_name(label: object) -> str:

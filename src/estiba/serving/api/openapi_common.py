@@ -161,10 +161,10 @@ _WRONG_VALUE: Json = {
 
 _WARNING: Json = {
     "type": "object",
-    "description": "Something odd about a value that was accepted.",
+    "description": "An odd value that was accepted, or an output that is null as the model's number is not finite.",
     "properties": {
-        "code": {"type": "string", "examples": ["unseen-category"]},
-        "pointer": {"type": "string", "examples": ["#/records/0/plan"]},
+        "code": {"type": "string", "examples": ["unseen-category", "not-finite"]},
+        "pointer": {"type": "string", "examples": ["#/records/0/plan", "#/predictions/0/value"]},
     },
     "required": ["code", "pointer"],
 }

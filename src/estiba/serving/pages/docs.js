@@ -210,7 +210,8 @@ async function send(url, body, { input, result, schema }) {
     showProblem(answer, line, input, result);
     return;
   }
-  for (const { pointer, code } of answer.warnings || []) input.fields.mark(pointer, code.replaceAll("-", " "), "warning");
+  const ofInput = (answer.warnings || []).filter(({ pointer }) => !pointer.startsWith("#/predictions/"));
+  for (const { pointer, code } of ofInput) input.fields.mark(pointer, code.replaceAll("-", " "), "warning");
   result.show(line, answerView(answer, schema));
 }
 

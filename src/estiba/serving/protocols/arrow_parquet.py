@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from estiba.core.errors import BadInput, BadRequest, MissingExtra, Problem
 from estiba.model.coding import arrow as tables
@@ -94,10 +96,16 @@ def wanted(accept: bytes) -> bytes:
     return next((kind for kind in KINDS if kind in kinds), b"")
 
 
-def encode_table(predictions: Sequence[Prediction], kind: bytes) -> bytes:
-    """Encode predictions as a table of that kind; probabilities become columns `probabilities.CLASS`."""
+def encode_table(predictions: Sequence[Prediction], kind: bytes, warnings: Sequence[Mapping[str, str]] = ()) -> bytes:
+    """Encode predictions as a table of that kind; probabilities become columns `probabilities.CLASS`.
+
+    Args:
+        warnings: as in JSON; in the metadata of the table's schema.
+    """
     arrow = tables.pyarrow()
     table = tables.table(_flat(predictions))
+    if warnings:
+        table = table.replace_schema_metadata({"warnings": msgspec.json.encode(warnings)})
     sink = arrow.BufferOutputStream()
     if kind == ARROW:
         with tables.pyarrow("ipc").new_stream(sink, table.schema) as stream:

@@ -10,15 +10,15 @@ import zlib
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
-from urllib.parse import unquote
 
 import msgspec
 import numpy as np
 
 from estiba.core.errors import BadInput, BadRequest, EstibaError, Problem
 from estiba.core.suggest import did_you_mean
-from estiba.model.coding.coder import Coded, Coder
+from estiba.model.coding.coder import MAX_PROBLEMS, Coded, Coder, Warned
 from estiba.model.coding.record_type import code_hook
+from estiba.model.schema.json_pointer import unescape
 
 MAX_ROWS = 100_000
 """Records in one request."""
@@ -221,6 +221,17 @@ def check_names(coder: Coder, names: Iterable[str]) -> None:
         seen.add(name)
 
 
+def shown_warnings(warnings: Sequence[Warned]) -> list[dict[str, str]]:
+    """Warnings as the members of an answer in JSON."""
+    return [{"code": warning.code, "pointer": warning.pointer} for warning in warnings[:MAX_PROBLEMS]]
+
+
+def encoded(predictions: Sequence[Any], warnings: Sequence[Warned]) -> bytes:
+    """An answer of predictions alone, with a member `warnings` only where there are some."""
+    content: dict[str, Any] = {"predictions": predictions}
+    return msgspec.json.encode({**content, "warnings": shown_warnings(warnings)} if warnings else content)
+
+
 def sentence(problems: Sequence[Problem]) -> str:
     """Format problems as one line, such as `age in row 3: expected an integer, got "x"`."""
     listed = "; ".join(f"{_position(problem.pointer)}{problem.detail}" for problem in problems[:MAX_LISTED_PROBLEMS])
@@ -234,7 +245,7 @@ def position(row: int, name: str) -> str:
 
 
 def _position(pointer: str) -> str:
-    parts = [unquote(part).replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
+    parts = [unescape(part) for part in pointer.split("/")[1:]]
     if len(parts) >= 2 and parts[0] == "records":
         return f"{position(int(parts[1]), parts[2]) if len(parts) > 2 else f'row {parts[1]}'}: "
     return f"{'/'.join(parts)}: " if parts else ""

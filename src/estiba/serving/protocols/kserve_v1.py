@@ -9,7 +9,14 @@ import msgspec
 
 from estiba.core.errors import BadRequest
 from estiba.serving.exchange import Answer, Exchange
-from estiba.serving.protocols.body_parsing import NotAllowed, check_values, code_instances, parse_json, sentence
+from estiba.serving.protocols.body_parsing import (
+    NotAllowed,
+    check_values,
+    code_instances,
+    encoded,
+    parse_json,
+    sentence,
+)
 from estiba.serving.protocols.endpoint import JSON, EncodedResponse, Endpoint, Failure
 
 
@@ -33,7 +40,7 @@ class KserveV1Endpoint(Endpoint):
         exchange.coded = code_instances(self.model.coder, content["instances"], "instances")
 
     def encode(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
-        return (JSON, msgspec.json.encode({"predictions": answer.predictions}))
+        return (JSON, encoded(answer.predictions, answer.warnings))
 
     def problem(self, exchange: Exchange, failure: Failure) -> EncodedResponse:
         return (JSON, error(sentence(failure.errors) or failure.detail))

@@ -28,6 +28,7 @@ from estiba.serving.protocols.body_parsing import (
     code_csv,
     code_instances,
     code_table,
+    encoded,
     parse_json,
     sentence,
 )
@@ -121,7 +122,7 @@ class MlflowEndpoint(Endpoint):
     def encode(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
         predictions, part = answer.predictions, exchange.answer_options
         shown = [prediction[part] for prediction in predictions] if part else predictions
-        return (JSON, msgspec.json.encode({"predictions": shown}))
+        return (JSON, encoded(shown, answer.warnings))
 
     def problem(self, exchange: Exchange, failure: Failure) -> EncodedResponse:
         if failure.status == 415:

@@ -16,7 +16,7 @@ import msgspec
 from estiba.core.errors import BadInput, BadRequest, Problem
 from estiba.model.coding.coder import MAX_PROBLEMS, Coded
 from estiba.model.coding.record_type import code_hook
-from estiba.model.schema.json_pointer import escape, pointer
+from estiba.model.schema.json_pointer import escape
 from estiba.model.schema.rows import Prediction
 from estiba.serving.batcher import SLICE_ROWS, Batcher
 from estiba.serving.exchange import Answer, Exchange
@@ -31,6 +31,7 @@ from estiba.serving.protocols.body_parsing import (
     check_values,
     code_csv,
     parse_json,
+    shown_warnings,
 )
 from estiba.serving.protocols.endpoint import INLINE_BYTES, JSON, EncodedResponse, Endpoint, Failure, Shared
 
@@ -159,7 +160,7 @@ class NativeEndpoint(Endpoint):
     def encode(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
         predictions, warnings, option = answer.predictions, answer.warnings, exchange.answer_options
         if option and option is not _FLAT:
-            body = arrow_parquet.encode_table(predictions, option)
+            body = arrow_parquet.encode_table(predictions, option, shown_warnings(warnings))
             return (b"content-type: %b\r\n" % option, body)
         content: dict[str, Any] = {
             "id": exchange.id,
@@ -169,9 +170,7 @@ class NativeEndpoint(Endpoint):
             "warnings": (),
         }
         if warnings:
-            content["warnings"] = [
-                {"code": w.code, "pointer": pointer(w.row, w.field)} for w in warnings[:MAX_PROBLEMS]
-            ]
+            content["warnings"] = shown_warnings(warnings)
         # Members of the envelope win over outputs of the same name, which are still in predictions.
         return (JSON, self._encode({**content, **predictions[0], **content} if option else content))
 
