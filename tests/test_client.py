@@ -90,6 +90,7 @@ def test_infinity_is_refused_as_by_the_library(client: estiba.Client, value: flo
         client.predict({**CHURN_ROW, "country": b"Spain"})
 
 
+@pytest.mark.slow
 def test_nobody_there_is_unavailable() -> None:
     client = estiba.Client(f"http://127.0.0.1:{free('127.0.0.1')}", timeout=1)
     assert not client.ready()

@@ -17,6 +17,7 @@ SCHEMAS = {path: "github-workflows" for path in WORKFLOWS} | {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.name)
 def test_a_file_agrees_with_its_schema(path: Path) -> None:
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{SCHEMAS[path]}", str(path)]

@@ -105,6 +105,7 @@ def test_an_error_is_what_happened_and_what_to_do(
     assert ran.err.startswith(f"error: There is no estiba.toml in or above {tmp_path}.\nhint: Create a project")
 
 
+@pytest.mark.slow
 def test_no_colour_in_a_pipe(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "estiba", "train", "-C", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, env={**os.environ, "FORCE_COLOR": ""}, check=False)
@@ -112,6 +113,7 @@ def test_no_colour_in_a_pipe(tmp_path: Path) -> None:
     assert b"\x1b" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("no_colour", "coloured"), [("", True), ("1", False)])
 def test_colour_on_a_terminal_unless_told_not_to(tmp_path: Path, no_colour: str, coloured: bool) -> None:
     import pty
@@ -126,6 +128,7 @@ def test_colour_on_a_terminal_unless_told_not_to(tmp_path: Path, no_colour: str,
     assert (b"\x1b[31m" in shown) is coloured
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error(registry: Path) -> None:
     script = f"{sys.executable} -m estiba models show churn --json | head -c 1"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)

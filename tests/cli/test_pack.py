@@ -107,6 +107,7 @@ def zipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sample", "options"),
     [("zip.csv", ()), ("spanish.csv", ("--separator", ";", "--decimal", ",", "--encoding", "utf-16"))],

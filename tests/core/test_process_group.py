@@ -127,6 +127,7 @@ def test_what_cannot_be_started_is_a_sentence(guard: Guard, program: str, kind: 
     asyncio.run(check())
 
 
+@pytest.mark.slow
 def test_nothing_is_left_when_this_process_is_killed(tmp_path: Path) -> None:
     """A parent starts a program that ignores SIGTERM, and is killed with all of its own group."""
     script = tmp_path / "parent.py"
@@ -168,6 +169,7 @@ time.sleep(60)
 """Holds a process as a debugger does: killed, it is not gone until this one lets go."""
 
 
+@pytest.mark.slow
 def test_what_the_system_does_not_let_go_of_is_waited_for_only_so_long(
     guard: Guard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         yield target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "begin", "value"),
     [

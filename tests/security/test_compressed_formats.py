@@ -13,6 +13,8 @@ import pytest
 from attacked import MIB, Target, limit_memory
 from supervised import pack, serving
 
+pytestmark = pytest.mark.slow
+
 ARROW = "application/vnd.apache.arrow.stream"
 PARQUET = "application/vnd.apache.parquet"
 PATH = "/models/toy/predict"

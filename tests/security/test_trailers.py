@@ -22,6 +22,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         yield Target(server)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("begin", "piece"),
     [

@@ -55,6 +55,7 @@ def test_what_is_loaded_was_proved(http: Any) -> None:
         assert max(proof["max_abs_error"].values()) == 0
 
 
+@pytest.mark.slow
 def test_without_a_default_nobody_answers_for_two_models(start_server: Callable[..., Live]) -> None:
     live = start_server("churn", "price")
     answer = httpx.post(f"{live.url}/predict", json={"x": 1})

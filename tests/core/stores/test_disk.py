@@ -95,6 +95,7 @@ def test_where_no_temporary_folder_can_be_made_it_is_said(monkeypatch: pytest.Mo
     assert "--tmpfs /tmp" in caught.value.hint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_what_is_interrupted_is_there_whole_or_not_at_all(tmp_path: Path, what: str) -> None:
     target = tmp_path / "target"

@@ -39,6 +39,7 @@ def test_an_application(tmp_path: Path) -> None:
     assert rights(made.folder / "app") == {"server.py": "755"}
 
 
+@pytest.mark.slow
 def test_models(toy_registry: Path, tmp_path: Path) -> None:
     plan = toy_plan(tmp_path / "project", toy_registry, '[images]\nmodels = "registry"\n')
     (tmp_path / "made").mkdir()

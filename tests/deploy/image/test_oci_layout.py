@@ -20,7 +20,7 @@ from estiba.deploy.image.container_engine import Engine
 
 __all__ = ["copy", "engine", "made", "web"]
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,7 @@ REMOVED = b"Package: gone\nStatus: deinstall ok config-files\nVersion: 1\nArchit
 RELEASE = b'ID=debian\nVERSION_ID="12"\n'
 
 
+@pytest.mark.slow
 def test_each_wheel_is_named_by_its_digest(made: BuildContext) -> None:
     bill = json.loads(sbom.cyclonedx(made.spec.image, sbom.parts(made)))
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")

@@ -102,6 +102,7 @@ def test_the_whole(tmp_path: Path, request: pytest.FixtureRequest) -> None:
         compare(text, f"kubernetes/{path}", request)
 
 
+@pytest.mark.slow
 def test_the_newest_schemas_take_every_object(objects: list[Manifest]) -> None:
     import kubernetes_validate
 

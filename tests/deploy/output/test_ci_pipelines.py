@@ -32,6 +32,7 @@ repository = "ghcr.io/acme/shop"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("pipeline", [WHOLE, BARE], ids=["whole", "bare"])
 def test_the_file_is_what_the_schema_of_its_host_says(pipeline: Pipeline, host: str, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), VALUES, max_size=5))
 def test_what_is_written_is_read_again(value: dict[str, Any]) -> None:
     assert reader.safe_load(yaml.render(value)) == value

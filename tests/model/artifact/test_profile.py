@@ -25,6 +25,8 @@ from estiba.model.artifact.profile import Levels, Numbers, Profile
 from estiba.model.coding.coder import Coded, Coder, Matrix
 from estiba.model.schema.signature import UNSEEN, Field, Head, Outputs, Signature
 
+pytestmark = pytest.mark.slow
+
 NAN = math.nan
 
 

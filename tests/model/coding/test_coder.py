@@ -116,6 +116,7 @@ def odd(field: Field, value: object) -> bool:
     return whole and (field.kind == "integer" or any(type(level) is int for level in field.levels))
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(sorted(FIELD)), values)
 def test_both_ways_agree(name: str, value: object) -> None:

@@ -66,6 +66,7 @@ def test_a_list_longer_than_the_input_ends(kind: int) -> None:
         CompactReader(memoryview(endless), 0).struct()
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_taken_or_refused() -> None:
     chance = random.Random(7)
     bodies = [written(**options) for options in WAYS]

@@ -114,6 +114,7 @@ def graph_of(trees: Sequence[Tree], vectors: bool = False) -> bytes:
     return g.model(vector_sum(g, "x", trees) if vectors else scalar_sum(g, "x", trees), 1 + vectors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vectors", [False, True])
 def test_more_thresholds_than_a_rank_can_count(vectors: bool) -> None:
     rng = np.random.default_rng(1)

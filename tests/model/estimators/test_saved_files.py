@@ -129,6 +129,7 @@ def written() -> str:
     return "\n".join([*told, hashlib.sha256(saved_files._pickled(pipeline())).hexdigest()])
 
 
+@pytest.mark.slow
 def test_another_process_writes_the_same_bytes() -> None:
     script = f"import sys; sys.path.insert(0, sys.argv[1]); import {Path(__file__).stem} as t; print(t.written())"
     told = subprocess.run(
@@ -184,6 +185,7 @@ def own_step(x: Any) -> Any:
     return x * 2
 
 
+@pytest.mark.slow
 def test_skops_with_a_type_of_someones_own_is_refused_and_named(tmp_path: Path) -> None:
     model = make_pipeline(FunctionTransformer(own_step), LogisticRegression()).fit(X, Y)
     path = tmp_path / "model.skops"
@@ -308,6 +310,7 @@ def test_a_lambda_cannot_be_saved() -> None:
     assert "lambda" in str(raised.value)
 
 
+@pytest.mark.slow
 def test_libraries_and_framework_name_exact_versions() -> None:
     found = saved_files.libraries(make_pipeline(StandardScaler(), boosted("xgboost")), "skops")
     assert {"numpy", "pandas", "scikit-learn", "scipy", "skops", "xgboost-cpu"} <= set(found) | {"xgboost-cpu"}

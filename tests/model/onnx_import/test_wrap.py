@@ -139,6 +139,7 @@ def test_an_unseen_level_is_unseen_by_the_graph_as_well() -> None:
     assert np.array_equal(answered(wrapped, fields, head, other), ask(piped(), other, head))
 
 
+@pytest.mark.slow
 def test_a_missing_string_is_the_empty_one_to_the_graph() -> None:
     holed = MIXED.assign(c=MIXED["c"].where(MIXED.index % 7 > 0, None))
     wrapped, head, fields = wrap(piped(), holed)
@@ -236,6 +237,7 @@ def test_the_producer_is_its_framework() -> None:
     assert saved_files.framework(piped()).startswith("ONNX from skl2onnx ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipmap", [False, True])
 @pytest.mark.parametrize("count", [1, 10, 20, 50, 100])
 def test_a_forest_has_probabilities_with_any_number_of_trees(count: int, zipmap: bool) -> None:

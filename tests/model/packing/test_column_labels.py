@@ -19,6 +19,7 @@ LABELS: list[Any] = [[2, 0], pd.MultiIndex.from_tuples([("a", "x"), ("b", "")]),
 NAMES = [["2", "0"], ["a_x", "b"], ["1.5", "b"]]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:X has feature names")
 @pytest.mark.parametrize(("labels", "names"), list(zip(LABELS, NAMES, strict=True)))
 @pytest.mark.parametrize("engine", ["auto", "python"])

@@ -25,6 +25,8 @@ from sklearn.svm import SVC, LinearSVC, NuSVC, OneClassSVM
 import estiba
 from estiba.core.errors import EstibaError
 
+pytestmark = pytest.mark.slow
+
 RANDOM = np.random.default_rng(0)
 ROWS = pd.DataFrame(RANDOM.normal(size=(1200, 2)), columns=["a", "b"])
 NOISY = (ROWS["a"] + RANDOM.normal(size=1200) * 2 > 0).map({True: "yes", False: "no"})

@@ -60,6 +60,7 @@ def test_it_predicts_what_the_original_predicts(packed: estiba.Packed, tmp_path:
     assert model.predict({"age": 30, "plan": "never seen", "balance": 0})[0]["label"] in ("leaves", "stays")
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_digest(packed: estiba.Packed, tmp_path: Path) -> None:
     again = estiba.pack(forest(), ROWS, name="churn", registry=tmp_path / "other", metrics={"accuracy": 0.9})
     assert again.artifact.digest == packed.artifact.digest
@@ -67,6 +68,7 @@ def test_the_same_inputs_give_the_same_digest(packed: estiba.Packed, tmp_path: P
     assert (same.version, same.new) == (1, False)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_converted_falls_back_and_says_why(tmp_path: Path) -> None:
     model = make_pipeline(PowerTransformer(), LogisticRegression()).fit(ROWS[["age", "balance"]], TARGET)
     packed = estiba.pack(model, ROWS[["age", "balance"]], name="power", registry=tmp_path)
@@ -80,6 +82,7 @@ def test_what_cannot_be_converted_falls_back_and_says_why(tmp_path: Path) -> Non
         estiba.pack(model, ROWS[["age", "balance"]], name="power", registry=tmp_path, engine="onnx")
 
 
+@pytest.mark.slow
 def test_code_that_a_server_would_not_find_is_refused(tmp_path: Path) -> None:
     model = make_pipeline(FunctionTransformer(_doubled), LogisticRegression()).fit(ROWS[["age"]], TARGET)
     with pytest.raises(EstibaError, match="code of your own"):
@@ -91,6 +94,7 @@ def _doubled(rows: Any) -> Any:
     return rows * 2
 
 
+@pytest.mark.slow
 def test_arrays_get_names_and_several_targets_keep_theirs(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(30, 2))
     model = LinearRegression().fit(rows, rows @ np.array([[1.0, 2.0], [3.0, 4.0]]))
@@ -100,6 +104,7 @@ def test_arrays_get_names_and_several_targets_keep_theirs(tmp_path: Path) -> Non
     assert list(answer.values()) == pytest.approx([4.0, 6.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -134,6 +139,7 @@ def test_a_model_that_cannot_do_what_its_signature_allows(tmp_path: Path) -> Non
         )
 
 
+@pytest.mark.slow
 def test_the_card_says_what_matters(packed: estiba.Packed, tmp_path: Path) -> None:
     card = (packed.artifact.path / "card.md").read_text()
     for part in ("# churn", "accuracy", "basic, pro", "labels equal", "scikit-learn"):
@@ -143,6 +149,7 @@ def test_the_card_says_what_matters(packed: estiba.Packed, tmp_path: Path) -> No
     assert "SIMULATED DATA" in (made_up.artifact.path / "card.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_damaged_artifact_is_never_loaded(packed: estiba.Packed, tmp_path: Path) -> None:
     model = packed.artifact.path / "model.onnx"
     model.chmod(0o644)
@@ -151,6 +158,7 @@ def test_a_damaged_artifact_is_never_loaded(packed: estiba.Packed, tmp_path: Pat
         estiba.load("churn", registry=tmp_path)
 
 
+@pytest.mark.slow
 def test_other_library_versions_must_prove_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A python-engine model packed with another scikit-learn loads where its golden rows agree, and says so."""
     from estiba.model.estimators import saved_files
@@ -165,6 +173,7 @@ def test_other_library_versions_must_prove_themselves(tmp_path: Path, monkeypatc
     assert "golden rows still agree" in loaded.notes[0]
 
 
+@pytest.mark.slow
 def test_other_library_versions_that_answer_otherwise_are_refused(tmp_path: Path) -> None:
     rows = ROWS[["age", "balance"]]
     model = make_pipeline(PowerTransformer(), LogisticRegression()).fit(rows, TARGET)
@@ -212,6 +221,7 @@ class Contrary(LogisticRegression):
         return self.classes_[np.argmin(self.predict_proba(X), axis=1)]
 
 
+@pytest.mark.slow
 def test_labels_are_those_of_predict_whatever_the_probabilities_are(tmp_path: Path) -> None:
     from estiba.model.packing.candidate import prepare
     from estiba.model.packing.training_result import Trained
@@ -228,6 +238,7 @@ def test_labels_are_those_of_predict_whatever_the_probabilities_are(tmp_path: Pa
     assert "predict says another class than its probabilities or scores on" in packed.notes[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -254,6 +265,7 @@ def test_column_names_that_cannot_be_and_models_of_one_class(tmp_path: Path) -> 
         estiba.pack(one, ROWS[["age"]], name="one", registry=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_text_model_falls_back_and_one_alias_may_be_a_string(tmp_path: Path) -> None:
     texts = pd.DataFrame({"text": ["good stuff", "bad stuff"] * 50})
     model = make_pipeline(make_column_transformer((CountVectorizer(), "text")), LogisticRegression())
@@ -264,6 +276,7 @@ def test_a_text_model_falls_back_and_one_alias_may_be_a_string(tmp_path: Path) -
     assert [a["label"] for a in estiba.load("text", registry=tmp_path).predict(texts)] == [1, 0] * 50
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_engine_parity_reason_and_notes(packed: estiba.Packed, tmp_path: Path) -> None:
     first, engine, parity = repr(packed).splitlines()
     assert first == f"churn@1 sha256:{packed.artifact.digest[:12]}"

@@ -44,6 +44,7 @@ def test_a_model_that_reads_the_word_is_not_packed_with_other(
     assert "kind to 'text'" in str(raised.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "encoder",
     [OneHotEncoder(handle_unknown="ignore"), OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)],

@@ -66,6 +66,7 @@ def test_what_is_not_there_or_no_reference_is_named(tmp_path: Path, make: Make) 
         list(pull(tmp_path / "here", ["iris@1@sha256:4f1c"], tmp_path / "there"))
 
 
+@pytest.mark.slow
 def test_a_registry_that_never_answers_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

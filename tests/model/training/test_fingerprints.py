@@ -62,6 +62,7 @@ READS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "expected"), READS)
 def test_what_is_read_below_the_project_is_noted(folder: Path, code: str, expected: list[str]) -> None:
     assert sorted(watch(folder, code)[0]) == expected

@@ -271,6 +271,7 @@ def hasty(start_server: Callable[..., Live]) -> Live:
     return start_server("price", http=limits, drain=3.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "statuses", "seconds"),
     [
@@ -305,6 +306,7 @@ def test_a_slow_drip_does_not_buy_time(hasty: Live) -> None:
         assert time.monotonic() - began < 2
 
 
+@pytest.mark.slow
 def test_a_slow_model_is_waited_for(hasty: Live) -> None:
     slow = post(b'{"records": [' + b",".join([b'{"x": -98}'] * 4) + b"]}") * 3
     with hasty.connect() as sock:
@@ -316,6 +318,7 @@ def test_a_slow_model_is_waited_for(hasty: Live) -> None:
 LARGE = post(b'{"records": [' + b",".join([b'{"x": 1}'] * 50_000) + b"]}")
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_nothing_is_dropped_and_memory_stays_bounded(hasty: Live) -> None:
     before = hasty.resident()
     with hasty.connect() as sock:
@@ -336,6 +339,7 @@ def _dropped(sock: socket.socket) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_slowly_gets_everything(hasty: Live) -> None:
     with hasty.connect() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
@@ -352,6 +356,7 @@ def test_a_client_that_reads_slowly_gets_everything(hasty: Live) -> None:
     assert len(answer.json["predictions"]) == 50_000
 
 
+@pytest.mark.slow
 def test_the_rest_of_an_answer_waits_for_a_client_that_pauses_after_its_last_request(
     start_server: Callable[..., Live],
 ) -> None:
@@ -397,6 +402,7 @@ def test_a_client_that_goes_away_does_no_harm(server: Live, sent: bytes) -> None
         assert price(Reader(sock).answer()) == pytest.approx(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_end_is_polite(start_server: Callable[..., Live], number: int) -> None:
     live = start_server("price")

@@ -50,6 +50,7 @@ def test_a_wrong_timeout_is_the_caller_s_fault(http: Any) -> None:
     assert "X-Request-Timeout" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 def test_a_call_that_expires_in_the_queue_is_told_so_and_never_asked(tmp_path: Path) -> None:
     with slow_server(tmp_path, 0.01) as live, ThreadPoolExecutor(4) as pool:
         ask = pool.submit(httpx.post, f"{live.url}/predict", json={"records": [{"x": 1.0}] * 200}, timeout=10)
@@ -67,6 +68,7 @@ def test_a_call_that_expires_in_the_queue_is_told_so_and_never_asked(tmp_path: P
     assert 'estiba_queue_rows{model="price"} 0' in metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 9000])
 def test_neither_small_nor_large_bodies_are_asked_too_late(start_server: Callable[..., Live], rows: int) -> None:
     live = start_server("price", request_timeout=0.000001)

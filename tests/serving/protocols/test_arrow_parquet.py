@@ -34,6 +34,7 @@ def ask(http: Any, body: bytes, kind: str, accept: str = "application/json") -> 
     return http.post("/models/churn/predict", content=body, headers={"content-type": kind, "accept": accept})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [ARROW, PARQUET])
 def test_a_table_is_answered_as_its_records_are(http: Any, kind: str) -> None:
     plain = http.post("/models/churn/predict", json={"records": ROWS}).json()["predictions"]

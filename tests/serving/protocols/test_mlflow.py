@@ -125,6 +125,7 @@ def test_ping_is_what_sagemaker_and_mlflow_ask(http: Any) -> None:
     assert http.get("/version").text.count(".") >= 2
 
 
+@pytest.mark.slow
 def test_several_models_without_a_default_are_told_so(start_server: Callable[..., Live]) -> None:
     live = start_server("churn", "price")
     with httpx.Client(base_url=live.url) as client:

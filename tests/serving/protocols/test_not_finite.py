@@ -61,6 +61,7 @@ def test_v1_and_mlflow_have_warnings_where_there_are_some(client: httpx.Client, 
     assert list(client.post(path, json={name: ROWS[:1]}).json()) == ["predictions"]
 
 
+@pytest.mark.slow
 def test_a_table_has_them_in_its_metadata(client: httpx.Client) -> None:
     kind = "application/vnd.apache.parquet"
     sink = io.BytesIO()

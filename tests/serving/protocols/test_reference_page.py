@@ -46,6 +46,7 @@ def test_what_is_shown_is_what_comes(server: Live, script: str, shown: Any) -> N
     assert rounded({k: v for k, v in shown.items() if v != "..."}) in answers
 
 
+@pytest.mark.slow
 def test_the_python_on_the_page_runs(server: Live) -> None:
     pytest.importorskip("tritonclient.http")
     (script,) = (text for kind, text in BLOCKS if kind == "python")

@@ -27,6 +27,8 @@ from estiba.serving.http.trace_context import trace_id
 from estiba.serving.telemetry.access_log import ATOMIC_BYTES, AccessLog, is_probe, template
 from estiba.serving.telemetry.metrics import Metrics
 
+pytestmark = pytest.mark.slow
+
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
 

@@ -143,6 +143,7 @@ def test_a_version_that_is_forgotten_makes_room_for_another(tmp_path: Path) -> N
     assert samples(metrics.render())['estiba_batch_rows_count{model="m",version="997"}'] == 1
 
 
+@pytest.mark.slow
 def test_a_server_keeps_the_numbers_of_some_versions_and_lets_go_of_their_models(toy_registry: Path) -> None:
     serving, model = Serving(ServerOptions()), load("price", registry=toy_registry, threads=1)
     first = weakref.ref(model)

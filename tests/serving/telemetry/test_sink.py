@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 
+import pytest
 from toys import until
 
 from estiba.serving.telemetry.metrics import Metrics
@@ -40,6 +41,7 @@ def test_items_arrive_in_order_and_the_thread_sleeps_in_between() -> None:
     assert (got, dropped(metrics)) == (list(range(500)), 0)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_counted_and_closing_waits_a_second_only() -> None:
     stuck = threading.Event()
     metrics = Metrics()

@@ -20,6 +20,8 @@ from estiba.core.errors import BadProject
 from estiba.serving.telemetry import tracing
 from estiba.serving.telemetry.tracing import TelemetryOptions
 
+pytestmark = pytest.mark.slow
+
 proto = pytest.importorskip(
     "opentelemetry.proto.collector.trace.v1.trace_service_pb2", reason="the extra otel is not installed"
 )

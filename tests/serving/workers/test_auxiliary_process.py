@@ -25,6 +25,7 @@ def is_alive(pid: int) -> bool:
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.slow
 def test_it_runs_beside_the_workers_and_is_restarted(toy_registry: Path, tmp_path: Path) -> None:
     file = tmp_path / "pids"
     spec = {"registry": str(toy_registry), "models": ["price"], "auxiliary": {"auxiliary_toy": str(file)}}
@@ -51,6 +52,7 @@ def test_it_ends_when_the_supervisor_is_killed(toy_registry: Path, tmp_path: Pat
         assert until(lambda: not is_alive(started(file)[0]))
 
 
+@pytest.mark.slow
 def test_restarts_that_fail_come_ever_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
     with (tmp_path / "log").open("w") as log:
