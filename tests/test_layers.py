@@ -23,7 +23,7 @@ ORDER = {
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
     "estiba.model.schema": "signature rows json_pointer json_values values infer",
     "estiba.model.coding": """
-        kernel arrow thrift_compact table_limits csv_file pandas_series record_type coder predictions
+        kernel arrow thrift_compact table_limits csv_file pandas_series record_type known_names coder predictions
         """,
     "estiba.model.artifact": "artifact archive golden_rows profile model_card",
     "estiba.model.registry": "records registry mirror",

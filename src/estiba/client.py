@@ -97,7 +97,8 @@ class Client:
         name = model or next((served["name"] for served in self.models() if served["default"]), None)
         if name is None:
             raise NotFound("The server has no default model.", hint="Say which with model=...")
-        return list(self._ask("GET", f"/models/{name}/schema")["properties"])
+        properties = self._ask("GET", f"/models/{name}/schema")["properties"]
+        return [field for field, schema in properties.items() if schema.get("x-estiba", {}).get("kind") != "kept"]
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
         content = None if body is None else msgspec.json.encode(body)

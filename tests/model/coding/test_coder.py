@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from estiba.core.errors import BadInput
-from estiba.model.coding.coder import MAX_PROBLEMS, Coded, Coder
+from estiba.model.coding.coder import Coded, Coder
+from estiba.model.coding.known_names import MAX_PROBLEMS
 from estiba.model.coding.record_type import code_hook
 from estiba.model.schema.json_pointer import escape
 from estiba.model.schema.signature import UNSEEN, Field, Head, Signature

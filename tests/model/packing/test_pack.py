@@ -289,3 +289,17 @@ def test_a_notebook_shows_engine_parity_reason_and_notes(packed: estiba.Packed, 
     other = estiba.pack(model.fit(rows, TARGET), rows, name="python", registry=tmp_path, engine="python")
     assert repr(other).splitlines()[3] == "reason: The project asks for the python engine."
     assert repr(other).splitlines()[4].startswith("note: The model's own predict says another class")
+
+
+def test_extra_and_keep_are_packed_into_the_signature(tmp_path: Path) -> None:
+    X = pd.DataFrame({"a": np.arange(60.0) % 7, "b": np.arange(60.0) % 11})
+    model = LinearRegression().fit(X, X.a)
+    packed = estiba.pack(model, X, name="kept", registry=tmp_path, extra="ignore", keep=["id"])
+    assert packed.artifact.manifest.signature.extra == "ignore"
+    answer = estiba.load("kept", registry=tmp_path).predict({"a": 3.0, "b": 1.0, "id": "C-7", "more": 1})
+    assert list(answer[0]) == ["id", "value"]
+    assert answer[0]["id"] == "C-7"
+    with pytest.raises(BadProject, match="'a', which is a field"):
+        estiba.pack(model, X, name="kept", registry=tmp_path, keep=["a"])
+    with pytest.raises(BadProject, match="Invalid enum value"):
+        estiba.pack(model, X, name="kept", registry=tmp_path, extra="drop")  # type: ignore[arg-type]

@@ -10,9 +10,9 @@ There are two ways in, which agree (a property test holds them to it):
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import astuple
 
 from estiba.core.errors import BadInput, Problem
-from estiba.core.suggest import did_you_mean
 from estiba.model.coding.kernel import compiled
+from estiba.model.coding.known_names import MAX_PROBLEMS, KnownNames, check_kept
 from estiba.model.coding.pandas_series import series
 from estiba.model.coding.record_type import Record, is_odd, record_type
 from estiba.model.schema.json_pointer import pointer
@@ -51,9 +52,6 @@ if TYPE_CHECKING:
 
 Matrix = npt.NDArray[np.float64]
 
-MAX_PROBLEMS = 100
-"""Problems that one error lists at most."""
-
 
 class Warned(msgspec.Struct, frozen=True):
     """A warning about an accepted value: of `field`, in the row at position `row`; with NOT_FINITE, of an output."""
@@ -69,11 +67,15 @@ class Warned(msgspec.Struct, frozen=True):
 
 
 class Coded(msgspec.Struct, frozen=True):
-    """Rows in coded form: `matrix` of shape (rows, fields); `texts` by field name, for text fields only."""
+    """Rows in coded form: `matrix` of shape (rows, fields); `texts` by field name, for text fields only.
+
+    `kept` has the values that are handed through to the answer, by name in the signature's `keep`.
+    """
 
     matrix: Matrix
     texts: dict[str, list[str | None]] = {}
     warnings: tuple[Warned, ...] = ()
+    kept: dict[str, list[Scalar | None]] = {}
 
     def __len__(self) -> int:
         return len(self.matrix)
@@ -90,6 +92,8 @@ class Coder:
     def __init__(self, signature: Signature) -> None:
         self.signature = signature
         self.fields = signature.fields
+        self.keep = signature.keep
+        self.names = KnownNames(signature)
         self.record: type[Record] = record_type(signature, self._code)
         self._index = {f.name: i for i, f in enumerate(self.fields)}
         self._row = struct.Struct(f"={len(self.fields)}d")
@@ -99,6 +103,8 @@ class Coder:
         )
         self._compiled = compiled()
         self._rules = tuple(self._rule(f) for f in self.fields)
+        width = len(self.fields)
+        self._values = (lambda record: astuple(record)[:width]) if self.keep else astuple
         self.text_fields = tuple((i, f.name) for i, f in enumerate(self.fields) if f.kind == "text")
 
     def pack(self, records: Sequence[Record]) -> Coded:
@@ -108,10 +114,14 @@ class Coder:
             matrix = self._pack(records, warnings)
         else:
             matrix = np.empty((len(records), len(self.fields)))
-            for position in self._compiled.pack(map(msgspec.structs.astuple, records), self._rules, matrix):
+            for position in self._compiled.pack(map(self._values, records), self._rules, matrix):
                 self._warn(warnings, *divmod(position, len(self.fields)))
-        texts = {name: [msgspec.structs.astuple(record)[i] for record in records] for i, name in self.text_fields}
+        texts = {name: [astuple(record)[i] for record in records] for i, name in self.text_fields}
         return Coded(matrix, texts, tuple(warnings))
+
+    def kept(self, records: Sequence[Record]) -> dict[str, list[Scalar | None]]:
+        """The values of decoded records that are handed through to the answer."""
+        return {name: [getattr(record, f"k{i}") for record in records] for i, name in enumerate(self.keep)}
 
     def _pack(self, records: Sequence[Record], warnings: list[Warned]) -> Matrix:
         width = self._row.size
@@ -119,7 +129,7 @@ class Coder:
         pack_into, finish = self._row.pack_into, self._finish
         offset = 0
         for number, record in enumerate(records):
-            values: Any = msgspec.structs.astuple(record)
+            values: Any = self._values(record)
             if finish:
                 values = list(values)
                 for i, function in finish:
@@ -165,23 +175,13 @@ class Coder:
         for number, row in enumerate(rows):
             if len(problems) >= MAX_PROBLEMS:
                 break
-            self._check_keys(number, row, problems)
+            problems += self.names.of_record(number, row)
         if problems:
             self._add_value_problems(rows, problems)
             raise BadInput(problems[:MAX_PROBLEMS])
-        columns = {f.name: [row.get(f.name) for row in rows] for f in self.fields}  # type: ignore[attr-defined]
+        names = (*self.signature.names, *self.keep)
+        columns = {name: [row.get(name) for row in rows] for name in names}  # type: ignore[attr-defined]
         return self.check_columns(columns, len(rows))
-
-    def _check_keys(self, number: int, row: object, problems: list[Problem]) -> None:
-        if not isinstance(row, Mapping):
-            problems.append(Problem(f"#/records/{number}", f"expected an object, got {say(row)}"))
-            return
-        for name in row:
-            if name not in self._index:
-                problems.append(Problem(pointer(number, str(name)), self._unknown_field(str(name))))
-        for field in self.fields:
-            if not field.nullable and field.name not in row:
-                problems.append(Problem(pointer(number, field.name), "missing; it is required"))
 
     def _add_value_problems(self, rows: Sequence[object], problems: list[Problem]) -> None:
         """Add wrong values to wrong keys, so that the caller gets both in one answer."""
@@ -193,11 +193,6 @@ class Coder:
                     code = self._code(field, row[field.name])
                     if isinstance(code, str):
                         problems.append(Problem(pointer(number, field.name), code))
-
-    def _unknown_field(self, name: str) -> str:
-        if not name:
-            return "this column has no name, as pandas' index: write it with index=False, or name the column"
-        return "the model has no such field" + did_you_mean(name, self._index, otherwise="")
 
     def check_columns(self, columns: Mapping[str, Any], count: int) -> Coded:
         """Columns (sequences or arrays of `count` values; a nullable field may be absent) to coded rows.
@@ -224,10 +219,14 @@ class Coder:
                 self._warn_unseen(i, values, matrix[:, i], warnings)
             if field.kind == "text":
                 texts[field.name] = [None if is_missing(v) else str(v) for v in values]
+        kept: dict[str, list[Scalar | None]] = {}
+        for name in self.keep:
+            kept[name], odd = check_kept(name, _listed(columns.get(name), count))
+            problems += odd
         if problems:
             problems.sort(key=lambda p: int(p.pointer.split("/")[2]))
             raise BadInput(problems[:MAX_PROBLEMS])
-        return Coded(matrix, texts, tuple(warnings))
+        return Coded(matrix, texts, tuple(warnings), kept)
 
     def check_text(self, header: Sequence[str], lines: Sequence[Sequence[str]]) -> Coded:
         """Lines of text cells under a header, as CSV brings them, to coded rows. An empty cell is a missing value.
@@ -240,20 +239,13 @@ class Coder:
             for n, line in enumerate(lines)
             if len(line) != len(header)
         ]
-        problems += self.check_names(header)
+        problems += self.names.of_table(header)
         if problems:
             raise BadInput(problems[:MAX_PROBLEMS])
         cells = dict(zip(header, zip(*lines, strict=True), strict=True))
-        return self.check_columns({n: from_text(self.signature.field(n), c) for n, c in cells.items()}, len(lines))
-
-    def check_names(self, names: Sequence[str]) -> list[Problem]:
-        """The problems with the names of a table's columns: unknown to the model, or used twice."""
-        unknown = [name for name in names if name not in self._index][:MAX_PROBLEMS]
-        twice = [name for name, count in Counter(names).items() if count > 1][:MAX_PROBLEMS]
-        return [
-            *(Problem(pointer(0, name), self._unknown_field(name)) for name in unknown),
-            *(Problem(pointer(0, name), "this column appears twice") for name in twice),
-        ]
+        columns = {n: from_text(self.signature.field(n), c) for n, c in cells.items() if n in self._index}
+        columns |= {name: [cell or None for cell in cells[name]] for name in self.keep if name in cells}
+        return self.check_columns(columns, len(lines))
 
     def _code_array(self, field: Field, values: Any, out: Matrix) -> bool:
         """Code a whole column at once; False where each value must be checked to name the wrong one."""
@@ -383,6 +375,11 @@ class Coder:
         return pd.DataFrame(
             {f.name: series(f, self._column(i, coded), coded.matrix[:, i]) for i, f in enumerate(self.fields)}
         )
+
+
+def _listed(values: Any, count: int) -> Iterable[object]:
+    """The values of a column that may be absent."""
+    return itertools.repeat(None, count) if values is None else _plain_values(values)
 
 
 def _plain_values(values: Any) -> Iterable[object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,12 @@ class Predictions:
             steps = np.array([*band.labels, None], dtype=object)
             columns[name] = steps[np.where(np.isnan(number), -1, np.searchsorted(band.edges, number, side="right"))]
         return columns
+
+
+def with_kept(kept: Mapping[str, Sequence[Any]], predictions: Sequence[Prediction]) -> list[Prediction]:
+    """Predictions with the values of their rows that are handed through, in front."""
+    rows = zip(*kept.values(), strict=True)
+    return [{**dict(zip(kept, values, strict=True)), **shown} for values, shown in zip(rows, predictions, strict=True)]
 
 
 def labels(head: Head, raw: Matrix, threshold: float | None = None, positive: int = 1) -> npt.NDArray[Any]:

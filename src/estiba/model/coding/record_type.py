@@ -71,8 +71,17 @@ def record_type(signature: Signature, code: Callable[[Field, object], float | st
         rename[f"f{i}"] = field.name
         kind = _odd_type(field, code) if is_odd(field) else _python_type(field)
         definitions.append((f"f{i}", kind | None, None) if field.nullable else (f"f{i}", kind))
+    for i, name in enumerate(signature.keep):  # behind the fields, so that these have their positions in any case
+        rename[f"k{i}"] = name
+        definitions.append((f"k{i}", str | int | float | bool | None, None))
     return msgspec.defstruct(
-        "Record", definitions, rename=rename, kw_only=True, forbid_unknown_fields=True, gc=False, frozen=True
+        "Record",
+        definitions,
+        rename=rename,
+        kw_only=True,
+        forbid_unknown_fields=signature.extra == "refuse",
+        gc=False,
+        frozen=True,
     )
 
 

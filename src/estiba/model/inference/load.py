@@ -13,7 +13,7 @@ from estiba.model.artifact import golden_rows, profile
 from estiba.model.artifact.artifact import Artifact, Parity, read
 from estiba.model.artifact.profile import Profile
 from estiba.model.coding.coder import Coded, Coder, Matrix
-from estiba.model.coding.predictions import Predictions
+from estiba.model.coding.predictions import Predictions, with_kept
 from estiba.model.engines import Engine, open_engine
 from estiba.model.engines.exact import ExactEngine
 from estiba.model.registry.records import DEFAULT_REGISTRY
@@ -77,7 +77,7 @@ class Model:
             return []
         predictions, nulls = self.predictions.with_warnings(self.answer(coded))
         warn_not_finite([(warning.row, warning.field) for warning in nulls])
-        return predictions
+        return with_kept(coded.kept, predictions) if coded.kept else predictions
 
     @property
     def example(self) -> dict[str, Scalar | None]:

@@ -79,6 +79,7 @@ def score(
         EstibaError: a row does not match the signature (named with its line and field), or a file cannot be used.
     """
     reader = _reader(source, model.coder, keep, csv_options)
+    keep = tuple(dict.fromkeys((*(name for name in model.coder.keep if name in reader.columns), *keep)))
     if target.exists() and target.samefile(source):
         raise EstibaError(
             f"{target} is the file to be scored.", hint="Choose another target: the answers would replace the rows."
@@ -110,7 +111,7 @@ def _reader(source: Path, coder: Coder, keep: Sequence[str], options: CsvOptions
         name = missing[0] if missing else absent[0]
         what = f"column for the model's field {name!r}" if missing else f"column {name!r}"
         raise EstibaError(f"{source} has no {what}.", hint=reader.absent(name))
-    reader.ignored = tuple(name for name in reader.columns if name not in known and name not in keep)
+    reader.ignored = tuple(name for name in reader.columns if name not in known and name not in (*keep, *coder.keep))
     return reader
 
 

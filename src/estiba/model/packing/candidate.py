@@ -18,7 +18,7 @@ from estiba.model.coding.predictions import labels
 from estiba.model.packing.training_result import Trained
 from estiba.model.schema.infer import FieldOptions, infer, override
 from estiba.model.schema.rows import field_name
-from estiba.model.schema.signature import Head, Outputs, Signature
+from estiba.model.schema.signature import Extra, Head, Outputs, Signature
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,6 +142,12 @@ def with_own_labels(candidate: Candidate) -> Candidate:
     signature = msgspec.structs.replace(
         candidate.signature, head=msgspec.structs.replace(candidate.signature.head, labelled=True)
     )
+    return dataclasses.replace(candidate, signature=signature, coder=Coder(signature))
+
+
+def with_contract(candidate: Candidate, extra: Extra, keep: tuple[str, ...]) -> Candidate:
+    """The same model with what becomes of the values of a record that are not its fields."""
+    signature = msgspec.structs.replace(candidate.signature, extra=extra, keep=keep).validate()
     return dataclasses.replace(candidate, signature=signature, coder=Coder(signature))
 
 

@@ -30,6 +30,7 @@ from estiba.model.packing.candidate import (
     code_holdout,
     contradiction,
     prepare,
+    with_contract,
     with_own_labels,
 )
 from estiba.model.packing.training_result import Source, Trained
@@ -38,7 +39,7 @@ from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
 from estiba.model.registry.registry import open_registry
 from estiba.model.schema.infer import FieldOptions
 from estiba.model.schema.rows import field_name
-from estiba.model.schema.signature import Outputs, Scalar
+from estiba.model.schema.signature import Extra, Outputs, Scalar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +53,8 @@ class PackOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
         tolerance: largest accepted difference to the original, absolute below 1 and relative above.
         fields: by field name, what the sample does not tell.
         outputs: how answers are shown.
+        extra: `refuse` a record with a field that the model does not have, or `ignore` that field.
+        keep: names of values that are no input of the model and are handed through to the answer.
     """
 
     description: str = ""
@@ -59,6 +62,8 @@ class PackOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     tolerance: float = golden.TOLERANCE
     fields: dict[str, FieldOptions] = {}
     outputs: Outputs = Outputs()
+    extra: Extra = "refuse"
+    keep: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,8 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
     tolerance: float = golden.TOLERANCE,
     fields: Mapping[str, FieldOptions | Mapping[str, Any]] | None = None,
     outputs: Outputs | Mapping[str, Any] | None = None,
+    extra: Extra = "refuse",
+    keep: Sequence[str] = (),
     registry: str | Path | None = None,
     aliases: Sequence[str] = (),
 ) -> Packed:
@@ -132,6 +139,8 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
         tolerance: largest accepted difference to the original, absolute below 1 and relative above.
         fields: by field name, overrides such as `{"age": {"minimum": 18}}`.
         outputs: how answers are shown, such as `{"label": "churn"}`.
+        extra: `refuse` a record with a field that the model does not have, or `ignore` that field.
+        keep: names of values that are no input of the model and are handed through to the answer, such as a key.
         registry: folder or URL; by default $ESTIBA_REGISTRY, else `.estiba/registry` here.
         aliases: set on the new version, such as `["production"]`.
 
@@ -151,6 +160,8 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
             tolerance=tolerance,
             fields=msgspec.convert(_plain(fields or {}), dict[str, FieldOptions]),
             outputs=msgspec.convert(_plain(outputs or {}), Outputs),
+            extra=msgspec.convert(extra, Extra),
+            keep=msgspec.convert(keep, tuple[str, ...]),
         )
     except msgspec.ValidationError as error:
         raise BadProject(f"{error}") from error
@@ -189,7 +200,7 @@ def register(
 
 def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tuple[Artifact, tuple[str, ...]]:
     """Packs a trained model into `folder`; returns its artifact, loaded once and proven, and what should be read."""
-    candidate = prepare(trained, options.fields, options.outputs)
+    candidate = with_contract(prepare(trained, options.fields, options.outputs), options.extra, options.keep)
     onnx, reason, proof = _prepared(candidate, options)
     check_unseen(candidate, max(options.tolerance, golden.TOLERANCE))
     if note := proof.contradiction():

@@ -19,6 +19,7 @@ from estiba.core.errors import BadProject
 
 Kind = Literal["number", "integer", "boolean", "category", "text", "timestamp"]
 Unseen = Literal["error", "null", "other"]
+Extra = Literal["refuse", "ignore"]
 Scalar = str | int | float | bool
 Label = str | int | float | bool
 
@@ -133,11 +134,18 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """The contract of one model."""
+    """The contract of one model.
+
+    Args:
+        extra: `refuse` a record with a field that the model does not have, or `ignore` that field.
+        keep: names of values that are no input of the model and are handed through to the answer, such as a key.
+    """
 
     fields: tuple[Field, ...]
     head: Head
     outputs: Outputs = Outputs()
+    extra: Extra = "refuse"
+    keep: tuple[str, ...] = ()
 
     def field(self, name: str) -> Field:
         for field in self.fields:
@@ -180,7 +188,19 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
             if low is not None and high is not None and low > high:
                 raise BadProject(f"The field {field.name!r} has minimum {low:g} above maximum {high:g}.")
         self._validate_outputs()
+        self._validate_keep()
         return self
+
+    def _validate_keep(self) -> None:
+        outputs = self.outputs
+        shown = {outputs.label, outputs.probabilities, outputs.probability, outputs.score, outputs.value}
+        taken = {*shown, *outputs.bands, *self.head.names}
+        for name in self.keep:
+            if name in self.names:
+                raise BadProject(f"keep names {name!r}, which is a field of the model.", hint="Keep what it is not.")
+            if not name or self.keep.count(name) > 1 or name in taken:
+                reason = "is empty" if not name else "is an output of the model" if name in taken else "appears twice"
+                raise BadProject(f"A name in keep {reason}: {name!r}.", hint="Give it another name.")
 
     def _validate_outputs(self) -> None:
         outputs, classes = self.outputs, self.head.classes
@@ -213,12 +233,20 @@ def json_schema(signature: Signature) -> dict[str, Any]:
     schema: dict[str, Any] = {
         "type": "object",
         "properties": {f.name: _field_schema(f) for f in signature.fields},
-        "additionalProperties": False,
+        "additionalProperties": signature.extra == "ignore",
     }
+    schema["properties"] |= {name: dict(KEPT_SCHEMA) for name in signature.keep}
     if required:
         schema["required"] = required
     return schema
 
+
+KEPT_SCHEMA: dict[str, Any] = {
+    "type": ["string", "number", "boolean", "null"],
+    "description": "No input of the model: handed through to the answer.",
+    "x-estiba": {"kind": "kept"},
+}
+"""JSON Schema of a value that `keep` hands through, in a record and in an answer."""
 
 _JSON_TYPES = {
     "number": "number",

@@ -51,6 +51,8 @@ class ModelOptions(PackOptions, frozen=True, kw_only=True, omit_defaults=True, f
         tolerance: largest accepted difference to the original, absolute below 1 and relative above.
         fields: by field name, what the sample does not tell.
         outputs: how answers are shown.
+        extra: `refuse` a record with a field that the model does not have, or `ignore` that field.
+        keep: names of values that are no input of the model and are handed through to the answer, such as a key.
     """
 
     train: str = ""

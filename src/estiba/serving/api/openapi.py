@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from estiba.core.errors import Problem
 from estiba.model.schema.json_pointer import pointer
-from estiba.model.schema.signature import Field, Scalar, Signature, json_schema
+from estiba.model.schema.signature import KEPT_SCHEMA, Field, Scalar, Signature, json_schema
 from estiba.model.schema.values import expected
 from estiba.serving.api.openapi_common import (
     EXAMPLE_ID,
@@ -90,7 +90,7 @@ def prediction_schema(signature: Signature) -> Json:
 
     Every part may be null, which stands for a number that is not finite.
     """
-    properties = dict(_outputs(signature))
+    properties = {**{name: dict(KEPT_SCHEMA) for name in signature.keep}, **dict(_outputs(signature))}
     return {
         "type": "object",
         "properties": properties,
@@ -150,7 +150,7 @@ def _band_text(edges: Sequence[float], labels: Sequence[str]) -> str:
 def _record_schema(model: Described) -> Json:
     schema = json_schema(model.signature)
     properties = {f.name: {**schema["properties"][f.name], "x-estiba": _hints(f)} for f in model.signature.fields}
-    return {**schema, "properties": properties, "examples": [dict(model.example)]}
+    return {**schema, "properties": {**schema["properties"], **properties}, "examples": [dict(model.example)]}
 
 
 def _hints(field: Field) -> Json:
@@ -236,8 +236,8 @@ def _by_query(model: Described, name: str, operation: str, summary: str) -> Json
     schema = json_schema(model.signature)
     required = schema.get("required", ())
     fields = [
-        {"name": field.name, "in": "query", "required": field.name in required, "schema": _in_query(each)}
-        for field, each in zip(model.signature.fields, schema["properties"].values(), strict=True)
+        {"name": name, "in": "query", "required": name in required, "schema": _in_query(each)}
+        for name, each in schema["properties"].items()
     ]
     return {
         "operationId": f"{operation}_by_query",

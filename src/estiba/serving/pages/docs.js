@@ -91,7 +91,7 @@ function modelPage(doc, model) {
     el("div", { class: "heading" },
       el("h1", {}, model.name, el("span", { class: "badge" }, `version ${model.version}`)),
       operation.description ? el("p", {}, operation.description) : "",
-      el("p", { class: "muted" }, "Predicts ", el("strong", {}, model.predicts), ` from ${Object.keys(record.properties).length} fields.`)),
+      el("p", { class: "muted" }, "Predicts ", el("strong", {}, model.predicts), ` from ${Object.values(record.properties).filter((field) => field["x-estiba"]?.kind !== "kept").length} fields.`)),
     el("div", { class: "try" }, input.form, el("div", { class: "side" }, result.element, call.element)),
     el("section", { class: "card" }, el("h2", {}, `Endpoints of ${model.name}`), referenceView(doc, model.operations)),
   ];

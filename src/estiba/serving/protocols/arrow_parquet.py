@@ -10,7 +10,8 @@ import msgspec
 from estiba.core.errors import BadInput, BadRequest, MissingExtra, Problem
 from estiba.model.coding import arrow as tables
 from estiba.model.coding import table_limits
-from estiba.model.coding.coder import MAX_PROBLEMS, Coded, Coder
+from estiba.model.coding.coder import Coded, Coder
+from estiba.model.coding.known_names import MAX_PROBLEMS
 from estiba.model.schema.rows import Prediction
 from estiba.serving.protocols.body_parsing import MAX_ROWS, NotSupported, check_count
 
@@ -35,7 +36,9 @@ def code_table_body(coder: Coder, body: bytes | bytearray, kind: bytes, max_byte
         raise NotSupported(f"This server cannot read {kind.decode()}: {error.message}") from None
     if not table.num_rows:
         raise BadInput([Problem("#/records", "expected at least one row")])
-    return coder.check_columns(tables.columns(coder.fields, table), table.num_rows)
+    columns = tables.columns(coder.fields, table)
+    columns |= {name: table.column(name).to_pylist() for name in coder.keep if name in table.schema.names}
+    return coder.check_columns(columns, table.num_rows)
 
 
 def _read(coder: Coder, body: bytes | bytearray, kind: bytes, max_bytes: int) -> Any:
@@ -56,7 +59,7 @@ def _read(coder: Coder, body: bytes | bytearray, kind: bytes, max_bytes: int) ->
 
 def _check_schema(coder: Coder, schema: Any) -> None:
     """Refuse columns that the model does not know, and types that it cannot take, before any of them is read."""
-    if problems := coder.check_names(schema.names) or table_limits.check_types(schema):
+    if problems := coder.names.of_table(schema.names) or table_limits.check_types(schema):
         raise BadInput(problems[:MAX_PROBLEMS])
 
 
@@ -87,7 +90,8 @@ def _read_parquet(coder: Coder, body: bytes | bytearray, max_bytes: int) -> Any:
     table_limits.check_parquet(view, max_bytes, MAX_ROWS)
     text_columns = [field.name for field in schema if tables.is_text(field.type)]
     file = parquet.ParquetFile(arrow.BufferReader(body), metadata=metadata, read_dictionary=text_columns)
-    return file.read(use_threads=False)
+    known = [name for name in schema.names if name in coder.names.all]
+    return file.read(known, use_threads=False)
 
 
 def wanted(accept: bytes) -> bytes:

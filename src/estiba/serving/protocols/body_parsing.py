@@ -16,7 +16,8 @@ import numpy as np
 
 from estiba.core.errors import BadInput, BadRequest, EstibaError, Problem
 from estiba.core.suggest import did_you_mean
-from estiba.model.coding.coder import MAX_PROBLEMS, Coded, Coder, Warned
+from estiba.model.coding.coder import Coded, Coder, Warned
+from estiba.model.coding.known_names import MAX_PROBLEMS
 from estiba.model.coding.record_type import code_hook
 from estiba.model.schema.json_pointer import unescape
 
@@ -189,7 +190,8 @@ def code_records(coder: Coder, rows: Sequence[object]) -> Coded:
     """
     try:
         record: Any = coder.record
-        coded = coder.pack(msgspec.convert(rows, list[record], dec_hook=code_hook))
+        records = msgspec.convert(rows, list[record], dec_hook=code_hook)
+        coded = coder.pack(records)
     except (msgspec.ValidationError, OverflowError):
         return coder.check(rows)
     # Plain values, unlike JSON, may hold infinity, and NaN where nothing may be missing.
@@ -197,7 +199,9 @@ def code_records(coder: Coder, rows: Sequence[object]) -> Coded:
     if odd.any():
         nullable = [field.nullable for field in coder.fields]
         odd[:, nullable] &= ~np.isnan(coded.matrix[:, nullable])
-    return coder.check(rows) if odd.any() else coded
+    if odd.any():
+        return coder.check(rows)
+    return msgspec.structs.replace(coded, kept=coder.kept(records)) if coder.keep else coded
 
 
 def code_table(coder: Coder, names: Sequence[str], rows: Sequence[object]) -> Coded:
@@ -211,13 +215,12 @@ def code_table(coder: Coder, names: Sequence[str], rows: Sequence[object]) -> Co
 
 def check_names(coder: Coder, names: Iterable[str]) -> None:
     """Raise BadRequest for names that appear twice or that the model does not have."""
-    known = coder.signature.names
     seen: set[str] = set()
     for name in names:
         if name in seen:
             raise BadRequest(f"{name!r} appears twice.")
-        if name not in known:
-            raise BadRequest(f"The model has no {name!r}{did_you_mean(name, known)}")
+        if coder.names.refuses(name):
+            raise BadRequest(f"The model has no {name!r}{did_you_mean(name, coder.names.all)}")
         seen.add(name)
 
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from estiba.core.errors import BadInput, EstibaError, Problem, Unavailable
 from estiba.core.log import Log
+from estiba.model.coding.predictions import with_kept
 from estiba.serving.batcher import Batcher, ModelFailed
 from estiba.serving.exchange import Answer, Exchange
 from estiba.serving.http import deadline
@@ -88,6 +89,7 @@ class Endpoint(ABC):
             shared.metrics.slot("estiba_rejected_total", model.name, reason)
         named = {"name": model.name, "version": model.version, "protocol": self.protocol}
         self._attributes: dict[str, Any] = {f"estiba.model.{key}": value for key, value in named.items()}
+        self._encoded = self._encode_kept if self.model.signature.keep else self.encode
         self._headers = b"x-model-version: %b\r\nx-request-id: " % model.version.encode()
 
     # Made on first use, so that a protocol that is not used leaves no series in the metrics.
@@ -153,7 +155,7 @@ class Endpoint(ABC):
         if exchange.trace is not None:
             exchange.trace.began_at, exchange.trace.ended_at = answer.began_at, answer.ended_at
         try:
-            response = self.encode(exchange, answer)
+            response = self._encoded(exchange, answer)
         except Exception as error:  # a label that JSON cannot hold must not make other requests of the batch fail
             self.refuse(exchange, error)
         else:
@@ -211,7 +213,7 @@ class Endpoint(ABC):
             raise ModelFailed(f"{type(error).__name__}: {error}") from error
         if exchange.trace is not None:
             exchange.trace.began_at, exchange.trace.ended_at = answer.began_at, answer.ended_at
-        return self.encode(exchange, answer), len(answer.predictions)
+        return self._encoded(exchange, answer), len(answer.predictions)
 
     def _finish_large(self, exchange: Exchange, size: int, done: asyncio.Future[tuple[EncodedResponse, int]]) -> None:
         self.batcher.waiting_bytes -= size
@@ -231,6 +233,12 @@ class Endpoint(ABC):
         if exchange.trace is not None:
             head += b"traceresponse: %b\r\n" % exchange.trace.header
         exchange.connection.respond(exchange.request, 200, head, body)
+
+    def _encode_kept(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
+        """Format an answer with the values that the request hands through, which no cache of answers has seen."""
+        coded = exchange.coded
+        kept = self.model.coder.kept(exchange.records) if coded is None else coded.kept
+        return self.encode(exchange, answer._replace(predictions=with_kept(kept, answer.predictions)))
 
     def _count(self, exchange: Exchange, status: int, rows: int) -> None:
         """Record duration, span and access-log line."""

@@ -14,7 +14,8 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from estiba.core.errors import BadInput, BadRequest, Problem
-from estiba.model.coding.coder import MAX_PROBLEMS, Coded
+from estiba.model.coding.coder import Coded
+from estiba.model.coding.known_names import MAX_PROBLEMS
 from estiba.model.coding.record_type import code_hook
 from estiba.model.schema.json_pointer import escape
 from estiba.model.schema.rows import Prediction

@@ -311,7 +311,10 @@ def model_metadata(model: Model) -> dict[str, Any]:
         "name": model.name,
         "versions": [model.version],
         "platform": f"estiba_{model.manifest.engine}",
-        "inputs": [_shown(tensors.input_tensor(field)) for field in signature.fields],
+        "inputs": [
+            _shown(tensor)
+            for tensor in (*map(tensors.input_tensor, signature.fields), *tensors.kept_tensors(signature))
+        ],
         "outputs": [_shown(tensor) for tensor in tensors.output_tensors(signature)],
         "properties": properties,
     }

@@ -83,7 +83,12 @@ def output_tensors(signature: Signature) -> list[Tensor]:
             tensors.append(Tensor(outputs.probabilities, "FP64", (-1, count)))
     elif head.kind != "values" and outputs.score:
         tensors.append(Tensor(outputs.score, "FP64", (-1,) if head.columns == 1 else (-1, count)))
-    return tensors + [Tensor(name, "BYTES", (-1,)) for name in outputs.bands]
+    return [*tensors, *(Tensor(name, "BYTES", (-1,)) for name in outputs.bands), *kept_tensors(signature)]
+
+
+def kept_tensors(signature: Signature) -> list[Tensor]:
+    """The values that are handed through, each an input and an output, as text."""
+    return [Tensor(name, "BYTES", (-1,), {"content_type": "str"}) for name in signature.keep]
 
 
 def datatype_of(values: Sequence[Label | Scalar]) -> str:
