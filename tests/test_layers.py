@@ -29,7 +29,8 @@ ORDER = {
     "estiba.model.registry": "records registry mirror",
     "estiba.model.estimators": "object_graph outputs tree_checks skops saved_files",
     "estiba.model.convert": """
-        graph columns trees context tables boosters foreign forests kernels linear compose transforms ensembles models
+        graph near_ties functions columns trees context tables curves pairwise boosters foreign forests kernels
+        linear compose wrappers transforms ensembles models
         """,
     "estiba.model.engines": "onnx_reader columns trees rules lower_onnx program exact onnx python isolated",
     "estiba.model.onnx_import": "inspect_graph wrapping_nodes wrap",

@@ -95,12 +95,64 @@ def prepared(model: Any, **options: Any) -> Any:
     return make_pipeline(preparation, *options.get("steps", ()), model)
 
 
+def _lightgbm() -> Any:
+    import lightgbm
+
+    return lightgbm.LGBMClassifier(n_estimators=10, verbose=-1, n_jobs=1)
+
+
+def _curves() -> dict[str, tuple[Callable[[], Any], bool]]:
+    """By name: models on numbers with a transformer in front, and whether the sample has missing values."""
+    from sklearn import ensemble, impute, linear_model, pipeline
+    from sklearn import preprocessing as pre
+
+    def hist() -> Any:
+        return ensemble.HistGradientBoostingClassifier(max_iter=15, random_state=1)
+
+    flags = pipeline.make_union(impute.SimpleImputer(), impute.MissingIndicator(features="all"))
+    return {
+        "MissingIndicator": (lambda: pipeline.make_pipeline(flags, linear_model.LogisticRegression()), True),
+        "QuantileTransformer, HistGradientBoosting": (
+            lambda: pipeline.make_pipeline(pre.QuantileTransformer(n_quantiles=50), hist()),
+            True,
+        ),
+    }
+
+
+def _resampled() -> dict[str, Callable[[], Any]]:
+    """imbalanced-learn: samplers, which do nothing at prediction time, and its own ensembles."""
+    from imblearn import ensemble, over_sampling, pipeline, under_sampling
+    from sklearn import linear_model, preprocessing
+
+    def steps() -> Any:
+        return (
+            preprocessing.StandardScaler(),
+            over_sampling.SMOTE(random_state=1),
+            under_sampling.RandomUnderSampler(random_state=1),
+            linear_model.LogisticRegression(),
+        )
+
+    return {
+        "imblearn Pipeline": lambda: pipeline.make_pipeline(*steps()),
+        "imblearn BalancedRandomForestClassifier": lambda: ensemble.BalancedRandomForestClassifier(
+            10, max_depth=5, random_state=1
+        ),
+        "imblearn RUSBoostClassifier": lambda: ensemble.RUSBoostClassifier(n_estimators=8, random_state=1),
+        "imblearn EasyEnsembleClassifier": lambda: ensemble.EasyEnsembleClassifier(3, random_state=1),
+        "imblearn BalancedBaggingClassifier": lambda: ensemble.BalancedBaggingClassifier(
+            n_estimators=4, max_features=0.6, random_state=1
+        ),
+    }
+
+
 def _classifiers() -> dict[str, Callable[[], Any]]:
     from sklearn import (
         discriminant_analysis,
         ensemble,
+        feature_selection,
         gaussian_process,
         linear_model,
+        multiclass,
         naive_bayes,
         neighbors,
         svm,
@@ -150,6 +202,17 @@ def _classifiers() -> dict[str, Callable[[], Any]]:
         "CalibratedClassifierCV(isotonic)": lambda: CalibratedClassifierCV(
             ensemble.RandomForestClassifier(10, max_depth=5, random_state=1), method="isotonic", cv=3
         ),
+        "CalibratedClassifierCV(LightGBM)": lambda: CalibratedClassifierCV(_lightgbm(), cv=3),
+        "CalibratedClassifierCV(LightGBM, isotonic)": lambda: CalibratedClassifierCV(
+            _lightgbm(), method="isotonic", cv=3, ensemble=False
+        ),
+        "VotingClassifier(hard, tree and bayes)": lambda: ensemble.VotingClassifier(
+            [("tree", tree.DecisionTreeClassifier(random_state=1)), ("bayes", naive_bayes.GaussianNB())]
+        ),
+        "OneVsRestClassifier": lambda: multiclass.OneVsRestClassifier(logistic()),
+        "OneVsOneClassifier": lambda: multiclass.OneVsOneClassifier(svm.LinearSVC()),
+        "RFECV": lambda: feature_selection.RFECV(tree.DecisionTreeClassifier(max_depth=5, random_state=1), cv=3),
+        "RFE(logistic)": lambda: feature_selection.RFE(logistic(), n_features_to_select=2),
         "CalibratedClassifierCV(ensemble=False)": lambda: CalibratedClassifierCV(
             naive_bayes.GaussianNB(), method="isotonic", cv=3, ensemble=False
         ),
@@ -207,6 +270,17 @@ def _pipelines() -> dict[str, tuple[Callable[[], Any], bool]]:
     ordinal = pre.OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2)
     rare = pre.OneHotEncoder(min_frequency=20, handle_unknown="infrequent_if_exist", sparse_output=False)
     best = feature_selection.SelectKBest(k=5)
+    curves = {
+        "PowerTransformer": pre.PowerTransformer(),
+        "QuantileTransformer": pre.QuantileTransformer(n_quantiles=60),
+        "SplineTransformer": pre.SplineTransformer(n_knots=6),
+        "SplineTransformer(linear, quantile)": pre.SplineTransformer(
+            extrapolation="linear", knots="quantile", include_bias=False
+        ),
+        "SplineTransformer(continue, sparse)": pre.SplineTransformer(
+            degree=2, extrapolation="continue", sparse_output=True
+        ),
+    }
     return {
         "OneHotEncoder, LogisticRegression": (lambda: prepared(logistic()), True),
         "OneHotEncoder, RandomForestClassifier": (lambda: prepared(forest()), True),
@@ -243,6 +317,11 @@ def _pipelines() -> dict[str, tuple[Callable[[], Any], bool]]:
                 logistic(),
                 scaler=pre.KBinsDiscretizer(4, encode="onehot-dense", quantile_method="averaged_inverted_cdf"),
             ),
+            True,
+        ),
+        **{name: (lambda scaler=scaler: prepared(logistic(), scaler=scaler), True) for name, scaler in curves.items()},
+        "QuantileTransformer, RandomForestClassifier": (
+            lambda: prepared(forest(), scaler=pre.QuantileTransformer(n_quantiles=60)),
             True,
         ),
         "A function of the user's own on a category": (
@@ -312,8 +391,10 @@ class _Numbered:
 def cases() -> list[Case]:
     """All lines of the table."""
     made = []
-    for name, make in _classifiers().items():
+    for name, make in (_classifiers() | _resampled()).items():
         made += [Case(f"{name}, {k} classes", make, k) for k in (2, 3)]
+    for name, (make, missing) in _curves().items():
+        made += [Case(f"{name}, {k} classes", make, k, missing=missing) for k in (2, 3)]
     made += [Case(name, make, 0) for name, make in _regressors().items()]
     made += _others()
     for name, (make, loose) in _pipelines().items():

@@ -15,6 +15,7 @@ from estiba.model.coding.coder import Coded, Coder
 from estiba.model.convert import Converted, NotConvertible, convert
 from estiba.model.convert.graph import Graph
 from estiba.model.convert.trees import Tree, constant, scalar_sum
+from estiba.model.engines.exact import ExactEngine
 from estiba.model.estimators.outputs import NoAnswer, answer, head_of
 from estiba.model.schema.signature import Field, Signature
 
@@ -125,6 +126,68 @@ def test_whole_numbers_and_booleans_through_encoders() -> None:
     )
     model = make_pipeline(encode, LogisticRegression()).fit(sample, target(sample, 2))
     assert compare(model, sample) < TOLERANCE
+
+
+def test_xgboost_rounds_a_number_before_it_is_taken_for_missing() -> None:
+    import xgboost
+
+    sample = frame("numbers", missing=False)
+    sample.loc[::5, "a"] = -999.0
+    model = xgboost.XGBRegressor(n_estimators=5, missing=-999, n_jobs=1).fit(sample, target(sample, 0))
+    probes = sample.head(4).copy()
+    probes["a"] = [-999.0, -998.9999999999999, -999.0000000001, -998.99]
+    made = convert(model, fields_of(sample, False, False), sample)
+    assert run(made.onnx, probes.to_numpy())[:, 0].tolist() == model.predict(probes).tolist()
+
+
+@pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting'")  # category_encoders still sets it
+def test_an_encoder_of_another_library_says_what_it_is_and_what_converts() -> None:
+    from category_encoders import OrdinalEncoder
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    sample = frame("mixed", missing=False)[["age", "country"]]
+    fields, wanted = fields_of(sample, False, False), target(sample, 2)
+    mixed = make_pipeline(OrdinalEncoder(cols=["country"]), LogisticRegression()).fit(sample, wanted)
+    with pytest.raises(NotConvertible, match=r"category_encoders' OrdinalEncoder reads columns of numbers.*alone it"):
+        convert(mixed, fields, sample)
+    alone = make_column_transformer((OrdinalEncoder(), ["country"]), remainder="passthrough")
+    assert compare(make_pipeline(alone, LogisticRegression(max_iter=300)).fit(sample, wanted), sample) < TOLERANCE
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4])
+@pytest.mark.parametrize("extrapolation", ["constant", "linear", "continue"])
+def test_splines_beyond_their_knots_and_on_them(degree: int, extrapolation: str) -> None:
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import SplineTransformer
+
+    sample = frame("numbers", missing=False)[["a"]]
+    splines = SplineTransformer(n_knots=5, degree=degree, extrapolation=extrapolation)
+    model = make_pipeline(splines, Ridge()).fit(sample, target(frame("numbers", missing=False), 0))
+    made = convert(model, fields_of(sample, False, False), sample)
+    knots = splines.bsplines_[0].t
+    probes = np.concatenate(
+        [knots, np.nextafter(knots, -np.inf), np.nextafter(knots, np.inf), np.linspace(-20, 20, 999)]
+    )
+    expected = model.predict(pd.DataFrame({"a": probes}))
+    assert run(made.onnx, probes[:, None])[:, 0] == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+def test_the_same_transformers_in_the_kernel_and_in_onnx_runtime() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.preprocessing import PowerTransformer, QuantileTransformer, SplineTransformer
+
+    sample = frame("numbers", missing=False)
+    bent = make_union(PowerTransformer(), QuantileTransformer(n_quantiles=40), SplineTransformer())
+    model = make_pipeline(bent, LogisticRegression(max_iter=500)).fit(sample, target(sample, 2))
+    fields = fields_of(sample, False, False)
+    made = convert(model, fields, sample)
+    kernel = ExactEngine(made.onnx, fields, made.head.width)
+    rows = coded_rows(sample, fields, made)
+    assert np.abs(kernel.predict(Coded(rows)) - run(made.onnx, rows)).max() < TOLERANCE
 
 
 def test_search_frozen_and_union() -> None:

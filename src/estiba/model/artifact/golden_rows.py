@@ -57,19 +57,20 @@ def unseal(content: bytes) -> Golden:
     return golden
 
 
-def choose(coder: Coder, sample: Coded, predict: Predict | None = None) -> Coded:
+def choose(coder: Coder, sample: Coded, predict: Predict | None = None, apart: float = 0.0) -> Coded:
     """Golden rows out of a coded sample: typical, extreme, missing, every level, an unseen level, beside thresholds.
 
     Args:
         sample: coded training rows, at least one.
         predict: a fast model that shows where answers jump; without it no rows are placed beside thresholds.
+        apart: how far from such a jump rows are placed, as a share of the way between two sample rows.
     """
     fields, rows = coder.fields, len(sample)
     typical = np.unique(np.linspace(0, rows - 1, min(TYPICAL, rows)).astype(int))
     parts = [sample.take(typical), sample.take(_extremes(fields, sample.matrix))]
     parts.append(_varied(fields, sample, typical))
     if predict is not None:
-        parts.append(beside_thresholds(fields, sample, predict))
+        parts.append(beside_thresholds(fields, sample, predict, apart))
     return _unique(_join([part for part in parts if len(part)]))
 
 
@@ -144,14 +145,20 @@ def _varied(fields: Sequence[Field], sample: Coded, bases: np.ndarray[Any, Any])
     return Coded(matrix, varied.texts)
 
 
-def beside_thresholds(fields: Sequence[Field], sample: Coded, predict: Predict, count: int = THRESHOLDS) -> Coded:
+NEAR = 1e-7
+"""Distance from a jump of a model that decides between rounded numbers: at the jump itself, the last bit decides."""
+
+
+def beside_thresholds(fields: Sequence[Field], sample: Coded, predict: Predict, apart: float = 0.0) -> Coded:
     """Pairs of rows on either side of a jump of the model, one float64 step (one unit for integers) apart.
+
+    `apart` moves numbers further away from the jump, by that share of the way between the sample rows.
 
     A tree compares a number with a threshold; rounded differently, the same row takes the other branch. Bisecting
     between two sample rows that differ in one column finds such a place in any model, whatever stands before its trees.
     """
     numeric = [i for i, f in enumerate(fields) if f.kind in ("number", "integer")]
-    rows = len(sample)
+    rows, count = len(sample), THRESHOLDS
     if not numeric or rows < 2:
         return sample.take(np.array([], dtype=int))
     step = max(1, rows // count)
@@ -163,6 +170,7 @@ def beside_thresholds(fields: Sequence[Field], sample: Coded, predict: Predict, 
     lines = np.arange(count)
     above[lines, columns] = sample.matrix[others, columns]
     whole = np.array([fields[c].kind == "integer" for c in columns])
+    away = np.where(whole, 0.0, apart * (above - below)[lines, columns])
     start = predict(Coded(below, low.texts))
     end = predict(Coded(above, high.texts))
     for _ in range(70):
@@ -180,6 +188,8 @@ def beside_thresholds(fields: Sequence[Field], sample: Coded, predict: Predict, 
     jumps = np.abs(end - start).max(axis=1) > 1e-9
     jumps &= np.isfinite(below[lines, columns]) & np.isfinite(above[lines, columns])
     kept = np.flatnonzero(jumps)
+    below[lines, columns] -= away
+    above[lines, columns] += away
     return _join([Coded(below[kept], low.take(kept).texts), Coded(above[kept], low.take(kept).texts)])
 
 

@@ -49,7 +49,9 @@ def xgboost_model(c: Context, model: Any, columns: Columns, want: Want) -> str:
     missing = getattr(model, "missing", np.nan)
     x = c.matrix(codes)
     if missing is not None and missing == missing:
-        x = c.graph.op("Where", c.graph.op("Equal", x, c.graph.const(float(missing))), c.graph.const(np.nan), x)
+        x = c.graph.as_float32(x)  # XGBoost rounds first: -998.9999999999999 is -999, and missing
+        missing = float(np.float32(missing))
+        x = c.graph.op("Where", c.graph.op("Equal", x, c.graph.const(missing)), c.graph.const(np.nan), x)
     trees = [_scaled(t, w) for t, w in zip(_xgboost_read(model, content), drops, strict=False)]
     base = _xgboost_base(config)
     start = [constant(float(v), k) for k, v in enumerate(base)]
@@ -251,6 +253,8 @@ def _lightgbm_zeros(g: Graph, x: str, dump: Any) -> str:
 
 
 def _lightgbm_link(g: Graph, raw: str, objective: str, want: Want) -> str:
+    if want == "decision":  # decision_function, since LightGBM 4.7
+        return raw
     name, *options = objective.split(" ")
     parameters = dict(o.split(":") for o in options if ":" in o)
     if name in ("binary", "multiclassova", "cross_entropy"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -44,8 +45,11 @@ class Context:
         Args:
             answer: its probabilities or scores by class, where they are in the graph already.
         """
-        if type(_last(model)).__name__ in ("SVC", "NuSVC") and len(_last(model).classes_) > 2:
+        name = type(_last(model)).__name__
+        if name == "OneVsOneClassifier" or (name in ("SVC", "NuSVC") and len(_last(model).classes_) > 2):
             return self.emit(model, columns, "label")
+        if name in _BAYES:  # predict compares joint log likelihoods, which differ where probabilities are 1 and 0
+            return self.graph.argmax(self.emit(model, columns, "decision"))
         if _decides_by_score(model):
             scores = self.emit(model, columns, "decision")
             if len(model.classes_) > 2:
@@ -53,6 +57,9 @@ class Context:
             positive = self.graph.op("Greater", scores, self.graph.const(0.0))
             return self.graph.cast(positive, INT64)
         return self.graph.argmax(answer or self.emit(model, columns, "proba"))
+
+
+_BAYES = ("GaussianNB", "MultinomialNB", "ComplementNB", "BernoulliNB")
 
 
 def _decides_by_score(model: Any) -> bool:
@@ -69,11 +76,30 @@ def _decides_by_score(model: Any) -> bool:
 
 
 def _last(model: Any) -> Any:
-    while hasattr(model, "steps") or hasattr(model, "best_estimator_"):
-        model = model.steps[-1][1] if hasattr(model, "steps") else model.best_estimator_
-    return model
+    while True:
+        if hasattr(model, "steps"):
+            model = model.steps[-1][1]
+        elif hasattr(model, "best_estimator_"):
+            model = model.best_estimator_
+        elif type(model).__name__ in ("RFE", "RFECV"):
+            model = model.estimator_
+        else:
+            return model
 
 
-def unsupported(model: Any, why: str = "has no exact ONNX form") -> NotConvertible:
-    """The error for an estimator or transformer that no rule covers."""
-    return NotConvertible(f"{type(model).__name__} {why}")
+def unsupported(model: Any, why: str = "") -> NotConvertible:
+    """The error for an estimator, transformer or function that no rule covers, with its library's name."""
+    kind = type(model)
+    library = kind.__module__.partition(".")[0]
+    if library == "sklearn":
+        return NotConvertible(f"{kind.__name__} {why or 'has no exact ONNX form'}")
+    if not _installed(library):
+        return NotConvertible(f"{kind.__name__} is a class of the user's own, which only Python can run")
+    owner = f"{library}'" if library.endswith("s") else f"{library}'s"
+    return NotConvertible(f"{owner} {kind.__name__} {why or 'has no exact ONNX form'}")
+
+
+def _installed(library: str) -> bool:
+    """Tell whether a module comes from an installed distribution."""
+    file = str(getattr(sys.modules.get(library), "__file__", None) or "")
+    return "site-packages" in file or "dist-packages" in file

@@ -8,8 +8,8 @@ import numpy as np
 
 from estiba.model.convert.columns import Columns, slots
 from estiba.model.convert.context import Context, Want, unsupported
+from estiba.model.convert.functions import FUNCTIONS
 from estiba.model.convert.graph import DOUBLE, INT64, Graph
-from estiba.model.convert.transforms import FUNCTIONS
 
 
 def pipeline(c: Context, model: Any, columns: Columns, want: Want) -> str:

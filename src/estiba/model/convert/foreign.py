@@ -41,8 +41,7 @@ def _convert(model: Any, width: int, want: Want) -> Any:
             )
     except Exception as error:
         # skl2onnx raises whatever its converters run into; each of them means the same here.
-        reason = str(error).strip().partition("\n")[0][:120]
-        raise NotConvertible(f"{type(model).__name__} has no ONNX form in skl2onnx ({reason})") from error
+        raise unsupported(model, "has no rule of Estiba's, and skl2onnx has none in float64") from error
     return converted.graph
 
 
@@ -63,7 +62,7 @@ def _embed(c: Context, graph: Any, output: str, x: str) -> str:
         g.initializers.append(copy)
     for node in graph.node:
         if any(attribute.HasField("g") for attribute in node.attribute):
-            raise NotConvertible("a part of the model needs a loop in ONNX")
+            raise NotConvertible("A part of the model needs a loop in ONNX, which is slower than the original")
         copied = NodeProto()
         copied.CopyFrom(node)
         copied.ClearField("name")

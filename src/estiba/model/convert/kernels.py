@@ -9,6 +9,7 @@ import numpy as np
 from estiba.model.convert.columns import Columns
 from estiba.model.convert.context import Context, Want, unsupported
 from estiba.model.convert.graph import DOUBLE, Graph
+from estiba.model.convert.pairwise import pair_votes
 
 MAX_POINTS = 20_000
 """Nearest neighbours of more training rows than this are slow in any graph, and large."""
@@ -57,7 +58,7 @@ def svc(c: Context, model: Any, columns: Columns, want: Want) -> str:
         raise unsupported(model, "with decision_function_shape='ovo' has one score per pair of classes")
     if want == "label" and not model.break_ties:
         return _most_voted(g, pairs, classes)
-    scores = _one_vs_rest(g, pairs, classes)
+    scores = pair_votes(g, g.cast(g.op("Less", pairs, g.const(0.0)), DOUBLE), g.op("Neg", pairs), classes)
     return g.argmax(scores) if want == "label" else scores
 
 
@@ -85,22 +86,6 @@ def _most_voted(g: Graph, pairs: str, classes: int) -> str:
     above = g.cast(g.op("Greater", pairs, g.const(0.0)), DOUBLE)
     other = g.op("Sub", g.const(1.0), above)
     return g.argmax(g.op("Add", g.op("MatMul", above, g.const(first)), g.op("MatMul", other, g.const(second))))
-
-
-def _one_vs_rest(g: Graph, pairs: str, classes: int) -> str:
-    """Votes, and confidences squeezed below half a vote to break ties, as scikit-learn does."""
-    indices = [(i, j) for i in range(classes) for j in range(i + 1, classes)]
-    sign = np.zeros((len(indices), classes))
-    first, second = np.zeros_like(sign), np.zeros_like(sign)
-    for k, (i, j) in enumerate(indices):
-        sign[k, i], sign[k, j] = 1, -1
-        first[k, i], second[k, j] = 1, 1
-    negative = g.cast(g.op("Less", pairs, g.const(0.0)), DOUBLE)
-    other = g.op("Sub", g.const(1.0), negative)
-    votes = g.op("Add", g.op("MatMul", other, g.const(first)), g.op("MatMul", negative, g.const(second)))
-    confidence = g.op("MatMul", pairs, g.const(sign))
-    bounded = g.op("Mul", g.const(3.0), g.op("Add", g.op("Abs", confidence), g.const(1.0)))
-    return g.op("Add", votes, g.op("Div", confidence, bounded))
 
 
 def neighbours(c: Context, model: Any, columns: Columns, want: Want) -> str:

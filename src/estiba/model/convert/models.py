@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from estiba.model.convert import boosters, ensembles, forests, kernels, linear
+from estiba.model.convert import boosters, ensembles, forests, kernels, linear, pairwise, wrappers
 from estiba.model.convert.columns import Columns
 from estiba.model.convert.context import Context, Want, unsupported
 from estiba.model.convert.foreign import convert_foreign
@@ -57,10 +57,21 @@ _GROUPS: tuple[tuple[Rule, str], ...] = (
     (ensembles.calibrated, "CalibratedClassifierCV"),
     (ensembles.multi_output, "MultiOutputRegressor"),
     (ensembles.one_vs_rest, "OneVsRestClassifier"),
+    (pairwise.one_vs_one, "OneVsOneClassifier"),
+    (wrappers.feature_elimination, "RFE RFECV"),
 )
 
 RULES: dict[str, Rule] = {name: rule for rule, names in _GROUPS for name in names.split()}
 """scikit-learn's estimators by class name."""
+
+IMBALANCED: dict[str, Rule] = {
+    "Pipeline": wrappers.resampling_pipeline,
+    "BalancedRandomForestClassifier": forests.tree_or_forest,
+    "RUSBoostClassifier": forests.adaboost_classifier,
+    "EasyEnsembleClassifier": wrappers.easy_ensemble,
+    "BalancedBaggingClassifier": wrappers.easy_ensemble,
+}
+"""imbalanced-learn's estimators by class name."""
 
 LIBRARIES: dict[str, Rule] = {
     "xgboost": boosters.xgboost_model,
@@ -78,7 +89,9 @@ def emit(c: Context, model: Any, columns: Columns, want: Want) -> str:
     library = type(model).__module__.partition(".")[0]
     if library in LIBRARIES:
         return LIBRARIES[library](c, model, columns, want)
+    if library == "imblearn" and type(model).__name__ in IMBALANCED:
+        return IMBALANCED[type(model).__name__](c, model, columns, want)
     if library != "sklearn":
-        raise unsupported(model, "is a class of the user's own, which only Python can run")
+        raise unsupported(model)
     rule = RULES.get(type(model).__name__)
     return rule(c, model, columns, want) if rule else convert_foreign(c, model, columns, want)

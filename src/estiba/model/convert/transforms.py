@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from estiba.model.convert import curves
 from estiba.model.convert.columns import Column, Columns, Slot, Table, slots
 from estiba.model.convert.compose import STRUCTURES
 from estiba.model.convert.context import Context, unsupported
+from estiba.model.convert.functions import FUNCTIONS
 from estiba.model.convert.graph import DOUBLE, Graph
 from estiba.model.convert.tables import dense, keyed, tabulate
+from estiba.model.convert.wrappers import resampling_transformers
 
 Rule = Callable[[Graph, Any, str], str]
 """The graph, the fitted transformer, its input of shape (n, width) -> its output."""
@@ -29,6 +32,8 @@ def apply(c: Context, transformer: Any, columns: Columns) -> Columns:
         return columns
     name = type(transformer).__name__
     ours = type(transformer).__module__.startswith("sklearn.")
+    if type(transformer).__module__.startswith("imblearn.") and name == "Pipeline":
+        return resampling_transformers(c, transformer, columns)
     if ours and name in STRUCTURES:
         return STRUCTURES[name](c, transformer, columns)
     output = dense(transformer.transform(columns.sample))
@@ -40,6 +45,8 @@ def apply(c: Context, transformer: Any, columns: Columns) -> Columns:
         )
     if ours and name == "SimpleImputer":
         return _impute(c, transformer, columns, output)
+    if ours and name == "MissingIndicator":
+        return _flags(c, transformer, columns, output)
     columns = keyed(columns, _levels(transformer, columns))
     if columns.tables:
         columns_made = tabulate(transformer, columns, output)
@@ -57,6 +64,8 @@ def _why_not(transformer: Any) -> str:
     if type(transformer).__name__ == "FunctionTransformer":
         name = getattr(transformer.func, "__name__", "a function")
         return f"calls {name}, which has no exact ONNX form on numbers"
+    if not type(transformer).__module__.startswith("sklearn."):
+        return "reads columns of numbers, for which it has no rule; on category columns alone it converts"
     return "has no exact ONNX form on numbers"
 
 
@@ -112,6 +121,20 @@ def _missing(g: Graph, imputer: Any, x: str) -> str:
     return g.op("Equal", x, g.const(float(value)))
 
 
+def _flags(c: Context, indicator: Any, columns: Columns, output: Any) -> Columns:
+    """MissingIndicator: 1 where a value is missing, for the columns that it watches."""
+    watched = [int(i) for i in indicator.features_]
+    flags: list[Column] = []
+    for i in watched:
+        column = columns.columns[i]
+        if isinstance(column, Table):
+            gone = [_is_missing(value, indicator.missing_values) for value in column.values]
+            flags.append(replace(column, values=np.asarray(gone, np.float64)))
+        else:
+            flags += slots(c.graph.cast(_missing(c.graph, indicator, c.matrix(columns.take([i]))), DOUBLE), 1)
+    return columns.same(tuple(flags), np.asarray(output, np.float64))
+
+
 def _fill(c: Context, imputer: Any, columns: Columns, kept: list[int], fills: Any) -> tuple[Column, ...]:
     g = c.graph
     numeric = [i for i in kept if isinstance(columns.columns[i], Slot)]
@@ -128,12 +151,14 @@ def _fill(c: Context, imputer: Any, columns: Columns, kept: list[int], fills: An
     return tuple(done[i] for i in kept)
 
 
-def _fill_table(table: Table, missing: Any, fill: Any) -> Table:
-    def is_missing(value: Any) -> bool:
-        return bool(value != value) or value is None if missing is None or _is_nan(missing) else value == missing
+def _is_missing(value: Any, missing: Any) -> bool:
+    """Tell whether an imputer takes a value for missing."""
+    return bool(value != value) or value is None if missing is None or _is_nan(missing) else bool(value == missing)
 
+
+def _fill_table(table: Table, missing: Any, fill: Any) -> Table:
     values = np.empty(len(table.values), object)
-    values[:] = [fill if is_missing(v) else v for v in table.values]
+    values[:] = [fill if _is_missing(v, missing) else v for v in table.values]
     return replace(table, values=values)
 
 
@@ -218,59 +243,6 @@ def _bins(g: Graph, t: Any, x: str) -> str:
     return g.concat(codes)
 
 
-def _log1p(g: Graph, x: str) -> str:
-    """log(1 + x) without losing small x: log(u) * x / (u - 1) with u = 1 + x (Kahan's trick, Goldberg 1991)."""
-    one = g.const(1.0)
-    u = g.op("Add", one, x)
-    rest = g.op("Sub", u, one)
-    flat = g.op("Or", g.op("Equal", rest, g.const(0.0)), g.op("IsInf", u))
-    safe = g.op("Where", flat, one, rest)
-    value = g.op("Mul", g.op("Log", u), g.op("Div", x, safe))
-    return g.op("Where", flat, x, value)
-
-
-def _expm1(g: Graph, x: str) -> str:
-    """exp(x) - 1 without losing small x: (u - 1) * x / log(u) with u = exp(x) (Kahan; Higham 2002, section 1.14.1)."""
-    one = g.const(1.0)
-    u = g.op("Exp", x)
-    plain = g.op("Sub", u, one)
-    big = g.op("Greater", g.op("Abs", x), g.const(0.5))
-    same = g.op("Equal", u, one)
-    below = g.op("Where", g.op("Or", same, big), one, g.op("Log", u))
-    value = g.op("Div", g.op("Mul", plain, x), below)
-    return g.op("Where", big, plain, g.op("Where", same, x, value))
-
-
-def _over(operator: str, constant: float, first: bool = False) -> Callable[[Graph, str], str]:
-    def rule(g: Graph, x: str) -> str:
-        return g.op(operator, g.const(constant), x) if first else g.op(operator, x, g.const(constant))
-
-    return rule
-
-
-def _plain(operator: str) -> Callable[[Graph, str], str]:
-    return lambda g, x: g.op(operator, x)
-
-
-FUNCTIONS: dict[str, Callable[[Graph, str], str]] = {
-    "log1p": _log1p,
-    "expm1": _expm1,
-    "log2": lambda g, x: g.op("Div", g.op("Log", x), g.const(np.log(2.0))),
-    "log10": lambda g, x: g.op("Div", g.op("Log", x), g.const(np.log(10.0))),
-    "square": lambda g, x: g.op("Mul", x, x),
-    "exp2": _over("Pow", 2.0, first=True),
-    "cbrt": lambda g, x: g.op("Mul", g.op("Sign", x), g.op("Pow", g.op("Abs", x), g.const(1 / 3))),
-    "isnan": lambda g, x: g.cast(g.op("IsNaN", x), DOUBLE),
-    "deg2rad": _over("Mul", np.pi / 180),
-    "rad2deg": _over("Mul", 180 / np.pi),
-    "rint": _plain("Round"),
-    "negative": _plain("Neg"),
-    "absolute": _plain("Abs"),
-    "fabs": _plain("Abs"),
-} | {name: _plain(name.capitalize()) for name in ("log", "exp", "sqrt", "floor", "ceil", "sign", "tanh", "reciprocal")}
-"""NumPy functions of one number, by name."""
-
-
 def _ufunc(transformer: Any) -> Callable[[Graph, str], str] | None:
     function = transformer.func
     if function is None:
@@ -298,4 +270,7 @@ RULES: dict[str, Rule] = {
     "PolynomialFeatures": _polynomial,
     "KBinsDiscretizer": _bins,
     "FunctionTransformer": _function,
+    "PowerTransformer": curves.power,
+    "QuantileTransformer": curves.quantile,
+    "SplineTransformer": curves.spline,
 }

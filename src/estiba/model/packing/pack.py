@@ -255,7 +255,8 @@ def _prepared(candidate: Candidate, options: PackOptions) -> tuple[bytes | None,
     rows = golden.proof_rows(candidate.coder.fields, candidate.coded)
     direct = candidate.direct(rows)  # first: a sample that the model does not take is no fault of the conversion
     onnx, reason = _converted(candidate, options)
-    golden_rows = golden.choose(candidate.coder, candidate.coded, _runner(onnx) if onnx else None)
+    predict = _runner(onnx) if onnx else None
+    golden_rows = golden.choose(candidate.coder, candidate.coded, predict, _apart(onnx))
     return onnx, reason, _Proof(candidate, golden_rows, (rows, direct), options)
 
 
@@ -271,6 +272,13 @@ def _converted(candidate: Candidate, options: PackOptions) -> tuple[bytes | None
         if options.engine == "onnx":
             raise
         return None, error.message
+
+
+def _apart(onnx: bytes | None) -> float:
+    """The distance of golden rows from the model's jumps."""
+    from estiba.model.convert.near_ties import decides_between_rounded
+
+    return golden.NEAR if onnx and decides_between_rounded(onnx) else 0.0
 
 
 def _runner(onnx: bytes) -> golden.Predict:
