@@ -27,6 +27,9 @@ PORTFOLIO = ROOT / "examples" / "portfolio"
 KEPT = Path(tempfile.gettempdir()) / "estiba-applications"
 """What takes long to make and depends on files alone is kept here from one run to the next."""
 
+KEPT_SECONDS = 24 * 3600
+"""Age from which a trained portfolio is removed; another test run may still use a younger one."""
+
 UV = Path(sys.executable).parent / "uv"
 
 
@@ -63,9 +66,17 @@ def _make(folder: Path, requirements: Path) -> None:
 
 
 def registry(*models: str) -> Path:
-    """A registry with these models of the portfolio, trained on data that anyone has, anew where something changed."""
-    project = KEPT / "portfolio"
+    """A registry with version 1 of these models of the portfolio, trained without data files.
+
+    What other code has trained is not used again, because its models would get a second version.
+    """
+    project = KEPT / f"portfolio-{_code_digest()}"
     with alone("portfolio"):
+        project.mkdir(exist_ok=True)
+        os.utime(project)
+        for older in KEPT.glob("portfolio*"):
+            if older.is_dir() and time.time() - older.stat().st_mtime > KEPT_SECONDS:
+                shutil.rmtree(older)
         shutil.copytree(
             PORTFOLIO, project, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "data", "__pycache__")
         )
@@ -77,6 +88,15 @@ def registry(*models: str) -> Path:
         )
     assert done.returncode == 0, done.stderr
     return project / ".estiba" / "registry"
+
+
+def _code_digest() -> str:
+    """A digest of the files that training reads: Estiba's own and the portfolio's."""
+    digest = hashlib.sha256()
+    for path in sorted([*(ROOT / "src").rglob("*.py"), *PORTFOLIO.rglob("*.py"), *PORTFOLIO.glob("*.toml")]):
+        if ".estiba" not in path.parts:
+            digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def copied(folder: Path) -> Path:
