@@ -34,12 +34,12 @@ def main() -> None:
     options = _options()
     started()
     model = prepare()
-    found = {name: Peer.read(name) for name in options.peers}
-    report: dict[str, Any] = {"peers": {n: {"title": p.title, "rounds": []} for n, p in found.items()}}
-    for name, peer in found.items():
+    peers = {name: Peer.read(name) for name in options.peers}
+    report: dict[str, Any] = {"peers": {n: {"title": p.title, "rounds": []} for n, p in peers.items()}}
+    for name, peer in peers.items():
         attempt(report["peers"][name], partial(built, peer, model))
     for turn in range(options.rounds):
-        for peer in rotated([p for n, p in found.items() if "skipped" not in report["peers"][n]], turn):
+        for peer in rotated([p for n, p in peers.items() if "skipped" not in report["peers"][n]], turn):
             figures = report["peers"][peer.name]
             attempt(figures, partial(_round, peer, model, options.seconds, figures))
     write(report, options.json, "batches", _markdown(report))

@@ -107,11 +107,11 @@ def _coded(sample: pd.DataFrame) -> tuple[tuple[Field, ...], np.ndarray]:
 
 def _measure(model: Any, sample: pd.DataFrame, rounds: int, seconds: float) -> dict[str, Any]:
     fields, matrix = _coded(sample)
-    made = convert(model, fields, sample)
+    conversion = convert(model, fields, sample)
     start = time.perf_counter()
-    kernel = ExactEngine(made.onnx, fields, made.head.width)
+    kernel = ExactEngine(conversion.onnx, fields, conversion.head.width)
     loaded = time.perf_counter()
-    running = session(made.onnx)
+    running = session(conversion.onnx)
     load = {"kernel": (loaded - start) * 1e3, "onnxruntime": (time.perf_counter() - loaded) * 1e3}
     runs: dict[str, Run] = {
         "kernel": lambda x: kernel.predict(Coded(x)),
@@ -154,9 +154,9 @@ def _markdown(report: dict[str, Any]) -> str:
         for name, figures in report["families"].items()
     ]
     names = ["CPU µs/row: kernel / ONNX Runtime", *(f"{s:,} row{'s' * (s > 1)}" for s in SIZES), "load ms", "differ by"]
-    said = f"{report['data']}; medians of {report['rounds']} rounds in turns, one thread."
+    conditions = f"{report['data']}; medians of {report['rounds']} rounds in turns, one thread."
     load = f"The machine's load average was {report['load']:.1f}: trust the ratios, and load times little."
-    return f"{table(names, rows_)}\n\n{said}{' ' + load if report['load'] > BUSY else ''}\n"
+    return f"{table(names, rows_)}\n\n{conditions}{' ' + load if report['load'] > BUSY else ''}\n"
 
 
 def _cell(figures: dict[str, list[float]]) -> str:

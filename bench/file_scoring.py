@@ -85,10 +85,10 @@ def _command(side: str, source: Path) -> list[str]:
 
 
 def _measured(side: str, source: Path, n: int) -> dict[str, float]:
-    one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"}
+    single_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "ARROW_NUM_THREADS": "1"}
     command = ["taskset", "-c", str(SERVER_CORE), *_command(side, source)]
     start = time.perf_counter()
-    process = subprocess.Popen(command, env={**os.environ, **one}, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env={**os.environ, **single_thread}, stdout=subprocess.DEVNULL)
     peak = 0.0
     while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
         peak = max(peak, _peak_mb(process.pid))
@@ -133,8 +133,8 @@ def _markdown(report: dict[str, Any]) -> str:
             cells = [spread([r[key] for r in rounds], "{:,.0f}") for key in ("rows_per_s", "rows_per_cpu_s", "peak_mb")]
             lines.append([f"{kind}, {side}", *cells, f"{ratio:.2f}×"])
         truth = measured["truth"]
-        said = f"largest difference {truth['difference']:.2g}, {truth['labels']} labels differ"
-        lines.append([f"{kind}, {said}", "", "", "", ""])
+        differences = f"largest difference {truth['difference']:.2g}, {truth['labels']} labels differ"
+        lines.append([f"{kind}, {differences}", "", "", "", ""])
     names = [f"{report['rows']:,} rows", "rows/s", "rows/CPU s", "peak MB", "of scikit-learn, CPU"]
     return table(names, lines) + "\n"
 

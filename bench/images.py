@@ -90,7 +90,7 @@ def _level(engine: Engine, name: str, folder: Path, rounds: int) -> Row:
     subprocess.run([sys.executable, str(LEVELS / "train.py"), str(work / "model.joblib")], check=True)
     shutil.copyfile(LEVELS / f"{name}.Dockerfile", work / "Dockerfile")
     full = "python:3.11" if engine.has("python:3.11") else SLIM
-    words = [
+    build = [
         "build",
         "--pull=false",
         "--quiet",
@@ -100,29 +100,29 @@ def _level(engine: Engine, name: str, folder: Path, rounds: int) -> Row:
         f"estiba-levels/{name}",
         str(work),
     ]
-    engine.ask(*words)
+    engine.ask(*build)
 
     def change(number: int) -> None:
         with (work / "main.py").open("a") as code:
             code.write(f"\n# change {number} at {time.time()}\n")
 
-    rebuild = _timed(rounds, change, lambda: engine.ask(*words))
+    rebuild = _timed(rounds, change, lambda: engine.ask(*build))
     base = full if name == "functional" else SLIM
     return _measured(engine, f"estiba-levels/{name}", Named(name, base, work / "Dockerfile"), rebuild, rounds)
 
 
 def _ours(engine: Engine, style: str, folder: Path, rounds: int) -> Row:
-    made = _context(folder, style)
-    words = ["build", "--pull=false", "--quiet", "-t", f"estiba-levels/{style}", str(made.folder)]
-    engine.ask(*words)
+    context = _context(folder, style)
+    build = ["build", "--pull=false", "--quiet", "-t", f"estiba-levels/{style}", str(context.folder)]
+    engine.ask(*build)
 
     def change(number: int) -> None:
         """A new version of the model's settings: what changes when a project does, and its packages do not."""
-        settings = made.folder / "models/server.json"
+        settings = context.folder / "models/server.json"
         settings.write_text(json.dumps({**json.loads(settings.read_text()), "drain": 10 + number}))
 
-    rebuild = _timed(rounds, change, lambda: engine.ask(*words))
-    named = Named(f"Estiba, {style}", SLIM, made.folder / "Dockerfile")
+    rebuild = _timed(rounds, change, lambda: engine.ask(*build))
+    named = Named(f"Estiba, {style}", SLIM, context.folder / "Dockerfile")
     return _measured(engine, f"estiba-levels/{style}", named, rebuild, rounds)
 
 
@@ -172,10 +172,10 @@ def _measured(engine: Engine, image: str, named: Named, rebuild: float, rounds: 
         start=round(median(start for start, _ in runs), 2),
         memory=round(median(memory for _, memory in runs) / 1e6, 1),
         user=engine.inspect("image", image)["Config"]["User"] or "root",
-        hadolint=_findings(["hadolint", "--no-fail", "--format", "json", str(dockerfile)], lambda said: len(said)),
+        hadolint=_findings(["hadolint", "--no-fail", "--format", "json", str(dockerfile)], lambda report: len(report)),
         trivy=_findings(
             ["trivy", "config", "--quiet", "--skip-check-update", "--format", "json", str(dockerfile)],
-            lambda said: sum(len(r.get("Misconfigurations", ())) for r in said.get("Results", ())),
+            lambda report: sum(len(r.get("Misconfigurations", ())) for r in report.get("Results", ())),
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Generate load with wrk: closed loop, keep-alive, the 500 bodies in turn, every status counted by wrk itself."""
+"""Generate closed-loop load with wrk, which keeps connections alive, sends 500 bodies in turn and counts statuses."""
 
 from __future__ import annotations
 

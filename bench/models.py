@@ -38,13 +38,13 @@ def rows() -> tuple[pd.DataFrame, pd.Series[int], str]:
     folder = os.environ.get("ESTIBA_DATA")
     if folder and (Path(folder) / "Churn.csv").is_file():
         frame = pd.read_csv(Path(folder) / "Churn.csv").head(10_000)
-        said = "10,000 rows of Churn.csv from $ESTIBA_DATA (a missing Tenure filled with the median)"
+        origin = "10,000 rows of Churn.csv from $ESTIBA_DATA (a missing Tenure filled with the median)"
     else:
         frame = simulated(10_000)
-        said = "10,000 simulated rows (seed 0, a missing Tenure filled with the median): no Churn.csv in $ESTIBA_DATA"
+        origin = "10,000 simulated rows (seed 0, a missing Tenure filled with the median): no Churn.csv in $ESTIBA_DATA"
     frame = frame.assign(Tenure=frame["Tenure"].fillna(frame["Tenure"].median()))
     frame = frame.astype({**dict.fromkeys(WHOLE, int), "Balance": float, "EstimatedSalary": float})
-    return frame[FIELDS], frame[TARGET].astype(int), said
+    return frame[FIELDS], frame[TARGET].astype(int), origin
 
 
 def simulated(n: int) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def fit(X: pd.DataFrame, y: pd.Series[int]) -> Any:
 
 def prepare(folder: Path = WORK) -> Path:
     """Writes the model and the requests, unless an earlier run made them from the same rows and the same code."""
-    X, y, said = rows()
+    X, y, origin = rows()
     mark = hashlib.sha256(pd.util.hash_pandas_object(X).to_numpy().tobytes() + Path(__file__).read_bytes()).hexdigest()
     if _marked(folder / "mark", mark):
         return folder
@@ -87,7 +87,7 @@ def prepare(folder: Path = WORK) -> Path:
     some = X.sample(BODIES, random_state=0)
     (folder / "records.json").write_text(json.dumps(some.to_dict("records")))
     (folder / "expected.json").write_text(json.dumps(model.predict_proba(some)[:, 1].tolist()))
-    (folder / "said").write_text(said)
+    (folder / "origin").write_text(origin)
     (folder / "mark").write_text(mark)
     return folder
 

@@ -1,4 +1,4 @@
-"""Read a peer: a folder in peers/ with its server, its pinned requirements and peer.toml, which says how it is run."""
+"""Read a peer from its folder in peers/, which has its server, pinned requirements, and peer.toml with its commands."""
 
 from __future__ import annotations
 

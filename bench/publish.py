@@ -125,10 +125,10 @@ def main() -> None:
         before, _, rest = path.read_text().partition(BEGIN)
         _, _, after = rest.partition(END)
         m = report["machine"]
-        said = sentence.format(
+        note = sentence.format(
             date=report["date"][:10], cores=m["cores"], cpu=m["cpu"], rounds=report["rounds"], versions=versions
         )
-        path.write_text(f"{before}{BEGIN}\n{gist(report, names)}\n\n{said}\n{END}{after}")
+        path.write_text(f"{before}{BEGIN}\n{gist(report, names)}\n\n{note}\n{END}{after}")
 
 
 if __name__ == "__main__":

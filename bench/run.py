@@ -38,12 +38,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = _options(argv)
     started()
     model = prepare()
-    found = {name: Peer.read(name) for name in options.peers}
-    report = _report(options, model, found)
-    for name, peer in found.items():
+    peers = {name: Peer.read(name) for name in options.peers}
+    report = _report(options, model, peers)
+    for name, peer in peers.items():
         attempt(report["peers"][name], partial(built, peer, model))
     for turn in range(options.rounds):
-        for peer in rotated([p for n, p in found.items() if "skipped" not in report["peers"][n]], turn):
+        for peer in rotated([p for n, p in peers.items() if "skipped" not in report["peers"][n]], turn):
             figures = report["peers"][peer.name]
             attempt(figures, partial(_round, peer, model, options, figures))
     write(report, options.json, "peers", markdown(report))
@@ -71,16 +71,16 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _report(options: argparse.Namespace, model: Path, found: dict[str, Peer]) -> dict[str, Any]:
+def _report(options: argparse.Namespace, model: Path, peers: dict[str, Peer]) -> dict[str, Any]:
     return {
         "date": now(),
         "machine": machine(),
         "commit": commit(),
-        "data": (model / "said").read_text(),
+        "data": (model / "origin").read_text(),
         "rounds": options.rounds,
         "seconds": options.seconds,
         "connections": options.connections,
-        "peers": {n: {"title": p.title, "source": p.source, "rounds": []} for n, p in found.items()},
+        "peers": {n: {"title": p.title, "source": p.source, "rounds": []} for n, p in peers.items()},
     }
 
 

@@ -37,10 +37,10 @@ def descendants() -> list[int]:
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 children.setdefault(int(_stat(int(entry.name))[1]), []).append(int(entry.name))
-    found = list(children.get(os.getpid(), []))
-    for pid in found:
-        found += children.get(pid, [])
-    return found
+    pids = list(children.get(os.getpid(), []))
+    for pid in pids:
+        pids += children.get(pid, [])
+    return pids
 
 
 def cpu_seconds(pids: list[int]) -> float:
@@ -87,8 +87,8 @@ class Server:
 def running(peer: Peer, model: Path, *, core: int, log: Path) -> Iterator[Server]:
     """Starts a peer on one core and ends it. Raises NotMeasurable when it does not answer within 120 s."""
     port = _free_port()
-    words = [peer.filled(word, model, port) for word in peer.command]
-    command = ["taskset", "-c", str(core), "setpriv", "--pdeathsig", "KILL", *words]
+    arguments = [peer.filled(word, model, port) for word in peer.command]
+    command = ["taskset", "-c", str(core), "setpriv", "--pdeathsig", "KILL", *arguments]
     body = peer.bodies(model).read_bytes().splitlines()[0]
     with log.open("wb") as out:
         start = time.perf_counter()

@@ -90,9 +90,9 @@ def _command(command: click.Command, name: str, parent: click.Context) -> Iterat
     yield "\n".join(["```", *examples, "```"])
     if isinstance(command, click.Group):
         for inner in command.list_commands(context):
-            found = command.get_command(context, inner)
-            assert found is not None
-            yield from _command(found, f"{name} {inner}", context)
+            subcommand = command.get_command(context, inner)
+            assert subcommand is not None
+            yield from _command(subcommand, f"{name} {inner}", context)
 
 
 def _spelling(option: click.Option) -> str:

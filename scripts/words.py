@@ -26,7 +26,8 @@ CLAUSES = {"what", "who", "whoever", "whether", "nobody", "somebody", "where", "
 VAGUE_NAMES = {"found", "made", "said", "words", "place", "one", "told"}
 LONG_FUNCTION_LINES = 10
 NOUN_AND_COLON = re.compile(r"(?:[\w'-]+ ){0,3}[\w'-]+: ")
-ARTICLES = {"A", "An", "The"}
+NOUN_PHRASES = {"A", "An", "The", "True", "False"}
+"""First words of docstrings that D401 refuses, although "True if ..." and "The path of ..." say what is returned."""
 
 UNITS = re.compile(
     r"(?:^|_)(SECONDS|MS|US|NS|MINUTES|HOURS|DAYS|BYTES|KB|MB|GB|KIB|MIB|GIB|BITS|CHARS|LINES|ROWS|RECORDS|COLUMNS|ITEMS"
@@ -111,8 +112,8 @@ def check_docstring(path: str, name: str, node: ast.AST, docstring: str) -> Iter
 def moods() -> Iterator[Problem]:
     """Docstrings of functions in src that begin with a verb in another mood than the imperative, by ruff's D401.
 
-    D401 also refuses a noun phrase with an article ("The path of ..."), which is welcome here. That is why it is
-    asked here and not among ruff's rules in pyproject.toml.
+    D401 also refuses a noun phrase with an article ("The path of ..."), which is welcome here. That is why D401 is
+    used here and not among ruff's rules in pyproject.toml.
     """
     command = [
         sys.executable,
@@ -133,7 +134,7 @@ def moods() -> Iterator[Problem]:
         row = item["location"]["row"]
         lines = sources.setdefault(path, (ROOT / path).read_text().splitlines())
         text = lines[row - 1].strip().strip('"')
-        if text.split()[0] not in ARTICLES:
+        if text.split()[0] not in NOUN_PHRASES:
             name = function_at(path, row)
             yield Problem(path, row, f"{path}:{name} mood", f"{name}: use the imperative: {text}")
 

@@ -1,4 +1,4 @@
-"""What GitHub reads in this repository: workflows, forms of issues, and what they call."""
+"""Workflows and issue forms of this repository are valid, and the commands that they run exist."""
 
 from __future__ import annotations
 

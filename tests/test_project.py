@@ -1,4 +1,4 @@
-"""The project file: what it says is what is read, and every mistake is named by its path."""
+"""Every setting of the project file is read, and every mistake is reported with its path."""
 
 from __future__ import annotations
 

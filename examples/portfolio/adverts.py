@@ -79,9 +79,9 @@ def _mercedes() -> tuple[pd.DataFrame, Source]:
 
 def _wheel_file() -> Path:
     """The CSV file inside the installed package, which is not imported: it would want old pandas and altair."""
-    found = importlib.util.find_spec(PACKAGE)
-    for place in (found.submodule_search_locations or []) if found else []:
-        path = Path(place) / "datasets" / "mercedes.csv"
+    spec = importlib.util.find_spec(PACKAGE)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / "datasets" / "mercedes.csv"
         if path.is_file():
             return path
     raise EstibaError(

@@ -1,4 +1,4 @@
-"""Train CarVision: the price of a used car in the United States, from its advert."""
+"""Train CarVision, a model of the price of a used car in the United States, on adverts."""
 
 from __future__ import annotations
 

@@ -175,9 +175,9 @@ def table(judged: list[Judged]) -> str:
         "| model | figure | original: claimed | original: done again | original: its quick start "
         "| **ours, held out** (95 % interval) | ours, cross-validated (mean ± sd) |",
         "|---|---|---|---|---|---|---|",
-        *(_line(one, row) for one in judged for row in one.rows),
+        *(_line(judgement, row) for judgement in judged for row in judgement.rows),
         "",
-        *(_about(one) for one in judged),
+        *(_about(judgement) for judgement in judged),
     ]
     return "\n".join(lines)
 
@@ -210,11 +210,11 @@ def _about(one: Judged) -> str:
 
 def shortfalls(judged: list[Judged]) -> Iterator[str]:
     """A sentence for each model that was not trained on its CSV file and for each figure that is not beaten."""
-    for one in judged:
-        if one.model != "iris" and not one.comparable:
-            yield f"{one.model}: trained on {one.source.name}, not on the CSV file that the original used"
+    for judgement in judged:
+        if judgement.model != "iris" and not judgement.comparable:
+            yield f"{judgement.model}: trained on {judgement.source.name}, not on the CSV file that the original used"
             continue
-        for row in one.rows:
+        for row in judgement.rows:
             goal = ORIGINALS.get((row.model, row.figure))
             if goal is None or row.value is None:
                 continue

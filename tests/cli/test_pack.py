@@ -1,4 +1,4 @@
-"""estiba pack: a saved model file becomes a version, and a pickle only with trust."""
+"""The command `estiba pack` registers a saved model file as a version, and a pickle only with --trust."""
 
 from __future__ import annotations
 

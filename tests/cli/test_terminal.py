@@ -1,4 +1,4 @@
-"""What a person sees: live lines and tables on a terminal, plain words in a pipe."""
+"""Output for people has live lines and tables on a terminal, and plain text in a pipe."""
 
 from __future__ import annotations
 

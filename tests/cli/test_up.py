@@ -67,7 +67,7 @@ def running(*arguments: object, folder: Path, ignored: str = "") -> Iterator[Run
 
 @pytest.fixture(scope="module")
 def flowers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `estiba init` makes."""
+    """The folder of a new project, made by `estiba init`."""
     folder = tmp_path_factory.mktemp("init") / "flowers"
     subprocess.run([sys.executable, "-m", "estiba", "init", str(folder)], check=True, stdout=subprocess.DEVNULL)
     return folder

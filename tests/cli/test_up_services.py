@@ -1,4 +1,4 @@
-"""estiba up with services: one command, real programs beside a real model server, signals, changes of files."""
+"""`estiba up` runs services beside the model server, passes signals on, and reacts to changed files."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def get(port: int) -> str:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `estiba init` makes, trained."""
+    """The folder of a new project, made by `estiba init` and trained."""
     folder = tmp_path_factory.mktemp("init") / "flowers"
     for command in (["init", str(folder)], ["train", "-C", str(folder), "--json"]):
         subprocess.run([sys.executable, "-m", "estiba", *command], check=True, stdout=subprocess.DEVNULL)

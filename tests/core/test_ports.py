@@ -1,4 +1,4 @@
-"""Ports: who listens."""
+"""Find the program that listens on a port."""
 
 from __future__ import annotations
 

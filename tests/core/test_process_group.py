@@ -1,4 +1,4 @@
-"""Groups: programs beside this one, what they say, and that nothing of them is left, whoever dies first."""
+"""Process groups pass on their children's output, and leave no child behind, whichever process dies first."""
 
 from __future__ import annotations
 

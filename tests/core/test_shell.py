@@ -1,4 +1,4 @@
-"""Programs: what they are told, what they say, and that none is left behind."""
+"""Child programs get their arguments and input, their output is read, and none is left behind."""
 
 from __future__ import annotations
 

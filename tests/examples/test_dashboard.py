@@ -1,4 +1,4 @@
-"""The CarVision dashboard: visited with AppTest and in a browser, with a real model behind it and without."""
+"""The CarVision dashboard, tested with AppTest and in a browser, with a real model server and without one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def url(serve: Served) -> str:
 
 
 def visit(programs: Path, url: str, choose: dict[str, Any] | None = None, **more: str) -> dict[str, Any]:
-    """What a visitor of the dashboard sees; with `choose`, after entering that and asking for the price."""
+    """The page that a visitor of the dashboard sees; with `choose`, after entering that and asking for the price."""
     asked = {"app": str(APP), "choose": choose or {}, "price": choose is not None}
     done = subprocess.run(
         [programs / "python", SUPPORT / "dashboard_visit.py", json.dumps(asked)],

@@ -1,4 +1,4 @@
-"""What clients of the original systems send is accepted at `POST /predict`, and all that they need is in the answer."""
+"""Requests of the original systems' clients are accepted at `POST /predict`; the answers have all that they need."""
 
 from __future__ import annotations
 

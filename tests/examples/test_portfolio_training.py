@@ -1,4 +1,4 @@
-"""The portfolio's training functions: honest splits, the figures to beat, and simulators that admit to being ones."""
+"""Training functions of the portfolio split data without leaks, compare with baselines, and mark simulated data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FileWatcher: what counts as a change, and for whom."""
+"""FileWatcher reports a change once it is complete, to the services that the file belongs to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from estiba.local.file_watcher import FileWatcher
 
 
 def names(watch: FileWatcher) -> dict[str, list[str]]:
-    """What changed, after one look that sees it and another that sees nothing more."""
+    """Changed files by service: the first call sees a change, the second finds it complete and reports it."""
     assert watch.changes() == {}
     return {name: [path.name for path in paths] for name, paths in watch.changes().items()}
 

@@ -1,4 +1,4 @@
-"""Processes: small real programs that start in order, die, hang, fork and refuse to go, as services of a project."""
+"""Services run as real programs here: they start in order, crash, hang, fork and ignore signals."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
 
 @dataclass
 class Play:
-    """What happened, in order."""
+    """Events of a run, in order."""
 
     start: RunPlan
     statuses: list[Status] = field(default_factory=list)

@@ -1,4 +1,6 @@
-"""Environments: made once from a file of packages, never half, with uv and with pip. Packages are wheels made here."""
+"""Virtual environments are made once from a requirements file, never in part, with uv and with pip.
+
+The packages are wheels that the test makes."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from estiba.core.ports import free
 ROOT = Path(__file__).parents[2]
 PORTFOLIO = ROOT / "examples" / "portfolio"
 KEPT = Path(tempfile.gettempdir()) / "estiba-applications"
-"""What takes long to make and depends on files alone is kept here from one run to the next."""
+"""A cache between test runs, for results that take long and depend on files alone."""
 
 KEPT_SECONDS = 24 * 3600
 """Age from which a trained portfolio is removed; another test run may still use a younger one."""

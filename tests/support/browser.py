@@ -92,11 +92,11 @@ class Browser:
         return str(self._call("GET", f"{self._session}/element/{self._labelled(label)}/property/value", None))
 
     def screenshot(self, path: Path) -> None:
-        """What the window shows, as PNG."""
+        """Write the window's content as PNG."""
         path.write_bytes(base64.b64decode(self._devtools("Page.captureScreenshot", format="png")["data"]))
 
     def console(self) -> list[str]:
-        """What the console said since it was last asked: errors, warnings, refusals of the security policy."""
+        """Console messages since the last call: errors, warnings, violations of the content security policy."""
         return [entry["message"] for entry in self._log("browser")]
 
     def requested(self) -> list[str]:

@@ -31,7 +31,7 @@ class Cluster:
     namespace: str = "default"
 
     def kubectl(self, *arguments: str, text: str = "") -> str:
-        """What kubectl prints, given `text` on its standard input; AssertionError with its complaint where it fails."""
+        """Run kubectl with `text` as its standard input; return its output, or raise AssertionError with its error."""
         command = ["kubectl", "--kubeconfig", str(self.kubeconfig), "--namespace", self.namespace, *arguments]
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
@@ -44,7 +44,7 @@ class Cluster:
         return json.loads(self.kubectl("get", *what, "-o", "json"))
 
     def address(self, service: str) -> str:
-        """Where this machine reaches a service: `10.215.3.4:80`."""
+        """The address of a service for this machine: `10.215.3.4:80`."""
         spec = self.get("service", service)["spec"]
         return f"{spec['clusterIP']}:{spec['ports'][0]['port']}"
 
@@ -75,7 +75,7 @@ NEWER = {
     ("batch/v1", "CronJob"): "batch/v1beta1",
     ("policy/v1", "PodDisruptionBudget"): "policy/v1beta1",
 }
-"""What Kubernetes 1.20 knows under an older name only, with the same fields."""
+"""Kinds that Kubernetes 1.20 has under an older API version only, with the same fields."""
 
 
 def for_1_20(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def for_1_20(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def missing() -> str | None:
-    """Why there can be no cluster here; None where there can."""
+    """The reason why no cluster can run here; None where one can."""
     if os.environ.get("ESTIBA_KUBERNETES") != "1":
         return "a cluster is started only when asked for: make test-kubernetes"
     if os.geteuid() != 0:
@@ -184,7 +184,7 @@ def known(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def versions(load: Load) -> Counter[str]:
-    """How many answers each version of the model gave."""
+    """The number of answers of each version of the model."""
     found: Counter[str] = Counter()
     for text, times in load.answers.items():
         found[json.loads(text)["version"]] += times

@@ -1,4 +1,4 @@
-"""What a command line gave, and the type of the fixture that runs one."""
+"""The result of a command line, and the type of the fixture that runs one."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Tally:
-    """What became of the requests: counts by status, requests lost to a broken connection, seconds of the slowest."""
+    """Results of the requests: counts by status, requests lost to a broken connection, seconds of the slowest."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     versions: Counter[str] = field(default_factory=Counter)

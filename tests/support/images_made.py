@@ -40,7 +40,7 @@ def toy_plan(folder: Path, registry: Path, more: str = "") -> Plan:
 
 @pytest.fixture(scope="session")
 def made(toy_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildContext:
-    """What the image of a toy model is built of. The wheels come from the index once and are kept in pip's cache."""
+    """The build context of a toy model's image. The wheels come from the index once and are kept in pip's cache."""
     if not sys.platform.startswith("linux"):
         pytest.skip("images are made on Linux")
     folder = tmp_path_factory.mktemp("images")
@@ -77,7 +77,7 @@ def web_plan(folder: Path, code: str = SERVER) -> Plan:
 
 @pytest.fixture(scope="session")
 def web(tmp_path_factory: pytest.TempPathFactory) -> BuildContext:
-    """What the image of the small application is built of."""
+    """The build context of the small application's image."""
     if not sys.platform.startswith("linux"):
         pytest.skip("images are made on Linux")
     folder = tmp_path_factory.mktemp("web")

@@ -1,4 +1,4 @@
-"""Docker for tests: what a run makes carries its label, and goes with it."""
+"""Run Docker for tests, label all that a run creates, and remove it at the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Docker:
         return f"--project-name={self.name}"
 
     def __call__(self, *arguments: str, text: str = "", folder: Path | None = None, seconds: float = 100) -> str:
-        """What `docker ARGUMENTS...` prints, given `text`; AssertionError with its complaint where it fails."""
+        """Run `docker ARGUMENTS...` with `text` as input; return its output, or raise AssertionError with its error."""
         done = self.attempt(*arguments, text=text, folder=folder, seconds=seconds)
         assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr or done.stdout}"
         return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""An open-loop load: requests leave at their time, whether or not earlier ones were answered, as a crowd's do."""
+"""Generate an open-loop load, with requests sent on schedule even if earlier ones have not been answered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Answered:
 
 @dataclass
 class Storm:
-    """What became of the requests."""
+    """Results of the requests."""
 
     answers: list[Answered] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)

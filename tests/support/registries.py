@@ -1,4 +1,4 @@
-"""Container registries for tests: Debian's docker-registry on the loopback, with or without users."""
+"""Run container registries for tests: Debian's docker-registry on the loopback address, with or without users."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Registry:
 
 
 def _docker_settings() -> dict[str, object]:
-    """Where the client finds its plugins."""
+    """The configuration of the docker client, which names the folders of its plugins."""
     path = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
     with suppress(OSError):
         found: dict[str, object] = json.loads(path.read_text())

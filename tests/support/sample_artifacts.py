@@ -42,7 +42,7 @@ def packed(root: Path, number: int = 0, name: str = "iris") -> Artifact:
 
 
 def push_many(url: str, scratch: Path, first: int, count: int, gate: Barrier) -> list[int]:
-    """What one of two writers does."""
+    """Push versions and set an alias, as one of two concurrent writers."""
     registry = open_registry(url, cache=scratch / "cache")
     made = [packed(scratch, n) for n in range(first, first + count)]
     gate.wait()

@@ -1,4 +1,4 @@
-"""Serve a slow model: a python-engine artifact that takes so many seconds a row and writes down what reaches it."""
+"""Serve a python-engine artifact that takes a given number of seconds for each row and records the rows it gets."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Stack:
         return self.docker("compose", *chosen, *words, folder=self.folder / "deploy" / "compose", seconds=600)
 
     def url(self, port: int) -> str:
-        """Where what has this port in the project file is reached."""
+        """The URL of the service with this port in the project file."""
         return f"http://127.0.0.1:{port + self.offset}"
 
     def ask(self, port: int, path: str, body: Any = None) -> Any:

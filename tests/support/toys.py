@@ -185,7 +185,7 @@ def toy(name: str, signature: Signature, row: dict[str, Any], folder: Path, *, m
 
 
 def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
-    """Whether `condition` came true in time."""
+    """Wait until `condition` is true; False if it is not in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():

@@ -1,4 +1,4 @@
-"""Show CarVision: a dashboard of used cars in the United States and of the model that prices them.
+"""Show a dashboard of used cars in the United States and of CarVision, the model that prices them.
 
     streamlit run dashboard/app.py --server.port 8501
 

@@ -50,9 +50,9 @@ def find() -> Path:
         if folder and (path := Path(folder) / FILE).is_file():
             return path
     # The package is not imported: it would want libraries of years ago, and only its CSV file is of use here.
-    found = importlib.util.find_spec(PACKAGE)
-    for place in (found.submodule_search_locations or []) if found else []:
-        if (path := Path(place) / "datasets" / "mercedes.csv").is_file():
+    spec = importlib.util.find_spec(PACKAGE)
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        if (path := Path(location) / "datasets" / "mercedes.csv").is_file():
             return path
     raise NoAdverts(
         f"There are no adverts to show: neither {FILE} nor the package {PACKAGE} is here. Put the file into "

@@ -1,4 +1,4 @@
-"""Show the Price tab: any car, described by the fields of the model's own signature, priced by the server."""
+"""Show the Price tab, where the server prices any car that is described by the fields of the model's signature."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def _named(name: str, schema: Schema, *, usual: str) -> None:
     known, key = sorted(schema["examples"]), f"field-{name}"
     example = usual if usual in known else schema["examples"][0]
     by_make: dict[str, list[str]] = {}
-    for one in known:
-        by_make.setdefault(cars.make(one), []).append(one)
+    for model in known:
+        by_make.setdefault(cars.make(model), []).append(model)
 
     def first() -> None:
         """Another make has other models. Without this the old one would stay, as names that are not listed may."""
@@ -185,11 +185,13 @@ def _doubt(record: dict[str, Any], url: str) -> str:
         metrics = server.about(url)["metrics"]
     except (server.Refused, server.Unreachable):
         return ""
-    said = f"On cars it never saw, the model is off by {metrics['mape']:.0%} on average." if "mape" in metrics else ""
+    sentence = (
+        f"On cars it never saw, the model is off by {metrics['mape']:.0%} on average." if "mape" in metrics else ""
+    )
     if record.get("odometer") is None and {"rmse", "rmse_no_odometer"} <= metrics.keys():
         more = metrics["rmse_no_odometer"] / metrics["rmse"] - 1
-        said += f" Without the odometer its error is {more:.0%} larger."
-    return said
+        sentence += f" Without the odometer its error is {more:.0%} larger."
+    return sentence
 
 
 def _what_if(record: dict[str, Any], fields: dict[str, Schema], url: str, table: pd.DataFrame) -> None:

@@ -28,8 +28,8 @@ def show(table: pd.DataFrame, url: str) -> None:
         _depreciation(table)
     with right:
         st.subheader("Price by mileage")
-        found = summaries.by_mileage(table)
-        st.altair_chart(charts.quartiles(found, x="odometer", title="Odometer, miles", style="~s"))
+        mileage = summaries.by_mileage(table)
+        st.altair_chart(charts.quartiles(mileage, x="odometer", title="Odometer, miles", style="~s"))
         st.caption("In steps of 20,000 miles, of adverts that state the odometer.")
     _opportunities(table, url)
 
@@ -39,12 +39,12 @@ def _depreciation(table: pd.DataFrame) -> None:
     common = table["model"].value_counts()
     models = common.index[common >= 2 * summaries.ENOUGH].tolist()
     chosen = st.multiselect("Models to compare", models, default=models[:3], max_selections=5, key="compared")
-    found = summaries.depreciation(table, chosen)
-    if found.empty:
+    shares = summaries.depreciation(table, chosen)
+    if shares.empty:
         st.info("Too few adverts for a curve. Choose a commoner model or widen the filters.")
         return
     titles = ("Years older than the newest", "Of the newest one's price")
-    st.altair_chart(charts.curves(found, x="age", y="share", name="model", titles=titles))
+    st.altair_chart(charts.curves(shares, x="age", y="share", name="model", titles=titles))
 
 
 def _opportunities(table: pd.DataFrame, url: str) -> None:
@@ -56,10 +56,10 @@ def _opportunities(table: pd.DataFrame, url: str) -> None:
         st.warning(f"This table needs the model. {error}", icon=":material/cloud_off:")
         return
     gap = priced["modelled"] - priced["price"]
-    found = priced.assign(saved=gap, share=(gap / priced["modelled"]).round(2)).query("0.15 <= share <= 0.6")
+    cheap = priced.assign(saved=gap, share=(gap / priced["modelled"]).round(2)).query("0.15 <= share <= 0.6")
     columns = ["make", "model", "model_year", "odometer", "condition", "price", "modelled", "share"]
     st.dataframe(
-        found.nlargest(12, "saved")[columns].round({"modelled": 0}),
+        cheap.nlargest(12, "saved")[columns].round({"modelled": 0}),
         hide_index=True,
         height="content",
         column_config={

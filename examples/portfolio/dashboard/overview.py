@@ -1,4 +1,4 @@
-"""Show the Overview tab: the adverts, and how good the data are."""
+"""Show the Overview tab with the adverts and the quality of the data."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def _miles(value: float) -> str:
 
 def _quality(adverts: Adverts, table: pd.DataFrame) -> None:
     st.subheader("Quality of the data")
-    found = summaries.missing(table)
-    if found.empty:
+    missing = summaries.missing(table)
+    if missing.empty:
         st.write("No field is missing in any advert.")
     else:
-        labels = found.assign(field=found["field"].str.replace("_", " "))
+        labels = missing.assign(field=missing["field"].str.replace("_", " "))
         chart = charts.bars(labels, value="share", name="field", title="Adverts without it", style=".0%")
         st.altair_chart(chart.properties(height=220))
     dropped = adverts.rows - len(adverts.table)

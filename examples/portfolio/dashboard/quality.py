@@ -69,11 +69,11 @@ def baselines(metrics: dict[str, float]) -> pd.DataFrame:
 
 def _against_baselines(metrics: dict[str, float]) -> None:
     st.subheader("Against knowing less")
-    found = baselines(metrics)
-    if found.empty:
+    comparison = baselines(metrics)
+    if comparison.empty:
         st.info("The packed model carries no error in dollars.")
         return
-    base = alt.Chart(found).encode(
+    base = alt.Chart(comparison).encode(
         y=alt.Y("who:N", sort=None, title=None, axis=alt.Axis(labelLimit=260)),
         x=alt.X("rmse:Q", title="Root mean square error", axis=alt.Axis(format="$~s", tickCount=5)),
     )

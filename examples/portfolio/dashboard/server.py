@@ -128,8 +128,8 @@ def _refused(answer: requests.Response) -> Refused | Unreachable:
     if not isinstance(problem, dict) or "title" not in problem:
         return Unreachable(f"What answers at {answer.url} is no model server (status {answer.status_code}).")
     wrong: dict[str, str] = {}
-    for one in problem.get("errors", ()):
-        wrong.setdefault(_field(one["pointer"]), one["detail"])
+    for error in problem.get("errors", ()):
+        wrong.setdefault(_field(error["pointer"]), error["detail"])
     return Refused(problem.get("detail") or problem["title"], wrong)
 
 

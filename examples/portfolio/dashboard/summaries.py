@@ -1,4 +1,4 @@
-"""Summarise adverts: a table in, a smaller table out."""
+"""Summarise a table of adverts in smaller tables."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def depreciation(table: pd.DataFrame, models: list[str], years: int = 15) -> pd.
     parts = []
     for model in models:
         rows = table[table["model"] == model]
-        found = quartiles(rows, rows["model_year"])
-        if len(found) < 2:
+        by_year = quartiles(rows, rows["model_year"])
+        if len(by_year) < 2:
             continue
-        newest = found.iloc[-1]
-        age = int(newest["model_year"]) - found["model_year"]
-        part = pd.DataFrame({"model": model, "age": age, "share": found["median"] / newest["median"]})
+        newest = by_year.iloc[-1]
+        age = int(newest["model_year"]) - by_year["model_year"]
+        part = pd.DataFrame({"model": model, "age": age, "share": by_year["median"] / newest["median"]})
         parts.append(part[part["age"] <= years])
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["model", "age", "share"])
 

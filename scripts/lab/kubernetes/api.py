@@ -23,5 +23,5 @@ def get(path: str) -> dict[str, Any]:
     context = ssl.create_default_context(cafile=str(keys() / "authority.crt"))
     context.load_cert_chain(keys() / "admin.crt", keys() / "admin.key")
     with urllib.request.urlopen(os.environ["API"] + path, context=context, timeout=5) as answer:
-        found: dict[str, Any] = json.load(answer)
-        return found
+        content: dict[str, Any] = json.load(answer)
+        return content

@@ -23,16 +23,18 @@ def addresses(labels: list[bytes]) -> list[str] | None:
     if labels[-3:] != ZONE or len(labels) not in (5, 6):
         return None
     *pod, service, namespace = (label.decode() for label in labels[:-3])
-    place = f"/api/v1/namespaces/{namespace}"
-    listed = get(f"{place}/services?fieldSelector=metadata.name%3D{service}")["items"]
+    path = f"/api/v1/namespaces/{namespace}"
+    listed = get(f"{path}/services?fieldSelector=metadata.name%3D{service}")["items"]
     if not listed:
         return None
     if not pod and listed[0]["spec"]["clusterIP"] != "None":
         return [listed[0]["spec"]["clusterIP"]]
-    behind = get(f"{place}/endpoints?fieldSelector=metadata.name%3D{service}")["items"]
-    ready = [one for group in behind for part in group.get("subsets", []) for one in part.get("addresses", [])]
-    found = [one["ip"] for one in ready if not pod or one.get("hostname") == pod[0]]
-    return found if found or not pod else None
+    behind = get(f"{path}/endpoints?fieldSelector=metadata.name%3D{service}")["items"]
+    ready = [
+        endpoint for group in behind for part in group.get("subsets", []) for endpoint in part.get("addresses", [])
+    ]
+    ips = [endpoint["ip"] for endpoint in ready if not pod or endpoint.get("hostname") == pod[0]]
+    return ips if ips or not pod else None
 
 
 def labels_of(question: bytes) -> tuple[list[bytes], int]:
@@ -49,11 +51,11 @@ def answer(message: bytes) -> bytes:
     labels, at = labels_of(message[12:])
     kind, space = struct.unpack_from("!HH", message, 12 + at)
     try:
-        found = addresses(labels)
-        code = NO_SUCH_NAME if found is None else NO_ERROR
+        ips = addresses(labels)
+        code = NO_SUCH_NAME if ips is None else NO_ERROR
     except OSError:
-        found, code = None, FAILURE
-    listed = (found or []) if (kind, space) == (ADDRESS, INTERNET) else []
+        ips, code = None, FAILURE
+    listed = (ips or []) if (kind, space) == (ADDRESS, INTERNET) else []
     head = message[:2] + struct.pack("!HHHHH", 0x8580 | code, 1, len(listed), 0, 0)
     # 0xC00C points back at the name asked for; five seconds of life.
     records = [struct.pack("!HHHIH", 0xC00C, ADDRESS, INTERNET, 5, 4) + IPv4Address(ip).packed for ip in listed]

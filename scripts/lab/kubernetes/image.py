@@ -13,13 +13,13 @@ from pathlib import Path
 
 def layer(files: dict[str, Path]) -> bytes:
     """A tar of `{path in the image: file}`, the same bytes for the same files; folders above each path included."""
-    made: set[str] = set()
+    folders: set[str] = set()
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for target, source in sorted(files.items()):
             for folder in reversed(Path(target.lstrip("/")).parents):
-                if str(folder) != "." and str(folder) not in made:
-                    made.add(str(folder))
+                if str(folder) != "." and str(folder) not in folders:
+                    folders.add(str(folder))
                     tar.addfile(entry(str(folder), tarfile.DIRTYPE))
             content = source.read_bytes()
             tar.addfile(entry(target.lstrip("/"), tarfile.REGTYPE, len(content)), io.BytesIO(content))

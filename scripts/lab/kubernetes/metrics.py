@@ -40,11 +40,13 @@ class Counters:
         summary = get(f"/api/v1/nodes/{os.environ['NODE']}/proxy/stats/summary")
         now: dict[Key, tuple[int, int, float]] = {}
         for pod in summary.get("pods", []):
-            for one in pod.get("containers", []):
-                if "usageCoreNanoSeconds" in one.get("cpu", {}) and "workingSetBytes" in one.get("memory", {}):
-                    at = datetime.fromisoformat(one["cpu"]["time"]).timestamp()
-                    key = (pod["podRef"]["namespace"], pod["podRef"]["name"], one["name"])
-                    now[key] = (one["cpu"]["usageCoreNanoSeconds"], one["memory"]["workingSetBytes"], at)
+            for container in pod.get("containers", []):
+                if "usageCoreNanoSeconds" in container.get("cpu", {}) and "workingSetBytes" in container.get(
+                    "memory", {}
+                ):
+                    at = datetime.fromisoformat(container["cpu"]["time"]).timestamp()
+                    key = (pod["podRef"]["namespace"], pod["podRef"]["name"], container["name"])
+                    now[key] = (container["cpu"]["usageCoreNanoSeconds"], container["memory"]["workingSetBytes"], at)
         self.used = {key: self._between(key, reading) for key, reading in now.items() if key in self.last}
         # A reading that the kubelet has not renewed yet says nothing about the time since.
         self.last |= {key: new for key, new in now.items() if key not in self.last or new[2] > self.last[key][2]}
@@ -90,11 +92,11 @@ def answer(path: str, query: str, used: dict[Key, tuple[float, int]]) -> dict[st
     if path.split("/")[0] == "nodes":
         return head | {"kind": "NodeMetricsList", "metadata": {}, "items": []}
     # Which pods a selector means is the API's own answer to the same path.
-    found = get(f"/api/v1/{path}" + (f"?{query}" if query else ""))
-    if "items" not in found:
-        one = pod_metrics(found, used)
-        return one and head | {"kind": "PodMetrics"} | one
-    items = [one for pod in found["items"] if (one := pod_metrics(pod, used)) is not None]
+    resource = get(f"/api/v1/{path}" + (f"?{query}" if query else ""))
+    if "items" not in resource:
+        usage = pod_metrics(resource, used)
+        return usage and head | {"kind": "PodMetrics"} | usage
+    items = [usage for pod in resource["items"] if (usage := pod_metrics(pod, used)) is not None]
     return head | {"kind": "PodMetricsList", "metadata": {}, "items": items}
 
 
@@ -104,11 +106,11 @@ def handler(counters: Counters) -> type[BaseHTTPRequestHandler]:
             asked = urlsplit(self.path)
             path = asked.path.removeprefix(f"/apis/{GROUP}").strip("/")
             try:
-                found = answer(path, asked.query, counters.used) if asked.path.startswith(f"/apis/{GROUP}") else None
+                content = answer(path, asked.query, counters.used) if asked.path.startswith(f"/apis/{GROUP}") else None
             except OSError:
-                found = None
-            body = json.dumps(found).encode()
-            self.send_response(404 if found is None else 200)
+                content = None
+            body = json.dumps(content).encode()
+            self.send_response(404 if content is None else 200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

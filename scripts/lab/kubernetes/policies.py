@@ -47,18 +47,18 @@ class World:
 
 def look() -> World:
     namespaces, pods = {}, [Pod("kube-system", os.environ["NODE_IP"], {"k8s-app": "kube-dns"}, {"dns": 53}, guest=True)]
-    for one in get("/api/v1/namespaces")["items"]:
-        name, notes = one["metadata"]["name"], one["metadata"].get("annotations", {})
+    for namespace in get("/api/v1/namespaces")["items"]:
+        name, notes = namespace["metadata"]["name"], namespace["metadata"].get("annotations", {})
         # From 1.21 on every namespace carries its name as a label, and policies count on it.
-        namespaces[name] = {"kubernetes.io/metadata.name": name} | one["metadata"].get("labels", {})
-        if (said := notes.get("estiba.test/machine")) is not None:
-            labels = dict(pair.split("=", 1) for pair in said.split(",") if pair)
+        namespaces[name] = {"kubernetes.io/metadata.name": name} | namespace["metadata"].get("labels", {})
+        if (guest := notes.get("estiba.test/machine")) is not None:
+            labels = dict(pair.split("=", 1) for pair in guest.split(",") if pair)
             pods.append(Pod(name, os.environ["MACHINE_IP"], labels, guest=True))
-    for one in get("/api/v1/pods")["items"]:
-        if one["status"].get("podIP") and not one["spec"].get("hostNetwork") and not over(one):
-            head, listed = one["metadata"], [port for c in one["spec"]["containers"] for port in c.get("ports", [])]
+    for pod in get("/api/v1/pods")["items"]:
+        if pod["status"].get("podIP") and not pod["spec"].get("hostNetwork") and not over(pod):
+            head, listed = pod["metadata"], [port for c in pod["spec"]["containers"] for port in c.get("ports", [])]
             ports = {port["name"]: port["containerPort"] for port in listed if "name" in port}
-            pods.append(Pod(head["namespace"], one["status"]["podIP"], head.get("labels", {}), ports))
+            pods.append(Pod(head["namespace"], pod["status"]["podIP"], head.get("labels", {}), ports))
     return World(namespaces, pods, get("/apis/networking.k8s.io/v1/networkpolicies")["items"])
 
 
@@ -116,9 +116,9 @@ def port_matches(listed: list[Json] | None, target: Pod | None) -> Iterator[str]
     """The ports of a rule as matches of iptables; a port's name means that port of the pod that is called."""
     if not listed:
         yield ""
-    for one in listed or []:
-        protocol = f"-p {one.get('protocol', 'TCP').lower()}"
-        port = one.get("port")
+    for entry in listed or []:
+        protocol = f"-p {entry.get('protocol', 'TCP').lower()}"
+        port = entry.get("port")
         if isinstance(port, str):
             port = target.ports.get(port) if target is not None else None
             if port is None:
@@ -147,15 +147,15 @@ def selected_by(world: World, pod: Pod, way: str) -> list[Json]:
 
 def chains(world: World) -> dict[str, list[str]]:
     """The rules of every chain: one that asks the others, and one per pod and way that a policy forbids by default."""
-    found: dict[str, list[str]] = {CHAIN: ["-m conntrack --ctstate ESTABLISHED,RELATED -j RETURN"]}
+    rules: dict[str, list[str]] = {CHAIN: ["-m conntrack --ctstate ESTABLISHED,RELATED -j RETURN"]}
     for way, flag in (("egress", "-s"), ("ingress", "-d")):
         for pod in world.pods:
             if not pod.guest and (policies := selected_by(world, pod, way)):
                 name = f"ESTIBA-{way[:2].upper()}-{pod.address}"
-                allowed = [one for policy in policies for one in allowances(world, pod, policy, way)]
-                found[name] = [*(f"{one} -j RETURN" for one in dict.fromkeys(allowed)), "-j REJECT"]
-                found[CHAIN].append(f"{flag} {pod.address} -j {name}")
-    return found
+                allowed = [match for policy in policies for match in allowances(world, pod, policy, way)]
+                rules[name] = [*(f"{match} -j RETURN" for match in dict.fromkeys(allowed)), "-j REJECT"]
+                rules[CHAIN].append(f"{flag} {pod.address} -j {name}")
+    return rules
 
 
 def restored(new: dict[str, list[str]], old: dict[str, list[str]]) -> str:

@@ -39,14 +39,14 @@ def models(context: click.Context) -> None:
 def list_(registry: str | None = None, as_json: bool = False) -> None:
     """List every model, its versions and aliases."""
     store = _store(registry)
-    found = {name: (store.versions(name), store.aliases(name)) for name in store.list()}
+    listed = {name: (store.versions(name), store.aliases(name)) for name in store.list()}
     if as_json:
         terminal.json(
-            [{"name": n, "versions": versions, "aliases": aliases} for n, (versions, aliases) in found.items()]
+            [{"name": n, "versions": versions, "aliases": aliases} for n, (versions, aliases) in listed.items()]
         )
         return
     rows = []
-    for name, (versions, aliases) in found.items():
+    for name, (versions, aliases) in listed.items():
         for version in reversed(versions):
             named = ", ".join(alias for alias, number in sorted(aliases.items()) if number == version.version)
             created = version.created[:16].replace("T", " ")

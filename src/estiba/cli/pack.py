@@ -87,7 +87,7 @@ def _show(packed: Packed, notes: tuple[str, ...], as_json: bool) -> None:
 
     manifest = packed.artifact.manifest
     if as_json:
-        found = {
+        summary = {
             "ref": packed.ref,
             "digest": f"sha256:{packed.artifact.digest}",
             "new": packed.new,
@@ -96,7 +96,7 @@ def _show(packed: Packed, notes: tuple[str, ...], as_json: bool) -> None:
             "parity": manifest.parity,
             "notes": [*notes, *packed.notes],
         }
-        terminal.json(found)
+        terminal.json(summary)
         return
     model_table.models([(manifest, str(packed.version))])
     for note in (*notes, *packed.notes):

@@ -65,7 +65,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
     seconds = time.perf_counter() - start
     rate = scored.rows / max(seconds, 1e-9)
     if as_json:
-        found = {
+        summary = {
             "model": model.name,
             "version": model.version,
             "rows": scored.rows,
@@ -73,7 +73,7 @@ def predict(  # noqa: PLR0913 - one parameter per option
             "ignored": scored.ignored,
             "not_finite": scored.not_finite,
         }
-        terminal.json(found)
+        terminal.json(summary)
         return
     terminal.line(
         f"{scored.rows:,} rows answered by {model.name}@{model.version} in {seconds:.1f} s ({rate:,.0f}/s): {target}"

@@ -1,4 +1,4 @@
-"""Show running services: a table until all have started, then the lines that they print and changes of their state."""
+"""Show running services in a table until all have started, then their output and changes of their state."""
 
 from __future__ import annotations
 

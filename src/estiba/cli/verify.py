@@ -29,14 +29,14 @@ def verify(ref: str, registry: str | None, trust: bool, as_json: bool) -> None:
 
     model = load(ref, registry=common_options.registry_location(registry), trust=trust)
     if as_json:
-        found = {
+        summary = {
             "model": model.name,
             "version": model.version,
             "digest": f"sha256:{model.digest}",
             "parity": model.parity,
             "notes": model.notes,
         }
-        terminal.json(found)
+        terminal.json(summary)
         return
     rows, files = len(model.golden.records), len(model.manifest.files)
     shown = model_table.proof(model.parity) if model.parity else ""

@@ -21,14 +21,14 @@ def version(as_json: bool) -> None:
     from estiba.cli import terminal
     from estiba.model.coding.kernel import compiled
 
-    found = {"estiba": estiba.__version__, "python": platform.python_version(), "platform": sys.platform}
-    found["kernel"] = "none: no C compiler when Estiba was installed" if compiled() is None else "compiled"
+    versions = {"estiba": estiba.__version__, "python": platform.python_version(), "platform": sys.platform}
+    versions["kernel"] = "none: no C compiler when Estiba was installed" if compiled() is None else "compiled"
     for name in _SHOWN:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     if as_json:
-        terminal.json(found)
+        terminal.json(versions)
     else:
-        terminal.table(("part", "version"), list(found.items()))
+        terminal.table(("part", "version"), list(versions.items()))

@@ -1,1 +1,1 @@
-"""Ship: the same project as processes, images, Compose and Kubernetes."""
+"""Deploy a project with images, Docker Compose and Kubernetes."""

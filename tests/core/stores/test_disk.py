@@ -1,4 +1,4 @@
-"""What is said of a disk that fails, and what is left by a signal that comes at any moment."""
+"""Error messages of a failing disk, and files that are left after a signal at any moment."""
 
 from __future__ import annotations
 

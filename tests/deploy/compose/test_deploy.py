@@ -1,4 +1,4 @@
-"""Deploying with Compose: what is wrong is said before anything changes. What goes well is in test_stack.py."""
+"""`estiba deploy compose` reports errors before anything changes. Successful deployments are in test_stack.py."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_an_image_that_nobody_has_is_no_success(
 
 
 def deployed(docker: Docker) -> Path:
-    """Where the small project was deployed from."""
+    """The folder that the small project was deployed from."""
     label = "com.docker.compose.project.working_dir"
     question = [
         "--filter",

@@ -30,7 +30,7 @@ BANK = {
 }  # fmt: skip
 
 REFUSED = 7
-"""What curl ends with where nobody listens."""
+"""The exit code of curl when the connection is refused."""
 
 Changed = TypeVar("Changed")
 

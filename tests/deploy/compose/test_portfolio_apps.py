@@ -86,7 +86,7 @@ def loaded(page: browser.Browser, url: str) -> bool:
 
 
 def predictions(stack: Stack) -> float:
-    """How many rows of cars the container of all models has answered."""
+    """The number of CarVision rows that the container of all models has answered."""
     text = httpx.get(f"{stack.url(8000)}/metrics", trust_env=False).text
     found = re.findall(r'^estiba_rows_total\{[^}]*model="carvision"[^}]*\} (\S+)$', text, re.MULTILINE)
     return sum(map(float, found))

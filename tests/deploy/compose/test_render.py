@@ -1,4 +1,4 @@
-"""Compose files: what is in them, what Docker says of them, and what Compose cannot do."""
+"""Compose files have the plan's services, are valid for Docker, and refuse settings that Compose has no form for."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_a_front_publishes_what_serves_models(fronted: Rendered) -> None:
 
 
 def test_an_address_that_changes_hands_leads_to_nobody_elses_model(fronted: Rendered) -> None:
-    """Who is on the front's network listens at one port, which is in no other's hands."""
+    """Every service on the reverse proxy's network listens on one port, which no other service there uses."""
     project = yaml.safe_load(fronted.texts["compose.yaml"])
     services, conf = project["services"], fronted.texts["config/front/nginx.conf"]
     assert {name for name, service in services.items() if "front" in service["networks"]} == {

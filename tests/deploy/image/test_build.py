@@ -1,4 +1,4 @@
-"""Images: built by Docker, run hardened, and named only when they have proven themselves."""
+"""Images are built by Docker, run hardened, and get their name only after verification."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def quiet(service: str, doing: str, detail: str) -> None:
-    """Nobody is told."""
+    """Ignore a progress report."""
 
 
 def build(context: BuildContext, engine: Engine, project: Path, **wish: Any) -> building.Built:
@@ -161,7 +161,7 @@ def test_a_build_replaces_the_image_of_its_name_only(copy: BuildContext, engine:
 
 
 def test_a_model_that_answers_otherwise_is_found_out(made: BuildContext, engine: Engine, tmp_path: Path) -> None:
-    """What is asked over HTTP is compared with what the artifact at hand says, not with what the image says."""
+    """Answers over HTTP are compared with the golden rows of the local artifact, not with those in the image."""
     other = tmp_path / "models"
     shutil.copytree(made.folder / "models", other)
     digest = made.spec.contents.models["churn"][1]

@@ -1,4 +1,4 @@
-"""What an image is built of can be read by the user that runs it, whatever rights new files get on this machine."""
+"""Files of an image are readable by the user that runs it, whatever the umask of this machine."""
 
 from __future__ import annotations
 

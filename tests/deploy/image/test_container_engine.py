@@ -1,4 +1,4 @@
-"""Container engines: what is said where one is there and cannot be used."""
+"""Error messages for a container engine that is installed but cannot be used."""
 
 from __future__ import annotations
 

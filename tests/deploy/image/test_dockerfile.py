@@ -1,4 +1,4 @@
-"""Dockerfiles: what a person reads, in the order in which layers change, and nothing that linters complain about."""
+"""Dockerfiles are readable, put the layers that change least first, and pass linters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command starts is in its image, or the build says so before it begins."""
+"""A build is refused before it begins when the image lacks the entry point of its command."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_a_full_disk_for_temporary_files(project: Path, small: Path, tmp_path: P
 
 
 def interrupted(child: subprocess.Popen[str], last: str, number: signal.Signals) -> str:
-    """What it says from the line on at which a signal comes."""
+    """Send a signal after the line `last`, and return the standard error from that line on."""
     assert child.stderr is not None
     said = next(line for line in child.stderr if line.startswith(last))
     child.send_signal(number)

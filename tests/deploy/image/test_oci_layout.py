@@ -1,4 +1,4 @@
-"""OCI layouts: the same bytes twice, every digest right, and an image that runs."""
+"""OCI layouts are reproducible to the byte, have correct digests, and hold an image that runs."""
 
 from __future__ import annotations
 

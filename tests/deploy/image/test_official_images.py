@@ -1,4 +1,4 @@
-"""What Estiba relies on in the official images holds for whatever has their names here: they or their stand-ins."""
+"""The properties of official images that Estiba relies on, checked on the local images of these names or stand-ins."""
 
 from __future__ import annotations
 

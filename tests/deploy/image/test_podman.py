@@ -1,4 +1,4 @@
-"""podman instead of docker: it builds, runs, verifies and takes in layouts."""
+"""podman in place of docker builds, runs and verifies images, and loads OCI layouts."""
 
 from __future__ import annotations
 

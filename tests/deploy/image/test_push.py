@@ -1,4 +1,4 @@
-"""Pushing: to a real registry, by every program that can, and what is said where a registry will not have it."""
+"""Images are pushed to a real registry by every supported program, and a registry's refusal is reported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def silent(line: str) -> None:
-    """Nobody is told."""
+    """Ignore a line of output."""
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_what_was_pushed_is_signed_as_the_pipeline_signs_it(
 
 
 def cosign(folder: Path, line: str) -> str:
-    """What a line of a shell prints."""
+    """The standard output of a shell command."""
     done = subprocess.run(["bash", "-e", "-c", line], cwd=folder, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout

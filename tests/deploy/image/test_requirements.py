@@ -1,4 +1,4 @@
-"""Requirements of images: what serving needs at the versions that run here, nothing for graphics cards, with hashes."""
+"""Requirements of images are serving's packages at the installed versions, with hashes and without GPU packages."""
 
 from __future__ import annotations
 

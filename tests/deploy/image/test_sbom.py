@@ -1,4 +1,4 @@
-"""Bills of materials: every wheel by its digest, the same bytes twice, and what the image says of Debian."""
+"""Bills of materials list every wheel by its digest and Debian's packages, and are reproducible to the byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shared libraries: a wheel's needs are found before an image is built that cannot load it."""
+"""Shared libraries that a wheel needs and an image lacks are found before the image is built."""
 
 from __future__ import annotations
 

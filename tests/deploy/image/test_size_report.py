@@ -1,4 +1,4 @@
-"""Weighing: layers one over the other, every byte of something, and budgets that hold."""
+"""The size report adds layers up, assigns every byte to a category, and enforces size budgets."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def shell(script: str) -> dict[str, Any]:
 
 
 def state(seen: Cluster, name: str) -> dict[str, Any]:
-    """What the kubelet says of a pod's only container."""
+    """The status of a pod's only container, from the kubelet."""
     found: dict[str, Any] = seen.get("pod", name)["status"]["containerStatuses"][0]
     return found
 
@@ -212,13 +212,13 @@ def test_what_policies_forbid_is_refused(namespace: Cluster) -> None:
     namespace.kubectl("wait", "--for=condition=Ready", "pod/visitor", "--timeout=30s")
 
     def visit() -> bool:
-        """Whether the visitor, who asks for the name first, gets an answer."""
+        """True if the visitor's pod resolves the service's name and gets an answer."""
         with suppress(AssertionError):
             return "release" in namespace.kubectl("exec", "visitor", "--", BUSYBOX, "wget", "-qO-", "http://web/")
         return False
 
     def call() -> bool:
-        """Whether this machine, which stands outside, gets an answer."""
+        """True if this machine, outside of the cluster, gets an answer."""
         with Load(namespace.address("web"), clients=1) as load:
             eventually(lambda: load.answers or load.lost)
         return not load.lost

@@ -1,7 +1,7 @@
-"""What `estiba kubernetes` writes and `estiba build` makes, on a real cluster, brought there by `estiba deploy`.
+"""A project's manifests and images on a real cluster, deployed with `estiba deploy`.
 
-Run by `make test-kubernetes`. The cluster is Kubernetes 1.20, so what it does not know yet is left out of the
-manifests, as `known` lists; schemas of the newest Kubernetes see all of it in test_kubernetes.py.
+Run by `make test-kubernetes`. The cluster is Kubernetes 1.20, so fields that it does not know yet are removed from
+the manifests, as `known` lists; test_render.py checks the complete manifests with the newest schemas.
 """
 
 from __future__ import annotations

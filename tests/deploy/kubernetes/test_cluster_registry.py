@@ -62,7 +62,7 @@ class Shop:
     seen: Cluster
 
     def manifests(self) -> list[dict[str, Any]]:
-        """What `estiba kubernetes` writes for the model's own service, as the cluster knows it."""
+        """The manifests of the model's own service, with only the fields that the cluster knows."""
         found = project.load(self.folder)
         files = render(lower(found), found.kubernetes)
         texts = [files.texts[path] for path in ("base/churn.yaml", "base/common.yaml")]

@@ -129,7 +129,7 @@ def test_a_canary_runs_in_the_image_of_its_model(copy: Path, tmp_path: Path) -> 
 
 
 def ways(variables: str, tmp_path: Path, toy_registry: Path, **options: Any) -> list[tuple[str, int | None]]:
-    """Where pods may go: networks and namespaces, each with a port, or None for any."""
+    """Destinations that pods may connect to: networks and namespaces, each with a port, or None for any."""
     plan = replace(planned(tmp_path, toy_registry, variables), registry="s3://models/shop")
     rules = named(rendered(plan, **options), "NetworkPolicy")["spec"]["egress"]
     found = []

@@ -1,4 +1,4 @@
-"""Manifests: what is in them, what the schemas of the newest Kubernetes say of them, and what cannot be rendered."""
+"""Manifests have the plan's services, are valid by the newest Kubernetes schemas, and refuse what has no form there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What watches a plan: each query asks for what a real server emits, each alert fires when it should and only then."""
+"""Generated queries name metrics that a real server emits, and generated alerts fire when they should and only then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the name of an image says."""
+"""Names of images, and the options that choose them."""
 
 from __future__ import annotations
 

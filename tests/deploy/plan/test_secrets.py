@@ -1,4 +1,4 @@
-"""Secrets: made up once, kept from others and from git."""
+"""Secrets are generated once, with permissions for their owner only, and ignored by git."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Artifacts: reproducible, verified before anything is loaded, whole or absent."""
+"""Artifacts are reproducible, verified before anything is loaded, and complete or absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Golden rows: what is chosen, what is found beside thresholds, and what breaks the proof."""
+"""Golden rows are chosen from the sample and beside thresholds, and a model that answers differently is refused."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ values = st.one_of(
 
 
 def fast(coder: Coder, row: dict[str, Any]) -> Coded | None:
-    """What the fast way makes of a row; None where it refuses."""
+    """A row coded by msgspec and the kernel; None where they refuse it."""
     try:
         record = msgspec.json.decode(json.dumps(row).encode(), type=coder.record, dec_hook=code_hook)
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""Conversion: every model of the matrix answers as its original does, on hard rows, and what cannot says why."""
+"""Every model of the conversion matrix answers as its original on hard rows, or says why it is not converted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from estiba.model.schema.signature import Field, Signature
 pytestmark = pytest.mark.slow
 
 PYTHON = ("SVC(probability)", "GaussianProcess", "A function of the user's own on a number")
-"""What stays with the original estimator."""
+"""Cases that are not converted: the original estimator answers."""
 
 TOLERANCE = 1e-12
 SINGLE = 1.2e-7
@@ -259,7 +259,7 @@ def test_near_a_tie_both_classes_are_added_up() -> None:
 
 
 def _odd_models() -> dict[str, tuple[Any, str, int]]:
-    """What people build beside the table: the unfitted model, its data and its classes."""
+    """Models that people build beside those of the matrix: the unfitted model, its data and its classes."""
     from sklearn import compose, ensemble, feature_selection, linear_model, multiclass, preprocessing, tree
     from sklearn.base import clone
     from sklearn.impute import SimpleImputer

@@ -1,4 +1,4 @@
-"""The python engine: the original estimator from an artifact, with as many threads as it was given."""
+"""The python engine runs the original estimator of an artifact, with as many threads as it was given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saved model files: what they are, reading without running their code, and equal bytes for equal models."""
+"""Saved model files are recognised, read without running their code, and written with equal bytes for equal models."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_pipeline_around_catboost_keeps_its_labels(tmp_path: Path) -> None:
 
 
 def written() -> str:
-    """What this process writes for freshly fitted models: format, file name and digest of each."""
+    """Files that this process writes for freshly fitted models: format, file name and digest of each."""
     kinds = ("xgboost", "lightgbm", "catboost")
     models = [pipeline(), *(boosted(kind) for kind in kinds)]
     told = [f"{fmt} {name} {hashlib.sha256(data).hexdigest()}" for fmt, name, data in map(saved_files.dumps, models)]

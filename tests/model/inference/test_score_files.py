@@ -1,4 +1,4 @@
-"""Files scored in chunks: same answers as by row, whole or not at all, mistakes by line and field."""
+"""Files are scored in chunks with the answers of single rows, completely or not at all; errors name line and field."""
 
 from __future__ import annotations
 

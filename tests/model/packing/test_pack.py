@@ -1,4 +1,4 @@
-"""Packing from a notebook: conversion with proof, the fall back, what is refused; loading what was packed."""
+"""Models packed from a notebook are converted and proven, or fall back to the original, and load again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registries in trouble: two writers, killed writers, places without permission, storage that is not there."""
+"""Registries with two writers, killed writers, missing permissions, or storage that cannot be reached."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def race(work: Callable[..., list[int]], *calls: tuple[object, ...]) -> list[list[int]]:
-    """What `work` gives for each tuple of arguments, in processes that wait for each other at a gate."""
+    """Results of `work` for each tuple of arguments, in processes that start together at a barrier."""
     with SPAWN.Manager() as manager, ProcessPoolExecutor(len(calls), mp_context=SPAWN) as pool:
         gate = manager.Barrier(len(calls), timeout=60)
         return [job.result() for job in [pool.submit(work, *call, gate) for call in calls]]

@@ -1,4 +1,4 @@
-"""References: what people write to name a version."""
+"""References such as iris@3 name a version of a model."""
 
 from __future__ import annotations
 

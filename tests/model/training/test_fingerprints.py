@@ -1,4 +1,6 @@
-"""Stamps: which reads are noted, in a process of its own since an audit hook stays for good."""
+"""Fingerprints list the files that a training read.
+
+Each test runs in a process of its own, because an audit hook cannot be removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MLflow: what a training gave is in the tracking server, and a server that is down costs a warning only."""
+"""Results of a training are recorded in the MLflow tracking server; one that cannot be reached is only a warning."""
 
 from __future__ import annotations
 

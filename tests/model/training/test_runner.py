@@ -1,4 +1,4 @@
-"""Train: in a process of its own, registered only when all went well, and not again while nothing has changed."""
+"""Training runs in a child process, registers a model only on success, and is skipped while nothing has changed."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def trained(trained_once: tuple[Path, list[Event], Outcome], tmp_path: Path) -> 
 
 
 def why(found: project.Project) -> str:
-    """Why a project would be trained again; empty where it would not."""
+    """The reason why a project would be trained again; empty where it would not."""
     fingerprint = fingerprints.read(found.folder, "line")
     assert fingerprint is not None
     return fingerprints.change(fingerprint, found.models["line"], found.folder, found.models["line"].data)

@@ -1,4 +1,4 @@
-"""Run container engines: docker, podman and buildah, each through its command line."""
+"""Run the container engines docker, podman and buildah through their command lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verify an image: run it with the restrictions of a deployment and compare its answers with those of training."""
+"""Run an image with the restrictions of a deployment, and compare its answers with those of training."""
 
 from __future__ import annotations
 

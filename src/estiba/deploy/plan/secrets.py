@@ -1,4 +1,4 @@
-"""Secrets of a project: files on this machine, generated when they are first needed, and never in git."""
+"""Generate a project's secrets when they are first needed, and keep them as files that git ignores."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Forest:
     single: bool
 
     def part(self, first: int, last: int) -> Forest:
-        """Some neighbouring trees as a forest."""
+        """Return the trees from `first` up to `last` as a forest."""
         start = int(self.roots[first])
         end = int(self.roots[last]) if last < len(self.roots) else len(self.column)
         cut = slice(start, end)

@@ -149,7 +149,7 @@ _REMEDIES = {
     "timedelta": "df[{name!r}].dt.total_seconds()",
     "Timedelta": "df[{name!r}].dt.total_seconds()",
 }
-"""How a column of these becomes one of numbers or instants; all others become text."""
+"""Expressions that convert a column of these types to numbers or instants; all other types are converted to text."""
 
 
 def _refuse_other_types(column: pd.Series[Any], dtype: Any, *, encoded: bool) -> None:

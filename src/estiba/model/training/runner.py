@@ -245,16 +245,16 @@ def _run(workshop: Workshop, name: str, why: str, on_event: Callable[[Event], No
 
 
 def _reports(workshop: Workshop, name: str, log: Path, on_event: Callable[[Event], None]) -> list[Report]:
-    """Runs the training process and returns what it reported besides progress; an exit without a word is a failure."""
+    """Run the training process; return its reports except for progress, or a failure if it ended without any."""
     options, kept = workshop.models[name], list[Report]()
-    found = {file: fingerprints.find_data(workshop.folder, file) for file in options.data}
+    data_paths = {file: fingerprints.find_data(workshop.folder, file) for file in options.data}
     job = Job(
         name=name,
         folder=str(workshop.folder),
         registry=workshop.registry,
         options=options,
         mlflow=workshop.mlflow,
-        data={file: str(path) if path else None for file, path in found.items()},
+        data={file: str(path) if path else None for file, path in data_paths.items()},
     )
 
     def on_line(line: bytes) -> None:

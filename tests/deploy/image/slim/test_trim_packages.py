@@ -1,4 +1,4 @@
-"""Trimming: what is left out has a reason, what stays still works, and Python's library keeps what a server imports."""
+"""Files trimmed from packages each have a reason, and the packages and Python's library still work without them."""
 
 from __future__ import annotations
 
