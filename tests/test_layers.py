@@ -29,7 +29,7 @@ ORDER = {
     "estiba.model.registry": "records registry mirror",
     "estiba.model.estimators": "object_graph outputs tree_checks skops saved_files",
     "estiba.model.convert": """
-        graph near_ties functions columns trees context tables curves pairwise boosters foreign forests kernels
+        graph near_ties functions columns sparse trees context tables curves pairwise boosters foreign forests kernels
         linear compose wrappers transforms ensembles models
         """,
     "estiba.model.engines": "onnx_reader columns trees rules lower_onnx program exact onnx python isolated",

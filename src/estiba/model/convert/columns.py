@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from estiba.core.errors import EstibaError
-from estiba.model.convert.graph import INT64, Array, Graph
+from estiba.model.convert.graph import DOUBLE, INT64, Array, Graph
 
 MAX_TABLE = 200_000
 """Above this many cells, tables are looked up one by one instead of all at once."""
+
+MAX_DENSE_CELLS = 4_000_000
+"""Cells of a block that is looked up whole: 32 MB. A larger one only reaches steps that keep it sparse."""
+
+MAX_DENSE_COLUMNS = 5_000
+"""Sparse columns that a step may ask for one by one."""
 
 
 class NotConvertible(EstibaError):
@@ -75,7 +81,28 @@ class Table:
         return np.where(self.dead, np.nan, numbers)
 
 
-Column = Slot | Table
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """Columns that depend on one category and are zero for most of its levels, as an encoder's one-hot columns.
+
+    Args:
+        values: scipy's csr matrix, (key.rows, columns); rows on which the original raises an error are empty.
+        dead: those rows.
+    """
+
+    key: Key
+    values: Any
+    dead: npt.NDArray[np.bool_]
+
+
+class Cell(NamedTuple):
+    """One column of a sparse block."""
+
+    block: Levels
+    position: int
+
+
+Column = Slot | Table | Cell
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +119,10 @@ class Columns:
     @property
     def tables(self) -> bool:
         return bool(self.columns) and all(isinstance(c, Table) for c in self.columns)
+
+    @property
+    def sparse(self) -> bool:
+        return any(isinstance(c, Cell) for c in self.columns)
 
     def take(self, indices: list[int]) -> Columns:
         """Return some of the columns, in that order."""
@@ -116,26 +147,62 @@ def matrix(g: Graph, columns: tuple[Column, ...]) -> str:
     if not columns:
         raise NotConvertible("a step of the model has no input columns")
     pieces: list[str] = []
-    for run in _runs(columns):
-        if isinstance(run[0], Slot):
-            first = run[0]
+    for run in runs(columns):
+        first = run[0]
+        if isinstance(first, Slot):
             pieces.append(g.columns(first.tensor, [c.index for c in run if isinstance(c, Slot)], first.width))
+        elif isinstance(first, Cell):
+            pieces.append(_cells(g, first.block, [c.position for c in run if isinstance(c, Cell)]))
         else:
             pieces.append(_look_up(g, [c for c in run if isinstance(c, Table)]))
     return g.concat(pieces)
 
 
-def _runs(columns: tuple[Column, ...]) -> list[list[Column]]:
-    """Neighbours that one node can fetch: slots of one tensor, or tables."""
-    runs: list[list[Column]] = []
-    kinds: list[str] = []
+def runs(columns: tuple[Column, ...]) -> list[list[Column]]:
+    """Neighbours that one node can fetch: slots of one tensor, tables, or cells of one block."""
+    neighbours: list[list[Column]] = []
+    last: object = None
     for column in columns:
-        kind = column.tensor if isinstance(column, Slot) else ""
-        if not kinds or kind != kinds[-1]:
-            runs.append([])
-            kinds.append(kind)
-        runs[-1].append(column)
-    return runs
+        kind = column.tensor if isinstance(column, Slot) else column.block if isinstance(column, Cell) else ""
+        if not neighbours or not (kind is last or (isinstance(kind, str) and kind == last)):
+            neighbours.append([])
+            last = kind
+        neighbours[-1].append(column)
+    return neighbours
+
+
+def _cells(g: Graph, block: Levels, indices: list[int]) -> str:
+    """Look up some columns of a sparse block as a dense tensor, for steps that need each of them as a number."""
+    if len(indices) > MAX_DENSE_COLUMNS:
+        raise NotConvertible(
+            f"a step needs {len(indices)} columns of a category or text as numbers of their own, "
+            f"and the graph holds at most {MAX_DENSE_COLUMNS}"
+        )
+    values = block.values[:, indices].tocsc()
+    values.sort_indices()
+    single = bool((np.diff(values.indptr) == 1).all()) and not block.dead.any()
+    if not single:
+        return look_up_block(g, block, values)
+    asked = g.op("Equal", key_rows(g, [block.key]), g.const(values.indices[None, :], np.int64))
+    if (values.data == 1.0).all():
+        return g.cast(asked, DOUBLE)
+    return g.op("Where", asked, g.const(values.data[None, :]), g.const(0.0))
+
+
+def look_up_block(g: Graph, block: Levels, values: Any) -> str:
+    """One row of `values`, (key.rows, width), for the row of the block's key; NaN where the original raises an error.
+
+    Raises:
+        NotConvertible: it would be too large.
+    """
+    if values.shape[0] * values.shape[1] > max(MAX_DENSE_CELLS, 64 * values.shape[0]):
+        raise NotConvertible(
+            f"a step needs a table of {values.shape[0]} levels times {values.shape[1]} columns, which is too large"
+        )
+    table = np.asarray(values.toarray() if hasattr(values, "toarray") else values, np.float64)
+    table[block.dead] = np.nan
+    index = g.op("Squeeze", key_rows(g, [block.key]), g.const([1], np.int64))
+    return g.op("Gather", g.const(table), index, axis=0)
 
 
 def _look_up(g: Graph, tables: list[Table]) -> str:

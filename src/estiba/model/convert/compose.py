@@ -9,7 +9,7 @@ import numpy as np
 
 from estiba.model.convert.columns import Column, Columns
 from estiba.model.convert.context import Context, unsupported
-from estiba.model.convert.tables import dense
+from estiba.model.convert.sparse import kept
 
 
 def pipeline(c: Context, pipe: Any, columns: Columns) -> Columns:
@@ -29,12 +29,12 @@ def union(c: Context, features: Any, columns: Columns) -> Columns:
         if weights.get(name) is not None:
             raise unsupported(features, "with transformer_weights has no rule")
         parts += c.apply(transformer, columns).columns
-    return columns.same(tuple(parts), dense(features.transform(columns.sample)))
+    return columns.same(tuple(parts), kept(features.transform(columns.sample)))
 
 
 def column_transformer(c: Context, transformer: Any, columns: Columns) -> Columns:
     """A ColumnTransformer, with names, slices, masks, callables and a remainder."""
-    output = dense(transformer.transform(columns.sample))
+    output = kept(transformer.transform(columns.sample))
     parts: list[Column] = []
     weights = transformer.transformer_weights or {}
     for name, step, _ in transformer.transformers_:

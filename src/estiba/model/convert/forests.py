@@ -53,10 +53,20 @@ def _input(c: Context, columns: Columns) -> str:
     return c.graph.as_float32(c.matrix(columns))
 
 
+def _narrow_input(c: Context, columns: Columns, trees: list[Tree]) -> tuple[str, list[Tree]]:
+    """The input of trees: of sparse columns only those that a node asks about, and the trees that read them there."""
+    if not columns.sparse:
+        return _input(c, columns), trees
+    asked = np.unique(np.concatenate([tree.feature[tree.left >= 0] for tree in trees]))
+    used = asked if len(asked) else np.zeros(1, np.int64)
+    narrow = [replace(t, feature=np.searchsorted(used, np.where(t.left >= 0, t.feature, used[0]))) for t in trees]
+    return _input(c, columns.take(used.tolist())), narrow
+
+
 def tree_or_forest(c: Context, model: Any, columns: Columns, want: Want) -> str:
     """DecisionTree, ExtraTree, RandomForest and ExtraTrees, both tasks."""
     estimators = getattr(model, "estimators_", [model])
-    return mean_of_trees(c.graph, _input(c, columns), [read_tree(e) for e in estimators], want)
+    return mean_of_trees(c.graph, *_narrow_input(c, columns, [read_tree(e) for e in estimators]), want)
 
 
 def mean_of_trees(g: Graph, x: str, trees: list[Tree], want: Want) -> str:
@@ -74,7 +84,8 @@ def _scalar(tree: Tree) -> Tree:
 
 def gradient_boosting(c: Context, model: Any, columns: Columns, want: Want) -> str:
     """GradientBoostingClassifier and -Regressor: a starting value and scaled trees, then the loss' link."""
-    raw = scalar_sum(c.graph, _input(c, columns), _stages(model), targets=model.estimators_.shape[1])
+    x, trees = _narrow_input(c, columns, _stages(model))
+    raw = scalar_sum(c.graph, x, trees, targets=model.estimators_.shape[1])
     return _linked(c.graph, raw, model, want)
 
 
@@ -176,7 +187,7 @@ def isolation_forest(c: Context, model: Any, columns: Columns, want: Want) -> st
         depth = model._decision_path_lengths[i] + model._average_path_length_per_tree[i] - 1.0
         trees.append(read_tree(estimator, np.asarray(depth, np.float64), features))
     expected = float(len(trees) * _average_path_length([model._max_samples])[0])
-    depths = scalar_sum(g, _input(c, columns), trees)
+    depths = scalar_sum(g, *_narrow_input(c, columns, trees))
     share = g.op("Neg", g.op("Div", depths, g.const(expected))) if expected else g.fill([-1.0])
     score = g.op("Neg", g.op("Pow", g.const(2.0), share))
     return g.op("Sub", score, g.const(float(model.offset_)))
@@ -212,7 +223,7 @@ def _stump_votes(c: Context, model: Any, columns: Columns) -> str:
         said = np.argmax(_own_values(estimator), axis=1)
         places = np.searchsorted(model.classes_, estimator.classes_)
         trees.append(read_tree(estimator, _ballots(model, float(weight))[places[said]]))
-    return vector_sum(c.graph, _input(c, columns), trees)
+    return vector_sum(c.graph, *_narrow_input(c, columns, trees))
 
 
 def _member_votes(c: Context, model: Any, columns: Columns) -> str:
@@ -251,6 +262,6 @@ def bagging(c: Context, model: Any, columns: Columns, want: Want) -> str:
     if all(type(e).__name__.startswith(("DecisionTree", "ExtraTree")) for e in model.estimators_):
         trees = [read_tree(e, features=f) for e, f in members]
         if want == "value" or all(len(e.classes_) == len(model.classes_) for e in model.estimators_):
-            return mean_of_trees(g, _input(c, columns), trees, want)
+            return mean_of_trees(g, *_narrow_input(c, columns, trees), want)
     answers = [c.emit(e, columns.take(list(map(int, f))), want) for e, f in members]
     return g.op("Div", g.op("Sum", *answers), g.const(float(len(members))))

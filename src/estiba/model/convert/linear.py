@@ -6,21 +6,25 @@ from typing import Any
 
 import numpy as np
 
-from estiba.model.convert.columns import Columns
+from estiba.model.convert.columns import Cell, Columns, slots
 from estiba.model.convert.context import Context, Want, unsupported
 from estiba.model.convert.graph import DOUBLE, Graph
+from estiba.model.convert.sparse import changed, weighted
 
 
-def product(g: Graph, x: str, weights: Any, intercept: Any) -> str:
-    """x @ weights + intercept."""
-    result = g.op("MatMul", x, g.const(weights))
+def product(c: Context, columns: Columns, weights: Any, intercept: Any) -> str:
+    """columns @ weights + intercept."""
+    return _shifted(c.graph, weighted(c.graph, columns, weights), intercept)
+
+
+def _shifted(g: Graph, result: str, intercept: Any) -> str:
     intercept = np.atleast_1d(np.asarray(intercept, np.float64))
     return g.op("Add", result, g.const(intercept[None, :])) if intercept.any() else result
 
 
 def _decision(c: Context, model: Any, columns: Columns) -> str:
     coefficients = np.atleast_2d(np.asarray(model.coef_, np.float64))
-    return product(c.graph, c.matrix(columns), coefficients.T, model.intercept_)
+    return product(c, columns, coefficients.T, model.intercept_)
 
 
 def linear_regressor(c: Context, model: Any, columns: Columns, want: Want) -> str:
@@ -114,18 +118,26 @@ def _joint(g: Graph, joint: str, want: Want) -> str:
 
 def discrete_nb(c: Context, model: Any, columns: Columns, want: Want) -> str:
     """MultinomialNB, ComplementNB and BernoulliNB."""
-    g, x = c.graph, c.matrix(columns)
+    g = c.graph
     weights = np.asarray(model.feature_log_prob_, np.float64)
     prior = np.asarray(model.class_log_prior_, np.float64)
     name = type(model).__name__
     if name == "BernoulliNB":
         if model.binarize is not None:
-            x = g.cast(g.op("Greater", x, g.const(float(model.binarize))), DOUBLE)
+            columns = _binarised(c, columns, float(model.binarize))
         absent = np.log(1 - np.exp(weights))
         weights, prior = weights - absent, prior + absent.sum(axis=1)
     elif name == "ComplementNB" and len(model.classes_) > 1:
         prior = np.zeros_like(prior)
-    return _joint(g, product(g, x, weights.T, prior), want)
+    return _joint(g, product(c, columns, weights.T, prior), want)
+
+
+def _binarised(c: Context, columns: Columns, limit: float) -> Columns:
+    """1 where a column is above the limit; sparse columns stay sparse where zero is not."""
+    if columns.sparse and limit >= 0 and all(isinstance(column, Cell) for column in columns.columns):
+        return changed(columns, lambda values, _: (values > limit).astype(np.float64), None)
+    x = c.graph.cast(c.graph.op("Greater", c.matrix(columns), c.graph.const(limit)), DOUBLE)
+    return columns.same(slots(x, len(columns)), None)
 
 
 _ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh"}
@@ -133,9 +145,10 @@ _ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh"}
 
 def perceptron(c: Context, model: Any, columns: Columns, want: Want) -> str:
     """MLPClassifier and MLPRegressor."""
-    g, x = c.graph, c.matrix(columns)
+    g, x = c.graph, ""
     for i, (weights, intercept) in enumerate(zip(model.coefs_, model.intercepts_, strict=True)):
-        x = product(g, x, weights, intercept)
+        result = g.op("MatMul", x, g.const(weights)) if x else weighted(g, columns, weights)
+        x = _shifted(g, result, intercept)
         if i < len(model.coefs_) - 1:
             x = _activate(g, x, model.activation)
     if model.out_activation_ == "logistic" and want == "proba":

@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from estiba.model.convert.columns import Columns, Key, NotConvertible, Slot, Table
+from estiba.model.convert.columns import Cell, Column, Columns, Key, Levels, NotConvertible, Slot, Table
 from estiba.model.convert.graph import Array
+from estiba.model.convert.sparse import MAX_DENSE_WIDTH
+
+MAX_PROBE_CELLS = 4_000_000
+"""Cells of dense output that are asked for at once: 32 MB."""
 
 
 def keyed(columns: Columns, levels: list[npt.NDArray[np.float64] | None]) -> Columns:
     """Turn computed columns into tables over the given levels, by equality; tables and columns without levels stay."""
     made = tuple(
-        column if isinstance(column, Table) or values is None else _key_column(columns, i, column, values)
+        column if not isinstance(column, Slot) or values is None else _key_column(columns, i, column, values)
         for i, (column, values) in enumerate(zip(columns.columns, levels, strict=True))
     )
     return columns.same(made, columns.sample)
@@ -50,6 +54,8 @@ def _like(values: npt.NDArray[np.float64], given: Any) -> Array:
 
 
 def _column(sample: Any, i: int) -> Any:
+    if hasattr(sample, "toarray"):
+        return sample[:, [i]].toarray().ravel()
     return sample.iloc[:, i] if hasattr(sample, "iloc") else sample[:, i]
 
 
@@ -63,10 +69,12 @@ def tabulate(transformer: Any, columns: Columns, output: Any) -> Columns | None:
         Its outputs as tables, or None where an output depends on more than one column.
     """
     tables = [c for c in columns.columns if isinstance(c, Table)]
+    width = output.shape[1]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # encoders warn of unknown levels, and here those are wanted
+        if width > MAX_DENSE_WIDTH and _is_numeric(output):
+            return _tabulate_sparse(transformer, columns, tables, output)
         answers = [_run(transformer, columns, tables, j) for j in range(len(tables))]
-    width = output.shape[1]
     outputs: list[Table] = []
     for w in range(width):
         sources = [j for j, (values, dead) in enumerate(answers) if _varies(values[:, w], dead)]
@@ -81,18 +89,76 @@ def tabulate(transformer: Any, columns: Columns, output: Any) -> Columns | None:
     return columns.same(tuple(outputs), output)
 
 
+def _is_numeric(output: Any) -> bool:
+    kinds = [output.dtype] if hasattr(output, "dtype") else list(output.dtypes)
+    return all(getattr(kind, "kind", "O") in "fiub" for kind in kinds)
+
+
+def _tabulate_sparse(transformer: Any, columns: Columns, tables: list[Table], output: Any) -> Columns | None:
+    """The same with outputs as columns of sparse blocks, one for each input that has outputs of its own."""
+    answers = [_run_sparse(transformer, columns, tables, j, output) for j in range(len(tables))]
+    varying = np.stack([_varying(values[~dead]) for values, dead in answers])
+    if (varying.sum(axis=0) > 1).any():
+        return None
+    owner = np.argmax(varying, axis=0)
+    sources: list[Column] = [Slot("", 0, 0)] * output.shape[1]
+    sample = _csr(output)
+    for j in np.unique(owner).tolist():
+        own = np.flatnonzero(owner == j)
+        values, dead = answers[j]
+        block = Levels(tables[j].key, values[:, own], dead)
+        alive = ~dead[tables[j].sample]
+        if (block.values[tables[j].sample][alive] != sample[:, own][alive]).nnz:
+            return None
+        for index, position in enumerate(own.tolist()):
+            sources[position] = Cell(block, index)
+    return columns.same(tuple(sources), sample)
+
+
+def _varying(values: Any) -> npt.NDArray[np.bool_]:
+    """Columns of a csr matrix that are not the same in every row."""
+    high, low = (m.toarray().ravel() for m in (values.max(axis=0), values.min(axis=0)))
+    return np.asarray(high != low, bool)
+
+
+def _csr(output: Any) -> Any:
+    from scipy.sparse import csr_matrix
+
+    return csr_matrix(output.to_numpy() if hasattr(output, "iloc") else output, dtype=np.float64)
+
+
+def _run_sparse(
+    transformer: Any, columns: Columns, tables: list[Table], j: int, output: Any
+) -> tuple[Any, npt.NDArray[np.bool_]]:
+    """As `_run`, as a csr matrix in which rows that the transformer refuses are empty."""
+    from scipy.sparse import csr_matrix, vstack
+
+    frame = _probe(columns, tables, j)
+    rows, width = len(tables[j].values), output.shape[1]
+    step = rows if hasattr(output, "toarray") else max(1, MAX_PROBE_CELLS // width)
+    alive = np.flatnonzero(~tables[j].dead)
+    parts = []
+    dead = np.ones(rows, bool)
+    for start in range(0, len(alive), step):
+        accepted, answers = _accepted(transformer, frame, alive[start : start + step])
+        dead[accepted] = False
+        parts.append(_csr(answers) if len(accepted) else csr_matrix((0, width)))
+    joined = vstack(parts, format="csr")
+    if not joined.shape[0]:
+        raise NotConvertible(f"{type(transformer).__name__} refuses every level of a category")
+    counts = np.zeros(rows + 1, np.int64)
+    counts[np.flatnonzero(~dead) + 1] = np.diff(joined.indptr)
+    return csr_matrix((joined.data, joined.indices, np.cumsum(counts)), shape=(rows, width)), dead
+
+
 def _run(transformer: Any, columns: Columns, tables: list[Table], j: int) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Answers for each row of table j, the others held still; (rows, outputs), and which rows it refuses."""
     table = tables[j]
     frame = _probe(columns, tables, j)
-    alive = np.flatnonzero(~table.dead)
-    try:
-        answers = dense(transformer.transform(_rows(frame, alive)))
-    except (ValueError, TypeError, KeyError):
-        alive = np.asarray([r for r in alive if _accepts(transformer, _rows(frame, np.asarray([r])))], np.int64)
-        if not len(alive):
-            raise NotConvertible(f"{type(transformer).__name__} refuses every level of a category") from None
-        answers = dense(transformer.transform(_rows(frame, alive)))
+    alive, answers = _accepted(transformer, frame, np.flatnonzero(~table.dead))
+    if not len(alive):
+        raise NotConvertible(f"{type(transformer).__name__} refuses every level of a category")
+    answers = dense(answers)
     answers = np.asarray(answers.to_numpy(dtype=object) if hasattr(answers, "iloc") else answers)
     values = np.empty((len(table.values), answers.shape[1]), object)
     values[alive] = answers
@@ -102,12 +168,24 @@ def _run(transformer: Any, columns: Columns, tables: list[Table], j: int) -> tup
     return values, dead
 
 
-def _accepts(transformer: Any, row: Any) -> bool:
+def _accepted(transformer: Any, frame: Any, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Any]:
+    """The rows that the transformer takes, and its answers to them. Halves are asked until it refuses a single row."""
     try:
-        transformer.transform(row)
+        return rows, transformer.transform(_rows(frame, rows))
     except (ValueError, TypeError, KeyError):
-        return False
-    return True
+        taken = _taken(transformer, frame, rows)
+    return taken, transformer.transform(_rows(frame, taken)) if len(taken) else None
+
+
+def _taken(transformer: Any, frame: Any, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    try:
+        transformer.transform(_rows(frame, rows))
+        return rows
+    except (ValueError, TypeError, KeyError):
+        if len(rows) < 2:
+            return rows[:0]
+    half = len(rows) // 2
+    return np.concatenate([_taken(transformer, frame, part) for part in (rows[:half], rows[half:])])
 
 
 def _probe(columns: Columns, tables: list[Table], j: int) -> Any:

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from estiba.model.convert import curves
-from estiba.model.convert.columns import Column, Columns, Slot, Table, slots
+from estiba.model.convert.columns import Cell, Column, Columns, Slot, Table, slots
 from estiba.model.convert.compose import STRUCTURES
 from estiba.model.convert.context import Context, unsupported
 from estiba.model.convert.functions import FUNCTIONS
 from estiba.model.convert.graph import DOUBLE, Graph
-from estiba.model.convert.tables import dense, keyed, tabulate
+from estiba.model.convert.sparse import changed, kept, weighted_in_order
+from estiba.model.convert.tables import keyed, tabulate
 from estiba.model.convert.wrappers import resampling_transformers
 
 Rule = Callable[[Graph, Any, str], str]
@@ -36,13 +37,15 @@ def apply(c: Context, transformer: Any, columns: Columns) -> Columns:
         return resampling_transformers(c, transformer, columns)
     if ours and name in STRUCTURES:
         return STRUCTURES[name](c, transformer, columns)
-    output = dense(transformer.transform(columns.sample))
-    if output.shape[0] != len(columns.sample):
+    output = kept(transformer.transform(columns.sample))
+    if output.shape[0] != columns.sample.shape[0]:
         raise unsupported(transformer, "takes one column as a list, not a table")
     if ours and hasattr(transformer, "get_support"):
         return columns.take(list(map(int, transformer.get_support(indices=True)))).same(
             tuple(columns.columns[i] for i in transformer.get_support(indices=True)), output
         )
+    if ours and columns.sparse and name in SPARSE:
+        return SPARSE[name](c, transformer, columns, output)
     if ours and name == "SimpleImputer":
         return _impute(c, transformer, columns, output)
     if ours and name == "MissingIndicator":
@@ -257,6 +260,35 @@ def _function(g: Graph, t: Any, x: str) -> str:
         raise unsupported(t, _why_not(t))
     return rule(g, x)
 
+
+def _scale_sparse(c: Context, t: Any, columns: Columns, output: Any) -> Columns:
+    """StandardScaler without a mean, and MaxAbsScaler, which multiply a sparse matrix by the reciprocal."""
+    if getattr(t, "with_mean", False):
+        raise unsupported(t, "subtracts a mean from sparse columns")
+    if t.scale_ is None or getattr(t, "clip", False):
+        return columns.same(slots(RULES[type(t).__name__](c.graph, t, c.matrix(columns)), len(columns)), output)
+    factors = 1.0 / np.asarray(t.scale_, np.float64)
+    scaled = changed(columns, lambda values, at: values.multiply(factors[at]).tocsr(), output)
+    dense = [i for i, column in enumerate(columns.columns) if not isinstance(column, Cell)]
+    if not dense:
+        return scaled
+    product = c.graph.op("Mul", c.matrix(columns.take(dense)), c.graph.const(factors[dense][None, :]))
+    rescaled = dict(zip(dense, slots(product, len(dense)), strict=True))
+    return columns.same(tuple(rescaled.get(i, column) for i, column in enumerate(scaled.columns)), output)
+
+
+def _components_sparse(c: Context, t: Any, columns: Columns, output: Any) -> Columns:
+    """TruncatedSVD: every component is a weighted sum."""
+    result = weighted_in_order(c.graph, columns, np.asarray(t.components_, np.float64).T)
+    return columns.same(slots(result, len(t.components_)), output)
+
+
+SPARSE: dict[str, Callable[[Context, Any, Columns, Any], Columns]] = {
+    "StandardScaler": _scale_sparse,
+    "MaxAbsScaler": _scale_sparse,
+    "TruncatedSVD": _components_sparse,
+}
+"""Transformers that leave sparse columns sparse, or need them in a weighted sum alone."""
 
 RULES: dict[str, Rule] = {
     "StandardScaler": _standard,

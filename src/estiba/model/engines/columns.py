@@ -17,6 +17,9 @@ from estiba.model.engines.onnx_reader import NotRecognised
 
 Numbers = npt.NDArray[np.float64]
 
+MAX_CODES = 4_000
+"""Codes of a category up to which a comparison is kept as a table; many of a larger one are computed for each row."""
+
 MAX_COLUMNS = 50_000
 """Columns of one graph. A larger one is slow in the kernel, which has no matrix product."""
 
@@ -129,7 +132,7 @@ class Columns:
         """Another column: an operation of the kernel on these."""
         of = [self.known[a] for a in args]
         exact = exact and op in _EXACT and all(c.exact for c in of)
-        if exact:
+        if exact and not (op == "equal" and any(c.over is not None and len(c.over) > MAX_CODES for c in of)):
             made = self._beforehand(args, _EXACT[op])
             if made is not None:
                 return made
@@ -194,7 +197,8 @@ class Columns:
         return domain
 
     def _table(self, category: int, over: Numbers) -> int:
-        if len({value.tobytes() for value in over}) == 1:
+        bits = over.view(np.int64)
+        if bool((bits == bits[0]).all()):
             return self.constant(float(over[0]))
         whole = bool((over == np.floor(over)).all())
         key = (category, over.tobytes())
