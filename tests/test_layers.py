@@ -27,15 +27,17 @@ ORDER = {
         """,
     "estiba.model.artifact": "artifact archive golden_rows profile model_card",
     "estiba.model.registry": "records registry mirror",
-    "estiba.model.estimators": "object_graph outputs tree_checks skops saved_files",
+    "estiba.model.estimators": """
+        object_graph outputs tree_checks skops own_modules by_value own_code saved_files
+        """,
     "estiba.model.convert": """
         graph near_ties functions columns sparse trees context tables curves pairwise boosters foreign forests kernels
         linear compose wrappers transforms ensembles models
         """,
-    "estiba.model.engines": "onnx_reader columns trees rules lower_onnx program exact onnx python isolated",
+    "estiba.model.engines": "onnx_reader columns trees rules lower_onnx program exact onnx own_code python isolated",
     "estiba.model.onnx_import": "inspect_graph wrapping_nodes wrap",
     "estiba.model.inference": "load score_files",
-    "estiba.model.packing": "training_result candidate unseen_words from_file pack",
+    "estiba.model.packing": "training_result candidate unseen_words from_file content pack",
     "estiba.model.training": "fingerprints mlflow runner worker",
     "estiba.serving": """
         http exchange telemetry options pipeline batcher protocols catalog version_metrics server_status pages api

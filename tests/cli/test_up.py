@@ -275,3 +275,40 @@ def test_what_is_trained_beside_a_server_is_trusted_and_what_is_packed_beside_it
         assert "estiba up trusts what estiba train makes" in str(ask_models()[0]["refused"])
         with urllib.request.urlopen(f"{server.url}/metrics", timeout=10) as answer:
             assert 'estiba_swap_failures_total{model="near"} 1' in answer.read().decode()
+
+
+OWN_CODE = """
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from steps.double import Double
+
+def train():
+    rows = pd.DataFrame({"a": np.arange(40.0)})
+    return make_pipeline(Double(), LinearRegression()).fit(rows, rows.a * 4), rows
+"""
+
+DOUBLE = """
+from sklearn.base import BaseEstimator, TransformerMixin
+
+class Double(TransformerMixin, BaseEstimator):
+    def fit(self, X, y=None):
+        return self
+    def transform(self, X):
+        return X * 2
+"""
+
+
+def test_a_project_trusts_its_own_code(tmp_path: Path) -> None:
+    (tmp_path / "estiba.toml").write_text('[models.near]\ntrain = "near:train"\n')
+    (tmp_path / "near.py").write_text(OWN_CODE)
+    (tmp_path / "steps").mkdir()
+    (tmp_path / "steps/double.py").write_text(DOUBLE)
+    with running("up", folder=tmp_path) as server:
+        request = urllib.request.Request(f"{server.url}/predict", b'{"records": [{"a": 2.5}]}')
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert json.load(answer)["predictions"] == [{"value": pytest.approx(10.0)}]
+    (artifact,) = (tmp_path / ".estiba/registry/artifacts").iterdir()
+    assert [str(path.relative_to(artifact)) for path in artifact.rglob("*.py")] == ["code/steps/double.py"]

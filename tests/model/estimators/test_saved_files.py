@@ -38,7 +38,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from sklearn.tree import DecisionTreeClassifier
 
 from estiba.core.errors import BadArtifact, EstibaError, NotFound, NotTrusted
-from estiba.model.estimators import saved_files
+from estiba.model.estimators import own_code, saved_files
 from estiba.model.estimators import skops as skops_file
 
 RANDOM = np.random.default_rng(0)
@@ -193,7 +193,7 @@ def test_skops_with_a_type_of_someones_own_is_refused_and_named(tmp_path: Path) 
     with pytest.raises(NotTrusted, match=r"test_saved_files\.own_step"):
         saved_files.load_file(path)
     assert saved_files.load_file(path, trust=True).predict(X).shape == (200,)
-    assert [name.rpartition(".")[2] for name in saved_files.local_modules(model)] == ["test_saved_files"]
+    assert [name.rpartition(".")[2] for name in own_code.own_names(model)] == ["test_saved_files"]
 
 
 def forged(content: bytes, new: dict[str, int]) -> bytes:
@@ -320,8 +320,8 @@ def test_libraries_and_framework_name_exact_versions() -> None:
     assert saved_files.framework(pipeline()).startswith("scikit-learn 1.")
     assert saved_files.framework(boosted("catboost")) == f"CatBoost {catboost.__version__}"
     assert saved_files.framework(make_pipeline(StandardScaler(), boosted("lightgbm"))).startswith("LightGBM ")
-    assert saved_files.local_modules(pipeline()) == []
-    assert saved_files.local_modules(HistGradientBoostingClassifier(max_iter=2).fit(X, Y)) == []
+    assert not own_code.has_own_code(pipeline())
+    assert not own_code.has_own_code(HistGradientBoostingClassifier(max_iter=2).fit(X, Y))
 
 
 def test_the_schema_holds_no_address_and_no_date() -> None:

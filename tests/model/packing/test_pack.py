@@ -16,7 +16,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, PowerTransformer
+from sklearn.preprocessing import OneHotEncoder, PowerTransformer
 
 import estiba
 from estiba.core.errors import BadArtifact, BadProject, EstibaError, NotFound, ParityError
@@ -80,18 +80,6 @@ def test_what_cannot_be_converted_falls_back_and_says_why(tmp_path: Path) -> Non
     )
     with pytest.raises(NotConvertible, match="PowerTransformer"):
         estiba.pack(model, ROWS[["age", "balance"]], name="power", registry=tmp_path, engine="onnx")
-
-
-@pytest.mark.slow
-def test_code_that_a_server_would_not_find_is_refused(tmp_path: Path) -> None:
-    model = make_pipeline(FunctionTransformer(_doubled), LogisticRegression()).fit(ROWS[["age"]], TARGET)
-    with pytest.raises(EstibaError, match="code of your own"):
-        estiba.pack(model, ROWS[["age"]], name="own", registry=tmp_path)
-    assert open_registry(tmp_path).list() == ()
-
-
-def _doubled(rows: Any) -> Any:
-    return rows * 2
 
 
 @pytest.mark.slow

@@ -24,8 +24,14 @@ SCHEMA = 1
 
 MANIFEST = "artifact.json"
 
+CODE = "code"
+"""The folder of an artifact with source files of the packer's own, which is put on the import path."""
+
 Engine = Literal["onnx", "python"]
 Format = Literal["onnx", "skops", "joblib", "xgboost", "lightgbm", "catboost"]
+
+_SHOWN_CODE = 8
+"""Files and functions that a message names."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _AGAIN = "Pack the model again, or copy the artifact again from its source."
@@ -83,6 +89,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         python: the version of Python that packed it.
         source: the origin of the training data.
         reason: why the python engine was chosen; empty otherwise.
+        by_value: functions and classes of the packer's own that the model file itself holds, as bytecode.
         files: every file but artifact.json itself, by path; `write` fills it in.
     """
 
@@ -102,7 +109,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     reason: str = ""
     description: str = ""
     notes: str = ""
+    by_value: tuple[str, ...] = ()
     files: tuple[FileEntry, ...] = ()
+
+    @property
+    def code_files(self) -> tuple[str, ...]:
+        """Paths of the source files of the packer's own."""
+        return tuple(entry.path for entry in self.files if entry.path.startswith(f"{CODE}/"))
+
+    @property
+    def code_summary(self) -> str:
+        """The code of the packer's own in a few words: the first source files, and what the model file holds."""
+        held = [*self.code_files, *(f"{name} (in {self.model_file})" for name in self.by_value)]
+        more = f" and {len(held) - _SHOWN_CODE} more" if len(held) > _SHOWN_CODE else ""
+        return f"{', '.join(held[:_SHOWN_CODE])}{more}"
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from estiba.model.artifact.artifact import Manifest
 from estiba.model.schema.signature import Field
 
 FILE = "card.md"
 
 
-def render(manifest: Manifest) -> str:
-    """Render the card of a manifest; the same manifest gives the same text."""
+def render(manifest: Manifest, code: Sequence[str] = ()) -> str:
+    """Render the card of a manifest; the same manifest gives the same text.
+
+    Args:
+        code: paths of the source files of the packer's own, as `manifest.files` is not filled in yet.
+    """
     parts = [
         f"# {manifest.name}",
         manifest.description,
@@ -20,6 +26,7 @@ def render(manifest: Manifest) -> str:
         _answers(manifest),
         _parity(manifest),
         _section("Limits", manifest.notes),
+        _code(manifest, code),
         _runs(manifest),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -109,6 +116,21 @@ def _parity(manifest: Manifest) -> str:
         f"Converted to ONNX and compared with the original on {parity.rows:,} rows ({parity.note}): "
         f"largest difference {worst:.3g}{labels}; accepted up to {parity.tolerance:g}.",
     )
+
+
+def _code(manifest: Manifest, code: Sequence[str]) -> str:
+    if not (code or manifest.by_value):
+        return ""
+    parts = ["It runs Python code of whoever packed it, so loading it needs trust."]
+    if code:
+        parts.append("Source files, which are imported from here:\n\n" + "\n".join(f"- `{path}`" for path in code))
+    if manifest.by_value:
+        names = "\n".join(f"- {name}" for name in manifest.by_value)
+        parts.append(
+            f"Held by value in `{manifest.model_file}`, as bytecode of Python {manifest.python} that can be read "
+            f"nowhere else:\n\n{names}"
+        )
+    return _section("Code", "\n\n".join(parts))
 
 
 def _runs(manifest: Manifest) -> str:

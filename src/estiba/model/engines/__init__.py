@@ -45,7 +45,7 @@ def open_engine(
     Args:
         threads: how many threads native libraries may use for one call.
         trust: whether loading may run code from the artifact (pickles, types unknown to skops).
-        isolated: give slow engines a process of their own.
+        isolated: give slow engines a process of their own; those with code of the packer's own have one anyway.
         kernel: execute a graph with the kernel where that knows all of it; ESTIBA_KERNEL=off says no as well.
     """
     name = artifact.manifest.engine
@@ -58,6 +58,12 @@ def open_engine(
         opened = _kernel(artifact, threads)
         if opened is not None:
             return opened
+    if name == "python":
+        from estiba.model.engines.own_code import check_trust
+
+        check_trust(artifact, trust=trust)
+        # Modules of two models may have the same names, and those of a model need an import path of their own.
+        isolated = isolated or bool(artifact.manifest.code_files)
     module, _, attribute = (ISOLATED if isolated and name in ISOLATED else ENGINES)[name].partition(":")
     engine: Engine = getattr(importlib.import_module(module), attribute)(artifact, threads=threads, trust=trust)
     return engine

@@ -103,13 +103,17 @@ class IsolatedEngine:
         with self._lock:
             self._end()
 
+    def __del__(self) -> None:
+        with suppress(Exception):  # at the end of the interpreter, its modules are gone
+            self._end()
+
     def _start(self) -> None:
         self._end()
         ours, theirs = socket.socketpair()
         spec = EngineSpec(str(self._artifact.path), self._threads, self._trust, theirs.fileno())
         threads = {name: str(self._threads) for name in cpus.NATIVE_THREADS}
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "estiba.model.engines.isolated"],
+            [sys.executable, "-P", "-m", "estiba.model.engines.isolated"],
             stdin=subprocess.PIPE,
             pass_fds=[theirs.fileno()],
             env={**os.environ, **threads},
@@ -176,10 +180,15 @@ def main() -> None:
     channel = Connection(spec.channel)
     from estiba.model.artifact.artifact import read
     from estiba.model.coding.coder import Coded
+    from estiba.model.engines.own_code import check_trust, put_on_path
     from estiba.model.engines.python import PythonEngine
 
     try:
-        engine = PythonEngine(read(Path(spec.path)), threads=spec.threads, trust=spec.trust)
+        artifact = read(Path(spec.path))
+        check_trust(artifact, trust=spec.trust)
+        if artifact.manifest.code_files:
+            put_on_path(artifact)
+        engine = PythonEngine(artifact, threads=spec.threads, trust=spec.trust)
     except Exception as error:
         channel.send_bytes(msgspec.msgpack.encode(_failed(error)))
         return

@@ -7,7 +7,7 @@ import importlib.metadata
 import re
 import sys
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 _NUMERIC = frozenset({"joblib", "numpy", "pandas", "scikit-learn", "scipy"})
@@ -50,15 +50,17 @@ def _inside(item: Any) -> Iterator[Any]:
         yield from getattr(item, "__dict__", {}).values()
 
 
-def libraries(model: object, format: str = "") -> dict[str, str]:
+def libraries(model: object, format: str = "", imported: Iterable[str] = ()) -> dict[str, str]:
     """The exact version, by distribution name, of every library that the python engine needs to run `model`.
 
     Args:
         format: how the model is saved (`estiba.model.artifact.artifact.Format`); what reads that format is added.
+        imported: distributions that code of the user's own imports.
     """
     installed = importlib.metadata.packages_distributions()
     names = {"numpy", "pandas"}  # the engine itself builds a DataFrame
     names |= {format} & {"joblib", "skops"}
+    names |= set(imported)
     for top in _tops(model):
         names |= set(sorted(installed.get(top, ()))[:1])
     for name in sorted(names):
@@ -74,10 +76,10 @@ def framework(model: object) -> str:
     """
     if isinstance(model, bytes):
         return _producer(model)
-    top = _module(type(_last(model))).partition(".")[0]
+    top = module_of(type(_last(model))).partition(".")[0]
     names = sorted(importlib.metadata.packages_distributions().get(top, ()))
     if not names:
-        return top
+        return "code of your own" if top not in sys.stdlib_module_names else "Python"
     return f"{_FRAMEWORKS.get(names[0], names[0])} {importlib.metadata.version(names[0])}"
 
 
@@ -97,23 +99,14 @@ def _last(model: Any) -> Any:
     return model
 
 
-def local_modules(model: object) -> list[str]:
-    """Modules in the model that belong to no installed distribution, sorted: a server could not import them.
-
-    `__main__` stands for what was defined in a script or notebook, such as a function of one's own or a lambda.
-    """
-    installed = importlib.metadata.packages_distributions()
-    known = installed.keys() | sys.stdlib_module_names | {"builtins"}
-    return sorted({name for name in _modules(model) if name.partition(".")[0] not in known})
-
-
 def _tops(model: object) -> set[str]:
-    return {name.partition(".")[0] for name in _modules(model)}
+    return {name.partition(".")[0] for name in modules(model)}
 
 
-def _modules(model: object) -> set[str]:
+def modules(model: object) -> set[str]:
+    """The modules of every class, base class and function in a model."""
     definitions = {_definition(item) for item in reachable(model)}
-    return {_module(part) for definition in definitions for part in _bases(definition)}
+    return {module_of(part) for definition in definitions for part in _bases(definition)}
 
 
 def _bases(definition: Any) -> Sequence[Any]:
@@ -127,7 +120,8 @@ def _definition(item: Any) -> Any:
     return item if named or isinstance(item, types.ModuleType) else type(item)
 
 
-def _module(definition: Any) -> str:
+def module_of(definition: Any) -> str:
+    """The module that a class or function can be imported from."""
     name = getattr(definition, "__module__", None)
     if isinstance(definition, types.ModuleType):
         return definition.__name__

@@ -21,7 +21,7 @@ from estiba.core.errors import BadArtifact, EstibaError, MissingExtra, NotFound,
 from estiba.core.stores.disk import temporary
 from estiba.model.artifact.artifact import Format
 from estiba.model.estimators import skops
-from estiba.model.estimators.object_graph import framework, libraries, local_modules, reachable
+from estiba.model.estimators.object_graph import framework, libraries, reachable
 
 __all__ = [
     "FORMATS",
@@ -31,7 +31,6 @@ __all__ = [
     "framework",
     "libraries",
     "load_file",
-    "local_modules",
     "open_file",
 ]
 
@@ -304,7 +303,7 @@ def dumps(model: Any) -> tuple[Format, str, bytes]:
     written = native.get(type(model).__module__.partition(".")[0], lambda _: None)(model)
     if written is not None:
         return written
-    model = _without_timestamps(model)
+    model = without_timestamps(model)
     return _dump_skops(model) or ("joblib", "model.pkl", _dump_pickle(model))
 
 
@@ -351,15 +350,20 @@ def _strip(model: Any) -> None:
             del metadata[key]
 
 
-def _without_timestamps(model: Any) -> Any:
-    """The model itself, or a copy without CatBoost's timestamps where a CatBoost model is inside."""
+def without_timestamps(model: Any, pickled: Callable[[Any], bytes] | None = None) -> Any:
+    """The model itself, or a copy without CatBoost's timestamps where a CatBoost model is inside.
+
+    Args:
+        pickled: the pickler that can hold the model; by default pickle's own.
+    """
+    pickled = pickled or _pickled
     if not any(type(item).__name__ in _CATBOOST for item in reachable(model)):
         return model
-    copied = pickle.loads(_pickled(model))  # of what is in this process anyway
+    copied = pickle.loads(pickled(model))  # of what is in this process anyway
     for item in reachable(copied):
         if type(item).__name__ in _CATBOOST and item.is_fitted():
             _strip(item)
-    return pickle.loads(_pickled(copied))
+    return pickle.loads(pickled(copied))
 
 
 def _dump_skops(model: Any) -> tuple[Format, str, bytes] | None:

@@ -8,7 +8,6 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from estiba.core.errors import BadProject, EstibaError, MissingExtra, ParityError
+from estiba.core.errors import BadArtifact, BadProject, EstibaError, MissingExtra, ParityError
 from estiba.core.stores.disk import temporary
 from estiba.model.artifact import artifact, model_card, profile
 from estiba.model.artifact import golden_rows as golden
@@ -33,6 +32,7 @@ from estiba.model.packing.candidate import (
     with_contract,
     with_own_labels,
 )
+from estiba.model.packing.content import onnx_parts, python_parts
 from estiba.model.packing.training_result import Source, Trained
 from estiba.model.packing.unseen_words import check_unseen
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
@@ -209,7 +209,7 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
     parity = proof.of_original()
     if onnx is not None:
         parity, reason = proof.of_converted(_runner(onnx), parity)
-    content = _python_parts(trained.model, reason) if onnx is None or reason else _onnx_parts(trained.model, onnx)
+    content = python_parts(trained.model, reason) if onnx is None or reason else onnx_parts(trained.model, onnx)
     manifest = Manifest(
         name=name,
         signature=candidate.signature,
@@ -227,17 +227,26 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
         manifest.model_file: content.model,
         GOLDEN_FILE: golden.seal(candidate.coder, proof.golden, proof.answers),
         profile.FILE: profile.encode(_profile(candidate, trained, None if reason else onnx)),
-        model_card.FILE: model_card.render(manifest).encode(),
+        **content.code,
     }
+    files[model_card.FILE] = model_card.render(manifest, tuple(content.code)).encode()
     written = artifact.write(folder, manifest, files)
-    load_artifact(written, trust=True, threads=1)  # what cannot be loaded and proven here is never registered
+    _load_once(written)
     return written, candidate.notes
 
 
-@dataclass(frozen=True)
-class _Content:
-    model: bytes
-    described: dict[str, Any]
+def _load_once(written: Artifact) -> None:
+    """Load an artifact and prove it, as a server does: what cannot be loaded here is never registered."""
+    try:
+        load_artifact(written, trust=True, threads=1).engine.close()
+    except (BadArtifact, RuntimeError) as error:
+        if not written.manifest.code_files:
+            raise
+        raise EstibaError(
+            f"The model does not run with the code that was packed with it ({written.manifest.code_summary}): {error}",
+            hint="Only modules that are named in import statements are packed, and no other files: what the code reads "
+            "belongs into an attribute of the model, set while it is fitted.",
+        ) from error
 
 
 def _finite(name: str, value: Any) -> float:
@@ -345,31 +354,6 @@ def _profile(candidate: Candidate, trained: Trained, onnx: bytes | None) -> prof
     if trained.holdout is None:
         return profile.build(candidate.signature, candidate.coded, predict, "sample")
     return profile.build(candidate.signature, code_holdout(candidate.coder, trained.holdout), predict, "holdout")
-
-
-def _onnx_parts(model: object, onnx: bytes) -> _Content:
-    from estiba.model.estimators.saved_files import framework
-
-    libraries = {name: version(name) for name in ("numpy", "onnxruntime")}
-    described = {"engine": "onnx", "format": "onnx", "model_file": "model.onnx", "libraries": libraries}
-    return _Content(onnx, {**described, "framework": framework(model)})
-
-
-def _python_parts(model: object, reason: str) -> _Content:
-    from estiba.model.estimators.saved_files import dumps, framework, libraries, local_modules
-
-    if isinstance(model, bytes):
-        raise ParityError(f"The graph around the ONNX file does not answer as the file does. {reason}")
-    local = local_modules(model)
-    if local:
-        raise EstibaError(
-            f"The model needs the python engine ({reason.rstrip('.')}) and uses code of your own from "
-            f"{', '.join(sorted(local))}, which a server would not find.",
-            hint="Install that code as a package, or replace it with library transformers that convert to ONNX.",
-        )
-    kind, file, content = dumps(model)
-    described = {"engine": "python", "format": kind, "model_file": file, "libraries": libraries(model, kind)}
-    return _Content(content, {**described, "framework": framework(model)})
 
 
 def _frame(X: Any) -> pd.DataFrame:

@@ -101,6 +101,8 @@ def _trained(job: Job, folder: Path, data: Mapping[str, Path | None]) -> tuple[T
         from estiba.model.packing.from_file import from_file
 
         file, sample = folder / options.file, folder / options.sample
+        if options.trust:  # it may hold classes of the project
+            sys.path.insert(0, str(folder))
         try:
             return from_file(file, sample, target=options.target, trust=options.trust)
         except NotTrusted as error:
