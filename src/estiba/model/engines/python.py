@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from estiba.model.coding.coder import Coder
+from estiba.model.estimators import own_answers
 from estiba.model.estimators.object_graph import reachable
 from estiba.model.estimators.outputs import answer
 from estiba.model.estimators.saved_files import open_file
@@ -33,6 +34,7 @@ class PythonEngine:
         manifest = artifact.manifest
         self._model = open_file(artifact.file(manifest.model_file), manifest.format, trust=trust).model
         self._coder = Coder(manifest.signature)
+        self._answer = own_answers.answer if own_answers.is_own(self._model) else answer
         self._threads = threads
         for item in reachable(self._model):
             _limit(item, threads)
@@ -41,7 +43,7 @@ class PythonEngine:
     def predict(self, coded: Coded) -> Matrix:
         frame = self._coder.frame(coded)
         with self._limited():
-            return answer(self._model, frame, self._coder.signature.head)
+            return self._answer(self._model, frame, self._coder.signature.head)
 
     def close(self) -> None:
         """Do nothing: it holds only memory."""

@@ -76,7 +76,7 @@ def framework(model: object) -> str:
     """
     if isinstance(model, bytes):
         return _producer(model)
-    top = module_of(type(_last(model))).partition(".")[0]
+    top = module_of(type(last_step(model))).partition(".")[0]
     names = sorted(importlib.metadata.packages_distributions().get(top, ()))
     if not names:
         return "code of your own" if top not in sys.stdlib_module_names else "Python"
@@ -91,11 +91,12 @@ def _producer(model: bytes) -> str:
     return f"ONNX from {producer}" if producer else "ONNX"
 
 
-def _last(model: Any) -> Any:
+def last_step(model: Any) -> Any:
+    """The last step of a Pipeline, also inside a search over parameters; else the model itself."""
     for name in ("best_estimator_", "steps"):
         inner = getattr(model, name, None)
         if inner is not None:
-            return _last(inner[-1][1] if name == "steps" else inner)
+            return last_step(inner[-1][1] if name == "steps" else inner)
     return model
 
 

@@ -99,12 +99,15 @@ def _of_estimator(
     model: object, sample: pd.DataFrame, fields: Mapping[str, FieldOptions], outputs: Outputs
 ) -> Candidate:
     from estiba.model.convert import convert
+    from estiba.model.estimators import own_answers
     from estiba.model.estimators.outputs import answer, follows, head_of, own_labels, own_threshold
 
     names = [str(name) for name in sample.columns]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise BadProject(f"The sample has two columns of the name {twice!r}.", hint="Rename one before training.")
+    if own_answers.is_own(model):
+        return _of_function(model, sample, fields, outputs)
     own = own_threshold(model)
     own_rule = outputs.threshold is None or (own is not None and own[0] == outputs.threshold)
     if own is not None and outputs.threshold is None:
@@ -128,6 +131,33 @@ def _of_estimator(
         ),
         lambda frame: own_labels(model, frame, head),
         own_rule,
+    )
+
+
+def _of_function(model: Any, sample: pd.DataFrame, fields: Mapping[str, FieldOptions], outputs: Outputs) -> Candidate:
+    """A function, or an object of a class of the user's own: its answers to the sample show what it answers."""
+    from estiba.model.convert import NotConvertible
+    from estiba.model.estimators import own_answers
+
+    head, name = own_answers.head_from(model, sample)
+    if name and outputs.value == Outputs().value:
+        outputs = msgspec.structs.replace(outputs, value=name)
+    if head.classes:  # a label has no score
+        label = name if name and outputs.label == Outputs().label else outputs.label
+        outputs = msgspec.structs.replace(outputs, score="", label=label)
+    signature = infer(model, sample, head, fields=fields, outputs=outputs)
+    coder = Coder(signature)
+
+    def refuse(head: Head) -> bytes:
+        raise NotConvertible("It is Python code of your own, which only Python can run.")
+
+    return Candidate(
+        signature,
+        coder,
+        _code(coder, sample),
+        sample,
+        lambda frame, head: own_answers.answer(model, frame, head),
+        refuse,
     )
 
 
