@@ -21,7 +21,7 @@ ORDER = {
         """,
     "estiba.core.stores": "disk files",
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
-    "estiba.model.schema": "signature rows json_pointer json_values values infer",
+    "estiba.model.schema": "signature rows json_pointer json_values values estimator_columns infer",
     "estiba.model.coding": """
         kernel arrow thrift_compact table_limits csv_file pandas_series record_type known_names coder predictions
         """,
@@ -37,7 +37,7 @@ ORDER = {
     "estiba.model.engines": "onnx_reader columns trees rules lower_onnx program exact onnx own_code python isolated",
     "estiba.model.onnx_import": "inspect_graph wrapping_nodes wrap",
     "estiba.model.inference": "load score_files",
-    "estiba.model.packing": "training_result candidate unseen_words from_file content pack",
+    "estiba.model.packing": "training_result model_columns candidate unseen_words from_file content pack",
     "estiba.model.training": "fingerprints mlflow runner worker",
     "estiba.serving": """
         http exchange telemetry options pipeline batcher protocols catalog version_metrics server_status pages api

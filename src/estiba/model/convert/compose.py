@@ -37,8 +37,9 @@ def column_transformer(c: Context, transformer: Any, columns: Columns) -> Column
     output = kept(transformer.transform(columns.sample))
     parts: list[Column] = []
     weights = transformer.transformer_weights or {}
+    positions = _positions(transformer, columns.sample)
     for name, step, _ in transformer.transformers_:
-        indices = list(map(int, transformer._transformer_to_input_indices.get(name, [])))
+        indices = [positions.get(i, -1) for i in map(int, transformer._transformer_to_input_indices.get(name, []))]
         if (isinstance(step, str) and step == "drop") or not indices:
             continue
         if weights.get(name) is not None:
@@ -47,6 +48,15 @@ def column_transformer(c: Context, transformer: Any, columns: Columns) -> Column
     if len(parts) != np.shape(output)[1]:
         raise unsupported(transformer, "arranges its columns in a way that no rule covers")
     return columns.same(tuple(parts), output)
+
+
+def _positions(transformer: Any, sample: Any) -> dict[int, int]:
+    """Positions in the sample of the columns of training: by name, as columns that are dropped may be missing there."""
+    names = getattr(transformer, "feature_names_in_", None)
+    if names is None or not hasattr(sample, "columns"):
+        return {i: i for i in range(transformer.n_features_in_)}
+    present = {str(name): i for i, name in enumerate(sample.columns)}
+    return {i: present[str(name)] for i, name in enumerate(names) if str(name) in present}
 
 
 STRUCTURES: dict[str, Callable[[Context, Any, Columns], Columns]] = {

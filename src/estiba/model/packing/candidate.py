@@ -15,6 +15,7 @@ import numpy.typing as npt
 from estiba.core.errors import BadInput, BadProject, EstibaError, ParityError
 from estiba.model.coding.coder import Coded, Coder, Matrix
 from estiba.model.coding.predictions import labels
+from estiba.model.packing.model_columns import imputed_fields, plain_columns, read_part
 from estiba.model.packing.training_result import Trained
 from estiba.model.schema.infer import FieldOptions, infer, override
 from estiba.model.schema.rows import field_name
@@ -116,7 +117,10 @@ def _of_estimator(
     head = head_of(model)
     labelled = bool(head.classes) and own_rule and not follows(model)
     head = msgspec.structs.replace(head, labelled=labelled)
+    sample, notes = read_part(model, sample, head, keep=fields)
     signature = infer(model, sample, head, fields=fields, outputs=outputs)
+    if imputed := imputed_fields(model, sample, signature, fields):
+        signature = infer(model, sample, head, fields=fields, outputs=outputs, imputed=imputed)
     coder = Coder(signature)
     return Candidate(
         signature,
@@ -131,6 +135,7 @@ def _of_estimator(
         ),
         lambda frame: own_labels(model, frame, head),
         own_rule,
+        notes,
     )
 
 
@@ -223,7 +228,7 @@ def _of_file(model: bytes, sample: pd.DataFrame, fields: Mapping[str, FieldOptio
 
 def _code(coder: Coder, sample: pd.DataFrame) -> Coded:
     try:
-        return coder.check_columns(_columns(sample), len(sample))
+        return coder.check_columns(plain_columns(sample), len(sample))
     except BadInput as error:
         raise BadProject(
             f"The sample itself does not match the signature: {error.message}",
@@ -289,16 +294,6 @@ def _asked(candidate: Candidate, rows: pd.DataFrame) -> Matrix:
         ) from error
 
 
-def _columns(sample: pd.DataFrame) -> dict[str, Any]:
-    """Columns as the coder takes them: numeric ones as arrays, others as lists of plain values."""
-    columns: dict[str, Any] = {}
-    for name in sample.columns:
-        column = sample[name]
-        plain = column.dtype.kind in "fiub" and isinstance(column.dtype, np.dtype)
-        columns[str(name)] = column.to_numpy() if plain else column.astype(object).tolist()
-    return columns
-
-
 def code_holdout(coder: Coder, holdout: pd.DataFrame) -> Coded:
     """Held-out rows in coded form; columns that the model does not have are left out.
 
@@ -314,7 +309,7 @@ def code_holdout(coder: Coder, holdout: pd.DataFrame) -> Coded:
     if not len(holdout):
         raise BadProject("There are no held-out rows.", hint="Leave holdout away, or pass rows as in training.")
     try:
-        return coder.check_columns(_columns(holdout[list(names)]), len(holdout))
+        return coder.check_columns(plain_columns(holdout[list(names)]), len(holdout))
     except BadInput as error:
         raise BadProject(
             f"The held-out rows do not match the signature: {error.message}",

@@ -11,7 +11,7 @@ from estiba.core.stores.disk import explained
 from estiba.model.coding.csv_file import PLAIN_CSV, CsvFile, CsvOptions
 from estiba.model.estimators.saved_files import open_file
 from estiba.model.packing.training_result import Trained
-from estiba.model.schema.infer import text_columns
+from estiba.model.schema.estimator_columns import text_columns
 
 if TYPE_CHECKING:
     import pandas as pd

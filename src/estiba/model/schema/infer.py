@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from estiba.core.errors import BadProject
+from estiba.model.schema.estimator_columns import KnownLevels, known_levels, vectorized_columns
 from estiba.model.schema.signature import Field, Head, Kind, Outputs, Scalar, Signature, Unseen
 
 if TYPE_CHECKING:
@@ -31,15 +32,6 @@ class FieldOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     description: str | None = None
 
 
-class _Levels(msgspec.Struct, frozen=True):
-    """The levels of a column that an encoder inside the estimator knows."""
-
-    levels: tuple[Any, ...]
-    unseen: Unseen
-    missing: bool
-    missing_is_none: bool
-
-
 def infer(
     model: object,
     sample: pd.DataFrame,
@@ -47,6 +39,7 @@ def infer(
     *,
     fields: Mapping[str, FieldOptions] | None = None,
     outputs: Outputs | None = None,
+    imputed: Collection[str] = (),
 ) -> Signature:
     """The signature of `model`, a fitted estimator, from rows that it was trained on.
 
@@ -54,12 +47,16 @@ def infer(
         sample: training features, rows in any order, with the dtypes of training.
         fields: by column name, what to override.
         outputs: how answers are shown.
+        imputed: columns that may be missing, whatever the sample has.
 
     Raises:
         BadProject: an override names no column, or the result contradicts itself.
     """
-    known = dict(_encoders(model, [str(c) for c in sample.columns]))
+    columns = [str(c) for c in sample.columns]
+    known, texts = known_levels(model, columns), vectorized_columns(model, columns)
     inferred = [_field(str(name), sample[name], known.get(str(name))) for name in sample.columns]
+    inferred = [_as_text(field) if field.name in texts else field for field in inferred]
+    inferred = [msgspec.structs.replace(f, nullable=True) if f.name in imputed else f for f in inferred]
     chosen = override(inferred, fields or {})
     complete = [_with_missing(f, sample[name], known.get(f.name)) for f, name in zip(chosen, sample, strict=True)]
     return Signature(fields=tuple(complete), head=head, outputs=outputs or Outputs()).validate()
@@ -74,7 +71,7 @@ def override(fields: Sequence[Field], options: Mapping[str, FieldOptions]) -> tu
     return tuple(_override(field, options.get(field.name)) for field in fields)
 
 
-def _field(name: str, column: pd.Series[Any], known: _Levels | None) -> Field:
+def _field(name: str, column: pd.Series[Any], known: KnownLevels | None) -> Field:
     kind = _kind(column, known)
     present = column.dropna()
     field = Field(
@@ -97,14 +94,21 @@ def _field(name: str, column: pd.Series[Any], known: _Levels | None) -> Field:
     return field
 
 
-def _known_levels(column: pd.Series[Any], known: _Levels) -> tuple[Scalar, ...]:
+def _as_text(field: Field) -> Field:
+    """A column of a few texts that repeat is no category where the estimator reads their words."""
+    if field.kind != "category" or not all(isinstance(level, str) for level in field.levels):
+        return field
+    return msgspec.structs.replace(field, kind="text", levels=(), unseen="error")
+
+
+def _known_levels(column: pd.Series[Any], known: KnownLevels) -> tuple[Scalar, ...]:
     """The levels of an encoder, which turns a column of nullable booleans into numbers, as the column has them."""
     if column.dtype.name == "boolean":
         return tuple(bool(level) for level in known.levels)
     return known.levels
 
 
-def _with_missing(field: Field, column: pd.Series[Any], known: _Levels | None) -> Field:
+def _with_missing(field: Field, column: pd.Series[Any], known: KnownLevels | None) -> Field:
     """The field with the missing value of its column, where the dtype alone does not say which it is."""
     numeric = field.kind == "category" and field.dtype not in ("category", "str", "string", "object")
     if not field.nullable or not (numeric or field.dtype == "object"):
@@ -115,7 +119,7 @@ def _with_missing(field: Field, column: pd.Series[Any], known: _Levels | None) -
     return msgspec.structs.replace(field, missing="none" if none and field.dtype == "object" else "nan")
 
 
-def _kind(column: pd.Series[Any], known: _Levels | None) -> Kind:
+def _kind(column: pd.Series[Any], known: KnownLevels | None) -> Kind:
     import pandas.api.types as types
 
     dtype: Any = column.dtype
@@ -232,60 +236,3 @@ def _override(field: Field, options: FieldOptions | None) -> Field:
             raise BadProject(f"The field {field.name!r} is a column of {field.kind} and cannot become {kind}.")
         changes.setdefault("levels", ())
     return msgspec.structs.replace(field, **changes)
-
-
-def text_columns(model: object, columns: Sequence[str]) -> frozenset[str]:
-    """The columns whose levels, as an encoder inside the estimator lists them, are text and nothing else."""
-    found = _encoders(model, columns)
-    return frozenset(
-        name for name, known in found if known.levels and all(isinstance(level, str) for level in known.levels)
-    )
-
-
-def _encoders(model: Any, columns: Sequence[str]) -> Iterator[tuple[str, _Levels]]:
-    """Category encoders inside the estimator that see raw columns, as (column, what they know)."""
-    steps = getattr(model, "steps", None)
-    if steps is not None:  # a Pipeline: encoders sit before anything changes the columns
-        for _, step in steps:
-            yield from _encoders(step, columns)
-            if not _keeps_columns(step):
-                return
-    elif hasattr(model, "transformers_"):
-        inputs = [str(c) for c in getattr(model, "feature_names_in_", columns)]
-        for _, part, chosen in model.transformers_:
-            if part not in ("drop", "passthrough"):
-                yield from _encoders(part, _names(chosen, inputs))
-    elif hasattr(model, "categories_") and len(model.categories_) == len(columns):
-        for name, levels in zip(columns, model.categories_, strict=True):
-            yield name, _known(model, levels)
-    elif hasattr(model, "regressor_") or hasattr(model, "best_estimator_"):
-        yield from _encoders(getattr(model, "regressor_", None) or model.best_estimator_, columns)
-    elif hasattr(model, "calibrated_classifiers_"):
-        yield from _encoders(model.calibrated_classifiers_[0].estimator, columns)
-
-
-def _keeps_columns(step: Any) -> bool:
-    return type(step).__name__ == "SimpleImputer" and not step.add_indicator
-
-
-def _names(chosen: Any, inputs: Sequence[str]) -> list[str]:
-    """Column names that a ColumnTransformer was told as names, positions, a mask or a slice."""
-    if isinstance(chosen, str):
-        return [chosen]
-    if isinstance(chosen, slice):
-        return list(inputs[chosen]) if not isinstance(chosen.start, str) else []
-    chosen = list(chosen)
-    if chosen and all(isinstance(c, bool) or type(c).__name__ == "bool" for c in chosen):
-        return [name for name, taken in zip(inputs, chosen, strict=True) if taken]
-    return [inputs[c] if isinstance(c, int) or hasattr(c, "item") else str(c) for c in chosen]
-
-
-def _known(encoder: Any, levels: Any) -> _Levels:
-    present = [v for v in levels if v is not None and v == v]
-    refuses = getattr(encoder, "handle_unknown", "ignore") == "error"
-    return _Levels(
-        tuple(_plain(v) for v in present),
-        "error" if refuses else "other",
-        len(present) < len(levels),
-        any(v is None for v in levels),
-    )
