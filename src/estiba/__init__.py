@@ -1,4 +1,4 @@
-"""Estiba takes a trained model to production: packed with proof, served fast, shipped small.
+"""Estiba takes a trained model to production: it packs, serves and deploys the model.
 
     import estiba
 

@@ -59,7 +59,7 @@ class Client:
             NotFound: no such model or version. Unavailable: not ready, or not reached. EstibaError: anything else.
         """
         if version is not None and model is None:
-            raise BadRequest("A version is of a model: say which with model=...")
+            raise BadRequest("A version belongs to a model: name it with model=...")
         records = records_of(rows, lambda: self._fields(model))
         if not records:
             return []
@@ -96,7 +96,7 @@ class Client:
         """The names of the model's fields, in order."""
         name = model or next((served["name"] for served in self.models() if served["default"]), None)
         if name is None:
-            raise NotFound("The server has no default model.", hint="Say which with model=...")
+            raise NotFound("The server has no default model.", hint="Name a model with model=...")
         properties = self._ask("GET", f"/models/{name}/schema")["properties"]
         return [field for field, schema in properties.items() if schema.get("x-estiba", {}).get("kind") != "kept"]
 

@@ -38,32 +38,38 @@ Examples:
 @click.option("--print", "show", is_flag=True, help="Print the Dockerfile and stop.")
 @click.option("--style", type=click.Choice(["slim", "scratch"]), help="Override the style in the project file.")
 @click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Include services of this profile.")
-@click.option("--explain", is_flag=True, help="List the size of each part, and what was left out and why.")
-@click.option("--no-verify", is_flag=True, help="Do not run the image before it gets its name.")
-@click.option("--push", is_flag=True, help="Push it to the registry in its name.")
 @click.option(
-    "--builder", type=click.Choice(["docker", "podman", "buildah"]), help="By default the first that works here."
+    "--explain", is_flag=True, help="List the size of each part, and the files that were left out, with reasons."
 )
-@click.option("--oci", type=click.Path(path_type=Path), metavar="DIR", help="Write OCI layouts without an engine.")
+@click.option("--no-verify", is_flag=True, help="Tag images without running them first.")
+@click.option("--push", is_flag=True, help="Push the images to the registry that their names begin with.")
+@click.option(
+    "--builder",
+    type=click.Choice(["docker", "podman", "buildah"]),
+    help="Program that builds the images; by default the first that works on this machine.",
+)
+@click.option(
+    "--oci", type=click.Path(path_type=Path), metavar="DIR", help="Write OCI layouts, without a container engine."
+)
 @click.option(
     "--base",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="For --oci: the base image as `docker save` writes it; without it, scratch images use this Python.",
+    help="Base image for --oci, a file of `docker save`; without it, scratch images get Estiba's own Python.",
 )
 @click.option(
     "--offline",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="ARCHIVE",
-    help="Build from an archive of `estiba export`; needs neither project nor network.",
+    help="Build from an archive of `estiba export`; needs neither the project nor a network.",
 )
 @json_option
 def build(services: tuple[str, ...], project: Path | None, show: bool, as_json: bool, **options: Any) -> None:
     """Build container images of the project's services.
 
-    Each image is run read-only, without privileges and as any user before it gets its name: it must become healthy,
-    answer its models' golden rows as in training, end when told to, and write nothing outside /tmp. Its description is
-    in .estiba/images/SERVICE: Dockerfile, lock, bill of materials, provenance.
+    Before an image is tagged, it runs read-only, without privileges and as an arbitrary user. It must become healthy,
+    answer its models' golden rows as in training, end when it is stopped, and write nothing outside /tmp. The
+    Dockerfile, lock file, bill of materials and provenance are written to .estiba/images/SERVICE.
     """
     request = _Request(services, project, **options)
     if request.base is not None and request.oci is None:

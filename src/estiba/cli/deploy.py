@@ -26,10 +26,10 @@ Examples:
   estiba deploy kubernetes staging    show what changes in the cluster, ask, apply, wait"""
 )
 def deploy() -> None:
-    """Deploy the project, and wait until all of it is ready.
+    """Deploy the project, and wait until all services are ready.
 
-    Files are rendered, a plan is shown, and it is applied when you agree. Where something does not become ready, the
-    previous deployment is restored.
+    The files are rendered, the changes are listed, and they are applied if you agree. If a service does not become
+    ready, the previous deployment is restored.
     """
 
 
@@ -53,24 +53,30 @@ Examples:
   estiba deploy kubernetes staging            render, show what changes, ask, apply, wait
   estiba deploy kubernetes staging --plan     only show it; no file is written
   estiba deploy kubernetes production --yes --context live
-  estiba deploy kubernetes production --pin images.json     images by the digests that were pushed
-  estiba deploy kubernetes production --no-render           the manifests of another commit or pipeline, as they are
+  estiba deploy kubernetes production --pin images.json     name images by the digests that were pushed
+  estiba deploy kubernetes production --no-render           apply manifests of another commit or pipeline unchanged
 \b
-Exit codes: 0 all is ready; 1 it did not become ready, and the previous deployment was restored; 4 something is
-missing (kubectl, an overlay, a secret); 5 the manifests have digests that the project's images no longer have;
+Exit codes: 0 all is ready; 1 a workload did not become ready, and the previous deployment was restored; 4 kubectl,
+an overlay or a secret is missing; 5 the manifests have digests that the project's images no longer have;
 6 no cluster answers."""
 )
 @project_option
 @click.argument("overlay")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Of the manifests.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the manifests; by default deploy/kubernetes.",
+)
 @click.option(
     "--pin",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Images by the digests in what `estiba build --push --json` printed.",
+    help="Name images by their digests, read from FILE: the output of `estiba build --push --json`.",
 )
 @click.option("--no-render", is_flag=True, help="Apply the manifests as they are on disk.")
-@click.option("--context", default="", metavar="NAME", help="Of kubectl; by default the current one.")
+@click.option("--context", default="", metavar="NAME", help="Context of kubectl; by default the current one.")
 @_plan_options
 @click.option("--details", is_flag=True, help="Show each change line by line.")
 @_timeout_option(600.0, "For each workload.")
@@ -125,21 +131,21 @@ Examples:
   estiba deploy compose --plan                   only show it; no file is written
   estiba deploy compose --yes --profile monitoring
 \b
-Exit codes: 0 all is healthy; 1 it did not become healthy, and the previous deployment was restored; 4 something is
-missing (docker, an image); 5 a port is taken; 6 no Docker answers.""",
+Exit codes: 0 all is healthy; 1 a service did not become healthy, and the previous deployment was restored; 4 docker
+or an image is missing; 5 a port is taken; 6 no Docker answers.""",
 )
 @project_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="By default deploy/compose.")
-@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Also the services of this profile.")
+@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Also deploy the services of this profile.")
 @_plan_options
-@_timeout_option(300.0, "In which all must become healthy.")
+@_timeout_option(300.0, "Time limit for all services to become healthy.")
 def on_compose(
     project: Path | None, output: Path | None, profiles: tuple[str, ...], timeout: float, only_plan: bool, yes: bool
 ) -> None:
-    """Deploy the project to this machine's Docker with Compose, and wait until all of it is healthy.
+    """Deploy the project to this machine's Docker with Compose, and wait until all services are healthy.
 
-    The files of `estiba compose` are rendered first. With `front` in [compose], servers of models are replaced
-    without losing a request.
+    The files of `estiba compose` are rendered first. With `front` in [compose], model servers are replaced without
+    losing a request.
     """
     import estiba.project
     from estiba import planning
@@ -187,5 +193,7 @@ def _show(proposal: Proposal, parts: str, *, details: bool) -> int:
 
 def _confirm() -> None:
     if not sys.stdin.isatty():
-        raise click.UsageError("There is no terminal to ask at: pass --yes to apply, or --plan to stop here.")
+        raise click.UsageError(
+            "There is no terminal to ask for confirmation: pass --yes to apply, or --plan to only show the changes."
+        )
     click.confirm("Apply?", abort=True)

@@ -34,7 +34,7 @@ Examples:
 @click.option("--running", is_flag=True, help="Examine containers, running and stopped, in place of files.")
 @json_option
 def doctor(path: Path | None, explain: str | None, running: bool, as_json: bool) -> int:
-    """Find the usual faults of a containerized project, each with its remedy.
+    """Find common faults in Dockerfiles and compose files, with remedies.
 
     It reads Dockerfiles, compose files, .dockerignore, requirements, pickled models and the program's code, and runs
     none of it. The main fault comes first. The exit code is 1 if there is an error; warnings and notes leave it 0.

@@ -19,16 +19,22 @@ Examples:
 )
 @click.argument("services", metavar="[SERVICE]...", nargs=-1)
 @project_option
-@click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="The archive.")
+@click.option(
+    "-o",
+    "output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Archive to write; by default PROJECT.tar.gz.",
+)
 @click.option("--style", type=click.Choice(["slim", "scratch"]), help="Override the style in the project file.")
 @click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Include services of this profile.")
 def export(
     services: tuple[str, ...], project: Path | None, output: Path | None, style: str | None, profiles: tuple[str, ...]
 ) -> None:
-    """Write everything that images are built from into one archive.
+    """Write an archive from which images can be built without a network.
 
-    The archive holds wheels, models, applications, base images and bills of materials, so that `estiba build --offline`
-    needs no network.
+    The archive has wheels, models, applications, base images and bills of materials. `estiba build --offline` builds
+    the images from it.
     """
     from estiba.cli import terminal
     from estiba.cli.build import planned

@@ -58,7 +58,7 @@ IGNORED = "# Written by Estiba: the registry and the fingerprints of trainings.\
 @click.command(epilog="\b\nExamples:\n  estiba init\n  estiba init flowers && cd flowers && estiba up")
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path, file_okay=False), default=Path())
 def init(folder: Path) -> None:
-    """Create a project that works at once: estiba.toml and a training function in iris.py."""
+    """Create a small example project: estiba.toml, and a training function in iris.py."""
     from estiba.cli import terminal
     from estiba.core.errors import Conflict
     from estiba.core.stores.disk import explained
@@ -72,7 +72,7 @@ def init(folder: Path) -> None:
         for name, content in files.items():
             if not (folder / name).exists():
                 (folder / name).write_text(content, encoding="utf-8")
-    terminal.line(f"Made {folder / 'estiba.toml'} and {folder / 'iris.py'}.")
+    terminal.line(f"Created {folder / 'estiba.toml'} and {folder / 'iris.py'}.")
     where = "" if folder == Path() else f" -C {folder}"
     terminal.line(f"Now run: estiba up{where}", bold=True)
 

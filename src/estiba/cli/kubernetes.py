@@ -25,7 +25,7 @@ FOLDER = "deploy/kubernetes"
 Examples:
   estiba kubernetes                        into deploy/kubernetes
   estiba kubernetes -o /srv/manifests      elsewhere
-  estiba kubernetes --pin images.json      images by the digests that were pushed
+  estiba kubernetes --pin images.json      name images by the digests that were pushed
   estiba kubernetes --check                list the files that are out of date: exit code 1 if there are any
   estiba deploy kubernetes staging         render, apply an overlay, and wait until all is ready
 """
@@ -37,7 +37,7 @@ Examples:
     "--pin",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Images by the digests in what `estiba build --push --json` printed.",
+    help="Name images by their digests, read from FILE: the output of `estiba build --push --json`.",
 )
 @json_option
 def kubernetes(project: Path | None, output: Path | None, check: bool, pin: Path | None, as_json: bool) -> int:

@@ -14,9 +14,9 @@ from estiba.core.suggest import did_you_mean
 
 CHAPTERS = {
     "Project": {
-        "init": ("init", "Create a project that works at once."),
+        "init": ("init", "Create a small example project."),
         "up": ("up", "Train the models that have changed and run the project."),
-        "doctor": ("doctor", "Find the usual faults of a containerized project, each with its remedy."),
+        "doctor": ("doctor", "Find common faults in Dockerfiles and compose files, with remedies."),
     },
     "Pack": {
         "train": ("train", "Train, pack and register the project's models."),
@@ -31,11 +31,11 @@ CHAPTERS = {
     },
     "Ship": {
         "build": ("build", "Build container images of the project's services."),
-        "export": ("export", "Write everything that images are built from into one archive."),
+        "export": ("export", "Write an archive from which images can be built without a network."),
         "scan": ("scan", "Scan built images for known vulnerabilities."),
         "compose": ("compose", "Render the project for Docker Compose."),
         "kubernetes": ("kubernetes", "Render the project as Kubernetes manifests."),
-        "deploy": ("deploy", "Deploy the project, and wait until all of it is ready."),
+        "deploy": ("deploy", "Deploy the project, and wait until all services are ready."),
         "ci": ("ci", "Write a pipeline that lints, tests, builds, scans, signs and deploys the project."),
     },
     "Other": {
@@ -84,7 +84,7 @@ class Commands(click.Group):
 )
 @click.version_option(estiba.__version__, message="estiba %(version)s")
 def cli() -> None:
-    """Take a trained model to production: packed with proof, served fast, shipped small."""
+    """Take a trained model to production: pack it with proof of its answers, serve it over HTTP, and deploy it."""
 
 
 def run(arguments: Sequence[str]) -> int:

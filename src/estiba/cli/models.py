@@ -160,7 +160,7 @@ def export(ref: str, file: Path, registry: str | None) -> None:
 @click.option("--alias", "aliases", multiple=True, help="Alias to set on the version; may be repeated.")
 @registry_option
 def import_(file: Path, aliases: tuple[str, ...], registry: str | None) -> None:
-    """Register the model of a file that export has written; its content is verified first."""
+    """Register a model from a file of `estiba models export`, after verifying its content."""
     version = _store(registry).import_(file, aliases)
     terminal.line(f"{version} sha256:{version.digest}")
 
@@ -180,7 +180,7 @@ Examples:
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
     metavar="DIR",
-    help="Copy to DIR.",
+    help="Folder to copy to.",
 )
 @click.option(
     "--timeout",
@@ -188,12 +188,12 @@ Examples:
     default=600.0,
     show_default=True,
     metavar="SECONDS",
-    help="Time for all of them.",
+    help="Time limit for all copies together.",
 )
 def pull(refs: tuple[str, ...], registry: str | None, target: Path, timeout: float) -> None:
     """Copy versions, with their numbers, to a folder that a server can use as its registry.
 
-    A reference that ends in @sha256:DIGEST must name that artifact. Pods get their models in this way.
+    If a reference ends in @sha256:DIGEST, the version must have that digest. Init containers of pods run this command.
     """
     from estiba.core.errors import Unavailable
     from estiba.model.registry import mirror as pulling

@@ -35,7 +35,7 @@ Examples:
     type=click.Choice(["auto", "onnx", "python"]),
     default="auto",
     show_default=True,
-    help="auto converts to ONNX where the answers stay equal; onnx fails where they do not; python never converts.",
+    help="auto converts to ONNX if the answers stay equal; onnx fails if they do not; python never converts.",
 )
 @click.option("--alias", "aliases", multiple=True, help="Alias to set on the new version; may be repeated.")
 @csv_options
@@ -101,4 +101,4 @@ def _show(packed: Packed, notes: tuple[str, ...], as_json: bool) -> None:
     model_table.models([(manifest, str(packed.version))])
     for note in (*notes, *packed.notes):
         terminal.warning(note)
-    terminal.line(f"{packed}{'' if packed.new else ' (was there already)'}")
+    terminal.line(f"{packed}{'' if packed.new else ' (already registered)'}")

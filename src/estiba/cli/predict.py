@@ -26,7 +26,7 @@ Examples:
 @click.argument("ref")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "target", metavar="OUT", type=click.Path(path_type=Path), required=True,
-              help=".csv, .parquet or .jsonl; written whole or not at all.")  # fmt: skip
+              help="File to write: .csv, .parquet or .jsonl.")  # fmt: skip
 @click.option("--keep", metavar="COLUMN", multiple=True, help="A column of IN to copy to OUT; may be repeated.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of native libraries.")
 @csv_options
@@ -48,8 +48,8 @@ def predict(  # noqa: PLR0913 - one parameter per option
 ) -> None:
     """Score a file of rows.
 
-    IN is .csv (a header line, an empty cell is a missing value) or .parquet. Rows are answered in order, by the
-    code that the server uses too.
+    IN is a .csv file (with a header line; an empty cell is a missing value) or a .parquet file. OUT has one row for
+    each row of IN, in the same order.
     """
     from estiba.cli import common_options
     from estiba.model.coding.csv_file import CsvOptions
@@ -82,7 +82,9 @@ def predict(  # noqa: PLR0913 - one parameter per option
         names = ", ".join(map(_shown, scored.ignored))
         terminal.warning(f"Columns that the model does not know were left out: {names}.")
     if scored.not_finite:
-        terminal.warning(f"The answers to {scored.not_finite:,} rows are no finite numbers, and empty in {target}.")
+        terminal.warning(
+            f"The answers to {scored.not_finite:,} rows are not finite numbers: their cells in {target} are empty."
+        )
 
 
 def _shown(column: str) -> str:

@@ -100,7 +100,7 @@ def check_ports(services: Sequence[Service]) -> None:
     for service in services:
         if service.port is not None and (conflict := ports.conflict(LOOPBACK, service.port)):
             hint = f"Stop the program that listens there, or change port in [services.{service.name}]."
-            raise EstibaError(f"The service {service.name} cannot have port {service.port}: {conflict}.", hint=hint)
+            raise EstibaError(f"The service {service.name} cannot use port {service.port}: {conflict}.", hint=hint)
 
 
 async def prepare(target: LocalTarget, runner: ServiceRunner, running: Collection[str], mark: str) -> Launch:

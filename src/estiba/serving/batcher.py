@@ -89,7 +89,7 @@ class Batcher:
         """
         count = exchange.count
         if self._rows + count > self._max_queued_rows and self._rows:
-            raise Unavailable(f"{self._rows} rows wait for {self.model.name} already.")
+            raise Unavailable(f"The model {self.model.name} has {self._rows} rows waiting already.")
         self._queue.append(exchange)
         self._rows += count
         self._queued.add(count)

@@ -78,7 +78,7 @@ class Server(App):
             endpoint.handle(exchange)
         except Exception as error:
             self._log.error("request failed", error=error, path=path.decode("latin-1"))
-            headers, body = self.refuse(500, "The log has the reason.")
+            headers, body = self.refuse(500, "The server's log has the error.")
             connection.respond(request, 500, header_lines(headers), body)
 
     def _is_admitted(self, exchange: Exchange, endpoint: Endpoint | Bridge, pipeline: Pipeline) -> bool:

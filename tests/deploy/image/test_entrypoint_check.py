@@ -26,7 +26,7 @@ def test_what_the_command_starts_has_to_be_included(tmp_path: Path, command: str
     if "app" in include:
         entrypoint_check.check(plan, plan["api"])
         return
-    with pytest.raises(BadProject, match=r"services\.api: its command starts app/") as caught:
+    with pytest.raises(BadProject, match=r"services\.api: the command starts app/") as caught:
         entrypoint_check.check(plan, plan["api"])
     assert 'Add include = ["app"]' in str(caught.value.hint)
 

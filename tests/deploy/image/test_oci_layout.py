@@ -86,14 +86,14 @@ def test_what_cannot_be_made_without_an_engine(copy: BuildContext, tmp_path: Pat
 
     for changes, message in (
         ({"contents": {"python": "3.99"}}, "Python 3.99"),
-        ({"contents": {"packages": ("libgomp1",)}}, "only apt installs"),
+        ({"contents": {"packages": ("libgomp1",)}}, "only apt can install"),
         ({"style": "slim"}, "needs the layers of python"),
     ):
         with pytest.raises((EstibaError, NotFound), match=message):
             oci_builder.write(of(**changes), tmp_path / "layout")
     assert not (tmp_path / "layout").exists()
     (tmp_path / "base.tar").write_bytes(b"no archive")
-    with pytest.raises(EstibaError, match="not an image as"):
+    with pytest.raises(EstibaError, match="not an image archive of"):
         oci_builder.write(copy, tmp_path / "layout", tmp_path / "base.tar")
 
 

@@ -45,7 +45,7 @@ def test_two_versions_of_one_library_do_not_go_into_one_image() -> None:
     models = [python_engine("a", scipy="1.15.0"), python_engine("b", scipy="1.16.0")]
     with pytest.raises(EstibaError, match=r"b was packed with scipy 1\.16\.0, another model with 1\.15\.0") as error:
         requirements.serving(models)
-    assert "give each a port" in str(error.value)
+    assert "give each model a port" in str(error.value)
 
 
 def test_a_package_that_is_not_here() -> None:

@@ -57,7 +57,7 @@ def test_without_a_cluster(
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     assert run(["deploy", "kubernetes", overlay, "--plan"]) == 6
     said = capsys.readouterr().err
-    assert "kubectl is configured for no cluster" in said
+    assert "kubectl has no current context" in said
     assert "--context" in said
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))  # and nobody listens

@@ -208,7 +208,7 @@ def test_what_cannot_be_reached_is_named(
     ("variables", "words"),
     [
         ('A = "${services.models.url}"', "only"),
-        ('A = "${secret.a}"', "refers to nothing known"),
+        ('A = "${secret.a}"', "is not a known reference"),
         ('A = "http://minio:port"', "is not a valid URL"),
     ],
 )

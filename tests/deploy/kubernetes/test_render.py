@@ -361,7 +361,7 @@ APP = '[services.a]\nimage="a:1"\nport=90\n'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (APP, "services.a.user: needed, as the image may run as root"),
+        (APP, "services.a.user: required, because the image may run as root"),
         (f"{APP}user=0", "services.a.user: the namespace admits no pods that run as root"),
         (
             f'{APP}user=7\nreplicas=2\nvolumes={{d="/d"}}',

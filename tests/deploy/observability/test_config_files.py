@@ -346,8 +346,8 @@ def test_logs_go_to_the_store_of_the_plan() -> None:
 @pytest.mark.parametrize(
     ("service", "without", "message"),
     [
-        (GRAFANA, PROMETHEUS, "no service of the project is a Prometheus"),
-        (FORWARDER, STORE, "no service of the project is an Elasticsearch"),
+        (GRAFANA, PROMETHEUS, "the project has no service that runs Prometheus"),
+        (FORWARDER, STORE, "the project has no service that runs Elasticsearch"),
     ],
 )
 def test_what_needs_another_service_says_so(service: Service, without: Service, message: str) -> None:

@@ -35,8 +35,8 @@ def test_a_line(line: str, value: str) -> None:
         ("9A=1", "f:2: '9A' is not a variable"),
         ("A='open", "f:2: A: the quote does not end"),
         ("A='x' y", "f:2: A: the quote does not end, or something follows it"),
-        ("A=$HOME", r"f:2: A: a \$ that some readers would expand"),
-        ('A="${HOME}"', r"f:2: A: a \$ that some readers would expand"),
+        ("A=$HOME", r"f:2: A: a \$, which some programs would expand"),
+        ('A="${HOME}"', r"f:2: A: a \$, which some programs would expand"),
         (r'A="\x"', r"f:2: A: \\x is not a known escape"),
     ],
 )

@@ -152,7 +152,7 @@ PLAIN = "age,balance,country,channel,active\n41,10.5,ES,web,true\n"
         (SPANISH.encode(), CsvOptions(";", ",", "latin-1"), "The encoding seems to be utf-8: --encoding utf-8"),
         (PLAIN.replace(",", ", ").encode(), CsvOptions(), "Its header has ' balance': remove the spaces"),
         (PLAIN.encode(), CsvOptions(",", ","), "The separator of cells and the decimal separator are both ','"),
-        (PLAIN.encode(), CsvOptions(";;"), "It is one character, or: tab"),
+        (PLAIN.encode(), CsvOptions(";;"), "Use one character, or the word tab."),
         (PLAIN.encode(), CsvOptions(encoding="klingon"), "There is no encoding 'klingon'"),
     ],
 )
@@ -165,9 +165,9 @@ def test_a_wrong_guess_is_refused_with_the_remedy(
 
 
 def test_files_of_other_kinds_and_places_that_cannot_be(model: Model, source: Path, tmp_path: Path) -> None:
-    with pytest.raises(EstibaError, match="not of a kind that can be read"):
+    with pytest.raises(EstibaError, match="file type that cannot be read"):
         score(model, Path(__file__), tmp_path / "out.csv")
-    with pytest.raises(EstibaError, match="not of a kind"):
+    with pytest.raises(EstibaError, match="file type that cannot be"):
         score(model, source, tmp_path / "out.xlsx")
     with pytest.raises(EstibaError, match="Cannot write"):
         score(model, source, tmp_path / "nowhere" / "out.csv")

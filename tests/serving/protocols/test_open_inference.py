@@ -166,7 +166,7 @@ def test_outputs_are_chosen(http: Any) -> None:
         ({"country": {"name": "county"}}, "did you mean 'country'"),
         ({"country": {"name": "age"}}, "twice"),
         ({"balance": {"data": None}}, "not an array"),
-        ({"age": {"parameters": {"binary_data_size": 16}}}, "not all there"),
+        ({"age": {"parameters": {"binary_data_size": 16}}}, "is incomplete"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(http: Any, changed: Any, said: str) -> None:

@@ -347,7 +347,7 @@ class Remote:
         except FileNotFoundError as error:
             raise NotFound(f"Cannot {what} {address}: {error}.", hint="Check the bucket and the path.") from error
         except PermissionError as error:
-            hint = "Check the credentials and what they may do there."
+            hint = "Check the credentials and their permissions."
             raise EstibaError(f"Cannot {what} {address}: {error}.", hint=hint) from error
         except Exception as error:
             if _was_slower(error):
@@ -379,5 +379,5 @@ def _filesystem(url: str) -> tuple[Any, str]:
         raise EstibaError(f"The library for {scheme}:// addresses is not installed.", hint=f"{error}.") from error
     except ValueError as error:
         hint = "Use a folder, or an address such as s3://bucket/prefix."
-        raise EstibaError(f"The address {scheme}:// is of an unknown kind: {error}", hint=hint) from error
+        raise EstibaError(f"The address {scheme}:// is not supported: {error}", hint=hint) from error
     return fs, root.rstrip("/")

@@ -37,5 +37,5 @@ def _check_port(project: ComposeProject, service: str, address: str, port: int) 
     holders = project.docker("ps", "--filter", f"publish={port}", "--format", "{{.Names}}").output.split()
     if holders:
         reason = f"the container {holders[0]} publishes it"
-    hint = "Stop that, or choose another port: in .env beside compose.yaml, or in estiba.toml."
+    hint = "Stop it, or choose another port, in .env beside compose.yaml or in estiba.toml."
     raise Conflict(f"Port {port} of {service} cannot be published: {reason}. Nothing was changed.", hint=hint)

@@ -36,7 +36,7 @@ class BuildOptions:
 
     Args:
         style: instead of the project's. engine: docker, podman or buildah; by default the first that works.
-        verify: run each image before it gets its name. push: send it to the registry that its name says.
+        verify: run each image before it is tagged. push: send it to the registry that its name begins with.
     """
 
     style: str | None = None
@@ -88,7 +88,7 @@ def select(plan: Plan, names: Sequence[str], profiles: Sequence[str] = ()) -> li
             raise BadProject(message, hint=f"Services: {', '.join(by_name)}.")
         if by_name[name].build is None:
             hint = "Estiba builds images of services without `image`."
-            raise BadProject(f"{name} runs {by_name[name].image}, which is not built here.", hint=hint)
+            raise BadProject(f"{name} uses the image {by_name[name].image}, so there is nothing to build.", hint=hint)
     if names:
         return [by_name[name] for name in names]
     active = {"", *profiles}
@@ -98,8 +98,8 @@ def select(plan: Plan, names: Sequence[str], profiles: Sequence[str] = ()) -> li
         if service.build is not None and active & {*(plan.profiles_of(service) or ("",))}
     ]
     if not selected:
-        hint = "Images are made of models, and of services that have a command and no image."
-        raise BadProject(f"{plan.project} has nothing to build an image of.", hint=hint)
+        hint = "Images are built for models, and for services that have a command and no image."
+        raise BadProject(f"{plan.project} has no service that needs an image.", hint=hint)
     return selected
 
 

@@ -86,9 +86,9 @@ def _make_folder(folder: Path) -> Path:
 def _check(context: BuildContext) -> None:
     if context.spec.contents.packages:
         names = ", ".join(context.spec.contents.packages)
-        hint = "Build that image where there is a network, and carry it with `docker save`."
+        hint = "Build that image on a machine with a network, and transfer it with `docker save`."
         raise BadProject(
-            f"{context.spec.service} needs Debian packages, which an archive does not hold: {names}.", hint=hint
+            f"{context.spec.service} needs Debian packages, which an archive cannot contain: {names}.", hint=hint
         )
 
 
@@ -147,14 +147,14 @@ def opened(path: Path) -> Iterator[Opened]:
             except (tarfile.TarError, EOFError, FileNotFoundError, msgspec.MsgspecError) as error:
                 if isinstance(error, FileNotFoundError) and not path.exists():
                     raise
-                hint = "Make one with: estiba export"
+                hint = "Create one with: estiba export"
                 raise EstibaError(
                     f"{path} is not an archive of `estiba export`: {str(error).splitlines()[0]}", hint=hint
                 ) from error
         if listed.schema > _SCHEMA:
-            raise EstibaError(f"{path} was made by a newer Estiba.", hint="Upgrade Estiba here.")
+            raise EstibaError(f"{path} was created by a newer Estiba.", hint="Upgrade Estiba here.")
         if listed.schema < _SCHEMA:
-            raise EstibaError(f"{path} was made by an older Estiba.", hint="Make it again with: estiba export")
+            raise EstibaError(f"{path} was created by an older Estiba.", hint="Create it again with: estiba export")
         contexts = tuple(build_context.opened(folder / "services" / name) for name in listed.services)
         yield Opened(contexts, {name: folder / inside for name, inside in listed.bases.items()})
 

@@ -184,7 +184,11 @@ def find(program: str | None = None) -> Engine:
         reasons = {**reasons, name: reason}
     summary = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     hint = CliProgram("docker", _HINTS).find_hint(summary)
-    advice = "Install and start one of them, or build without: estiba build --oci DIR." if hint is None else hint.text
+    advice = (
+        "Install and start one of them, or build without a container engine: estiba build --oci DIR."
+        if hint is None
+        else hint.text
+    )
     raise NotFound(f"No container engine works here ({summary}).", hint=advice)
 
 

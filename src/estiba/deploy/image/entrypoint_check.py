@@ -25,8 +25,8 @@ def check(plan: Plan, service: Service) -> None:
         if (plan.folder / inside).is_file():
             section, entry = f"services.{service.name}", inside.parts[0]
             raise BadProject(
-                f"{section}: its command starts {inside}, which its image would not get.",
-                hint=f'Add include = ["{entry}"] to [{section}], and everything else of the project that it needs.',
+                f"{section}: the command starts {inside}, which would not be in the image.",
+                hint=f'Add include = ["{entry}"] to [{section}], and list all other files that the command needs.',
             )
 
 

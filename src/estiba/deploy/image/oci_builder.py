@@ -55,12 +55,12 @@ def _check(spec: ImageSpec, target: Path) -> None:
     if here != spec.contents.python:
         hint = f"Run Estiba with Python {spec.contents.python}, or leave out --oci to build with a container engine."
         raise EstibaError(
-            f"The image is to have Python {spec.contents.python}, and Python {here} runs here.", hint=hint
+            f"The image needs Python {spec.contents.python}, but Estiba runs on Python {here}.", hint=hint
         )
     if spec.contents.packages:
         hint = "Leave out --oci to build with a container engine."
         names = ", ".join(spec.contents.packages)
-        raise EstibaError(f"{spec.service} needs Debian packages ({names}), which only apt installs.", hint=hint)
+        raise EstibaError(f"{spec.service} needs Debian packages ({names}), which only apt can install.", hint=hint)
     if target.exists():
         raise Conflict(f"{target} exists already.", hint="Remove it, or choose another folder.")
 
@@ -76,7 +76,7 @@ def _base(spec: ImageSpec, saved: Path | None) -> Underlying | None:
         try:
             return oci_layout.base_image(saved)
         except (tarfile.TarError, KeyError, ValueError, IndexError) as error:
-            raise EstibaError(f"{saved} is not an image as `docker save` writes it: {error}") from error
+            raise EstibaError(f"{saved} is not an image archive of `docker save`: {error}") from error
 
 
 def _layout(context: BuildContext, layout: Path, work: Path, base: Underlying | None) -> str:

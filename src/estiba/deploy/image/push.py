@@ -163,5 +163,7 @@ def _refusal(program: str, name: str, output: str) -> EstibaError:
         hint = "Check `repository` in [images], and the network. The image is built: the next build is quick."
         return Unavailable(f"The registry {host} cannot be reached, so {name} was not pushed: {last}", hint=hint)
     known = (hint for signs, hint in _HINTS if any(sign in last.lower() for sign in signs))
-    hint = next(known, "The image is built and has its name: run this again, or push it with {program} yourself.")
-    return EstibaError(f"The registry {host} did not take {name}: {last}", hint=hint.format(program=program, host=host))
+    hint = next(
+        known, "The image is built and tagged: run this command again, or push the image with {program} yourself."
+    )
+    return EstibaError(f"The registry {host} refused {name}: {last}", hint=hint.format(program=program, host=host))

@@ -166,7 +166,7 @@ def _versions(models: Sequence[PlannedModel]) -> dict[str, str]:
             known = versions.setdefault(normal(name), version)
             if known != version:
                 message = f"{model.name} was packed with {name} {version}, another model with {known}."
-                hint = "Train them again with the same versions, or give each a port: it then gets an image of its own."
+                hint = "Train them again with the same versions, or give each model a port and thereby its own image."
                 raise EstibaError(message, hint=hint)
     return versions
 
@@ -223,7 +223,7 @@ def cpu_only(text: str) -> tuple[str, list[str]]:
         pinned = re.match(r"==\s*([^\s;\\]+)", rest)
         if name == "torch" and not (pinned and "+cpu" in pinned[1]):
             hint = "Pin the CPU build, such as torch==2.5.1+cpu, with the --index-url of PyTorch's CPU wheels."
-            raise EstibaError("torch from the general index brings several GB for graphics cards.", hint=hint)
+            raise EstibaError("torch from the general package index includes several GB of GPU libraries.", hint=hint)
         if name in CPU_BUILDS:
             added.append(f"{CPU_BUILDS[name]}=={pinned[1]}" if pinned else CPU_BUILDS[name])
         elif not _GRAPHICS.fullmatch(name):

@@ -150,7 +150,10 @@ def image_spec(plan: Plan, service: Service, style: str | None = None) -> ImageS
         raise BadProject(f"services.{service.name}: {service.image} is not built here.", hint=hint)
     if style == "scratch" and build.trust:
         hint = "Use --style slim, or run `estiba models show` to see why the model could not be converted."
-        raise EstibaError(f"{service.name}: models that need their own library do not run on scratch.", hint=hint)
+        raise EstibaError(
+            f"{service.name}: models on the python engine need their own library and cannot use the style scratch.",
+            hint=hint,
+        )
     models = _model_labels(service) if service.models and not plan.registry else {}
     return ImageSpec(
         # An image of another style than the project's gets another name.

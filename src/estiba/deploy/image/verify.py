@@ -189,7 +189,7 @@ def _check_ending(engine: Engine, container: str, spec: ImageSpec) -> None:
     raise EstibaError(
         f"The image of {spec.service} ended while it started, read-only and without privileges:\n"
         f"{_log_tail(engine, container)}",
-        hint="Name the folders that it must write to in `writable` of the service; /tmp is always writable.",
+        hint="List the folders that it writes to in `writable` of the service; /tmp is always writable.",
     )
 
 
@@ -259,7 +259,7 @@ def _ask_golden(engine: Engine, container: str, spec: ImageSpec, models: Path, n
         for n, (want, got) in enumerate(zip(expected[first : first + _BATCH_ROWS], answer["predictions"], strict=True)):
             if not _agree(want, got, tolerance):
                 raise ParityError(
-                    f"In its image {name} answers golden row {first + n} with {got}, and in training with {want}.",
+                    f"In the image, {name} answers golden row {first + n} with {got}; in training it was {want}.",
                     hint="The libraries of the image differ from those that packed the model: train it again.",
                 )
     return len(expected)

@@ -52,7 +52,7 @@ class Cluster:
         in_a_pod = "KUBERNETES_SERVICE_HOST" in os.environ
         if not (self.context or in_a_pod) and self.kubectl("config", "current-context").code:
             # kubectl would ask localhost:8080, where anything may answer.
-            raise Unavailable("kubectl is configured for no cluster: it has no current context.", hint=hint)
+            raise Unavailable("kubectl has no current context, so there is no cluster to deploy to.", hint=hint)
         done = self.kubectl("get", "--raw", "/readyz", "--request-timeout=10s")
         if done.code:
             reason = done.said.splitlines()[-1] if done.said else "kubectl printed no reason"

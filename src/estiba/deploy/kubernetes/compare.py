@@ -85,7 +85,9 @@ def _manifests(cluster: Cluster, kustomization: Path) -> list[Object]:
     # A dry run of `apply` would print what is in the cluster; `create` prints what is in the files.
     done = cluster.kubectl("create", "--kustomize", str(kustomization), "--dry-run=client", "-o", "json")
     if done.code:
-        raise EstibaError(f"{kustomization}: {done.said}", hint="Were these manifests rendered for this cluster?")
+        raise EstibaError(
+            f"{kustomization}: {done.said}", hint="Check that these manifests were rendered for this cluster."
+        )
     decoder, text = JSONDecoder(), done.output.strip()
     objects: list[Object] = []
     while text:

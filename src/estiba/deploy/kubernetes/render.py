@@ -193,7 +193,7 @@ def _check(plan: Plan, options: KubernetesOptions) -> None:
         if service.build is None and service.user is None:
             hint = "Set the number of a user that its image can run as."
             raise BadProject(
-                f"services.{service.name}.user: needed, as the image may run as root.",
+                f"services.{service.name}.user: required, because the image may run as root.",
                 hint=hint,
             )
         if service.volumes and service.replicas > 1:

@@ -126,7 +126,7 @@ def _grafana(plan: Plan, surroundings: Surroundings, path: str) -> dict[str, str
     prometheus = _mounting(plan, "prometheus")
     if prometheus is None:
         hint = 'Add a service with files.config = "estiba:prometheus:/etc/prometheus/prometheus.yml".'
-        raise BadProject("estiba:grafana: no service of the project is a Prometheus.", hint=hint)
+        raise BadProject("estiba:grafana: the project has no service that runs Prometheus.", hint=hint)
     source = {
         "name": "Prometheus",
         **dashboards.SOURCE,
@@ -145,7 +145,7 @@ def _grafana(plan: Plan, surroundings: Surroundings, path: str) -> dict[str, str
 def _fluent_bit(plan: Plan, surroundings: Surroundings) -> dict[str, Any]:
     store = next((service for service in plan.services if "elasticsearch" in service.image), None)
     if store is None:
-        raise BadProject("estiba:fluent-bit: no service of the project is an Elasticsearch.")
+        raise BadProject("estiba:fluent-bit: the project has no service that runs Elasticsearch.")
     host, _, port = surroundings.address(store).rpartition(":")
     return {
         "service": {"flush": 1, "log_level": "info", "http_server": True, "http_port": 2020, "health_check": True},

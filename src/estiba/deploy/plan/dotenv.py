@@ -93,7 +93,7 @@ def _escape(letter: str, location: str) -> str:
 def _refuse_dollar(text: str, location: str) -> None:
     if "$" in text:
         hint = "Put the value into single quotes: nothing is expanded in them."
-        raise BadProject(f"{location}: a $ that some readers would expand.", hint=hint)
+        raise BadProject(f"{location}: a $, which some programs would expand and others would not.", hint=hint)
 
 
 def _excerpt(line: str) -> str:

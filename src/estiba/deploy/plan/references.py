@@ -66,7 +66,10 @@ def parse(text: str, path: str) -> tuple[str | Reference, ...]:
         elif match["inside"] is not None:
             pieces.append(_reference(match["inside"], path))
         else:
-            raise BadProject(f"{path}: a single $ in {text!r}.", hint="Write $$ for a dollar sign, ${...} to refer.")
+            raise BadProject(
+                f"{path}: a $ that begins no reference, in {text!r}.",
+                hint="Write $$ for a dollar sign, ${...} to refer.",
+            )
     pieces.append(text[end:])
     return tuple(piece for piece in pieces if piece != "")
 
@@ -85,7 +88,7 @@ def _reference(inside: str, path: str) -> Reference:
     match = _FORM.fullmatch(inside)
     if match is None:
         known = "services.NAME.url, models.NAME.url, secrets.NAME, volumes.NAME, files.NAME, env.NAME, port, host"
-        raise BadProject(f"{path}: ${{{inside}}} refers to nothing known.", hint=f"Forms: {known}.")
+        raise BadProject(f"{path}: ${{{inside}}} is not a known reference.", hint=f"Forms: {known}.")
     if match["own"]:
         return Reference("own", "", match["own"])
     if match["service"]:

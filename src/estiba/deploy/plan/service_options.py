@@ -195,7 +195,7 @@ def _check_program(path: str, options: ServiceOptions) -> None:
             f"{path}.command: {str(error).lower()}.", hint="Correct the quotes, or write it as a list of arguments."
         ) from None
     if not arguments and not options.image:
-        raise BadProject(f"{path}: has neither a command nor an image.", hint='Such as command = "flask run"')
+        raise BadProject(f"{path}: needs a command or an image.", hint='Add one, such as command = "flask run".')
     if any(mark in options.image for mark in "$ "):
         hint = "References such as ${...} are allowed in command, environment and health only."
         raise BadProject(f"{path}.image: {options.image!r} cannot be the name of an image.", hint=hint)
@@ -211,7 +211,7 @@ def _check_program(path: str, options: ServiceOptions) -> None:
 
 def _check_health(path: str, options: ServiceOptions) -> None:
     if options.health == ():
-        raise BadProject(f"{path}.health: an empty command.", hint="Remove it to check only the port.")
+        raise BadProject(f"{path}.health: the command is empty.", hint="Remove it to check only the port.")
     if not isinstance(options.health, str) or not options.health:
         return
     if not _URL_PATH.fullmatch(options.health):

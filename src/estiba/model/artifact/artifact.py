@@ -216,7 +216,7 @@ def read(path: Path, *, verify: bool = True) -> Artifact:
     path = path.absolute()
     with explained("read", path):
         if path.is_symlink():
-            hint = "Artifacts are real directories: use its real path."
+            hint = "Use the path of the directory that it points to."
             raise BadArtifact(f"{path} is a symbolic link.", hint=hint)
         if not path.exists():
             raise NotFound(f"There is no artifact at {path}.", hint="Check the path, or pack the model again.")

@@ -46,9 +46,9 @@ class CsvOptions(msgspec.Struct, frozen=True):
     def check(self) -> None:
         """Raise BadRequest for options that no file can be read with."""
         if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
-            raise BadRequest(f"The separator is {self.separator!r}.", hint="It is one character, or: tab")
+            raise BadRequest(f"The separator cannot be {self.separator!r}.", hint="Use one character, or the word tab.")
         if self.decimal not in (".", ","):
-            raise BadRequest(f"The decimal separator is {self.decimal!r}.", hint="It is '.' or ','.")
+            raise BadRequest(f"The decimal separator cannot be {self.decimal!r}.", hint="Use '.' or ','.")
         if self.delimiter == self.decimal:
             raise BadRequest(
                 f"The separator of cells and the decimal separator are both {self.decimal!r}.",

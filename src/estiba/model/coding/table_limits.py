@@ -116,7 +116,7 @@ def _pages(body: memoryview, chunk: Any, max_rows: int) -> Iterator[tuple[int, i
             raise ValueError(count)
         if encoding not in _ENCODINGS:
             hint = "Write it with the encodings PLAIN, RLE_DICTIONARY or DELTA_BINARY_PACKED."
-            raise BadRequest("The Parquet file has a page of an encoding that is not taken.", hint=hint)
+            raise BadRequest("The Parquet file has a page with an encoding that is not supported.", hint=hint)
         yield size, 0 if kind == _DICTIONARY else count
         at = reader.at + stored
 
@@ -211,4 +211,4 @@ def _too_large(max_bytes: int) -> TableTooLarge:
 
 
 def _damaged(what: str) -> BadRequest:
-    return BadRequest(f"The body is not a valid {what}: the sizes that it names do not fit.")
+    return BadRequest(f"The body is not a valid {what}: its sizes contradict each other.")

@@ -82,7 +82,8 @@ def score(
     keep = tuple(dict.fromkeys((*(name for name in model.coder.keep if name in reader.columns), *keep)))
     if target.exists() and target.samefile(source):
         raise EstibaError(
-            f"{target} is the file to be scored.", hint="Choose another target: the answers would replace the rows."
+            f"{target} is the file to be scored.",
+            hint="Choose another output file: the answers would replace the rows.",
         )
     done = not_finite = 0
     with _atomic(target) as file, _writer(target, file) as write:
@@ -101,7 +102,7 @@ def _reader(source: Path, coder: Coder, keep: Sequence[str], options: CsvOptions
     if not source.is_file():
         raise NotFound(f"There is no file {source}.")
     if source.suffix not in INPUTS:
-        raise EstibaError(f"{source} is not of a kind that can be read.", hint=f"Known: {', '.join(INPUTS)}.")
+        raise EstibaError(f"{source} has a file type that cannot be read.", hint=f"Known: {', '.join(INPUTS)}.")
     reader: _Source = _Csv(source, options) if source.suffix == ".csv" else _Parquet(source)
     if twice := [name for name, count in Counter(reader.columns).items() if count > 1]:
         raise EstibaError(f"{source} has the column {twice[0]!r} twice.")
@@ -229,7 +230,7 @@ def _placed(path: Path, start: int, unit: str, first: int) -> Iterator[None]:
 def _atomic(target: Path) -> Iterator[Path]:
     """A file beside `target` that replaces it on success and is deleted otherwise."""
     if target.suffix not in OUTPUTS:
-        raise EstibaError(f"{target} is not of a kind that can be written.", hint=f"Known: {', '.join(OUTPUTS)}.")
+        raise EstibaError(f"{target} has a file type that cannot be written.", hint=f"Known: {', '.join(OUTPUTS)}.")
     file = target.parent / f".{target.name}.{secrets.token_hex(8)}"
     try:
         try:

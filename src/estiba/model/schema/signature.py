@@ -197,7 +197,10 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
         taken = {*shown, *outputs.bands, *self.head.names}
         for name in self.keep:
             if name in self.names:
-                raise BadProject(f"keep names {name!r}, which is a field of the model.", hint="Keep what it is not.")
+                raise BadProject(
+                    f"keep names {name!r}, which is a field of the model.",
+                    hint="Remove it from keep, which is for values that are not inputs of the model.",
+                )
             if not name or self.keep.count(name) > 1 or name in taken:
                 reason = "is empty" if not name else "is an output of the model" if name in taken else "appears twice"
                 raise BadProject(f"A name in keep {reason}: {name!r}.", hint="Give it another name.")

@@ -285,7 +285,7 @@ def _environment(folder: Path) -> Iterator[tuple[str, str]]:
 def _silent(name: str, code: int) -> Failed:
     if code < 0:
         word = signal.Signals(-code).name
-        hint = "SIGKILL is most often the system's answer to too little memory." if -code == signal.SIGKILL else None
+        hint = "SIGKILL usually means that the system had too little memory." if -code == signal.SIGKILL else None
         return Failed(f"Training {name} was ended by {word}.", hint)
     return Failed(f"Training {name} ended with exit code {code} and gave nothing back.", expected=False)
 

@@ -122,12 +122,14 @@ def _function(reference: str, folder: Path) -> Callable[..., Any]:
         if error.name != name:
             raise
         raise BadProject(
-            f"There is no module {name!r} in {folder}.", hint=f"It is what train = {reference!r} names."
+            f"There is no module {name!r} in {folder}.",
+            hint=f"It is named by train = {reference!r} in the project file.",
         ) from None
     function = getattr(module, attribute, None)
     if not callable(function):
         raise BadProject(
-            f"{module.__file__} has no function {attribute!r}.", hint=f"It is what train = {reference!r} names."
+            f"{module.__file__} has no function {attribute!r}.",
+            hint=f"It is named by train = {reference!r} in the project file.",
         )
     result: Callable[..., Any] = function
     return result

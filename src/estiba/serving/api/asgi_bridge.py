@@ -48,7 +48,7 @@ class Bridge:
         except Exception as error:
             self._log.error("request failed", error=error, request_id=exchange.id, path=request.path.decode("latin-1"))
             answer.status = 500
-            detail = "The log has the reason under the request's id."
+            detail = "The server's log has the error, under the request's id."
             answer.headers, body = error_response(500, detail, request_id=exchange.id)
             answer.body = [body]
         headers = [(k, v) for k, v in answer.headers if k.lower() not in _SET_BY_CONNECTION]

@@ -193,7 +193,9 @@ class _Routes:
         name, version = request.path_params.get("name"), request.path_params.get("version")
         known = ", ".join(model.name for model in self._current.catalog.models()) or "none"
         if name is None:
-            raise NotFound("This server has no default model.", hint=f"Ask /models/NAME/predict, of: {known}.")
+            raise NotFound(
+                "This server has no default model.", hint=f"Send the request to /models/NAME/predict. Models: {known}."
+            )
         model = self._find(request)
         raise NotFound(f"{name}@{version} is not served here.", hint=f"Being served: {name}@{model.version}.")
 

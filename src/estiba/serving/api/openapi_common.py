@@ -20,7 +20,7 @@ _DETAILS = {
     413: "The body is larger than this server takes.",
     415: "Send application/json or text/csv.",
     422: "",
-    500: "The log has the reason under the request's id.",
+    500: "The server's log has the error, under the request's id.",
     503: "Try again in a second.",
     504: "The model had not answered when the deadline passed.",
 }

@@ -125,7 +125,7 @@ class _Pages:
             self._find(request)
         raise NotFound(
             "This server has several models, and none of them is the default.",
-            hint="Set [server] default, or ask a model by its name: /models/NAME/predict.",
+            hint="Set default in [server], or name the model: /models/NAME/predict.",
         )
 
     def _find(self, request: Request) -> Model:

@@ -21,7 +21,7 @@ class Expired(EstibaError):
     def __init__(self) -> None:
         super().__init__(
             "The time for this request was over before the model could take it.",
-            hint="Ask again later, or allow more seconds in X-Request-Timeout, as far as the server's limit goes.",
+            hint="Try again later, or allow more seconds in X-Request-Timeout, up to the server's limit.",
         )
 
 

@@ -25,7 +25,7 @@ def listen(host: str, port: int) -> socket.socket:
             reason = f"{reason}, by {holder}"
         raise EstibaError(
             f"Cannot listen on {host}:{port}: {reason}.",
-            hint="Stop what listens there, or choose another port with --port.",
+            hint="Stop the program that listens there, or choose another port with --port.",
         ) from error
     listener.listen(BACKLOG_CONNECTIONS)
     listener.setblocking(False)

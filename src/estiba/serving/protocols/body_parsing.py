@@ -90,7 +90,7 @@ def decompressed(body: bytes | bytearray, encoding: bytes, max_bytes: int) -> by
             if left < 0:
                 raise TooLarge(f"The body becomes larger than {max_bytes} bytes when it is decompressed.")
             if not stream.eof:
-                raise BadRequest(f"The body ends before its {name} data does.")
+                raise BadRequest(f"The {name} data of the body is incomplete.")
             rest = stream.unused_data
     except zlib.error as error:
         raise BadRequest(f"The body is not valid {name} data: {error}") from None
@@ -136,7 +136,7 @@ def parse_json(body: bytes | bytearray) -> Any:
     try:
         return msgspec.json.decode(body[3:] if body.startswith(codecs.BOM_UTF8) else body)
     except RecursionError:
-        raise BadRequest("The body is nested too deep.") from None
+        raise BadRequest("The body is nested too deeply.") from None
     except UNREADABLE as error:
         hint = "JSON has no NaN and no Infinity: send null for a missing value." if _NOT_FINITE.search(body) else None
         raise BadRequest(f"The body cannot be read as JSON: {error}", hint=hint) from None

@@ -186,7 +186,7 @@ class Endpoint(ABC):
         """Decode, predict and encode in a thread; only the response comes back to the event loop."""
         batcher, size = self.batcher, len(exchange.request.body)
         if batcher.waiting_bytes + size > MAX_WAITING_BYTES and batcher.waiting_bytes:
-            raise Unavailable("Too many large requests wait already.")
+            raise Unavailable("Too many large requests are waiting already.")
         batcher.waiting_bytes += size
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._shared.executor, self._run_large, exchange)
@@ -259,7 +259,7 @@ class Endpoint(ABC):
         kind = "model-failed" if isinstance(error, ModelFailed) else "internal"
         trace = {"trace_id": trace_id} if (trace_id := exchange.trace_id) else {}
         self._shared.log.error("request failed", error=error, request_id=exchange.id, model=self.model.name, **trace)
-        return Failure(500, "The log has the reason under the request's id.", kind)
+        return Failure(500, "The server's log has the error, under the request's id.", kind)
 
     def _error_headers(self, error: BaseException, status: int) -> bytes:
         """Header lines that belong to an error."""

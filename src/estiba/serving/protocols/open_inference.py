@@ -106,8 +106,8 @@ class OpenInferenceEndpoint(Endpoint):
     def _tensor(self, given: _Input) -> dict[str, Values]:
         fields = self.model.signature.fields
         if not self._is_numeric or given.datatype == "BYTES":
-            names = ", ".join(field.name for field in fields if not _is_numeric(field)) or "them all"
-            raise BadRequest(f"One tensor of all fields must be of numbers. Send one input per field for {names}.")
+            names = ", ".join(field.name for field in fields if not _is_numeric(field)) or "every field"
+            raise BadRequest(f"A single input for all fields must be numeric. Send separate inputs for {names}.")
         width = len(fields)
         columns = (_strided(given.values, i, width) for i in range(width))
         return {field.name: _whole(field, values) for field, values in zip(fields, columns, strict=True)}
@@ -191,7 +191,7 @@ class _Inputs:
             raise BadRequest("Every input needs a name.")
         datatype, shape = given.get("datatype"), given.get("shape")
         if datatype not in tensors.DATATYPES:
-            raise BadRequest(f"Input {name!r} has no known datatype; one of {', '.join(tensors.DATATYPES)} is.")
+            raise BadRequest(f"Input {name!r} has no known datatype. Known: {', '.join(tensors.DATATYPES)}.")
         if not isinstance(shape, list) or not 1 <= len(shape) <= 2 or not all(_is_size(size) for size in shape):
             raise BadRequest(f"Input {name!r} needs a shape: [rows], [rows, 1] or [rows, fields].")
         check_count(shape[0])
@@ -207,7 +207,7 @@ class _Inputs:
 
     def _take(self, size: Any, name: str) -> memoryview:
         if not _is_size(size) or self.at + size > len(self._block):
-            raise BadRequest(f"The binary data of input {name!r} are not all there.")
+            raise BadRequest(f"The binary data of input {name!r} is incomplete.")
         taken = self._block[self.at : self.at + size]
         self.at += size
         return taken
@@ -220,7 +220,7 @@ def _split(request: Request) -> tuple[bytes | bytearray, memoryview]:
         return request.body, memoryview(b"")
     length = int(value) if value.isdigit() and len(value) < 20 else -1
     if not 0 < length <= len(request.body):
-        raise BadRequest("Inference-Header-Content-Length is not the length of the JSON that the body begins with.")
+        raise BadRequest("Inference-Header-Content-Length must be the length of the JSON at the beginning of the body.")
     body = memoryview(request.body)
     return bytes(body[:length]), body[length:]
 
@@ -238,7 +238,9 @@ def content_type(given: Mapping[str, Any], name: str) -> str:
     found = parameters(given).get("content_type", "")
     if found and found not in CONTENT_TYPES:
         where = f"input {name!r}" if name else "the request"
-        raise BadRequest(f"The content type {found!r} of {where} is not known; one of {', '.join(CONTENT_TYPES)} is.")
+        raise BadRequest(
+            f"The content type {found!r} of {where} is not supported. Supported: {', '.join(CONTENT_TYPES)}."
+        )
     return str(found)
 
 

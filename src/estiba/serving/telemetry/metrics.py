@@ -205,7 +205,7 @@ class Metrics:
 
     def _grow(self) -> None:
         if len(self._map) >= MAX_BYTES:
-            raise MemoryError("The metrics file is full: a label takes too many values.")
+            raise MemoryError("The metrics file is full: a label has too many values.")
         os.posix_fallocate(self._file, 0, 2 * len(self._map))
         self._map, self._values = _mapped(self._file)
 

@@ -170,8 +170,8 @@ def connections(wanted: int | None) -> int:
     if wanted is not None and wanted > most:
         needed = wanted + RESERVED_DESCRIPTORS + SPARE_CONNECTIONS
         raise EstibaError(
-            f"server.max_connections is {wanted}, and this process may open {soft} files, enough for {most}.",
-            hint=f"Allow more (ulimit -n {needed}, LimitNOFILE= of systemd), or ask for fewer.",
+            f"server.max_connections is {wanted}, but this process may open {soft} files, enough for {most}.",
+            hint=f"Raise the limit (ulimit -n {needed}, or LimitNOFILE= in systemd), or lower max_connections.",
         )
     return most if wanted is None else wanted
 

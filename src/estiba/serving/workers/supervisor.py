@@ -159,7 +159,7 @@ class Supervisor:
         if reason != "slow start":
             return EstibaError(f"A worker ended while starting: {worker.ending()}.")
         seconds = self._options.start_timeout
-        hint = "Give it more time: start_timeout in [server]."
+        hint = "Raise start_timeout in [server]."
         return EstibaError(f"A worker did not load its models within {seconds:g} seconds.", hint=hint)
 
     async def _watch(self, stop: asyncio.Event) -> None:
@@ -266,21 +266,23 @@ class Supervisor:
             self._drain_worker(old)
         elif fresh.trouble():
             reason = fresh.failure.message if fresh.failure else fresh.ending()
-            self._log.error("a fresh worker cannot start; the old one stays", worker=fresh.index, reason=reason)
+            self._log.error(
+                "a replacement worker cannot start; the old worker continues", worker=fresh.index, reason=reason
+            )
             self._fresh.pop(position).kill()
 
     def _add_worker(self) -> None:
         self._count += 1
-        self._log.info("one worker more", count=self._count)
+        self._log.info("worker added", count=self._count)
         self._workers.append(self._begin(len(self._workers)))
 
     def _remove_worker(self) -> None:
         """Remove the last worker; its clients move to the others."""
         if self._count == 1:
-            self._log.warning("the only worker stays")
+            self._log.warning("the last worker is not stopped")
             return
         self._count -= 1
-        self._log.info("one worker less", count=self._count)
+        self._log.info("worker stopped", count=self._count)
         worker = self._workers.pop()
         fresh = self._fresh.pop(len(self._workers), None)
         if fresh is not None:
