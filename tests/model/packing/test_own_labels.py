@@ -99,7 +99,7 @@ def test_a_threshold_of_catboost(tmp_path: Path) -> None:
         (lambda: SVC(break_ties=True), "onnx"),
         (NuSVC, "onnx"),
         (NearestCentroid, "python"),
-        (lambda: OneVsOneClassifier(LogisticRegression(max_iter=50)), "python"),
+        (lambda: OneVsOneClassifier(LogisticRegression(max_iter=50)), "onnx"),
         (lambda: OneVsRestClassifier(LinearSVC()), "onnx"),
         (lambda: OutputCodeClassifier(LogisticRegression(max_iter=50), random_state=0), "python"),
     ],

@@ -16,7 +16,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, PowerTransformer
+from sklearn.preprocessing import OneHotEncoder, PowerTransformer, QuantileTransformer
 
 import estiba
 from estiba.core.errors import BadArtifact, BadProject, EstibaError, NotFound, ParityError
@@ -70,16 +70,18 @@ def test_the_same_inputs_give_the_same_digest(packed: estiba.Packed, tmp_path: P
 
 @pytest.mark.slow
 def test_what_cannot_be_converted_falls_back_and_says_why(tmp_path: Path) -> None:
-    model = make_pipeline(PowerTransformer(), LogisticRegression()).fit(ROWS[["age", "balance"]], TARGET)
-    packed = estiba.pack(model, ROWS[["age", "balance"]], name="power", registry=tmp_path)
+    model = make_pipeline(QuantileTransformer(n_quantiles=20, output_distribution="normal"), LogisticRegression()).fit(
+        ROWS[["age", "balance"]], TARGET
+    )
+    packed = estiba.pack(model, ROWS[["age", "balance"]], name="quantiles", registry=tmp_path)
     assert packed.artifact.manifest.engine == "python"
-    assert "PowerTransformer" in packed.artifact.manifest.reason
-    loaded = estiba.load("power", registry=tmp_path)
+    assert "QuantileTransformer" in packed.artifact.manifest.reason
+    loaded = estiba.load("quantiles", registry=tmp_path)
     assert [a["label"] for a in loaded.predict(ROWS[["age", "balance"]])] == list(
         model.predict(ROWS[["age", "balance"]])
     )
-    with pytest.raises(NotConvertible, match="PowerTransformer"):
-        estiba.pack(model, ROWS[["age", "balance"]], name="power", registry=tmp_path, engine="onnx")
+    with pytest.raises(NotConvertible, match="QuantileTransformer"):
+        estiba.pack(model, ROWS[["age", "balance"]], name="quantiles", registry=tmp_path, engine="onnx")
 
 
 @pytest.mark.slow
@@ -155,7 +157,7 @@ def test_other_library_versions_must_prove_themselves(tmp_path: Path, monkeypatc
     model = make_pipeline(PowerTransformer(), LogisticRegression()).fit(rows, TARGET)
     real = saved_files.libraries
     monkeypatch.setattr(saved_files, "libraries", lambda *a, **k: {**real(*a, **k), "scikit-learn": "0.1"})
-    estiba.pack(model, rows, name="old", registry=tmp_path)
+    estiba.pack(model, rows, name="old", registry=tmp_path, engine="python")
     loaded = estiba.load("old", registry=tmp_path)
     assert "scikit-learn 0.1 packed" in loaded.notes[0]
     assert "golden rows still agree" in loaded.notes[0]
@@ -165,7 +167,7 @@ def test_other_library_versions_must_prove_themselves(tmp_path: Path, monkeypatc
 def test_other_library_versions_that_answer_otherwise_are_refused(tmp_path: Path) -> None:
     rows = ROWS[["age", "balance"]]
     model = make_pipeline(PowerTransformer(), LogisticRegression()).fit(rows, TARGET)
-    path = estiba.pack(model, rows, name="old", registry=tmp_path).artifact.path
+    path = estiba.pack(model, rows, name="old", registry=tmp_path, engine="python").artifact.path
     _forge(path, {"scikit-learn": "0.1"}, shift=0.25)
     digest = next(p for p in path.parent.iterdir() if p != path)
     with pytest.raises(ParityError, match=r"scikit-learn 0\.1 packed.*golden row"):
