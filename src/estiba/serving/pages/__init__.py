@@ -1,4 +1,4 @@
-"""The pages that a server shows in a browser: files of this package, which ask nothing of the internet."""
+"""Serve the HTML pages of a server from files of this package, without requests to other hosts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib.resources import files
 __all__ = ["CONTENT_SECURITY_POLICY", "FILES", "page"]
 
 CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-"""The header to send with every page: nothing inline runs, and nothing is loaded from elsewhere."""
+"""The header of every page: no inline code runs, and nothing is loaded from other hosts."""
 
 FILES = {
     **{
@@ -17,11 +17,11 @@ FILES = {
     "docs.css": "text/css; charset=utf-8",
     "favicon.svg": "image/svg+xml",
 }
-"""Content types of the files that the page is made of; each is served below `docs/`."""
+"""Content types of the page's files, which are served below `docs/`."""
 
 
 def page(path: str) -> tuple[bytes, str] | None:
-    """Content and content type of `path` (`docs`, `docs/docs.js`: no slash in front); None where there is none.
+    """The content and content type of `path` (such as `docs/docs.js`, without a leading slash); None if unknown.
 
     Paths inside the page are relative, so it works behind any prefix. `docs/`, with a slash behind, must redirect to
     `docs`: relative paths would point elsewhere.

@@ -1,15 +1,15 @@
-// The answer of a prediction, drawn by what the signature says of each output.
+// Renders the answer to a prediction; the signature gives the role of each output.
 
 import { el, pointerKeys, readable } from "./dom.js";
 
-/** One prediction as blocks, several as a table; the whole answer as JSON below. */
+/** Renders one prediction as blocks and several as a table, with the whole answer as JSON below. */
 export function answerView(answer, schema) {
   const predictions = answer.predictions || [];
   const shown = predictions.length === 1 ? onePrediction(predictions[0], schema) : table(predictions);
   return [shown, warnings(answer.warnings || []), raw(answer)];
 }
 
-/** A problem (RFC 9457): the fields that were marked for it, and the errors that have no field of their own. */
+/** Renders a problem (RFC 9457): the names of the marked fields, and the errors that belong to no field. */
 export function problemView(problem, marked, elsewhere) {
   const list = elsewhere.map(({ pointer, detail }) => el("li", {}, el("code", {}, pointer), " ", detail));
   return [
@@ -18,7 +18,7 @@ export function problemView(problem, marked, elsewhere) {
       problem.detail ? el("p", {}, problem.detail) : "",
       marked.length ? el("p", {}, "See ", marked.map((name, index) => [index ? ", " : "", el("strong", {}, name)]), ".") : "",
       list.length ? el("ul", {}, list) : ""),
-    // Only a server's answer has a status; what the form itself refused was never sent.
+    // Only a problem from the server has a status. Input that the form refused was not sent.
     problem.status ? raw(problem) : "",
   ];
 }
@@ -28,7 +28,7 @@ function onePrediction(prediction, schema) {
     const role = ((schema.properties || {})[name] || {})["x-estiba"]?.role;
     return [role, name, value];
   });
-  // The short answers side by side, then what needs the whole width.
+  // Short values stand side by side; objects, below them, need the whole width.
   const wide = ([, , value]) => value !== null && typeof value === "object";
   return el("div", { class: "prediction" },
     el("dl", { class: "headline" }, parts.filter((part) => !wide(part)).map(headline)),
@@ -46,7 +46,7 @@ function byClass(role, name, values, prediction) {
   const chosen = new Set(Object.values(prediction).filter((value) => typeof value !== "object").map(String));
   const rows = Object.entries(values).map(([label, value]) => {
     const bar = el("span", { class: "bar", "aria-hidden": "true" }, el("span"));
-    // Set by script and not as an attribute, which the content security policy would refuse.
+    // Set by script: the content security policy would refuse a style attribute.
     bar.firstChild.style.width = `${(100 * Math.abs(value ?? 0)) / (isShare ? 1 : largest)}%`;
     const number = isShare && value !== null ? percent(value) : readable(value);
     return el("li", { class: chosen.has(label) ? "chosen" : null },

@@ -1,42 +1,42 @@
-// The same call as text: curl and Python.
+// Renders the current call as code for curl and Python.
 
 import { el, tabs } from "./dom.js";
 
-/** A card with the call in each language; `show(url, body)` brings it up to date. */
+/** Returns a card with the call in each language. `show(url, body)` updates the card. */
 export function callView(root, model) {
-  const makers = [["curl", curl], ["Python", python]];
-  const codes = makers.map(() => el("code"));
-  const pairs = makers.map(([title], index) => [title, el("div", {}, el("pre", { tabindex: "0" }, codes[index]))]);
+  const languages = [["curl", curl], ["Python", python]];
+  const codes = languages.map(() => el("code"));
+  const pairs = languages.map(([title], index) => [title, el("div", {}, el("pre", { tabindex: "0" }, codes[index]))]);
   let current = 0;
   const { list } = tabs("Language", pairs, (index) => { current = index; });
   const copied = el("span", { class: "muted", role: "status" });
   const copy = el("button", { type: "button", class: "quiet", click: () => copyText(codes[current], copied) }, "Copy");
   const element = el("section", { class: "card call" },
-    el("div", { class: "bar-of-card" }, el("h2", {}, "The same call"), list, el("span", { class: "grow" }), copied, copy),
+    el("div", { class: "card-header" }, el("h2", {}, "The same call"), list, el("span", { class: "grow" }), copied, copy),
     pairs.map(([, panel]) => panel));
   return {
     element,
     show(url, body) {
-      makers.forEach(([, make], index) => { codes[index].textContent = make({ url, root, model, body }); });
+      languages.forEach(([, render], index) => { codes[index].textContent = render({ url, root, model, body }); });
     },
   };
 }
 
-async function copyText(code, said) {
+async function copyText(code, status) {
   try {
     await navigator.clipboard.writeText(code.textContent);
-    said.textContent = "Copied";
+    status.textContent = "Copied";
   } catch {
-    // Browsers lend the clipboard to secure origins only: select it instead, ready for the keyboard.
+    // Browsers allow access to the clipboard on secure origins only. Selected text can be copied with the keyboard.
     getSelection().selectAllChildren(code);
-    said.textContent = "Selected";
+    status.textContent = "Selected";
   }
-  setTimeout(() => { said.textContent = ""; }, 2000);
+  setTimeout(() => { status.textContent = ""; }, 2000);
 }
 
 function curl({ url, body }) {
   const quoted = (text) => (/^[\w:/.-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
-  // Spaces let the line wrap where it is narrow; in JSON text only structure has line ends.
+  // Spaces let the line wrap in a narrow window. JSON has line ends only between its tokens, so no string changes.
   const json = JSON.stringify(body, null, 1).replace(/\n\s*/g, " ");
   return `curl ${quoted(url)} \\\n  -H 'content-type: application/json' \\\n  -d ${quoted(json)}`;
 }
@@ -44,7 +44,7 @@ function curl({ url, body }) {
 function python({ root, model, body }) {
   const records = Array.isArray(body?.records) ? body.records : [body];
   const calls = records.map((record) => literal(record, "    ")).join(",\n    ");
-  const version = model.leads ? "" : `, version=${JSON.stringify(model.version)}`;
+  const version = model.isCurrent ? "" : `, version=${JSON.stringify(model.version)}`;
   return `import estiba\n\nclient = estiba.Client(${JSON.stringify(root)})\n`
     + `client.predict([\n    ${calls},\n], model=${JSON.stringify(model.name)}${version})`;
 }

@@ -1,4 +1,4 @@
-// The page: reads ./openapi.json and draws the models, a form to try each, and the reference.
+// Draws the page from ./openapi.json: the list of models, a form to try each model, and the reference.
 
 import { answerView, problemView } from "./answer.js";
 import { callView } from "./code.js";
@@ -6,7 +6,7 @@ import { el, newId, readable, resolve, tabs } from "./dom.js";
 import { recordForm } from "./form.js";
 import { referenceView } from "./reference.js";
 
-// The page is at PREFIX/docs, so everything else is beside it.
+// The page is at PREFIX/docs, so the server's other paths are relative to its folder.
 const ROOT = new URL(".", location.href).href.replace(/\/$/, "");
 
 start();
@@ -54,22 +54,22 @@ function allOperations(doc) {
     Object.entries(item).map(([method, operation]) => ({ path, method, operation })));
 }
 
-/** One entry per served version; a model's leading version has its shortest path below /models. */
+/** Returns an entry for each served version. The current version of a model comes first and has the shortest path. */
 function modelsOf(operations) {
   const models = new Map();
   for (const each of operations) {
-    const said = each.operation["x-estiba"];
-    if (!said) continue;
-    const id = `${said.model}@${said.version}`;
-    // A link to a model outlives its version; only the versions behind the leading one are named.
-    const leads = ![...models.values()].some(({ name }) => name === said.model);
-    const model = models.get(id) || { key: leads ? said.model : id, leads, name: said.model, version: said.version, ...said, operations: [] };
+    const facts = each.operation["x-estiba"];
+    if (!facts) continue;
+    const id = `${facts.model}@${facts.version}`;
+    // A link to the current version has no number, so that it stays valid when the version changes.
+    const isCurrent = ![...models.values()].some(({ name }) => name === facts.model);
+    const model = models.get(id) || { key: isCurrent ? facts.model : id, isCurrent, name: facts.model, version: facts.version, ...facts, operations: [] };
     model.operations.push(each);
     models.set(id, model);
   }
   for (const model of models.values()) {
     const own = model.operations.filter(({ path }) => path.startsWith("/models/"));
-    own.sort((one, other) => one.path.length - other.path.length);
+    own.sort((left, right) => left.path.length - right.path.length);
     model.call = own[0];
   }
   return [...models.values()];
@@ -110,11 +110,11 @@ function inputView({ record, golden, changed }) {
     try {
       return JSON.parse(json.value);
     } catch (error) {
-      complain(`This is not JSON: ${error.message}`);
+      showError(`This is not JSON: ${error.message}`);
       return undefined;
     }
   }
-  function complain(text) {
+  function showError(text) {
     note.textContent = text;
     note.dataset.kind = text ? "error" : "";
   }
@@ -122,20 +122,20 @@ function inputView({ record, golden, changed }) {
     if (index === 1 && !isJson) json.value = JSON.stringify(body(), null, 2);
     if (index === 0 && isJson && !backToForm()) return false;
     isJson = index === 1;
-    complain("");
+    showError("");
     return true;
   }
   function backToForm() {
     const value = parsed();
     const records = value && (Array.isArray(value.records) ? value.records : [value]);
     if (!records) return false;
-    if (records.length !== 1) complain(`The form shows one record; this body has ${records.length}.`);
+    if (records.length !== 1) showError(`The form shows one record; this body has ${records.length}.`);
     else fields.write(records[0]);
     return records.length === 1;
   }
   function update() {
     const now = body();
-    if (isJson) complain(now === undefined ? note.textContent : "");
+    if (isJson) showError(now === undefined ? note.textContent : "");
     if (now !== undefined) changed(now);
   }
   function reset() {
@@ -147,7 +147,7 @@ function inputView({ record, golden, changed }) {
 
   const { list } = tabs("Input", [["Form", fields.element], ["JSON", jsonPanel]], chosen);
   const form = el("form", { class: "card input", novalidate: true, input: update },
-    el("div", { class: "bar-of-card" }, el("h2", {}, "Input"), list, el("span", { class: "grow" }),
+    el("div", { class: "card-header" }, el("h2", {}, "Input"), list, el("span", { class: "grow" }),
       el("button", { type: "button", class: "quiet", click: reset }, "Example")),
     fields.element, jsonPanel, el("div", { class: "actions" }, el("button", { type: "submit", class: "main" }, "Predict")));
   reset();
@@ -158,13 +158,13 @@ function resultView() {
   const status = el("p", { class: "muted status-line" });
   const content = el("div", { class: "result" }, el("p", { class: "muted" }, "Press Predict to ask the model about this record."));
   const element = el("section", { class: "card answer", "aria-live": "polite" },
-    el("div", { class: "bar-of-card" }, el("h2", {}, "Answer"), el("span", { class: "grow" }), status), content);
+    el("div", { class: "card-header" }, el("h2", {}, "Answer"), el("span", { class: "grow" }), status), content);
   return {
     element,
     show(line, parts) {
       status.replaceChildren(...line);
       content.replaceChildren(...parts.filter(Boolean));
-      // On a phone the answer stands below the form.
+      // On a phone, the answer is below the form and may be out of view.
       if (line.length) element.scrollIntoView({ block: "nearest" });
     },
   };
@@ -180,7 +180,7 @@ async function predict({ url, input, result, schema }) {
     showProblem({ title: "The form cannot be read.", errors: local }, [], input, result);
     return;
   }
-  // A disabled button would lose the keyboard's focus.
+  // Not by disabling the button, which would lose the keyboard focus.
   input.form.ariaBusy = "true";
   try {
     await send(url, body, { input, result, schema });
@@ -192,14 +192,14 @@ async function predict({ url, input, result, schema }) {
 }
 
 async function send(url, body, { input, result, schema }) {
-  const began = performance.now();
+  const startedAt = performance.now();
   const response = await fetch(url, {
     method: "POST", headers: { "content-type": "application/json", accept: "application/json, application/problem+json" },
     body: JSON.stringify(body),
   });
   const text = await response.text();
-  const took = performance.now() - began;
-  const line = [el("span", { class: `status s${String(response.status)[0]}` }, String(response.status)), ` ${readable(Math.round(took * 10) / 10)} ms`];
+  const milliseconds = performance.now() - startedAt;
+  const line = [el("span", { class: `status s${String(response.status)[0]}` }, String(response.status)), ` ${readable(Math.round(milliseconds * 10) / 10)} ms`];
   let answer;
   try {
     answer = JSON.parse(text);
@@ -210,8 +210,8 @@ async function send(url, body, { input, result, schema }) {
     showProblem(answer, line, input, result);
     return;
   }
-  const ofInput = (answer.warnings || []).filter(({ pointer }) => !pointer.startsWith("#/predictions/"));
-  for (const { pointer, code } of ofInput) input.fields.mark(pointer, code.replaceAll("-", " "), "warning");
+  const inputWarnings = (answer.warnings || []).filter(({ pointer }) => !pointer.startsWith("#/predictions/"));
+  for (const { pointer, code } of inputWarnings) input.fields.mark(pointer, code.replaceAll("-", " "), "warning");
   result.show(line, answerView(answer, schema));
 }
 

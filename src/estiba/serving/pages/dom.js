@@ -1,8 +1,8 @@
-// Small pieces that every part of the page draws with.
+// Functions for elements, tabs, numbers and JSON pointers, shared by the parts of the page.
 
-let ids = 0;
+let lastId = 0;
 
-/** A new element. Attributes whose value is a function are event listeners; null and false leave one out. */
+/** Creates an element. Functions as attributes become event listeners; attributes of null or false are left out. */
 export function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -14,24 +14,24 @@ export function el(tag, attributes = {}, ...children) {
 }
 
 export function newId(prefix) {
-  ids += 1;
-  return `${prefix}-${ids}`;
+  lastId += 1;
+  return `${prefix}-${lastId}`;
 }
 
-/** Follows a reference inside the document, `#/components/schemas/Problem`. */
+/** Follows a reference inside the document, such as `#/components/schemas/Problem`. */
 export function resolve(doc, schema) {
-  let found = schema;
-  while (found && found.$ref) found = atPointer(doc, found.$ref);
-  return found || {};
+  let resolved = schema;
+  while (resolved && resolved.$ref) resolved = atPointer(doc, resolved.$ref);
+  return resolved || {};
 }
 
-/** The keys of a JSON pointer (RFC 6901), whether it is written as a URI fragment or not. */
+/** Returns the keys of a JSON pointer (RFC 6901), which may be written as a URI fragment. */
 export function pointerKeys(pointer) {
   let text = pointer.replace(/^#/, "");
   try {
     text = decodeURIComponent(text);
   } catch {
-    // A field's name may hold a plain per cent sign.
+    // A field's name may contain a percent sign that is not an escape.
   }
   return text.split("/").slice(1).map((key) => key.replaceAll("~1", "/").replaceAll("~0", "~"));
 }
@@ -40,7 +40,7 @@ function atPointer(doc, pointer) {
   return pointerKeys(pointer).reduce((node, key) => (node ? node[key] : undefined), doc);
 }
 
-/** Tabs with their panels, `[[title, panel], ...]`; `chosen(index)` may refuse a change by returning false. */
+/** Creates tabs for panels, `[[title, panel], ...]`. `chosen(index)` can refuse a change by returning false. */
 export function tabs(label, pairs, chosen = () => true) {
   const buttons = pairs.map(([title, panel], index) => {
     panel.id = newId("panel");
@@ -75,7 +75,7 @@ export function tabs(label, pairs, chosen = () => true) {
   return { list: el("div", { role: "tablist", "aria-label": label, class: "tabs" }, buttons), show };
 }
 
-/** A number as people read it: grouped, and with as many digits as it deserves. */
+/** Formats a number for people: with thousands separators and at most four decimal places. */
 export function readable(number) {
   if (number === null || number === undefined) return "none";
   if (typeof number !== "number") return String(number);

@@ -1,10 +1,10 @@
-// The form of one record: a control for each field of the signature.
+// Draws the form of one record, with a control for each field of the signature.
 
 import { el, newId, pointerKeys, readable } from "./dom.js";
 
 const MISSING = "\u0000missing";
 
-/** A form for the record `schema`. It has the element, and reads, writes and marks a record. */
+/** Creates a form for a record of this schema: its element, and functions to read, write and mark the record. */
 export function recordForm(schema) {
   const required = new Set(schema.required || []);
   const fields = Object.entries(schema.properties || {}).map(([name, field]) => fieldOf(name, field, required.has(name)));
@@ -16,9 +16,9 @@ export function recordForm(schema) {
     read: () => Object.fromEntries(fields.map((f) => [f.name, f.read()]).filter(([, value]) => value !== undefined)),
     write: (record) => fields.forEach((field) => field.write(record[field.name])),
     clear: () => fields.forEach((field) => field.mark("")),
-    /** Problems of the form itself, in the server's own shape. */
+    /** Errors that the form finds itself, in the form of the server's errors. */
     problems: () => fields.filter((f) => f.unreadable()).map((f) => ({ pointer: pointerTo(f.name), detail: "not a number" })),
-    /** Marks the field that a pointer names, and gives its name; undefined where there is none. */
+    /** Marks the field that a pointer names, and returns its name; undefined if there is no such field. */
     mark(pointer, detail, kind) {
       const field = byName.get(fieldName(pointer));
       if (field) field.mark(detail, kind);
@@ -71,15 +71,15 @@ function hintOf(schema) {
     parts.push(`seen in training: ${extra.observed.map((edge) => plain(edge, extra)).join(" to ")}`);
   }
   if (extra.unseen && extra.unseen !== "error") {
-    parts.push(extra.unseen === "null" ? "any other value counts as missing" : "other values are taken too");
+    parts.push(extra.unseen === "null" ? "any other value counts as missing" : "other values are accepted");
   }
   if (schema.format === "date-time") parts.push("ISO 8601");
-  const words = parts.join("; ");
-  const sentence = words && `${words[0].toUpperCase()}${words.slice(1)}.`;
+  const facts = parts.join("; ");
+  const sentence = facts && `${facts[0].toUpperCase()}${facts.slice(1)}.`;
   return [schema.description, sentence].filter(Boolean).join(" ");
 }
 
-/** Years are whole numbers as well, and 1,990 is none. */
+/** Formats a number, without a separator in integers below 10,000: they may be years. */
 function plain(number, { kind }) {
   return kind === "integer" && Math.abs(number) < 10000 ? String(number) : readable(number);
 }
@@ -126,10 +126,10 @@ function suggestions(levels, id, isRequired) {
   const control = text("category", id, isRequired);
   control.node.setAttribute("list", list.id);
   const read = () => {
-    const said = control.read();
-    const known = levels.find((level) => String(level) === said);
-    if (known !== undefined || typeof said !== "string") return known ?? said;
-    return levels.every((level) => typeof level === "number") && !Number.isNaN(Number(said)) ? Number(said) : said;
+    const value = control.read();
+    const known = levels.find((level) => String(level) === value);
+    if (known !== undefined || typeof value !== "string") return known ?? value;
+    return levels.every((level) => typeof level === "number") && !Number.isNaN(Number(value)) ? Number(value) : value;
   };
   return { ...control, list, read };
 }

@@ -1,8 +1,8 @@
-// The reference: every endpoint with its parameters, its body and its answers.
+// Draws the reference: every endpoint with its parameters, request body and answers.
 
 import { el, resolve } from "./dom.js";
 
-/** Endpoints of one model, or those of no model. `operations` are `{path, method, operation}`. */
+/** Draws the endpoints of one model, or those that belong to no model. `operations` are `{path, method, operation}`. */
 export function referenceView(doc, operations) {
   return el("div", { class: "endpoints" }, operations.map((each) => endpoint(doc, each)));
 }
@@ -21,7 +21,7 @@ function endpoint(doc, { path, method, operation }) {
 
 function parameters(doc, list) {
   const rows = list.map((parameter) => resolve(doc, parameter)).map((parameter) => el("li", {},
-    el("code", {}, parameter.name), " ", el("span", { class: "type" }, `${parameter.in}, ${words(doc, parameter.schema)}`),
+    el("code", {}, parameter.name), " ", el("span", { class: "type" }, `${parameter.in}, ${typeName(doc, parameter.schema)}`),
     parameter.description ? el("p", { class: "hint" }, parameter.description) : ""));
   return rows.length ? [el("h4", {}, "Parameters"), el("ul", { class: "schema" }, rows)] : "";
 }
@@ -45,16 +45,16 @@ function mediaView(doc, type, media) {
   return el("div", { class: "media" }, el("p", {}, el("code", {}, type)), schemaView(doc, media.schema || {}), examples);
 }
 
-/** The parts of a schema; nested ones open on demand, so that a schema may contain itself. */
+/** Draws the parts of a schema. Nested parts are drawn when they are opened, because a schema may contain itself. */
 function schemaView(doc, unresolved) {
   const schema = resolve(doc, unresolved);
   const choices = schema.anyOf || schema.oneOf;
   if (choices) {
     return el("ul", { class: "schema" }, choices.map((each, index) =>
-      el("li", {}, lazily("", el("summary", {}, `${index ? "or" : "either"} ${words(doc, each)}`), () => [schemaView(doc, each)]))));
+      el("li", {}, lazily("", el("summary", {}, `${index ? "or" : "either"} ${typeName(doc, each)}`), () => [schemaView(doc, each)]))));
   }
   if (schema.type === "array") return schemaView(doc, schema.items || {});
-  if (!schema.properties) return el("p", { class: "type" }, words(doc, schema), schema.description ? `: ${schema.description}` : "");
+  if (!schema.properties) return el("p", { class: "type" }, typeName(doc, schema), schema.description ? `: ${schema.description}` : "");
   const required = new Set(schema.required || []);
   const rows = Object.entries(schema.properties).map(([name, field]) => property(doc, name, field, required.has(name)));
   return el("ul", { class: "schema" }, rows);
@@ -62,7 +62,7 @@ function schemaView(doc, unresolved) {
 
 function property(doc, name, unresolved, isRequired) {
   const schema = resolve(doc, unresolved);
-  const line = [el("code", {}, name), " ", el("span", { class: "type" }, words(doc, schema)),
+  const line = [el("code", {}, name), " ", el("span", { class: "type" }, typeName(doc, schema)),
     isRequired ? "" : el("span", { class: "optional" }, " · optional")];
   const description = schema.description ? el("p", { class: "hint" }, schema.description) : "";
   const inner = schema.type === "array" ? resolve(doc, schema.items || {}) : schema;
@@ -70,10 +70,10 @@ function property(doc, name, unresolved, isRequired) {
   return el("li", {}, lazily("", el("summary", {}, line), () => [description, schemaView(doc, inner)]));
 }
 
-function words(doc, unresolved) {
+function typeName(doc, unresolved) {
   const schema = resolve(doc, unresolved);
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ");
-  if (schema.type === "array") return `list of ${words(doc, schema.items || {})}`;
+  if (schema.type === "array") return `list of ${typeName(doc, schema.items || {})}`;
   if (schema.type === "object" && unresolved.$ref) return unresolved.$ref.split("/").pop();
   const type = [schema.type || "anything"].flat().join(" or ");
   const { minimum: low, maximum: high } = schema;
@@ -81,9 +81,9 @@ function words(doc, unresolved) {
   return [type, schema.format, range].filter(Boolean).join(", ");
 }
 
-/** Details whose content is made when they are first opened. */
-function lazily(kind, summary, make) {
+/** Creates an element that draws its content when it is first opened. */
+function lazily(kind, summary, draw) {
   const node = el("details", { class: kind || null }, summary);
-  node.addEventListener("toggle", () => node.open && node.append(...make().flat(Infinity).filter(Boolean)), { once: true });
+  node.addEventListener("toggle", () => node.open && node.append(...draw().flat(Infinity).filter(Boolean)), { once: true });
   return node;
 }
