@@ -21,11 +21,14 @@ ORDER = {
         """,
     "estiba.core.stores": "disk files",
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
-    "estiba.model.schema": "signature rows json_pointer json_values values estimator_columns infer",
+    "estiba.model.schema": """
+        binary_tensors tensor_types signature rows json_pointer json_values values estimator_columns infer
+        """,
     "estiba.model.coding": """
         kernel arrow thrift_compact table_limits csv_file pandas_series record_type known_names coder predictions
+        npy images tensor_coder
         """,
-    "estiba.model.artifact": "artifact archive golden_rows profile model_card",
+    "estiba.model.artifact": "artifact archive golden_rows golden_tensors profile model_card",
     "estiba.model.registry": "records registry mirror",
     "estiba.model.estimators": """
         object_graph outputs own_modules own_answers tree_checks skops by_value own_code saved_files
@@ -34,19 +37,22 @@ ORDER = {
         graph near_ties functions columns sparse trees context tables curves pairwise boosters foreign forests kernels
         linear compose wrappers transforms ensembles models
         """,
-    "estiba.model.engines": "onnx_reader columns trees rules lower_onnx program exact onnx own_code python isolated",
-    "estiba.model.onnx_import": "inspect_graph wrapping_nodes wrap",
+    "estiba.model.engines": """
+        onnx_reader columns trees rules lower_onnx program exact onnx tensor_engine own_code python isolated
+        """,
+    "estiba.model.onnx_import": "inspect_graph wrapping_nodes wrap tensor_graph",
     "estiba.model.inference": "load score_files",
-    "estiba.model.packing": "training_result model_columns candidate unseen_words from_file content pack",
+    "estiba.model.packing": "training_result model_columns candidate unseen_words from_file content pack_tensors pack",
     "estiba.model.training": "fingerprints mlflow runner worker",
     "estiba.serving": """
-        http exchange telemetry options pipeline batcher protocols catalog version_metrics server_status pages api
-        server workers
+        http exchange telemetry options pipeline batcher tensor_batcher protocols catalog version_metrics server_status
+        pages api server workers
         """,
     "estiba.serving.http": "listen request trace_context deadline problem_details connection",
     "estiba.serving.telemetry": "metrics sink access_log tracing otlp_exporter",
     "estiba.serving.protocols": """
-        body_parsing arrow_parquet tensors endpoint open_inference mlflow kserve_v1 native
+        body_parsing arrow_parquet tensors tensor_bodies endpoint open_inference mlflow kserve_v1 native tensor_native
+        tensor_inference tensor_instances
         """,
     "estiba.serving.api": """
         asgi_bridge openapi_common openapi_protocols openapi protocol_routes management_routes

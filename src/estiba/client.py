@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ import urllib3
 
 import estiba
 from estiba.core.errors import BadInput, BadRequest, EstibaError, NotFound, Problem, Unavailable
+from estiba.model.schema import binary_tensors
 from estiba.model.schema.json_pointer import unescape
 from estiba.model.schema.json_values import plain_records
 from estiba.model.schema.rows import NOT_FINITE, Prediction, Rows, records_of, warn_not_finite
@@ -48,7 +49,9 @@ class Client:
 
         Args:
             rows: records by field name, one such record, or a DataFrame; also all else that `Model.predict` takes.
-                Rows without names, such as arrays, cost one more request, for the model's fields.
+                Rows without names, such as arrays, cost one more request, for the model's fields. Of a model of tensors
+                arrays by field name, or that of the only field, whose first axis counts records; they are sent as
+                binary tensors, and predictions hold arrays then.
             model: the model's name; by default the server's default model.
             version: one of its versions; by default the current one.
 
@@ -60,6 +63,8 @@ class Client:
         """
         if version is not None and model is None:
             raise BadRequest("A version belongs to a model: name it with model=...")
+        if (arrays := self._arrays(rows, model)) is not None:
+            return self._infer(arrays, model, version)
         records = records_of(rows, lambda: self._fields(model))
         if not records:
             return []
@@ -92,27 +97,67 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _fields(self, model: str | None) -> list[str]:
-        """The names of the model's fields, in order."""
+    def _name(self, model: str | None) -> str:
+        """The name of the model, or of the default one."""
         name = model or next((served["name"] for served in self.models() if served["default"]), None)
         if name is None:
             raise NotFound("The server has no default model.", hint="Name a model with model=...")
-        properties = self._ask("GET", f"/models/{name}/schema")["properties"]
+        return name
+
+    def _fields(self, model: str | None) -> list[str]:
+        """The names of the model's fields, in order."""
+        properties = self._ask("GET", f"/models/{self._name(model)}/schema")["properties"]
         return [field for field, schema in properties.items() if schema.get("x-estiba", {}).get("kind") != "kept"]
 
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        content = None if body is None else msgspec.json.encode(body)
+    def _arrays(self, rows: Rows, model: str | None) -> Mapping[str, Any] | None:
+        """Arrays by field name of a model of tensors; None for rows of any other form, and of tables."""
+        named = isinstance(rows, Mapping) and all(hasattr(value, "dtype") for value in rows.values())
+        if not (named and any(value.ndim for value in rows.values())) and not _is_array(rows):
+            return None
+        metadata = self._metadata(self._name(model))
+        if "batch" not in metadata["properties"]:
+            return None
+        return rows if named else {metadata["inputs"][0]["name"]: rows}
+
+    def _metadata(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._ask("GET", f"/v2/models/{name}")
+        return found
+
+    def _infer(self, arrays: Mapping[str, Any], model: str | None, version: str | int | None) -> list[Prediction]:
+        """Predictions for arrays, by the Open Inference Protocol with binary data."""
+        name = self._name(model)
+        metadata = self._metadata(name)
+        header, blocks = binary_tensors.request(metadata["inputs"], arrays)
+        path = f"/v2/models/{name}" + (f"/versions/{version}" if version is not None else "") + "/infer"
+        length = {binary_tensors.LENGTH_HEADER: str(len(header))}
+        answer = self._send("POST", path, header + blocks, {"content-type": "application/octet-stream", **length})
+        if answer.status != 200:
+            raise _error(answer.status, answer.data)
+        outputs = binary_tensors.outputs(answer.data, answer.headers.get(binary_tensors.LENGTH_HEADER))
+        if metadata["properties"]["batch"] == "none":
+            return [outputs]
+        count = len(next(iter(outputs.values())))
+        return [{key: array[i] for key, array in outputs.items()} for i in range(count)]
+
+    def _send(self, method: str, path: str, content: bytes | None, headers: dict[str, str]) -> Any:
         try:
-            answer = self._pool.request(
-                method, self.url + path, body=content, headers={"content-type": "application/json"}
-            )
+            return self._pool.request(method, self.url + path, body=content, headers=headers)
         except urllib3.exceptions.HTTPError as error:
             raise Unavailable(
                 f"{self.url} cannot be reached: {_reason(error)}.", hint="Is the server running there?"
             ) from error
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        content = None if body is None else msgspec.json.encode(body)
+        answer = self._send(method, path, content, {"content-type": "application/json"})
         if answer.status == 200:
             return msgspec.json.decode(answer.data)
         raise _error(answer.status, answer.data)
+
+
+def _is_array(rows: Rows) -> bool:
+    """Tell whether rows are an array of NumPy's kind, and no table or column with names."""
+    return hasattr(rows, "tobytes") and getattr(rows, "ndim", 0) > 0 and not hasattr(rows, "index")
 
 
 def _reason(error: Exception) -> str:
@@ -146,7 +191,7 @@ def _error(status: int, content: bytes) -> EstibaError:
     try:
         body = msgspec.json.decode(content)
         errors = [Problem(e["pointer"], e["detail"]) for e in body.get("errors", ())]
-        detail = body.get("detail") or body.get("title") or f"The server answered {status}."
+        detail = body.get("error") or body.get("detail") or body.get("title") or f"The server answered {status}."
     except (msgspec.DecodeError, AttributeError, KeyError, TypeError):
         return EstibaError(f"The server answered {status}, and not as Estiba does.", hint="Is this the right URL?")
     if errors:

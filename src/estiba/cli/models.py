@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from estiba.model.artifact.artifact import Manifest
     from estiba.model.artifact.profile import Profile
     from estiba.model.registry.registry import Registry
+    from estiba.model.schema.tensor_types import TensorOutput
 
 
 @click.group(
@@ -94,14 +95,24 @@ def show(ref: str, registry: str | None, as_json: bool) -> None:
 
 
 def _show_fields(manifest: Manifest) -> None:
+    from estiba.model.schema.values import expected
+
     rows = []
     for field in manifest.signature.fields:
         accepted = ", ".join(map(str, field.levels[:6])) + (", ..." if len(field.levels) > 6 else "")
         accepted = accepted or _range(field.minimum, field.maximum)
+        if field.kind == "tensor":
+            accepted = expected(field)
         missing = "may be missing" if field.nullable else ""
         rows.append((field.name, field.kind, missing, accepted, "" if field.example is None else str(field.example)))
     terminal.line()
     terminal.table(("field", "kind", "", "accepted", "example"), rows)
+
+
+def _tensor(tensor: TensorOutput) -> str:
+    from estiba.model.schema.tensor_types import shape_text
+
+    return f"{tensor.name} {tensor.dtype} {shape_text(tensor.shape)}"
 
 
 def _range(minimum: float | None, maximum: float | None) -> str:
@@ -114,11 +125,11 @@ def _range(minimum: float | None, maximum: float | None) -> str:
 
 def _show_facts(manifest: Manifest, profile: Profile | None) -> None:
     head, source = manifest.signature.head, manifest.source
-    answer = f"{head.kind}: {', '.join(map(str, head.classes or head.names))}"
+    answer = f"{head.kind}: {', '.join(map(str, head.classes or head.names or map(_tensor, head.tensors)))}"
     origin = f"{source.name}, {model_table.data(manifest)}" if source else "not stated"
     facts = [("answer", answer), ("engine", manifest.engine), ("proof", model_table.parity(manifest)), ("data", origin)]
     facts += [("why python", manifest.reason)] if manifest.reason else []
-    facts += [("profile", _profile(profile))]
+    facts += [("profile", "none; tensors have no distribution by field" if head.tensors else _profile(profile))]
     facts += [("made with", f"{manifest.framework}, Python {manifest.python}")]
     facts += [("libraries", ", ".join(f"{name} {version}" for name, version in manifest.libraries.items()))]
     facts += [(name, f"{value:.6g}") for name, value in manifest.metrics.items()]

@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 Examples:
   estiba pack churn.skops --name churn --sample rows.csv --target Exited
   estiba pack price.onnx --name price --sample rows.parquet --engine onnx
+  estiba pack detector.onnx --name detector --sample inputs.npz
   estiba pack old.joblib --name old --sample rows.csv --trust --alias candidate
 """
 )
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="Name of the model.")
 @click.option(
-    "--sample", type=click.Path(path_type=Path), required=True, help="Rows like those of training: .csv or .parquet."
+    "--sample",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Rows like those of training: .csv or .parquet; arrays for an ONNX file of tensors: .npy or .npz.",
 )
 @click.option(
     "--target", default="", metavar="COLUMN", help="A column of the sample that is not an input of the model."

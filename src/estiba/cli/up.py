@@ -150,4 +150,7 @@ def announce(running: Running) -> None:
     for name, record in running.examples.items():
         body = msgspec.json.encode({"records": [record]}).decode()
         url = f"{running.url}/models/{name}/predict"
+        if not record:
+            terminal.line(f"  {url} takes tensors; {running.url}/docs shows their shapes")
+            continue
         terminal.line(f"  curl -s {url} -H 'content-type: application/json' -d {shlex.quote(body)}")

@@ -38,7 +38,7 @@ def verify(ref: str, registry: str | None, trust: bool, as_json: bool) -> None:
         }
         terminal.json(summary)
         return
-    rows, files = len(model.golden.records), len(model.manifest.files)
+    rows, files = model.golden_count, len(model.manifest.files)
     shown = model_table.proof(model.parity) if model.parity else ""
     terminal.line(f"{model.name}@{model.version} is sound: {files} files as packed, {rows} golden rows ({shown}).")
     for note in model.notes:

@@ -38,7 +38,7 @@ class ModelFailed(EstibaError):
     status = 500
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """A finished run of the model, to be counted and observed on the event loop."""
 
     rows: int
@@ -66,7 +66,7 @@ class Batcher:
         self._max_queued_rows = max_queued_rows
         self._queue: deque[Exchange] = deque()
         self._rows = 0
-        self._runs: deque[_Run] = deque()
+        self._runs: deque[Run] = deque()
         self._scheduled = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = ThreadPoolExecutor(1, model.name) if model.manifest.engine == "python" else None
@@ -124,7 +124,7 @@ class Batcher:
             if self.pipeline.observe:
                 batches.append(Batch(self.model, (exchange,), part, raw, started, last))
         warnings += coded.warnings if coded is not None else ()
-        self._runs.append(_Run(len(predictions), seconds, tuple(warnings), tuple(batches)))
+        self._runs.append(Run(len(predictions), seconds, tuple(warnings), tuple(batches)))
         return Answer(predictions, warnings + nulls, first, last)
 
     def settle(self) -> None:
@@ -228,7 +228,7 @@ class Batcher:
         ended_at = time.perf_counter()
         observed = self.pipeline.observe
         batches = (Batch(self.model, tuple(exchanges), coded, raw, began_at, ended_at),) if observed else ()
-        self._runs.append(_Run(len(coded), ended_at - began_at, coded.warnings, batches))
+        self._runs.append(Run(len(coded), ended_at - began_at, coded.warnings, batches))
         predictions, nulls = self._predictions(coded, raw)
         return Answer(predictions, (*coded.warnings, *nulls) if nulls else coded.warnings, began_at, ended_at)
 

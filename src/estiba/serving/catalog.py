@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from estiba.core.errors import NotFound
-from estiba.model.inference.load import Model
+from estiba.model.inference.load import Model, TensorModel
 from estiba.serving.batcher import Batcher
 from estiba.serving.exchange import Exchange
 from estiba.serving.pipeline import Pipeline
@@ -21,8 +21,20 @@ from estiba.serving.protocols.kserve_v1 import KserveV1Endpoint
 from estiba.serving.protocols.mlflow import MlflowEndpoint
 from estiba.serving.protocols.native import NativeEndpoint
 from estiba.serving.protocols.open_inference import OpenInferenceEndpoint
+from estiba.serving.protocols.tensor_inference import TensorInferenceEndpoint
+from estiba.serving.protocols.tensor_instances import TensorMlflowEndpoint, TensorV1Endpoint
+from estiba.serving.protocols.tensor_native import TensorNativeEndpoint
+from estiba.serving.tensor_batcher import TensorBatcher
 
 ENDPOINTS: tuple[type[Endpoint], ...] = (NativeEndpoint, OpenInferenceEndpoint, MlflowEndpoint, KserveV1Endpoint)
+
+TENSOR_ENDPOINTS: tuple[type[Endpoint], ...] = (
+    TensorNativeEndpoint,
+    TensorInferenceEndpoint,
+    TensorMlflowEndpoint,
+    TensorV1Endpoint,
+)
+"""The same for models of tensors."""
 
 
 class Deployment:
@@ -34,8 +46,10 @@ class Deployment:
 
     def __init__(self, model: Model, shared: Shared) -> None:
         self.model = model
-        self.batcher = Batcher(model, shared.metrics, shared.options.max_queued_rows, shared.log)
-        self.endpoints = {each.protocol: each(self.batcher, shared) for each in ENDPOINTS}
+        parts = (shared.metrics, shared.options.max_queued_rows, shared.log)
+        self.batcher = TensorBatcher(model, *parts) if isinstance(model, TensorModel) else Batcher(model, *parts)
+        kinds = TENSOR_ENDPOINTS if model.signature.is_tensors else ENDPOINTS
+        self.endpoints = {each.protocol: each(self.batcher, shared) for each in kinds}
 
 
 class Target(NamedTuple):

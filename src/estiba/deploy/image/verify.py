@@ -16,15 +16,19 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
+import numpy as np
+
 from estiba.core.errors import EstibaError, ParityError
 from estiba.core.stores.disk import temporary
 from estiba.deploy.image.container_engine import Engine
 from estiba.deploy.image.spec import ImageSpec
 from estiba.deploy.plan.model_source import MOUNT_PATH, is_folder
 from estiba.deploy.plan.timing import HEALTH_COMMAND_TIMEOUT_SECONDS, HEALTH_TIMEOUT_SECONDS, STARTED_SECONDS
-from estiba.model.artifact import artifact, golden_rows
+from estiba.model.artifact import artifact, golden_rows, golden_tensors
 from estiba.model.coding.predictions import Predictions
+from estiba.model.coding.tensor_coder import CodedTensors, TensorCoder
 from estiba.model.inference.load import GOLDEN_FILE
+from estiba.model.schema.rows import Prediction
 
 HARDENED = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "256")
 
@@ -244,15 +248,17 @@ def _ask_golden(engine: Engine, container: str, spec: ImageSpec, models: Path, n
     """Ask one model for its golden rows over HTTP, compare the answers, and return the number of rows."""
     packed = artifact.read(models / "artifacts" / spec.contents.models[name][1])
     signature = packed.manifest.signature
-    rows = golden_rows.unseal(packed.file(GOLDEN_FILE).read_bytes())
-    expected = Predictions(signature).rows(rows.matrix)
-    parity = packed.manifest.parity
-    tolerance = parity.tolerance if parity else golden_rows.TOLERANCE
     assert spec.process.port is not None
     address = _address(engine, container, spec.process.port)
     if address is None:
         raise EstibaError(f"The container of {spec.service} ended:\n{_log_tail(engine, container)}")
     host, port = address
+    if signature.is_tensors:
+        return _ask_tensors(f"http://{host}:{port}/models/{name}/predict", packed)
+    rows = golden_rows.unseal(packed.file(GOLDEN_FILE).read_bytes())
+    expected = Predictions(signature).rows(rows.matrix)
+    parity = packed.manifest.parity
+    tolerance = parity.tolerance if parity else golden_rows.TOLERANCE
     for first in range(0, len(expected), _BATCH_ROWS):
         body = json.dumps({"records": rows.records[first : first + _BATCH_ROWS]}).encode()
         answer = _post(f"http://{host}:{port}/models/{name}/predict", body)
@@ -263,6 +269,22 @@ def _ask_golden(engine: Engine, container: str, spec: ImageSpec, models: Path, n
                     hint="The libraries of the image differ from those that packed the model: train it again.",
                 )
     return len(expected)
+
+
+def _ask_tensors(url: str, packed: artifact.Artifact) -> int:
+    """Ask a model of tensors for its golden records, compare the answers, and return the number of records."""
+    manifest = packed.manifest
+    golden = golden_tensors.unseal(packed.file(GOLDEN_FILE).read_bytes())
+    outputs = manifest.signature.head.tensors
+
+    def run(coded: CodedTensors) -> list[Prediction]:
+        records = [{name: array.tolist() for name, array in record.items()} for record in golden.arrays()]
+        answers = _post(url, json.dumps({"records": records}).encode())["predictions"]
+        dtypes = {each.name: object if each.dtype == "string" else each.dtype for each in outputs}
+        return [{name: np.array(row[name], dtype) for name, dtype in dtypes.items()} for row in answers]
+
+    tolerance = manifest.parity.tolerance if manifest.parity else golden_tensors.TOLERANCE
+    return golden_tensors.prove(TensorCoder(manifest.signature), golden, run, tolerance).rows
 
 
 def _post(url: str, body: bytes) -> dict[str, Any]:

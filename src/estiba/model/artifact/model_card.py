@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from estiba.model.artifact.artifact import Manifest
-from estiba.model.schema.signature import Field
+from estiba.model.schema.signature import Field, Signature
+from estiba.model.schema.tensor_types import Image, shape_text
 
 FILE = "card.md"
 
@@ -65,11 +66,37 @@ def _metrics(manifest: Manifest) -> str:
 
 
 def _signature(manifest: Manifest) -> str:
+    if manifest.signature.is_tensors:
+        return _section("Input", _tensors(manifest.signature))
     head = [
         "| field | kind | may be missing | accepted | in training | unseen level |",
         "|---|---|---|---|---|---|",
     ]
     return _section("Input", "\n".join(head + [_row(field) for field in manifest.signature.fields]))
+
+
+_BATCH = {
+    "free": "Many records run together.",
+    "one": "The model takes one record at a time.",
+    "none": "A record is all that the model takes in one run.",
+}
+
+
+def _tensors(signature: Signature) -> str:
+    lines = ["| field | type | shape of a record | image |", "|---|---|---|---|"]
+    for field in signature.fields:
+        cells = (field.name, field.dtype, shape_text(field.shape), _image(field.image) if field.image else "no")
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines) + (
+        f"\n\n{_BATCH[signature.head.batch]} Tensors have no distribution by field, so there is no profile of them."
+    )
+
+
+def _image(image: Image) -> str:
+    steps = [image.mode, f"times {image.scale:.6g}" if image.scale != 1 else ""]
+    steps += [f"minus {', '.join(f'{mean:g}' for mean in image.mean)}" if image.mean else ""]
+    steps += [f"divided by {', '.join(f'{std:g}' for std in image.std)}" if image.std else ""]
+    return ", ".join(step for step in (*steps, "stretched to the size" if image.resize else "") if step)
 
 
 def _row(field: Field) -> str:
@@ -93,6 +120,7 @@ def _row(field: Field) -> str:
 def _answers(manifest: Manifest) -> str:
     head, outputs = manifest.signature.head, manifest.signature.outputs
     lines = [f"- kind: {head.kind}"]
+    lines += [f"- {tensor.name}: {tensor.dtype} of shape {shape_text(tensor.shape)}" for tensor in head.tensors]
     if head.classes:
         lines.append(f"- classes: {', '.join(map(str, head.classes))}")
     if outputs.threshold is not None:
@@ -111,6 +139,12 @@ def _parity(manifest: Manifest) -> str:
         return ""
     worst = max(parity.max_abs_error.values(), default=0.0)
     labels = f", {parity.labels_equal:,} of {parity.labels_total:,} labels equal" if parity.labels_total else ""
+    if manifest.signature.is_tensors:
+        return _section(
+            "Proof",
+            f"The ONNX file is packed unchanged and was compared with itself on {parity.note}: largest difference "
+            f"{worst:.3g}; accepted up to {parity.tolerance:g}.",
+        )
     return _section(
         "Proof",
         f"Converted to ONNX and compared with the original on {parity.rows:,} rows ({parity.note}): "

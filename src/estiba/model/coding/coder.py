@@ -340,7 +340,7 @@ class Coder:
                 return code
             case "timestamp":
                 return to_timestamp(value)
-            case "text":
+            case _:
                 return 0.0 if isinstance(value, str) else None
 
     def rows(self, coded: Coded) -> list[dict[str, Scalar | None]]:

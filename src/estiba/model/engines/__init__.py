@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from estiba.core.errors import BadArtifact
 
@@ -54,6 +54,8 @@ def open_engine(
             f"The artifact {artifact.digest[:12]} needs the engine {name!r}, which this Estiba does not have.",
             hint=f"It has: {', '.join(ENGINES)}.",
         )
+    if artifact.manifest.signature.is_tensors:
+        return cast(Engine, _of_tensors(artifact, threads))
     if name == "onnx" and kernel and os.environ.get("ESTIBA_KERNEL", "") != "off":
         opened = _kernel(artifact, threads)
         if opened is not None:
@@ -67,6 +69,14 @@ def open_engine(
     module, _, attribute = (ISOLATED if isolated and name in ISOLATED else ENGINES)[name].partition(":")
     engine: Engine = getattr(importlib.import_module(module), attribute)(artifact, threads=threads, trust=trust)
     return engine
+
+
+def _of_tensors(artifact: Artifact, threads: int) -> object:
+    """An engine that runs tensors; it has `run` in place of `predict`."""
+    from estiba.model.engines.tensor_engine import TensorEngine
+
+    content = artifact.file(artifact.manifest.model_file).read_bytes()
+    return TensorEngine(content, artifact.manifest.signature.head, threads)
 
 
 def _kernel(artifact: Artifact, threads: int) -> Engine | None:

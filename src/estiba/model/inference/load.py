@@ -6,20 +6,22 @@ import os
 from functools import cached_property
 from html import escape
 from pathlib import Path
+from typing import Any, cast
 
 from estiba.core import cpus
 from estiba.core.errors import BadArtifact, ParityError
-from estiba.model.artifact import golden_rows, profile
+from estiba.model.artifact import golden_rows, golden_tensors, profile
 from estiba.model.artifact.artifact import Artifact, Parity, read
 from estiba.model.artifact.profile import Profile
 from estiba.model.coding.coder import Coded, Coder, Matrix
 from estiba.model.coding.predictions import Predictions, with_kept
+from estiba.model.coding.tensor_coder import CodedTensors, TensorCoder, tensors_of
 from estiba.model.engines import Engine, open_engine
 from estiba.model.engines.exact import ExactEngine
+from estiba.model.engines.tensor_engine import TensorEngine
 from estiba.model.registry.records import DEFAULT_REGISTRY
 from estiba.model.registry.registry import open_registry
 from estiba.model.schema.rows import Prediction, Rows, records_of, warn_not_finite
-from estiba.model.schema.signature import Scalar
 from estiba.model.schema.values import expected
 
 GOLDEN_FILE = "golden.json"
@@ -41,11 +43,14 @@ class Model:
         self.digest = artifact.digest
         self.engine = engine
         self.runtime = engine.runtime
-        self.coder = Coder(self.signature)
-        self.predictions = Predictions(self.signature)
-        self.golden = golden_rows.unseal(artifact.file(GOLDEN_FILE).read_bytes())
         self.notes: tuple[str, ...] = ()
         self.parity: Parity | None = None
+        self._prepare(artifact.file(GOLDEN_FILE).read_bytes())
+
+    def _prepare(self, golden: bytes) -> None:
+        self.coder = Coder(self.signature)
+        self.predictions = Predictions(self.signature)
+        self.golden = golden_rows.unseal(golden)
 
     def __repr__(self) -> str:
         fields = self.signature.names
@@ -80,7 +85,12 @@ class Model:
         return with_kept(coded.kept, predictions) if coded.kept else predictions
 
     @property
-    def example(self) -> dict[str, Scalar | None]:
+    def golden_count(self) -> int:
+        """The number of golden rows."""
+        return len(self.golden.records)
+
+    @property
+    def example(self) -> dict[str, Any]:
         """A golden record, complete where there is one."""
         records = self.golden.records
         return next((record for record in records if None not in record.values()), records[0])
@@ -103,6 +113,46 @@ class Model:
         recorded = self.manifest.parity
         tolerance = recorded.tolerance if recorded else golden_rows.TOLERANCE
         self.parity = golden_rows.prove(self.coder, self.golden, self.answer, tolerance)
+        return self.parity
+
+
+class TensorModel(Model):
+    """A loaded model of tensors. It has `tensors` in place of a coder and of predictions."""
+
+    def _prepare(self, golden: bytes) -> None:
+        self.tensors = TensorCoder(self.signature)
+        self.golden_tensors = golden_tensors.unseal(golden)
+
+    @property
+    def golden_count(self) -> int:
+        return len(self.golden_tensors.records)
+
+    def predict(self, rows: Rows) -> list[Prediction]:
+        """One prediction per record: an array by name of each output.
+
+        Args:
+            rows: records by field name (one, or a list), with arrays, nested lists, or the bytes of an image as values.
+                Or arrays for many records at once, whose first axis counts them: by field name, or of the only field.
+
+        Raises:
+            BadInput: values that do not match the signature, each named with the type and shape that was expected.
+        """
+        return self.run(tensors_of(self.tensors, rows))
+
+    def run(self, coded: CodedTensors) -> list[Prediction]:
+        """One prediction per record. Raises BadInput where the graph refuses the values."""
+        engine = cast(TensorEngine, self.engine)
+        return engine.run(coded)
+
+    @property
+    def example(self) -> dict[str, Any]:
+        """The first golden record as nested lists."""
+        return {name: array.tolist() for name, array in self.golden_tensors.arrays()[0].items()}
+
+    def prove(self) -> Parity:
+        recorded = self.manifest.parity
+        tolerance = recorded.tolerance if recorded else golden_tensors.TOLERANCE
+        self.parity = golden_tensors.prove(self.tensors, self.golden_tensors, self.run, tolerance)
         return self.parity
 
 
@@ -161,14 +211,14 @@ def load_artifact(
             ) from error
         raise
     if skew:
-        rows = len(model.golden.records)
+        rows = model.golden_count
         model.notes += tuple(f"{sentence}; all {rows} golden rows still agree" for sentence in skew)
     return model
 
 
 def _proven(artifact: Artifact, engine: Engine, version: str, threads: int) -> Model:
     """A model that has proved itself; with ONNX Runtime where the kernel fails the proof."""
-    model = Model(artifact, engine, version)
+    model = (TensorModel if artifact.manifest.signature.is_tensors else Model)(artifact, engine, version)
     try:
         model.prove()
     except (ParityError, ValueError) as error:

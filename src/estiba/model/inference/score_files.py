@@ -78,6 +78,11 @@ def score(
     Raises:
         EstibaError: a row does not match the signature (named with its line and field), or a file cannot be used.
     """
+    if model.signature.is_tensors:
+        raise EstibaError(
+            f"{model.name} is a model of tensors, which files of rows do not hold.",
+            hint=f"From Python: estiba.load({model.name!r}).predict(numpy.load('{source.with_suffix('.npy').name}')).",
+        )
     reader = _reader(source, model.coder, keep, csv_options)
     keep = tuple(dict.fromkeys((*(name for name in model.coder.keep if name in reader.columns), *keep)))
     if target.exists() and target.samefile(source):

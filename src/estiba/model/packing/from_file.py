@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from estiba.core.errors import BadProject, EstibaError, MissingExtra
 from estiba.core.stores.disk import explained
@@ -26,7 +29,7 @@ def from_file(
 
     Args:
         file: in any format that `estiba.model.estimators.saved_files` reads.
-        sample: `.csv` (with a header line) or `.parquet`.
+        sample: `.csv` (with a header line) or `.parquet`; of an ONNX file of tensors `.npy` or `.npz`.
         target: a column of the sample that is no input of the model.
         trust: allow a file that can run code when it is read.
         csv_options: separator, decimal separator and encoding of a `.csv` sample.
@@ -40,6 +43,10 @@ def from_file(
     with explained("read", sample):
         sample.stat()
     loaded = open_file(file, trust=trust)
+    if sample.suffix.lower() in (".npy", ".npz"):
+        if target:
+            raise BadProject(f"{sample} holds arrays, and has no column {target!r}.", hint="Leave the target away.")
+        return Trained(model=loaded.model, sample=read_arrays(sample)), loaded.notes
     rows = read_sample(sample, loaded.model, target=target, csv_options=csv_options)
     answers = None
     if target:
@@ -48,6 +55,20 @@ def from_file(
             raise BadProject(f"{sample} has no column {target!r}.", hint=f"Its columns are: {columns}.")
         answers = rows.pop(target)
     return Trained(model=loaded.model, sample=rows, target=answers), loaded.notes
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """The arrays of a `.npz` file by name, or that of a `.npy` file under an empty name.
+
+    Raises:
+        EstibaError: it is no such file, or holds objects, which could run code.
+    """
+    with explained("read", path):
+        try:
+            content = np.load(path, allow_pickle=False)
+            return {"": content} if isinstance(content, np.ndarray) else {name: content[name] for name in content.files}
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise EstibaError(f"{path} cannot be read as NumPy's arrays: {error}") from None
 
 
 def read_sample(path: Path, model: Any, *, target: str = "", csv_options: CsvOptions = PLAIN_CSV) -> pd.DataFrame:
@@ -62,7 +83,10 @@ def read_sample(path: Path, model: Any, *, target: str = "", csv_options: CsvOpt
         raise MissingExtra("pandas", "train") from None
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".parquet"):
-        raise EstibaError(f"{path} is not of a kind that a sample can be read from.", hint="Known: .csv, .parquet.")
+        raise EstibaError(
+            f"{path} is not of a kind that a sample can be read from.",
+            hint="Known: .csv, .parquet; .npy and .npz for tensors.",
+        )
     with explained("read", path):
         try:
             return _read_csv(path, model, target, csv_options) if suffix == ".csv" else pd.read_parquet(path)

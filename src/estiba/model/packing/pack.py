@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from estiba.model.artifact.artifact import Artifact, Manifest, Parity, SourceCar
 from estiba.model.coding.coder import Coded, Matrix
 from estiba.model.engines.onnx import session
 from estiba.model.inference.load import GOLDEN_FILE, load_artifact
+from estiba.model.packing import pack_tensors
 from estiba.model.packing.candidate import (
     Candidate,
     check_rebuilt,
@@ -33,7 +33,7 @@ from estiba.model.packing.candidate import (
     with_own_labels,
 )
 from estiba.model.packing.content import onnx_parts, python_parts
-from estiba.model.packing.training_result import Source, Trained
+from estiba.model.packing.training_result import Source, Trained, finite_metrics
 from estiba.model.packing.unseen_words import check_unseen
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
 from estiba.model.registry.registry import open_registry
@@ -55,6 +55,8 @@ class PackOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
         outputs: how answers are shown.
         extra: `refuse` a record with a field that the model does not have, or `ignore` that field.
         keep: names of values that are no input of the model and are handed through to the answer.
+        batch: of an ONNX file of tensors, the meaning of the first axis of its inputs and outputs: `free` counts
+            records, `one` takes one record at a time, `none` is part of a record; `auto` tries it out.
     """
 
     description: str = ""
@@ -64,6 +66,7 @@ class PackOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     outputs: Outputs = Outputs()
     extra: Extra = "refuse"
     keep: tuple[str, ...] = ()
+    batch: pack_tensors.BatchOption = "auto"
 
 
 @dataclass(frozen=True)
@@ -119,14 +122,16 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
     outputs: Outputs | Mapping[str, Any] | None = None,
     extra: Extra = "refuse",
     keep: Sequence[str] = (),
+    batch: pack_tensors.BatchOption = "auto",
     registry: str | Path | None = None,
     aliases: Sequence[str] = (),
 ) -> Packed:
     """Packs a fitted model right after `model.fit`, and registers it.
 
     Args:
-        model: a fitted estimator or Pipeline.
+        model: a fitted estimator or Pipeline, or the bytes of an ONNX file.
         X: rows that it was trained on, shape (rows, fields): a DataFrame, or an array whose columns become x0, x1, ...
+            For an ONNX file of tensors a dict with one array for each input, as the file takes them.
         name: what the model is called: lower case letters, digits, `.`, `_`, `-`.
         y: the training target, shape (rows,); kept out of the artifact.
         holdout: rows that it was not trained on, with the columns of X; the profile is made of them instead of X.
@@ -141,6 +146,7 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
         outputs: how answers are shown, such as `{"label": "churn"}`.
         extra: `refuse` a record with a field that the model does not have, or `ignore` that field.
         keep: names of values that are no input of the model and are handed through to the answer, such as a key.
+        batch: of an ONNX file of tensors, the meaning of the first axis of its inputs and outputs; see PackOptions.
         registry: folder or URL; by default $ESTIBA_REGISTRY, else `.estiba/registry` here.
         aliases: set on the new version, such as `["production"]`.
 
@@ -151,6 +157,8 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
     """
     if engine not in ("auto", "onnx", "python"):
         raise BadProject(f"engine is {engine!r}.", hint="It is 'auto', 'onnx' or 'python'.")
+    if batch not in ("auto", "free", "one", "none"):
+        raise BadProject(f"batch is {batch!r}.", hint="It is 'auto', 'free', 'one' or 'none'.")
     if not tolerance >= 0:
         raise BadProject(f"tolerance is {tolerance!r}; it is a difference, and 0 or more.")
     try:
@@ -162,12 +170,13 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
             outputs=msgspec.convert(_plain(outputs or {}), Outputs),
             extra=msgspec.convert(extra, Extra),
             keep=msgspec.convert(keep, tuple[str, ...]),
+            batch=batch,
         )
     except msgspec.ValidationError as error:
         raise BadProject(f"{error}") from error
-    sample = _frame(X)
+    arrays = pack_tensors.takes_arrays(model, X, options.fields)
     trained = Trained(
-        model=model, sample=sample, target=y, holdout=None if holdout is None else _frame(holdout),
+        model=model, sample=X if arrays else _frame(X), target=y, holdout=None if holdout is None else _frame(holdout),
         metrics=metrics or {}, params=params or {}, threshold=threshold, source=source, notes=notes,
     )  # fmt: skip
     where = registry or os.environ.get("ESTIBA_REGISTRY") or DEFAULT_REGISTRY
@@ -200,6 +209,11 @@ def register(
 
 def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tuple[Artifact, tuple[str, ...]]:
     """Packs a trained model into `folder`; returns its artifact, loaded once and proven, and what should be read."""
+    if pack_tensors.takes_arrays(trained.model, trained.sample, options.fields):
+        if options.keep or options.extra != "refuse":
+            raise BadProject("A model of tensors has no keep and no extra.", hint="They are for rows of a table.")
+        settings = (options.fields, options.outputs, options.batch, options.tolerance)
+        return pack_tensors.build(trained, name, settings, folder, options.description)
     candidate = with_contract(prepare(trained, options.fields, options.outputs), options.extra, options.keep)
     onnx, reason, proof = _prepared(candidate, options)
     check_unseen(candidate, max(options.tolerance, golden.TOLERANCE))
@@ -213,7 +227,7 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
     manifest = Manifest(
         name=name,
         signature=candidate.signature,
-        metrics={k: _finite(k, v) for k, v in trained.metrics.items()},
+        metrics=finite_metrics(trained.metrics),
         params=dict(trained.params),
         parity=parity,
         python=platform.python_version(),
@@ -247,16 +261,6 @@ def _load_once(written: Artifact) -> None:
             hint="Only modules that are named in import statements are packed, and no other files: what the code reads "
             "belongs into an attribute of the model, set while it is fitted.",
         ) from error
-
-
-def _finite(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise BadProject(f"The metric {name!r} is {value!r}, which is no number.") from None
-    if not math.isfinite(number):
-        raise BadProject(f"The metric {name!r} is {number}; it must be finite.")
-    return number
 
 
 def _prepared(candidate: Candidate, options: PackOptions) -> tuple[bytes | None, str, _Proof]:

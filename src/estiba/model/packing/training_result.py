@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from estiba.core.errors import BadProject
 
 if TYPE_CHECKING:
     import pandas
@@ -33,7 +36,8 @@ class Trained:
 
     model: a fitted estimator or Pipeline whose ``predict`` takes a DataFrame shaped (n, p).
     sample: training features shaped (n, p), real dtypes, up to all rows; the signature and
-    the parity proof are drawn from it.
+    the parity proof are drawn from it. Of an ONNX file of tensors a mapping with one array for
+    each input, as the file takes them.
     target: the training target shaped (n,), aligned with sample, or None.
     holdout: rows that the model was not trained on, with the columns of sample, or None; the
     profile, which drift is measured against, is made of them instead of sample.
@@ -46,7 +50,7 @@ class Trained:
     """
 
     model: object
-    sample: pandas.DataFrame
+    sample: Any
     target: object | None = None
     holdout: pandas.DataFrame | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -54,3 +58,18 @@ class Trained:
     threshold: float | None = None
     source: Source | None = None
     notes: str = ""
+
+
+def finite_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics as finite numbers; raises BadProject for one that is not."""
+    return {name: _finite(name, value) for name, value in metrics.items()}
+
+
+def _finite(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise BadProject(f"The metric {name!r} is {value!r}, which is no number.") from None
+    if not math.isfinite(number):
+        raise BadProject(f"The metric {name!r} is {number}; it must be finite.")
+    return number

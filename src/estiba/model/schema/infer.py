@@ -11,6 +11,7 @@ import msgspec
 from estiba.core.errors import BadProject
 from estiba.model.schema.estimator_columns import KnownLevels, known_levels, vectorized_columns
 from estiba.model.schema.signature import Field, Head, Kind, Outputs, Scalar, Signature, Unseen
+from estiba.model.schema.tensor_types import ElementType, Image, Shape, shape_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,14 @@ MAX_LEVELS = 100
 
 
 class FieldOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """`[models.NAME.fields.FIELD]`: overrides of what was inferred from the sample. None keeps what was inferred."""
+    """`[models.NAME.fields.FIELD]`: overrides of what was inferred from the sample. None keeps what was inferred.
+
+    Args:
+        type: of a tensor: the type of its elements, which has to be that of the model file.
+        shape: of a tensor: of one record, the length of each axis or the name of a free one.
+        image: of a tensor: an image may be sent instead, and how it becomes the tensor.
+        max_elements: of a tensor: the most elements that it may have.
+    """
 
     kind: Kind | None = None
     nullable: bool | None = None
@@ -30,6 +38,10 @@ class FieldOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     maximum: float | None = None
     example: Scalar | None = None
     description: str | None = None
+    type: ElementType | None = None
+    shape: Shape | None = None
+    image: Image | None = None
+    max_elements: int | None = None
 
 
 def infer(
@@ -224,6 +236,10 @@ def _override(field: Field, options: FieldOptions | None) -> Field:
         return field
     changes = {k: v for k, v in msgspec.structs.asdict(options).items() if v is not None}
     kind = changes.get("kind", field.kind)
+    if field.kind == "tensor" == kind:
+        return _override_tensor(field, changes)
+    if wrong := [name for name in ("type", "shape", "image", "max_elements") if name in changes]:
+        raise BadProject(f"The field {field.name!r} is a {field.kind}; {wrong[0]} is for tensors.", hint=_TENSOR_HINT)
     if kind != field.kind:
         allowed = {
             ("integer", "number"),
@@ -235,4 +251,22 @@ def _override(field: Field, options: FieldOptions | None) -> Field:
         if (field.kind, kind) not in allowed:
             raise BadProject(f"The field {field.name!r} is a column of {field.kind} and cannot become {kind}.")
         changes.setdefault("levels", ())
+    return msgspec.structs.replace(field, **changes)
+
+
+_TENSOR_HINT = "Tensors are inputs of ONNX files: set kind = 'tensor' for an input, by its own name."
+
+
+def _override_tensor(field: Field, changes: dict[str, Any]) -> Field:
+    if (dtype := changes.pop("type", field.dtype)) != field.dtype:
+        raise BadProject(f"The field {field.name!r} has type {dtype}, and the model takes {field.dtype}.")
+    shape = changes.get("shape", field.shape)
+    fits = len(shape) == len(field.shape) and all(
+        isinstance(own, str) or own == axis for own, axis in zip(field.shape, shape, strict=True)
+    )
+    if not fits or any(isinstance(axis, int) and axis < 1 for axis in shape):
+        raise BadProject(
+            f"The field {field.name!r} has shape {shape_text(shape)}, and the model takes {shape_text(field.shape)}.",
+            hint="Only free axes can be set: to a length, or to a name.",
+        )
     return msgspec.structs.replace(field, **changes)

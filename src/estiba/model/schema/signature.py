@@ -5,7 +5,8 @@ mean. `outputs` say how they are shown to a caller.
 
 Every row has a *coded* form: one row of a float64 matrix, one column per field in order. Numbers, integers and
 booleans are themselves, a category is the position of its level, a timestamp is in seconds since 1970 UTC, and a
-missing value is NaN. An unseen level is `UNSEEN`. Text has no coded form; it travels beside the matrix.
+missing value is NaN. An unseen level is `UNSEEN`. Text has no coded form; it travels beside the matrix. So do tensors:
+a model of tensors has fields of that kind alone, and its answers are tensors too.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import Any, Literal
 import msgspec
 
 from estiba.core.errors import BadProject
+from estiba.model.schema.tensor_types import BatchAxis, Image, Shape, TensorOutput, check_tensor, json_schema_of
 
-Kind = Literal["number", "integer", "boolean", "category", "text", "timestamp"]
+Kind = Literal["number", "integer", "boolean", "category", "text", "timestamp", "tensor"]
 Unseen = Literal["error", "null", "other"]
 Extra = Literal["refuse", "ignore"]
 Scalar = str | int | float | bool
@@ -34,7 +36,8 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     """One input column.
 
     Args:
-        kind: number (float64), integer, boolean, category, text or timestamp (ISO 8601, UTC where it names no zone).
+        kind: number (float64), integer, boolean, category, text, timestamp (ISO 8601, UTC where it names no zone) or
+            tensor.
         nullable: a missing value is allowed, as null or by leaving the key out.
         levels: category only: the levels in the order of training; a level's code is its position.
         unseen: category only, for a level that is not in `levels`: `error` refuses the row; `null` treats it as
@@ -43,9 +46,13 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
         minimum, maximum: the allowed range, both inclusive. None leaves that end open.
         example: a real value from the sample.
         description: what it is, with its unit, for people.
-        dtype: the pandas dtype of the column in training, to rebuild the model's exact input.
+        dtype: the pandas dtype of the column in training, to rebuild the model's exact input; of a tensor, the type
+            of its elements, such as float32 or string.
         missing: the missing value that the column is rebuilt with, where its dtype leaves a choice: `none` or `nan`.
             Empty in artifacts from before it was recorded.
+        shape: tensor only, of one record: the length of each axis, or the name of a free one.
+        image: tensor only: an image may be sent instead, and how it becomes the tensor.
+        max_elements: tensor only: the most elements it may have; 0 is the limit of Estiba.
     """
 
     name: str
@@ -60,6 +67,9 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     dtype: str = "float64"
     missing: Literal["", "nan", "none"] = ""
     description: str = ""
+    shape: Shape = ()
+    image: Image | None = None
+    max_elements: int = 0
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -70,15 +80,20 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
       with more, one column per class and the largest is meant.
     - `outlier`: one column; `classes` is (-1, 1), and 1 (an inlier) is meant where it is not below 0.
     - `values`: one column per regression target, named by `names`.
+    - `tensors`: no matrix, but one tensor for each of `tensors`. `batch` is the first axis of the model's own inputs
+      and outputs: `free` takes any number of records, `one` takes them one by one, and with `none` a record is all
+      that the model takes in one run, with the shapes of the model file.
 
     With `labelled`, one more column at the end holds the position among `classes` of what the estimator's own `predict`
     says, for classifiers whose `predict` does not follow from their probabilities or scores.
     """
 
-    kind: Literal["probabilities", "scores", "outlier", "values"]
+    kind: Literal["probabilities", "scores", "outlier", "values", "tensors"]
     classes: tuple[Label, ...] = ()
     names: tuple[str, ...] = ()
     labelled: bool = False
+    tensors: tuple[TensorOutput, ...] = ()
+    batch: BatchAxis = "free"
 
     @property
     def width(self) -> int:
@@ -121,6 +136,8 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         positive: the class that `probability`, `threshold` and `bands` refer to; the last of two by default.
         threshold: the positive class is the label from this probability on; without it, the most probable class.
         bands: by name, words for ranges.
+        tensors: of an ONNX file, the outputs to answer with: the name in an answer, and the name in the file. All of
+            them by default.
     """
 
     label: str = "label"
@@ -131,6 +148,7 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     positive: Label | None = None
     threshold: float | None = None
     bands: dict[str, Band] = {}
+    tensors: dict[str, str] = {}
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -156,6 +174,11 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(field.name for field in self.fields)
+
+    @property
+    def is_tensors(self) -> bool:
+        """The model takes and answers tensors, not rows of a table."""
+        return self.head.kind == "tensors"
 
     @property
     def positive(self) -> int:
@@ -187,6 +210,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
             low, high = field.minimum, field.maximum
             if low is not None and high is not None and low > high:
                 raise BadProject(f"The field {field.name!r} has minimum {low:g} above maximum {high:g}.")
+            self._validate_tensor(field)
         self._validate_outputs()
         self._validate_keep()
         return self
@@ -204,6 +228,14 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
             if not name or self.keep.count(name) > 1 or name in taken:
                 reason = "is empty" if not name else "is an output of the model" if name in taken else "appears twice"
                 raise BadProject(f"A name in keep {reason}: {name!r}.", hint="Give it another name.")
+
+    def _validate_tensor(self, field: Field) -> None:
+        if (field.kind == "tensor") != self.is_tensors:
+            raise BadProject(f"The field {field.name!r} is of kind {field.kind}; all fields are tensors, or none is.")
+        if self.is_tensors:
+            if field.nullable or field.minimum is not None or field.maximum is not None:
+                raise BadProject(f"The field {field.name!r} is a tensor, which cannot be missing and has no range.")
+            check_tensor(field.name, field.dtype, field.shape, field.image, field.max_elements)
 
     def _validate_outputs(self) -> None:
         outputs, classes = self.outputs, self.head.classes
@@ -262,7 +294,9 @@ _JSON_TYPES = {
 
 def _field_schema(field: Field) -> dict[str, Any]:
     schema: dict[str, Any]
-    if field.kind == "category":
+    if field.kind == "tensor":
+        schema = json_schema_of(field.dtype, field.shape, image=field.image is not None)
+    elif field.kind == "category":
         schema = {"enum": list(field.levels)} if field.unseen == "error" else {"type": _level_types(field.levels)}
         if field.unseen != "error":
             schema["examples"] = list(field.levels)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from estiba.model.schema.signature import MAX_INTEGER, Field, Scalar
+from estiba.model.schema.tensor_types import shape_text
 
 NAN = math.nan
 
@@ -28,6 +29,9 @@ class Encoded(NamedTuple):
 
 def expected(field: Field) -> str:
     """The values that a field accepts, as shown to callers."""
+    if field.kind == "tensor":
+        image = ", or a JPEG or PNG" if field.image is not None else ""
+        return f"{field.dtype} of shape {shape_text(field.shape)}{image}"
     if field.kind == "category":
         if len(field.levels) <= 12:
             return "one of: " + ", ".join(map(str, field.levels))

@@ -40,7 +40,8 @@ class ModelOptions(PackOptions, frozen=True, kw_only=True, omit_defaults=True, f
         data: names of data files, looked for in the folder $ESTIBA_DATA and then in the project's `data` folder. A
             training function with a parameter `data` gets a mapping from name to path, or None where it is not there.
         file: instead of `train`, a saved model file.
-        sample: with `file`, a file of rows like those of training, `.csv` or `.parquet`.
+        sample: with `file`, a file of rows like those of training, `.csv` or `.parquet`; of an ONNX file of tensors,
+            `.npy` or `.npz` with an array for each input.
         target: with `file`, a column of the sample that is no input of the model.
         trust: with `file`, read it even if that can run code (a pickle).
         alias: set on each newly trained version; empty sets none.
@@ -53,6 +54,8 @@ class ModelOptions(PackOptions, frozen=True, kw_only=True, omit_defaults=True, f
         outputs: how answers are shown.
         extra: `refuse` a record with a field that the model does not have, or `ignore` that field.
         keep: names of values that are no input of the model and are handed through to the answer, such as a key.
+        batch: of an ONNX file of tensors, the meaning of the first axis of its inputs and outputs: `free` counts
+            records, `one` takes one record at a time, `none` is part of a record; `auto` tries it out.
     """
 
     train: str = ""

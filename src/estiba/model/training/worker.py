@@ -156,7 +156,8 @@ def _checked(result: object, reference: str) -> Trained:
         raise BadProject(f"{reference} returned {_described(result)}.", hint=_EXPECTED)
     import pandas as pd
 
-    if not isinstance(result.sample, pd.DataFrame):
+    arrays = isinstance(result.model, bytes) and isinstance(result.sample, Mapping)
+    if not arrays and not isinstance(result.sample, pd.DataFrame):
         raise BadProject(
             f"{reference} returned a sample that is {_described(result.sample)}.",
             hint="The sample must be a pandas DataFrame of the features as in training.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 import estiba
 from estiba.core.errors import EstibaError, NotFound
-from estiba.model.inference.load import Model
+from estiba.model.inference.load import Model, TensorModel
 from estiba.model.schema.signature import json_schema
 from estiba.serving.api import openapi, protocol_routes
 from estiba.serving.catalog import CurrentCatalog
@@ -239,8 +240,23 @@ def _about(model: Model, *, default: bool) -> dict[str, Any]:
     }
 
 
+_MAX_EXAMPLE_ELEMENTS = 64
+"""Elements of the tensors of a golden record, and of its answer, that are shown as an example."""
+
+
+def _shown(model: Model) -> tuple[Mapping[str, object], Mapping[str, object]]:
+    """A golden record and the prediction for it; empty where tensors are too large to be shown."""
+    if not isinstance(model, TensorModel):
+        return model.example, model.predict([model.example])[0]
+    record = model.golden_tensors.arrays()[0]
+    answer = model.predict([record])[0]
+    if sum(array.size for array in (*record.values(), *answer.values())) > _MAX_EXAMPLE_ELEMENTS:
+        return {}, {}
+    return model.example, {name: array.tolist() for name, array in answer.items()}
+
+
 def _described(model: Model, *, default: bool) -> openapi.Described:
-    example = model.example
+    example, answer = _shown(model)
     source = model.manifest.source
     warning = "SIMULATED DATA: its predictions mean nothing in reality. " if source and source.simulated else ""
     return openapi.Described(
@@ -248,7 +264,7 @@ def _described(model: Model, *, default: bool) -> openapi.Described:
         version=model.version,
         signature=model.signature,
         example=example,
-        answer=model.predict([example])[0],
+        answer=answer,
         description=f"{warning}{model.manifest.description}".strip(),
         default=default,
     )

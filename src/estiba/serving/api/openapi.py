@@ -18,6 +18,7 @@ from urllib.parse import quote
 from estiba.core.errors import Problem
 from estiba.model.schema.json_pointer import pointer
 from estiba.model.schema.signature import KEPT_SCHEMA, Field, Scalar, Signature, json_schema
+from estiba.model.schema.tensor_types import json_schema_of, shape_text
 from estiba.model.schema.values import expected
 from estiba.serving.api.openapi_common import (
     EXAMPLE_ID,
@@ -40,8 +41,8 @@ class Described:
     """One served version of a model, as the document describes it.
 
     Args:
-        example: a golden record, as a caller would send it.
-        answer: the prediction for that record, as a caller would see it.
+        example: a golden record, as a caller would send it; empty where its tensors are too large to be shown.
+        answer: the prediction for that record, as a caller would see it; empty as well.
         default: this model answers `POST /predict`. A model that is served alone does so anyway.
     """
 
@@ -101,6 +102,10 @@ def prediction_schema(signature: Signature) -> Json:
 
 def _outputs(signature: Signature) -> Iterator[tuple[str, Json]]:
     kind, outputs, classes = signature.head.kind, signature.outputs, signature.head.classes
+    for tensor in signature.head.tensors:
+        yield tensor.name, _shown("tensor", json_schema_of(tensor.dtype, tensor.shape, null=True))
+    if kind == "tensors":
+        return
     if kind == "values":
         names = signature.head.names if len(signature.head.names) > 1 else (outputs.value,)
         yield from ((name, _shown("value", _NUMBER)) for name in names)
@@ -150,11 +155,14 @@ def _band_text(edges: Sequence[float], labels: Sequence[str]) -> str:
 def _record_schema(model: Described) -> Json:
     schema = json_schema(model.signature)
     properties = {f.name: {**schema["properties"][f.name], "x-estiba": _hints(f)} for f in model.signature.fields}
-    return {**schema, "properties": {**schema["properties"], **properties}, "examples": [dict(model.example)]}
+    examples = {"examples": [dict(model.example)]} if model.example else {}
+    return {**schema, "properties": {**schema["properties"], **properties}, **examples}
 
 
 def _hints(field: Field) -> Json:
     hints: Json = {"kind": field.kind}
+    if field.kind == "tensor":
+        hints |= {"dtype": field.dtype, "shape": list(field.shape), "image": field.image is not None}
     if field.observed is not None:
         hints["observed"] = list(field.observed)
     if field.levels:
@@ -209,8 +217,9 @@ def _leads(model: Described, models: Sequence[Described]) -> bool:
 
 
 def _predict(model: Described, name: str, operation: str, summary: str, *, short: bool = False) -> Json:
+    query = {} if model.signature.is_tensors else {"get": _by_query(model, name, operation, summary)}
     return {
-        "get": _by_query(model, name, operation, summary),
+        **query,
         "post": {
             "operationId": operation,
             "summary": summary,
@@ -255,6 +264,8 @@ def _in_query(schema: Json) -> Json:
 
 
 def _request(model: Described, name: str) -> Json:
+    if model.signature.is_tensors:
+        return _tensor_request(model, name)
     record = dict(model.example)
     return {
         "application/json": {
@@ -269,6 +280,20 @@ def _request(model: Described, name: str) -> Json:
             "examples": {"csv": {"summary": "A header and one record", "value": _csv(record)}},
         },
     }
+
+
+def _tensor_request(model: Described, name: str) -> Json:
+    schema: Json = {"schema": {"anyOf": [_ref(f"{name}.Records"), _ref(f"{name}.Record")]}}
+    if model.example:
+        schema["examples"] = {"records": {"summary": "One record or many", "value": {"records": [dict(model.example)]}}}
+    binary: Json = {"schema": {"type": "string", "format": "binary"}}
+    fields = model.signature.fields
+    content = {"application/json": schema}
+    if len(fields) == 1:
+        content["application/x-npy"] = binary
+        if fields[0].image is not None:
+            content |= {"image/jpeg": binary, "image/png": binary}
+    return content
 
 
 def _csv(record: Mapping[str, object]) -> str:
@@ -287,7 +312,11 @@ def _responses(model: Described, name: str) -> Json:
         "predictions": [dict(model.answer)],
         "warnings": [],
     }
-    answered = {"application/json": {"schema": _ref(f"{name}.Answer"), "examples": {"golden": {"value": answer}}}}
+    answered: Json = {"application/json": {"schema": _ref(f"{name}.Answer")}}
+    if model.answer:
+        answered["application/json"]["examples"] = {"golden": {"value": answer}}
+    if model.signature.is_tensors:
+        answered["application/x-npy"] = {"schema": {"type": "string", "format": "binary"}}
     wrong = {str(status): {"$ref": f"#/components/responses/{status}"} for status in (400, 404, 413, 415)}
     later = {str(status): {"$ref": f"#/components/responses/{status}"} for status in (500, 503, 504)}
     return {
@@ -305,6 +334,8 @@ def _a_wrong_value(signature: Signature) -> Problem:
 
 
 def _predicts(signature: Signature) -> str:
+    if signature.is_tensors:
+        return ", ".join(f"{tensor.name} {shape_text(tensor.shape)}" for tensor in signature.head.tensors)
     if signature.head.kind == "values":
         names = signature.head.names if len(signature.head.names) > 1 else (signature.outputs.value,)
         return ", ".join(names)

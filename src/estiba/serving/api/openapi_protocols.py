@@ -178,7 +178,7 @@ _DATATYPE: Json = {
         *("FP16", "FP32", "FP64", "BYTES"),
     ]
 }
-_SHAPE: Json = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "maxItems": 2}
+_SHAPE: Json = {"type": "array", "items": {"type": "integer", "minimum": 0}, "maxItems": 9}
 _ANY: Json = {"type": "array", "items": {}}
 """Of anything. `items` changes no meaning, but client generators leave out arrays without it."""
 _ROWS: Json = {
@@ -206,7 +206,8 @@ _TENSOR_REQUEST: Json = _object(
         "outputs": {"type": "array", "items": _WANTED},
     },
     ["inputs"],
-    "One input per field, of shape [rows] or [rows, 1]; or one of shape [rows, fields] where all are numbers.",
+    "One input per field, of shape [rows] or [rows, 1]; or one of shape [rows, fields] where all are numbers. A model "
+    "of tensors has the inputs that its metadata show.",
 )
 _TENSOR_RESPONSE: Json = _object(
     {

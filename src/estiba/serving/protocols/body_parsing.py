@@ -109,17 +109,17 @@ def check_values(body: bytes | bytearray, fields: int) -> None:
     Counted before anything is made of them: an empty object takes 3 bytes of a body, and 64 of memory.
     """
     most = (fields + 2) * MAX_ROWS + 10_000
-    if _has_more(body, b",[{", most):
+    if has_more(body, b",[{", most):
         raise TooManyRows(f"The body has more than {most:,} values, which is more than {MAX_ROWS:,} records can have.")
     most = 2 * MAX_ROWS
-    if _has_more(body, b"{", most):
+    if has_more(body, b"{", most):
         raise TooManyRows(f"The body has more than {most:,} objects; a request may hold {MAX_ROWS:,} records.")
 
 
 _QUOTED = rb'"(?:[^"\\]++|\\.)*+"|[%b]'
 
 
-def _has_more(body: bytes | bytearray, signs: bytes, most: int) -> bool:
+def has_more(body: bytes | bytearray, signs: bytes, most: int) -> bool:
     """Tell if `signs` stand more than `most` times outside of quoted text; quick where they cannot."""
     if len(body) <= most or sum(body.count(sign) for sign in signs) <= most:
         return False

@@ -50,7 +50,7 @@ MAX_RECORD_ROWS = 16
 """Up to this many rows are coded faster as records than as columns."""
 
 
-class _Options(NamedTuple):
+class Options(NamedTuple):
     """Answer options of a request: the id to echo, and the outputs to send, each in binary or not."""
 
     id: str
@@ -74,7 +74,7 @@ class OpenInferenceEndpoint(Endpoint):
         request = exchange.request
         if request.method != b"POST":
             raise NotAllowed("Use POST to infer.")
-        header, rest = _split(request)
+        header, rest = split_body(request)
         check_values(header, len(self.model.coder.fields))
         content = parse_json(header)
         if not isinstance(content, dict) or not isinstance(content.get("inputs"), list) or not content["inputs"]:
@@ -120,7 +120,7 @@ class OpenInferenceEndpoint(Endpoint):
                 raise BadRequest(f"Input {each.name!r} is one field, of shape [rows] or [rows, 1], not {shape}.")
         return {each.name: each.values for each in given}
 
-    def _options(self, content: Mapping[str, Any], exchange: Exchange) -> _Options:
+    def _options(self, content: Mapping[str, Any], exchange: Exchange) -> Options:
         request_id = content.get("id", exchange.id)
         if not isinstance(request_id, str):
             raise BadRequest("The id must be a string.")
@@ -128,7 +128,7 @@ class OpenInferenceEndpoint(Endpoint):
         wanted = content.get("outputs")
         if not wanted:
             every = tuple((tensor, True) for tensor in self._outputs.values()) if binary else self._plain
-            return _Options(request_id, every)
+            return Options(request_id, every)
         if not isinstance(wanted, list):
             raise BadRequest('"outputs" must be an array.')
         if len(wanted) > len(self._outputs):
@@ -136,7 +136,7 @@ class OpenInferenceEndpoint(Endpoint):
         outputs = [self._wanted(each, binary) for each in wanted]
         if len({tensor.name for tensor, _ in outputs}) < len(outputs):
             raise BadRequest('"outputs" names an output twice.')
-        return _Options(request_id, outputs)
+        return Options(request_id, outputs)
 
     def _wanted(self, output: Any, binary: bool) -> tuple[Tensor, bool]:
         name = output.get("name") if isinstance(output, dict) else None
@@ -149,7 +149,7 @@ class OpenInferenceEndpoint(Endpoint):
 
     def encode(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
         predictions, warnings = answer.predictions, answer.warnings
-        options: _Options = exchange.answer_options
+        options: Options = exchange.answer_options
         blocks: list[bytes] = []
         body: dict[str, Any] = {
             "model_name": self.model.name,
@@ -192,7 +192,7 @@ class _Inputs:
         datatype, shape = given.get("datatype"), given.get("shape")
         if datatype not in tensors.DATATYPES:
             raise BadRequest(f"Input {name!r} has no known datatype. Known: {', '.join(tensors.DATATYPES)}.")
-        if not isinstance(shape, list) or not 1 <= len(shape) <= 2 or not all(_is_size(size) for size in shape):
+        if not isinstance(shape, list) or not 1 <= len(shape) <= 2 or not all(is_size(size) for size in shape):
             raise BadRequest(f"Input {name!r} needs a shape: [rows], [rows, 1] or [rows, fields].")
         check_count(shape[0])
         kind = content_type(given, name) or self._content_type
@@ -206,14 +206,19 @@ class _Inputs:
         return _Input(name, datatype, tuple(shape), values)
 
     def _take(self, size: Any, name: str) -> memoryview:
-        if not _is_size(size) or self.at + size > len(self._block):
-            raise BadRequest(f"The binary data of input {name!r} is incomplete.")
-        taken = self._block[self.at : self.at + size]
+        taken = binary_block(self._block, self.at, size, name)
         self.at += size
         return taken
 
 
-def _split(request: Request) -> tuple[bytes | bytearray, memoryview]:
+def binary_block(block: memoryview, at: int, size: Any, name: str) -> memoryview:
+    """The `size` bytes from position `at` of the binary data of a request; raises BadRequest where there are fewer."""
+    if not is_size(size) or at + size > len(block):
+        raise BadRequest(f"The binary data of input {name!r} is incomplete.")
+    return block[at : at + size]
+
+
+def split_body(request: Request) -> tuple[bytes | bytearray, memoryview]:
     """The JSON of a request, and the binary data behind it."""
     value = request.header(LENGTH_HEADER)
     if not value:
@@ -244,7 +249,7 @@ def content_type(given: Mapping[str, Any], name: str) -> str:
     return str(found)
 
 
-def _is_size(value: object) -> bool:
+def is_size(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**40
 
 
@@ -309,14 +314,13 @@ def model_metadata(model: Model) -> dict[str, Any]:
     properties: dict[str, Any] = {"digest": f"sha256:{model.digest}"}
     if signature.head.classes:
         properties["classes"] = [str(label) for label in signature.head.classes]
+    if signature.is_tensors:
+        properties["batch"] = signature.head.batch
     return {
         "name": model.name,
         "versions": [model.version],
         "platform": f"estiba_{model.manifest.engine}",
-        "inputs": [
-            _shown(tensor)
-            for tensor in (*map(tensors.input_tensor, signature.fields), *tensors.kept_tensors(signature))
-        ],
+        "inputs": [_shown(tensor) for tensor in (*tensors.input_tensors(signature), *tensors.kept_tensors(signature))],
         "outputs": [_shown(tensor) for tensor in tensors.output_tensors(signature)],
         "properties": properties,
     }

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from estiba.core.errors import BadRequest
 from estiba.model.schema.signature import MAX_INTEGER, Field, Label, Scalar, Signature
+from estiba.model.schema.tensor_types import Shape
 
 DTYPES: dict[str, npt.DTypeLike] = {
     "BOOL": np.bool_,
@@ -33,6 +34,9 @@ DTYPES: dict[str, npt.DTypeLike] = {
 """All datatypes except BYTES, whose elements are strings."""
 
 DATATYPES = (*DTYPES, "BYTES")
+
+DATATYPE_OF = {**{np.dtype(dtype).name: name for name, dtype in DTYPES.items()}, "string": "BYTES"}
+"""The datatype by NumPy's name of an element type."""
 
 MAX_LIST_VALUES = 16
 """Up to this many values are faster as a list than as an array."""
@@ -56,8 +60,11 @@ class Tensor(NamedTuple):
     parameters: dict[str, str] | None = None
 
 
-def input_tensor(field: Field) -> Tensor:
-    """One input per field, one value per row."""
+def input_tensor(field: Field, batch: str = "free") -> Tensor:
+    """One input per field, one value per row; of a field of tensors, one tensor per row unless `batch` is none."""
+    if field.kind == "tensor":
+        parameters = {"content_type": "image"} if field.image is not None else None
+        return Tensor(field.name, DATATYPE_OF[field.dtype], _whole(field.shape, batch), parameters)
     datatypes = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
     if field.kind == "category":
         return Tensor(field.name, datatype_of(field.levels), (-1,))
@@ -66,9 +73,16 @@ def input_tensor(field: Field) -> Tensor:
     return Tensor(field.name, datatype, (-1,), {"content_type": kind} if datatype == "BYTES" else None)
 
 
+def input_tensors(signature: Signature) -> list[Tensor]:
+    """The inputs of a model, one per field."""
+    return [input_tensor(field, signature.head.batch) for field in signature.fields]
+
+
 def output_tensors(signature: Signature) -> list[Tensor]:
     """One output per part of a prediction, named as there. Probabilities are one column per class."""
     head, outputs = signature.head, signature.outputs
+    if signature.is_tensors:
+        return [Tensor(each.name, DATATYPE_OF[each.dtype], _whole(each.shape, head.batch)) for each in head.tensors]
     count = len(head.classes)
     tensors: list[Tensor] = []
     if head.kind == "values":
@@ -89,6 +103,12 @@ def output_tensors(signature: Signature) -> list[Tensor]:
 def kept_tensors(signature: Signature) -> list[Tensor]:
     """The values that are handed through, each an input and an output, as text."""
     return [Tensor(name, "BYTES", (-1,), {"content_type": "str"}) for name in signature.keep]
+
+
+def _whole(shape: Shape, batch: str) -> tuple[int, ...]:
+    """The shape of a tensor in the metadata, with -1 for free axes, and for the one that counts records."""
+    sizes = tuple(-1 if isinstance(axis, str) else axis for axis in shape)
+    return sizes if batch == "none" else (-1, *sizes)
 
 
 def datatype_of(values: Sequence[Label | Scalar]) -> str:
@@ -152,14 +172,19 @@ def from_binary(block: bytes | memoryview, datatype: str, count: int, name: str)
     """
     if datatype == "BYTES":
         return _strings(bytes(block), count, name)
+    return _exact(array_from_binary(block, datatype, count, name))
+
+
+def array_from_binary(block: bytes | memoryview, datatype: str, count: int, name: str) -> npt.NDArray[Any]:
+    """Convert elements other than strings from the binary extension; raises BadRequest for another number of them."""
     dtype = np.dtype(DTYPES[datatype]).newbyteorder("<")
     if len(block) != count * dtype.itemsize:
         needed = count * dtype.itemsize
         raise BadRequest(f"Input {name!r} needs {needed} bytes for {count} values of {datatype}, not {len(block)}.")
     if datatype == "BOOL":
-        truth: Values = np.frombuffer(block, np.uint8) != 0
+        truth: npt.NDArray[Any] = np.frombuffer(block, np.uint8) != 0
         return truth
-    return _exact(np.frombuffer(block, dtype))
+    return np.frombuffer(block, dtype)
 
 
 def _exact(values: npt.NDArray[Any]) -> Values:
@@ -171,7 +196,15 @@ def _exact(values: npt.NDArray[Any]) -> Values:
 
 
 def _strings(block: bytes, count: int, name: str) -> list[Any]:
-    strings: list[str] = []
+    try:
+        return [each.decode() for each in byte_strings(block, count, name)]
+    except UnicodeDecodeError:
+        raise BadRequest(f"Input {name!r} is not a block of strings in UTF-8.") from None
+
+
+def byte_strings(block: bytes, count: int, name: str) -> list[bytes]:
+    """The elements of datatype BYTES, each after its length; raises BadRequest where there are fewer or more."""
+    strings: list[bytes] = []
     at = 0
     try:
         while at < len(block) and len(strings) < count:
@@ -179,10 +212,10 @@ def _strings(block: bytes, count: int, name: str) -> list[Any]:
             at += 4
             if at + size > len(block):
                 raise BadRequest(f"Input {name!r} ends in the middle of a string.")
-            strings.append(block[at : at + size].decode())
+            strings.append(block[at : at + size])
             at += size
-    except (struct.error, UnicodeDecodeError):
-        raise BadRequest(f"Input {name!r} is not a block of strings in UTF-8.") from None
+    except struct.error:
+        raise BadRequest(f"Input {name!r} is not a block of strings.") from None
     if len(strings) != count or at != len(block):
         raise BadRequest(f"Input {name!r} does not hold {count} strings, as its shape requires.")
     return strings
