@@ -31,7 +31,7 @@ ORDER = {
     "estiba.model.artifact": "artifact archive golden_rows golden_tensors profile model_card",
     "estiba.model.registry": "records registry mirror",
     "estiba.model.estimators": """
-        object_graph outputs own_modules own_answers tree_checks skops by_value own_code saved_files
+        object_graph outputs own_modules own_answers tree_checks skops by_value own_code catboost_files saved_files
         """,
     "estiba.model.convert": """
         graph near_ties functions columns sparse trees context tables curves pairwise boosters foreign forests kernels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -267,8 +268,10 @@ def test_a_text_model_falls_back_and_one_alias_may_be_a_string(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_notebook_shows_engine_parity_reason_and_notes(packed: estiba.Packed, tmp_path: Path) -> None:
-    first, engine, parity = repr(packed).splitlines()
+def test_scripts_and_notebooks_are_shown_engine_parity_reason_and_notes(
+    packed: estiba.Packed, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, engine, parity = packed.report.splitlines()
     assert first == f"churn@1 sha256:{packed.artifact.digest[:12]}"
     assert engine == "engine: onnx"
     assert re.fullmatch(
@@ -277,8 +280,13 @@ def test_a_notebook_shows_engine_parity_reason_and_notes(packed: estiba.Packed, 
     model = FixedThresholdClassifier(LogisticRegression(), threshold=-1e9, response_method="decision_function")
     rows = ROWS[["age"]]
     other = estiba.pack(model.fit(rows, TARGET), rows, name="python", registry=tmp_path, engine="python")
-    assert repr(other).splitlines()[3] == "reason: The project asks for the python engine."
-    assert repr(other).splitlines()[4].startswith("note: The model's own predict says another class")
+    assert other.report.splitlines()[3] == "reason: The project asks for the python engine."
+    assert other.report.splitlines()[4].startswith("note: The model's own predict says another class")
+    assert (*capsys.readouterr(), repr(other)) == ("", f"{other.report}\n", str(other))
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    estiba.pack(model, rows, name="python", registry=tmp_path, engine="python")
+    quiet = estiba.pack(model, rows, name="python", registry=tmp_path, engine="python", quiet=True)
+    assert (*capsys.readouterr(), repr(quiet)) == (f"{other.report}\n", "", other.report)
 
 
 def test_extra_and_keep_are_packed_into_the_signature(tmp_path: Path) -> None:

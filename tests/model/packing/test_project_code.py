@@ -272,3 +272,24 @@ print(packed.artifact.digest)
 def test_a_class_of_a_notebook_goes_by_value_with_its_own_labels(tmp_path: Path) -> None:
     digests = {run(tmp_path, HEAD + NOTEBOOK).splitlines()[-1] for _ in range(2)}
     assert len(digests) == 1
+
+
+CRASH = """
+import os, signal
+from sklearn.base import BaseEstimator, TransformerMixin
+
+class Cap(TransformerMixin, BaseEstimator):
+    def fit(self, X, y=None):
+        return self
+    def transform(self, X):
+        if "estiba.model.engines.isolated" in str(os.sys.argv) or os.sys.argv[0].endswith("isolated.py"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return X
+"""
+
+
+def test_code_that_crashes_when_it_is_proven_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    folder = project(tmp_path)
+    (folder / "src/features/cap.py").write_text(CRASH)
+    errors = run(folder, HEAD + PIPELINE, "own", fails=True)
+    assert "The process of the model 'own' was killed by SIGSEGV" in errors

@@ -283,8 +283,10 @@ def _lightgbm_link(g: Graph, raw: str, objective: str, want: Want) -> str:
 
 def catboost_model(c: Context, model: Any, columns: Columns, want: Want) -> str:
     """CatBoost on numbers: float32 input, double sums; symmetric and other trees."""
+    if model.get_text_feature_indices() or model.get_embedding_feature_indices():
+        raise unsupported(model, "reads text or embedding columns, which have no exact ONNX form")
     content = _catboost_content(model)
-    if content["features_info"].get("categorical_features") or content["features_info"].get("text_features"):
+    if content["features_info"].get("categorical_features"):
         raise unsupported(model, "computes statistics of its category features, which have no exact ONNX form")
     features = {f["feature_index"]: f for f in content["features_info"]["float_features"]}
     if "oblivious_trees" in content:

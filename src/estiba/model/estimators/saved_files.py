@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from estiba.core.errors import BadArtifact, EstibaError, MissingExtra, NotFound, NotTrusted
-from estiba.core.stores.disk import temporary
 from estiba.model.artifact.artifact import Format
-from estiba.model.estimators import skops
+from estiba.model.estimators import catboost_files, skops
 from estiba.model.estimators.object_graph import framework, libraries, reachable
 
 __all__ = [
@@ -71,11 +70,9 @@ _PICKLES = (
 """The first bytes of a pickle, and of the compressions that joblib uses."""
 
 _CLASS = "estiba_class"
-"""The key in an XGBoost or CatBoost file under which the Python class that wrote it is recorded."""
+"""The key in an XGBoost file under which the Python class that wrote it is recorded."""
 
 _XGBOOST = ("Booster", "XGBClassifier", "XGBRegressor", "XGBRanker", "XGBRFClassifier", "XGBRFRegressor")
-_CATBOOST = ("CatBoost", "CatBoostClassifier", "CatBoostRegressor", "CatBoostRanker")
-_CATBOOST_CLASSIFIES = ("Logloss", "CrossEntropy", "MultiClass", "MultiClassOneVsAll")
 
 _PROTOCOL = 5
 
@@ -265,24 +262,12 @@ def _read_lightgbm(path: Path) -> Any:
     return lightgbm.Booster(model_str=text)
 
 
-def _read_catboost(path: Path) -> Any:
-    import catboost
-
-    content = path.read_bytes()
-    model = catboost.CatBoost().load_model(blob=content)
-    name = dict(model.get_metadata()).get(_CLASS)
-    if name not in _CATBOOST:
-        loss = str(model.get_all_params().get("loss_function", "")).partition(":")[0]
-        name = "CatBoostClassifier" if loss in _CATBOOST_CLASSIFIES else "CatBoostRegressor"
-    return getattr(catboost, name)().load_model(blob=content)
-
-
 _READ: dict[Format, Callable[[Path], Any]] = {
     "onnx": _read_onnx,
     "joblib": _read_joblib,
     "xgboost": _read_xgboost,
     "lightgbm": _read_lightgbm,
-    "catboost": _read_catboost,
+    "catboost": catboost_files.read,
 }
 
 
@@ -303,6 +288,8 @@ def dumps(model: Any) -> tuple[Format, str, bytes]:
     written = native.get(type(model).__module__.partition(".")[0], lambda _: None)(model)
     if written is not None:
         return written
+    if any(catboost_files.is_fragile(item) for item in reachable(model)):
+        return "joblib", "model.pkl", _dump_pickle(model)
     model = without_timestamps(model)
     return _dump_skops(model) or ("joblib", "model.pkl", _dump_pickle(model))
 
@@ -325,29 +312,8 @@ def _dump_lightgbm(model: Any) -> tuple[Format, str, bytes] | None:
 
 
 def _dump_catboost(model: Any) -> tuple[Format, str, bytes] | None:
-    name = type(model).__name__
-    if name not in _CATBOOST:
-        return None
-    copy = model.copy()
-    _strip(copy)
-    copy.get_metadata()[_CLASS] = name
-    # What was read from a file keeps its notes in another order than what was trained; after one round all are alike.
-    return "catboost", "model.cbm", _catboost_bytes(type(model)().load_model(blob=_catboost_bytes(copy)))
-
-
-def _catboost_bytes(model: Any) -> bytes:
-    with temporary("catboost") as folder:
-        path = folder / "model.cbm"
-        model.save_model(str(path))
-        return path.read_bytes()
-
-
-def _strip(model: Any) -> None:
-    """Remove the time of training and the random name that CatBoost writes into each model."""
-    metadata = model.get_metadata()
-    for key in ("train_finish_time", "model_guid"):
-        if key in metadata.keys():  # noqa: SIM118 - it is no mapping
-            del metadata[key]
+    content = catboost_files.dump(model)
+    return None if content is None else ("catboost", "model.cbm", content)
 
 
 def without_timestamps(model: Any, pickled: Callable[[Any], bytes] | None = None) -> Any:
@@ -357,12 +323,13 @@ def without_timestamps(model: Any, pickled: Callable[[Any], bytes] | None = None
         pickled: the pickler that can hold the model; by default pickle's own.
     """
     pickled = pickled or _pickled
-    if not any(type(item).__name__ in _CATBOOST for item in reachable(model)):
+    items = [item for item in reachable(model) if type(item).__name__ in catboost_files.CLASSES]
+    if not items or any(map(catboost_files.is_fragile, items)):
         return model
     copied = pickle.loads(pickled(model))  # of what is in this process anyway
     for item in reachable(copied):
-        if type(item).__name__ in _CATBOOST and item.is_fitted():
-            _strip(item)
+        if type(item).__name__ in catboost_files.CLASSES and item.is_fitted():
+            catboost_files.strip(item)
     return pickle.loads(pickled(copied))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_NATIVE = frozenset({"catboost", "lightgbm", "xgboost", "xgboost-cpu"})
+
+
 class PackOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Options for packing a model: part of `[models.NAME]`.
 
@@ -73,14 +77,14 @@ class PackOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 class Packed:
     """A packed model. `str()` of it is `bankchurn@3 sha256:...`; `new` is False where the registry had it already.
 
-    Its `repr()`, which a notebook shows, is a report of a few lines: engine, parity, the reason for the python engine,
-    and notes.
+    `report` is a few lines about it. `repr()`, which a notebook shows, is the report too, unless it was `shown` before.
     """
 
     artifact: Artifact
     version: int
     new: bool = True
     notes: tuple[str, ...] = field(default=())
+    shown: bool = field(default=False, compare=False)
 
     @property
     def ref(self) -> str:
@@ -90,6 +94,11 @@ class Packed:
         return f"{self.ref} sha256:{self.artifact.digest}"
 
     def __repr__(self) -> str:
+        return str(self) if self.shown else self.report
+
+    @property
+    def report(self) -> str:
+        """Engine, parity, the reason for the python engine, and notes, a line for each."""
         manifest = self.artifact.manifest
         parity, lines = (
             manifest.parity,
@@ -125,6 +134,7 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
     batch: pack_tensors.BatchOption = "auto",
     registry: str | Path | None = None,
     aliases: Sequence[str] = (),
+    quiet: bool = False,
 ) -> Packed:
     """Packs a fitted model right after `model.fit`, and registers it.
 
@@ -149,6 +159,7 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
         batch: of an ONNX file of tensors, the meaning of the first axis of its inputs and outputs; see PackOptions.
         registry: folder or URL; by default $ESTIBA_REGISTRY, else `.estiba/registry` here.
         aliases: set on the new version, such as `["production"]`.
+        quiet: do not write the report of the packed model, to standard error or, in a notebook, into the cell.
 
     Raises:
         BadProject: the sample or an override contradicts the model.
@@ -180,7 +191,12 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
         metrics=metrics or {}, params=params or {}, threshold=threshold, source=source, notes=notes,
     )  # fmt: skip
     where = registry or os.environ.get("ESTIBA_REGISTRY") or DEFAULT_REGISTRY
-    return register(trained, name, options, registry=where, aliases=aliases)
+    packed = register(trained, name, options, registry=where, aliases=aliases)
+    if quiet:
+        return packed
+    stream = sys.stdout if hasattr(sys, "ps1") else sys.stderr  # standard output of a script is the script's
+    stream.write(f"{packed.report}\n")
+    return dataclasses.replace(packed, shown=True)
 
 
 def register(
@@ -250,9 +266,13 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
 
 
 def _load_once(written: Artifact) -> None:
-    """Load an artifact and prove it, as a server does: what cannot be loaded here is never registered."""
+    """Load an artifact and prove it, as a server does: what cannot be loaded here is never registered.
+
+    A library that ends the process with its own native code does so in a process of its own.
+    """
+    native = written.manifest.engine == "python" and bool(_NATIVE & written.manifest.libraries.keys())
     try:
-        load_artifact(written, trust=True, threads=1).engine.close()
+        load_artifact(written, trust=True, threads=1, isolated=native).engine.close()
     except (BadArtifact, RuntimeError) as error:
         if not written.manifest.code_files:
             raise
