@@ -16,8 +16,8 @@ ORDER = {
         core model serving client gateway monitoring deploy serve project planning doctor local cli __main__
         """,
     "estiba.core": """
-        errors log ids suggest addresses child termination cpus options stores guard shell cli_program process_group
-        ports
+        errors log ids suggest addresses child termination cpus memory options stores guard shell cli_program
+        process_group ports
         """,
     "estiba.core.stores": "disk files",
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",

@@ -102,7 +102,8 @@ def _served(ref: str, store: Registry, trust: bool | Callable[[], Collection[str
         named = store.resolve(ref)
         return ServedModel(ref, named.name, str(named.version), "", False, error.message)
     trusted = trust if isinstance(trust, bool) else model.digest in trust()
-    return ServedModel(ref, model.manifest.name, version, str(model.path), trusted)
+    size = model.file(model.manifest.model_file).stat().st_size
+    return ServedModel(ref, model.manifest.name, version, str(model.path), trusted, model_bytes=size)
 
 
 def _example(path: Path) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         threads: threads of native libraries for one batch; by default the processors divided by the workers.
         drain: seconds for requests in flight to finish after a signal to stop.
         shutdown_delay: seconds for which readiness fails, and requests are still answered, before the server drains.
-        start_timeout: seconds that a worker may take to load its models.
+        start_timeout: seconds that a worker may take to load its models, at its start or for a newer version.
         poll: seconds between checks of the registry for aliases that moved; a bucket may charge for each check.
         max_restarts: workers that may die within a minute before liveness fails.
         log: `json`, `text`, or `auto`, which is text on a terminal.

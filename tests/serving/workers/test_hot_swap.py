@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -11,10 +14,17 @@ from typing import NoReturn
 
 import pytest
 from constant_load import Load
+from endless import push_endless
 from supervised import BODY, Server, ask, pack, serving
+from toys import until
 
 from estiba.core.errors import EstibaError, NotFound, Unavailable
+from estiba.core.guard import process_stat
+from estiba.core.log import Log
 from estiba.model.registry.registry import open_registry
+from estiba.serving.telemetry.metrics import Metrics
+from estiba.serving.workers.hot_swap import HotSwap, Source
+from estiba.serving.workers.messages import ServedModel
 from estiba.serving.workers.registry_query import RegistryQuery
 
 pytestmark = pytest.mark.slow
@@ -119,3 +129,95 @@ def test_a_question_is_given_up_after_a_while() -> None:
     with pytest.raises(Unavailable, match=r"0\.05 seconds"):
         asked.result()
     enough.set()
+
+
+def refused(server: Server) -> str:
+    return str(json.loads(server.get("/models")[1])["models"][0].get("refused", ""))
+
+
+def cpu_seconds(pid: int) -> float:
+    return process_stat(pid).cpu_ticks / os.sysconf("SC_CLK_TCK")
+
+
+def loading(server: Server) -> list[int]:
+    """The workers that compute although they have no clients."""
+    before = {pid: cpu_seconds(pid) for pid in server.workers()}
+    time.sleep(1)
+    return [pid for pid, seconds in before.items() if cpu_seconds(pid) - seconds > 0.06]
+
+
+@pytest.mark.timeout(240)
+def test_a_version_whose_loading_ends_a_worker_is_refused_at_its_first_death(registry: Path) -> None:
+    """As if the system had ended the worker for want of memory."""
+    first = open_registry(registry).fetch(open_registry(registry).resolve("toy@1"))
+    store = open_registry(registry)
+    with serving(registry, models=["toy@live"], settings={"workers": 2}) as server:
+        store.set_alias("toy", "live", push_endless(registry, first))
+        found: list[int] = []
+        server.wait(lambda: found.extend(loading(server)) or found, 60)
+        assert len(found) == 1  # the other worker does not begin before the first is through
+        os.kill(found[0], signal.SIGKILL)
+        server.wait(lambda: "SIGKILL" in refused(server), 60)
+        assert versions(server) == {"1"}
+        assert server.metric("estiba_swap_failures_total") == 1
+        server.wait(lambda: len(server.workers()) == 2 and server.metric('estiba_workers{state="ready"}') == 2)
+        server.wait(lambda: not loading(server))
+        assert server.metric("estiba_worker_restarts_total") == 1
+        store.set_alias("toy", "live", pack(registry, 0.3).version)  # a good version is served all the same
+        server.wait(lambda: versions(server) == {"3"})
+
+
+@pytest.mark.timeout(240)
+def test_a_version_that_takes_too_long_to_load_is_refused(registry: Path) -> None:
+    first = open_registry(registry).fetch(open_registry(registry).resolve("toy@1"))
+    store = open_registry(registry)
+    with serving(registry, models=["toy@live"], settings={"workers": 2, "start_timeout": 10}) as server:
+        old = set(server.workers())
+        store.set_alias("toy", "live", push_endless(registry, first))
+        server.wait(lambda: "within 10 seconds (start_timeout in [server])" in refused(server), 60)
+        assert versions(server) == {"1"}
+        server.wait(lambda: len(set(server.workers()) & old) == 1 and len(server.workers()) == 2, 60)
+        server.wait(lambda: not loading(server))  # the worker that would load it for ever was replaced
+        store.set_alias("toy", "live", pack(registry, 0.3).version)
+        server.wait(lambda: versions(server) == {"3"})
+
+
+@pytest.mark.timeout(240)
+def test_a_refused_version_is_tried_again_after_the_alias_was_moved_back(registry: Path) -> None:
+    first = open_registry(registry).fetch(open_registry(registry).resolve("toy@1"))
+    store = open_registry(registry)
+    with serving(registry, models=["toy@live"], settings={"workers": 1, "start_timeout": 10}) as server:
+        slow = push_endless(registry, first)
+        for _ in range(2):
+            store.set_alias("toy", "live", slow)
+            server.wait(lambda: "within 10 seconds" in refused(server), 60)
+            store.set_alias("toy", "live", 1)
+            server.wait(lambda: not refused(server))
+        assert server.metric("estiba_swap_failures_total") == 2
+
+
+def test_a_version_that_cannot_fit_is_refused_before_it_is_loaded(registry: Path, tmp_path: Path) -> None:
+    log = io.StringIO()
+    metrics = Metrics(tmp_path / "supervisor.metrics")
+    fits = ServedModel("toy", "toy", "1", "", model_bytes=1000)
+    huge = ServedModel("toy", "toy", "2", "", model_bytes=2**60)
+    found = [fits]
+    source = Source(lambda _: found[0], lambda: len(found), 0.0)
+    swap = HotSwap(["toy"], source, tmp_path, Log("json", log), metrics)
+    swap.start()
+    found[:] = [huge, huge]
+    until(lambda: bool(swap.poll([object()]) or swap.failed))  # type: ignore[list-item]
+    assert "version 2: its model has 1152921504607 MB" in swap.failed["toy"]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_worker_is_left_when_the_server_ends_while_one_loads(registry: Path, number: int) -> None:
+    first = open_registry(registry).fetch(open_registry(registry).resolve("toy@1"))
+    with serving(registry, models=["toy@live"], settings={"workers": 1, "drain": 1}) as server:
+        open_registry(registry).set_alias("toy", "live", push_endless(registry, first))
+        workers = server.workers()
+        server.wait(lambda: loading(server), 60)
+        server.process.send_signal(number)
+        server.process.wait(20)
+        server.wait(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))

@@ -1,17 +1,19 @@
 """Follow the registry and replace what is served in all workers at once (hot swap).
 
 The registry is asked in threads, reference by reference. A newer version becomes part of the next configuration. Every
-worker prepares it: loads the version beside the one that it serves, and proves it. Once all have, all apply it. If one
-cannot, the old configuration stays in force in all.
+worker prepares it: loads the version beside the one that it serves, and proves it. One worker begins, because loading
+may end its process for want of memory; once it is through, the others follow. Once all have, all apply it. If one
+cannot, dies, or takes too long, the old configuration stays in force in all.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from estiba.core import memory
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
 from estiba.serving.telemetry.metrics import Metrics
@@ -53,13 +55,17 @@ class HotSwap:
 
     Attributes:
         failed: by model, why a newer version is not served.
+        stuck: workers that may go on for ever with a version that was refused; to be replaced by the supervisor.
     """
 
-    def __init__(self, refs: Sequence[str], source: Source, folder: Path, log: Log, metrics: Metrics) -> None:
+    def __init__(
+        self, refs: Sequence[str], source: Source, folder: Path, log: Log, metrics: Metrics, *, timeout: float = 60.0
+    ) -> None:
         """Resolve nothing yet.
 
         Args:
             folder: where configurations are written for the workers.
+            timeout: seconds that a worker may take to prepare a configuration.
         """
         self._refs = tuple(refs)
         self._resolve, self._stamp, self._poll = source
@@ -68,6 +74,8 @@ class HotSwap:
         self._metrics = metrics
         self.configuration = Configuration(0, ())
         self.failed: dict[str, str] = {}
+        self.stuck: set[Process] = set()
+        self._timeout = timeout
         self._last_generation = 0
         self._seen_stamp: object = None
         self._stamp_query: RegistryQuery[object] | None = None
@@ -81,6 +89,7 @@ class HotSwap:
         self._next_model: ServedModel | None = None
         self._preparing: set[Process] = set()
         self._prepared: set[Process] = set()
+        self._expires_at = 0.0
 
     @property
     def generation(self) -> int:
@@ -116,11 +125,19 @@ class HotSwap:
             elif query.slow:
                 self._warn(ref, "it takes long")
         if self._next is None and self._wanted and workers:
-            model = self._wanted.pop(next(iter(self._wanted)))
-            models = tuple(model if old.ref == model.ref else old for old in self.configuration.models)
-            self._next_model, self._next = model, self._write(models)
-            self._preparing, self._prepared = set(), set()
-            self._prepare(workers)
+            self._begin(self._wanted.pop(next(iter(self._wanted))), workers)
+
+    def _begin(self, model: ServedModel, workers: Sequence[Process]) -> None:
+        """Begin to prepare a version, unless it cannot fit into memory."""
+        free = memory.available()
+        if free is not None and model.model_bytes > free:
+            self._refuse(model, f"its model has {model.model_bytes / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free")
+            return
+        models = tuple(model if old.ref == model.ref else old for old in self.configuration.models)
+        self._next_model, self._next = model, self._write(models)
+        self._preparing, self._prepared = set(), set()
+        self._expires_at = time.monotonic() + self._timeout
+        self._prepare(workers)
 
     def _poll_stamp(self) -> None:
         query = self._stamp_query
@@ -162,6 +179,7 @@ class HotSwap:
         self._wanted.pop(ref, None)
         if model in self.configuration.models:
             self.failed.pop(model.name, None)
+            self._refused = {each for each in self._refused if each.ref != ref}  # whoever returns to it may try it
         elif model in self._refused or model == self._next_model:
             pass
         elif model.error:
@@ -178,24 +196,42 @@ class HotSwap:
 
     # The workers
 
-    def _prepare(self, workers: Iterable[Process]) -> None:
-        """Let workers that were not asked yet prepare the next configuration."""
+    def _prepare(self, workers: Sequence[Process]) -> None:
+        """Let workers prepare the next configuration: one at first, and the others once it has."""
         assert self._next is not None
-        current = set(workers)
-        for worker in current - self._preparing:
-            worker.tell(messages.Prepare(self._next.generation))
-        self._preparing = current
+        if not self._prepared and any(not (worker.ended or worker.draining) for worker in self._preparing):
+            return
+        for worker in workers if self._prepared else workers[:1]:
+            if worker not in self._preparing:
+                worker.tell(messages.Prepare(self._next.generation))
+                self._preparing.add(worker)
 
     def on_prepared(self, worker: Process, message: messages.Prepared) -> None:
         """Handle a worker's answer to Prepare."""
-        if self._next is None or self._next_model is None or message.generation != self._next.generation:
+        if self._next is None or message.generation != self._next.generation:
             return
-        if not message.error:
-            self._prepared.add(worker)
+        if message.error:
+            self._give_up(message.error)
             return
-        self._refuse(self._next_model, message.error)
-        for other in self._preparing:
-            other.tell(messages.Discard(message.generation))
+        if not self._prepared:
+            self._expires_at = time.monotonic() + self._timeout
+        self._prepared.add(worker)
+
+    def on_death(self, worker: Process, ending: str) -> None:
+        """Handle the death of a worker: while it prepares a version, that version is the likeliest cause.
+
+        The system may as well end one that is ready with it, as that has become the larger one.
+        """
+        if worker in self._preparing:
+            self._give_up(f"a worker ended while it was loaded: {ending}")
+
+    def _give_up(self, reason: str) -> None:
+        """Refuse the version that is being prepared; all workers stay with what they serve."""
+        if self._next is None or self._next_model is None:
+            return
+        self._refuse(self._next_model, reason)
+        for worker in self._preparing:
+            worker.tell(messages.Discard(self._next.generation))
         self._end(self._next_model)
 
     def _refuse(self, model: ServedModel, reason: str) -> None:
@@ -211,10 +247,12 @@ class HotSwap:
         configuration, model = self._next, self._next_model
         if configuration is None or model is None or not workers:
             return
-        if set(workers) != self._preparing:
-            self._prepare(workers)
-        if self._prepared >= self._preparing:
+        self._prepare(workers)
+        if self._prepared.issuperset(workers):
             self._apply(configuration, model, workers)
+        elif time.monotonic() > self._expires_at:
+            self.stuck |= self._preparing - self._prepared
+            self._give_up(f"a worker did not load it within {self._timeout:g} seconds (start_timeout in [server])")
 
     def _apply(self, configuration: Configuration, model: ServedModel, workers: Sequence[Process]) -> None:
         self.configuration = configuration
@@ -228,4 +266,5 @@ class HotSwap:
     def _end(self, model: ServedModel) -> None:
         """End the swap. The reference may have moved meanwhile, or back, so it is resolved again."""
         self._next = self._next_model = None
+        self._preparing = set()
         self._due[model.ref] = 0.0

@@ -40,6 +40,7 @@ class ServedModel(msgspec.Struct, frozen=True):
         ref: the reference it was resolved from, which is resolved again when the registry changes.
         path: of the artifact directory.
         error: why it cannot be served, where that is known before any worker tried.
+        model_bytes: size of the file of the model, the least memory that loading it takes; 0 if unknown.
     """
 
     ref: str
@@ -48,6 +49,7 @@ class ServedModel(msgspec.Struct, frozen=True):
     path: str
     trust: bool = False
     error: str = ""
+    model_bytes: int = 0
 
 
 class RouteSpec(msgspec.Struct, frozen=True):

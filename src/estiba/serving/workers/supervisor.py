@@ -211,8 +211,11 @@ class Supervisor:
             elif worker.ready and worker.generation != self._hot_swap.generation and position not in self._fresh:
                 # It was starting, or silent, while the others switched to another version.
                 self._fresh[position] = self._begin(worker.index)
+            elif worker in self._hot_swap.stuck and position not in self._fresh:
+                self._fresh[position] = self._begin(worker.index)
         for position, fresh in list(self._fresh.items()):
             self._take_over(position, fresh)
+        self._hot_swap.stuck.intersection_update(self._workers)
         for worker in [w for w in self._leaving if w.ended or w.overdue(self._options.drain + 1)]:
             self._leaving.remove(worker)
             self._end(worker)
@@ -231,6 +234,7 @@ class Supervisor:
         self._metrics.slot("estiba_worker_restarts_total", reason).add()
         ending = worker.failure.message if worker.failure else worker.ending()
         self._log.error("worker replaced", worker=worker.index, reason=reason, ending=ending)
+        self._hot_swap.on_death(worker, ending)
         self._end(worker)
         recent = len([death for death in self._deaths if death > now - 60])
         return self._begin(
@@ -392,7 +396,7 @@ def supervise(
         folder = opened.enter_context(temporary("server"))
         log, metrics = Log(options.log), Metrics(folder / "supervisor.metrics")
         _check_telemetry(options, log)
-        hot_swap = HotSwap(refs, source, folder, log, metrics)
+        hot_swap = HotSwap(refs, source, folder, log, metrics, timeout=options.start_timeout)
         supervisor = Supervisor(options, ports, hot_swap, log, metrics, programs=programs)
         counts = (supervisor._count, supervisor._threads)
         asyncio.run(supervisor.run(listeners, lambda: on_ready(url, *counts)))

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import mmap
+import os
 import signal
 import socket
 import struct
@@ -146,6 +147,11 @@ class Worker:
         await self._finish()
         sweeper.cancel()
         self.serving.close()
+
+    @property
+    def is_preparing(self) -> bool:
+        """True while a thread loads the models of a configuration."""
+        return bool(self._preparing)
 
     def _load(self, generation: int) -> _Prepared:
         """Read a configuration, build its pipeline and load its models, except those that are served; in any thread."""
@@ -336,7 +342,10 @@ def main(build_pipeline: BuildPipeline = _no_policies) -> None:
     spec = msgspec.json.decode(sys.stdin.buffer.read(), type=WorkerSpec)
 
     async def work() -> None:
-        await Worker(spec, build_pipeline).run()
+        worker = Worker(spec, build_pipeline)
+        await worker.run()
+        if worker.is_preparing:
+            os._exit(0)  # a thread that loads a version cannot be stopped, and asyncio would wait for it
 
     uvloop.run(work())
 
