@@ -106,5 +106,6 @@ void clear_program(Program *program);
 PyObject *scan_message(PyObject *module, PyObject *bytes);
 PyObject *pack_rows(PyObject *module, PyObject *args);
 PyObject *show_rows(PyObject *module, PyObject *args);
+PyObject *repeated_keys(PyObject *module, PyObject *args);
 
 #endif

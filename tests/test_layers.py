@@ -51,8 +51,8 @@ ORDER = {
     "estiba.serving.http": "listen request trace_context deadline problem_details connection",
     "estiba.serving.telemetry": "metrics sink access_log tracing otlp_exporter",
     "estiba.serving.protocols": """
-        body_parsing arrow_parquet tensors tensor_bodies endpoint open_inference mlflow kserve_v1 native tensor_native
-        tensor_inference tensor_instances
+        body_parsing repeated_keys arrow_parquet tensors tensor_bodies endpoint open_inference mlflow kserve_v1 native
+        tensor_native tensor_inference tensor_instances
         """,
     "estiba.serving.api": """
         asgi_bridge openapi_common openapi_protocols openapi protocol_routes management_routes

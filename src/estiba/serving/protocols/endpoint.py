@@ -24,6 +24,7 @@ from estiba.serving.http.request import Request
 from estiba.serving.options import ServerOptions
 from estiba.serving.pipeline import TooManyRequests, Unauthorized
 from estiba.serving.protocols.body_parsing import ENCODINGS, EncodingNotSupported, decompressed
+from estiba.serving.protocols.repeated_keys import check_of
 from estiba.serving.telemetry.access_log import AccessLog
 from estiba.serving.telemetry.metrics import Histogram, Metrics, Slot
 from estiba.serving.telemetry.tracing import Tracer
@@ -80,6 +81,7 @@ class Endpoint(ABC):
     def __init__(self, batcher: Batcher, shared: Shared) -> None:
         self.model = model = batcher.model
         self.batcher = batcher
+        self.check_keys = check_of(len(model.signature.fields))
         self._shared = shared
         self._timeout = shared.options.request_timeout
         self._max_body = shared.options.http.max_body

@@ -31,6 +31,7 @@ class KserveV1Endpoint(Endpoint):
         if request.method != b"POST":
             raise NotAllowed("Use POST to predict.")
         check_values(request.body, len(self.model.coder.fields))
+        self.check_keys(request.body, -1)
         content = parse_json(request.body)
         if not isinstance(content, dict) or "instances" not in content:
             raise BadRequest('Expected an object: {"instances": [...]}.')

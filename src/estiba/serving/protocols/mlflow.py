@@ -68,6 +68,7 @@ class MlflowEndpoint(Endpoint):
             exchange.coded, exchange.answer_options = code_csv(self.model.coder, request.body), ""
             return
         check_values(request.body, len(self.model.coder.fields))
+        self.check_keys(request.body, -1)
         content = _parse(request.body)
         forms = [form for form in FORMS if isinstance(content, dict) and form in content]
         if len(forms) != 1:

@@ -73,6 +73,9 @@ class NativeEndpoint(Endpoint):
         self._envelope = msgspec.json.Decoder(envelope, dec_hook=code_hook)
         self._rows = msgspec.json.Decoder(list[record], dec_hook=code_hook)
         self._encode = msgspec.json.Encoder().encode
+        signature = self.model.signature
+        exact = signature.extra == "refuse" and not signature.keep and not any(f.nullable for f in signature.fields)
+        self._colons = len(signature.fields) if exact else -1
 
     def is_large(self, request: Request) -> bool:
         return super().is_large(request) or (request.method == b"POST" and _kind(request) in _THREADED_TYPES)
@@ -102,6 +105,7 @@ class NativeEndpoint(Endpoint):
             exchange.coded, bare = self._check_json(request.body)
         else:
             check_count(len(records))
+            self.check_keys(request.body, self._colons * len(records) + (not bare) if self._colons > 0 else -1)
             exchange.records = records
         exchange.answer_options = _flat(request, bare=bare)
 
@@ -134,6 +138,7 @@ class NativeEndpoint(Endpoint):
 
     def _parse(self, body: bytes | bytearray) -> Any:
         check_values(body, len(self.model.coder.fields))
+        self.check_keys(body, -1)
         return parse_json(body)
 
     def _check_json(self, body: bytes | bytearray) -> tuple[Coded, bool]:

@@ -76,6 +76,7 @@ class OpenInferenceEndpoint(Endpoint):
             raise NotAllowed("Use POST to infer.")
         header, rest = split_body(request)
         check_values(header, len(self.model.coder.fields))
+        self.check_keys(header, -1)
         content = parse_json(header)
         if not isinstance(content, dict) or not isinstance(content.get("inputs"), list) or not content["inputs"]:
             raise BadRequest('Expected an object with "inputs", an array of one tensor or more.')
