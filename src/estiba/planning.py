@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from estiba import __version__
-from estiba.core.errors import BadProject, NotFound
+from estiba.core.errors import BadProject, NotFound, NotTrusted
 from estiba.core.stores.disk import explained
 from estiba.core.stores.files import libraries
 from estiba.deploy.kubernetes.options import canary_name
@@ -20,20 +20,23 @@ from estiba.deploy.plan.model_source import secrets
 from estiba.deploy.plan.plan import SERVER_PORT, Build, Command, File, Health, Http, Plan, PlannedModel, Service, Tcp
 from estiba.deploy.plan.service_options import MODELS, Condition, ServiceOptions, start_order
 from estiba.model.registry.registry import Registry, open_registry
+from estiba.model.training import fingerprints
 from estiba.project import Project
 
 EXTRA_STOP_SECONDS = 15.0
 """Time that a container gets to end beyond the drain of the server in it."""
 
 
-def lower(project: Project, *, canaries: bool = False) -> Plan:
+def lower(project: Project, *, canaries: bool = False, local: bool = False) -> Plan:
     """The plan of a project.
 
     Args:
         canaries: add a service for each model version that `[kubernetes.canary]` names.
+        local: for this machine, where the server itself refuses models that are not trusted.
 
     Raises:
         NotFound, BadArtifact: the registry does not have a model. BadProject: a file of a service does not exist.
+        NotTrusted: a model runs code of whoever packed it, and this project has not trained it.
         EstibaError: the registry cannot be reached.
     """
     models = tuple(_resolved(project))
@@ -43,11 +46,24 @@ def lower(project: Project, *, canaries: bool = False) -> Plan:
             serving[model.name] = _serving(project, model.name, (model,))
     applications = tuple(_applications(project, serving))
     beside = tuple(_canaries(project)) if canaries else ()
+    if not (local or project.images.trust):
+        _check_trust(project, [*models, *(model for service in beside for model in service.models)])
     services = (*serving.values(), *beside, *applications)
     registry = project.registry if project.images.models == "registry" else ""
     return Plan(
         image_options.slug(project.name), project.folder, services, project.server.drain, project.server, registry
     )
+
+
+def _check_trust(project: Project, models: Sequence[PlannedModel]) -> None:
+    """Refuse models with code of whoever packed them, unless this project trained them."""
+    for model in models:
+        if model.code and model.digest not in fingerprints.claimed(project.folder, model.name):
+            raise NotTrusted(
+                f"{model.name}@{model.version} (sha256:{model.digest[:12]}) runs Python code of whoever packed it, and "
+                f"`estiba train` has not made it in this project: {model.code}.",
+                hint=f"Read the code in {model.path}. If you trust it, write trust = true in [images].",
+            )
 
 
 def lower_applications(project: Project) -> Plan:
@@ -96,7 +112,8 @@ def _model(store: Registry, ref: str, hint: str) -> PlannedModel:
     manifest = artifact.manifest
     size = sum(entry.bytes for entry in manifest.files)
     number, needed = str(version.version), manifest.libraries
-    return PlannedModel(version.name, number, artifact.digest, artifact.path, manifest.engine, needed, size)
+    code = manifest.code_summary
+    return PlannedModel(version.name, number, artifact.digest, artifact.path, manifest.engine, needed, size, code)
 
 
 def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> Service:

@@ -99,7 +99,7 @@ def with_models(planned: RunPlan, trusted: Collection[str]) -> RunPlan:
     """
     if not planned.selection.models:
         return planned
-    services = [service for service in lower(planned.project).services if service.models]
+    services = [service for service in lower(planned.project, local=True).services if service.models]
     # One server has all ports here: if its metrics were scraped at each of them, all would count several times.
     serving = [service if service.name == MODELS else replace(service, metrics="") for service in services]
     return replace(_with_serving(planned, serving), trusted=frozenset(trusted))

@@ -33,6 +33,7 @@ class ImageOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         replicas: the number of containers that serve models, on targets that can run more than one.
         models: `image` puts models into the images; with `registry` containers get them from the project's registry,
             so that a new version needs no new image.
+        trust: also for models that run code of whoever packed them, although this project has not trained them.
         registry_environment: variables for the access of containers to that registry, such as AWS_ENDPOINT_URL;
             `${secrets.NAME}` is the path of a secret.
     """
@@ -45,6 +46,7 @@ class ImageOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     cpus: Annotated[float, Meta(gt=0)] = 1.0
     replicas: Annotated[int, Meta(ge=1)] = 1
     models: Literal["image", "registry"] = "image"
+    trust: bool = False
     registry_environment: dict[str, str] = {}
 
 

@@ -44,6 +44,7 @@ class PlannedModel:
         digest: of the artifact. path: of the artifact, on this machine.
         engine: `onnx` or `python`. libraries: by distribution, the exact version that loads it.
         size: of the artifact, in bytes.
+        code: Python code of whoever packed it, in a few words; empty where there is none.
     """
 
     name: str
@@ -53,6 +54,7 @@ class PlannedModel:
     engine: str
     libraries: Mapping[str, str]
     size: int = 0
+    code: str = ""
 
 
 @dataclass(frozen=True)

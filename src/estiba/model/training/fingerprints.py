@@ -26,6 +26,10 @@ DATA = "$ESTIBA_DATA"
 """Prefix, in a fingerprint, of paths below the folder that this variable names."""
 
 
+MAX_CLAIMS = 10_000
+"""Trainings of a model whose digests are kept."""
+
+
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     """The inputs of one training and the version that it gave. Digests are SHA-256 in hex.
 
@@ -74,16 +78,20 @@ def claim(folder: Path, name: str, digest: str) -> None:
     path = _claim_file(folder, name)
     with explained("write", path):
         make_folder(path.parent)
-    write_whole(path, digest.encode())
+    before = [known for known in _claims(folder, name) if known != digest]
+    write_whole(path, "".join(f"{known}\n" for known in [*before, digest][-MAX_CLAIMS:]).encode())
 
 
 def claimed(folder: Path, name: str) -> set[str]:
-    """The digests of the last trainings here: of the fingerprint, and of a training that has no fingerprint yet."""
+    """The digests of all trainings here, so that an alias may move back to a version before the last."""
     fingerprint = read(folder, name)
-    digests = {fingerprint.digest} if fingerprint is not None else set()
+    return {*_claims(folder, name), *([fingerprint.digest] if fingerprint is not None else [])}
+
+
+def _claims(folder: Path, name: str) -> list[str]:
     with suppress(OSError, UnicodeDecodeError):
-        digests.add(_claim_file(folder, name).read_text())
-    return digests
+        return _claim_file(folder, name).read_text().split()
+    return []
 
 
 def _claim_file(folder: Path, name: str) -> Path:

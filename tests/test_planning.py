@@ -1,0 +1,44 @@
+"""A plan of models with code of whoever packed them: a project trusts what it has trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import estiba
+from estiba import project
+from estiba.core.errors import NotTrusted
+from estiba.deploy.image import requirements
+from estiba.model.training import fingerprints
+from estiba.planning import lower
+
+pytestmark = pytest.mark.slow
+
+TOML = '[project]\nname = "p"\nregistry = "registry"\n[models.double]\ntrain = "own:train"\n'
+
+
+def test_images_hold_code_that_the_project_trained_or_trusts(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"a": np.arange(20.0)})
+    packed = [
+        estiba.pack(lambda f, n=n: f["a"] * n, rows, name="double", registry=tmp_path / "registry", quiet=True)
+        for n in (2, 3)
+    ]
+    file = tmp_path / "estiba.toml"
+    file.write_text(TOML)
+    with pytest.raises(NotTrusted, match=r"double@2 .*function .*<lambda> of .*") as refused:
+        lower(project.load(tmp_path))
+    assert "trust = true in [images]" in str(refused.value.hint)
+    assert lower(project.load(tmp_path), local=True)["models"].models[0].digest == packed[1].artifact.digest
+    for one in reversed(packed):  # also a version before the last that was trained here
+        fingerprints.claim(tmp_path, "double", one.artifact.digest)
+    plan = lower(project.load(tmp_path))
+    assert plan["models"].build is not None
+    assert plan["models"].build.trust
+    pins = {pin.name: pin.version for pin in requirements.serving(plan["models"].models).pins}
+    assert pins["cloudpickle"] == packed[1].artifact.manifest.libraries["cloudpickle"]
+    (fingerprints.fingerprint_file(tmp_path, "double").with_suffix(".digest")).unlink()
+    file.write_text(f"{TOML}[images]\ntrust = true\n")
+    assert lower(project.load(tmp_path)).services
