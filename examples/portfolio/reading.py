@@ -1,4 +1,4 @@
-"""Read a table from a CSV file and say plainly when it is not the expected one."""
+"""Read a table from a CSV file, with a clear error if it is not the expected one."""
 
 from __future__ import annotations
 

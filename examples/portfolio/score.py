@@ -1,4 +1,4 @@
-"""Train all four models, judge them harder than training does, and write the table of the README.
+"""Train all four models, evaluate them more strictly than training does, and write the table of the README.
 
 python score.py            trains, prints the table and writes it into README.md
 python score.py --check    writes nothing; exits 1 unless all are the original's data and every figure to beat is beaten
@@ -145,7 +145,7 @@ def judge_cars() -> Judged:
 
 
 def _later(table: pd.DataFrame) -> str:
-    """The figures of the newest fifth of the adverts, of cars that had none before, by a model of the older ones."""
+    """Figures on the newest fifth of the adverts, for cars without earlier adverts, of a model of the older ones."""
     day = table["posted"].quantile(0.8)
     old = table["posted"] < day
     new = table[~old & ~table["car"].isin(table["car"][old]) & table["odometer"].notna()]

@@ -1,4 +1,4 @@
-"""Seeded stand-ins for the bank and telecom tables, for who has not got the CSV files. No row describes anyone.
+"""Simulate the bank and telecom tables, with a seed, for users without the CSV files. No row describes a person.
 
 Both draw each field from a plain distribution, add up a latent score, and toss a coin with that score's logistic
 probability. A model trained on them shows that the software works and nothing about banks or subscribers.

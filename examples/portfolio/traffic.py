@@ -1,4 +1,4 @@
-"""Asks every model of a server a few times a second, so that logs, metrics and dashboards have something to show.
+"""Send a few requests a second to every model of a server, so that logs, metrics and dashboards have data.
 
 python traffic.py http://127.0.0.1:8000
 """
@@ -14,10 +14,10 @@ import urllib.request
 from typing import Any
 
 EACH_SECOND = 5.0
-"""Requests a second, all models together."""
+"""Requests per second to all models together."""
 
 WRONG = 0.02
-"""The share of requests that name a field which no model has: the caller's fault, and shown as such."""
+"""The share of requests with a field that no model has, which are shown as errors of the caller."""
 
 
 def ask(url: str, body: Any = None) -> Any:
@@ -35,7 +35,7 @@ def examples(server: str) -> dict[str, dict[str, Any]]:
 
 
 def example(schema: dict[str, Any]) -> dict[str, Any]:
-    """A record of a schema: each field's first example, as far as it has one."""
+    """A record for a schema, with the first example of each field that has one."""
     fields: dict[str, Any] = schema["properties"]
     return {name: field["examples"][0] for name, field in fields.items() if field.get("examples")}
 

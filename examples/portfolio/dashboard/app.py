@@ -30,7 +30,7 @@ def adverts_of(path: Path, changed: float) -> cars.Adverts:
 
 
 def load() -> cars.Adverts | str:
-    """The adverts, or why there are none."""
+    """The adverts, or the reason why there are none."""
     try:
         path = cars.find()
         return adverts_of(path, path.stat().st_mtime)
@@ -39,10 +39,10 @@ def load() -> cars.Adverts | str:
 
 
 def sidebar(adverts: cars.Adverts | str, url: str) -> pd.DataFrame:
-    """Shows where data and prices come from, and returns the adverts that the filters leave."""
+    """Show the sources of data and prices, and return the adverts that match the filters."""
     with st.sidebar:
         st.title("CarVision")
-        st.caption("Used cars in the United States: what is asked for them, and what a model says.")
+        st.caption("Used cars in the United States: asking prices, and the prices of a model.")
         _state(url)
         if isinstance(adverts, str):
             return pd.DataFrame()
@@ -102,7 +102,7 @@ def _any(adverts: cars.Adverts | str, table: pd.DataFrame) -> TypeGuard[cars.Adv
     if isinstance(adverts, str):
         st.info(adverts, icon=":material/info:")
     elif table.empty:
-        st.info("No advert is left by the filters. Widen them on the left.", icon=":material/filter_alt:")
+        st.info("No advert matches the filters. Widen them on the left.", icon=":material/filter_alt:")
     return not isinstance(adverts, str) and not table.empty
 
 

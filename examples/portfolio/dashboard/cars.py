@@ -1,4 +1,4 @@
-"""The adverts that the market pages describe: vehicles_us.csv where it is at hand, else the Mercedes adverts.
+"""Read the adverts of the market pages: vehicles_us.csv if it exists, or else the Mercedes adverts.
 
 The same rows and the same rules of what is plausible as in training (`../adverts.py`), read without Estiba, so that the
 dashboard needs nothing but its own environment. `tests/examples/test_dashboard_data.py` holds both to the same table.
@@ -40,7 +40,7 @@ class Adverts:
 
 
 class NoAdverts(Exception):
-    """There is no table of adverts here, or it is not the expected one. The message says what to do."""
+    """There is no table of adverts, or it is not the expected one. The message has a remedy."""
 
 
 def find() -> Path:
@@ -49,7 +49,7 @@ def find() -> Path:
     for folder in (os.environ.get("ESTIBA_DATA", ""), beside):
         if folder and (path := Path(folder) / FILE).is_file():
             return path
-    # The package is not imported: it would want libraries of years ago, and only its CSV file is of use here.
+    # The package is not imported: it needs very old libraries, and only its CSV file is used.
     spec = importlib.util.find_spec(PACKAGE)
     for location in (spec.submodule_search_locations or []) if spec else []:
         if (path := Path(location) / "datasets" / "mercedes.csv").is_file():
@@ -69,7 +69,7 @@ def read(path: Path) -> Adverts:
 
 
 def make(model: str) -> str:
-    """`ford f-150` is of make `Ford`."""
+    """The make of a model's name: `Ford` for `ford f-150`."""
     long = next((name for name in LONG_NAMES if model.startswith(name)), "")
     first = long or model.split(" ", 1)[0]
     return SHOWN.get(first, "-".join(part.title() for part in first.split("-")))
@@ -78,7 +78,7 @@ def make(model: str) -> str:
 def _vehicles(path: Path) -> Adverts:
     facts = [name for name in FACTS if name != "drive"]
     raw = pd.read_csv(path, usecols=["price", "model", "is_4wd", *facts])
-    # The file marks four-wheel drive and leaves all else blank, so front, rear and unknown are one: missing.
+    # The file marks four-wheel drive and leaves all else blank, so front, rear and unknown all become missing.
     drive = pd.Series("4wd", index=raw.index, dtype="str").where(raw["is_4wd"] == 1)
     about = "Prices asked, not paid. Only four-wheel drive is marked; the rest counts as unknown."
     name = "US adverts of used cars, May 2018 to April 2019"
@@ -112,7 +112,7 @@ def _adverts(plausible: pd.DataFrame, name: str, about: str, rows: int) -> Adver
 
 
 def _plausible(raw: pd.DataFrame) -> pd.DataFrame:
-    """Rows that can be true. A missing odometer stays."""
+    """Plausible rows. Rows without an odometer stay."""
     odometer = raw["odometer"]
     true = raw["price"].between(1_000, 500_000, inclusive="neither") & (raw["model_year"] >= 1990)
     return raw[true & (odometer.isna() | odometer.between(0, 500_000, inclusive="neither"))]

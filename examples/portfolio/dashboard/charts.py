@@ -14,7 +14,7 @@ MONEY = "$,.0f"
 
 
 def histogram(values: pd.Series, *, title: str, step: float, top: float) -> alt.Chart:
-    """Counts of values in steps, the few beyond `top` in the last one."""
+    """Counts of values in steps; the last step includes the few values beyond `top`."""
     edges = np.arange(0, top + step, step)
     counts, _ = np.histogram(values.clip(upper=top), edges)
     table = pd.DataFrame({"from": edges[:-1], "to": edges[1:], "adverts": counts})
@@ -100,7 +100,7 @@ def curves(table: pd.DataFrame, *, x: str, y: str, name: str, titles: tuple[str,
 
 
 def agreement(table: pd.DataFrame) -> alt.LayerChart:
-    """Asked against modelled price on logarithmic scales, with the line on which both are the same."""
+    """Asked and modelled prices on logarithmic scales, with the line of equal prices."""
     ends = [float(table[["price", "modelled"]].min().min()), float(table[["price", "modelled"]].max().max())]
     scale = alt.Scale(type="log", domain=ends, nice=False)
     axis = alt.Axis(format="$~s", tickCount=6)
@@ -133,7 +133,7 @@ def marked(values: pd.Series, at: float, *, title: str) -> alt.LayerChart:
 
 
 def what_if(table: pd.DataFrame, *, x: str, title: str, here: float | None) -> alt.LayerChart:
-    """The model's price over one field, with a point where the car is."""
+    """The model's price over one field, with a point for the current car."""
     style = "d" if x == "model_year" else ",.0f"
     base = alt.Chart(table).encode(
         x=alt.X(

@@ -13,7 +13,7 @@ import streamlit as st
 import summaries
 
 WIDE = 3
-"""Fields side by side."""
+"""Number of fields side by side."""
 
 Schema = dict[str, Any]
 
@@ -37,7 +37,7 @@ def show(table: pd.DataFrame, url: str) -> None:
 
 
 def _fields(fields: dict[str, Schema], table: pd.DataFrame) -> None:
-    """A widget for each field, those that name the car first, each with what the server said is wrong with it."""
+    """A widget for each field, with the server's error below it. Fields that name the car come first."""
     wrong: dict[str, str] = st.session_state.get("wrong", {})
     named = [name for name, schema in fields.items() if _is_open(schema)]
     for name in named:
@@ -62,7 +62,7 @@ def _is_open(schema: Schema) -> bool:
 
 
 def _named(name: str, schema: Schema, *, usual: str) -> None:
-    """A field of many names, such as the car's model: by make first, or any other name typed in.
+    """A field with many known names, such as the car's model: choose a make and then a name, or type another name.
 
     It begins with the name that most adverts have, or, where there are none, with the signature's example.
     """
@@ -73,7 +73,7 @@ def _named(name: str, schema: Schema, *, usual: str) -> None:
         by_make.setdefault(cars.make(model), []).append(model)
 
     def first() -> None:
-        """Another make has other models. Without this the old one would stay, as names that are not listed may."""
+        """Select a model of the new make: the old model would stay, because names that are not listed are allowed."""
         st.session_state[key] = by_make[st.session_state["make"]][0]
 
     left, right = st.columns(2)
@@ -84,7 +84,7 @@ def _named(name: str, schema: Schema, *, usual: str) -> None:
 
 
 def _widget(name: str, schema: Schema) -> None:
-    """Ranges are not enforced here, but by the server, which says what is wrong in its own words."""
+    """A widget for a number. Only the server checks ranges, so that its errors are shown."""
     start = schema.get("examples", [None])[0] if schema["required"] else None
     label, help, key = _label(name, schema), _help(schema), f"field-{name}"
     kinds = schema.get("type", [])
@@ -119,12 +119,12 @@ def _number(value: float) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text for a place that reads Markdown, in which a dollar sign would begin a formula."""
+    """Escape dollar signs for Markdown, where they would begin a formula."""
     return text.replace("$", r"\$")
 
 
 def _ask(url: str, fields: dict[str, Schema]) -> None:
-    """Runs when the button is pressed, before the page is drawn again."""
+    """Request the price when the button is pressed, before the page is drawn again."""
     state = st.session_state
     record = {name: _tidy(state.get(f"field-{name}"), schema) for name, schema in fields.items()}
     state["wrong"], state["failed"], state["priced"] = {}, "", None
@@ -137,7 +137,7 @@ def _ask(url: str, fields: dict[str, Schema]) -> None:
 
 
 def _tidy(value: Any, schema: Schema) -> Any:
-    """A name that was typed in, in lower case where all that training knew are."""
+    """A typed name, in lower case if all names of training are in lower case."""
     if isinstance(value, str) and _is_open(schema) and all(one == one.lower() for one in schema["examples"]):
         return value.strip().lower()
     return value
@@ -185,9 +185,7 @@ def _doubt(record: dict[str, Any], url: str) -> str:
         metrics = server.about(url)["metrics"]
     except (server.Refused, server.Unreachable):
         return ""
-    sentence = (
-        f"On cars it never saw, the model is off by {metrics['mape']:.0%} on average." if "mape" in metrics else ""
-    )
+    sentence = f"On held-out cars, the model is off by {metrics['mape']:.0%} on average." if "mape" in metrics else ""
     if record.get("odometer") is None and {"rmse", "rmse_no_odometer"} <= metrics.keys():
         more = metrics["rmse_no_odometer"] / metrics["rmse"] - 1
         sentence += f" Without the odometer its error is {more:.0%} larger."
@@ -195,14 +193,14 @@ def _doubt(record: dict[str, Any], url: str) -> str:
 
 
 def _what_if(record: dict[str, Any], fields: dict[str, Schema], url: str, table: pd.DataFrame) -> None:
-    """The model's price of the same car over other years and mileages, one request for each."""
+    """Charts of the model's price for the same car with other years and mileages; one request for each chart."""
     year = int(record["model_year"])
     newest = max(year, int(table["model_year"].max())) if len(table) else year
     ranges: dict[str, tuple[str, list[Any]]] = {
         "model_year": ("Model year", list(range(year - 10, newest + 1))),
         "odometer": ("Odometer, miles", [float(miles) for miles in range(10_000, 240_001, 10_000)]),
     }
-    st.caption("The same car, were it of another year or had it run another distance:")
+    st.caption("The same car with another model year or another mileage:")
     for column, (name, (title, values)) in zip(st.columns(2), ranges.items(), strict=True):
         here = record.get(name)
         allowed = sorted({v for v in [*values, here] if v is not None and _within(v, fields[name])})

@@ -1,4 +1,4 @@
-"""Show the Market Analysis tab: what prices depend on, and which adverts ask less than the model would."""
+"""Show the Market Analysis tab: influences on prices, and adverts below the model's price."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def _depreciation(table: pd.DataFrame) -> None:
 
 
 def _opportunities(table: pd.DataFrame, url: str) -> None:
-    st.subheader("Asked for less than the model says")
+    st.subheader("Adverts below the model's price")
     sample = table.drop_duplicates(["model", "model_year", "odometer"]).sample(frac=1, random_state=1).head(CHECKED)
     try:
         priced = server.priced(url, sample)
     except (server.Unreachable, server.Refused) as error:
-        st.warning(f"This table needs the model. {error}", icon=":material/cloud_off:")
+        st.warning(f"This table needs the model server. {error}", icon=":material/cloud_off:")
         return
     gap = priced["modelled"] - priced["price"]
     cheap = priced.assign(saved=gap, share=(gap / priced["modelled"]).round(2)).query("0.15 <= share <= 0.6")

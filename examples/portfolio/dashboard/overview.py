@@ -10,7 +10,7 @@ from cars import Adverts
 
 
 def show(adverts: Adverts, table: pd.DataFrame) -> None:
-    """`table` is what the sidebar's filters left of the adverts."""
+    """Show the tab for `table`, the adverts that match the sidebar's filters."""
     _figures(table)
     left, right = st.columns(2, gap="large")
     with left:

@@ -34,13 +34,13 @@ def show(table: pd.DataFrame, url: str) -> None:
 
 
 def unavailable(error: Exception, *, key: str) -> None:
-    """Says why the model cannot be asked, with a button to ask again."""
+    """Show the reason why the model cannot be reached, with a button to try again."""
     st.error(str(error), icon=":material/cloud_off:")
     st.button("Ask again", key=key, icon=":material/refresh:")
 
 
 def _figures(metrics: dict[str, float]) -> None:
-    st.subheader("On cars that it never saw")
+    st.subheader("Errors on held-out cars")
     shown = {
         "rmse": ("Root mean square error", "${:,.0f}", "Large errors count more; a few mistyped adverts dominate it."),
         "mae": ("Mean error", "${:,.0f}", "The mean distance between the price asked and the model's."),
@@ -53,7 +53,7 @@ def _figures(metrics: dict[str, float]) -> None:
 
 
 def baselines(metrics: dict[str, float]) -> pd.DataFrame:
-    """The error, in US dollars, of the model, of the model when it knows less, and of no model at all.
+    """The errors, in US dollars, of the model, of the model with fewer fields, and of a constant price.
 
     Naming the mean price for every car has R² = 0 by definition, so its error follows from that of the model.
     """
@@ -68,10 +68,10 @@ def baselines(metrics: dict[str, float]) -> pd.DataFrame:
 
 
 def _against_baselines(metrics: dict[str, float]) -> None:
-    st.subheader("Against knowing less")
+    st.subheader("Comparison with fewer fields and without a model")
     comparison = baselines(metrics)
     if comparison.empty:
-        st.info("The packed model carries no error in dollars.")
+        st.info("The packed model has no error figures in dollars.")
         return
     base = alt.Chart(comparison).encode(
         y=alt.Y("who:N", sort=None, title=None, axis=alt.Axis(labelLimit=260)),
@@ -90,7 +90,7 @@ def _against_baselines(metrics: dict[str, float]) -> None:
 
 
 def _against_adverts(table: pd.DataFrame, url: str) -> None:
-    st.subheader("Against the adverts at hand")
+    st.subheader("Comparison with the adverts")
     if table.empty:
         st.info("There are no adverts here to compare with.")
         return
@@ -109,7 +109,7 @@ def _against_adverts(table: pd.DataFrame, url: str) -> None:
 
 
 def _proof(about: dict[str, Any], parity: dict[str, Any]) -> None:
-    st.subheader("What is served, and the proof that it answers as in training")
+    st.subheader("The served model and its proof")
     packed, loaded = parity.get("packed") or {}, parity.get("loaded") or {}
     facts = {
         "Served": f"**{about['name']}@{about['version']}** by the `{about['engine']}` engine",

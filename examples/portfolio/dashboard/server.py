@@ -1,4 +1,4 @@
-"""Asks the model server over HTTP. The dashboard never loads the model itself."""
+"""Request predictions from the model server over HTTP. The dashboard never loads the model itself."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ TIMEOUT_SECONDS = 10.0
 
 
 class Unreachable(Exception):
-    """Nothing answers at the server's address, or what answers is no model server. The message says what to do."""
+    """No model server answers at the address. The message has a remedy."""
 
 
 class Refused(Exception):
-    """The server refused what it was asked.
+    """The server refused the request.
 
     Args:
         message: what it said.
@@ -33,7 +33,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Priced:
-    """Prices in US dollars, one per record, and what the server remarks about the fields of the first record."""
+    """Prices in US dollars, one per record, and the server's warnings about fields of the first record."""
 
     prices: list[float]
     version: str
@@ -68,7 +68,7 @@ def card(url: str) -> str:
 
 
 def price(url: str, records: list[dict[str, Any]]) -> Priced:
-    """The price of each record; raises Refused with what is wrong, by field of the first record that is."""
+    """The price of each record; raises Refused with the errors, by field, of the first record that has any."""
     answer = _ask("POST", f"{url}/models/{MODEL}/predict", {"records": records})
     remarks = {_field(one["pointer"]): REMARKS.get(one["code"], one["code"]) for one in answer.get("warnings", ())}
     prices = [float(prediction["prediction"]) for prediction in answer["predictions"]]
@@ -76,14 +76,14 @@ def price(url: str, records: list[dict[str, Any]]) -> Priced:
 
 
 def priced(url: str, table: pd.DataFrame) -> pd.DataFrame:
-    """Adverts with a column more, `modelled`: the served model's price in US dollars."""
+    """The adverts with a new column `modelled`, the served model's price in US dollars."""
     accepted = fields(url)
     records = [_record(row, accepted) for row in table.to_dict("records")]
     return table.assign(modelled=price(url, records).prices if records else [])
 
 
 def _record(row: dict[Hashable, Any], accepted: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """A row as the model's input. What is missing, or a word that the model does not take, is null."""
+    """A row as the model's input. Missing values and levels that the model does not accept are null."""
     record: dict[str, Any] = {}
     for name, schema in accepted.items():
         value = row.get(name)
@@ -97,7 +97,7 @@ def _ask(method: str, url: str, body: Any = None) -> Any:
     try:
         return answer.json()
     except ValueError:
-        raise Unreachable(f"What answers at {url} is no model server. Check CARVISION_URL.") from None
+        raise Unreachable(f"The server at {url} is not a model server. Check CARVISION_URL.") from None
 
 
 def _send(method: str, url: str, body: Any = None) -> requests.Response:
@@ -120,13 +120,13 @@ def _why(error: requests.RequestException, url: str) -> str:
 
 
 def _refused(answer: requests.Response) -> Refused | Unreachable:
-    """The problem document (RFC 9457) of an answer, in words."""
+    """The exception for an answer with a problem document (RFC 9457)."""
     try:
         problem = answer.json()
     except ValueError:
         problem = None
     if not isinstance(problem, dict) or "title" not in problem:
-        return Unreachable(f"What answers at {answer.url} is no model server (status {answer.status_code}).")
+        return Unreachable(f"The server at {answer.url} is not a model server (status {answer.status_code}).")
     wrong: dict[str, str] = {}
     for error in problem.get("errors", ()):
         wrong.setdefault(_field(error["pointer"]), error["detail"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 ENOUGH = 15
-"""Adverts below which a median says more about chance than about cars."""
+"""Number of adverts below which a median is mostly chance."""
 
 
 def quartiles(table: pd.DataFrame, by: pd.Series) -> pd.DataFrame:

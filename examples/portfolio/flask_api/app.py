@@ -1,4 +1,4 @@
-"""A bank's own API, as it stood before there was a model: customers, and now who of them may leave.
+"""Serve a bank's API of its customers, which existed before the model and now includes predictions of churn.
 
     waitress-serve --listen=127.0.0.1:5001 --call flask_api.app:create_app
 
@@ -38,7 +38,7 @@ def create_app(database: Path | None = None, models: str | None = None) -> Flask
 def _register(app: Flask, customers: Customers, churn: Churn) -> None:
     @app.get("/health")
     def health() -> Answer:
-        """About this API alone: started again, it would not be better off without the model."""
+        """The health of this API alone: restarting it would not help if the model server is down."""
         return {"status": "ok"}, 200
 
     @app.get("/ready")
@@ -77,7 +77,7 @@ def _register(app: Flask, customers: Customers, churn: Churn) -> None:
 
 
 def _body() -> dict[str, Any]:
-    """The JSON object of a request; where there is none, the answer is 400 or 415."""
+    """The JSON object in a request; without one, the answer is 400 or 415."""
     body = request.get_json()
     if not isinstance(body, dict):
         abort(400, "The body must be a JSON object.")

@@ -1,4 +1,4 @@
-"""Asks the bankchurn model over HTTP."""
+"""Request predictions from the bankchurn model over HTTP."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Churn:
         self._pool = urllib3.PoolManager(maxsize=8, timeout=TIMEOUT, retries=urllib3.Retry(2, backoff_factor=0.1))
 
     def predict(self, customer: Any) -> tuple[int, dict[str, Any]]:
-        """The status and body for a caller: the prediction of one customer, or the model server's own complaint."""
+        """The status and body for a caller: the prediction for one customer, or the model server's error."""
         status, answer = self._ask("POST", f"/models/{MODEL}/predict", customer)
         if status != 200:
             return status, answer

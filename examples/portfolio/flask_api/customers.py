@@ -1,4 +1,4 @@
-"""The bank's customers, in SQLite. Those that a new database begins with are invented."""
+"""Store the bank's customers in SQLite. The customers in a new database are invented."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ INVENTED = [
 
 
 class Customers:
-    """A table in a file. Each call has a connection of its own, so threads may share this."""
+    """A table in a file. Each call opens its own connection, so threads may share an object."""
 
     def __init__(self, file: Path) -> None:
         self._file = file

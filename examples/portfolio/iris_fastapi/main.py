@@ -1,4 +1,4 @@
-"""The iris API of the course: one file, one model, one path. It knows nothing of Estiba and is served as it is.
+"""Serve the iris API of the course: one file, one model, one path. It does not use Estiba.
 
 uvicorn main:app --app-dir iris_fastapi --port 8004
 """
