@@ -1,5 +1,6 @@
 /* What Python sees: a Kernel to run rows through, and scan to read ONNX files with. */
 #include "kernel.h"
+#include "terms.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -157,7 +158,7 @@ static PyMethodDef functions[] = {
 static int fill_module(PyObject *module)
 {
     PyObject *type = PyType_FromSpec(&kernel_spec);
-    if (!type || PyModule_AddObjectRef(module, "Kernel", type))
+    if (!type || PyModule_AddObjectRef(module, "Kernel", type) || add_terms_type(module))
         return -1;
     Py_DECREF(type);
     return PyModule_AddStringConstant(module, "OPERATIONS", OPERATIONS(NAME));
