@@ -25,10 +25,10 @@ typedef struct {
 
 /* What reading a text writes to. Lists have room for as many items as their `_room` says. */
 typedef struct {
-    char *bytes;
+    char *bytes, *low;
     int32_t *begins, *ends, *ids, *seen;
     double *values, *sorted;
-    size_t bytes_room, begins_room, ends_room, ids_room, values_room, sorted_room;
+    size_t low_room, bytes_room, begins_room, ends_room, ids_room, values_room, sorted_room;
     size_t length;         /* of bytes */
     int32_t pieces, count; /* tokens or characters; distinct features */
 } Work;

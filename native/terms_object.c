@@ -166,7 +166,7 @@ static PyObject *terms_new(PyTypeObject *type, PyObject *args, PyObject *names)
 
 static void free_work(Work *w)
 {
-    free(w->bytes), free(w->begins), free(w->ends), free(w->ids), free(w->seen), free(w->values), free(w->sorted);
+    free(w->low), free(w->bytes), free(w->begins), free(w->ends), free(w->ids), free(w->seen), free(w->values), free(w->sorted);
     memset(w, 0, sizeof *w);
 }
 
@@ -214,6 +214,21 @@ static int is_ascii(const char *at, Py_ssize_t n)
     return !(high & 0x8080808080808080u);
 }
 
+/* ASCII in lower case, in room of its own. */
+static const char *lowered(Work *w, const char *at, Py_ssize_t n)
+{
+    if ((size_t)n >= w->low_room) {
+        char *larger = realloc(w->low, 2 * (size_t)n + 64);
+        if (!larger)
+            return NULL;
+        w->low = larger;
+        w->low_room = 2 * (size_t)n + 64;
+    }
+    for (Py_ssize_t i = 0; i < n; i++)
+        w->low[i] = (char)(at[i] >= 'A' && at[i] <= 'Z' ? at[i] + 32 : at[i]);
+    return w->low;
+}
+
 /* ASCII in lower case needs no Python; anything else is prepared there. */
 static int read_prepared(Terms *t, Work *w, PyObject *text)
 {
@@ -226,13 +241,7 @@ static int read_prepared(Terms *t, Work *w, PyObject *text)
         Py_CLEAR(held);
         at = prepared ? utf8_of(prepared, &n, &held) : NULL;
     } else if (at && t->lowercase) {
-        PyObject *copy = PyBytes_FromStringAndSize(at, n);
-        char *low = copy ? PyBytes_AsString(copy) : NULL;
-        for (Py_ssize_t i = 0; low && i < n; i++)
-            low[i] = (char)(low[i] >= 'A' && low[i] <= 'Z' ? low[i] + 32 : low[i]);
-        Py_XDECREF(held);
-        held = copy;
-        at = low;
+        at = lowered(w, at, n);
     }
     if (at)
         status = read_text(t, w, at, (size_t)n);

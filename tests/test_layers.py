@@ -22,10 +22,10 @@ ORDER = {
     "estiba.core.stores": "disk files",
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
     "estiba.model.schema": """
-        binary_tensors tensor_types signature rows json_pointer json_values values estimator_columns infer
+        binary_tensors tensor_types signature rows json_pointer json_values values text_input estimator_columns infer
         """,
     "estiba.model.coding": """
-        kernel arrow thrift_compact table_limits csv_file pandas_series record_type known_names coder predictions
+        kernel terms arrow thrift_compact table_limits csv_file pandas_series record_type known_names coder predictions
         npy images tensor_coder
         """,
     "estiba.model.artifact": "artifact archive golden_rows golden_tensors profile model_card",
@@ -35,7 +35,7 @@ ORDER = {
         """,
     "estiba.model.convert": """
         graph near_ties functions columns sparse trees context tables curves pairwise boosters foreign forests kernels
-        linear compose wrappers transforms ensembles models
+        linear compose wrappers texts transforms ensembles models
         """,
     "estiba.model.engines": """
         onnx_reader columns trees rules lower_onnx program exact onnx tensor_engine own_code python isolated

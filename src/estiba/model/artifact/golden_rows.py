@@ -70,8 +70,9 @@ def choose(coder: Coder, sample: Coded, predict: Predict | None = None, apart: f
     parts = [sample.take(typical), sample.take(_extremes(fields, sample.matrix))]
     parts.append(_varied(fields, sample, typical))
     if predict is not None:
+        parts.append(_with_odd_texts(coder, sample))
         parts.append(beside_thresholds(fields, sample, predict, apart))
-    return _unique(_join([part for part in parts if len(part)]))
+    return _unique(join([part for part in parts if len(part)]))
 
 
 ALL_ROWS = 10_000
@@ -149,6 +150,34 @@ NEAR = 1e-7
 """Distance from a jump of a model that decides between rounded numbers: at the jump itself, the last bit decides."""
 
 
+ODD_TEXTS = (
+    "", " ", "a", "A b C", "\x00 NUL\x00inside\x1f", "x" * 3000,
+    "don't U.S.A. e-mail@x.org, word_with_underscore: 42!",
+    "\u00c0\u00c9\u00ce \u00f1and\u00fa \u00c7a \u00df \ufb01n \u00e6\u0153",
+    "e\u0301te\u0301 a\u030angstro\u0308m \u0301alone",
+    "\u0130stanbul I\u0131 \u017fi \u212aelvin \u1e9e \u03a3\u03a3 \u01c5",
+    "\U0001f600\U0001f44d\U0001f3fd \U0001f468\u200d\U0001f469 \U0001d54f\U0001d7d9",
+    "tab\tnew\nline\r\n  two  spaces\u00a0nbsp\u2003\u2003em\u3000wide\u0085 ",
+    "\u65e5\u672c\u8a9e\u30c6\u30ad \ud55c\uad6d\uc5b4 \u0627\u0644\u0639\u0631",
+    "\u0939\u093f\u0928\u094d\u0926\u0940 \u0e44\u0e17\u0e22",
+    "123 \u0661\u0662\u0663 \u00b2\u00b3 \u2177 \u00bd",
+)  # fmt: skip
+"""Texts on which two ways to split words and to strip accents would differ."""
+
+
+def _with_odd_texts(coder: Coder, sample: Coded) -> Coded:
+    """The first row with odd texts in each text field, with two texts of the sample in one, and in upper case."""
+    parts = [sample.take(np.array([], dtype=int))]
+    for _, name in coder.text_fields:
+        own = [text for text in sample.texts[name][:8] if text]
+        texts = [*ODD_TEXTS, *(text.upper() for text in own), " ".join(own)]
+        limit = coder.signature.field(name).max_length
+        rows = sample.take(np.zeros(len(texts), dtype=int))
+        rows.matrix[:, coder.signature.names.index(name)] = 0.0
+        parts.append(Coded(rows.matrix, {**rows.texts, name: [text[:limit] for text in texts]}))
+    return join(parts)
+
+
 def beside_thresholds(fields: Sequence[Field], sample: Coded, predict: Predict, apart: float = 0.0) -> Coded:
     """Pairs of rows on either side of a jump of the model, one float64 step (one unit for integers) apart.
 
@@ -190,7 +219,7 @@ def beside_thresholds(fields: Sequence[Field], sample: Coded, predict: Predict, 
     kept = np.flatnonzero(jumps)
     below[lines, columns] -= away
     above[lines, columns] += away
-    return _join([Coded(below[kept], low.take(kept).texts), Coded(above[kept], low.take(kept).texts)])
+    return join([Coded(below[kept], low.take(kept).texts), Coded(above[kept], low.take(kept).texts)])
 
 
 def compare(
@@ -261,7 +290,8 @@ def _difference(signature: Signature, golden: Golden, got: Matrix, row: int, tol
     )
 
 
-def _join(parts: Sequence[Coded]) -> Coded:
+def join(parts: Sequence[Coded]) -> Coded:
+    """Coded rows one after the other."""
     texts = {name: [v for part in parts for v in part.texts[name]] for name in parts[0].texts}
     return Coded(np.concatenate([part.matrix for part in parts]), texts)
 

@@ -314,6 +314,8 @@ class Coder:
             return f"expected an integer from -2**53 to 2**53, beyond which digits are lost, got {say(value)}"
         if code is None:
             return f"expected {expected(field)}, got {say(value)}"
+        if field.max_length is not None and isinstance(value, str) and len(value) > field.max_length:
+            return f"must have at most {field.max_length} characters, got {len(value)}"
         if field.kind in ("number", "integer", "boolean", "timestamp"):
             if not math.isfinite(code):
                 return f"expected a finite number, got {say(value)}"

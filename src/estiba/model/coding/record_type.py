@@ -108,7 +108,7 @@ def _python_type(field: Field) -> Any:
         case "timestamp":
             return datetime
         case _:
-            return str
+            return str if field.max_length is None else Annotated[str, msgspec.Meta(max_length=field.max_length)]
 
 
 def _ranged(kind: type, low: float | None, high: float | None) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any, Literal
@@ -23,6 +22,9 @@ from estiba.model.coding.kernel import compiled
 from estiba.model.schema.json_pointer import pointer
 
 Matrix = npt.NDArray[np.float64]
+
+METADATA_KEY = "estiba.terms"
+"""Name of the graph's metadata that holds its terms as JSON."""
 
 TOKEN_PATTERN = r"(?u)\b\w\w+\b"
 """scikit-learn's default: words of two characters or more."""
@@ -98,15 +100,19 @@ def decode(content: str) -> tuple[Terms, ...]:
 
 
 class TermColumns:
-    """The columns of `t`; safe to share between threads."""
+    """The columns of `t`; safe to share between threads.
 
-    def __init__(self, terms: Sequence[Terms]) -> None:
-        self.width = 1 + max(max(t.columns, default=-1) for t in terms)
+    Args:
+        first_column: columns that stand before those of `t` in a matrix to fill.
+    """
+
+    def __init__(self, terms: Sequence[Terms], *, first_column: int = 0) -> None:
+        self.width = 1 + max((c for t in terms for c in t.columns), default=-1)
         kernel = compiled()
-        self._fillers = tuple((t.field, _filler(t, kernel)) for t in terms)
+        self._fillers = tuple((t.field, _filler(_moved(t, first_column), kernel)) for t in terms)
 
     def fill(self, texts: dict[str, list[str | None]], into: Matrix) -> None:
-        """Compute the columns of rows into a C-contiguous matrix of `width` columns.
+        """Compute the columns of rows into a C-contiguous matrix.
 
         Raises:
             BadInput: a text is missing.
@@ -116,6 +122,10 @@ class TermColumns:
                 fill(texts[field], into, into.shape[1])
             except TypeError:
                 raise _missing(field, texts[field]) from None
+
+
+def _moved(terms: Terms, by: int) -> Terms:
+    return msgspec.structs.replace(terms, columns=tuple(column + by for column in terms.columns)) if by else terms
 
 
 def _missing(field: str, texts: Sequence[str | None]) -> Exception:
@@ -208,15 +218,16 @@ class _Counted:
 
     def _row(self, text: str) -> tuple[npt.NDArray[np.int64], Matrix]:
         """Positions of the terms of a text, rising, and their values."""
-        counts: Counter[int] = Counter()
+        counts: dict[int, float] = {}
         for term in self._analyze(text):
             if self._terms.hashed:
-                place, value = _hashed(term, self._terms.hashed, self._terms.signed)
-                counts[place] += value
+                position, value = _hashed(term, self._terms.hashed, self._terms.signed)
+                counts[position] = counts.get(position, 0.0) + value
             elif term in self._places:
-                counts[self._places[term]] += 1
+                position = self._places[term]
+                counts[position] = counts.get(position, 0.0) + 1.0
         ids = np.asarray(sorted(counts), np.int64)
-        values = np.asarray([float(counts[i]) for i in ids.tolist()])
+        values = np.asarray([counts[i] for i in ids.tolist()])
         for step in self._terms.steps:
             ids, values = _changed(step, ids, values)
         return ids, values

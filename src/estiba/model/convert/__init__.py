@@ -15,13 +15,14 @@ import msgspec
 import numpy as np
 
 from estiba.model.coding.coder import Coded, Coder
-from estiba.model.convert.columns import Column, Columns, Key, NotConvertible, Slot, Table
+from estiba.model.convert.columns import Column, Columns, Key, NotConvertible, Slot, Table, Text
 from estiba.model.convert.context import Context, Want
 from estiba.model.convert.graph import DOUBLE, Array, Graph
 from estiba.model.convert.models import emit
 from estiba.model.convert.transforms import apply
 from estiba.model.estimators.outputs import head_of
 from estiba.model.schema.signature import UNSEEN, Field, Head, Signature
+from estiba.model.schema.text_input import takes_texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,6 +65,8 @@ def convert(
     graph = Graph(len(fields), exact_first=exact_first)
     context = Context(graph, emit, apply)
     columns = _ordered(model, _input(graph, fields, head, sample.head(SAMPLE_ROWS)), sample)
+    if takes_texts(model):
+        columns = columns.same(columns.columns, sample.head(SAMPLE_ROWS).iloc[:, 0])
     wants: dict[str, Want] = {"probabilities": "proba", "values": "value"}
     answer = emit(context, model, columns, wants.get(head.kind, "decision"))
     if labelled:
@@ -84,9 +87,12 @@ def _input(g: Graph, fields: Sequence[Field], head: Head, sample: pd.DataFrame) 
     columns: list[Column] = []
     for i, field in enumerate(fields):
         slot = Slot(x, i, len(fields), np.asarray([0.0, 1.0]) if field.kind == "boolean" else None)
-        if field.kind in ("text", "timestamp"):
-            raise NotConvertible(f"the field {field.name!r} is a {field.kind}, which only Python code can read")
-        columns.append(_levels(slot, i, fields, head, sample) if field.kind == "category" else slot)
+        if field.kind == "timestamp":
+            raise NotConvertible(f"the field {field.name!r} is a timestamp, which only Python code can read")
+        if field.kind == "text":
+            columns.append(Text(field.name))
+        else:
+            columns.append(_levels(slot, i, fields, head, sample) if field.kind == "category" else slot)
     return Columns(tuple(columns), sample)
 
 

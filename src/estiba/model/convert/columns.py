@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from estiba.core.errors import EstibaError
+from estiba.model.coding.terms import Terms
 from estiba.model.convert.graph import DOUBLE, INT64, Array, Graph
 
 MAX_TABLE = 200_000
@@ -95,14 +96,29 @@ class Levels:
     dead: npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True, eq=False)
+class TermBlock:
+    """Columns of numbers of a text's terms: counts, or what steps have made of them."""
+
+    terms: Terms
+    width: int
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """A column that is a text field of the signature, which only a vectorizer reads."""
+
+    field: str
+
+
 class Cell(NamedTuple):
     """One column of a sparse block."""
 
-    block: Levels
+    block: Levels | TermBlock
     position: int
 
 
-Column = Slot | Table | Cell
+Column = Slot | Table | Cell | Text
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +167,8 @@ def matrix(g: Graph, columns: tuple[Column, ...]) -> str:
         first = run[0]
         if isinstance(first, Slot):
             pieces.append(g.columns(first.tensor, [c.index for c in run if isinstance(c, Slot)], first.width))
+        elif isinstance(first, Text):
+            raise NotConvertible(f"the field {first.field!r} is a text, which only Python code can read")
         elif isinstance(first, Cell):
             pieces.append(_cells(g, first.block, [c.position for c in run if isinstance(c, Cell)]))
         else:
@@ -171,13 +189,15 @@ def runs(columns: tuple[Column, ...]) -> list[list[Column]]:
     return neighbours
 
 
-def _cells(g: Graph, block: Levels, indices: list[int]) -> str:
+def _cells(g: Graph, block: Levels | TermBlock, indices: list[int]) -> str:
     """Look up some columns of a sparse block as a dense tensor, for steps that need each of them as a number."""
     if len(indices) > MAX_DENSE_COLUMNS:
         raise NotConvertible(
             f"a step needs {len(indices)} columns of a category or text as numbers of their own, "
             f"and the graph holds at most {MAX_DENSE_COLUMNS}"
         )
+    if isinstance(block, TermBlock):
+        return _term_cells(g, block, indices)
     values = block.values[:, indices].tocsc()
     values.sort_indices()
     single = bool((np.diff(values.indptr) == 1).all()) and not block.dead.any()
@@ -187,6 +207,14 @@ def _cells(g: Graph, block: Levels, indices: list[int]) -> str:
     if (values.data == 1.0).all():
         return g.cast(asked, DOUBLE)
     return g.op("Where", asked, g.const(values.data[None, :]), g.const(0.0))
+
+
+def _term_cells(g: Graph, block: TermBlock, indices: list[int]) -> str:
+    """The numbers of some terms, each in a column of its own."""
+    from scipy.sparse import csr_matrix
+
+    shape = (block.width, len(indices))
+    return g.term_columns(block.terms, csr_matrix((np.ones(len(indices)), (indices, range(len(indices)))), shape=shape))
 
 
 def look_up_block(g: Graph, block: Levels, values: Any) -> str:

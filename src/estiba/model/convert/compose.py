@@ -38,13 +38,16 @@ def column_transformer(c: Context, transformer: Any, columns: Columns) -> Column
     parts: list[Column] = []
     weights = transformer.transformer_weights or {}
     positions = _positions(transformer, columns.sample)
-    for name, step, _ in transformer.transformers_:
+    for name, step, chosen in transformer.transformers_:
         indices = [positions.get(i, -1) for i in map(int, transformer._transformer_to_input_indices.get(name, []))]
         if (isinstance(step, str) and step == "drop") or not indices:
             continue
         if weights.get(name) is not None:
             raise unsupported(transformer, "with transformer_weights has no rule")
-        parts += c.apply(step, columns.take(indices)).columns
+        taken = columns.take(indices)
+        if isinstance(chosen, str | int):  # one column without brackets is handed over as a Series
+            taken = taken.same(taken.columns, taken.sample.iloc[:, 0])
+        parts += c.apply(step, taken).columns
     if len(parts) != np.shape(output)[1]:
         raise unsupported(transformer, "arranges its columns in a way that no rule covers")
     return columns.same(tuple(parts), output)

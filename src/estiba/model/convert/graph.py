@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+
+from estiba.model.coding.terms import METADATA_KEY, Terms, encode
 
 if TYPE_CHECKING:
     import onnx
@@ -38,6 +42,8 @@ class Graph:
         self.initializers: list[onnx.TensorProto] = []
         self._known: dict[Any, str] = {}
         self._count = 0
+        self.terms: list[Terms] = []
+        self._term_columns = 0
         self.domains: set[str] = set()
 
     def name(self) -> str:
@@ -129,12 +135,36 @@ class Graph:
         """Position of the first largest value of each row, shape (n, 1), int64."""
         return self.op("ArgMax", tensor, axis=1)
 
+    def term_columns(self, terms: Terms, weights: Any) -> str:
+        """Weighted sums of a text's terms, shape (n, width): columns of the second input `t`.
+
+        Args:
+            terms: without weights.
+            weights: an array of shape (terms, width), or scipy's csr.
+        """
+        sparse = hasattr(weights, "tocsr")
+        parts = [weights.indptr, weights.indices, weights.data] if sparse else [np.ascontiguousarray(weights)]
+        key = ("terms", terms, *(part.tobytes() for part in parts))
+        if key not in self._known:
+            columns = tuple(range(self._term_columns, self._term_columns + weights.shape[1]))
+            self._term_columns += len(columns)
+            kinds = {"starts": np.int32, "targets": np.int32} if sparse else {}
+            content = {
+                name: part.astype(kinds.get(name, np.float64)).tobytes()
+                for name, part in zip(("starts", "targets", "weights") if sparse else ("weights",), parts, strict=True)
+            }
+            self.terms.append(msgspec.structs.replace(terms, columns=columns, **content))
+            self._known[key] = self.op("Gather", "t", self.const(columns, np.int64), axis=1)
+        return self._known[key]
+
     def model(self, output: str, width: int) -> bytes:
         """The finished file, with the tensor `output` renamed to `y`."""
         from onnx import helper
 
         self.add(helper.make_node("Identity", [output], ["y"]))
         inputs = [helper.make_tensor_value_info("x", DOUBLE, [None, self.width])]
+        if self.terms:
+            inputs.append(helper.make_tensor_value_info("t", DOUBLE, [None, self._term_columns]))
         outputs = [helper.make_tensor_value_info("y", DOUBLE, [None, width])]
         nodes = _needed(self.nodes)
         used = {name for node in nodes for name in _inputs(node)}
@@ -143,7 +173,24 @@ class Graph:
         versions = {"": OPSET, ML: ML_OPSET, MICROSOFT: 1}
         opsets = [helper.make_opsetid(d, versions[d]) for d in sorted({"", ML} | (self.domains & set(versions)))]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="estiba")
+        if self.terms:
+            helper.set_model_props(model, {METADATA_KEY: encode(_together(self.terms))})
         return bytes(model.SerializeToString(deterministic=True))
+
+
+def _together(terms: Sequence[Terms]) -> list[Terms]:
+    """Terms that are counted alike are counted once, where their weights are dense."""
+    merged: dict[Any, list[Terms]] = {}
+    for part in terms:
+        bare = msgspec.structs.replace(part, weights=b"", starts=b"", targets=b"", columns=())
+        merged.setdefault((bare, part.columns if part.starts else ()), []).append(part)
+    return [group[0] if len(group) == 1 else _joined(group) for group in merged.values()]
+
+
+def _joined(group: Sequence[Terms]) -> Terms:
+    weights = [np.frombuffer(part.weights, np.float64).reshape(-1, len(part.columns)) for part in group]
+    columns = tuple(column for part in group for column in part.columns)
+    return msgspec.structs.replace(group[0], weights=np.hstack(weights).tobytes(), columns=columns)
 
 
 def _inputs(node: onnx.NodeProto) -> set[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from estiba.model.convert.columns import Cell, Columns, slots
 from estiba.model.convert.context import Context, Want, unsupported
 from estiba.model.convert.graph import DOUBLE, Graph
-from estiba.model.convert.sparse import changed, weighted
+from estiba.model.convert.sparse import above, weighted
 
 
 def product(c: Context, columns: Columns, weights: Any, intercept: Any) -> str:
@@ -135,7 +135,7 @@ def discrete_nb(c: Context, model: Any, columns: Columns, want: Want) -> str:
 def _binarised(c: Context, columns: Columns, limit: float) -> Columns:
     """1 where a column is above the limit; sparse columns stay sparse where zero is not."""
     if columns.sparse and limit >= 0 and all(isinstance(column, Cell) for column in columns.columns):
-        return changed(columns, lambda values, _: (values > limit).astype(np.float64), None)
+        return above(columns, limit, None)
     x = c.graph.cast(c.graph.op("Greater", c.matrix(columns), c.graph.const(limit)), DOUBLE)
     return columns.same(slots(x, len(columns)), None)
 

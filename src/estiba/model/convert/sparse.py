@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from estiba.model.convert.columns import Cell, Column, Columns, Levels, look_up_block, matrix, runs
+from estiba.model.coding.terms import Step
+from estiba.model.convert.columns import Cell, Column, Columns, Levels, TermBlock, look_up_block, matrix, runs
 from estiba.model.convert.graph import Graph
 
 MAX_SUMMANDS = 4_000
@@ -70,10 +72,14 @@ def _product(g: Graph, part: str, factors: npt.NDArray[np.float64]) -> str:
 
 
 def _folded(g: Graph, run: list[Column], weights: npt.NDArray[np.float64]) -> str:
-    """The weighted sum of some columns of one block: a table of one row for each level."""
+    """The weighted sum of some columns of one block: a table of one row for each level, or weights of terms."""
     cells = [c for c in run if isinstance(c, Cell)]
     block = cells[0].block
-    return look_up_block(g, block, _taken(block.values, cells) @ weights)
+    if isinstance(block, Levels):
+        return look_up_block(g, block, _taken(block.values, cells) @ weights)
+    placed = np.zeros((block.width, weights.shape[1]))
+    np.add.at(placed, [c.position for c in cells], weights)
+    return g.term_columns(block.terms, placed)
 
 
 def _taken(values: Any, cells: list[Cell]) -> Any:
@@ -81,12 +87,30 @@ def _taken(values: Any, cells: list[Cell]) -> Any:
     return values if indices == list(range(values.shape[1])) else values[:, indices]
 
 
-def changed(columns: Columns, change: Any, sample: Any) -> Columns:
-    """The columns with every block's numbers changed: `change(csr, positions)` is asked for each block.
+def scaled(columns: Columns, factors: npt.NDArray[np.float64], sample: Any) -> Columns:
+    """The columns with the numbers of sparse ones multiplied by a factor for each column."""
 
-    Args:
-        change: a function of some columns of a block, as csr, and their positions among all columns.
-    """
+    def levels(values: Any, at: npt.NDArray[np.int64]) -> Any:
+        return values.multiply(factors[at]).tocsr()
+
+    def terms(block: TermBlock, cells: list[Cell], at: npt.NDArray[np.int64]) -> Step:
+        placed = np.ones(block.width)
+        placed[[c.position for c in cells]] = factors[at]
+        return Step("scale", placed.tobytes())
+
+    return _changed(columns, levels, terms, sample)
+
+
+def above(columns: Columns, limit: float, sample: Any) -> Columns:
+    """1 where a sparse column is above a limit, which is not below zero; else 0."""
+    step = Step("above", np.asarray([limit]).tobytes())
+    return _changed(
+        columns, lambda values, _: (values > limit).astype(np.float64), lambda block, cells, at: step, sample
+    )
+
+
+def _changed(columns: Columns, levels: Any, terms: Any, sample: Any) -> Columns:
+    """The columns with the numbers of each block of levels, or of terms, changed by a function."""
     columns_changed: list[Column] = []
     start = 0
     for run in runs(columns.columns):
@@ -97,6 +121,11 @@ def changed(columns: Columns, change: Any, sample: Any) -> Columns:
             columns_changed += run
             continue
         block = cells[0].block
-        fresh = Levels(block.key, change(_taken(block.values, cells), positions), block.dead)
-        columns_changed += [Cell(fresh, i) for i in range(len(cells))]
+        if isinstance(block, Levels):
+            fresh = Levels(block.key, levels(_taken(block.values, cells), positions), block.dead)
+            columns_changed += [Cell(fresh, i) for i in range(len(cells))]
+        else:
+            steps = (*block.terms.steps, terms(block, cells, positions))
+            counted = TermBlock(msgspec.structs.replace(block.terms, steps=steps), block.width)
+            columns_changed += [Cell(counted, c.position) for c in cells]
     return columns.same(tuple(columns_changed), sample)

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from estiba.model.convert import curves
+from estiba.model.convert import curves, sparse, texts
 from estiba.model.convert.columns import Cell, Column, Columns, Slot, Table, slots
 from estiba.model.convert.compose import STRUCTURES
 from estiba.model.convert.context import Context, unsupported
 from estiba.model.convert.functions import FUNCTIONS
 from estiba.model.convert.graph import DOUBLE, Graph
-from estiba.model.convert.sparse import changed, kept, weighted_in_order
+from estiba.model.convert.sparse import kept, weighted_in_order
 from estiba.model.convert.tables import keyed, tabulate
 from estiba.model.convert.wrappers import resampling_transformers
 
@@ -37,25 +37,32 @@ def apply(c: Context, transformer: Any, columns: Columns) -> Columns:
         return resampling_transformers(c, transformer, columns)
     if ours and name in STRUCTURES:
         return STRUCTURES[name](c, transformer, columns)
+    if ours and name in VECTORIZERS:
+        return texts.vectorize(transformer, columns)
+    return _transformed(c, transformer, columns, name if ours else "")
+
+
+def _transformed(c: Context, transformer: Any, columns: Columns, name: str) -> Columns:
+    """The columns after one transformer; `name` is its class in scikit-learn, empty for one of another library."""
     output = kept(transformer.transform(columns.sample))
     if output.shape[0] != columns.sample.shape[0]:
         raise unsupported(transformer, "takes one column as a list, not a table")
-    if ours and hasattr(transformer, "get_support"):
+    if name and hasattr(transformer, "get_support"):
         return columns.take(list(map(int, transformer.get_support(indices=True)))).same(
             tuple(columns.columns[i] for i in transformer.get_support(indices=True)), output
         )
-    if ours and columns.sparse and name in SPARSE:
+    if columns.sparse and name in SPARSE:
         return SPARSE[name](c, transformer, columns, output)
-    if ours and name == "SimpleImputer":
+    if name == "SimpleImputer":
         return _impute(c, transformer, columns, output)
-    if ours and name == "MissingIndicator":
+    if name == "MissingIndicator":
         return _flags(c, transformer, columns, output)
     columns = keyed(columns, _levels(transformer, columns))
     if columns.tables:
         columns_made = tabulate(transformer, columns, output)
         if columns_made is not None:
             return columns_made
-    rule = RULES.get(name) if ours else None
+    rule = RULES.get(name)
     if rule is None:
         alone = "does not turn each category column, one by one, into what the sample shows"
         raise unsupported(transformer, alone if columns.tables else _why_not(transformer))
@@ -268,13 +275,13 @@ def _scale_sparse(c: Context, t: Any, columns: Columns, output: Any) -> Columns:
     if t.scale_ is None or getattr(t, "clip", False):
         return columns.same(slots(RULES[type(t).__name__](c.graph, t, c.matrix(columns)), len(columns)), output)
     factors = 1.0 / np.asarray(t.scale_, np.float64)
-    scaled = changed(columns, lambda values, at: values.multiply(factors[at]).tocsr(), output)
+    rescaled_cells = sparse.scaled(columns, factors, output)
     dense = [i for i, column in enumerate(columns.columns) if not isinstance(column, Cell)]
     if not dense:
-        return scaled
+        return rescaled_cells
     product = c.graph.op("Mul", c.matrix(columns.take(dense)), c.graph.const(factors[dense][None, :]))
     rescaled = dict(zip(dense, slots(product, len(dense)), strict=True))
-    return columns.same(tuple(rescaled.get(i, column) for i, column in enumerate(scaled.columns)), output)
+    return columns.same(tuple(rescaled.get(i, column) for i, column in enumerate(rescaled_cells.columns)), output)
 
 
 def _components_sparse(c: Context, t: Any, columns: Columns, output: Any) -> Columns:
@@ -283,10 +290,14 @@ def _components_sparse(c: Context, t: Any, columns: Columns, output: Any) -> Col
     return columns.same(slots(result, len(t.components_)), output)
 
 
+VECTORIZERS = ("CountVectorizer", "TfidfVectorizer", "HashingVectorizer")
+
 SPARSE: dict[str, Callable[[Context, Any, Columns, Any], Columns]] = {
     "StandardScaler": _scale_sparse,
     "MaxAbsScaler": _scale_sparse,
     "TruncatedSVD": _components_sparse,
+    "TfidfTransformer": lambda c, t, columns, output: texts.reweight(t, columns, output),
+    "Normalizer": lambda c, t, columns, output: texts.normalise(t, columns, output),
 }
 """Transformers that leave sparse columns sparse, or need them in a weighted sum alone."""
 

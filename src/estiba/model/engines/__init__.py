@@ -81,12 +81,12 @@ def _of_tensors(artifact: Artifact, threads: int) -> object:
 
 def _kernel(artifact: Artifact, threads: int) -> Engine | None:
     """The kernel on this artifact's graph, or None where that is for ONNX Runtime."""
-    from estiba.model.engines.exact import ExactEngine
+    from estiba.model.engines.exact import open_exact
     from estiba.model.engines.onnx_reader import NotRecognised
 
     manifest = artifact.manifest
     content = artifact.file(manifest.model_file).read_bytes()
     try:
-        return ExactEngine(content, manifest.signature.fields, manifest.signature.head.width, threads)
+        return open_exact(content, manifest.signature.fields, manifest.signature.head.width, threads)
     except NotRecognised:
         return None

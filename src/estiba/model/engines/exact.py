@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from estiba.model.coding.kernel import compiled
+from estiba.model.coding.terms import METADATA_KEY, TermColumns
 from estiba.model.engines.columns import Columns, Numbers
 from estiba.model.engines.lower_onnx import lower
-from estiba.model.engines.onnx_reader import NotRecognised, read_model
+from estiba.model.engines.onnx_reader import Graph, NotRecognised, read_model
 from estiba.model.engines.program import assemble
 
 if TYPE_CHECKING:
@@ -41,16 +42,24 @@ class ExactEngine:
         kernel = compiled()
         if kernel is None:
             raise NotRecognised("Estiba was installed without a C compiler, and so without its kernel")
-        columns = Columns([_domain(field) for field in fields])
-        outputs = lower(read_model(model, kernel.scan), columns, width)
+        graph = read_model(model, kernel.scan)
+        text_columns = self._read_terms(graph, len(fields))
+        columns = Columns([*(_domain(field) for field in fields), *[None] * text_columns])
+        outputs = lower(graph, columns, width, text_columns)
         self._kernel = kernel.Kernel(assemble(columns, outputs, kernel.OPERATIONS))
         self._width = width
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, "kernel") if threads > 1 else None
 
+    def _read_terms(self, graph: Graph, fields: int) -> int:
+        """The number of columns that are computed from texts."""
+        return 0
+
     def predict(self, coded: Coded) -> Matrix:
         """As Engine says; raises ValueError for a code that no category has."""
-        x = np.ascontiguousarray(coded.matrix, np.float64)
+        return self._run(np.ascontiguousarray(coded.matrix, np.float64))
+
+    def _run(self, x: Matrix) -> Matrix:
         y = np.empty((len(x), self._width))
         if self._pool is None or len(x) < 2 * MIN_THREAD_ROWS:
             self._kernel.run(x, y)
@@ -65,6 +74,27 @@ class ExactEngine:
         """Stop the threads."""
         if self._pool is not None:
             self._pool.shutdown(wait=False)
+
+
+class ExactTextEngine(ExactEngine):
+    """The same for a graph that reads texts; their numbers stand behind those of the fields."""
+
+    def _read_terms(self, graph: Graph, fields: int) -> int:
+        self._terms = TermColumns(graph.terms, first_column=fields)
+        return self._terms.width
+
+    def predict(self, coded: Coded) -> Matrix:
+        rows, fields = coded.matrix.shape
+        x = np.empty((rows, fields + self._terms.width))
+        x[:, :fields] = coded.matrix
+        self._terms.fill(coded.texts, x)
+        return self._run(x)
+
+
+def open_exact(model: bytes, fields: Sequence[Field], width: int, threads: int = 1) -> ExactEngine:
+    """The kernel on a graph, which may read texts; raises NotRecognised as ExactEngine."""
+    kind = ExactTextEngine if METADATA_KEY.encode() in model else ExactEngine
+    return kind(model, fields, width, threads)
 
 
 def _domain(field: Field) -> Numbers | None:

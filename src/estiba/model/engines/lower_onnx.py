@@ -27,17 +27,18 @@ class Ensemble:
     rows: Numbers | None
 
 
-def lower(graph: Graph, columns: Columns, width: int) -> tuple[int, ...]:
+def lower(graph: Graph, columns: Columns, width: int, text_columns: int = 0) -> tuple[int, ...]:
     """The columns that form the graph's output `y`.
 
     Args:
         columns: with the inputs that make up `x`, (rows, fields) in float64.
         width: how many columns `y` must have.
+        text_columns: how many inputs at the end make up `t`, the numbers of texts.
 
     Raises:
         NotRecognised: some node has no exact form here.
     """
-    lowering = _Lowering(graph, columns)
+    lowering = _Lowering(graph, columns, text_columns)
     lowering.run()
     y = lowering.tensors.get("y")
     if not isinstance(y, Rows) or y.type != DOUBLE or y.columns.shape != (1, width):
@@ -46,10 +47,14 @@ def lower(graph: Graph, columns: Columns, width: int) -> tuple[int, ...]:
 
 
 class _Lowering:
-    def __init__(self, graph: Graph, columns: Columns) -> None:
+    def __init__(self, graph: Graph, columns: Columns, text_columns: int) -> None:
         self.graph = graph
         self.columns = columns
-        self.tensors: dict[str, Tensor] = {"x": Rows(np.asarray([columns.inputs], np.int64)), **graph.constants}
+        fields = len(columns.inputs) - text_columns
+        inputs = np.asarray([columns.inputs], np.int64)
+        self.tensors: dict[str, Tensor] = {"x": Rows(inputs[:, :fields]), **graph.constants}
+        if text_columns:
+            self.tensors["t"] = Rows(inputs[:, fields:])
         self.uses = Counter(name for node in graph.nodes for name in node.inputs)
         self.done: set[int] = set()
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from estiba.core.errors import BadArtifact
+from estiba.model.coding.terms import METADATA_KEY, TermColumns, decode
 
 if TYPE_CHECKING:
     from estiba.model.artifact.artifact import Artifact
@@ -13,19 +17,32 @@ if TYPE_CHECKING:
 
 
 class OnnxEngine:
-    """Runs a graph with one input `x`, float64 (rows, fields), and one output `y`, float64 (rows, width)."""
+    """Runs a graph with an input `x`, float64 (rows, fields), perhaps `t` with numbers of texts, and one output `y`."""
 
     runtime = "ONNX Runtime"
 
     def __init__(self, artifact: Artifact, *, threads: int = 1, trust: bool = False) -> None:
-        self._session = session(artifact.file(artifact.manifest.model_file).read_bytes(), threads)
-
-    def predict(self, coded: Coded) -> Matrix:
-        answer: Matrix = self._session.run(["y"], {"x": coded.matrix})[0]
-        return answer
+        self.predict = runner(artifact.file(artifact.manifest.model_file).read_bytes(), threads)
 
     def close(self) -> None:
         """Do nothing: it holds only memory."""
+
+
+def runner(model: bytes, threads: int = 1) -> Callable[[Coded], Matrix]:
+    """A function that answers coded rows with a graph of one input `x`, and `t` where it reads texts."""
+    running = session(model, threads)
+    content = running.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if content is None:
+        return lambda coded: running.run(["y"], {"x": coded.matrix})[0]
+    terms = TermColumns(decode(content))
+
+    def predict(coded: Coded) -> Matrix:
+        numbers = np.empty((len(coded.matrix), terms.width))
+        terms.fill(coded.texts, numbers)
+        answer: Matrix = running.run(["y"], {"x": coded.matrix, "t": numbers})[0]
+        return answer
+
+    return predict
 
 
 def session(model: bytes, threads: int = 1) -> Any:

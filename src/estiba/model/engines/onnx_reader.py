@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from estiba.core.errors import EstibaError
+from estiba.model.coding.terms import METADATA_KEY, Terms, decode
 
 Array = npt.NDArray[Any]
 
@@ -41,6 +42,7 @@ class Graph:
 
     nodes: tuple[Node, ...]
     constants: Mapping[str, Array]
+    terms: tuple[Terms, ...] = ()
 
 
 def read_model(content: bytes, scan: _Scan) -> Graph:
@@ -56,9 +58,16 @@ def read_model(content: bytes, scan: _Scan) -> Graph:
         model = _fields(content, scan)
         if 25 in model:
             raise NotRecognised("the file defines functions")
-        return _graph(_only(model, 7), scan)
+        return replace(_graph(_only(model, 7), scan), terms=_terms(model, scan))
     except (ValueError, IndexError, TypeError) as error:
         raise NotRecognised(f"the file cannot be read as ONNX: {error}") from error
+
+
+def _terms(model: dict[int, list[bytes]], scan: _Scan) -> tuple[Terms, ...]:
+    """Terms of texts, which stand in the file's metadata."""
+    properties = [_fields(part, scan) for part in model.get(14, ())]
+    found = [_text(entry, 2) for entry in properties if _text(entry, 1) == METADATA_KEY]
+    return decode(found[0]) if found else ()
 
 
 def _fields(message: bytes, scan: _Scan) -> dict[int, list[bytes]]:

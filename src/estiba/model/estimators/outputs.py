@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from estiba.core.errors import EstibaError
 from estiba.model.schema.signature import Head, Label
+from estiba.model.schema.text_input import rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +78,7 @@ def own_labels(model: Any, frame: pd.DataFrame, head: Head) -> npt.NDArray[np.in
     """
     if _is_booster(model):
         return None
-    rows: Any = frame.to_numpy() if _wants_array(model) else frame
+    rows: Any = frame.to_numpy() if _wants_array(model) else rows_of(model, frame)
     bare = type(model).__name__ == "CatBoost"
     labels = np.asarray(model.predict(rows, prediction_type="Class") if bare else model.predict(rows))
     if labels.size != len(frame):
@@ -133,7 +134,7 @@ def own_threshold(model: Any) -> tuple[float, Label | None] | None:
 
 
 def _estimator_answer(model: Any, frame: pd.DataFrame, head: Head) -> Any:
-    rows: Any = frame.to_numpy() if _wants_array(model) else frame
+    rows: Any = frame.to_numpy() if _wants_array(model) else rows_of(model, frame)
     match head.kind:
         case "probabilities":
             return model.predict_proba(rows)

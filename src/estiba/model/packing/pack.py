@@ -9,19 +9,19 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from estiba.core.errors import BadArtifact, BadProject, EstibaError, MissingExtra, ParityError
+from estiba.core.errors import BadArtifact, BadProject, EstibaError, ParityError
 from estiba.core.stores.disk import temporary
 from estiba.model.artifact import artifact, model_card, profile
 from estiba.model.artifact import golden_rows as golden
 from estiba.model.artifact.artifact import Artifact, Manifest, Parity, SourceCard
 from estiba.model.coding.coder import Coded, Matrix
-from estiba.model.engines.onnx import session
+from estiba.model.engines.onnx import runner
 from estiba.model.inference.load import GOLDEN_FILE, load_artifact
 from estiba.model.packing import pack_tensors
 from estiba.model.packing.candidate import (
@@ -34,17 +34,12 @@ from estiba.model.packing.candidate import (
     with_own_labels,
 )
 from estiba.model.packing.content import onnx_parts, python_parts
-from estiba.model.packing.training_result import Source, Trained, finite_metrics
+from estiba.model.packing.training_result import Source, Trained, finite_metrics, frame_of
 from estiba.model.packing.unseen_words import check_unseen
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
 from estiba.model.registry.registry import open_registry
 from estiba.model.schema.infer import FieldOptions
-from estiba.model.schema.rows import field_name
 from estiba.model.schema.signature import Extra, Outputs, Scalar
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 _NATIVE = frozenset({"catboost", "lightgbm", "xgboost", "xgboost-cpu"})
 
@@ -142,6 +137,7 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
         model: a fitted estimator or Pipeline, or the bytes of an ONNX file.
         X: rows that it was trained on, shape (rows, fields): a DataFrame, or an array whose columns become x0, x1, ...
             For an ONNX file of tensors a dict with one array for each input, as the file takes them.
+            For a model of texts a list or Series of them, which becomes the field `text` or is named as the Series.
         name: what the model is called: lower case letters, digits, `.`, `_`, `-`.
         y: the training target, shape (rows,); kept out of the artifact.
         holdout: rows that it was not trained on, with the columns of X; the profile is made of them instead of X.
@@ -187,7 +183,8 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
         raise BadProject(f"{error}") from error
     arrays = pack_tensors.takes_arrays(model, X, options.fields)
     trained = Trained(
-        model=model, sample=X if arrays else _frame(X), target=y, holdout=None if holdout is None else _frame(holdout),
+        model=model, sample=X if arrays else frame_of(X), target=y,
+        holdout=None if holdout is None else frame_of(holdout),
         metrics=metrics or {}, params=params or {}, threshold=threshold, source=source, notes=notes,
     )  # fmt: skip
     where = registry or os.environ.get("ESTIBA_REGISTRY") or DEFAULT_REGISTRY
@@ -238,7 +235,7 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
         onnx, reason, proof = _prepared(candidate, options)
     parity = proof.of_original()
     if onnx is not None:
-        parity, reason = proof.of_converted(_runner(onnx), parity)
+        parity, reason = proof.of_converted(runner(onnx), parity)
     content = python_parts(trained.model, reason) if onnx is None or reason else onnx_parts(trained.model, onnx)
     manifest = Manifest(
         name=name,
@@ -288,7 +285,7 @@ def _prepared(candidate: Candidate, options: PackOptions) -> tuple[bytes | None,
     rows = golden.proof_rows(candidate.coder.fields, candidate.coded)
     direct = candidate.direct(rows)  # first: a sample that the model does not take is no fault of the conversion
     onnx, reason = _converted(candidate, options)
-    predict = _runner(onnx) if onnx else None
+    predict = runner(onnx) if onnx else None
     golden_rows = golden.choose(candidate.coder, candidate.coded, predict, _apart(onnx))
     return onnx, reason, _Proof(candidate, golden_rows, (rows, direct), options)
 
@@ -312,11 +309,6 @@ def _apart(onnx: bytes | None) -> float:
     from estiba.model.convert.near_ties import decides_between_rounded
 
     return golden.NEAR if onnx and decides_between_rounded(onnx) else 0.0
-
-
-def _runner(onnx: bytes) -> golden.Predict:
-    running = session(onnx)
-    return lambda coded: running.run(["y"], {"x": coded.matrix})[0]
 
 
 class _Proof:
@@ -353,11 +345,11 @@ class _Proof:
     def of_converted(self, predict: golden.Predict, parity: Parity) -> tuple[Parity, str]:
         """The proof of the converted model and why it fails; `parity`, of the original, and a reason where it does."""
         sample = self._candidate.coded.take(self._rows)
-        rows = Coded(np.concatenate([self.golden.matrix, sample.matrix]))
+        rows = golden.join([self.golden, sample])
         compared, broken = self._compare(predict(rows))
         if broken is None:
             return compared, ""
-        where = self._candidate.coder.rows(Coded(rows.matrix[broken : broken + 1]))[0]
+        where = self._candidate.coder.rows(rows.take(np.asarray([broken])))[0]
         reason = (
             f"The converted model is off by up to {max(compared.max_abs_error.values()):.3g} and agrees on "
             f"{compared.labels_equal} of {compared.labels_total} labels; "
@@ -374,25 +366,10 @@ class _Proof:
 
 def _profile(candidate: Candidate, trained: Trained, onnx: bytes | None) -> profile.Profile:
     """The profile of held-out rows where there are some, else of the sample, as the packed model answers them."""
-    predict = _runner(onnx) if onnx else candidate.original
+    predict = runner(onnx) if onnx else candidate.original
     if trained.holdout is None:
         return profile.build(candidate.signature, candidate.coded, predict, "sample")
     return profile.build(candidate.signature, code_holdout(candidate.coder, trained.holdout), predict, "holdout")
-
-
-def _frame(X: Any) -> pd.DataFrame:
-    try:
-        import pandas as pd
-    except ImportError:
-        raise MissingExtra("pandas", "train") from None
-    if isinstance(X, pd.DataFrame):
-        frame = X.reset_index(drop=True)
-        frame.columns = [field_name(label) for label in frame.columns]
-        return frame
-    array = np.asarray(X)
-    if array.ndim != 2:
-        raise BadProject(f"The sample must have rows and columns; its shape is {array.shape}.")
-    return pd.DataFrame(array, columns=[f"x{i}" for i in range(array.shape[1])])
 
 
 def _plain(value: Any) -> Any:

@@ -7,10 +7,47 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from estiba.core.errors import BadProject
+import numpy as np
+
+from estiba.core.errors import BadProject, MissingExtra
+from estiba.model.schema.rows import field_name
 
 if TYPE_CHECKING:
     import pandas
+
+
+TEXT = "text"
+"""Name of the one field of a model that is fitted on a list of texts."""
+
+
+def frame_of(X: Any) -> pandas.DataFrame:
+    """A sample as a DataFrame: texts become its one column, and the columns of an array x0, x1, ...
+
+    Raises:
+        BadProject: it has no rows and columns, and is no list or Series of texts.
+    """
+    try:
+        import pandas as pd
+    except ImportError:
+        raise MissingExtra("pandas", "train") from None
+    if isinstance(X, pd.DataFrame):
+        frame = X.reset_index(drop=True)
+        frame.columns = [field_name(label) for label in frame.columns]
+        return frame
+    if isinstance(X, pd.Series):
+        name = TEXT if X.name is None else field_name(X.name)
+        return X.reset_index(drop=True).to_frame(name).set_axis([name], axis=1)
+    if isinstance(X, list | tuple) and len(X) and all(isinstance(text, str) for text in X):
+        return pd.DataFrame({TEXT: pd.Series(list(X), dtype=object)})
+    array = np.asarray(X)
+    if array.ndim == 1 and array.dtype.kind in "UOT" and all(isinstance(text, str) for text in array.tolist()):
+        return pd.DataFrame({TEXT: pd.Series(array.tolist(), dtype=object)})
+    if array.ndim != 2:
+        raise BadProject(
+            f"The sample must have rows and columns, or be texts; its shape is {array.shape}.",
+            hint="Pass a DataFrame, a two-dimensional array, or a list or Series of texts.",
+        )
+    return pd.DataFrame(array, columns=[f"x{i}" for i in range(array.shape[1])])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from estiba.model.schema.signature import Scalar, Unseen
+from estiba.model.schema.text_input import takes_texts
 
 _OF_ONE = ("regressor_", "best_estimator_")
 """Attributes of wrappers with the fitted estimator that sees the same columns."""
@@ -77,6 +78,8 @@ def text_columns(model: Any, columns: Sequence[str]) -> frozenset[str]:
 
 def vectorized_columns(model: Any, columns: Sequence[str]) -> frozenset[str]:
     """The columns whose words a vectorizer counts or hashes."""
+    if takes_texts(model):
+        return frozenset(columns)
     return frozenset(
         seen[0]
         for part, seen, _, alone in _parts(model, list(columns))

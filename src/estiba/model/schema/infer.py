@@ -36,6 +36,7 @@ class FieldOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     unseen: Unseen | None = None
     minimum: float | None = None
     maximum: float | None = None
+    max_length: int | None = None
     example: Scalar | None = None
     description: str | None = None
     type: ElementType | None = None
@@ -66,8 +67,10 @@ def infer(
     """
     columns = [str(c) for c in sample.columns]
     known, texts = known_levels(model, columns), vectorized_columns(model, columns)
-    inferred = [_field(str(name), sample[name], known.get(str(name))) for name in sample.columns]
-    inferred = [_as_text(field) if field.name in texts else field for field in inferred]
+    inferred = [
+        _text_field(str(name), sample[name]) if name in texts else _field(str(name), sample[name], known.get(str(name)))
+        for name in sample.columns
+    ]
     inferred = [msgspec.structs.replace(f, nullable=True) if f.name in imputed else f for f in inferred]
     chosen = override(inferred, fields or {})
     complete = [_with_missing(f, sample[name], known.get(f.name)) for f, name in zip(chosen, sample, strict=True)]
@@ -81,6 +84,19 @@ def override(fields: Sequence[Field], options: Mapping[str, FieldOptions]) -> tu
     if unknown:
         raise BadProject(f"The model has no field {unknown[0]!r}.", hint=f"Its fields are: {', '.join(names)}.")
     return tuple(_override(field, options.get(field.name)) for field in fields)
+
+
+def _text_field(name: str, column: pd.Series[Any]) -> Field:
+    """A column that a text vectorizer reads; it takes no missing text."""
+    present = column.dropna()
+    others = sorted({type(value).__name__ for value in present if not isinstance(value, str)})
+    if others:
+        raise BadProject(
+            f"The model reads the column {name!r} as text, and it holds values of type {', '.join(others)}.",
+            hint="Train on df[column].astype(str), or name another column.",
+        )
+    example = str(present.iloc[0]) if len(present) else None
+    return Field(name=name, kind="text", dtype=str(column.dtype), example=example)
 
 
 def _field(name: str, column: pd.Series[Any], known: KnownLevels | None) -> Field:
@@ -104,13 +120,6 @@ def _field(name: str, column: pd.Series[Any], known: KnownLevels | None) -> Fiel
         if math.isfinite(low) and math.isfinite(high):
             return msgspec.structs.replace(field, observed=(low, high))
     return field
-
-
-def _as_text(field: Field) -> Field:
-    """A column of a few texts that repeat is no category where the estimator reads their words."""
-    if field.kind != "category" or not all(isinstance(level, str) for level in field.levels):
-        return field
-    return msgspec.structs.replace(field, kind="text", levels=(), unseen="error")
 
 
 def _known_levels(column: pd.Series[Any], known: KnownLevels) -> tuple[Scalar, ...]:

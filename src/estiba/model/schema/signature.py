@@ -44,6 +44,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
             missing; `other` hands it to the model, whose own encoder knows what to do with one.
         observed: the smallest and largest value in the sample.
         minimum, maximum: the allowed range, both inclusive. None leaves that end open.
+        max_length: text only: the most characters of a text. None leaves it to the limit of a request's size.
         example: a real value from the sample.
         description: what it is, with its unit, for people.
         dtype: the pandas dtype of the column in training, to rebuild the model's exact input; of a tensor, the type
@@ -66,6 +67,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     example: Scalar | None = None
     dtype: str = "float64"
     missing: Literal["", "nan", "none"] = ""
+    max_length: int | None = None
     description: str = ""
     shape: Shape = ()
     image: Image | None = None
@@ -207,6 +209,11 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
                     f"The field {field.name!r} has unseen = 'null' but may not be missing.",
                     hint="Set nullable = true, or choose 'error' or 'other'.",
                 )
+            if field.max_length is not None and (field.kind != "text" or field.max_length < 1):
+                raise BadProject(
+                    f"The field {field.name!r} has max_length {field.max_length}.",
+                    hint="It is a number of characters from 1 on, and for text fields alone.",
+                )
             low, high = field.minimum, field.maximum
             if low is not None and high is not None and low > high:
                 raise BadProject(f"The field {field.name!r} has minimum {low:g} above maximum {high:g}.")
@@ -314,6 +321,8 @@ def _field_schema(field: Field) -> dict[str, Any]:
         schema["minimum"] = _whole(field, field.minimum)
     if field.maximum is not None:
         schema["maximum"] = _whole(field, field.maximum)
+    if field.max_length is not None:
+        schema["maxLength"] = field.max_length
     if field.description:
         schema["description"] = field.description
     if field.example is not None:
