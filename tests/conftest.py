@@ -33,7 +33,7 @@ def toy_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("toys")
     registry = open_registry(folder / "registry")
     registry.push(toy("churn", CHURN, CHURN_ROW, folder))
-    registry.push(toy("price", PRICE, {"x": 1.0}, folder, moody=True))
+    registry.push(toy("price", PRICE, {"x": 1.0}, folder, unstable=True))
     return folder / "registry"
 
 

@@ -45,7 +45,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
 
 
 @dataclass
-class Play:
+class RunEvents:
     """Events of a run, in order."""
 
     start: RunPlan
@@ -75,12 +75,12 @@ def planned(folder: Path, text: str, *names: str, profiles: tuple[str, ...] = ()
     return plan(UpRequest(lambda: project.load(folder), names, profiles))
 
 
-def play(start: RunPlan, until: Callable[[Play], bool], *, kill: bool = False, seconds: float = 20) -> Play:
+def play(start: RunPlan, until: Callable[[RunEvents], bool], *, kill: bool = False, seconds: float = 20) -> RunEvents:
     """Runs services until something is true of them, or all are over; then stops them, or kills them."""
-    return asyncio.run(_play(Play(start), until, kill, seconds))
+    return asyncio.run(_play(RunEvents(start), until, kill, seconds))
 
 
-async def _play(shown: Play, until: Callable[[Play], bool], kill: bool, seconds: float) -> Play:
+async def _play(shown: RunEvents, until: Callable[[RunEvents], bool], kill: bool, seconds: float) -> RunEvents:
     guard = Guard()
     context = RunContext(guard, shown.statuses.append, lambda name, text: shown.lines.append((name, text)), POLICY)
     target, stop, dead = shown.start.target, asyncio.Event(), asyncio.Event()
@@ -114,7 +114,7 @@ def python(code: str) -> str:
     return json.dumps([sys.executable, "-uc", code])
 
 
-def healthy(*names: str) -> Callable[[Play], bool]:
+def healthy(*names: str) -> Callable[[RunEvents], bool]:
     return lambda shown: all("healthy" in shown.states(name) for name in names)
 
 
@@ -469,7 +469,7 @@ def test_the_command_to_try_by_hand_is_one_for_a_shell(tmp_path: Path) -> None:
     assert words == [sys.executable, "-uc", "raise SystemExit(2)"]
 
 
-MOODY = """
+FLAKY = """
 import http.server, pathlib, sys
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -483,10 +483,10 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
 
 def test_who_becomes_unhealthy_later_is_shown_so_and_again_when_it_is_well(tmp_path: Path) -> None:
     port = ports.free("127.0.0.1")
-    (tmp_path / "moody.py").write_text(MOODY)
-    text = f'[services.one]\ncommand = "python moody.py ${{port}}"\nport = {port}\nhealth = "/"\n'
+    (tmp_path / "flaky.py").write_text(FLAKY)
+    text = f'[services.one]\ncommand = "python flaky.py ${{port}}"\nport = {port}\nhealth = "/"\n'
 
-    def until(shown: Play) -> bool:
+    def until(shown: RunEvents) -> bool:
         states = shown.states("one")
         if states.count("healthy") == 1 and "unhealthy" not in states:
             (tmp_path / "ill").touch()

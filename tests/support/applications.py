@@ -1,4 +1,4 @@
-"""The portfolio's applications for tests: their environments, the models that they ask, and how to start them."""
+"""Start the portfolio's applications for tests, with their environments and a server of their models."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ UV = Path(sys.executable).parent / "uv"
 
 @contextmanager
 def alone(name: str) -> Iterator[None]:
-    """Only one process of the test run at a time."""
+    """Lock a name, so that only one process of the test run enters at a time."""
     KEPT.mkdir(exist_ok=True)
     with (KEPT / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -106,7 +106,7 @@ def copied(folder: Path) -> Path:
 
 
 def clean(**more: str) -> dict[str, str]:
-    """The environment without what would lead elsewhere."""
+    """The environment without variables that change the behaviour of programs."""
     names = ("ESTIBA_DATA", "ESTIBA_REGISTRY", "MLFLOW_TRACKING_URI", "PYTHONPATH", "VIRTUAL_ENV")
     return {name: value for name, value in os.environ.items() if name not in names} | more
 
@@ -121,7 +121,7 @@ def answers(url: str) -> bool:
 
 @contextmanager
 def running(command: Sequence[str | Path], health: str, *, log: Path, more: Mapping[str, str]) -> Iterator[None]:
-    """A program in the portfolio's folder, from when `health` answers 200. It must end when asked to."""
+    """Run a program in the portfolio's folder, once `health` answers 200. It must end when it gets a signal."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=PORTFOLIO, env=clean(**more), stdout=output, stderr=subprocess.STDOUT, start_new_session=True

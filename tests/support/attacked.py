@@ -1,4 +1,4 @@
-"""A real server under attack: its workers' memory, and requests as bytes."""
+"""Measure the memory of a real server's worker while it gets hostile requests."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ def resident(pid: int, what: str = "VmRSS") -> int:
 
 
 def limit_memory(pid: int, more: int) -> None:
-    """Let a process have no more than `more` bytes of address space beside what it has, whatever comes."""
+    """Limit a process's address space to its current size and `more` bytes."""
     most = resident(pid, "VmSize") + more
     resource.prlimit(pid, resource.RLIMIT_AS, (most, most))
 
 
 class Target:
-    """The only worker of a server, and what it needs for one request."""
+    """The only worker of a server, with its memory use for one request."""
 
     def __init__(self, server: supervised.Server) -> None:
         self.server = server
         (self.worker,) = server.workers()
 
     def peak(self) -> None:
-        """Begin to measure the peak of the worker's memory anew."""
+        """Reset the measured peak of the worker's memory."""
         Path(f"/proc/{self.worker}/clear_refs").write_text("5")
         self._before = resident(self.worker)
 
     def growth(self) -> int:
-        """Bytes by which the worker's memory has grown at its peak, or -1 where it died."""
+        """Bytes by which the worker's memory grew at its peak, or -1 if the worker died."""
         if self.server.workers() != [self.worker]:
             return -1
         return max(0, resident(self.worker, "VmHWM") - self._before)

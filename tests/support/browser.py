@@ -1,4 +1,4 @@
-"""A real browser, headless Chromium, spoken to in W3C WebDriver through its own driver: no library needed."""
+"""Control a real browser, headless Chromium, through its own driver with the W3C WebDriver protocol."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FLAGS = [
 
 
 def missing() -> str:
-    """Which program is missing for a browser test; empty if none is."""
+    """The program that is missing for browser tests; empty if none is."""
     return next((name for name in ("chromium", "chromedriver") if shutil.which(name) is None), "")
 
 
@@ -37,7 +37,7 @@ LOADED = "return document.querySelector('h1') !== null"
 
 
 class Browser:
-    """One tab. `run` calls the body of a function in the page and gives back what it returns."""
+    """A browser tab. `run` executes the body of a function in the page and returns its result."""
 
     def __init__(self, driver: str, profile: Path) -> None:
         self._driver = driver
@@ -50,7 +50,7 @@ class Browser:
     def open(
         self, url: str, *, width: int = 1280, height: int = 900, scheme: str = "light", wait: str = LOADED
     ) -> None:
-        """Loads the page afresh, in a window of `width` by `height` CSS pixels."""
+        """Load the page again, in a window of `width` by `height` CSS pixels."""
         self._devtools(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500
         )
@@ -73,17 +73,17 @@ class Browser:
         self._call("POST", f"{self._session}/element/{self._find(xpath)}/click", {})
 
     def press(self, xpath: str, keys: str) -> None:
-        """Keys for one element, which takes the focus. Source of the codes: W3C WebDriver, section 17.4.2."""
+        """Send keys to an element, which takes the focus. Source of the codes: W3C WebDriver, section 17.4.2."""
         self._call("POST", f"{self._session}/element/{self._find(xpath)}/value", {"text": keys})
 
     def fill(self, label: str, text: str) -> None:
-        """Types into the control that the label names, as a person would."""
+        """Type into the control with this label, as a person would."""
         element = f"{self._session}/element/{self._labelled(label)}"
         self._call("POST", f"{element}/clear", {})
         self._call("POST", f"{element}/value", {"text": text})
 
     def edit(self, selector: str, content: object) -> None:
-        """Puts a text, or anything else as JSON, in the place of what a text area holds."""
+        """Replace the content of a text area with a text, or with another value as JSON."""
         text = content if isinstance(content, str) else json.dumps(content)
         script = "n.value = arguments[1]; n.dispatchEvent(new Event('input', {bubbles: true}))"
         self.run(f"const n = document.querySelector(arguments[0]); {script}", selector, text)
@@ -100,7 +100,7 @@ class Browser:
         return [entry["message"] for entry in self._log("browser")]
 
     def requested(self) -> list[str]:
-        """The addresses that pages asked for since this was last called."""
+        """The URLs that pages requested since the last call."""
         events = [json.loads(entry["message"])["message"] for entry in self._log("performance")]
         return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
 
@@ -133,7 +133,7 @@ class Browser:
 
 @contextmanager
 def browsing(profile: Path) -> Iterator[Browser]:
-    """A browser with an empty profile, and its driver, both gone at the end."""
+    """A browser with an empty profile and its driver, both ended with the block."""
     driver, port = _started()
     with driver:
         try:

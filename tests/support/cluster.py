@@ -1,4 +1,4 @@
-"""The laboratory's Kubernetes (scripts/lab/kubernetes), and a constant load that counts what is lost."""
+"""Use the laboratory's Kubernetes cluster (scripts/lab/kubernetes), and count lost requests under constant load."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GATE = "estiba.test/machine=app.kubernetes.io/name=gate"
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running cluster, looked at from one namespace."""
+    """A running cluster, used from one namespace."""
 
     kubeconfig: Path
     namespace: str = "default"
@@ -52,17 +52,17 @@ class Cluster:
         self.kubectl("rollout", "status", f"deployment/{deployment}", f"--timeout={seconds}s")
 
     def load(self, archive: Path, name: str | None = None) -> None:
-        """Give the node an image: what `docker save` wrote, or an OCI layout (archive or folder) under a `name`."""
+        """Load an image onto the node: a file of `docker save`, or an OCI layout (archive or folder) with a `name`."""
         subprocess.run([str(LAB / "load"), str(archive), *([name] if name else [])], check=True, capture_output=True)
 
     def load_from_docker(self, image: str) -> None:
-        """Give the node an image of this machine's Docker, under the same name."""
+        """Load an image of this machine's Docker onto the node, under the same name."""
         saved = subprocess.run(["docker", "save", image], check=True, capture_output=True)
         subprocess.run([str(LAB / "load"), "-"], input=saved.stdout, check=True, capture_output=True)
 
     @contextmanager
     def new_namespace(self) -> Iterator[Cluster]:
-        """The cluster from a namespace of its own, which is deleted afterwards."""
+        """The cluster with a new namespace, which is deleted afterwards."""
         inside = replace(self, namespace=f"test-{os.urandom(4).hex()}")
         self.kubectl("create", "namespace", inside.namespace)
         eventually(lambda: "default" in inside.kubectl("get", "serviceaccounts", "-o", "name"))
@@ -79,7 +79,7 @@ NEWER = {
 
 
 def for_1_20(manifest: dict[str, Any]) -> dict[str, Any]:
-    """A manifest of a newer Kubernetes as the laboratory's knows it: another version, the same specification."""
+    """A manifest of a newer Kubernetes with the API version of the laboratory's cluster, and the same specification."""
     version = manifest["apiVersion"]
     return manifest | {"apiVersion": NEWER.get((version, manifest["kind"]), version)}
 
@@ -97,7 +97,7 @@ def missing() -> str | None:
 
 @contextmanager
 def running() -> Iterator[Cluster]:
-    """A cluster: the one that runs, or one made for this run of the tests."""
+    """The running cluster, or a new one for this run of the tests."""
     if (reason := missing()) is not None:
         pytest.skip(reason)
     found = (BUILT / "run" / "node.pid").exists()
@@ -109,7 +109,7 @@ def running() -> Iterator[Cluster]:
 
 
 def eventually(holds: Callable[[], object], seconds: float = 30) -> None:
-    """Wait until something holds; AssertionError after `seconds`."""
+    """Wait until a condition is true; raise AssertionError after `seconds`."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, f"not within {seconds:g} s"

@@ -1,4 +1,4 @@
-"""A constant load over real sockets that notices every request which is not answered rightly."""
+"""Send constant load over real sockets, and count every request that is not answered correctly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Tally:
+class LoadResults:
     """Results of the requests: counts by status, requests lost to a broken connection, seconds of the slowest."""
 
     statuses: Counter[int] = field(default_factory=Counter)
@@ -28,16 +28,16 @@ class Load:
 
     def __init__(self, port: int, path: str, body: object, connections: int = 8) -> None:
         self._port = port
-        self._tally = Tally()
+        self._results = LoadResults()
         content = json.dumps(body).encode()
         head = f"POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
         self._request = head.encode() + b"content-length: %d\r\n\r\n" % len(content) + content
         self._connections = connections
         self._stopped = False
 
-    async def __aenter__(self) -> Tally:
+    async def __aenter__(self) -> LoadResults:
         self._clients = [asyncio.create_task(self._client()) for _ in range(self._connections)]
-        return self._tally
+        return self._results
 
     async def __aexit__(self, *_: object) -> None:
         self._stopped = True
@@ -48,26 +48,26 @@ class Load:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             except OSError as error:
-                self._tally.lost.append(f"connect: {error!r}")
+                self._results.lost.append(f"connect: {error!r}")
                 await asyncio.sleep(0.05)
                 continue
             try:
                 while not self._stopped and await self._ask(reader, writer):
                     pass
             except (OSError, EOFError, ValueError) as error:
-                self._tally.lost.append(repr(error))
+                self._results.lost.append(repr(error))
             finally:
                 writer.close()
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Sends one request; whether the connection may be used again."""
+        """Send one request; True if the connection can be used again."""
         began = time.monotonic()
         writer.write(self._request)
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = int(head.split("content-length:")[1].split("\r\n")[0])
         body = json.loads(await reader.readexactly(length))
-        self._tally.slowest = max(self._tally.slowest, time.monotonic() - began)
-        self._tally.statuses[int(head.split()[1])] += 1
+        self._results.slowest = max(self._results.slowest, time.monotonic() - began)
+        self._results.statuses[int(head.split()[1])] += 1
         if "version" in body:
-            self._tally.versions[str(body["version"])] += 1
+            self._results.versions[str(body["version"])] += 1
         return "connection: close" not in head

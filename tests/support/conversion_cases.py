@@ -1,4 +1,4 @@
-"""The models of the conversion table: each is fitted on small seeded data and asked about hard rows."""
+"""Define the models of the conversion table, fitted on small seeded data and tested on difficult rows."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def frame(data: str, missing: bool) -> pd.DataFrame:
 
 
 def target(sample: pd.DataFrame, classes: int) -> np.ndarray:
-    """Something that depends on all columns; several answers are equally near, so that ties happen."""
+    """A target that depends on all columns, with equally distant neighbours, so that ties occur."""
     codes = [pd.factorize(sample[c], sort=True)[0] if sample[c].dtype.kind not in "biuf" else sample[c] for c in sample]
     values = np.nan_to_num(np.stack([np.asarray(c, float) for c in codes], axis=1))
     score = ((values - values.mean(0)) / values.std(0)) @ np.linspace(1.0, 0.4, values.shape[1])
@@ -377,7 +377,7 @@ def _boosters() -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
 
 
 class _Numbered:
-    """XGBClassifier wants classes that are numbers from 0; this fits one on the positions of the words."""
+    """Fit an XGBClassifier on positions of class names, because it requires classes numbered from 0."""
 
     def __init__(self, **options: Any) -> None:
         self.options = options

@@ -1,4 +1,4 @@
-"""Asks a converted model and its original about the same hard rows, and compares."""
+"""Compare a converted model with its original on difficult rows."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def labels(matrix: np.ndarray, head: Head) -> np.ndarray:
 
 
 def judge(case: Case) -> Verdict:
-    """Fits, converts, asks and compares, on one thread: on so few rows more of them only wait for each other."""
+    """Fit, convert and compare a model on one thread, which is fastest for so few rows."""
     from threadpoolctl import threadpool_limits
 
     with warnings.catch_warnings(), threadpool_limits(1):

@@ -1,4 +1,4 @@
-"""Visits the dashboard with Streamlit's own AppTest, in the dashboard's environment, and prints what a visitor sees.
+"""Open the dashboard with Streamlit's AppTest, in the dashboard's environment, and print the content of the page.
 
 The argument is JSON: `app`; optionally `choose`, by widget key what to enter; and `price`, whether to press the button.
 """

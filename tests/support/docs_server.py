@@ -1,4 +1,4 @@
-"""A small HTTP server for the docs page: its files, the document of three models, and answers like the contract's."""
+"""Serve the docs page over HTTP, with the OpenAPI document of three models and answers in the server's format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODELS = {model.name: model for model in described()}
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Everything lies below /portfolio, as it would behind a proxy."""
+    """Serve everything below /portfolio, as behind a reverse proxy."""
 
     protocol_version = "HTTP/1.1"
 
@@ -59,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet: tests read the browser's own log."""
+        """Log nothing: tests read the browser's log."""
 
 
 def predict(model: Described, records: list[dict[str, Any]]) -> dict[str, Any]:

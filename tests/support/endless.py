@@ -1,4 +1,4 @@
-"""A version whose loading never ends: its graph passes the answer through a loop of 2^62 turns."""
+"""Push a version whose loading never ends: its graph passes the answer through a loop of 2^62 iterations."""
 
 from __future__ import annotations
 

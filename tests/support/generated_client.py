@@ -1,4 +1,4 @@
-"""Run where openapi-python-client has just written a client: asks a server through it, and prints what came back."""
+"""Request predictions through a client that openapi-python-client has written to this folder, and print the answers."""
 
 from __future__ import annotations
 

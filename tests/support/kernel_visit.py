@@ -1,4 +1,4 @@
-"""Has a kernel of a running JupyterLab run a line of Python, in the notebook's environment, and prints what it printed.
+"""Run a line of Python in a kernel of a running JupyterLab, in the notebook's environment, and print its output.
 
 Arguments: the address of the server, its token, the line.
 """

@@ -1,4 +1,4 @@
-"""Run by a Python that has the KServe SDK: asks over V2 and V1 with its own client."""
+"""Request predictions over V2 and V1 with the KServe SDK, in a Python that has it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import pytest
 
 @dataclass(frozen=True)
 class Docker:
-    """A Docker engine, and a name for what one run of tests makes on it: `label` and `project` put it on things."""
+    """A Docker engine, and a name for one run of tests: `label` and `project` are the options that set it."""
 
     name: str = field(default_factory=lambda: f"estiba-test-{uuid.uuid4().hex[:8]}")
 
@@ -37,20 +37,20 @@ class Docker:
     def attempt(
         self, *arguments: str, text: str = "", folder: Path | None = None, seconds: float = 100
     ) -> subprocess.CompletedProcess[str]:
-        """The same where failing is an answer as well."""
+        """Run `docker ARGUMENTS...` and return the finished process, even if it failed."""
         command = ["docker", *arguments]
         return subprocess.run(
             command, input=text, capture_output=True, text=True, cwd=folder, timeout=seconds, check=False
         )
 
     def need(self, *images: str) -> None:
-        """Skip the test where an image is not here. Nothing is pulled for a test."""
+        """Skip the test if an image is not on this machine: tests pull nothing."""
         for image in images:
             if self.attempt("image", "inspect", image).returncode:
                 pytest.skip(f"The image {image} is not here: docker pull {image}, or scripts/lab/images {image}.")
 
     def forget(self) -> None:
-        """Remove the containers, networks, volumes and images with this run's name, whatever a test left."""
+        """Remove all containers, networks, volumes and images with this run's name."""
         for label in (f"org.estiba.test={self.name}", f"com.docker.compose.project={self.name}"):
             chosen = ["--quiet", "--filter", f"label={label}"]
             for listing, removal in (
@@ -65,7 +65,7 @@ class Docker:
 
 @contextmanager
 def docker_engine() -> Iterator[Docker]:
-    """A Docker engine with Compose, tidied afterwards. Skips the test, with the reason, where there is none."""
+    """A Docker engine with Compose, cleaned up afterwards. Without one, the test is skipped with a reason."""
     found = Docker()
     for question in (["info"], ["buildx", "version"], ["compose", "version"]):
         if why := _refusal(found, *question):

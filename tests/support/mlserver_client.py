@@ -1,4 +1,4 @@
-"""Run by a Python that has MLServer and pandas 2: asks with its codecs, and reads the answer with its own types."""
+"""Request predictions with MLServer's codecs and types, in a Python that has MLServer and pandas 2."""
 
 from __future__ import annotations
 

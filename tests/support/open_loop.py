@@ -22,7 +22,7 @@ class Answered:
 
 
 @dataclass
-class Storm:
+class LoadResults:
     """Results of the requests."""
 
     answers: list[Answered] = field(default_factory=list)
@@ -33,17 +33,17 @@ class Storm:
 
 
 class OpenLoop:
-    """Sends `make(number)` at a steady rate, each on a connection that waits for nothing else."""
+    """Send `make(number)` at a steady rate, each request on a connection that is not busy."""
 
     def __init__(self, port: int, make: Made, rate: float) -> None:
-        self.storm = Storm()
+        self.results = LoadResults()
         self._port = port
         self._make = make
         self._rate = rate
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
-    async def run(self, seconds: float) -> Storm:
-        """Until every request is answered or lost."""
+    async def run(self, seconds: float) -> LoadResults:
+        """Send requests for `seconds`, and wait until each is answered or lost."""
         began, tasks = time.monotonic(), []
         for number in range(int(seconds * self._rate)):
             await asyncio.sleep(max(0.0, began + number / self._rate - time.monotonic()))
@@ -53,7 +53,7 @@ class OpenLoop:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
-        return self.storm
+        return self.results
 
     async def _ask(self, number: int) -> None:
         began = time.monotonic()
@@ -62,7 +62,7 @@ class OpenLoop:
             pair[1].write(self._make(number))
             head = (await pair[0].readuntil(b"\r\n\r\n")).decode().lower()
             await pair[0].readexactly(int(head.split("content-length:")[1].split("\r\n")[0]))
-            self.storm.answers.append(Answered(number, int(head.split()[1]), head, time.monotonic() - began))
+            self.results.answers.append(Answered(number, int(head.split()[1]), head, time.monotonic() - began))
             self._idle.append(pair)
         except (OSError, EOFError, ValueError) as error:
-            self.storm.lost.append(repr(error))
+            self.results.lost.append(repr(error))

@@ -25,7 +25,7 @@ def admit(exchange: Exchange) -> None:
 
 
 class Cache:
-    """Remembers answers by path and body."""
+    """Cache answers by path and body."""
 
     def __init__(self) -> None:
         self._answers: dict[bytes, Answer] = {}

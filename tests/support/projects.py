@@ -69,7 +69,7 @@ def stack(folder: Path) -> Plan:
 
 
 def compare(found: str, golden: str, request: pytest.FixtureRequest) -> None:
-    """Compares a text with a golden file; `--golden` writes that anew."""
+    """Compare a text with a golden file; `--golden` writes the file again."""
     path = Path(__file__).parents[1] / "deploy" / "golden" / golden
     if request.config.getoption("--golden"):
         path.parent.mkdir(parents=True, exist_ok=True)

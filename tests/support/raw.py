@@ -1,4 +1,4 @@
-"""HTTP spoken by hand over a real socket: whatever bytes a test likes out, answers in."""
+"""Send raw bytes over a real socket and parse the HTTP answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Answer(NamedTuple):
 
 
 class Reader:
-    """Reads answers from a socket one by one. Strict: what is no answer raises ValueError."""
+    """Read answers from a socket one by one; bytes that are not a valid answer raise ValueError."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -33,7 +33,7 @@ class Reader:
         return bool(data)
 
     def answer(self, *, bodiless: bool = False) -> Answer | None:
-        """The next answer; None where the server closed instead."""
+        """The next answer; None if the server closed the connection instead."""
         while b"\r\n\r\n" not in self.rest:
             if not self._more():
                 if self.rest:
@@ -61,7 +61,7 @@ class Reader:
 
 
 def post(body: bytes = b'{"x": 1.0}', path: str = "/models/price/predict", extra: bytes = b"") -> bytes:
-    """A good request, `extra` header lines (each ended by CRLF) included."""
+    """A valid request, with `extra` header lines (each ended by CRLF)."""
     head = f"POST {path} HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return head.encode() + extra + b"\r\n" + body
 

@@ -34,7 +34,7 @@ class Registry:
     host: str
 
     def digest(self, image: str, reference: str) -> str | None:
-        """By which digest it has a tag, or a digest; None where it has none."""
+        """The digest that the registry has for a tag or digest; None if it has none."""
         repository = image.removeprefix(f"{self.host}/").rpartition(":")[0]
         basic = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         headers = {"accept": _TYPES, "authorization": f"Basic {basic}"}
@@ -45,7 +45,7 @@ class Registry:
             return None
 
     def let_in(self, folder: Path, monkeypatch: pytest.MonkeyPatch, password: str = PASSWORD) -> None:
-        """Makes every client of this test known to it, as `login` does."""
+        """Log every client of this test in, as `login` does."""
         auths = {self.host: {"auth": base64.b64encode(f"{USER}:{password}".encode()).decode()}}
         settings = _docker_settings() | {"auths": auths}
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""Small artifacts, and what other processes do with them, for the tests of the artifact and the registry."""
+"""Create small artifacts, and write them from other processes, for tests of artifacts and registries."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def create_many(url: str, writer: int, count: int, gate: Barrier) -> list[int]:
 
 
 def push_for_ever(url: str, scratch: Path) -> None:
-    """A writer that somebody kills."""
+    """Push versions until the process is killed."""
     number = 0
     while True:
         number += 1

@@ -1,4 +1,4 @@
-"""A regressor that takes its time and writes down what it is asked."""
+"""Define a slow regressor that records its input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Slow:
-    """Answers 0.01 times its input after so many seconds a row, and writes every value to the file `seen`."""
+    """Answer 0.01 times the input after a number of seconds per row, and write every value to the file `seen`."""
 
     def __init__(self, seconds: float, seen: Path) -> None:
         self.seconds = seconds

@@ -23,7 +23,7 @@ from estiba.model.coding.coder import Coder
 from estiba.model.registry.registry import open_registry
 
 GOLDEN = -12345
-"""The value of the golden row, which a worker asks when it loads the model."""
+"""The value of the golden row, which a worker predicts when it loads the model."""
 
 
 def slow_artifact(folder: Path, seconds: float) -> Artifact:
@@ -40,7 +40,7 @@ def slow_artifact(folder: Path, seconds: float) -> Artifact:
 
 @contextmanager
 def slow_server(folder: Path, seconds: float, **settings: Any) -> Iterator[Live]:
-    """A server of its own process; `seen(folder)` says what reached its model."""
+    """A server in a separate process; `seen(folder)` returns the rows that reached its model."""
     registry, log = folder / "registry", folder / "slow.log"
     open_registry(registry).push(slow_artifact(folder, seconds))
     spec = {"registry": str(registry), "models": ["price"], "trust": True, "settings": settings}

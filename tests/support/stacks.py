@@ -1,4 +1,4 @@
-"""The portfolio in containers, under a name and on ports of its own, for the tests of stacks."""
+"""Run the portfolio in containers, with its own project name and ports, for tests of stacks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lab import Docker
 
 @dataclass(frozen=True)
 class Stack:
-    """A Compose project of the portfolio; what it is asked for is of these profiles."""
+    """A Compose project of the portfolio, with the services of these profiles."""
 
     folder: Path
     docker: Docker
@@ -66,13 +66,13 @@ class Stack:
         return next(row["ID"] for row in self.containers() if row["Service"] == service)
 
     def crash(self, container: str) -> None:
-        """Kills the program of a container as the system would: `docker kill` counts as a person's wish."""
+        """Kill the program of a container from outside of Docker, which restarts nothing after `docker kill`."""
         pid = self.docker("inspect", "--format={{.State.Pid}}", container)
         privileges = ["--rm", "--privileged", "--pid=host", self.docker.label]
         self.docker("run", *privileges, "debian:bookworm-slim", "sh", "-c", f"kill -9 {pid}")
 
     def ill(self) -> list[str]:
-        """Services that are not up, or not healthy where they can tell; what has done its work is fine."""
+        """Services that do not run, or are not healthy; tasks that ended successfully are left out."""
         rows = [row for row in self.containers() if (row["State"], row["ExitCode"]) != ("exited", 0)]
         return [row["Service"] for row in rows if row["State"] != "running" or row["Health"] not in ("", "healthy")]
 

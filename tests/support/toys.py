@@ -71,8 +71,8 @@ BROKEN_ROW, SLOW_ROW, LOST_ROW = -99.0, -98.0, -97.0
 """Values of `price` at which its graph fails, takes about half a second, and answers the row with NaN."""
 
 
-def _graph(signature: Signature, *, moody: bool) -> bytes:
-    """A model that adds up its input, missing values as 0. A `moody` one has the rows above."""
+def _graph(signature: Signature, *, unstable: bool) -> bytes:
+    """A model that adds up its input, missing values as 0. A `unstable` one has the rows above."""
     from onnx import TensorProto, helper, numpy_helper
 
     width, two = len(signature.fields), signature.head.width == 2
@@ -89,9 +89,9 @@ def _graph(signature: Signature, *, moody: bool) -> bytes:
     ]
     if two:
         nodes += [helper.make_node("Sub", ["one", "p"], ["q"]), helper.make_node("Concat", ["q", "p"], ["y"], axis=1)]
-    elif moody:
+    elif unstable:
         constants |= _MOODS
-        nodes += _moods()
+        nodes += _unstable_nodes()
     else:
         nodes.append(helper.make_node("Identity", ["p"], ["y"]))
     used = {name for node in nodes for name in node.input} | {"trips", "square", "true"}
@@ -116,7 +116,7 @@ _MOODS: dict[str, Any] = {
 }
 
 
-def _moods() -> list[Any]:
+def _unstable_nodes() -> list[Any]:
     """Nodes from `x` and `p` to `y`. ONNX Runtime names the node that failed in its error."""
     from onnx import helper
 
@@ -170,12 +170,12 @@ def _rest() -> Any:
     return helper.make_graph([helper.make_node("Identity", ["zero"], ["rested"])], "rest", [], [value])
 
 
-def toy(name: str, signature: Signature, row: dict[str, Any], folder: Path, *, moody: bool = False) -> Artifact:
+def toy(name: str, signature: Signature, row: dict[str, Any], folder: Path, *, unstable: bool = False) -> Artifact:
     """A sound artifact without training: `name` with its golden rows."""
     from estiba.model.engines.onnx import session
 
     coder = Coder(signature.validate())
-    coded, graph = coder.check([row, row]), _graph(signature, moody=moody)
+    coded, graph = coder.check([row, row]), _graph(signature, unstable=unstable)
     answers = session(graph).run(["y"], {"x": coded.matrix})[0]
     manifest = Manifest(
         name=name, engine="onnx", model_file="model.onnx", format="onnx", framework="by hand", signature=signature

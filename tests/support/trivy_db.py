@@ -1,4 +1,4 @@
-"""A database of weaknesses for Trivy with what a test puts in it, written as bbolt keeps it: pages of sorted pairs."""
+"""Write a vulnerability database for Trivy with the entries of a test, in bbolt's format: pages of sorted pairs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Bucket = Mapping[str, Any]
 
 
 def write(cache: Path, python: Mapping[str, tuple[str, str]], debian: Mapping[str, tuple[str, str]]) -> None:
-    """A database with a weakness for each package.
+    """A database with a vulnerability for each package.
 
     Args:
         cache: Trivy's folder, TRIVY_CACHE_DIR. python, debian: by package (of Debian 12: by source) a weakness and the

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 import pytest
-from constant_load import Load, Tally
+from constant_load import Load, LoadResults
 from lab import Docker
 from stacks import Stack, portfolio
 from toys import until
@@ -97,7 +97,7 @@ def test_what_was_killed_by_hand_is_brought_back_by_a_deployment(stack: Stack) -
     answers(stack)
 
 
-async def under_load(stack: Stack, change: Callable[[], Changed]) -> tuple[Tally, Changed]:
+async def under_load(stack: Stack, change: Callable[[], Changed]) -> tuple[LoadResults, Changed]:
     async with Load(8000 + stack.offset, "/models/iris/predict", IRIS, connections=4) as tally:
         await asyncio.sleep(1)
         done = await asyncio.to_thread(change)
