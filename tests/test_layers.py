@@ -40,7 +40,7 @@ ORDER = {
     "estiba.model.engines": """
         onnx_reader columns trees rules lower_onnx program exact onnx tensor_engine own_code python isolated
         """,
-    "estiba.model.onnx_import": "inspect_graph wrapping_nodes wrap tensor_graph",
+    "estiba.model.onnx_import": "inspect_graph several_outputs wrapping_nodes wrap tensor_graph",
     "estiba.model.inference": "load score_files",
     "estiba.model.packing": "training_result model_columns candidate unseen_words from_file content pack_tensors pack",
     "estiba.model.training": "fingerprints mlflow runner worker",

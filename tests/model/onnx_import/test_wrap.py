@@ -26,7 +26,9 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, SGDClassi
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
+from tensor_toys import two_outputs
 
+import estiba
 from estiba.core.errors import BadProject, EstibaError
 from estiba.model.coding.coder import Coder
 from estiba.model.coding.predictions import labels
@@ -255,3 +257,39 @@ def test_a_forest_has_probabilities_with_any_number_of_trees(count: int, zipmap:
     assert np.abs(raw - model.predict_proba(others.to_numpy())).max() < 1e-6
     assert labels(head, raw).tolist() == model.predict(others.to_numpy()).tolist()
     assert np.array_equal(raw, ask(content, others, head))
+
+
+def test_several_outputs_of_numbers_are_values_named_as_in_the_file(tmp_path: Path) -> None:
+    """As torch exports a logit and its probability."""
+    model, rows = two_outputs(), FLOATS.astype(np.float64)
+    packed = estiba.pack(model, pd.DataFrame(rows, columns=["a", "b", "c"]), name="two", registry=tmp_path)
+    assert packed.artifact.manifest.signature.head == Head(kind="values", names=("logit", "probability"))
+    logit, probability = session(model).run(None, {"x": FLOATS})
+    predictions = estiba.load("two", registry=tmp_path).predict(rows)
+    assert [row["logit"] for row in predictions] == logit[:, 0].tolist()
+    assert [row["probability"] for row in predictions] == probability[:, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [({"p": "probability"}, ["value"]), ({"p": "probability", "raw": "logit"}, ["p", "raw"])],
+)
+def test_outputs_of_numbers_are_chosen(chosen: dict[str, str], expected: list[str], tmp_path: Path) -> None:
+    table = pd.DataFrame(FLOATS, columns=["a", "b", "c"])
+    estiba.pack(two_outputs(), table, name="two", registry=tmp_path, outputs={"tensors": chosen})
+    predictions = estiba.load("two", registry=tmp_path).predict(table)
+    answers = dict(zip(["logit", "probability"], session(two_outputs()).run(None, {"x": FLOATS}), strict=True))
+    for name, source in zip(expected, chosen.values(), strict=True):
+        assert [row[name] for row in predictions] == answers[source][:, 0].tolist()
+    assert list(predictions[0]) == expected
+
+
+def test_an_output_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadProject, match="has no output of numbers 'prob'"):
+        estiba.pack(two_outputs(), ROWS, name="two", registry=tmp_path, outputs={"tensors": {"p": "prob"}})
+
+
+def test_a_file_that_takes_one_row_at_a_time_says_how_to_pack_it(tmp_path: Path) -> None:
+    with pytest.raises(EstibaError, match="exactly 1 row at a time") as caught:
+        estiba.pack(two_outputs(1), ROWS, name="one", registry=tmp_path)
+    assert "as arrays, in a .npy or .npz file" in str(caught.value.hint)

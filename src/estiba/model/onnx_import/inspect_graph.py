@@ -73,12 +73,15 @@ def _input(proto: Any, value: Any, columns: int | None) -> Input:
     if type_name not in (*NUMBERS, *WHOLE, "bool", "string") or len(dims) not in (1, 2):
         raise EstibaError(
             f"The ONNX input {value.name!r} is {type_name or 'not a tensor'} of {len(dims)} dimensions.",
-            hint="Estiba serves models for tables: inputs of shape [rows, columns] or [rows].",
+            hint="With a table as its sample, a model takes inputs of shape [rows, columns] or [rows]. Pass the sample "
+            "as arrays, in a .npy or .npz file, to pack it as a model of tensors.",
         )
     if dims[0] > 0:
         raise EstibaError(
             f"The ONNX input {value.name!r} takes exactly {dims[0]} row{'s' * (dims[0] > 1)} at a time.",
-            hint="Export the model with an open first dimension, such as FloatTensorType([None, 4]).",
+            hint="Pass the sample as arrays, in a .npy or .npz file: the file then runs on one record after the other. "
+            "Or export it with a free first dimension: dynamic_axes of torch.onnx.export, or FloatTensorType([None, 4]) "
+            "of skl2onnx.",
         )
     width = 1 if len(dims) == 1 else dims[1] or columns or 0
     if not width:
@@ -88,6 +91,11 @@ def _input(proto: Any, value: Any, columns: int | None) -> Input:
         )
     levels, forgiving = _levels(proto, value.name) if type_name == "string" and width == 1 else ((), False)
     return Input(value.name, type_name, width, len(dims) == 1, levels, forgiving)
+
+
+def element_type(value: Any) -> str:
+    """The element type of an input or output, as ONNX calls it in small letters; empty where it is no tensor."""
+    return _type(value.type.tensor_type)
 
 
 def _type(tensor: Any) -> str:
@@ -132,7 +140,7 @@ def output_of(proto: Any) -> Output:
         what = "only labels" if label and not scores else "something else than one label and one set of numbers"
         raise EstibaError(
             f"The ONNX model answers {what}: its outputs are {told}.",
-            hint="Export it with one output of probabilities, scores or values, and at most a label besides.",
+            hint="Choose its outputs: outputs.tensors of the model, such as {probability = 'the name in the file'}.",
         )
     shown = scores[0]
     classes = list(_listed_classes(proto))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,6 +22,7 @@ from estiba.model.onnx_import.inspect_graph import (
     read,
     spread,
 )
+from estiba.model.onnx_import.several_outputs import joined
 from estiba.model.onnx_import.wrapping_nodes import MISSING_TEXT, build
 from estiba.model.schema.infer import infer
 from estiba.model.schema.signature import Field, Head
@@ -35,7 +37,10 @@ _ROUNDING = 1e-4
 
 
 def wrap(
-    model: bytes, sample: pd.DataFrame | None = None, names: Sequence[str] | None = None
+    model: bytes,
+    sample: pd.DataFrame | None = None,
+    names: Sequence[str] | None = None,
+    chosen: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[bytes, Head, tuple[Field, ...]]:
     """A graph that the onnx engine runs, around the graph of any ONNX model for tables.
 
@@ -47,6 +52,7 @@ def wrap(
         sample: rows that it was trained on; needed where it takes strings. Its columns give the fields their names,
             matched by the graph's own names or else by position.
         names: of the fields in the order of the graph's inputs, where they should be others.
+        chosen: by name in an answer, the outputs of numbers to answer with; by default all.
 
     Returns:
         The new file; what its answer means; one field per column, in the order of the graph's inputs.
@@ -58,18 +64,34 @@ def wrap(
     inputs = inputs_of(proto, len(names) if names else None if sample is None else sample.shape[1])
     columns = _names(inputs, sample, names)
     frame = _synthetic(inputs, columns) if sample is None else _select(sample, columns, inputs)
+    proto, parts = joined(proto, chosen)
     output = output_of(proto)
     fields = _fields(frame, inputs, seen=sample is not None)
     labels, raw = _run(proto, inputs, output, _typical(frame))
-    head = _head(labels, raw, output)
+    if parts:
+        head = _several(model, parts, _feeds(inputs, _typical(frame)), len(_typical(frame)))
+    else:
+        head = _head(labels, raw, output)
     return build(proto, inputs, output, (head, fields, raw.shape[1])), head, fields
 
 
-def ask(model: bytes, frame: pd.DataFrame, head: Head) -> Matrix:
+def _several(model: bytes, parts: Mapping[str, str], feeds: dict[str, Any], rows: int) -> Head:
+    """The columns of several outputs as values, named by their outputs."""
+    from estiba.model.engines.onnx import session
+
+    names: list[str] = []
+    for name, answer in zip(parts, session(model).run(list(parts.values()), feeds), strict=True):
+        width = answer.size // rows
+        names += [name] if width == 1 else [f"{name}_{i}" for i in range(width)]
+    return Head(kind="values", names=tuple(names))
+
+
+def ask(model: bytes, frame: pd.DataFrame, head: Head, chosen: Mapping[str, str] = MappingProxyType({})) -> Matrix:
     """What the file itself, as its author left it, answers: the proof of `wrap` compares with this.
 
     Args:
         frame: rows with one column per field, in the order of the fields that `wrap` gave.
+        chosen: as `wrap`.
 
     Returns:
         float64, shape (rows, head.width).
@@ -77,7 +99,12 @@ def ask(model: bytes, frame: pd.DataFrame, head: Head) -> Matrix:
     from estiba.model.engines.onnx import session
 
     proto = read(model)
-    inputs, output = inputs_of(proto, frame.shape[1]), output_of(proto)
+    inputs = inputs_of(proto, frame.shape[1])
+    proto, parts = joined(proto, chosen)
+    if parts:
+        answers = session(model).run(list(parts.values()), _feeds(inputs, frame))
+        return np.concatenate([np.asarray(each, np.float64).reshape(len(frame), -1) for each in answers], axis=1)
+    output = output_of(proto)
     shown = session(model).run([output.shown], _feeds(inputs, frame))[0]
     if isinstance(shown, list):
         shown = [[row[c] for c in head.classes] for row in shown]

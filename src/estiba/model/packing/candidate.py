@@ -211,7 +211,8 @@ def _of_file(model: bytes, sample: pd.DataFrame, fields: Mapping[str, FieldOptio
     """An ONNX file of the user's own: its graph is kept, and one that takes coded rows is built around it."""
     from estiba.model.onnx_import.wrap import ask, wrap
 
-    wrapped, head, inferred = wrap(model, sample)
+    chosen = outputs.tensors
+    wrapped, head, inferred = wrap(model, sample, chosen=chosen)
     signature = Signature(fields=override(inferred, fields), head=head, outputs=outputs).validate()
     coder = Coder(signature)
     named = sample if set(signature.names) <= set(sample.columns) else sample.set_axis(list(signature.names), axis=1)
@@ -221,7 +222,7 @@ def _of_file(model: bytes, sample: pd.DataFrame, fields: Mapping[str, FieldOptio
         coder,
         _code(coder, rows),
         rows,
-        lambda frame, head: ask(model, frame, head),
+        lambda frame, head: ask(model, frame, head, chosen),
         lambda head: wrapped,
     )
 
