@@ -80,7 +80,7 @@ def _input(proto: Any, value: Any, columns: int | None) -> Input:
         raise EstibaError(
             f"The ONNX input {value.name!r} takes exactly {dims[0]} row{'s' * (dims[0] > 1)} at a time.",
             hint="Pass the sample as arrays, in a .npy or .npz file: the file then runs on one record after the other. "
-            "Or export it with a free first dimension: dynamic_axes of torch.onnx.export, or FloatTensorType([None, 4]) "
+            "Or export it with a free first dimension: dynamic_axes of torch.onnx.export, FloatTensorType([None, 4]) "
             "of skl2onnx.",
         )
     width = 1 if len(dims) == 1 else dims[1] or columns or 0

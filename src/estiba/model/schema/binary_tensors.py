@@ -64,11 +64,14 @@ def _datatype(array: Any) -> str:
 def _typed(name: str, array: Any, datatype: str) -> Any:
     if datatype == "BYTES" or array.dtype.name == _DTYPES[datatype]:
         return array
-    made = array.astype(_DTYPES[datatype])
-    rounds = made.dtype.kind == "f" and array.dtype.kind == "f"
-    if "b" in (made.dtype.kind, array.dtype.kind) or not (rounds or (made == array).all()):
-        raise BadInput([Problem(f"#/{name}", f"expected {made.dtype.name}, got {array.dtype.name} of other values")])
-    return made
+    wrong = BadInput([Problem(f"#/{name}", f"expected {_DTYPES[datatype]}, got {array.dtype.name}")])
+    if array.dtype.kind not in "fiu" or datatype == "BOOL":
+        raise wrong
+    typed = array.astype(_DTYPES[datatype])
+    rounded = typed.dtype.kind == "f" and array.dtype.kind == "f"
+    if not (rounded or (typed == array).all()):
+        raise wrong
+    return typed
 
 
 def _block(array: Any) -> bytes:

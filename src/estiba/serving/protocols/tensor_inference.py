@@ -54,6 +54,7 @@ class TensorInferenceEndpoint(OpenInferenceEndpoint):
             raise NotAllowed("Use POST to infer.")
         header, block = split_body(request)
         check_json(header)
+        self.check_keys(header, -1)
         content = parse_json(header)
         if not isinstance(content, dict) or not isinstance(content.get("inputs"), list) or not content["inputs"]:
             raise BadRequest('Expected an object with "inputs", an array of one tensor or more.')

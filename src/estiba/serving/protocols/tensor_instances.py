@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-import msgspec
-
 from estiba.core.errors import BadRequest
 from estiba.model.coding.coder import Coded
 from estiba.model.coding.tensor_coder import TensorCoder, tensors_of
 from estiba.model.inference.load import TensorModel
 from estiba.serving.batcher import Batcher
 from estiba.serving.exchange import Answer, Exchange
-from estiba.serving.protocols.body_parsing import NotAllowed, NotSupported, check_count, parse_json
+from estiba.serving.protocols.body_parsing import NotAllowed, NotSupported, check_count, encoded, parse_json
 from estiba.serving.protocols.endpoint import JSON, EncodedResponse, Shared
 from estiba.serving.protocols.kserve_v1 import KserveV1Endpoint
 from estiba.serving.protocols.mlflow import MlflowEndpoint
-from estiba.serving.protocols.tensor_bodies import check_json, chosen_outputs, plain
+from estiba.serving.protocols.tensor_bodies import check_json, chosen_outputs, not_finite, plain
 
 
 class TensorV1Endpoint(KserveV1Endpoint):
@@ -31,13 +29,14 @@ class TensorV1Endpoint(KserveV1Endpoint):
         if exchange.request.method != b"POST":
             raise NotAllowed("Use POST to predict.")
         content = _object(exchange.request.body)
+        self.check_keys(exchange.request.body, -1)
         if "instances" not in content or set(content) - {"instances", "signature_name"}:
             raise BadRequest('Expected an object: {"instances": [...]}.')
         exchange.coded = _instances(self._tensors, content["instances"], "instances")
 
     def encode(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
         names = [output.name for output in self.model.signature.head.tensors]
-        return (JSON, msgspec.json.encode({"predictions": plain(answer.predictions, names)}))
+        return (JSON, encoded(plain(answer.predictions, names), not_finite(answer.predictions, names)))
 
 
 class TensorMlflowEndpoint(MlflowEndpoint):
@@ -54,6 +53,7 @@ class TensorMlflowEndpoint(MlflowEndpoint):
         if request.content_type.partition(b";")[0].strip().lower() != b"application/json":
             raise NotSupported("Send application/json, in UTF-8.")
         content = _object(request.body)
+        self.check_keys(request.body, -1)
         forms = [form for form in ("instances", "inputs") if form in content]
         if len(forms) != 1 or set(content) - {forms[0], "params"}:
             raise BadRequest('A model of tensors takes an object with either "instances" or "inputs", and "params".')
@@ -72,7 +72,7 @@ class TensorMlflowEndpoint(MlflowEndpoint):
         shown: list[Any] = plain(answer.predictions, names)
         if len(names) == 1 and len(self.model.signature.head.tensors) > 1:
             shown = [row[names[0]] for row in shown]
-        return (JSON, msgspec.json.encode({"predictions": shown}))
+        return (JSON, encoded(shown, not_finite(answer.predictions, names)))
 
 
 def _object(body: bytes | bytearray) -> dict[str, Any]:

@@ -98,6 +98,7 @@ class TensorNativeEndpoint(Endpoint):
     def _json(self, body: bytes | bytearray) -> tuple[Coded, Mapping[str, Any], bool]:
         """The records of a body, its params, and whether it is one bare record."""
         check_json(body)
+        self.check_keys(body, -1)
         content = parse_json(body)
         if not isinstance(content, dict):
             raise BadInput([Problem("#", 'expected an object: {"records": [...]} or one record')])
