@@ -48,7 +48,9 @@ ORDER = {
         http exchange telemetry options pipeline batcher tensor_batcher protocols catalog version_metrics server_status
         pages api server workers
         """,
-    "estiba.serving.http": "listen request trace_context deadline problem_details connection",
+    "estiba.serving.http": """
+        listen request trace_context deadline problem_details buffered header_checks unsent connection
+        """,
     "estiba.serving.telemetry": "metrics sink access_log tracing otlp_exporter",
     "estiba.serving.protocols": """
         body_parsing repeated_keys arrow_parquet tensors tensor_bodies endpoint open_inference mlflow kserve_v1 native

@@ -55,13 +55,11 @@ class Batcher:
 
     Attributes:
         pipeline: the policies in force; replaced when the configuration changes.
-        waiting_bytes: size of large bodies of this model that wait for a thread.
     """
 
     def __init__(self, model: Model, metrics: Metrics, max_queued_rows: int, log: Log) -> None:
         self.model = model
         self.pipeline = Pipeline()
-        self.waiting_bytes = 0
         self._guard = Guard(log)
         self._max_queued_rows = max_queued_rows
         self._queue: deque[Exchange] = deque()

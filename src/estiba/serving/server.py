@@ -42,6 +42,7 @@ class Server(App):
         self.ports = ports
         self.connections: set[Connection] = set()
         self.clock = Clock()
+        self.buffered = shared.buffered
         self.draining = False
         self._current = current
         self._management = management
@@ -50,6 +51,7 @@ class Server(App):
         self._tracer = shared.tracer
         self._ids = Ids()
         self._open = shared.metrics.slot("estiba_connections")
+        self._held = shared.metrics.slot("estiba_buffered_bytes")
         self._refused = shared.metrics.slot("estiba_connections_refused_total")
 
     def handle(self, connection: Connection, request: Request) -> None:
@@ -113,5 +115,6 @@ class Server(App):
             for connection in [c for c in self.connections if c.expires_at < now]:
                 connection.expire()
             self._open.set(len(self.connections))
+            self._held.set(self.buffered.held)
             for batcher in self._current.catalog.batchers():
                 batcher.expire()

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from estiba.core.log import Log
 from estiba.serving.exchange import Exchange
+from estiba.serving.http.connection import CROWDED
 from estiba.serving.http.problem_details import error_response
 from estiba.serving.http.request import Headers, header_lines
 from estiba.serving.telemetry.access_log import AccessLog, is_probe
@@ -49,15 +50,19 @@ class Bridge:
             self._log.error("request failed", error=error, request_id=exchange.id, path=request.path.decode("latin-1"))
             answer.status = 500
             detail = "The server's log has the error, under the request's id."
-            answer.headers, body = error_response(500, detail, request_id=exchange.id)
-            answer.body = [body]
+            answer.headers, problem = error_response(500, detail, request_id=exchange.id)
+            answer.body = [problem]
+        body = b"".join(answer.body)
+        if not exchange.connection.has_room(len(body)):
+            answer.status = 503
+            answer.headers, body = error_response(503, CROWDED, request_id=exchange.id)
         headers = [(k, v) for k, v in answer.headers if k.lower() not in _SET_BY_CONNECTION]
         if not any(key == b"x-request-id" for key, _ in headers):
             headers.append((b"x-request-id", exchange.id.encode()))
         if exchange.trace is not None:
             headers.append((b"traceresponse", exchange.trace.header))
         self._record(exchange, answer.status, getattr(scope.get("route"), "path", ""))
-        exchange.connection.respond(request, answer.status, header_lines(headers), b"".join(answer.body))
+        exchange.connection.respond(request, answer.status, header_lines(headers), body)
 
     def _record(self, exchange: Exchange, status: int, route: str) -> None:
         """Record span and access-log line. Unmatched paths are logged without a route (unbounded cardinality)."""

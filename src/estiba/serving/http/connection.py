@@ -2,16 +2,12 @@
 
 Predictions are answered without a task per request; everything else goes to an ASGI application through
 `serving/api/asgi_bridge.py`. The parser is llhttp, through httptools; its strict mode refuses most forms of request
-smuggling (RFC 9112, section 11.2), and `Connection._objection` refuses the rest.
+smuggling (RFC 9112, section 11.2), and `header_checks.py` refuses the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
-import struct
-import termios
 import time
 from collections import deque
 from collections.abc import Collection
@@ -21,12 +17,24 @@ from typing import cast
 
 import httptools
 
+from estiba.serving.http.buffered import Buffered
+from estiba.serving.http.header_checks import Head, header_too_large
 from estiba.serving.http.request import Clock, Headers, HttpOptions, Request, header_lines, origin_form
+from estiba.serving.http.unsent import unsent_bytes
 
 __all__ = ["App", "Clock", "Connection", "Headers", "HttpOptions", "Request", "header_lines"]
 
 MAX_PIPELINED_REQUESTS = 16
 """Requests read ahead on one connection; beyond this its socket is not read until responses have been sent."""
+
+MIN_READ_RATE_BYTES = 8 * 1024
+"""Bytes a second that a client has to read of its responses; a slower one is dropped after `write_timeout`."""
+
+LARGE_BYTES = 64 * 1024
+"""Size from which a response is refused while the worker holds too much for its clients already."""
+
+CROWDED = "The server holds too many large requests and answers at the moment."
+"""Detail of the refusal of what does not fit into the worker's limit."""
 
 LINGER_SECONDS = 2.0
 """Time for which a refused client may go on sending before its connection is closed."""
@@ -41,6 +49,7 @@ class App(Interface):
     """The server, as far as a connection needs it.
 
     Attributes:
+        buffered: what is held for all clients together.
         draining: responses close their connection.
         ports: ports with a default model of their own.
     """
@@ -48,6 +57,7 @@ class App(Interface):
     options: HttpOptions
     connections: set[Connection]
     clock: Clock
+    buffered: Buffered
     draining: bool
     ports: Collection[int]
 
@@ -80,6 +90,7 @@ class Connection(asyncio.Protocol):
         "_eof",
         "_header_bytes",
         "_headers",
+        "_held",
         "_hosts",
         "_length",
         "_overhead",
@@ -94,6 +105,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_type",
         "_unsent",
+        "_unsent_at",
         "_write_paused",
         "expires_at",
         "port",
@@ -111,7 +123,9 @@ class Connection(asyncio.Protocol):
         self._busy = self._pumping = self._reading_paused = self._write_paused = False
         self._ended = False  # further input is discarded
         self._eof = False  # the client has closed its sending side
-        self._unsent = 0
+        self._unsent = 0  # bytes that the client had not taken at `_unsent_at`, if it is slow
+        self._unsent_at = 0.0
+        self._held = 0  # bytes counted in the server's sum
         self._segment = 0
         self._header_bytes = 0  # of the header being read; 0 between requests
         self._overhead = 0  # bytes since the last of the body: chunk extensions, and the trailer
@@ -133,6 +147,7 @@ class Connection(asyncio.Protocol):
         self._app.connections.discard(self)
         self._transport = None
         self._queue.clear()
+        self._hold(0)
 
     def eof_received(self) -> bool:
         """Keep a half-closed connection (True) while responses to its requests are outstanding."""
@@ -144,13 +159,15 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._write_paused = True
         if self._transport is not None:
-            self._unsent = _unsent_bytes(self._transport)
+            self._unsent, self._unsent_at = unsent_bytes(self._transport), time.monotonic()
+            self._hold(self._transport.get_write_buffer_size())
         self.expires_at = time.monotonic() + self._app.options.write_timeout
         self._read_or_pause()
 
     def resume_writing(self) -> None:
         self._write_paused = False
         self._unsent = 0
+        self._hold(0)
         options = self._app.options
         partial = self._request is not None or self._header_bytes
         wait = options.body_timeout if partial else NEVER if self._busy else options.idle_timeout
@@ -179,11 +196,13 @@ class Connection(asyncio.Protocol):
         transport, options = self._transport, self._app.options
         if transport is None:
             return
-        self.expires_at = time.monotonic() + options.write_timeout
+        now = time.monotonic()
+        self.expires_at = now + options.write_timeout
         leaving = self._write_paused or self._ended or transport.is_closing()
-        waiting = _unsent_bytes(transport) if leaving else 0
-        if waiting and (not self._unsent or waiting < self._unsent):
-            self._unsent = waiting
+        waiting = unsent_bytes(transport) if leaving else 0
+        least = MIN_READ_RATE_BYTES * (now - self._unsent_at)
+        if waiting and (not self._unsent or waiting <= self._unsent - least):
+            self._unsent, self._unsent_at = waiting, now
         elif self._write_paused or transport.is_closing():
             transport.abort()
         elif self._ended:
@@ -194,6 +213,10 @@ class Connection(asyncio.Protocol):
             self._refuse(408, "The request did not arrive in time.")
         else:
             transport.close()
+
+    def has_room(self, size: int) -> bool:
+        """Return False for a large response that the server cannot hold now, should its client be slow."""
+        return size <= LARGE_BYTES or self._app.buffered.fits(size)
 
     def close(self) -> None:
         """Close the connection after everything written has been sent."""
@@ -208,7 +231,7 @@ class Connection(asyncio.Protocol):
         self._segment = len(data)
         if self._request is None:
             if self._header_bytes > self._app.options.max_header:
-                self._refuse(431, self._too_long())
+                self._refuse(431, header_too_large(self._app.options.max_header))
                 return
             self._header_bytes += len(data)
         elif self._overhead > self._app.options.max_header:
@@ -222,6 +245,22 @@ class Connection(asyncio.Protocol):
             self._read_again(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._refuse(400, f"This is not a valid HTTP/1.1 request: {error}")
+        if self._request is not None:
+            self._hold_body()
+
+    def _hold_body(self) -> None:
+        """Count a body that has not arrived as a whole; refuse it if too much is held already."""
+        size = len(self._body)
+        if not self._app.buffered.fits(size - self._held):
+            self._refuse(503, CROWDED)
+        else:
+            self._hold(size)
+
+    def _hold(self, size: int) -> None:
+        """Count the bytes that this connection holds now."""
+        if size != self._held:
+            self._app.buffered.held += size - self._held
+            self._held = size
 
     def _read_again(self, rest: bytes) -> None:
         """Ignore an upgrade request (RFC 9110, section 7.8): use a new parser, as this one would skip the body."""
@@ -285,7 +324,8 @@ class Connection(asyncio.Protocol):
         long = self._segment > options.max_header or self._header_bytes > options.max_header
         odd = version != "1.1" or self._hosts != 1 or self._codings is not None
         if long or odd or self._length > options.max_body:
-            objection = self._objection(version)
+            head = Head(version, self._target, self._headers, self._hosts, self._codings, self._length)
+            objection = head.objection(options)
             if objection is not None:
                 self._refuse(*objection)
                 return
@@ -310,28 +350,6 @@ class Connection(asyncio.Protocol):
             self._continue = version == "1.1"
             self._send_continue()
 
-    def _objection(self, version: str) -> tuple[int, str] | None:
-        """Status and detail of the problem with a header as a whole; None if it is valid."""
-        options = self._app.options
-        size = len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
-        codings = self._codings
-        if version not in ("1.0", "1.1"):
-            return 505, "This server speaks HTTP/1.1."
-        if size > options.max_header:
-            return 431, self._too_long()
-        if self._hosts > 1 or (self._hosts == 0 and version == "1.1"):
-            return 400, "A request names its host once."
-        if codings is not None and version == "1.0":
-            return 400, "HTTP/1.0 knows no Transfer-Encoding."
-        if codings is not None and codings.strip().lower() != b"chunked":
-            return 501, "The only Transfer-Encoding that this server knows is chunked."
-        if self._length > options.max_body:
-            return 413, f"The body is larger than {options.max_body} bytes."
-        return None
-
-    def _too_long(self) -> str:
-        return f"The header is larger than {self._app.options.max_header} bytes."
-
     def on_body(self, data: bytes) -> None:
         if self._ended:
             return
@@ -354,6 +372,8 @@ class Connection(asyncio.Protocol):
         self._continue = False
         request.body = self._body
         self._body = b""
+        if self._held:
+            self._hold(0)
         request.arrived_at = time.perf_counter()
         self._ended = not request.keep_alive or self.spare
         self.expires_at = NEVER
@@ -425,6 +445,7 @@ class Connection(asyncio.Protocol):
         self._request = None
         self._header_bytes = 0
         self._body = b""
+        self._hold(0)
         self.expires_at = NEVER
         self._send_refusal()
 
@@ -455,17 +476,3 @@ class Connection(asyncio.Protocol):
             self.expires_at = time.monotonic() + LINGER_SECONDS
             transport.write_eof()
             self._read_or_pause()
-
-
-def _unsent_bytes(transport: asyncio.Transport) -> int:
-    """Response bytes that the client has not acknowledged, in this process and in the kernel; closing could lose them.
-
-    RFC 9112, section 9.6: a server closes when it is reasonably certain that the client has received the last response.
-    """
-    waiting = transport.get_write_buffer_size()
-    sock = transport.get_extra_info("socket")
-    if sock is None:
-        return waiting
-    with contextlib.suppress(OSError, ValueError):  # closed already, or not supported by this system
-        waiting += struct.unpack("=i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]
-    return waiting

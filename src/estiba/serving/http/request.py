@@ -21,7 +21,9 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         header_timeout: from the first byte of a request to the end of its headers.
         body_timeout: from there to the end of its body.
         idle_timeout: between two requests on one connection.
-        write_timeout: how long a client may take no byte of an answer that waits for it.
+        write_timeout: how long a client may take too little of an answer that waits for it: fewer than 8 KiB a second.
+        max_buffered: bodies that arrive or wait for a thread, and answers that clients do not read, of all clients of
+            one worker together; beyond it large bodies and answers are refused.
     """
 
     max_body: Annotated[int, Meta(ge=1)] = 16 * 1024 * 1024
@@ -30,6 +32,7 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     body_timeout: Annotated[float, Meta(gt=0)] = 30.0
     idle_timeout: Annotated[float, Meta(gt=0)] = 75.0
     write_timeout: Annotated[float, Meta(gt=0)] = 30.0
+    max_buffered: Annotated[int, Meta(ge=1)] = 128 * 1024 * 1024
 
 
 class Request:

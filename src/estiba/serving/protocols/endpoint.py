@@ -20,6 +20,8 @@ from estiba.model.coding.predictions import with_kept
 from estiba.serving.batcher import Batcher, ModelFailed
 from estiba.serving.exchange import Answer, Exchange
 from estiba.serving.http import deadline
+from estiba.serving.http.buffered import Buffered
+from estiba.serving.http.connection import CROWDED, LARGE_BYTES
 from estiba.serving.http.request import Request
 from estiba.serving.options import ServerOptions
 from estiba.serving.pipeline import TooManyRequests, Unauthorized
@@ -31,9 +33,6 @@ from estiba.serving.telemetry.tracing import Tracer
 
 INLINE_BYTES = 64 * 1024
 """Largest body that is decoded on the event loop; larger ones go to a thread, so that small ones do not wait."""
-
-MAX_WAITING_BYTES = 256 * 1024 * 1024
-"""Larger bodies of one model that may wait for a thread; beyond this a request is refused at once."""
 
 JSON = b"content-type: application/json\r\n"
 
@@ -49,6 +48,7 @@ class Shared(NamedTuple):
     log: Log
     access: AccessLog
     executor: Executor
+    buffered: Buffered
     tracer: Tracer | None = None
 
 
@@ -91,7 +91,7 @@ class Endpoint(ABC):
             shared.metrics.slot("estiba_rejected_total", model.name, reason)
         named = {"name": model.name, "version": model.version, "protocol": self.protocol}
         self._attributes: dict[str, Any] = {f"estiba.model.{key}": value for key, value in named.items()}
-        self._encoded = self._encode_kept if self.model.signature.keep else self.encode
+        self._keeps = bool(model.signature.keep)
         self._headers = b"x-model-version: %b\r\nx-request-id: " % model.version.encode()
 
     # Made on first use, so that a protocol that is not used leaves no series in the metrics.
@@ -157,7 +157,7 @@ class Endpoint(ABC):
         if exchange.trace is not None:
             exchange.trace.began_at, exchange.trace.ended_at = answer.began_at, answer.ended_at
         try:
-            response = self._encoded(exchange, answer)
+            response = self._encode_kept(exchange, answer) if self._keeps else self.encode(exchange, answer)
         except Exception as error:  # a label that JSON cannot hold must not make other requests of the batch fail
             self.refuse(exchange, error)
         else:
@@ -186,10 +186,10 @@ class Endpoint(ABC):
 
     def _start_large(self, exchange: Exchange) -> None:
         """Decode, predict and encode in a thread; only the response comes back to the event loop."""
-        batcher, size = self.batcher, len(exchange.request.body)
-        if batcher.waiting_bytes + size > MAX_WAITING_BYTES and batcher.waiting_bytes:
-            raise Unavailable("Too many large requests are waiting already.")
-        batcher.waiting_bytes += size
+        buffered, size = self._shared.buffered, len(exchange.request.body)
+        if not buffered.fits(size):
+            raise Unavailable(CROWDED)
+        buffered.held += size
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._shared.executor, self._run_large, exchange)
         future.add_done_callback(lambda done: self._finish_large(exchange, size, done))
@@ -215,10 +215,11 @@ class Endpoint(ABC):
             raise ModelFailed(f"{type(error).__name__}: {error}") from error
         if exchange.trace is not None:
             exchange.trace.began_at, exchange.trace.ended_at = answer.began_at, answer.ended_at
-        return self._encoded(exchange, answer), len(answer.predictions)
+        response = self._encode_kept(exchange, answer) if self._keeps else self.encode(exchange, answer)
+        return response, len(answer.predictions)
 
     def _finish_large(self, exchange: Exchange, size: int, done: asyncio.Future[tuple[EncodedResponse, int]]) -> None:
-        self.batcher.waiting_bytes -= size
+        self._shared.buffered.held -= size
         self.batcher.settle()
         error = done.exception() if not done.cancelled() else Unavailable("The server is shutting down.")
         if error is None:
@@ -227,10 +228,13 @@ class Endpoint(ABC):
             self.refuse(exchange, error)
 
     def _respond(self, exchange: Exchange, response: EncodedResponse, rows: int) -> None:
+        headers, body = response
+        if len(body) > LARGE_BYTES and not exchange.connection.has_room(len(body)):
+            self.refuse(exchange, Unavailable(CROWDED))
+            return
         self._in_flight.add(-1)
         self._ok.add()
         self._count(exchange, 200, rows)
-        headers, body = response
         head = b"%b%b%b\r\n" % (headers, self._headers, exchange.id.encode())
         if exchange.trace is not None:
             head += b"traceresponse: %b\r\n" % exchange.trace.header

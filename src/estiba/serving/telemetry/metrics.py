@@ -77,6 +77,7 @@ METRICS = (
     Metric("estiba_rows_total", "counter", "Rows predicted.", ("model", "version")),
     Metric("estiba_queue_rows", "gauge", "Rows that wait for a model.", ("model",)),
     Metric("estiba_connections", "gauge", "Open connections of clients, as counted twice a second."),
+    Metric("estiba_buffered_bytes", "gauge", "Bodies and responses held for clients, as counted twice a second."),
     Metric("estiba_connections_refused_total", "counter", "Connections refused, as the server held as many as it can."),
     Metric("estiba_log_lines_skipped_total", "counter", "Lines of requests left out of the log, over its limit."),
     Metric("estiba_spans_dropped_total", "counter", "Spans that were not sent, by requests.", ("reason",)),

@@ -15,6 +15,7 @@ from estiba.model.inference.load import Model
 from estiba.serving.api.asgi_bridge import Bridge
 from estiba.serving.api.management_routes import application
 from estiba.serving.catalog import CurrentCatalog, Deployment, Route, build, single, weighted
+from estiba.serving.http.buffered import Buffered
 from estiba.serving.options import ServerOptions
 from estiba.serving.pipeline import Pipeline
 from estiba.serving.protocols.endpoint import Shared
@@ -76,7 +77,10 @@ class Serving:
         self._telemetry = telemetry = Telemetry(options, metrics_file)
         self.log, self.metrics = telemetry.log, telemetry.metrics
         self._executor = ThreadPoolExecutor(max_workers=max(1, cpus.available()), thread_name_prefix="large")
-        self._shared = Shared(options, self.metrics, self.log, telemetry.access, self._executor, telemetry.tracer)
+        buffered = Buffered(options.http.max_buffered)
+        self._shared = Shared(
+            options, self.metrics, self.log, telemetry.access, self._executor, buffered, telemetry.tracer
+        )
         self._versions = VersionMetrics(self.metrics)
         self.deployments: dict[ServedModel, Deployment] = {}
         self.health = Health(status_file)
