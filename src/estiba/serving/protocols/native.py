@@ -74,6 +74,7 @@ class NativeEndpoint(Endpoint):
         self._rows = msgspec.json.Decoder(list[record], dec_hook=code_hook)
         self._encode = msgspec.json.Encoder().encode
         signature = self.model.signature
+        self._has_records = "records" in signature.names  # a body with that key is an envelope, wherever the key stands
         exact = signature.extra == "refuse" and not signature.keep and not any(f.nullable for f in signature.fields)
         self._colons = len(signature.fields) if exact else -1
 
@@ -115,9 +116,10 @@ class NativeEndpoint(Endpoint):
         Raises:
             one of UNREADABLE, for everything that needs `_check_json`.
         """
-        if len(body) > INLINE_BYTES and b'"records"' in body[:64]:
+        enveloped = b'"records"' in body[:64] or self._has_records
+        if len(body) > INLINE_BYTES and enveloped:
             return self._decode_slices(body), False
-        if b'"records"' in body[:64]:
+        if enveloped:
             records: Sequence[Any] = self._envelope.decode(body).records
             if not records:
                 raise msgspec.DecodeError("no records")
