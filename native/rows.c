@@ -119,10 +119,11 @@ PyObject *pack_rows(PyObject *module, PyObject *args)
 
 /* Kinds of parts of a prediction, with what a part holds behind its name:
    number (column), numbers (names of all columns), first_largest (labels), at_least (column, limit, label, other),
-   above (limit, label, other), from (limit, label, other), band (column, edges, words). */
-enum { NUMBER, NUMBERS, FIRST_LARGEST, AT_LEAST, ABOVE, FROM, BAND, KINDS };
+   above (limit, label, other), from (limit, label, other), band (column, edges, words), at (first column, part of
+   the columns from there on), group (first column, parts of the columns from there on). */
+enum { NUMBER, NUMBERS, FIRST_LARGEST, AT_LEAST, ABOVE, FROM, BAND, AT, GROUP, KINDS };
 
-static const Py_ssize_t SIZES[KINDS] = {3, 3, 3, 6, 5, 5, 5};
+static const Py_ssize_t SIZES[KINDS] = {3, 3, 3, 6, 5, 5, 5, 4, 4};
 
 static PyObject *item(PyObject *part, Py_ssize_t at)
 {
@@ -172,6 +173,8 @@ static PyObject *band(PyObject *part, const double *row)
     return shared(item(item(part, 4), at));
 }
 
+static PyObject *one_prediction(PyObject *parts, const double *row);
+
 static PyObject *part_of(PyObject *part, const double *row)
 {
     long kind = PyLong_AsLong(item(part, 1));
@@ -191,6 +194,10 @@ static PyObject *part_of(PyObject *part, const double *row)
         double limit = PyFloat_AsDouble(item(part, 2));
         return shared(item(part, (kind == ABOVE ? *row > limit : *row >= limit) ? 3 : 4));
     }
+    case AT:
+        return part_of(item(part, 3), row + PyLong_AsSsize_t(item(part, 2)));
+    case GROUP:
+        return one_prediction(item(part, 3), row + PyLong_AsSsize_t(item(part, 2)));
     default:
         return band(part, row);
     }
@@ -222,6 +229,19 @@ static int are_floats(PyObject *tuple)
     return 1;
 }
 
+static int is_part(PyObject *part, Py_ssize_t width);
+
+static int is_inner(PyObject *part, long kind, Py_ssize_t width)
+{
+    PyObject *inner = item(part, 3);
+    if (kind == AT)
+        return is_part(inner, width);
+    int known = PyTuple_Check(inner);
+    for (Py_ssize_t i = 0; known && i < PyTuple_Size(inner); i++)
+        known = is_part(item(inner, i), width);
+    return known;
+}
+
 static int is_part(PyObject *part, Py_ssize_t width)
 {
     if (!PyTuple_Check(part) || PyTuple_Size(part) < 3 || !PyLong_Check(item(part, 1)))
@@ -236,6 +256,8 @@ static int is_part(PyObject *part, Py_ssize_t width)
         return PyFloat_Check(first);
     if (!is_column(first, width))
         return 0;
+    if (kind == AT || kind == GROUP)
+        return is_inner(part, kind, width - PyLong_AsSsize_t(first));
     if (kind == AT_LEAST)
         return PyFloat_Check(item(part, 3));
     return kind == NUMBER || (PyTuple_Check(item(part, 3)) && are_floats(item(part, 3)) && PyTuple_Check(item(part, 4)) &&

@@ -20,15 +20,15 @@ from estiba.core.options import dotted
 from estiba.doctor.catalogue import RULES
 from estiba.doctor.explain import explain
 from estiba.model.schema.infer import FieldOptions
-from estiba.model.schema.signature import Field
+from estiba.model.schema.signature import Field, OutputOptions, Outputs
 from estiba.project import Tree
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 NOTICE = "Written by `python scripts/reference.py`; do not edit."
-ROOM = {"models": "NAME", "fields": "FIELD", "bands": "BAND", "services": "NAME", "canary": "MODEL"}
+ROOM = {"models": "NAME", "fields": "FIELD", "bands": "BAND", "services": "NAME", "canary": "MODEL", "each": "OUTPUT"}
 """The placeholder of a key that the user chooses, by the table that it is in."""
 
-SAME_WORDS = {FieldOptions: Field}
+SAME_WORDS = {FieldOptions: Field, OutputOptions: Outputs}
 """Options whose keys mean what those of another class mean."""
 
 WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", types.NoneType: ""}

@@ -22,7 +22,8 @@ ORDER = {
     "estiba.core.stores": "disk files",
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
     "estiba.model.schema": """
-        binary_tensors tensor_types signature rows json_pointer json_values values text_input estimator_columns infer
+        binary_tensors tensor_types signature json_schema rows json_pointer json_values values text_input
+        estimator_columns infer
         """,
     "estiba.model.coding": """
         kernel terms arrow thrift_compact table_limits csv_file pandas_series record_type known_names coder predictions
@@ -31,7 +32,8 @@ ORDER = {
     "estiba.model.artifact": "artifact archive golden_rows golden_tensors profile model_card",
     "estiba.model.registry": "records registry mirror",
     "estiba.model.estimators": """
-        object_graph outputs own_modules own_answers tree_checks skops by_value own_code catboost_files saved_files
+        object_graph estimator_facts booster_outputs multi_output outputs own_modules own_answers tree_checks skops
+        by_value own_code catboost_files saved_files
         """,
     "estiba.model.convert": """
         graph near_ties functions columns sparse trees context tables curves pairwise boosters foreign forests kernels

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from estiba.model.artifact.artifact import Manifest
     from estiba.model.artifact.profile import Profile
     from estiba.model.registry.registry import Registry
+    from estiba.model.schema.signature import Signature
     from estiba.model.schema.tensor_types import TensorOutput
+
+MAX_SHOWN_OUTPUTS = 20
 
 
 @click.group(
@@ -125,9 +128,9 @@ def _range(minimum: float | None, maximum: float | None) -> str:
 
 def _show_facts(manifest: Manifest, profile: Profile | None) -> None:
     head, source = manifest.signature.head, manifest.source
-    answer = f"{head.kind}: {', '.join(map(str, head.classes or head.names or map(_tensor, head.tensors)))}"
     origin = f"{source.name}, {model_table.data(manifest)}" if source else "not stated"
-    facts = [("answer", answer), ("engine", manifest.engine), ("proof", model_table.parity(manifest)), ("data", origin)]
+    facts = _answers(manifest.signature)
+    facts += [("engine", manifest.engine), ("proof", model_table.parity(manifest)), ("data", origin)]
     facts += [("why python", manifest.reason)] if manifest.reason else []
     facts += [("profile", "none; tensors have no distribution by field" if head.tensors else _profile(profile))]
     facts += [("made with", f"{manifest.framework}, Python {manifest.python}")]
@@ -135,6 +138,18 @@ def _show_facts(manifest: Manifest, profile: Profile | None) -> None:
     facts += [(name, f"{value:.6g}") for name, value in manifest.metrics.items()]
     terminal.line()
     terminal.table(("fact", "value"), facts)
+
+
+def _answers(signature: Signature) -> list[tuple[str, str]]:
+    """The outputs of a model, and what each says."""
+    heads = signature.head.heads or (signature.head,)
+    lines = []
+    for head in heads[:MAX_SHOWN_OUTPUTS]:
+        kind = f"{head.kind} of clusters" if head.clusters else head.kind
+        name = f"output {head.name}" if signature.head.heads else "answer"
+        lines.append((name, f"{kind}: {', '.join(map(str, head.classes or head.names))}"))
+    more = len(heads) - len(lines)
+    return [*lines, ("and", f"{more} more outputs")] if more else lines
 
 
 def _profile(profile: Profile | None) -> str:

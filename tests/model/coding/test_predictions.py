@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from estiba.model.coding.predictions import Predictions, labels
+from estiba.core.errors import BadProject
+from estiba.model.coding.predictions import Predictions, labels, readers
 from estiba.model.schema.signature import Band, Field, Head, Outputs, Signature
 
 FIELD = (Field(name="x", kind="number"),)
@@ -116,3 +117,58 @@ def test_every_output_that_is_null_is_warned_of() -> None:
 def test_an_output_that_is_not_shown_is_not_warned_of() -> None:
     signature = Signature(fields=FIELD, head=TWO, outputs=Outputs(probabilities=""))
     assert Predictions(signature).with_warnings(np.array([[math.nan, math.nan]])) == ([{"label": "no"}], [])
+
+
+def test_several_outputs_each_as_it_would_be_alone() -> None:
+    heads = (
+        Head(kind="probabilities", name="size", classes=("big", "small")),
+        Head(kind="scores", name="mood", classes=(0, 1), labelled=True),
+        Head(kind="values", name="price", names=("price",)),
+        Head(kind="label", name="group", classes=("a", "b", "c")),
+        Head(kind="outlier", name="odd", classes=(-1, 1)),
+        Head(kind="probabilities", name="part", classes=(0, 1, 2), clusters=True),
+    )
+    raw = [[0.4, 0.6, 0.5, 0.0, 9.5, 2.0, -0.1, 0.1, 0.2, 0.7]]
+    head = Head(kind="several", heads=heads)
+    assert head.width == 10
+    signature = Signature(fields=FIELD, head=head).validate()
+    expected = {
+        "size": {"label": "small", "probabilities": {"big": 0.4, "small": 0.6}},
+        "mood": {"label": 0, "score": 0.5},
+        "price": 9.5,
+        "group": "c",
+        "odd": {"label": -1, "score": -0.1},
+        "part": {"cluster": 2, "probabilities": {"0": 0.1, "1": 0.2, "2": 0.7}},
+    }
+    predictions = Predictions(signature)
+    assert predictions.rows(np.array(raw)) == [expected]
+    predictions._compiled = None  # the same without a C compiler
+    assert predictions.rows(np.array(raw)) == [expected]
+    columns = {name: values[0] for name, values in predictions.columns(np.array(raw)).items()}
+    assert columns["size.probabilities.small"] == 0.6
+    assert columns["part.cluster"] == 2
+    assert {name: read(expected) for name, read in readers(signature).items()} == {
+        "size.label": "small",
+        "size.probabilities": {"big": 0.4, "small": 0.6},
+        "mood.label": 0,
+        "mood.score": 0.5,
+        "price": 9.5,
+        "group": "c",
+        "odd.label": -1,
+        "odd.score": -0.1,
+        "part.cluster": 2,
+        "part.probabilities": {"0": 0.1, "1": 0.2, "2": 0.7},
+    }
+
+
+def test_a_number_that_is_not_finite_is_null_in_one_of_several_outputs() -> None:
+    heads = (Head(kind="values", name="a", names=("a",)), Head(kind="probabilities", name="b", classes=(0, 1)))
+    signature = Signature(fields=FIELD, head=Head(kind="several", heads=heads)).validate()
+    rows = Predictions(signature).rows(np.array([[math.inf, math.nan, 0.5]]))
+    assert rows == [{"a": None, "b": {"label": 0, "probabilities": {"0": None, "1": 0.5}}}]
+
+
+def test_a_nested_head_is_refused() -> None:
+    inner = Head(kind="values", name="b", names=("x", "y"))
+    with pytest.raises(BadProject, match="several outputs itself"):
+        Signature(fields=FIELD, head=Head(kind="several", heads=(inner,))).validate()

@@ -16,7 +16,8 @@ from estiba.model.convert import Converted, NotConvertible, convert
 from estiba.model.convert.graph import Graph
 from estiba.model.convert.trees import Tree, constant, scalar_sum
 from estiba.model.engines.exact import ExactEngine
-from estiba.model.estimators.outputs import NoAnswer, answer, head_of
+from estiba.model.estimators.estimator_facts import NoAnswer
+from estiba.model.estimators.outputs import answer, head_of
 from estiba.model.schema.signature import Field, Signature
 
 pytestmark = pytest.mark.slow
@@ -221,7 +222,7 @@ def test_several_targets() -> None:
     sample = frame("numbers", missing=False)
     targets = np.stack([target(sample, 0), target(sample, 0) * 2 + sample["a"]], axis=1)
     for model in (RandomForestRegressor(5, random_state=1), LinearRegression()):
-        assert head_of(model.fit(sample, targets)).width == 2
+        assert head_of(model.fit(sample, targets), sample).width == 2
         assert compare(model, sample) < TOLERANCE
 
 
@@ -391,7 +392,7 @@ def test_many_levels_are_looked_up_column_by_column() -> None:
 
 def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(NoAnswer, match="dict has no predict"):
-        head_of({})
+        head_of({}, frame("numbers", missing=False))
 
 
 def test_the_reason_names_the_step() -> None:

@@ -60,7 +60,7 @@ def packed(folder: Path, model: Any, sample: pd.DataFrame) -> Artifact:
         model_file=name,
         format=kind,
         framework=saved_files.framework(model),
-        signature=infer(model, sample, head_of(model)),
+        signature=infer(model, sample, head_of(model, sample)),
         libraries=saved_files.libraries(model, kind),
         python="3.11.0",
     )

@@ -17,7 +17,8 @@ from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from estiba.model.coding.predictions import Predictions
-from estiba.model.schema.signature import Field, Head, Outputs, Signature, json_schema
+from estiba.model.schema.json_schema import json_schema
+from estiba.model.schema.signature import Field, Head, Outputs, Signature
 from estiba.serving.api import openapi
 from estiba.serving.api.openapi import Described, document, prediction_schema
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from estiba.core.errors import BadArtifact, ParityError
 from estiba.model.artifact.artifact import Parity
 from estiba.model.coding.coder import Coded, Coder, Matrix
-from estiba.model.coding.predictions import labels
+from estiba.model.coding.predictions import positions
 from estiba.model.schema.signature import UNSEEN, Field, Scalar, Signature
 
 TOLERANCE = 1e-6
@@ -231,21 +231,19 @@ def compare(
         expected, got: raw answers of the original and of the packed model, both (rows, width).
         tolerance: largest accepted difference, absolute below 1 and relative above.
     """
-    head, outputs = signature.head, signature.outputs
     both_nan = np.isnan(expected) & np.isnan(got)
     with np.errstate(invalid="ignore"):
         difference = np.where(both_nan | (expected == got), 0.0, np.abs(got - expected))
-    difference[:, head.columns :] = 0.0  # the position of a label is compared as a label
     scaled = difference / np.maximum(1.0, np.abs(np.where(both_nan, 1.0, expected)))
-    broken = ~(scaled <= tolerance).all(axis=1)
+    numbers = _numbers(signature)
+    broken = ~(scaled[:, [column for column, _ in numbers]] <= tolerance).all(axis=1)
     equal = total = 0
-    if head.classes:
-        chosen = [labels(head, m, outputs.threshold, signature.positive) for m in (expected, got)]
-        agrees = chosen[0] == chosen[1]
-        equal, total = int(agrees.sum()), len(agrees)
-        broken |= ~agrees
-    names = head.names or (tuple(str(c) for c in head.classes) if head.columns > 1 else ("score",))
-    worst = {name: float(np.max(difference[:, i], initial=0.0)) for i, name in enumerate(names)}
+    for output in signature.each:
+        if output.signature.head.classes:
+            agrees = positions(output, expected) == positions(output, got)
+            equal, total = equal + int(agrees.sum()), total + len(agrees)
+            broken |= ~agrees
+    worst = {name: float(np.max(difference[:, column], initial=0.0)) for column, name in numbers}
     parity = Parity(
         rows=len(expected),
         max_abs_error=worst,
@@ -255,6 +253,17 @@ def compare(
         note=note,
     )
     return parity, int(np.argmax(broken)) if broken.any() else None
+
+
+def _numbers(signature: Signature) -> list[tuple[int, str]]:
+    """Columns of an answer that are numbers, and not the position of a label, with names for people."""
+    found = []
+    for output in signature.each:
+        head = output.signature.head
+        names = head.names or (tuple(str(c) for c in head.classes) if head.columns > 1 else ("score",) * head.columns)
+        prefix = f"{output.name}." if output.name and not head.names else ""
+        found += [(output.start + i, prefix + name) for i, name in enumerate(names)]
+    return found
 
 
 def prove(coder: Coder, golden: Golden, predict: Predict, tolerance: float) -> Parity:
@@ -275,16 +284,16 @@ def prove(coder: Coder, golden: Golden, predict: Predict, tolerance: float) -> P
 
 
 def _difference(signature: Signature, golden: Golden, got: Matrix, row: int, tolerance: float) -> str:
-    head = signature.head
-    expected, got = golden.matrix[row][: head.columns], got[:, : head.columns]
+    numbers = _numbers(signature)
+    columns = [column for column, _ in numbers]
+    expected, got = golden.matrix[row][columns], got[:, columns]
     if np.array_equal(expected, got[row], equal_nan=True):
         return (
             f"Golden row {row} has another label than in training: {msgspec.json.encode(golden.records[row]).decode()}"
         )
     column = int(np.nanargmax(np.abs(got[row] - expected))) if np.isfinite(got[row] - expected).any() else 0
-    names = head.names or tuple(str(c) for c in head.classes)
     return (
-        f"Golden row {row} is answered with {got[row][column]:.9g} for {names[column]!r}, and was answered with "
+        f"Golden row {row} is answered with {got[row][column]:.9g} for {numbers[column][1]!r}, and was answered with "
         f"{expected[column]:.9g} in training (tolerance {tolerance:g}). The row: "
         + msgspec.json.encode(golden.records[row]).decode()
     )

@@ -118,17 +118,30 @@ def _row(field: Field) -> str:
 
 
 def _answers(manifest: Manifest) -> str:
-    head, outputs = manifest.signature.head, manifest.signature.outputs
-    lines = [f"- kind: {head.kind}"]
+    signature = manifest.signature
+    if signature.is_single:
+        return _section("Output", "\n".join(_answer(signature)))
+    if signature.head.kind == "values" and not signature.outputs.bands and not signature.outputs.each:
+        return _section("Outputs", f"- kind: values\n- targets: {', '.join(signature.head.names)}")
+    parts = ["\n".join([f"### {output.name}\n", *_answer(output.signature)]) for output in signature.each]
+    return _section("Outputs", "\n\n".join(parts))
+
+
+def _answer(signature: Signature) -> list[str]:
+    """Lines about a single output."""
+    head, outputs = signature.head, signature.outputs
+    lines = [f"- kind: {'cluster, ' if head.clusters else ''}{head.kind}"]
     lines += [f"- {tensor.name}: {tensor.dtype} of shape {shape_text(tensor.shape)}" for tensor in head.tensors]
+    if head.name:
+        lines.append(f"- target: {head.name}")
     if head.classes:
-        lines.append(f"- classes: {', '.join(map(str, head.classes))}")
+        lines.append(f"- {'clusters' if head.clusters else 'classes'}: {', '.join(map(str, head.classes))}")
     if outputs.threshold is not None:
-        positive = head.classes[manifest.signature.positive]
+        positive = head.classes[signature.positive]
         lines.append(f"- {positive!r} is the label from a probability of {outputs.threshold:.6g} on")
     for name, band in outputs.bands.items():
         lines.append(f"- {name}: {', '.join(band.labels)}, divided at {', '.join(f'{e:g}' for e in band.edges)}")
-    return _section("Output", "\n".join(lines))
+    return lines
 
 
 def _parity(manifest: Manifest) -> str:

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from estiba.core.errors import BadArtifact
 from estiba.model.artifact.artifact import Artifact
 from estiba.model.coding.coder import Coded, Matrix
-from estiba.model.coding.predictions import labels
-from estiba.model.schema.signature import UNSEEN, Field, Head, Signature
+from estiba.model.coding.predictions import positions
+from estiba.model.schema.signature import UNSEEN, Field, Head, NamedOutput, Signature
 
 FILE = "profile.json"
 
@@ -113,11 +113,13 @@ class OutputProfile(msgspec.Struct, frozen=True, kw_only=True):
         rows: how many were asked.
         labels: of a classifier, the labels as positions in the head's classes; None otherwise.
         columns: by class or target, the raw answers; of two classes only the positive one's, which says both.
+        outputs: of a model with several outputs that are not all values, by name; the other members are empty then.
     """
 
     rows: int
     labels: Levels | None
     columns: dict[str, Numbers]
+    outputs: dict[str, OutputProfile] = {}
 
 
 class Background(msgspec.Struct, frozen=True, kw_only=True):
@@ -308,6 +310,10 @@ def _moments(present: Column) -> tuple[float | None, float | None]:
 
 def _outputs(signature: Signature, raw: Matrix) -> OutputProfile:
     head = signature.head
+    if head.kind == "several":
+        chosen = signature.each[:MAX_OUTPUT_COLUMNS]
+        parts = {output.name: _outputs(output.signature, raw[:, output.start : output.stop]) for output in chosen}
+        return OutputProfile(rows=len(raw), labels=None, columns={}, outputs=parts)
     counted = _labels(signature, raw) if head.classes else None
     return OutputProfile(
         rows=len(raw),
@@ -320,15 +326,15 @@ def _outputs(signature: Signature, raw: Matrix) -> OutputProfile:
 
 
 def _labels(signature: Signature, raw: Matrix) -> Levels:
-    chosen = labels(signature.head, raw, signature.outputs.threshold, signature.positive)
-    positions = {label: float(i) for i, label in enumerate(signature.head.classes)}
-    codes = np.array([positions[label] for label in chosen.tolist()])
+    codes = positions(NamedOutput("", 0, signature), raw).astype(float)
     codes[~np.isfinite(raw).all(axis=1)] = np.nan
-    return _codes(codes, len(positions), MAX_LEVELS)
+    return _codes(codes, len(signature.head.classes), MAX_LEVELS)
 
 
 def _columns(head: Head, positive: int, counted: Levels | None) -> list[tuple[int, str]]:
     """Position and name of the columns of an answer that have a distribution."""
+    if head.columns == 0:
+        return []
     if head.columns == 1:
         return [(0, head.names[0] if head.names else "score")]
     if len(head.classes) == 2:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
 from estiba.model.coding.coder import Coded, Coder
@@ -43,7 +42,7 @@ class Converted:
 
 
 def convert(
-    model: object, fields: Sequence[Field], sample: pd.DataFrame, *, labelled: bool = False, exact_first: bool = False
+    model: object, fields: Sequence[Field], sample: pd.DataFrame, head: Head | None = None, *, exact_first: bool = False
 ) -> Converted:
     """Convert a fitted model to ONNX.
 
@@ -51,7 +50,7 @@ def convert(
         model: a fitted scikit-learn estimator or Pipeline, or an XGBoost, LightGBM or CatBoost model.
         fields: the signature's fields, in the order of the sample's columns.
         sample: training rows with the columns and dtypes that the model was trained on.
-        labelled: add the position of the label that the model's own `predict` says as a last column.
+        head: the meaning of the answer, by default the model's own; it says whether labels of `predict` are wanted.
         exact_first: compute the probability of the first class of two to the last bit as well.
 
     Returns:
@@ -61,18 +60,27 @@ def convert(
         NotConvertible: some part has no exact ONNX form.
         NoAnswer: the object is no model.
     """
-    head = msgspec.structs.replace(head_of(model), labelled=labelled)
+    head = head or head_of(model, sample)
+    if head.kind == "several":
+        raise NotConvertible(f"{type(model).__name__} answers several outputs, for which there is no rule")
     graph = Graph(len(fields), exact_first=exact_first)
     context = Context(graph, emit, apply)
     columns = _ordered(model, _input(graph, fields, head, sample.head(SAMPLE_ROWS)), sample)
     if takes_texts(model):
         columns = columns.same(columns.columns, sample.head(SAMPLE_ROWS).iloc[:, 0])
+    return Converted(graph.model(_answer(context, model, columns, head), head.width), head, tuple(context.notes))
+
+
+def _answer(c: Context, model: object, columns: Columns, head: Head) -> str:
+    """The columns of an answer that a single head describes."""
+    if head.kind == "label":
+        return c.graph.cast(c.label(model, columns), DOUBLE)
     wants: dict[str, Want] = {"probabilities": "proba", "values": "value"}
-    answer = emit(context, model, columns, wants.get(head.kind, "decision"))
-    if labelled:
-        label = context.label(model, columns, answer if head.columns > 1 else "")
-        answer = graph.concat([answer, graph.cast(label, DOUBLE)])
-    return Converted(graph.model(answer, head.width), head, tuple(context.notes))
+    answer = c.emit(model, columns, wants.get(head.kind, "decision"))
+    if not head.labelled:
+        return answer
+    label = c.label(model, columns, answer if head.columns > 1 else "")
+    return c.graph.concat([answer, c.graph.cast(label, DOUBLE)])
 
 
 def _input(g: Graph, fields: Sequence[Field], head: Head, sample: pd.DataFrame) -> Columns:

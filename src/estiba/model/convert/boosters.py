@@ -143,7 +143,7 @@ def _xgboost_link(g: Graph, raw: str, objective: str, want: Want) -> str:
         positive = g.as_float32(g.expit(margin))
         return g.as_float32(g.pair(positive)) if want == "proba" else margin
     if objective in ("multi:softprob", "multi:softmax"):
-        return g.as_float32(g.softmax(margin))
+        return margin if want == "decision" else g.as_float32(g.softmax(margin))
     if objective == "reg:logistic":
         return g.as_float32(g.expit(margin))
     if objective in ("count:poisson", "reg:gamma", "reg:tweedie"):
@@ -166,6 +166,8 @@ def lightgbm_model(c: Context, model: Any, columns: Columns, want: Want) -> str:
     raw = scalar_sum(c.graph, x, trees, targets=classes)
     if dump.get("average_output"):
         raw = c.graph.op("Div", raw, c.graph.const(len(trees) / classes))
+    if "objective" not in dump:  # one of the user's own, which plays no part in predictions
+        return raw
     return _lightgbm_link(c.graph, raw, str(dump["objective"]), want)
 
 

@@ -46,6 +46,8 @@ class Context:
             answer: its probabilities or scores by class, where they are in the graph already.
         """
         name = type(_last(model)).__name__
+        if name == "Booster":  # XGBoost's multi:softmax
+            return self.graph.argmax(self.emit(model, columns, "decision"))
         if name == "OneVsOneClassifier" or (name in ("SVC", "NuSVC") and len(_last(model).classes_) > 2):
             return self.emit(model, columns, "label")
         if name in _BAYES:  # predict compares joint log likelihoods, which differ where probabilities are 1 and 0

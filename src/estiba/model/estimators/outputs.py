@@ -4,35 +4,52 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from estiba.core.errors import EstibaError
+from estiba.model.estimators.booster_outputs import (
+    booster_answer,
+    booster_head,
+    catboost_values,
+    is_catboost,
+    is_plain_catboost,
+    value_names,
+)
+from estiba.model.estimators.estimator_facts import (
+    NoAnswer,
+    estimator_type,
+    innermost,
+    is_booster,
+    is_regressor,
+    plain_label,
+    predicted,
+    rows_for,
+)
+from estiba.model.estimators.multi_output import several_answer, several_head
 from estiba.model.schema.signature import Head, Label
-from estiba.model.schema.text_input import rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Matrix = npt.NDArray[np.float64]
 
-
-class NoAnswer(EstibaError):
-    """The object is not a model that gives probabilities, scores or values."""
-
-    exit_code = 2
+PROBE_ROWS = 2
+"""Rows of the sample that the model is asked for the form of its answers."""
 
 
-def head_of(model: Any) -> Head:
+def head_of(model: Any, sample: pd.DataFrame) -> Head:
     """What the columns of the model's answer mean.
 
     Args:
         model: a fitted estimator or Pipeline, or an XGBoost, LightGBM or CatBoost model.
+        sample: rows that it takes.
 
     Raises:
-        NoAnswer: it has no predict method, or answers several classifications at once.
+        NoAnswer: it has no predict method, or knows one class only.
     """
-    booster = _booster_head(model)
+    frame = sample.head(PROBE_ROWS)
+    booster = booster_head(model, frame)
     if booster is not None:
         return booster
     if not hasattr(model, "predict"):
@@ -40,11 +57,15 @@ def head_of(model: Any) -> Head:
             f"{type(model).__name__} has no predict method.",
             hint="Pack the fitted estimator, or a Pipeline that ends in one.",
         )
-    if hasattr(model, "classes_") and not _is_regressor(model):
-        return _classifier_head(model)
-    if _is_outlier_detector(model):
+    rows = rows_for(model, frame)
+    labels = _values(model, rows)
+    if hasattr(model, "classes_") and not is_regressor(model) and not _has_own_objective(model):
+        return several_head(model, labels, rows) or _classifier_head(model)
+    if estimator_type(model) == "outlier_detector" and hasattr(model, "decision_function"):
         return Head(kind="outlier", classes=(-1, 1))
-    return Head(kind="values", names=_targets(model))
+    if estimator_type(model) in ("clusterer", "density_estimator") and (clusters := _cluster_head(model)).classes:
+        return clusters
+    return Head(kind="values", names=value_names(model, labels.reshape(len(frame), -1).shape[1]))
 
 
 def answer(model: Any, frame: pd.DataFrame, head: Head) -> Matrix:
@@ -53,42 +74,63 @@ def answer(model: Any, frame: pd.DataFrame, head: Head) -> Matrix:
     Raises:
         NoAnswer: there are more or fewer numbers for each row than the head has.
     """
-    raw = _booster_answer(model, frame, head) if _is_booster(model) else _estimator_answer(model, frame, head)
+    heads = head.heads or (head,)
+    if is_booster(model) and head.kind != "label":
+        return _checked(model, booster_answer(model, frame, head), len(frame), head.width)
+    rows = rows_for(model, frame)
+    blocks = several_answer(model, rows, head) if head.heads else [_numbers(model, rows, head)]
+    blocks = [_checked(model, block, len(frame), each.columns) for each, block in zip(heads, blocks, strict=True)]
+    if any(each.says_label for each in heads) and (own := own_labels(model, frame, head)) is not None:
+        pairs = zip(heads, blocks, own.T, strict=True)
+        blocks = [np.column_stack([block, places]) if each.says_label else block for each, block, places in pairs]
+    return np.ascontiguousarray(blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1))
+
+
+def _checked(model: Any, raw: Any, rows: int, columns: int) -> Matrix:
     numbers = np.asarray(raw, np.float64)
-    if numbers.size != len(frame) * head.columns:
-        each = f"{numbers.size / max(len(frame), 1):g}"
+    if numbers.size != rows * columns:
         raise NoAnswer(
-            f"{type(model).__name__} answers {each} numbers for each row where {head.columns} "
-            f"{'was' if head.columns == 1 else 'were'} expected.",
-            hint="Pack one model for each number that it should answer.",
+            f"{type(model).__name__} answers {numbers.size / max(rows, 1):g} numbers for each row where {columns} "
+            f"{'was' if columns == 1 else 'were'} expected."
         )
-    numbers = numbers.reshape(len(frame), head.columns)
-    if head.labelled and (own := own_labels(model, frame, head)) is not None:
-        numbers = np.column_stack([numbers, own])
-    return np.ascontiguousarray(numbers)
+    return numbers.reshape(rows, columns)
 
 
 def own_labels(model: Any, frame: pd.DataFrame, head: Head) -> npt.NDArray[np.int_] | None:
-    """Labels that the model's own `predict` gives each row, as positions in `head.classes`.
+    """Labels that the model's own `predict` gives each row, as positions in the classes: shape (rows, outputs).
 
-    None for an XGBoost or LightGBM Booster, whose `predict` says no label.
+    None for a Booster of XGBoost or LightGBM whose `predict` says no label.
 
     Raises:
-        NoAnswer: it says several labels, or one that is not among its classes.
+        NoAnswer: it says another number of labels, or one that is not among its classes.
     """
-    if _is_booster(model):
+    if is_booster(model) and head.kind != "label":
         return None
-    rows: Any = frame.to_numpy() if _wants_array(model) else rows_of(model, frame)
-    bare = type(model).__name__ == "CatBoost"
-    labels = np.asarray(model.predict(rows, prediction_type="Class") if bare else model.predict(rows))
-    if labels.size != len(frame):
-        raise NoAnswer(f"{type(model).__name__} answers several labels at once.", hint="Pack one model for each label.")
-    positions = {str(label): position for position, label in enumerate(head.classes)}
-    names = [str(_label(value)) for value in labels.reshape(-1).tolist()]
-    strange = [label for label in names if label not in positions]
-    if strange:
-        raise NoAnswer(f"{type(model).__name__} answers the label {strange[0]!r}, which is not among its classes.")
-    return np.array([positions[label] for label in names], dtype=int)
+    if is_booster(model):
+        labels = np.asarray(booster_answer(model, frame, head)).astype(int)
+    elif is_plain_catboost(model):
+        labels = np.asarray(model.predict(rows_for(model, frame), prediction_type="Class"))
+    else:
+        labels = predicted(model, rows_for(model, frame))
+    heads = head.heads or (head,)
+    if labels.size != len(frame) * len(heads):
+        raise NoAnswer(
+            f"{type(model).__name__} says {labels.size / max(len(frame), 1):g} labels for each row where {len(heads)} "
+            f"{'was' if len(heads) == 1 else 'were'} expected."
+        )
+    labels = labels.reshape(len(frame), len(heads))
+    return np.stack([_positions(model, labels[:, i], each) for i, each in enumerate(heads)], axis=1)
+
+
+def _positions(model: Any, labels: npt.NDArray[Any], head: Head) -> npt.NDArray[np.int_]:
+    """Labels as positions among the classes; equal ones, such as 1.0 and 1, or ones of the same name."""
+    by_value: dict[Any, int] = {label: position for position, label in reversed(list(enumerate(head.classes)))}
+    by_name = {str(label): position for position, label in enumerate(head.classes)}
+    found = [by_value.get(label, by_name.get(str(plain_label(label)), -1)) for label in labels.tolist()]
+    if -1 in found:
+        strange = plain_label(labels.tolist()[found.index(-1)])
+        raise NoAnswer(f"{type(model).__name__} answers the label {strange!r}, which is not among its classes.")
+    return np.array(found, dtype=int)
 
 
 _PLAIN = """
@@ -104,14 +146,21 @@ _PLAIN = """
 """Estimators whose `predict` follows from the probabilities or scores, as far as rows of the sample show."""
 
 
+def with_labels(head: Head, labelled: bool) -> Head:
+    """The head with, or without, the label of the estimator's own `predict` for each output that has numbers."""
+    if head.heads:
+        return msgspec.structs.replace(head, heads=tuple(with_labels(each, labelled) for each in head.heads))
+    return msgspec.structs.replace(head, labelled=labelled and bool(head.classes) and head.kind != "label")
+
+
 def follows(model: Any) -> bool:
     """Is the model's `predict` known to follow from its probabilities or scores?"""
-    inner = _innermost(model)
+    inner = innermost(model)
     if type(inner).__name__ == "StackingClassifier":
         return follows(inner.final_estimator_)
     if type(inner).__name__ in ("SVC", "NuSVC"):
         return len(inner.classes_) == 2 and not inner.probability
-    return _is_booster(inner) or type(inner).__name__ in _PLAIN.split()
+    return is_booster(inner) or type(inner).__name__ in _PLAIN.split()
 
 
 def own_threshold(model: Any) -> tuple[float, Label | None] | None:
@@ -120,7 +169,7 @@ def own_threshold(model: Any) -> tuple[float, Label | None] | None:
     None for a model without a threshold of its own. Source: scikit-learn's FixedThresholdClassifier and
     TunedThresholdClassifierCV, and CatBoost's set_probability_threshold.
     """
-    inner = _innermost(model)
+    inner = innermost(model)
     if type(inner).__name__ == "CatBoostClassifier":
         chosen = float(inner.get_probability_threshold()) if len(inner.classes_) == 2 else 0.5
         return None if chosen == 0.5 else (chosen, None)
@@ -130,11 +179,11 @@ def own_threshold(model: Any) -> tuple[float, Label | None] | None:
         return None
     threshold = getattr(inner, "best_threshold_", getattr(inner, "threshold", "auto"))
     label = getattr(inner, "pos_label", None)
-    return (0.5 if threshold == "auto" else float(threshold)), None if label is None else _label(label)
+    return (0.5 if threshold == "auto" else float(threshold)), None if label is None else plain_label(label)
 
 
-def _estimator_answer(model: Any, frame: pd.DataFrame, head: Head) -> Any:
-    rows: Any = frame.to_numpy() if _wants_array(model) else rows_of(model, frame)
+def _numbers(model: Any, rows: Any, head: Head) -> Any:
+    """The numbers of a single output."""
     match head.kind:
         case "probabilities":
             return model.predict_proba(rows)
@@ -142,8 +191,18 @@ def _estimator_answer(model: Any, frame: pd.DataFrame, head: Head) -> Any:
             return _scores(model, rows, head)
         case "outlier":
             return model.decision_function(rows)
+        case "label":
+            return np.empty((len(rows), 0))
         case _:
-            return model.predict(rows)
+            return _values(model, rows)
+
+
+def _values(model: Any, rows: Any) -> Any:
+    if is_catboost(model):
+        return np.asarray(catboost_values(model, rows))
+    if _has_own_objective(model):
+        return np.asarray(model.predict(rows, raw_score=True))  # as without, but without its warning
+    return predicted(model, rows)
 
 
 def _scores(model: Any, rows: Any, head: Head) -> Any:
@@ -164,142 +223,33 @@ def _is_hard_vote(model: Any) -> bool:
     return type(model).__name__ == "VotingClassifier" and model.voting == "hard"
 
 
-def _is_regressor(model: Any) -> bool:
-    return getattr(model, "_estimator_type", None) == "regressor" or type(model).__name__.endswith("Regressor")
-
-
-def _is_outlier_detector(model: Any) -> bool:
-    from sklearn.utils import get_tags
-
-    try:
-        kind = get_tags(model).estimator_type
-    except (AttributeError, TypeError, ValueError):
-        return False
-    return kind == "outlier_detector" and hasattr(model, "decision_function")
-
-
 def _classifier_head(model: Any) -> Head:
-    classes = model.classes_
-    if isinstance(classes, list):
-        raise NoAnswer(
-            f"{type(model).__name__} answers {len(classes)} classifications at once.",
-            hint="Pack one model for each target.",
-        )
-    labels = tuple(_label(c) for c in np.asarray(classes).tolist())
+    labels = tuple(plain_label(c) for c in np.asarray(model.classes_).tolist())
     if len(labels) < 2:
         raise NoAnswer(
             f"{type(model).__name__} knows one class only: {labels[0]!r}.",
             hint="Train it on rows of at least two classes.",
         )
-    sure = hasattr(model, "predict_proba") and not _clips(_innermost(model))
+    sure = hasattr(model, "predict_proba") and not _clips(innermost(model))
     return Head(kind="probabilities" if sure else "scores", classes=labels)
+
+
+def _cluster_head(model: Any) -> Head:
+    """Clusters by their numbers: probabilities for a mixture, the label alone for others; no classes if unknown."""
+    inner = innermost(model)
+    if hasattr(model, "predict_proba") and hasattr(inner, "n_components"):
+        return Head(kind="probabilities", classes=tuple(range(int(inner.n_components))), clusters=True)
+    found = set(np.unique(getattr(inner, "labels_", ())).astype(int).tolist())
+    found |= set(range(len(getattr(inner, "cluster_centers_", ()))))
+    return Head(kind="label", classes=tuple(sorted(found)), clusters=True)
+
+
+def _has_own_objective(model: Any) -> bool:
+    """A LightGBM classifier with an objective of the user's own, which answers neither labels nor probabilities."""
+    inner = innermost(model)
+    return type(inner).__module__.startswith("lightgbm") and callable(getattr(inner, "objective_", None))
 
 
 def _clips(model: Any) -> bool:
     """Modified Huber probabilities of more than two classes are often equal; only the scores say which wins."""
     return getattr(model, "loss", None) == "modified_huber" and len(model.classes_) > 2
-
-
-def _label(value: object) -> Label:
-    return value if isinstance(value, str | int | float | bool) else str(value)
-
-
-def _targets(model: Any) -> tuple[str, ...]:
-    count = _target_count(model)
-    return ("value",) if count == 1 else tuple(f"value{i}" for i in range(count))
-
-
-def _target_count(model: Any) -> int:
-    """Number of regression targets; estimators keep it under different names."""
-    model = _innermost(model)
-    if type(model).__module__.startswith("xgboost"):
-        return _xgboost_targets(model)
-    for name in ("n_outputs_", "_n_outputs"):
-        if isinstance(getattr(model, name, None), int):
-            return int(getattr(model, name))
-    coefficients = getattr(model, "coef_", None)
-    if isinstance(coefficients, np.ndarray) and coefficients.ndim == 2:
-        return 1 if type(model).__name__ in ("SVR", "NuSVR", "LinearSVR") else int(coefficients.shape[0])
-    if hasattr(model, "estimators_") and type(model).__name__ == "MultiOutputRegressor":
-        return len(model.estimators_)
-    fitted = getattr(model, "_y", None)
-    return int(fitted.shape[1]) if isinstance(fitted, np.ndarray) and fitted.ndim == 2 else 1
-
-
-def _xgboost_targets(model: Any) -> int:
-    import json
-
-    learner = json.loads(model.get_booster().save_config())["learner"]
-    return int(learner["learner_model_param"].get("num_target", 1))
-
-
-def _innermost(model: Any) -> Any:
-    """The estimator that decides on the number of targets."""
-    while True:
-        if hasattr(model, "steps"):
-            model = model.steps[-1][1]
-        elif hasattr(model, "best_estimator_"):
-            model = model.best_estimator_
-        elif hasattr(model, "regressor_"):
-            model = model.regressor_
-        else:
-            return model
-
-
-def _wants_array(model: Any) -> bool:
-    """Fitted on a bare array, an estimator warns about, or refuses, a DataFrame's column names."""
-    if type(model).__module__.startswith("catboost"):
-        return list(model.feature_names_) == [str(i) for i in range(len(model.feature_names_))]
-    if type(model).__module__.startswith("lightgbm"):
-        return list(model.feature_name_) == [f"Column_{i}" for i in range(model.n_features_)]
-    return not hasattr(model, "feature_names_in_") and hasattr(model, "n_features_in_")
-
-
-def _is_booster(model: Any) -> bool:
-    root = type(model).__module__.partition(".")[0]
-    return root in ("xgboost", "lightgbm") and type(model).__name__ == "Booster"
-
-
-def _booster_head(model: Any) -> Head | None:
-    """Boosters loaded from a file know neither labels nor names: classes are numbered from 0."""
-    if type(model).__name__ == "CatBoost" and type(model).__module__.startswith("catboost"):
-        return _catboost_head(model)
-    if not _is_booster(model):
-        return None
-    objective, classes = booster_objective(model)
-    if objective.startswith("rank") or objective == "lambdarank" or classes == 0:
-        return Head(kind="values", names=("value",))
-    return Head(kind="probabilities", classes=tuple(range(classes)))
-
-
-def _catboost_head(model: Any) -> Head:
-    classes = np.asarray(model.classes_).tolist()
-    return Head(kind="scores", classes=tuple(classes)) if classes else Head(kind="values", names=("value",))
-
-
-def booster_objective(model: Any) -> tuple[str, int]:
-    """Objective of an XGBoost or LightGBM Booster and its number of classes, 0 for a regression."""
-    import json
-
-    if type(model).__module__.startswith("xgboost"):
-        learner = json.loads(model.save_config())["learner"]
-        objective = str(learner["objective"]["name"])
-        count = int(learner["learner_model_param"]["num_class"])
-        return objective, count if objective.startswith("multi:") else 2 * (objective == "binary:logistic")
-    objective = str(model.dump_model(num_iteration=0).get("objective", "")).split(" ")[0]
-    count = int(model.num_model_per_iteration())
-    multi = objective in ("multiclass", "multiclassova")
-    return objective, count if multi else 2 * (objective == "binary")
-
-
-def _booster_answer(model: Any, frame: pd.DataFrame, head: Head) -> Any:
-    if type(model).__module__.startswith("xgboost"):
-        import xgboost
-
-        names = model.feature_names
-        rows: Any = frame.to_numpy() if names is None else frame
-        raw = model.predict(xgboost.DMatrix(rows, enable_categorical=names is not None))
-    else:
-        named = model.feature_name() != [f"Column_{i}" for i in range(model.num_feature())]
-        raw = model.predict(frame if named else frame.to_numpy())
-    return np.stack([1 - raw, raw], axis=1) if head.kind == "probabilities" and raw.ndim == 1 else raw

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from estiba.core.errors import BadProject, EstibaError
 from estiba.model.estimators import own_modules
+from estiba.model.estimators.estimator_facts import NoAnswer
 from estiba.model.estimators.object_graph import last_step, module_of
-from estiba.model.estimators.outputs import NoAnswer
 from estiba.model.schema.signature import Head, Label
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,13 @@ import numpy.typing as npt
 
 from estiba.core.errors import BadInput, BadProject, EstibaError, ParityError
 from estiba.model.coding.coder import Coded, Coder, Matrix
-from estiba.model.coding.predictions import labels
+from estiba.model.coding.predictions import positions
 from estiba.model.packing.model_columns import imputed_fields, plain_columns, read_part
-from estiba.model.packing.training_result import Trained
+from estiba.model.packing.training_result import Trained, target_names
+from estiba.model.schema.estimator_columns import read_columns
 from estiba.model.schema.infer import FieldOptions, infer, override
 from estiba.model.schema.rows import field_name
-from estiba.model.schema.signature import Extra, Head, Outputs, Signature
+from estiba.model.schema.signature import Extra, Head, Outputs, Signature, renamed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,8 +38,8 @@ class Candidate:
         sample: rows of the caller, one for each coded row.
         answer: the original's raw answers to the rows of a DataFrame, as a head says.
         convert_as: the ONNX graph of the onnx engine, with answers as a head says; raises NotConvertible.
-        labels: what the original's own predict says of the rows of a DataFrame, as positions in the head's classes;
-            None where it says no labels.
+        labels: what the original's own predict says of the rows of a DataFrame, as positions in the classes, of shape
+            (rows, outputs); None where it says no labels.
         own_rule: the label is to be the one of predict, and not of a threshold of the user's.
         notes: sentences that whoever packs the model should read.
     """
@@ -93,16 +95,17 @@ def prepare(trained: Trained, fields: Mapping[str, FieldOptions], outputs: Outpu
     sample = trained.sample.set_axis([field_name(label) for label in trained.sample.columns], axis=1)
     if isinstance(trained.model, bytes):
         return _of_file(trained.model, sample, fields, outputs)
-    return _of_estimator(trained.model, sample, fields, outputs)
+    return _of_estimator(trained, sample, fields, outputs)
 
 
 def _of_estimator(
-    model: object, sample: pd.DataFrame, fields: Mapping[str, FieldOptions], outputs: Outputs
+    trained: Trained, sample: pd.DataFrame, fields: Mapping[str, FieldOptions], outputs: Outputs
 ) -> Candidate:
     from estiba.model.convert import convert
     from estiba.model.estimators import own_answers
-    from estiba.model.estimators.outputs import answer, follows, head_of, own_labels, own_threshold
+    from estiba.model.estimators.outputs import answer, follows, own_labels, own_threshold, with_labels
 
+    model = trained.model
     names = [str(name) for name in sample.columns]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -114,9 +117,9 @@ def _of_estimator(
     if own is not None and outputs.threshold is None:
         positive = outputs.positive if outputs.positive is not None else own[1]
         outputs = msgspec.structs.replace(outputs, threshold=own[0], positive=positive)
-    head = head_of(model)
-    labelled = bool(head.classes) and own_rule and not follows(model)
-    head = msgspec.structs.replace(head, labelled=labelled)
+    head = with_labels(_head(model, sample, outputs, target_names(trained.target)), own_rule and not follows(model))
+    if head.heads or len(head.names) > 1:
+        outputs = msgspec.structs.replace(outputs, names=())
     sample, notes = read_part(model, sample, head, keep=fields)
     signature = infer(model, sample, head, fields=fields, outputs=outputs)
     if imputed := imputed_fields(model, sample, signature, fields):
@@ -128,11 +131,7 @@ def _of_estimator(
         _code(coder, sample),
         sample,
         lambda frame, head: answer(model, frame, head),
-        lambda head: (
-            convert(
-                model, signature.fields, sample, labelled=head.labelled, exact_first=_decides_by_first(signature)
-            ).onnx
-        ),
+        lambda head: convert(model, signature.fields, sample, head, exact_first=_decides_by_first(signature)).onnx,
         lambda frame: own_labels(model, frame, head),
         own_rule,
         notes,
@@ -166,6 +165,28 @@ def _of_function(model: Any, sample: pd.DataFrame, fields: Mapping[str, FieldOpt
     )
 
 
+def _head(model: object, sample: pd.DataFrame, outputs: Outputs, targets: Sequence[str]) -> Head:
+    """The head of an estimator, with the names of its outputs from the settings, or else from its target."""
+    from estiba.model.estimators.outputs import head_of
+
+    read = read_columns(model, [str(name) for name in sample.columns])
+    part = sample[[name for name in sample.columns if str(name) in read]]
+    if len(part.columns) < len(sample.columns):
+        with suppress(Exception):  # what a model says of columns that it does not know
+            return _named(head_of(model, part), outputs, targets)
+    with _on_own_sample():
+        return _named(head_of(model, sample), outputs, targets)
+
+
+def _named(head: Head, outputs: Outputs, targets: Sequence[str]) -> Head:
+    count = len(head.heads or head.names)
+    if head.kind != "several" and count < 2:
+        return msgspec.structs.replace(head, name=targets[0] if len(targets) == 1 else "")
+    if outputs.names:
+        return renamed(head, outputs.names)
+    return renamed(head, targets) if len(targets) == count else head
+
+
 def _decides_by_first(signature: Signature) -> bool:
     """Tell whether a threshold or a band is about the probability of the first of two classes."""
     outputs = signature.outputs
@@ -174,9 +195,10 @@ def _decides_by_first(signature: Signature) -> bool:
 
 def with_own_labels(candidate: Candidate) -> Candidate:
     """The same model with a head that carries the labels of the estimator's own `predict`."""
-    signature = msgspec.structs.replace(
-        candidate.signature, head=msgspec.structs.replace(candidate.signature.head, labelled=True)
-    )
+    from estiba.model.estimators.outputs import with_labels
+
+    head = with_labels(candidate.signature.head, True)
+    signature = msgspec.structs.replace(candidate.signature, head=head)
     return dataclasses.replace(candidate, signature=signature, coder=Coder(signature))
 
 
@@ -191,19 +213,19 @@ def contradiction(candidate: Candidate, frame: pd.DataFrame, answers: Matrix) ->
 
     Empty as well where the label is not the estimator's own: with a threshold of the user's, and for ONNX files.
     """
-    head, outputs = candidate.signature.head, candidate.signature.outputs
-    if not candidate.own_rule or not head.classes or head.labelled:
+    heads = [output.signature.head for output in candidate.signature.each]
+    open_question = [bool(head.classes) and not head.says_label for head in heads]
+    if not candidate.own_rule or not any(open_question) or (own := candidate.labels(frame)) is None:
         return ""
-    own = candidate.labels(frame)
-    if own is None:
-        return ""
-    shown = labels(head, answers, outputs.threshold, candidate.signature.positive)
-    off = sum(str(a) != str(head.classes[b]) for a, b in zip(shown, own.tolist(), strict=True))
-    if not off:
+    off = np.zeros(len(frame), bool)
+    for i, output in enumerate(candidate.signature.each):
+        if open_question[i]:
+            off |= positions(output, answers) != own[:, i]
+    if not off.any():
         return ""
     return (
-        f"The model's own predict says another class than its probabilities or scores on {off} of {len(frame)} rows; "
-        "Estiba's label is that of predict."
+        f"The model's own predict says another class than its probabilities or scores on {off.sum()} of {len(frame)} "
+        "rows; Estiba's label is that of predict."
     )
 
 
@@ -284,8 +306,14 @@ def _culprit(candidate: Candidate, rows: npt.NDArray[np.int_]) -> str:
 
 
 def _asked(candidate: Candidate, rows: pd.DataFrame) -> Matrix:
-    try:
+    with _on_own_sample():
         return candidate.ask(rows)
+
+
+@contextmanager
+def _on_own_sample() -> Iterator[None]:
+    try:
+        yield
     except EstibaError:
         raise
     except Exception as error:  # every library has its own errors for rows that are not its own

@@ -75,7 +75,8 @@ class Trained:
     sample: training features shaped (n, p), real dtypes, up to all rows; the signature and
     the parity proof are drawn from it. Of an ONNX file of tensors a mapping with one array for
     each input, as the file takes them.
-    target: the training target shaped (n,), aligned with sample, or None.
+    target: the training target shaped (n,) or (n, outputs), aligned with sample, or None; a Series
+    or DataFrame names the outputs.
     holdout: rows that the model was not trained on, with the columns of sample, or None; the
     profile, which drift is measured against, is made of them instead of sample.
     metrics: held-out or cross-validated figures, finite, by snake_case name, in the unit that
@@ -110,3 +111,11 @@ def _finite(name: str, value: Any) -> float:
     if not math.isfinite(number):
         raise BadProject(f"The metric {name!r} is {number}; it must be finite.")
     return number
+
+
+def target_names(target: object) -> tuple[str, ...]:
+    """Names of the outputs that a training target has: a Series' name or the columns of a table; empty without any."""
+    columns = getattr(target, "columns", None)
+    names = [getattr(target, "name", None)] if columns is None else list(columns)
+    named = all(isinstance(name, (str, tuple)) and name != "" for name in names)
+    return tuple(map(field_name, names)) if named else ()

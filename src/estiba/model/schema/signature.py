@@ -11,13 +11,13 @@ a model of tensors has fields of that kind alone, and its answers are tensors to
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from estiba.core.errors import BadProject
-from estiba.model.schema.tensor_types import BatchAxis, Image, Shape, TensorOutput, check_tensor, json_schema_of
+from estiba.model.schema.tensor_types import BatchAxis, Image, Shape, TensorOutput, check_tensor
 
 Kind = Literal["number", "integer", "boolean", "category", "text", "timestamp", "tensor"]
 Unseen = Literal["error", "null", "other"]
@@ -85,31 +85,67 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     - `tensors`: no matrix, but one tensor for each of `tensors`. `batch` is the first axis of the model's own inputs
       and outputs: `free` takes any number of records, `one` takes them one by one, and with `none` a record is all
       that the model takes in one run, with the shapes of the model file.
+    - `label`: one column, the position among `classes` of what the model says; it has no numbers.
+    - `several`: the columns of `heads`, one after the other; each of them has a `name`.
 
     With `labelled`, one more column at the end holds the position among `classes` of what the estimator's own `predict`
-    says, for classifiers whose `predict` does not follow from their probabilities or scores.
+    says, for classifiers whose `predict` does not follow from their probabilities or scores. With `clusters`, the
+    classes are clusters that the estimator found.
     """
 
-    kind: Literal["probabilities", "scores", "outlier", "values", "tensors"]
+    kind: Literal["probabilities", "scores", "outlier", "values", "label", "several", "tensors"]
+    name: str = ""
     classes: tuple[Label, ...] = ()
     names: tuple[str, ...] = ()
     labelled: bool = False
+    clusters: bool = False
+    heads: tuple[Head, ...] = ()
     tensors: tuple[TensorOutput, ...] = ()
     batch: BatchAxis = "free"
 
     @property
     def width(self) -> int:
         """Columns of the engine's answer."""
-        return self.columns + self.labelled
+        if self.kind == "several":
+            return sum(head.width for head in self.heads)
+        return self.columns + self.says_label
+
+    @property
+    def says_label(self) -> bool:
+        """The last column is the position of a label."""
+        return self.labelled or self.kind == "label"
 
     @property
     def columns(self) -> int:
-        """Columns of probabilities, scores or values."""
+        """Columns of probabilities, scores or values of a single output."""
         if self.kind == "values":
             return len(self.names)
+        if self.kind == "label":
+            return 0
         if self.kind == "outlier" or (self.kind == "scores" and len(self.classes) == 2):
             return 1
         return len(self.classes)
+
+
+def renamed(head: Head, names: Sequence[str]) -> Head:
+    """The head of a model of several outputs with other names for them, in order.
+
+    Raises:
+        BadProject: the model has more or fewer outputs.
+    """
+    count = len(head.heads or head.names)
+    if len(names) != count:
+        raise BadProject(
+            f"There are {len(names)} names for outputs ({', '.join(names)}), and the model has {count}.",
+            hint="Give one name for each output, in the order of the columns of y.",
+        )
+    if head.kind != "several":
+        return msgspec.structs.replace(head, names=tuple(names))
+    heads = (
+        msgspec.structs.replace(each, name=name, names=(name,) if each.names else ())
+        for each, name in zip(head.heads, names, strict=True)
+    )
+    return msgspec.structs.replace(head, heads=tuple(heads))
 
 
 class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,6 +162,20 @@ class Band(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     labels: tuple[str, ...]
 
 
+class OutputOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Form of one of several outputs: `[models.NAME.outputs.each.OUTPUT]`. What is not set is as it is for all."""
+
+    label: str | None = None
+    probabilities: str | None = None
+    probability: str | None = None
+    score: str | None = None
+    value: str | None = None
+    cluster: str | None = None
+    positive: Label | None = None
+    threshold: float | None = None
+    bands: dict[str, Band] = {}
+
+
 class Outputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Names and form of an answer as callers see it: `[models.NAME.outputs]` of the project file.
 
@@ -135,11 +185,14 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         probability: name of the positive class' probability alone; empty leaves it out.
         score: name of the decision value, for models that have no probabilities.
         value: name of the predicted value; several targets keep the names they had in training.
+        cluster: name of the cluster, for models that find clusters.
         positive: the class that `probability`, `threshold` and `bands` refer to; the last of two by default.
         threshold: the positive class is the label from this probability on; without it, the most probable class.
         bands: by name, words for ranges.
         tensors: of an ONNX file, the outputs to answer with: the name in an answer, and the name in the file. All of
             them by default.
+        names: names of the outputs of a model that has several, in order, instead of those of training.
+        each: by name of an output of a model that has several, what differs for this one.
     """
 
     label: str = "label"
@@ -147,10 +200,49 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     probability: str = ""
     score: str = "score"
     value: str = "value"
+    cluster: str = "cluster"
     positive: Label | None = None
     threshold: float | None = None
     bands: dict[str, Band] = {}
     tensors: dict[str, str] = {}
+    names: tuple[str, ...] = ()
+    each: dict[str, OutputOptions] = {}
+
+
+class NamedOutput(NamedTuple):
+    """One output of a model.
+
+    Args:
+        name: empty where the model has only this one.
+        start: the first of its columns in the engine's answer.
+        signature: of a model that would have only this output.
+    """
+
+    name: str
+    start: int
+    signature: Signature
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.signature.head.width
+
+    @property
+    def flat(self) -> Signature:
+        """The same output with the names that its parts have where an answer has no levels: `OUTPUT.PART`."""
+        if not self.name:
+            return self.signature
+        outputs = self.signature.outputs
+        alone = self.is_plain
+        names = {
+            part: self.name if alone else f"{self.name}.{getattr(outputs, part)}" for part in _shown(self.signature)
+        }
+        bands = {f"{self.name}.{name}": band for name, band in outputs.bands.items()}
+        return msgspec.structs.replace(self.signature, outputs=msgspec.structs.replace(outputs, **names, bands=bands))
+
+    @property
+    def is_plain(self) -> bool:
+        """The output has a single part, which stands for it in a prediction."""
+        return bool(self.name) and len(_shown(self.signature)) + len(self.signature.outputs.bands) == 1
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -190,6 +282,28 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
             return next(i for i, c in enumerate(classes) if str(c) == str(self.outputs.positive))
         return 1 if len(classes) == 2 else -1
 
+    @property
+    def label_name(self) -> str:
+        """Name of the class label in a prediction, or of the cluster; empty leaves it out."""
+        return self.outputs.cluster if self.head.clusters else self.outputs.label
+
+    @property
+    def is_single(self) -> bool:
+        """The model has one output, whose parts are at the top of a prediction."""
+        return self.head.kind != "several" and len(self.head.names) < 2
+
+    @property
+    def each(self) -> tuple[NamedOutput, ...]:
+        """The outputs of the model, in the order of their columns."""
+        if self.is_single:
+            return (NamedOutput("", 0, self),)
+        heads = self.head.heads or tuple(Head(kind="values", name=name, names=(name,)) for name in self.head.names)
+        starts = [sum(head.width for head in heads[:i]) for i in range(len(heads))]
+        return tuple(
+            NamedOutput(head.name, start, Signature(fields=(), head=head, outputs=_own(self.outputs, head.name)))
+            for head, start in zip(heads, starts, strict=True)
+        )
+
     def validate(self) -> Signature:
         """Return the signature itself, or raise BadProject where it contradicts itself."""
         names = self.names
@@ -218,14 +332,15 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
             if low is not None and high is not None and low > high:
                 raise BadProject(f"The field {field.name!r} has minimum {low:g} above maximum {high:g}.")
             self._validate_tensor(field)
-        self._validate_outputs()
-        self._validate_keep()
+        self._check_names()
+        for output in self.each:
+            _check_output(output.signature, f" for the output {output.name!r}" if output.name else "")
+        self._check_keep()
         return self
 
-    def _validate_keep(self) -> None:
-        outputs = self.outputs
-        shown = {outputs.label, outputs.probabilities, outputs.probability, outputs.score, outputs.value}
-        taken = {*shown, *outputs.bands, *self.head.names}
+    def _check_keep(self) -> None:
+        taken = {part for output in self.each for part in (output.name, *_part_names(output.flat))}
+        taken |= {tensor.name for tensor in self.head.tensors}
         for name in self.keep:
             if name in self.names:
                 raise BadProject(
@@ -244,97 +359,83 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
                 raise BadProject(f"The field {field.name!r} is a tensor, which cannot be missing and has no range.")
             check_tensor(field.name, field.dtype, field.shape, field.image, field.max_elements)
 
-    def _validate_outputs(self) -> None:
-        outputs, classes = self.outputs, self.head.classes
-        if outputs.positive is not None and str(outputs.positive) not in {str(c) for c in classes}:
+    def _check_names(self) -> None:
+        names = [output.name for output in self.each]
+        if self.outputs.names:
             raise BadProject(
-                f"outputs.positive is {outputs.positive!r}, which is not a class of this model.",
-                hint=f"Its classes are: {', '.join(map(str, classes)) or 'none'}.",
+                "outputs.names is for a model of several outputs, and this one has one.",
+                hint="Name the answer of a single output with outputs.value, outputs.label or outputs.cluster.",
             )
-        if outputs.threshold is not None and not 0 <= outputs.threshold <= 1:
-            raise BadProject(f"outputs.threshold is a probability from 0 to 1, not {outputs.threshold:g}.")
-        needs_positive = outputs.threshold is not None or outputs.probability
-        if needs_positive and (self.head.kind != "probabilities" or self.positive < 0):
-            raise BadProject(
-                "outputs.threshold and outputs.probability need a model with probabilities and a positive class.",
-                hint="Set outputs.positive to the class that they refer to.",
-            )
-        for name, band in outputs.bands.items():
-            if len(band.labels) != len(band.edges) + 1 or list(band.edges) != sorted(set(band.edges)):
+        if unknown := [name for name in self.outputs.each if name not in names or self.is_single]:
+            known = "it has one, without a name" if self.is_single else f"its outputs are: {', '.join(names)}"
+            raise BadProject(f"outputs.each.{unknown[0]}: the model has no output of this name; {known}.")
+        for name in () if self.is_single else names:
+            if not name or names.count(name) > 1:
                 raise BadProject(
-                    f"outputs.bands.{name} needs rising edges and one label more than edges, "
-                    f"not {len(band.edges)} edges and {len(band.labels)} labels."
+                    f"Two outputs of the model are called {name!r}." if name else "An output of the model has no name.",
+                    hint="Name them with outputs.names, or with the columns of y.",
                 )
-            if self.head.kind in ("scores", "outlier") or (self.head.kind == "probabilities" and self.positive < 0):
-                raise BadProject(f"outputs.bands.{name} needs a positive class or a single value.")
+        if any(head.kind == "several" or len(head.names) > 1 for head in self.head.heads):
+            raise BadProject("One of several outputs of a model has several outputs itself.")
 
 
-def json_schema(signature: Signature) -> dict[str, Any]:
-    """JSON Schema 2020-12 of one record of input."""
-    required = [f.name for f in signature.fields if not f.nullable]
-    schema: dict[str, Any] = {
-        "type": "object",
-        "properties": {f.name: _field_schema(f) for f in signature.fields},
-        "additionalProperties": signature.extra == "ignore",
-    }
-    schema["properties"] |= {name: dict(KEPT_SCHEMA) for name in signature.keep}
-    if required:
-        schema["required"] = required
-    return schema
-
-
-KEPT_SCHEMA: dict[str, Any] = {
-    "type": ["string", "number", "boolean", "null"],
-    "description": "No input of the model: handed through to the answer.",
-    "x-estiba": {"kind": "kept"},
+_PARTS: dict[str, tuple[str, ...]] = {
+    "probabilities": ("label", "probability", "probabilities"),
+    "scores": ("label", "score"),
+    "outlier": ("label", "score"),
+    "label": ("label",),
+    "values": ("value",),
+    "tensors": (),
 }
-"""JSON Schema of a value that `keep` hands through, in a record and in an answer."""
-
-_JSON_TYPES = {
-    "number": "number",
-    "integer": "integer",
-    "boolean": "boolean",
-    "text": "string",
-    "timestamp": "string",
-}
+"""By kind of head, the settings that name a part of a prediction."""
 
 
-def _field_schema(field: Field) -> dict[str, Any]:
-    schema: dict[str, Any]
-    if field.kind == "tensor":
-        schema = json_schema_of(field.dtype, field.shape, image=field.image is not None)
-    elif field.kind == "category":
-        schema = {"enum": list(field.levels)} if field.unseen == "error" else {"type": _level_types(field.levels)}
-        if field.unseen != "error":
-            schema["examples"] = list(field.levels)
-        if field.nullable:
-            if "enum" in schema:
-                schema["enum"] = [*schema["enum"], None]
-            else:
-                schema["type"] = [*schema["type"], "null"]
-    else:
-        kind = _JSON_TYPES[field.kind]
-        schema = {"type": [kind, "null"] if field.nullable else kind}
-    if field.kind == "timestamp":
-        schema["format"] = "date-time"
-    if field.minimum is not None:
-        schema["minimum"] = _whole(field, field.minimum)
-    if field.maximum is not None:
-        schema["maximum"] = _whole(field, field.maximum)
-    if field.max_length is not None:
-        schema["maxLength"] = field.max_length
-    if field.description:
-        schema["description"] = field.description
-    if field.example is not None:
-        others = [level for level in schema.get("examples", ()) if level != field.example]
-        schema["examples"] = [field.example, *others]
-    return schema
+def _shown(signature: Signature) -> tuple[str, ...]:
+    """The settings that name the parts of a prediction of a single output, without its bands."""
+    parts = _PARTS[signature.head.kind]
+    named = ("cluster" if part == "label" and signature.head.clusters else part for part in parts)
+    return tuple(part for part in named if getattr(signature.outputs, part))
 
 
-def _level_types(levels: tuple[Scalar, ...]) -> list[str]:
-    names = {bool: "boolean", int: "integer", float: "number", str: "string"}
-    return sorted({names[type(level)] for level in levels})
+def _part_names(signature: Signature) -> set[str]:
+    """The names of the parts of a prediction of a single output."""
+    return {getattr(signature.outputs, part) for part in _shown(signature)} | set(signature.outputs.bands)
 
 
-def _whole(field: Field, value: float) -> float | int:
-    return int(value) if field.kind == "integer" and math.isfinite(value) and value == int(value) else value
+def _own(outputs: Outputs, name: str) -> Outputs:
+    """The settings for one of several outputs."""
+    own = outputs.each.get(name)
+    chosen = msgspec.structs.asdict(own) if own else {}
+    given = {key: value for key, value in chosen.items() if value is not None and value != {}}
+    return msgspec.structs.replace(outputs, names=(), each={}, **given)
+
+
+def _check_output(signature: Signature, where: str) -> None:
+    """Raise BadProject where the settings of an output contradict what the model answers."""
+    head, outputs = signature.head, signature.outputs
+    classes = head.classes
+    if outputs.positive is not None and str(outputs.positive) not in {str(c) for c in classes}:
+        raise BadProject(
+            f"outputs.positive is {outputs.positive!r}{where}, which is not a class of this model.",
+            hint=f"Its classes are: {', '.join(map(str, classes)) or 'none'}.",
+        )
+    if outputs.threshold is not None and not 0 <= outputs.threshold <= 1:
+        raise BadProject(f"outputs.threshold is a probability from 0 to 1, not {outputs.threshold:g}.")
+    needs_positive = outputs.threshold is not None or outputs.probability
+    if needs_positive and (head.kind != "probabilities" or signature.positive < 0):
+        raise BadProject(
+            f"outputs.threshold and outputs.probability need a model with probabilities and a positive class{where}.",
+            hint="Set outputs.positive to the class that they refer to."
+            if not where
+            else "Set them in outputs.each for the outputs that have one.",
+        )
+    for name, band in outputs.bands.items():
+        if len(band.labels) != len(band.edges) + 1 or list(band.edges) != sorted(set(band.edges)):
+            raise BadProject(
+                f"outputs.bands.{name} needs rising edges and one label more than edges, "
+                f"not {len(band.edges)} edges and {len(band.labels)} labels."
+            )
+        if head.kind != "values" and (head.kind != "probabilities" or signature.positive < 0):
+            raise BadProject(f"outputs.bands.{name} needs a positive class or a single value{where}.")
+    if where and not _shown(signature) and not outputs.bands:
+        raise BadProject(f"The settings of outputs leave nothing to show{where}.")

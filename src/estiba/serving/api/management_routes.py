@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import estiba
 from estiba.core.errors import EstibaError, NotFound
 from estiba.model.inference.load import Model, TensorModel
-from estiba.model.schema.signature import json_schema
+from estiba.model.schema.json_schema import json_schema
 from estiba.serving.api import openapi, protocol_routes
 from estiba.serving.catalog import CurrentCatalog
 from estiba.serving.http.problem_details import error_response

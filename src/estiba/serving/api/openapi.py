@@ -17,7 +17,8 @@ from urllib.parse import quote
 
 from estiba.core.errors import Problem
 from estiba.model.schema.json_pointer import pointer
-from estiba.model.schema.signature import KEPT_SCHEMA, Field, Scalar, Signature, json_schema
+from estiba.model.schema.json_schema import KEPT_SCHEMA, json_schema
+from estiba.model.schema.signature import Field, Scalar, Signature
 from estiba.model.schema.tensor_types import json_schema_of, shape_text
 from estiba.model.schema.values import expected
 from estiba.serving.api.openapi_common import (
@@ -34,6 +35,9 @@ from estiba.serving.api.openapi_protocols import protocol_components, protocol_p
 __all__ = ["Described", "document", "prediction_schema"]
 
 Json = dict[str, Any]
+
+MAX_NAMED_OUTPUTS = 8
+"""Outputs of a model that a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,21 @@ def prediction_schema(signature: Signature) -> Json:
 
     Every part may be null, which stands for a number that is not finite.
     """
-    properties = {**{name: dict(KEPT_SCHEMA) for name in signature.keep}, **dict(_outputs(signature))}
+    return _object({**{name: dict(KEPT_SCHEMA) for name in signature.keep}, **dict(_outputs(signature))})
+
+
+def _outputs(signature: Signature) -> Iterator[tuple[str, Json]]:
+    for output in signature.each:
+        parts = dict(_parts(output.signature))
+        if not output.name:
+            yield from parts.items()
+        elif output.is_plain:
+            yield output.name, next(iter(parts.values()))
+        else:
+            yield output.name, {**_object(parts), "x-estiba": {"role": "output"}}
+
+
+def _object(properties: Json) -> Json:
     return {
         "type": "object",
         "properties": properties,
@@ -100,24 +118,25 @@ def prediction_schema(signature: Signature) -> Json:
     }
 
 
-def _outputs(signature: Signature) -> Iterator[tuple[str, Json]]:
+def _parts(signature: Signature) -> Iterator[tuple[str, Json]]:
+    """Name and schema of the parts of a single output."""
     kind, outputs, classes = signature.head.kind, signature.outputs, signature.head.classes
     for tensor in signature.head.tensors:
         yield tensor.name, _shown("tensor", json_schema_of(tensor.dtype, tensor.shape, null=True))
     if kind == "tensors":
         return
     if kind == "values":
-        names = signature.head.names if len(signature.head.names) > 1 else (outputs.value,)
-        yield from ((name, _shown("value", _NUMBER)) for name in names)
-    elif outputs.label:
-        yield outputs.label, _shown("label", _choices(classes), "The class.")
+        yield outputs.value, _shown("value", _NUMBER)
+    elif signature.label_name:
+        text = "The cluster." if signature.head.clusters else "The class."
+        yield signature.label_name, _shown("label", _choices(classes), text)
     if kind == "probabilities":
         if outputs.probability:
             positive = classes[signature.positive]
             yield outputs.probability, _shown("probability", _SHARE, f"The probability of {positive}.")
         if outputs.probabilities:
             yield outputs.probabilities, _shown("probabilities", _by_class(signature, _SHARE), "By class.")
-    elif kind != "values" and outputs.score:
+    elif kind in ("scores", "outlier") and outputs.score:
         schema = _NUMBER if signature.head.columns == 1 else _by_class(signature, _NUMBER)
         yield outputs.score, _shown("score", schema, "The decision value; not a probability.")
     for name, band in outputs.bands.items():
@@ -138,13 +157,7 @@ def _choices(values: Sequence[Scalar]) -> Json:
 
 
 def _by_class(signature: Signature, each: Json) -> Json:
-    keys = [str(c) for c in signature.head.classes]
-    return {
-        "type": "object",
-        "properties": {key: each for key in keys},
-        "required": keys,
-        "additionalProperties": False,
-    }
+    return _object({str(c): each for c in signature.head.classes})
 
 
 def _band_text(edges: Sequence[float], labels: Sequence[str]) -> str:
@@ -336,9 +349,11 @@ def _a_wrong_value(signature: Signature) -> Problem:
 def _predicts(signature: Signature) -> str:
     if signature.is_tensors:
         return ", ".join(f"{tensor.name} {shape_text(tensor.shape)}" for tensor in signature.head.tensors)
+    if not signature.is_single:
+        names = [output.name for output in signature.each]
+        return ", ".join(names[:MAX_NAMED_OUTPUTS]) + (", ..." if len(names) > MAX_NAMED_OUTPUTS else "")
     if signature.head.kind == "values":
-        names = signature.head.names if len(signature.head.names) > 1 else (signature.outputs.value,)
-        return ", ".join(names)
+        return signature.outputs.value
     classes = [str(c) for c in signature.head.classes]
     return " / ".join(classes) if len(classes) <= 4 else f"one of {len(classes)} classes"
 

@@ -120,11 +120,9 @@ def encode_table(predictions: Sequence[Prediction], kind: bytes, warnings: Seque
     return content
 
 
-def _flat(predictions: Sequence[Prediction]) -> dict[str, list[Any]]:
+def _flat(predictions: Sequence[Prediction], prefix: str = "") -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {}
     for name, first in predictions[0].items():
-        if isinstance(first, dict):
-            columns |= {f"{name}.{key}": [row[name][key] for row in predictions] for key in first}
-        else:
-            columns[name] = [row[name] for row in predictions]
+        values = [row[name] for row in predictions]
+        columns |= _flat(values, f"{prefix}{name}.") if isinstance(first, dict) else {prefix + name: values}
     return columns

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 
 from estiba.core.errors import BadRequest
 from estiba.model.coding.coder import Coded
+from estiba.model.coding.predictions import Read, readers
 from estiba.serving.batcher import Batcher
 from estiba.serving.exchange import Answer, Exchange
 from estiba.serving.http.request import Request
@@ -33,7 +35,6 @@ from estiba.serving.protocols.body_parsing import (
     sentence,
 )
 from estiba.serving.protocols.endpoint import JSON, EncodedResponse, Endpoint, Failure, Shared
-from estiba.serving.protocols.tensors import output_tensors
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _CODES = {
@@ -55,7 +56,9 @@ class MlflowEndpoint(Endpoint):
 
     def __init__(self, batcher: Batcher, shared: Shared) -> None:
         super().__init__(batcher, shared)
-        self._parts = tuple(tensor.name for tensor in output_tensors(self.model.signature))
+        outputs: dict[str, Read] = {output.name: itemgetter(output.name) for output in self.model.signature.each}
+        self._parts = {**outputs, **readers(self.model.signature)}
+        self._parts.pop("", None)
 
     def is_large(self, request: Request) -> bool:
         return super().is_large(request) or request.content_type[:8].lower() == b"text/csv"
@@ -122,7 +125,7 @@ class MlflowEndpoint(Endpoint):
 
     def encode(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
         predictions, part = answer.predictions, exchange.answer_options
-        shown = [prediction[part] for prediction in predictions] if part else predictions
+        shown = list(map(self._parts[part], predictions)) if part else predictions
         return (JSON, encoded(shown, answer.warnings))
 
     def problem(self, exchange: Exchange, failure: Failure) -> EncodedResponse:

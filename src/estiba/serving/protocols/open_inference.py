@@ -18,6 +18,7 @@ import numpy as np
 
 from estiba.core.errors import BadRequest
 from estiba.model.coding.coder import Coded
+from estiba.model.coding.predictions import Read, readers
 from estiba.model.inference.load import Model
 from estiba.model.schema.rows import Prediction
 from estiba.model.schema.signature import Field
@@ -50,11 +51,18 @@ MAX_RECORD_ROWS = 16
 """Up to this many rows are coded faster as records than as columns."""
 
 
+class Output(NamedTuple):
+    """An output, and how its value is read from a prediction."""
+
+    tensor: Tensor
+    read: Read
+
+
 class Options(NamedTuple):
     """Answer options of a request: the id to echo, and the outputs to send, each in binary or not."""
 
     id: str
-    outputs: Sequence[tuple[Tensor, bool]]
+    outputs: Sequence[tuple[Output, bool]]
 
 
 class OpenInferenceEndpoint(Endpoint):
@@ -66,8 +74,10 @@ class OpenInferenceEndpoint(Endpoint):
     def __init__(self, batcher: Batcher, shared: Shared) -> None:
         super().__init__(batcher, shared)
         signature = self.model.signature
-        self._outputs = {tensor.name: tensor for tensor in tensors.output_tensors(signature)}
-        self._plain = tuple((tensor, False) for tensor in self._outputs.values())
+        read = readers(signature)
+        outputs = (Output(tensor, read[tensor.name]) for tensor in tensors.output_tensors(signature))
+        self._outputs = {output.tensor.name: output for output in outputs}
+        self._plain = tuple((output, False) for output in self._outputs.values())
         self._is_numeric = all(_is_numeric(field) for field in signature.fields)
 
     def decode(self, exchange: Exchange) -> None:
@@ -128,18 +138,18 @@ class OpenInferenceEndpoint(Endpoint):
         binary = parameters(content).get("binary_data_output") is True
         wanted = content.get("outputs")
         if not wanted:
-            every = tuple((tensor, True) for tensor in self._outputs.values()) if binary else self._plain
+            every = tuple((output, True) for output in self._outputs.values()) if binary else self._plain
             return Options(request_id, every)
         if not isinstance(wanted, list):
             raise BadRequest('"outputs" must be an array.')
         if len(wanted) > len(self._outputs):
             raise BadRequest(f'"outputs" names more than the {len(self._outputs)} outputs that the model has.')
         outputs = [self._wanted(each, binary) for each in wanted]
-        if len({tensor.name for tensor, _ in outputs}) < len(outputs):
+        if len({output.tensor.name for output, _ in outputs}) < len(outputs):
             raise BadRequest('"outputs" names an output twice.')
         return Options(request_id, outputs)
 
-    def _wanted(self, output: Any, binary: bool) -> tuple[Tensor, bool]:
+    def _wanted(self, output: Any, binary: bool) -> tuple[Output, bool]:
         name = output.get("name") if isinstance(output, dict) else None
         if not isinstance(name, str) or name not in self._outputs:
             raise BadRequest(f"The model has no output {name!r}; it has: {', '.join(self._outputs)}.")
@@ -156,7 +166,7 @@ class OpenInferenceEndpoint(Endpoint):
             "model_name": self.model.name,
             "model_version": self.model.version,
             "id": options.id,
-            "outputs": [_output(tensor, predictions, blocks if binary else None) for tensor, binary in options.outputs],
+            "outputs": [_output(output, predictions, blocks if binary else None) for output, binary in options.outputs],
         }
         if warnings:
             parts = [f"{w.code}: {position(w.row, w.field)}" for w in warnings[:MAX_WARNINGS]]
@@ -277,9 +287,10 @@ def _whole(field: Field, values: Values) -> Values:
     return [None if v is None or v != v else booleans.get(v, v) for v in plain]
 
 
-def _output(tensor: Tensor, predictions: Sequence[Prediction], blocks: list[bytes] | None) -> dict[str, Any]:
+def _output(output: Output, predictions: Sequence[Prediction], blocks: list[bytes] | None) -> dict[str, Any]:
     """One output of an answer; binary data are appended to `blocks`."""
-    data = [prediction[tensor.name] for prediction in predictions]
+    tensor = output.tensor
+    data = list(map(output.read, predictions))
     if len(tensor.shape) == 2:
         data = [value for each in data for value in each.values()]
     elif tensor.datatype == "BYTES":
@@ -317,6 +328,9 @@ def model_metadata(model: Model) -> dict[str, Any]:
         properties["classes"] = [str(label) for label in signature.head.classes]
     if signature.is_tensors:
         properties["batch"] = signature.head.batch
+    if signature.head.heads:
+        heads = {head.name: [str(label) for label in head.classes] for head in signature.head.heads}
+        properties["classes"] = {name: classes for name, classes in heads.items() if classes}
     return {
         "name": model.name,
         "versions": [model.version],

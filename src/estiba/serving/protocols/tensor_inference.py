@@ -148,7 +148,7 @@ class TensorInferenceEndpoint(OpenInferenceEndpoint):
         options: Options = exchange.answer_options
         blocks: list[bytes] = []
         outputs = []
-        for tensor, binary in options.outputs:
+        for (tensor, _), binary in options.outputs:
             array = together(answer.predictions, tensor.name, self._batch)
             outputs.append(_output(tensor, array, blocks if binary else None))
         body: dict[str, Any] = {
@@ -157,7 +157,7 @@ class TensorInferenceEndpoint(OpenInferenceEndpoint):
             "id": options.id,
             "outputs": outputs,
         }
-        odd = not_finite(answer.predictions, [tensor.name for tensor, binary in options.outputs if not binary])
+        odd = not_finite(answer.predictions, [output.tensor.name for output, binary in options.outputs if not binary])
         if odd:
             listed = "; ".join(f"{w.code}: {position(w.row, w.field)}" for w in odd[:MAX_WARNINGS])
             body["parameters"] = {"warnings": listed}

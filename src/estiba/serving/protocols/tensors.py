@@ -79,25 +79,33 @@ def input_tensors(signature: Signature) -> list[Tensor]:
 
 
 def output_tensors(signature: Signature) -> list[Tensor]:
-    """One output per part of a prediction, named as there. Probabilities are one column per class."""
+    """One output per part of a prediction, named as there. Probabilities are one column per class.
+
+    Parts of one of several outputs are called `OUTPUT.PART`.
+    """
+    outputs = [tensor for output in signature.each for tensor in _output_tensors(output.flat)]
+    return [*outputs, *kept_tensors(signature)]
+
+
+def _output_tensors(signature: Signature) -> list[Tensor]:
+    """Tensors of a single output."""
     head, outputs = signature.head, signature.outputs
     if signature.is_tensors:
         return [Tensor(each.name, DATATYPE_OF[each.dtype], _whole(each.shape, head.batch)) for each in head.tensors]
     count = len(head.classes)
     tensors: list[Tensor] = []
     if head.kind == "values":
-        names = head.names if len(head.names) > 1 else (outputs.value,)
-        tensors += [Tensor(name, "FP64", (-1,)) for name in names]
-    elif outputs.label:
-        tensors.append(Tensor(outputs.label, datatype_of(head.classes), (-1,)))
+        tensors.append(Tensor(outputs.value, "FP64", (-1,)))
+    elif signature.label_name:
+        tensors.append(Tensor(signature.label_name, datatype_of(head.classes), (-1,)))
     if head.kind == "probabilities":
         if outputs.probability:
             tensors.append(Tensor(outputs.probability, "FP64", (-1,)))
         if outputs.probabilities:
             tensors.append(Tensor(outputs.probabilities, "FP64", (-1, count)))
-    elif head.kind != "values" and outputs.score:
+    elif head.kind in ("scores", "outlier") and outputs.score:
         tensors.append(Tensor(outputs.score, "FP64", (-1,) if head.columns == 1 else (-1, count)))
-    return [*tensors, *(Tensor(name, "BYTES", (-1,)) for name in outputs.bands), *kept_tensors(signature)]
+    return [*tensors, *(Tensor(name, "BYTES", (-1,)) for name in outputs.bands)]
 
 
 def kept_tensors(signature: Signature) -> list[Tensor]:
