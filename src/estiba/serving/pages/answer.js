@@ -32,7 +32,14 @@ function onePrediction(prediction, schema) {
   const wide = ([, , value]) => value !== null && typeof value === "object";
   return el("div", { class: "prediction" },
     el("dl", { class: "headline" }, parts.filter((part) => !wide(part)).map(headline)),
-    parts.filter(wide).map(([role, name, value]) => byClass(role, name, value, prediction)));
+    parts.filter(wide).map(([role, name, value]) =>
+      role === "output" ? oneOutput(name, value, schema.properties[name]) : byClass(role, name, value, prediction)));
+}
+
+/** One of several outputs, as a model that has only this one would be shown. */
+function oneOutput(name, value, schema) {
+  return el("section", { class: "output", "data-output": name },
+    el("h3", { class: "small" }, name), onePrediction(value, schema));
 }
 
 function headline([role, name, value]) {
@@ -74,7 +81,7 @@ function table(predictions) {
 function flat(prediction) {
   const entries = Object.entries(prediction).flatMap(([name, value]) =>
     value !== null && typeof value === "object"
-      ? Object.entries(value).map(([key, inner]) => [`${name}.${key}`, inner])
+      ? Object.entries(flat(value)).map(([key, inner]) => [`${name}.${key}`, inner])
       : [[name, value]]);
   return Object.fromEntries(entries);
 }
