@@ -259,7 +259,8 @@ def test_column_names_that_cannot_be_and_models_of_one_class(tmp_path: Path) -> 
 @pytest.mark.slow
 def test_a_text_model_falls_back_and_one_alias_may_be_a_string(tmp_path: Path) -> None:
     texts = pd.DataFrame({"text": ["good stuff", "bad stuff"] * 50})
-    model = make_pipeline(make_column_transformer((CountVectorizer(), "text")), LogisticRegression())
+    counts = CountVectorizer(dtype=np.float32)
+    model = make_pipeline(make_column_transformer((counts, "text")), LogisticRegression())
     model.fit(texts, [1, 0] * 50)
     packed = estiba.pack(model, texts, name="text", registry=tmp_path, aliases="production")  # type: ignore[arg-type]
     assert packed.artifact.manifest.engine == "python"
