@@ -302,3 +302,14 @@ def test_extra_and_keep_are_packed_into_the_signature(tmp_path: Path) -> None:
         estiba.pack(model, X, name="kept", registry=tmp_path, keep=["a"])
     with pytest.raises(BadProject, match="Invalid enum value"):
         estiba.pack(model, X, name="kept", registry=tmp_path, extra="drop")  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_notebook_shows_a_table_unless_the_report_was_printed(packed: estiba.Packed) -> None:
+    import dataclasses
+
+    assert packed._repr_html_() is None
+    table = dataclasses.replace(packed, shown=False, notes=("a < b",))._repr_html_() or ""
+    assert table.startswith("<p>churn@1 sha256:")
+    assert "<tr><th>engine</th><td>onnx</td></tr>" in table
+    assert "<td>a &lt; b</td>" in table

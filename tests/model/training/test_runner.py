@@ -305,10 +305,11 @@ def test_a_model_from_a_file_is_packed_and_watched_outside_the_project_too(train
 
     folder = trained.folder
     rows = pd.DataFrame({"x": [float(i) for i in range(20)], "y": [2.0 * i for i in range(20)]})
-    rows.to_csv(folder / "rows.csv", index=False)
+    rows.to_csv(folder / "rows.csv", index=False, sep=";", decimal=",")
     joblib.dump(LinearRegression().fit(rows[["x"]], rows["y"]), folder.parent / "old.joblib")
     trained.file.write_text(
         '[models.line]\nfile = "../old.joblib"\nsample = "rows.csv"\ntarget = "y"\ntrust = true\nalias = "candidate"\n'
+        "[models.line.csv]\nseparator = ';'\ndecimal = ','\n"
     )
     whole = trained.file.read_text()
     trained.file.write_text(whole.replace("trust = true\n", ""))

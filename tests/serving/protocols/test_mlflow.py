@@ -61,6 +61,31 @@ def test_csv(http: Any, kind: str) -> None:
     assert invoke(http, "\n".join(lines), kind).json() == {"predictions": expected(http)}
 
 
+@pytest.mark.parametrize("kind", ["text/csv", "text/csv; header=absent", 'text/csv; charset="utf-8"; header=absent'])
+def test_csv_without_a_header_as_sagemaker_sends_it(http: Any, kind: str) -> None:
+    lines = [",".join(str(row.get(name, "")) for name in CHURN_ROW) for row in (ROW, OTHER)]
+    assert invoke(http, "\n".join(lines), kind).json() == {"predictions": expected(http)}
+    refused = invoke(http, "\n".join([*lines, "x"]), kind)
+    assert refused.status_code == 400
+    assert "expected 6 cells" in refused.text
+
+
+@pytest.mark.parametrize(
+    ("first", "kind", "said"),
+    [
+        ("Age,x,country,channel,a,b", "text/csv", "no such field"),  # a header with a mistake is none the less a header
+        ("years,money,land,way,a,b", "text/csv", "no such field"),
+        ("41,10.5,ES,web,,true", "text/csv; header=present", "no such field"),
+        ("age,balance,country,channel,a/b~c d,active", "text/csv; header=absent", "expected an integer"),
+        ("41,10.5,ES,web,true", "text/csv", "no such field"),
+    ],
+)
+def test_what_is_no_header_is_not_guessed(http: Any, first: str, kind: str, said: str) -> None:
+    answer = invoke(http, f"{first}\n41,10.5,ES,web,,true", kind)
+    assert answer.status_code == 400, answer.text
+    assert said in answer.text
+
+
 def test_one_part_of_a_prediction_as_a_plain_list(http: Any) -> None:
     found = invoke(http, {"dataframe_records": [ROW, OTHER], "params": {"output": "label"}}).json()
     assert found == {"predictions": [p["label"] for p in expected(http)]}

@@ -25,7 +25,7 @@ _CHECKED_BYTES = 1024 * 1024
 _COMMA_NUMBER = re.compile(r'[^"]*"-?\d+,\d+"')
 
 
-class CsvOptions(msgspec.Struct, frozen=True):
+class CsvOptions(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Format of a CSV file.
 
     Args:

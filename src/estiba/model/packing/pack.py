@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,6 +91,15 @@ class Packed:
 
     def __repr__(self) -> str:
         return str(self) if self.shown else self.report
+
+    def _repr_html_(self) -> str | None:
+        """The report as a table, which a notebook shows instead of `repr()`, unless it was `shown` before."""
+        if self.shown:
+            return None
+        title, *facts = self.report.splitlines()
+        cells = (fact.partition(": ") for fact in facts)
+        rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, _, value in cells)
+        return f"<p>{escape(title)}</p><table>{rows}</table>"
 
     @property
     def report(self) -> str:

@@ -19,6 +19,7 @@ from estiba.core.errors import BadArtifact, BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import explained, make_folder
 from estiba.core.suggest import did_you_mean
 from estiba.model.artifact.artifact import Manifest
+from estiba.model.coding.csv_file import PLAIN_CSV, CsvOptions
 from estiba.model.packing.pack import PackOptions
 from estiba.model.registry.records import PRODUCTION, Version, check_alias, check_name
 from estiba.model.registry.registry import open_registry
@@ -44,6 +45,7 @@ class ModelOptions(PackOptions, frozen=True, kw_only=True, omit_defaults=True, f
             `.npy` or `.npz` with an array for each input.
         target: with `file`, a column of the sample that is no input of the model.
         trust: with `file`, read it even if that can run code (a pickle).
+        csv: with `file`, how a `.csv` sample is written.
         alias: set on each newly trained version; empty sets none.
         port: of its own, at which `POST /predict` asks this model; it is also served at the server's port.
         description: what the model is for, in a sentence or two.
@@ -64,6 +66,7 @@ class ModelOptions(PackOptions, frozen=True, kw_only=True, omit_defaults=True, f
     sample: str = ""
     target: str = ""
     trust: bool = False
+    csv: CsvOptions = PLAIN_CSV
     alias: str = PRODUCTION
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
 
@@ -160,8 +163,13 @@ def check(name: str, options: ModelOptions) -> None:
         raise BadProject(
             f"{path}.sample: this key is missing.", hint="Name a .csv or .parquet file of rows as in training."
         )
-    for key in ("sample", "target", "trust"):
-        if options.train and getattr(options, key):
+    try:
+        options.csv.check()
+    except EstibaError as error:
+        raise BadProject(f"{path}.csv: {error.message}", hint=error.hint) from None
+    given = {"sample": options.sample, "target": options.target, "trust": options.trust}
+    for key, value in {**given, "csv": options.csv != PLAIN_CSV}.items():
+        if options.train and value:
             raise BadProject(f"{path}.{key}: belongs to a model from a file, and this one is trained.")
 
 

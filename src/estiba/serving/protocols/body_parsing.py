@@ -142,8 +142,11 @@ def parse_json(body: bytes | bytearray) -> Any:
         raise BadRequest(f"The body cannot be read as JSON: {error}", hint=hint) from None
 
 
-def code_csv(coder: Coder, body: bytes | bytearray) -> Coded:
-    """Code a CSV body with a header line. An empty cell is a missing value.
+def code_csv(coder: Coder, body: bytes | bytearray, *, header: bool | None = True) -> Coded:
+    """Code a CSV body. An empty cell is a missing value.
+
+    Args:
+        header: the first line has names. Without it, cells are in the order of the fields. None decides by the line.
 
     Raises:
         BadRequest: it is not CSV in UTF-8. BadInput: it does not match the signature.
@@ -155,11 +158,30 @@ def code_csv(coder: Coder, body: bytes | bytearray) -> Coded:
         lines = list(islice(filled, MAX_ROWS + 2))
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadRequest(f"The body is not valid CSV in UTF-8: {error}") from None
+    if lines and not (header if header is not None else _is_header(coder, lines[0])):
+        lines.insert(0, list(coder.signature.names))
     if len(lines) < 2:
         raise BadInput([Problem("#/records", "expected a header line and at least one row")])
     if len(lines) > MAX_ROWS + 1:
         raise TooManyRows(f"A request may hold {MAX_ROWS:,} records; this one has more.")
     return coder.check_text(lines[0], lines[1:])
+
+
+def _is_header(coder: Coder, line: Sequence[str]) -> bool:
+    """Tell if a line has names: all lines do but those with one cell per field, a number wherever a field is one."""
+    names = {name.strip().lower() for name in coder.names.all}
+    if len(line) != len(coder.fields) or any(cell.strip().lower() in names for cell in line):
+        return True
+    cells = [cell for field, cell in zip(coder.fields, line, strict=True) if field.kind in ("number", "integer")]
+    return not any(cells) or not all(map(_is_number, filter(None, cells)))
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def code_instances(coder: Coder, rows: object, name: str) -> Coded:

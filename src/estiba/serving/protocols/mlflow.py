@@ -67,8 +67,9 @@ class MlflowEndpoint(Endpoint):
         request = exchange.request
         if request.method != b"POST":
             raise NotAllowed("Use POST for invocations.")
-        if _kind(request) == "text/csv":
-            exchange.coded, exchange.answer_options = code_csv(self.model.coder, request.body), ""
+        kind, header = _kind(request)
+        if kind == "text/csv":
+            exchange.coded, exchange.answer_options = code_csv(self.model.coder, request.body, header=header), ""
             return
         check_values(request.body, len(self.model.coder.fields))
         self.check_keys(request.body, -1)
@@ -139,13 +140,14 @@ def error(status: int, message: str) -> bytes:
     return msgspec.json.encode({"error_code": _CODES.get(status, "BAD_REQUEST"), "message": message})
 
 
-def _kind(request: Request) -> str:
-    """The media type, `application/json` or `text/csv`; with no parameter but the charset UTF-8."""
+def _kind(request: Request) -> tuple[str, bool | None]:
+    """The media type, `application/json` or `text/csv`, and the parameter `header` of the latter (RFC 4180)."""
     kind, *parameters = [part.strip().lower() for part in request.content_type.decode("latin-1").split(";")]
-    plain = all(part.replace('"', "") in ("", "charset=utf-8") for part in parameters)
-    if kind not in ("application/json", "text/csv") or not plain:
+    plain = {part.replace('"', "").replace(" ", "") for part in parameters}
+    headers = {"header=present": True, "header=absent": False} if kind == "text/csv" else {}
+    if kind not in ("application/json", "text/csv") or plain - {"", "charset=utf-8"} - set(headers):
         raise NotSupported("Send application/json or text/csv, in UTF-8.")
-    return kind
+    return kind, next((header for name, header in headers.items() if name in plain), None)
 
 
 def _parse(body: bytes | bytearray) -> Any:
