@@ -107,7 +107,7 @@ def _row(field: Field) -> str:
     observed = f"{field.observed[0]:g} to {field.observed[1]:g}" if field.observed else ""
     missing = "yes" if field.nullable else "no"
     cells = [
-        field.name,
+        field.name if field.column is None else f"{field.name} (column `{field.column}`)",
         field.kind,
         missing,
         accepted,

@@ -179,6 +179,8 @@ class Coder:
         if problems:
             self._add_value_problems(rows, problems)
             raise BadInput(problems[:MAX_PROBLEMS])
+        if self.names.aliases:
+            rows = [self.names.renamed(row) for row in rows]
         names = (*self.signature.names, *self.keep)
         columns = {name: [row.get(name) for row in rows] for name in names}  # type: ignore[attr-defined]
         return self.check_columns(columns, len(rows))
@@ -200,6 +202,8 @@ class Coder:
         Raises:
             BadInput: as `check`.
         """
+        if self.names.aliases:
+            columns = self.names.renamed(columns)
         matrix = np.empty((count, len(self.fields)), np.float64)
         problems: list[Problem] = []
         warnings: list[Warned] = []
@@ -242,6 +246,7 @@ class Coder:
         problems += self.names.of_table(header)
         if problems:
             raise BadInput(problems[:MAX_PROBLEMS])
+        header = [self.names.aliases.get(name, name) for name in header]
         cells = dict(zip(header, zip(*lines, strict=True), strict=True))
         columns = {n: from_text(self.signature.field(n), c) for n, c in cells.items() if n in self._index}
         columns |= {name: [cell or None for cell in cells[name]] for name in self.keep if name in cells}
@@ -375,7 +380,7 @@ class Coder:
         import pandas as pd
 
         return pd.DataFrame(
-            {f.name: series(f, self._column(i, coded), coded.matrix[:, i]) for i, f in enumerate(self.fields)}
+            {f.source: series(f, self._column(i, coded), coded.matrix[:, i]) for i, f in enumerate(self.fields)}
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +23,9 @@ class KnownNames:
 
     def __init__(self, signature: Signature) -> None:
         self.all = (*signature.names, *signature.keep)
-        self._known = frozenset(self.all)
-        self._required = tuple(field.name for field in signature.fields if not field.nullable)
+        self.aliases = {field.column: field.name for field in signature.fields if field.column is not None}
+        self._known = frozenset((*self.all, *self.aliases))
+        self._required = tuple((field.name, field.source) for field in signature.fields if not field.nullable)
         self._ignores = signature.extra == "ignore"
 
     def refuses(self, name: object) -> bool:
@@ -35,16 +37,23 @@ class KnownNames:
         if not isinstance(row, Mapping):
             return [Problem(f"#/records/{number}", f"expected an object, got {say(row)}")]
         unknown = [str(name) for name in row if self.refuses(name)]
-        missing = [name for name in self._required if name not in row]
+        missing = [name for name, column in self._required if name not in row and column not in row]
+        twice = [name for column, name in self.aliases.items() if name in row and column in row]
         return [
             *(Problem(pointer(number, name), self._unknown(name)) for name in unknown[:MAX_PROBLEMS]),
+            *(Problem(pointer(number, name), "this field appears twice, under both of its names") for name in twice),
             *(Problem(pointer(number, name), "missing; it is required") for name in missing),
         ]
+
+    def renamed(self, values: Any) -> dict[str, Any]:
+        """A record or columns with the names of fields instead of those of the columns of training."""
+        return {self.aliases.get(name, name): value for name, value in values.items()}
 
     def of_table(self, names: Sequence[str]) -> list[Problem]:
         """The problems with the names of a table's columns: unknown to the model, or used twice."""
         unknown = [name for name in names if self.refuses(name)][:MAX_PROBLEMS]
-        twice = [name for name, count in Counter(names).items() if count > 1][:MAX_PROBLEMS]
+        own = [self.aliases.get(name, name) for name in names]
+        twice = [name for name, count in Counter(own).items() if count > 1][:MAX_PROBLEMS]
         return [
             *(Problem(pointer(0, name), self._unknown(name)) for name in unknown),
             *(Problem(pointer(0, name), "this column appears twice") for name in twice),

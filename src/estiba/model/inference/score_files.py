@@ -111,6 +111,7 @@ def _reader(source: Path, coder: Coder, keep: Sequence[str], options: CsvOptions
     reader: _Source = _Csv(source, options) if source.suffix == ".csv" else _Parquet(source)
     if twice := [name for name, count in Counter(reader.columns).items() if count > 1]:
         raise EstibaError(f"{source} has the column {twice[0]!r} twice.")
+    reader.columns = tuple(coder.names.aliases.get(name, name) for name in reader.columns)
     known = set(coder.signature.names)
     missing = [f.name for f in coder.fields if not f.nullable and f.name not in reader.columns]
     if missing or (absent := [name for name in keep if name not in reader.columns]):
@@ -198,8 +199,11 @@ class _Parquet:
 
     def chunks(self, coder: Coder, keep: Sequence[str]) -> Iterator[_Chunk]:
         fields = [field for field in coder.fields if field.name in self.columns]
+        names = [*(field.name for field in fields), *keep]
+        renamed = dict(zip(self._file.schema_arrow.names, self.columns, strict=True))
         start = 0
-        for batch in self._batches([*(f.name for f in fields), *keep]):
+        for read in self._batches([own for own, name in renamed.items() if name in names]):
+            batch = read.rename_columns([renamed[own] for own in read.schema.names])
             columns = arrow.columns(fields, batch)
             with _placed(self._path, start, "row", 1):
                 coded = coder.check_columns(columns, batch.num_rows)

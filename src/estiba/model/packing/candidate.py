@@ -125,6 +125,11 @@ def _of_estimator(
     if imputed := imputed_fields(model, sample, signature, fields):
         signature = infer(model, sample, head, fields=fields, outputs=outputs, imputed=imputed)
     coder = Coder(signature)
+    notes += tuple(
+        f"The column {field.column!r} is the field {field.name!r} in requests."
+        for field in signature.fields
+        if field.column is not None
+    )
     return Candidate(
         signature,
         coder,
@@ -330,7 +335,9 @@ def code_holdout(coder: Coder, holdout: pd.DataFrame) -> Coded:
         BadProject: there is no row, a column is missing, or a value does not match the signature.
     """
     names = coder.signature.names
-    holdout = holdout.set_axis([field_name(label) for label in holdout.columns], axis=1)
+    aliases = coder.names.aliases
+    labels = (field_name(label) for label in holdout.columns)
+    holdout = holdout.set_axis([aliases.get(label, label) for label in labels], axis=1)
     if not set(names) <= set(holdout.columns) and len(holdout.columns) == len(names):
         holdout = holdout.set_axis(list(names), axis=1)  # an ONNX file names its inputs, an array does not
     if missing := [name for name in names if name not in holdout.columns]:

@@ -58,11 +58,12 @@ def imputed_fields(
     """Fields that the sample has in every row, and of which the model itself fills in missing values."""
     from estiba.model.estimators.outputs import answer
 
-    named = imputed_columns(model, list(signature.names))
+    named = imputed_columns(model, [field.source for field in signature.fields])
+    decided = {name for name, options in fields.items() if options.nullable is not None}
     asked = [
-        name
-        for name in named
-        if not signature.field(name).nullable and (name not in fields or fields[name].nullable is None)
+        field.source
+        for field in signature.fields
+        if field.source in named and not field.nullable and not {field.name, field.source} & decided
     ]
     if not asked:
         return frozenset()
@@ -75,7 +76,7 @@ def imputed_fields(
 
     def takes(name: str) -> bool:
         matrix = first.matrix.copy()
-        matrix[0, nullable.names.index(name)] = math.nan
+        matrix[0, [field.source for field in nullable.fields].index(name)] = math.nan
         try:
             return bool(np.isfinite(answer(model, coder.frame(Coded(matrix, first.texts)), signature.head)).all())
         except Exception:  # every library has its own errors for a missing value

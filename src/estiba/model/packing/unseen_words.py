@@ -44,7 +44,7 @@ def _check_field(candidate: Candidate, column: int, unseen: Coded, levels: list[
     for level in levels:
         asked = frame.copy()
         values: Any = [level] * len(frame)
-        asked[field.name] = pd.Series(values, index=frame.index, dtype=frame[field.name].dtype)
+        asked[field.source] = pd.Series(values, index=frame.index, dtype=frame[field.source].dtype)
         try:
             same = np.allclose(candidate.ask(asked), expected, rtol=tolerance, atol=tolerance, equal_nan=True)
         except Exception:  # a library's own error for this word and not for another is an answer too

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ import msgspec
 
 from estiba.core.errors import BadProject
 from estiba.model.schema.estimator_columns import KnownLevels, known_levels, vectorized_columns
-from estiba.model.schema.signature import Field, Head, Kind, Outputs, Scalar, Signature, Unseen
+from estiba.model.schema.signature import Field, Head, Kind, Outputs, Scalar, Signature, Unseen, is_unsafe
 from estiba.model.schema.tensor_types import ElementType, Image, Shape, shape_text
 
 if TYPE_CHECKING:
@@ -72,9 +74,28 @@ def infer(
         for name in sample.columns
     ]
     inferred = [msgspec.structs.replace(f, nullable=True) if f.name in imputed else f for f in inferred]
-    chosen = override(inferred, fields or {})
+    safe = safe_names(columns)
+    own = {name: column for column, name in safe.items()}
+    chosen = override(inferred, {own.get(name, name): option for name, option in (fields or {}).items()})
     complete = [_with_missing(f, sample[name], known.get(f.name)) for f, name in zip(chosen, sample, strict=True)]
+    complete = [
+        msgspec.structs.replace(field, name=safe[field.name], column=field.name) if field.name in safe else field
+        for field in complete
+    ]
     return Signature(fields=tuple(complete), head=head, outputs=outputs or Outputs()).validate()
+
+
+def safe_names(columns: Sequence[str]) -> dict[str, str]:
+    """Field names for the columns whose own names cannot be field names: without quotes, or by position."""
+    taken = {name for name in columns if not is_unsafe(name)}
+    names: dict[str, str] = {}
+    for position, column in enumerate(columns):
+        if is_unsafe(column):
+            plain = re.sub(r"[\"\\\x00-\x1f]+", "_", column).strip("_ ") or f"column_{position + 1}"
+            number = next(n for n in itertools.count(1) if (plain if n == 1 else f"{plain}_{n}") not in taken)
+            names[column] = plain if number == 1 else f"{plain}_{number}"
+            taken.add(names[column])
+    return names
 
 
 def override(fields: Sequence[Field], options: Mapping[str, FieldOptions]) -> tuple[Field, ...]:

@@ -61,10 +61,8 @@ def _field_schema(field: Field) -> dict[str, Any]:
         schema["minimum"] = _whole(field, field.minimum)
     if field.maximum is not None:
         schema["maximum"] = _whole(field, field.maximum)
-    if field.max_length is not None:
-        schema["maxLength"] = field.max_length
-    if field.description:
-        schema["description"] = field.description
+    more = {"maxLength": field.max_length, "title": field.column, "description": field.description or None}
+    schema |= {key: value for key, value in more.items() if value is not None}
     if field.example is not None:
         others = [level for level in schema.get("examples", ()) if level != field.example]
         schema["examples"] = [field.example, *others]

@@ -28,6 +28,12 @@ Label = str | int | float | bool
 UNSEEN = -1.0
 """The code of a category level that the model never saw."""
 
+
+def is_unsafe(name: str) -> bool:
+    """Tell if a name cannot be that of a field: with a quote, a backslash or a control character, or empty."""
+    return not name or any(c in '"\\' or c < " " for c in name)
+
+
 MAX_INTEGER = 2**53
 """Integers beyond this are not exact in float64 and are refused rather than rounded."""
 
@@ -49,6 +55,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
         description: what it is, with its unit, for people.
         dtype: the pandas dtype of the column in training, to rebuild the model's exact input; of a tensor, the type
             of its elements, such as float32 or string.
+        column: the column's own name in training, where it is not fit for a request: with quotes, or empty.
         missing: the missing value that the column is rebuilt with, where its dtype leaves a choice: `none` or `nan`.
             Empty in artifacts from before it was recorded.
         shape: tensor only, of one record: the length of each axis, or the name of a free one.
@@ -68,10 +75,16 @@ class Field(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbi
     dtype: str = "float64"
     missing: Literal["", "nan", "none"] = ""
     max_length: int | None = None
+    column: str | None = None
     description: str = ""
     shape: Shape = ()
     image: Image | None = None
     max_elements: int = 0
+
+    @property
+    def source(self) -> str:
+        """The name of the column that the estimator was trained on."""
+        return self.name if self.column is None else self.column
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -311,7 +324,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
             if names.count(name) > 1:
                 raise BadProject(f"The field {name!r} appears twice in the signature.")
         for field in self.fields:
-            if not field.name or any(c in '"\\' or c < " " for c in field.name):
+            if is_unsafe(field.name):
                 raise BadProject(
                     f"The field {field.name!r} has a quote, a backslash or a control character in its name, or none.",
                     hint="Rename the column before training.",
