@@ -61,6 +61,22 @@ def test_bisection_finds_thresholds_to_the_last_bit(sample: Coded) -> None:
     assert set(np.minimum(below, above)[whole, 0]) == {40.0}
 
 
+def test_rows_away_from_a_threshold_stay_within_the_sample() -> None:
+    """A balance has no value below 0, and a model that jumps there."""
+    balance = np.concatenate([np.zeros(150), np.arange(1.0, 151.0)])
+    sample = Coded(np.column_stack([np.full(300, 30.0), balance, np.zeros(300)]))
+    for threshold in (0.0, 1e-3, 75.0):
+        above = golden_rows.beside_thresholds(
+            FIELDS,
+            sample,
+            lambda coded: (coded.matrix[:, 1:2] > threshold).astype(float),
+            0.01,  # noqa: B023
+        ).matrix[:, 1]
+        assert above.min(initial=150.0) >= 0
+        assert above.max(initial=0.0) <= 150
+        assert (len(above) > 0) == (threshold == 75)
+
+
 def test_a_float32_copy_of_the_threshold_is_caught(coder: Coder, sample: Coded) -> None:
     """The trap: the copy agrees on every sample row."""
 

@@ -216,9 +216,12 @@ def beside_thresholds(fields: Sequence[Field], sample: Coded, predict: Predict, 
         above[~same, columns[~same]], end[~same] = middle[~same], answer[~same]
     jumps = np.abs(end - start).max(axis=1) > 1e-9
     jumps &= np.isfinite(below[lines, columns]) & np.isfinite(above[lines, columns])
-    kept = np.flatnonzero(jumps)
     below[lines, columns] -= away
     above[lines, columns] += away
+    lowest, highest = (reduce(sample.matrix[:, columns], axis=0) for reduce in (np.fmin.reduce, np.fmax.reduce))
+    for moved in (below[lines, columns], above[lines, columns]):  # no further than the sample goes: there may be bounds
+        jumps &= (moved >= lowest) & (moved <= highest)
+    kept = np.flatnonzero(jumps)
     return join([Coded(below[kept], low.take(kept).texts), Coded(above[kept], low.take(kept).texts)])
 
 
