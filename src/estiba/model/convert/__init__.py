@@ -18,6 +18,7 @@ from estiba.model.convert.columns import Column, Columns, Key, NotConvertible, S
 from estiba.model.convert.context import Context, Want
 from estiba.model.convert.graph import DOUBLE, Array, Graph
 from estiba.model.convert.models import emit
+from estiba.model.convert.several import several_outputs
 from estiba.model.convert.transforms import apply
 from estiba.model.estimators.outputs import head_of
 from estiba.model.schema.signature import UNSEEN, Field, Head, Signature
@@ -61,8 +62,6 @@ def convert(
         NoAnswer: the object is no model.
     """
     head = head or head_of(model, sample)
-    if head.kind == "several":
-        raise NotConvertible(f"{type(model).__name__} answers several outputs, for which there is no rule")
     graph = Graph(len(fields), exact_first=exact_first)
     context = Context(graph, emit, apply)
     columns = _ordered(model, _input(graph, fields, head, sample.head(SAMPLE_ROWS)), sample)
@@ -72,7 +71,9 @@ def convert(
 
 
 def _answer(c: Context, model: object, columns: Columns, head: Head) -> str:
-    """The columns of an answer that a single head describes."""
+    """The columns of an answer, as the head says."""
+    if head.kind == "several":
+        return c.graph.concat(several_outputs(c, model, columns, head.heads))
     if head.kind == "label":
         return c.graph.cast(c.label(model, columns), DOUBLE)
     wants: dict[str, Want] = {"probabilities": "proba", "values": "value"}

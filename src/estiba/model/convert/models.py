@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from estiba.model.convert import boosters, ensembles, forests, kernels, linear, pairwise, wrappers
+from estiba.model.convert import boosters, ensembles, forests, kernels, linear, pairwise, several, wrappers
 from estiba.model.convert.columns import Columns
 from estiba.model.convert.context import Context, Want, unsupported
 from estiba.model.convert.foreign import convert_foreign
@@ -56,6 +56,7 @@ _GROUPS: tuple[tuple[Rule, str], ...] = (
     (ensembles.stacking, "StackingClassifier StackingRegressor"),
     (ensembles.calibrated, "CalibratedClassifierCV"),
     (ensembles.multi_output, "MultiOutputRegressor"),
+    (several.regressor_chain, "RegressorChain"),
     (ensembles.one_vs_rest, "OneVsRestClassifier"),
     (pairwise.one_vs_one, "OneVsOneClassifier"),
     (wrappers.feature_elimination, "RFE RFECV"),
