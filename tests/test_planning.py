@@ -1,4 +1,4 @@
-"""A plan of models with code of whoever packed them: a project trusts what it has trained."""
+"""A plan of models with code of their authors: a project trusts what it has trained."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def lower(project: Project, *, canaries: bool = False, local: bool = False) -> P
 
     Raises:
         NotFound, BadArtifact: the registry does not have a model. BadProject: a file of a service does not exist.
-        NotTrusted: a model runs code of whoever packed it, and this project has not trained it.
+        NotTrusted: a model runs code of its author, and this project has not trained it.
         EstibaError: the registry cannot be reached.
     """
     models = tuple(_resolved(project))
@@ -56,11 +56,11 @@ def lower(project: Project, *, canaries: bool = False, local: bool = False) -> P
 
 
 def _check_trust(project: Project, models: Sequence[PlannedModel]) -> None:
-    """Refuse models with code of whoever packed them, unless this project trained them."""
+    """Refuse models with code of their authors, unless this project trained them."""
     for model in models:
         if model.code and model.digest not in fingerprints.claimed(project.folder, model.name):
             raise NotTrusted(
-                f"{model.name}@{model.version} (sha256:{model.digest[:12]}) runs Python code of whoever packed it, and "
+                f"{model.name}@{model.version} (sha256:{model.digest[:12]}) runs Python code of its author, and "
                 f"`estiba train` has not made it in this project: {model.code}.",
                 hint=f"Read the code in {model.path}. If you trust it, write trust = true in [images].",
             )

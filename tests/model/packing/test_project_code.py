@@ -194,7 +194,7 @@ def test_code_of_others_never_runs_without_trust(tmp_path: Path) -> None:
     score = ("predict", "own", "rows.csv", "-o", "out.csv")
     for command in (("serve", "own", "--port", "0"), ("verify", "own"), score):
         message = estiba_command(tmp_path, *command, "--registry", "mine", expected=None)
-        assert "brings Python code of whoever packed it" in message
+        assert "contains Python code of its author" in message
         assert "code/features/cap.py" in message
         assert "'own'" in message
     with pytest.raises(NotTrusted):

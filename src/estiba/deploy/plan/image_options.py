@@ -33,7 +33,7 @@ class ImageOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         replicas: the number of containers that serve models, on targets that can run more than one.
         models: `image` puts models into the images; with `registry` containers get them from the project's registry,
             so that a new version needs no new image.
-        trust: also for models that run code of whoever packed them, although this project has not trained them.
+        trust: also for models that run code of their authors, although this project has not trained them.
         registry_environment: variables for the access of containers to that registry, such as AWS_ENDPOINT_URL;
             `${secrets.NAME}` is the path of a secret.
     """

@@ -44,7 +44,7 @@ class PlannedModel:
         digest: of the artifact. path: of the artifact, on this machine.
         engine: `onnx` or `python`. libraries: by distribution, the exact version that loads it.
         size: of the artifact, in bytes.
-        code: Python code of whoever packed it, in a few words; empty where there is none.
+        code: Python code of its author, in a few words; empty where there is none.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Golden rows: rows sealed into an artifact with the original model's answers, and the proof drawn from them.
+"""Choose golden rows, store them in an artifact with the original model's answers, and prove a model on them.
 
-Whoever holds the artifact can ask it the same rows again: after conversion, when an image is built, when a server loads
-it, after a library was upgraded.
+The same rows can be predicted again at any time: after conversion, when an image is built, when a server loads the
+model, or after a library was upgraded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TOLERANCE = 1e-6
 """Largest difference accepted by default, absolute below 1 and relative above."""
 
 TYPICAL, EXTREME, LEVELS, THRESHOLDS = 64, 128, 192, 64
-"""How many golden rows of each sort at most."""
+"""The largest number of golden rows of each kind."""
 
 Predict = Callable[[Coded], Matrix]
 
@@ -47,7 +47,7 @@ def seal(coder: Coder, coded: Coded, answers: Matrix) -> bytes:
 
 
 def unseal(content: bytes) -> Golden:
-    """Raises BadArtifact where the content is not golden rows."""
+    """Return the golden rows in the content of a file; raise BadArtifact if it has none."""
     try:
         golden = msgspec.json.decode(content, type=Golden)
     except msgspec.DecodeError as error:

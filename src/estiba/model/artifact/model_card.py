@@ -168,7 +168,7 @@ def _parity(manifest: Manifest) -> str:
 def _code(manifest: Manifest, code: Sequence[str]) -> str:
     if not (code or manifest.by_value):
         return ""
-    parts = ["It runs Python code of whoever packed it, so loading it needs trust."]
+    parts = ["It runs Python code of its author, so loading it needs trust."]
     if code:
         parts.append("Source files, which are imported from here:\n\n" + "\n".join(f"- `{path}`" for path in code))
     if manifest.by_value:

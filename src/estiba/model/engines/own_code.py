@@ -22,7 +22,7 @@ def check_trust(artifact: Artifact, *, trust: bool) -> None:
         return
     if not trust:
         raise NotTrusted(
-            f"The model {manifest.name!r} (sha256:{artifact.digest[:12]}) brings Python code of whoever packed it, "
+            f"The model {manifest.name!r} (sha256:{artifact.digest[:12]}) contains Python code of its author, "
             f"which runs when it is loaded: {manifest.code_summary}.",
             hint=f"Read the code in {artifact.path}. If you trust it, load it with --trust (trust=True in Python).",
         )

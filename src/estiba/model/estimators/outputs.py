@@ -1,4 +1,4 @@
-"""What the original estimator answers, as the float64 matrix that every engine gives."""
+"""Read the original estimator's answers, as the float64 matrix that every engine returns."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PROBE_ROWS = 2
 
 
 def head_of(model: Any, sample: pd.DataFrame) -> Head:
-    """What the columns of the model's answer mean.
+    """Return the head of a model: the meaning of the columns of its answer.
 
     Args:
         model: a fitted estimator or Pipeline, or an XGBoost, LightGBM or CatBoost model.
@@ -251,5 +251,5 @@ def _has_own_objective(model: Any) -> bool:
 
 
 def _clips(model: Any) -> bool:
-    """Modified Huber probabilities of more than two classes are often equal; only the scores say which wins."""
+    """True for a model whose probabilities are often equal, so that only its scores give the label: modified Huber."""
     return getattr(model, "loss", None) == "modified_huber" and len(model.classes_) > 2

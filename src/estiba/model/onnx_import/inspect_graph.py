@@ -1,4 +1,4 @@
-"""What a user's ONNX graph takes and answers, read from the file alone."""
+"""Read the inputs and outputs of a user's ONNX graph from its file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """Where a graph answers: `scores` is a tensor, and `shown` the output that holds it or its ZipMap."""
+    """The outputs of a graph: `scores` is a tensor, and `shown` the output that holds it or its ZipMap."""
 
     label: str
     scores: str
@@ -136,17 +136,17 @@ def output_of(proto: Any) -> Output:
         elif type_name in (*WHOLE, "string"):
             label.append(value.name)
     if len(scores) != 1 or len(label) > 1:
-        told = ", ".join(value.name for value in proto.graph.output)
+        names = ", ".join(value.name for value in proto.graph.output)
         what = "only labels" if label and not scores else "something else than one label and one set of numbers"
         raise EstibaError(
-            f"The ONNX model answers {what}: its outputs are {told}.",
+            f"The ONNX model answers {what}: its outputs are {names}.",
             hint="Choose its outputs: outputs.tensors of the model, such as {probability = 'the name in the file'}.",
         )
     shown = scores[0]
     classes = list(_listed_classes(proto))
     if shown in zips:
-        found = {a.name: onnx.helper.get_attribute_value(a) for a in zips[shown].attribute}
-        classes.insert(0, _plain(found.get("classlabels_strings") or found.get("classlabels_int64s") or []))
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in zips[shown].attribute}
+        classes.insert(0, _plain(attributes.get("classlabels_strings") or attributes.get("classlabels_int64s") or []))
     source = zips[shown].input[0] if shown in zips else shown
     return Output(label[0] if label else "", source, shown, tuple(classes))
 

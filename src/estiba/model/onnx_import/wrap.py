@@ -87,7 +87,7 @@ def _several(model: bytes, parts: Mapping[str, str], feeds: dict[str, Any], rows
 
 
 def ask(model: bytes, frame: pd.DataFrame, head: Head, chosen: Mapping[str, str] = MappingProxyType({})) -> Matrix:
-    """What the file itself, as its author left it, answers: the proof of `wrap` compares with this.
+    """Return the answers of the unchanged file, with which the proof of `wrap` compares.
 
     Args:
         frame: rows with one column per field, in the order of the fields that `wrap` gave.
@@ -173,7 +173,7 @@ def _synthetic(inputs: Sequence[Input], columns: list[str]) -> pd.DataFrame:
     import pandas as pd
 
     random = np.random.default_rng(0)
-    made: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, part in zip(columns, spread(inputs), strict=True):
         if part.type == "string" and not part.levels:
             raise EstibaError(
@@ -181,12 +181,12 @@ def _synthetic(inputs: Sequence[Input], columns: list[str]) -> pd.DataFrame:
                 hint="Pass a sample of rows that the model was trained on.",
             )
         if part.type == "string":
-            made[name] = [part.levels[i % len(part.levels)] for i in range(_PROBES)]
+            values[name] = [part.levels[i % len(part.levels)] for i in range(_PROBES)]
         elif part.type in NUMBERS:
-            made[name] = random.normal(size=_PROBES)
+            values[name] = random.normal(size=_PROBES)
         else:
-            made[name] = random.integers(0, 2, _PROBES).astype(bool if part.type == "bool" else np.int64)
-    return pd.DataFrame(made)
+            values[name] = random.integers(0, 2, _PROBES).astype(bool if part.type == "bool" else np.int64)
+    return pd.DataFrame(values)
 
 
 def _typical(frame: pd.DataFrame) -> pd.DataFrame:
@@ -205,7 +205,7 @@ def _fields(frame: pd.DataFrame, inputs: Sequence[Input], *, seen: bool) -> tupl
 
 
 def _field(field: Field, part: Input) -> Field:
-    """What the sample says of a column, as far as the graph agrees."""
+    """The field of a column, inferred from the sample and limited to values that the graph accepts."""
     if part.type == "string":
         return _string_field(field, part)
     if field.kind not in ("number", "integer", "boolean"):
@@ -240,8 +240,8 @@ def _run(proto: Any, inputs: Sequence[Input], output: Output, frame: pd.DataFram
 
     wanted = [output.scores, *([output.label] if output.label else [])]
     try:
-        found = session(bare(proto, output).SerializeToString()).run(wanted, _feeds(inputs, frame))
-        raw = np.asarray(found[0], np.float64).reshape(len(frame), -1)
+        results = session(bare(proto, output).SerializeToString()).run(wanted, _feeds(inputs, frame))
+        raw = np.asarray(results[0], np.float64).reshape(len(frame), -1)
     except EstibaError:
         raise
     except Exception as error:  # ONNX Runtime's types, or a shape that does not hold the rows
@@ -249,7 +249,7 @@ def _run(proto: Any, inputs: Sequence[Input], output: Output, frame: pd.DataFram
             f"The ONNX model fails on {len(frame)} rows: {error}",
             hint="Does it take any number of rows? Export it with an open first dimension.",
         ) from error
-    return (np.ravel(found[1]).tolist() if output.label else None), raw
+    return (np.ravel(results[1]).tolist() if output.label else None), raw
 
 
 def _feeds(inputs: Sequence[Input], frame: pd.DataFrame) -> dict[str, Any]:
@@ -269,7 +269,7 @@ def _feeds(inputs: Sequence[Input], frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def _head(labels: list[Any] | None, raw: Matrix, output: Output) -> Head:
-    """What the numbers mean, shown by rows: each label must follow from the numbers of its row."""
+    """The head of a graph, inferred from its answers to rows: each label must follow from the numbers of its row."""
     width = raw.shape[1]
     if labels is None:
         if _are_shares(raw):

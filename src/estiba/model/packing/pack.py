@@ -1,4 +1,4 @@
-"""Pack a fitted model: infer its signature, convert it, prove the conversion, write the artifact, register it."""
+"""Infer a fitted model's signature, convert the model, prove the conversion, write the artifact and register it."""
 
 from __future__ import annotations
 
