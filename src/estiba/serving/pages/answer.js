@@ -33,7 +33,8 @@ function onePrediction(prediction, schema) {
   return el("div", { class: "prediction" },
     el("dl", { class: "headline" }, parts.filter((part) => !wide(part)).map(headline)),
     parts.filter(wide).map(([role, name, value]) =>
-      role === "output" ? oneOutput(name, value, schema.properties[name]) : byClass(role, name, value, prediction)));
+      role === "output" ? oneOutput(name, value, schema.properties[name])
+        : Array.isArray(value) ? arrayView(name, value) : byClass(role, name, value, prediction)));
 }
 
 /** One of several outputs, as a model that has only this one would be shown. */
@@ -45,6 +46,19 @@ function oneOutput(name, value, schema) {
 function headline([role, name, value]) {
   const text = role === "probability" && value !== null ? percent(value) : readable(value);
   return el("div", { "data-role": role || "" }, el("dt", {}, name), el("dd", { title: String(value) }, text));
+}
+
+const MAX_ARRAY_TEXT = 2000;
+
+function arrayView(name, value) {
+  const text = JSON.stringify(value);
+  const shown = text.length > MAX_ARRAY_TEXT ? `${text.slice(0, MAX_ARRAY_TEXT)}…` : text;
+  return el("section", { class: "classes" }, el("h3", { class: "small" }, `${name} [${shapeOf(value).join(", ")}]`),
+    el("pre", { tabindex: "0" }, el("code", {}, shown)));
+}
+
+function shapeOf(value) {
+  return Array.isArray(value) ? [value.length, ...shapeOf(value[0])] : [];
 }
 
 function byClass(role, name, values, prediction) {
@@ -80,7 +94,8 @@ function table(predictions) {
 
 function flat(prediction) {
   const entries = Object.entries(prediction).flatMap(([name, value]) =>
-    value !== null && typeof value === "object"
+    Array.isArray(value) ? [[name, `[${shapeOf(value).join(", ")}]`]]
+    : value !== null && typeof value === "object"
       ? Object.entries(flat(value)).map(([key, inner]) => [`${name}.${key}`, inner])
       : [[name, value]]);
   return Object.fromEntries(entries);

@@ -17,7 +17,7 @@ export function recordForm(schema) {
     write: (record) => fields.forEach((field) => field.write(record[field.name])),
     clear: () => fields.forEach((field) => field.mark("")),
     /** Errors that the form finds itself, in the form of the server's errors. */
-    problems: () => fields.filter((f) => f.unreadable()).map((f) => ({ pointer: pointerTo(f.name), detail: "not a number" })),
+    problems: () => fields.filter((f) => f.unreadable()).map((f) => ({ pointer: pointerTo(f.name), detail: f.invalid || "not a number" })),
     /** Marks the field that a pointer names, and returns its name; undefined if there is no such field. */
     mark(pointer, detail, kind) {
       const field = byName.get(fieldName(pointer));
@@ -86,6 +86,7 @@ function plain(number, { kind }) {
 
 function controlOf(schema, id, isRequired) {
   const extra = schema["x-estiba"] || {};
+  if (extra.kind === "tensor") return tensor(extra, id);
   if (schema.enum) return choice(schema.enum.filter((value) => value !== null), id, isRequired);
   if (extra.kind === "boolean") return choice([true, false], id, isRequired);
   if (extra.levels) return suggestions(extra.levels, id, isRequired);
@@ -119,6 +120,44 @@ function number({ minimum, maximum, "x-estiba": { kind } }, id, isRequired) {
     write: (value) => { node.value = value ?? ""; },
     unreadable: () => node.validity.badInput,
   };
+}
+
+/** Creates a text area for a tensor as JSON, and a button for a file: an image, or JSON. */
+function tensor({ dtype, shape, image }, id) {
+  const sizes = shape.map((axis) => axis || "?").join(", ");
+  const node = el("textarea", { id, rows: 3, spellcheck: "false", autocomplete: "off",
+    placeholder: `${dtype} [${sizes}] as JSON${image ? ", or an image" : ""}` });
+  const accept = image ? "image/jpeg,image/png,.json" : ".json";
+  const file = el("input", { type: "file", accept, "aria-label": "From a file", change: async () => {
+    if (!file.files[0]) return;
+    node.value = file.files[0].type.startsWith("image/") ? `"${await base64(file.files[0])}"` : await file.files[0].text();
+    node.dispatchEvent(new Event("input", { bubbles: true }));
+  } });
+  return {
+    node,
+    list: file,
+    invalid: "not JSON",
+    read: () => parsedJson(node.value),
+    write: (value) => { node.value = value === undefined ? "" : JSON.stringify(value); },
+    unreadable: () => node.value.trim() !== "" && parsedJson(node.value) === undefined,
+  };
+}
+
+function parsedJson(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function base64(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => resolve(reader.result.split(",")[1]));
+    reader.addEventListener("error", () => reject(reader.error));
+    reader.readAsDataURL(file);
+  });
 }
 
 function suggestions(levels, id, isRequired) {
