@@ -147,7 +147,7 @@ def _answers(signature: Signature) -> list[tuple[str, str]]:
     for head in heads[:MAX_SHOWN_OUTPUTS]:
         kind = f"{head.kind} of clusters" if head.clusters else head.kind
         name = f"output {head.name}" if signature.head.heads else "answer"
-        lines.append((name, f"{kind}: {', '.join(map(str, head.classes or head.names))}"))
+        lines.append((name, f"{kind}: {', '.join(map(str, head.classes or head.names or map(_tensor, head.tensors)))}"))
     more = len(heads) - len(lines)
     return [*lines, ("and", f"{more} more outputs")] if more else lines
 
