@@ -69,8 +69,8 @@ def test_rows_away_from_a_threshold_stay_within_the_sample() -> None:
         above = golden_rows.beside_thresholds(
             FIELDS,
             sample,
-            lambda coded: (coded.matrix[:, 1:2] > threshold).astype(float),
-            0.01,  # noqa: B023
+            lambda coded, threshold=threshold: (coded.matrix[:, 1:2] > threshold).astype(float),  # type: ignore[misc]
+            0.01,
         ).matrix[:, 1]
         assert above.min(initial=150.0) >= 0
         assert above.max(initial=0.0) <= 150
