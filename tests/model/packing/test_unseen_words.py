@@ -1,4 +1,4 @@
-"""Packing refuses to hand unseen words over as one where the model tells them apart."""
+"""Unseen words reach a model that tells them apart, and are one value for a model that does not."""
 
 from __future__ import annotations
 
@@ -35,13 +35,26 @@ def fitted(step: Any, column: Any) -> Any:
     [(make_pipeline(LOWER, OneHotEncoder(handle_unknown="ignore")), ["city"]), (TfidfVectorizer(), "city")],
 )
 @pytest.mark.parametrize("engine", ["auto", "python"])
-def test_a_model_that_reads_the_word_is_not_packed_with_other(
-    step: Any, column: Any, engine: Any, tmp_path: Path
-) -> None:
+def test_a_model_that_reads_the_word_gets_it(step: Any, column: Any, engine: Any, tmp_path: Path) -> None:
     model = fitted(step, column)
-    with pytest.raises(BadProject, match="answers unseen values of 'city' differently, such as '") as raised:
-        estiba.pack(model, CITIES, name="c", engine=engine, fields={"city": {"unseen": "other"}}, registry=tmp_path)
-    assert "kind to 'text'" in str(raised.value)
+    fields = {"city": {"unseen": "other"}}
+    packed = estiba.pack(model, CITIES, name="c", engine=engine, fields=fields, registry=tmp_path)
+    assert packed.artifact.manifest.signature.field("city").kind == "text"
+    loaded = estiba.load(packed.ref, registry=tmp_path, trust=True)
+    words = ["PARIS", "paris", "lyON", "Rome", " paris "]
+    answers = [row["probabilities"]["1"] for row in loaded.predict([{"city": word} for word in words])]
+    expected = model.predict_proba(pd.DataFrame({"city": words, "code": 3}))[:, 1]
+    assert answers == pytest.approx(expected.tolist(), abs=1e-12)
+
+
+def test_packing_says_why_the_field_is_text(tmp_path: Path) -> None:
+    model = fitted(make_pipeline(LOWER, OneHotEncoder(handle_unknown="ignore")), ["city"])
+    options: Any = {"unseen": "other"}
+    packed = estiba.pack(model, CITIES, name="c", fields={"city": options}, registry=tmp_path)
+    assert "The model reads the words of 'city' and answers unseen ones differently" in packed.notes[-1]
+    options["levels"] = ["Paris", "paris", "LYON", "Lyon"]
+    with pytest.raises(BadProject, match="answers unseen values of 'city' differently, such as '"):
+        estiba.pack(model, CITIES, name="c", fields={"city": options}, registry=tmp_path)
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ from estiba.model.packing.candidate import (
 )
 from estiba.model.packing.content import onnx_parts, python_parts
 from estiba.model.packing.training_result import Source, Trained, finite_metrics, frame_of
-from estiba.model.packing.unseen_words import check_unseen
+from estiba.model.packing.unseen_words import as_texts, word_readers
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
 from estiba.model.registry.registry import open_registry
 from estiba.model.schema.infer import FieldOptions
@@ -239,7 +239,13 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
         return pack_tensors.build(trained, name, settings, folder, options.description)
     candidate = with_contract(prepare(trained, options.fields, options.outputs), options.extra, options.keep)
     onnx, reason, proof = _prepared(candidate, options)
-    check_unseen(candidate, max(options.tolerance, golden.TOLERANCE))
+    if readers := word_readers(candidate, max(options.tolerance, golden.TOLERANCE)):
+        texts = as_texts(candidate.signature, readers, options.fields)
+        candidate = with_contract(prepare(trained, texts, options.outputs), options.extra, options.keep)
+        note = "The model reads the words of {!r} and answers unseen ones differently, such as {!r}: the field is text."
+        notes = tuple(note.format(name, level) for name, level in readers.items())
+        candidate = dataclasses.replace(candidate, notes=(*candidate.notes, *notes))
+        onnx, reason, proof = _prepared(candidate, options)
     if note := proof.contradiction():
         candidate = dataclasses.replace(with_own_labels(candidate), notes=(*candidate.notes, note))
         onnx, reason, proof = _prepared(candidate, options)
