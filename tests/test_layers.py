@@ -36,8 +36,8 @@ ORDER = {
         by_value own_code catboost_files saved_files
         """,
     "estiba.model.convert": """
-        graph near_ties functions columns sparse trees context tables curves pairwise boosters foreign forests kernels
-        linear compose wrappers texts transforms ensembles several models
+        graph near_ties functions columns sparse trees context tables curves kernel_maps iterative_imputer pairwise
+        gblinear boosters foreign forests kernels linear compose wrappers texts transforms ensembles several models
         """,
     "estiba.model.engines": """
         onnx_reader columns trees rules lower_onnx program exact onnx tensor_engine own_code python isolated

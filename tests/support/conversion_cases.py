@@ -103,8 +103,12 @@ def _lightgbm() -> Any:
 
 def _curves() -> dict[str, tuple[Callable[[], Any], bool]]:
     """By name: models on numbers with a transformer in front, and whether the sample has missing values."""
-    from sklearn import ensemble, impute, linear_model, pipeline
+    from sklearn import ensemble, impute, kernel_approximation, linear_model, pipeline, tree
     from sklearn import preprocessing as pre
+    from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+
+    def iterative(**options: Any) -> Any:
+        return impute.IterativeImputer(max_iter=4, random_state=1, **options)
 
     def hist() -> Any:
         return ensemble.HistGradientBoostingClassifier(max_iter=15, random_state=1)
@@ -112,6 +116,33 @@ def _curves() -> dict[str, tuple[Callable[[], Any], bool]]:
     flags = pipeline.make_union(impute.SimpleImputer(), impute.MissingIndicator(features="all"))
     return {
         "MissingIndicator": (lambda: pipeline.make_pipeline(flags, linear_model.LogisticRegression()), True),
+        "IterativeImputer": (lambda: pipeline.make_pipeline(iterative(), linear_model.LogisticRegression()), True),
+        "IterativeImputer(trees, indicator)": (
+            lambda: pipeline.make_pipeline(
+                iterative(estimator=tree.DecisionTreeRegressor(max_depth=4, random_state=1), add_indicator=True),
+                linear_model.LogisticRegression(),
+            ),
+            True,
+        ),
+        "Nystroem": (
+            lambda: pipeline.make_pipeline(
+                kernel_approximation.Nystroem(n_components=20, random_state=1), linear_model.LogisticRegression()
+            ),
+            False,
+        ),
+        "Nystroem(poly)": (
+            lambda: pipeline.make_pipeline(
+                kernel_approximation.Nystroem(kernel="poly", n_components=15, random_state=1),
+                linear_model.LogisticRegression(),
+            ),
+            False,
+        ),
+        "RBFSampler": (
+            lambda: pipeline.make_pipeline(
+                kernel_approximation.RBFSampler(n_components=20, random_state=1), linear_model.LogisticRegression()
+            ),
+            False,
+        ),
         "QuantileTransformer, HistGradientBoosting": (
             lambda: pipeline.make_pipeline(pre.QuantileTransformer(n_quantiles=50), hist()),
             True,
@@ -358,6 +389,9 @@ def _boosters() -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     def xgb(kind: Any, **options: Any) -> Callable[[], Any]:
         return lambda: kind(n_estimators=12, max_depth=4, n_jobs=1, enable_categorical=True, **options)
 
+    def linear(kind: Any) -> Callable[[], Any]:
+        return lambda: kind(n_estimators=12, n_jobs=1, booster="gblinear")
+
     def lgb(kind: Any, **options: Any) -> Callable[[], Any]:
         return lambda: kind(n_estimators=12, num_leaves=12, min_child_samples=8, n_jobs=1, verbose=-1, **options)
 
@@ -367,6 +401,7 @@ def _boosters() -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
 
     return {
         "XGBoost": (xgb(_Numbered), xgb(xgboost.XGBRegressor)),
+        "XGBoost(gblinear)": (linear(_Numbered), linear(xgboost.XGBRegressor)),
         "LightGBM": (lgb(lightgbm.LGBMClassifier), lgb(lightgbm.LGBMRegressor)),
         "CatBoost": (cat(catboost.CatBoostClassifier), cat(catboost.CatBoostRegressor)),
         "CatBoost(Lossguide)": (
@@ -400,7 +435,7 @@ def cases() -> list[Case]:
     for name, (make, loose) in _pipelines().items():
         made += [Case(f"{name}, {k} classes", make, k, "mixed", missing=loose, unseen=loose) for k in (2, 3)]
     for name, (classifier, regressor) in _boosters().items():
-        data = [("numbers", False), ("numbers", True)] + [("categories", True)] * ("CatBoost" not in name)
+        data = [("numbers", False), ("numbers", True)] + [("categories", True)] * (name in ("XGBoost", "LightGBM"))
         for kind, missing in data:
             words = f"{name}, {'categories, ' if kind == 'categories' else ''}{'missing, ' if missing else ''}"
             made += [Case(f"{words}{k} classes", classifier, k, kind, missing) for k in (2, 3)]

@@ -191,6 +191,37 @@ def test_the_same_transformers_in_the_kernel_and_in_onnx_runtime() -> None:
     assert np.abs(kernel.predict(Coded(rows)) - run(made.onnx, rows)).max() < TOLERANCE
 
 
+def test_onnx_runtime_rounds_no_factor_before_a_matrix_product() -> None:
+    from estiba.model.engines.onnx import session
+
+    g, factor, weights = Graph(3), (2.0 / 20) ** 0.5, np.linspace(0.1, 0.9, 6).reshape(3, 2)
+    onnx = g.model(g.op("MatMul", g.op("Mul", "x", g.const(factor)), g.const(weights)), 2)
+    rows = np.random.default_rng(0).normal(size=(50, 3))
+    assert session(onnx).run(["y"], {"x": rows})[0] == pytest.approx(rows * factor @ weights, rel=1e-14, abs=1e-15)
+
+
+def test_lightgbm_with_an_objective_of_the_users_own() -> None:
+    import lightgbm
+
+    sample = frame("numbers", missing=False)
+    wanted = target(sample, 0)
+
+    def squares(predicted: Any, data: Any) -> Any:
+        return predicted - data.get_label(), np.ones(len(predicted))
+
+    rows = lightgbm.Dataset(sample, wanted)
+    booster = lightgbm.train({"objective": squares, "verbose": -1, "num_threads": 1}, rows, 5)
+    assert compare(booster, sample) == 0
+
+    def deviance(true: Any, raw: Any) -> Any:
+        share = 1 / (1 + np.exp(-raw))
+        return share - true, share * (1 - share)
+
+    classifier = lightgbm.LGBMClassifier(n_estimators=3, objective=deviance, verbose=-1, n_jobs=1)
+    classifier.fit(sample, (wanted > 1).astype(int))
+    assert compare(classifier.booster_, sample) == 0
+
+
 def test_search_frozen_and_union() -> None:
     from sklearn.frozen import FrozenEstimator
     from sklearn.linear_model import Ridge

@@ -151,16 +151,38 @@ def test_values_that_json_has_no_form_for_are_refused_with_a_remedy(
     values: Any, message: str, remedy: str, tmp_path: Path
 ) -> None:
     frame = pd.DataFrame({"odd": pd.Series(values), "size": [0.0, 1.0]})
-    model = make_pipeline(make_column_transformer(("passthrough", ["size"])), DecisionTreeClassifier())
+    reading = make_column_transformer((FunctionTransformer(_present), ["odd"]), ("passthrough", ["size"]))
+    model = make_pipeline(reading, DecisionTreeClassifier())
     with pytest.raises(BadProject, match=message) as caught:
         estiba.pack(model.fit(frame, [0, 1]), frame, name="odd", registry=tmp_path)
     assert remedy in str(caught.value.hint)
+
+
+def test_they_do_not_matter_in_a_column_that_the_model_does_not_read(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"odd": [Decimal(1), Decimal(2)], "size": [0.0, 1.0]})
+    model = make_pipeline(make_column_transformer(("passthrough", ["size"])), DecisionTreeClassifier())
+    packed = estiba.pack(model.fit(frame, [0, 1]), frame, name="odd", registry=tmp_path)
+    assert packed.artifact.manifest.signature.names == ("size",)
+
+
+def _present(rows: pd.DataFrame) -> Any:
+    return rows.notna()
 
 
 def test_times_that_an_encoder_takes_as_categories_are_refused_with_a_remedy(tmp_path: Path) -> None:
     frame = pd.DataFrame({"grade": pd.date_range("2026-01-01", periods=COUNT), "size": SIZE})
     with pytest.raises(BadProject, match="'grade' holds times that an encoder"):
         estiba.pack(fitted(frame, OneHotEncoder()), frame, name="times", registry=tmp_path)
+
+
+def test_dates_before_an_encoder_are_to_become_text(tmp_path: Path) -> None:
+    days = pd.Series([datetime.date(2026, 1, 1 + i % 3) for i in range(COUNT)])
+    frame = pd.DataFrame({"grade": days, "size": SIZE})
+    with pytest.raises(BadProject, match="'grade' holds values of type date") as caught:
+        estiba.pack(fitted(frame, OneHotEncoder()), frame, name="dates", registry=tmp_path)
+    assert "astype(str)" in str(caught.value.hint)
+    text = frame.assign(grade=frame["grade"].astype(str))
+    assert estiba.pack(fitted(text, OneHotEncoder()), text, name="dates", registry=tmp_path)
 
 
 def test_an_object_column_of_numbers(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from estiba.core.stores.disk import temporary
 from estiba.model.convert.columns import Column, Columns, NotConvertible, Table
 from estiba.model.convert.context import Context, Want, unsupported
+from estiba.model.convert.gblinear import linear_margin
 from estiba.model.convert.graph import DOUBLE, FLOAT, Graph
 from estiba.model.convert.trees import Tree, constant, scalar_sum, single_sum, vector_sum
 
@@ -44,19 +45,27 @@ def xgboost_model(c: Context, model: Any, columns: Columns, want: Want) -> str:
     """XGBoost: float32 input, float32 sums, strict comparison."""
     booster = model.get_booster() if hasattr(model, "get_booster") else model
     config = json.loads(booster.save_raw("json"))["learner"]
+    if config["gradient_booster"]["name"] == "gblinear":
+        x = _xgboost_missing(c.graph, model, c.matrix(columns))
+        margin = linear_margin(c.graph, x, config["gradient_booster"], _xgboost_base(config))
+        return _xgboost_link(c.graph, margin, config["objective"]["name"], want)
     content, drops = _xgboost_trees(model, config["gradient_booster"])
     codes = _codes(columns, _xgboost_categories(content, columns))
-    missing = getattr(model, "missing", np.nan)
-    x = c.matrix(codes)
-    if missing is not None and missing == missing:
-        x = c.graph.as_float32(x)  # XGBoost rounds first: -998.9999999999999 is -999, and missing
-        missing = float(np.float32(missing))
-        x = c.graph.op("Where", c.graph.op("Equal", x, c.graph.const(missing)), c.graph.const(np.nan), x)
+    x = _xgboost_missing(c.graph, model, c.matrix(codes))
     trees = [_scaled(t, w) for t, w in zip(_xgboost_read(model, content), drops, strict=False)]
     base = _xgboost_base(config)
     start = [constant(float(v), k) for k, v in enumerate(base)]
     raw = single_sum(c.graph, c.graph.cast(x, FLOAT), start + trees, targets=len(base))
     return _xgboost_link(c.graph, raw, config["objective"]["name"], want)
+
+
+def _xgboost_missing(g: Graph, model: Any, x: str) -> str:
+    """NaN in place of the number that stands for a missing one. XGBoost rounds first: -998.9999999999999 is -999."""
+    missing = getattr(model, "missing", np.nan)
+    if missing is None or missing != missing:
+        return x
+    x = g.as_float32(x)
+    return g.op("Where", g.op("Equal", x, g.const(float(np.float32(missing)))), g.const(np.nan), x)
 
 
 def _xgboost_categories(content: Any, columns: Columns) -> dict[int, list[Any]]:

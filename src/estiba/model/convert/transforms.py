@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from estiba.model.convert import curves, sparse, texts
+from estiba.model.convert import curves, kernel_maps, sparse, texts
 from estiba.model.convert.columns import Cell, Column, Columns, Slot, Table, slots
 from estiba.model.convert.compose import STRUCTURES
 from estiba.model.convert.context import Context, unsupported
 from estiba.model.convert.functions import FUNCTIONS
 from estiba.model.convert.graph import DOUBLE, Graph
+from estiba.model.convert.iterative_imputer import iterative_imputer
 from estiba.model.convert.sparse import kept, weighted_in_order
 from estiba.model.convert.tables import keyed, tabulate
 from estiba.model.convert.wrappers import resampling_transformers
@@ -53,10 +54,8 @@ def _transformed(c: Context, transformer: Any, columns: Columns, name: str) -> C
         )
     if columns.sparse and name in SPARSE:
         return SPARSE[name](c, transformer, columns, output)
-    if name == "SimpleImputer":
-        return _impute(c, transformer, columns, output)
-    if name == "MissingIndicator":
-        return _flags(c, transformer, columns, output)
+    if name in _WHOLE:
+        return _WHOLE[name](c, transformer, columns, output)
     columns = keyed(columns, _levels(transformer, columns))
     if columns.tables:
         columns_made = tabulate(transformer, columns, output)
@@ -76,6 +75,8 @@ def _why_not(transformer: Any) -> str:
         return f"calls {name}, which has no exact ONNX form on numbers"
     if not type(transformer).__module__.startswith("sklearn."):
         return "reads columns of numbers, for which it has no rule; on category columns alone it converts"
+    if type(transformer).__name__ == "KNNImputer":
+        return f"looks through its {len(transformer._fit_X)} training rows, which a graph does slower than the original"
     return "has no exact ONNX form on numbers"
 
 
@@ -301,6 +302,13 @@ SPARSE: dict[str, Callable[[Context, Any, Columns, Any], Columns]] = {
 }
 """Transformers that leave sparse columns sparse, or need them in a weighted sum alone."""
 
+_WHOLE: dict[str, Callable[[Context, Any, Columns, Any], Columns]] = {
+    "SimpleImputer": _impute,
+    "IterativeImputer": iterative_imputer,
+    "MissingIndicator": _flags,
+}
+"""Transformers that look at each column, whether it is computed or looked up."""
+
 RULES: dict[str, Rule] = {
     "StandardScaler": _standard,
     "MinMaxScaler": _min_max,
@@ -316,4 +324,6 @@ RULES: dict[str, Rule] = {
     "PowerTransformer": curves.power,
     "QuantileTransformer": curves.quantile,
     "SplineTransformer": curves.spline,
+    "Nystroem": kernel_maps.nystroem,
+    "RBFSampler": kernel_maps.random_fourier,
 }

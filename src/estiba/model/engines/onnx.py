@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from estiba.model.coding.coder import Coded, Matrix
 
 
+_ROUNDING_OPTIMIZER = "MatMulScaleFusion"
+"""It moves a factor into a matrix product of float64 as an attribute, which is float32: answers are off by 1e-9."""
+
+
 class OnnxEngine:
     """Runs a graph with an input `x`, float64 (rows, fields), perhaps `t` with numbers of texts, and one output `y`."""
 
@@ -58,6 +62,8 @@ def session(model: bytes, threads: int = 1) -> Any:
     # Threads that spin between calls would burn the processor that the HTTP layer needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=[_ROUNDING_OPTIMIZER]
+        )
     except Exception as error:  # ONNX Runtime raises its own C++ types, all of which mean the same here
         raise BadArtifact(f"ONNX Runtime {onnxruntime.__version__} cannot run this graph: {error}") from error

@@ -213,7 +213,11 @@ def _refuse_other_types(column: pd.Series[Any], dtype: Any, *, encoded: bool) ->
         return
     others = sorted(kinds - {"bool", "int", "float", "str"})
     if others and len(kinds) == 1:
-        remedy = _REMEDIES.get(others[0], "df[{name!r}].astype(str)").format(name=column.name)
+        text = "df[{name!r}].astype(str)"
+        remedy = _REMEDIES.get(others[0], text)
+        if encoded and "to_datetime" in remedy:  # an encoder takes no instants either
+            remedy = text
+        remedy = remedy.format(name=column.name)
         raise BadProject(
             f"The column {column.name!r} holds values of type {others[0]}, which a caller cannot send as JSON.",
             hint=f"Train on {remedy} instead.",
