@@ -32,7 +32,9 @@ forest of two classifications|forest of labels|extra trees|tree|extra tree|scale
 MultiOutputClassifier of forests|MultiOutputClassifier of labels alone|OneVsRest of labels|OneVsRest of trees|
 OneVsRest of scores|ClassifierChain|ClassifierChain in an order|RegressorChain|RegressorChain in an order|
 MultiOutputRegressor|MultiOutputRegressor of boosters|forest of values|linear of values|XGBoost of values|
-XGBoost of quantiles|CatBoost MultiRMSE
+XGBoost of quantiles|CatBoost MultiRMSE|KMeans|scaled KMeans|MiniBatchKMeans|AffinityPropagation|MeanShift|
+RidgeClassifier of labels|perceptron of labels|XGBoost of labels|CatBoost of labels|CatBoost MultiQuantile|
+CatBoost RMSEWithUncertainty
 """
 """Cases that the onnx engine answers."""
 
@@ -51,7 +53,8 @@ def test_it_answers_as_the_original(name: str, tmp_path: Path) -> None:
     assert manifest.parity is not None
     if name in [each.strip() for each in CONVERTED.split("|")]:
         assert (manifest.engine, manifest.reason) == ("onnx", "")
-        assert max(manifest.parity.max_abs_error.values(), default=0.0) < 1e-12
+        single = 1.2e-7 if name.startswith("XGBoost") else 1e-12  # XGBoost computes in single precision
+        assert max(manifest.parity.max_abs_error.values(), default=0.0) < single
         assert manifest.parity.labels_equal == manifest.parity.labels_total
 
 

@@ -388,4 +388,9 @@ def _catboost_link(g: Graph, raw: str, model: Any, want: Want) -> str:
         return g.op("Exp", raw)
     if loss in ("RMSE", "MAE", "Quantile", "MAPE", "Huber", "LogCosh", "Expectile", "MultiRMSE", "Lq"):
         return raw
+    if loss in ("MultiQuantile", "MultiLogloss", "MultiCrossEntropy"):  # of labels, before the logistic function
+        return raw
+    if loss == "RMSEWithUncertainty":  # a mean, and the logarithm of a standard deviation
+        mean, spread = (g.columns(raw, [i], 2) for i in (0, 1))
+        return g.concat([mean, g.op("Exp", g.op("Mul", g.const(2.0), spread))])
     raise unsupported(model, f"with the loss {loss} has no rule")

@@ -48,7 +48,11 @@ class Context:
         name = type(_last(model)).__name__
         if name == "Booster":  # XGBoost's multi:softmax
             return self.graph.argmax(self.emit(model, columns, "decision"))
-        if name == "OneVsOneClassifier" or (name in ("SVC", "NuSVC") and len(_last(model).classes_) > 2):
+        if (
+            name == "OneVsOneClassifier"
+            or name in CENTRES
+            or (name in ("SVC", "NuSVC") and len(_last(model).classes_) > 2)
+        ):
             return self.emit(model, columns, "label")
         if name in _BAYES:  # predict compares joint log likelihoods, which differ where probabilities are 1 and 0
             return self.graph.argmax(self.emit(model, columns, "decision"))
@@ -60,6 +64,9 @@ class Context:
             return self.graph.cast(positive, INT64)
         return self.graph.argmax(answer or self.emit(model, columns, "proba"))
 
+
+CENTRES = ("KMeans", "MiniBatchKMeans", "AffinityPropagation", "MeanShift")
+"""Clusterers whose predict says the nearest centre."""
 
 _BAYES = ("GaussianNB", "MultinomialNB", "ComplementNB", "BernoulliNB")
 

@@ -39,6 +39,21 @@ def _squared_distance(g: Graph, x: str, points: Any) -> str:
     return total
 
 
+def nearest_centre(c: Context, model: Any, columns: Columns, want: Want) -> str:
+    """KMeans and others that say the nearest centre: the position of the first smallest distance."""
+    centres = np.asarray(model.cluster_centers_)
+    if want != "label":
+        raise unsupported(model, "has no scores")
+    if centres.dtype != np.float64:
+        raise unsupported(model, "was fitted on single precision, for which there is no rule")
+    if len(centres) < 2 or not getattr(model, "cluster_all", True):
+        raise unsupported(model, "leaves rows without a cluster, for which there is no rule")
+    g = c.graph
+    product = g.op("MatMul", c.matrix(columns), g.const(2 * centres.T))
+    # The row's own square is the same for all centres.
+    return g.argmax(g.op("Sub", product, g.const((centres**2).sum(axis=1)[None, :])))
+
+
 def svr(c: Context, model: Any, columns: Columns, want: Want) -> str:
     """SVR, NuSVR and OneClassSVM: one weighted sum of kernels."""
     g = c.graph

@@ -7,7 +7,7 @@ from typing import Any
 
 from estiba.model.convert import boosters, ensembles, forests, kernels, linear, pairwise, several, wrappers
 from estiba.model.convert.columns import Columns
-from estiba.model.convert.context import Context, Want, unsupported
+from estiba.model.convert.context import CENTRES, Context, Want, unsupported
 from estiba.model.convert.foreign import convert_foreign
 
 Rule = Callable[[Context, Any, Columns, Want], str]
@@ -45,6 +45,7 @@ _GROUPS: tuple[tuple[Rule, str], ...] = (
     (linear.dummy, "DummyClassifier DummyRegressor"),
     (kernels.svc, "SVC NuSVC"),
     (kernels.svr, "SVR NuSVR OneClassSVM"),
+    (kernels.nearest_centre, " ".join(CENTRES)),
     (kernels.neighbours, "KNeighborsClassifier KNeighborsRegressor"),
     (ensembles.pipeline, "Pipeline"),
     (ensembles.search, "GridSearchCV RandomizedSearchCV HalvingGridSearchCV HalvingRandomSearchCV"),

@@ -34,6 +34,8 @@ def several_outputs(c: Context, model: Any, columns: Columns, heads: tuple[Head,
         return several_outputs(c, model.steps[-1][1], columns, heads)
     if hasattr(model, "best_estimator_"):
         return several_outputs(c, model.best_estimator_, columns, heads)
+    if name in ("XGBClassifier", "CatBoostClassifier", "MLPClassifier", "RidgeClassifier"):
+        return _indicators(c, model, columns, heads)
     if not type(model).__module__.startswith("sklearn."):
         raise unsupported(model, "answers several outputs, for which there is no rule")
     if name in _TREES:
@@ -59,6 +61,20 @@ def _member(c: Context, estimator: Any, columns: Columns, head: Head) -> str:
     wants: dict[str, Want] = {"probabilities": "proba"}
     numbers = c.emit(estimator, columns, wants.get(head.kind, "decision"))
     return c.graph.concat([numbers, label]) if label else numbers
+
+
+def _indicators(c: Context, model: Any, columns: Columns, heads: tuple[Head, ...]) -> list[str]:
+    """Labels of which a row may have several: one column of the model's answer for each."""
+    if any(head.labelled or len(head.classes) != 2 for head in heads):
+        raise unsupported(model, "says a label of several that does not follow from its answer")
+    g, width = c.graph, len(heads)
+    answer = c.emit(model, columns, "decision")
+    if type(model).__name__ == "XGBClassifier":
+        answer = g.as_float32(g.expit(answer))  # margins; XGBoost answers in float32
+    elif type(model).__name__ == "CatBoostClassifier":
+        answer = g.expit(answer)
+    parts = [g.columns(answer, [i], width) for i in range(width)]
+    return parts if heads[0].kind == "scores" else [g.pair(part) for part in parts]
 
 
 def _trees(c: Context, model: Any, columns: Columns, heads: tuple[Head, ...]) -> list[str]:
