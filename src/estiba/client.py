@@ -63,8 +63,8 @@ class Client:
         """
         if version is not None and model is None:
             raise BadRequest("A version belongs to a model: name it with model=...")
-        if (arrays := self._arrays(rows, model)) is not None:
-            return self._infer(arrays, model, version)
+        if (metadata := self._tensor_model(rows, model)) is not None:
+            return self._infer(rows, metadata, version)
         records = records_of(rows, lambda: self._fields(model))
         if not records:
             return []
@@ -109,24 +109,18 @@ class Client:
         properties = self._ask("GET", f"/models/{self._name(model)}/schema")["properties"]
         return [field for field, schema in properties.items() if schema.get("x-estiba", {}).get("kind") != "kept"]
 
-    def _arrays(self, rows: Rows, model: str | None) -> Mapping[str, Any] | None:
-        """Arrays by field name of a model of tensors; None for rows of any other form, and of tables."""
+    def _tensor_model(self, rows: Rows, model: str | None) -> dict[str, Any] | None:
+        """The metadata of a model of tensors that is asked with arrays; None for other models and other rows."""
         named = isinstance(rows, Mapping) and all(hasattr(value, "dtype") for value in rows.values())
         if not (named and any(value.ndim for value in rows.values())) and not _is_array(rows):
             return None
-        metadata = self._metadata(self._name(model))
-        if "batch" not in metadata["properties"]:
-            return None
-        return rows if named else {metadata["inputs"][0]["name"]: rows}
+        metadata: dict[str, Any] = self._ask("GET", f"/v2/models/{self._name(model)}")
+        return metadata if "batch" in metadata["properties"] else None
 
-    def _metadata(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._ask("GET", f"/v2/models/{name}")
-        return found
-
-    def _infer(self, arrays: Mapping[str, Any], model: str | None, version: str | int | None) -> list[Prediction]:
-        """Predictions for arrays, by the Open Inference Protocol with binary data."""
-        name = self._name(model)
-        metadata = self._metadata(name)
+    def _infer(self, rows: Rows, metadata: dict[str, Any], version: str | int | None) -> list[Prediction]:
+        """Predictions for arrays, by name or of the only field, by the Open Inference Protocol with binary data."""
+        name = metadata["name"]
+        arrays = rows if isinstance(rows, Mapping) else {metadata["inputs"][0]["name"]: rows}
         header, blocks = binary_tensors.request(metadata["inputs"], arrays)
         path = f"/v2/models/{name}" + (f"/versions/{version}" if version is not None else "") + "/infer"
         length = {binary_tensors.LENGTH_HEADER: str(len(header))}
