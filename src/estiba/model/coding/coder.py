@@ -15,6 +15,7 @@ import math
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,7 +26,7 @@ from msgspec.structs import astuple
 from estiba.core.errors import BadInput, Problem
 from estiba.model.coding.kernel import compiled
 from estiba.model.coding.known_names import MAX_PROBLEMS, KnownNames, check_kept
-from estiba.model.coding.pandas_series import series
+from estiba.model.coding.pandas_series import frame
 from estiba.model.coding.record_type import Record, is_odd, record_type
 from estiba.model.schema.json_pointer import pointer
 from estiba.model.schema.rows import NOT_FINITE
@@ -101,6 +102,8 @@ class Coder:
         self._finish = tuple(
             (i, finish) for i, f in enumerate(self.fields) if (finish := self._finisher(f)) is not None
         )
+        # Last, where the code UNSEEN points, is the level that stands for unseen ones.
+        self._words = {f.name: [*f.levels, unseen_level(f)] for f in self.fields if f.kind == "category"}
         self._compiled = compiled()
         self._rules = tuple(self._rule(f) for f in self.fields)
         width = len(self.fields)
@@ -363,9 +366,8 @@ class Coder:
             case "text":
                 return list(coded.texts[field.name])
             case "category":
-                levels = {float(n): level for n, level in enumerate(field.levels)}
-                levels[UNSEEN] = unseen_level(field)
-                return [levels.get(v) for v in values]
+                words = self._words[field.name]
+                return [None if v != v else words[int(v)] for v in values]
             case "boolean":
                 return [None if v != v else bool(v) for v in values]
             case "integer":
@@ -377,11 +379,13 @@ class Coder:
 
     def frame(self, coded: Coded) -> pd.DataFrame:
         """Coded rows to the DataFrame that the estimator was trained on: same columns, order and dtypes."""
+        return frame(self.fields, coded.matrix, lambda i: self._column(i, coded), self._column_names)
+
+    @cached_property
+    def _column_names(self) -> pd.Index[Any]:
         import pandas as pd
 
-        return pd.DataFrame(
-            {f.source: series(f, self._column(i, coded), coded.matrix[:, i]) for i, f in enumerate(self.fields)}
-        )
+        return pd.Index([field.source for field in self.fields])
 
 
 def _listed(values: Any, count: int) -> Iterable[object]:

@@ -1,7 +1,9 @@
-"""Build a pandas Series with the dtype and the missing value that the column had in training."""
+"""Build pandas columns with the dtypes and the missing values that they had in training."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +15,61 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TEXT_DTYPES = ("str", "string")
+
+_MANY_COLUMNS = 50
+"""From so many columns on they are copied together, as pandas warns of adding columns to a frame in many parts."""
+
+
+def frame(
+    fields: Sequence[Field],
+    matrix: npt.NDArray[np.float64],
+    values: Callable[[int], list[Any]],
+    names: pd.Index[Any],
+) -> pd.DataFrame:
+    """Build the DataFrame of coded rows: the columns of training, in their order.
+
+    Args:
+        values: the plain values of the field at a position, None where missing; asked only where codes do not do.
+        names: of the columns, the same object for each frame: it remembers where it has found a column.
+    """
+    import pandas as pd
+
+    index = pd.RangeIndex(len(matrix))
+    codes = matrix.T.copy()  # each column in one piece, and free to be written to
+    columns = {field.name: _column(field, codes[i], i, values, index) for i, field in enumerate(fields)}
+    built = pd.DataFrame(columns, index=index, copy=len(columns) > _MANY_COLUMNS)
+    built.columns = names
+    return built
+
+
+def _column(
+    field: Field, codes: npt.NDArray[np.float64], i: int, values: Callable[[int], list[Any]], index: pd.RangeIndex
+) -> Any:
+    """The column of a field, as an array where pandas keeps its dtype, which saves most of the time."""
+    if field.dtype == "float64" and field.kind in ("number", "integer"):
+        return codes
+    if field.dtype in ("int64", "bool") and field.kind in ("integer", "boolean"):
+        return codes if np.isnan(codes).any() else codes.astype(field.dtype)
+    if field.dtype in _TEXT_DTYPES:
+        return _text_array(field.dtype, values(i))
+    column = series(field, values(i), codes)
+    if column.dtype == object:
+        column.index = index
+        return column
+    return column.array
+
+
+def _text_array(dtype: str, values: list[Any]) -> Any:
+    import pandas as pd
+
+    return pd.array(values, dtype=_text_dtype(dtype))
+
+
+@cache
+def _text_dtype(name: str) -> Any:
+    from pandas.api.types import pandas_dtype
+
+    return pandas_dtype(name)
 
 
 def series(field: Field, values: list[Any], codes: npt.NDArray[np.float64]) -> pd.Series[Any]:
@@ -27,7 +84,7 @@ def series(field: Field, values: list[Any], codes: npt.NDArray[np.float64]) -> p
         return _objects(field, values)
     if field.kind == "number":
         return pd.Series(codes).astype(field.dtype)
-    if np.isnan(codes).any() and field.dtype[0].islower():
+    if np.isnan(codes).any() and field.dtype[0].islower() and field.dtype != "boolean":
         # NumPy's own integers and booleans cannot be missing; pandas turns a column with a missing one into float64.
         return pd.Series(codes)
     return pd.Series(values, dtype=field.dtype)

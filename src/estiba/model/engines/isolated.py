@@ -7,6 +7,7 @@ EngineSpec as JSON on standard input.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -124,6 +125,8 @@ class IsolatedEngine:
             self._child.stdin.write(msgspec.json.encode(spec) + b"\n")
             self._child.stdin.flush()  # and stays open: at its end the child knows that this process is gone
         self._channel = Connection(ours.detach())
+        self._poll = select.poll()  # made once: Connection.poll makes one for each call
+        self._poll.register(self._channel, select.POLLIN)
         try:
             self._receive()
         except BaseException:
@@ -133,7 +136,7 @@ class IsolatedEngine:
     def _receive(self) -> Reply:
         assert self._channel is not None
         try:
-            if not self._channel.poll(TIMEOUT_SECONDS):
+            if not self._poll.poll(TIMEOUT_SECONDS * 1000):
                 self._give_up(closed=False)
             reply = msgspec.msgpack.decode(self._channel.recv_bytes(), type=Reply)
         except (EOFError, OSError):
@@ -188,7 +191,7 @@ def main() -> None:
         check_trust(artifact, trust=spec.trust)
         if artifact.manifest.code_files:
             put_on_path(artifact)
-        engine = PythonEngine(artifact, threads=spec.threads, trust=spec.trust)
+        engine = PythonEngine(artifact, threads=spec.threads, trust=spec.trust, one_thread=True)
     except Exception as error:
         channel.send_bytes(msgspec.msgpack.encode(_failed(error)))
         return

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class PythonEngine:
     """Ask the estimator itself, with at most `threads` native threads for one call.
 
+    With `one_thread`, all calls are made by the thread that makes this object.
+
     Raises:
         NotTrusted: loading the estimator could run code of the artifact, and `trust` is False.
         BadArtifact, MissingExtra: it cannot be read, or a library is missing.
@@ -30,7 +32,7 @@ class PythonEngine:
 
     runtime = "Python"
 
-    def __init__(self, artifact: Artifact, *, threads: int = 1, trust: bool = False) -> None:
+    def __init__(self, artifact: Artifact, *, threads: int = 1, trust: bool = False, one_thread: bool = False) -> None:
         manifest = artifact.manifest
         self._model = open_file(artifact.file(manifest.model_file), manifest.format, trust=trust).model
         self._coder = Coder(manifest.signature)
@@ -39,6 +41,9 @@ class PythonEngine:
         for item in reachable(self._model):
             _limit(item, threads)
         self._pools = _pools()
+        if one_thread and self._pools is not None:
+            self._pools.limit(limits=threads)
+            self._pools = None
 
     def predict(self, coded: Coded) -> Matrix:
         frame = self._coder.frame(coded)
