@@ -2,8 +2,8 @@
 
     python bench/python_engine.py [--calls 500] [--rounds 5] [--json FILE]
 
-The model's own time is that of its `predict` or `predict_proba` on a DataFrame that is there already. The engine runs in
-this process, or in a process of its own as it does in a server; its time includes making that DataFrame from coded rows.
+The model's own time is that of its `predict` or `predict_proba` on a DataFrame that is there already. The engine runs
+in this process, or in a process of its own as it does in a server; its time includes making that DataFrame.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def measure(name: str, model: Any, X: pd.DataFrame, options: argparse.Namespace)
         here = load_artifact(artifact, trust=True, threads=1)
         apart = load_artifact(artifact, trust=True, threads=1, isolated=True)
         coded = [here.coder.check(X.iloc[[i]].to_dict("records")) for i in range(options.calls)]
-        frames = [here.coder.frame(one) for one in coded]
+        frames = [here.coder.frame(record) for record in coded]
         own = getattr(model, "predict_proba", model)
         asked: dict[str, tuple[Callable[[Any], object], Sequence[Any]]] = {
             "the model itself": (own, frames),

@@ -103,7 +103,7 @@ class Coder:
             (i, finish) for i, f in enumerate(self.fields) if (finish := self._finisher(f)) is not None
         )
         # Last, where the code UNSEEN points, is the level that stands for unseen ones.
-        self._words = {f.name: [*f.levels, unseen_level(f)] for f in self.fields if f.kind == "category"}
+        self._level_words = {f.name: [*f.levels, unseen_level(f)] for f in self.fields if f.kind == "category"}
         self._compiled = compiled()
         self._rules = tuple(self._rule(f) for f in self.fields)
         width = len(self.fields)
@@ -366,8 +366,8 @@ class Coder:
             case "text":
                 return list(coded.texts[field.name])
             case "category":
-                words = self._words[field.name]
-                return [None if v != v else words[int(v)] for v in values]
+                levels = self._level_words[field.name]
+                return [None if v != v else levels[int(v)] for v in values]
             case "boolean":
                 return [None if v != v else bool(v) for v in values]
             case "integer":

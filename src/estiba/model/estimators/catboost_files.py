@@ -37,7 +37,9 @@ def read(path: Path) -> Any:
     if name not in CLASSES:
         loss = str(model.get_all_params().get("loss_function", "")).partition(":")[0]
         name = "CatBoostClassifier" if loss in _CLASSIFIES else "CatBoostRegressor"
-    return getattr(catboost, name)().load_model(str(path))
+    if is_fragile(model):
+        return getattr(catboost, name)().load_model(str(path))
+    return getattr(catboost, name)().load_model(blob=path.read_bytes())  # which keeps the order of the parameters
 
 
 def dump(model: Any) -> bytes | None:
