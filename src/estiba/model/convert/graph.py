@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -64,13 +64,12 @@ class Graph:
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Add a node with one output and return the output's name."""
-        from onnx import helper
-
         key = (kind, inputs, domain, repr(sorted(attributes.items()))) if kind != "TreeEnsemble" else None
         if key is not None and key in self._known:
             return self._known[key]
         output = self.name()
-        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, domain=domain, **attributes))
+        self.nodes.append(made_node(kind, list(inputs), [output], domain, attributes))
+        self.nodes[-1].name = output
         self.domains.add(domain)
         if key is not None:
             self._known[key] = output
@@ -191,6 +190,21 @@ def _joined(group: Sequence[Terms]) -> Terms:
     weights = [np.frombuffer(part.weights, np.float64).reshape(-1, len(part.columns)) for part in group]
     columns = tuple(column for part in group for column in part.columns)
     return msgspec.structs.replace(group[0], weights=np.hstack(weights).tobytes(), columns=columns)
+
+
+def made_node(
+    kind: str, inputs: list[str], outputs: list[str], domain: str, attributes: Mapping[str, Any]
+) -> onnx.NodeProto:
+    """A node. Attributes that are arrays are long lists of integers, which ONNX's own helper would check one by one."""
+    from onnx import AttributeProto, helper
+
+    short = {name: value for name, value in attributes.items() if not isinstance(value, np.ndarray)}
+    operator = helper.make_node(kind, inputs, outputs, domain=domain, **short)
+    for name in attributes.keys() - short.keys():
+        operator.attribute.append(AttributeProto(name=name, type=AttributeProto.INTS))
+        operator.attribute[-1].ints.extend(attributes[name].astype(np.int64).tolist())
+    operator.attribute.sort(key=lambda attribute: attribute.name)
+    return operator
 
 
 def _inputs(node: onnx.NodeProto) -> set[str]:

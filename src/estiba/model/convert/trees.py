@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from estiba.model.convert.graph import DOUBLE, INT64, ML, Graph
+from estiba.model.convert.graph import DOUBLE, INT64, ML, Graph, made_node
 
 LESS_OR_EQUAL, LESS, MEMBER = 0, 1, 6
 """Numbers of the comparisons in the operator's `nodes_modes`."""
@@ -122,7 +122,7 @@ def _rest_or_exact(g: Graph, x: str, votes: str, attributes: dict[str, Any], cou
     output, exact, rest = g.name(), g.name(), g.name()
     shape = [None, 1]
     near = helper.make_graph(
-        [helper.make_node("TreeEnsemble", [x], [exact], domain=ML, **attributes)],
+        [made_node("TreeEnsemble", [x], [exact], ML, attributes)],
         "near", [], [helper.make_tensor_value_info(exact, DOUBLE, shape)],
     )  # fmt: skip
     far = helper.make_graph(
@@ -134,79 +134,94 @@ def _rest_or_exact(g: Graph, x: str, votes: str, attributes: dict[str, Any], cou
 
 
 class _Writer:
-    """Collects the operator's flat lists: inner nodes and leaves are numbered apart."""
+    """Collects the operator's flat lists, in parts for each tree: inner nodes and leaves are numbered apart."""
 
     def __init__(self) -> None:
-        self.features: list[int] = []
-        self.splits: list[float] = []
-        self.modes: list[int] = []
-        self.missing: list[int] = []
+        self.parts: dict[str, list[npt.NDArray[Any]]] = {}
         self.members: list[float] = []
-        self.branches: tuple[list[int], list[int]] = ([], [])
-        self.is_leaf: tuple[list[int], list[int]] = ([], [])
         self.roots: list[int] = []
-        self.weights: list[float] = []
-        self.targets: list[int] = []
+        self.nodes = self.leaves = 0
 
     def tree(self, tree: Tree, value: Numbers, mode: int) -> None:
         order = _inner_order(tree)
-        start = len(self.features)
-        self.roots.append(start)
-        if not order:
+        self.roots.append(self.nodes)
+        if not len(order):
             self._stump(float(value[0]), tree.target)
             return
-        position = {node: start + i for i, node in enumerate(order)}
-        self._part_numbers([position.get(int(child)) for child in (tree.left[0], tree.right[0])], tree.target)
-        for node in order:
-            self._node(tree, node, mode)
-            for side, child in enumerate((int(tree.left[node]), int(tree.right[node]))):
-                leaf = child not in position
-                self.is_leaf[side].append(int(leaf))
-                self.branches[side].append(self._leaf(float(value[child]), tree.target) if leaf else position[child])
+        position = np.full(len(tree.left), -1, np.int64)
+        position[order] = self.nodes + np.arange(len(order))
+        children = np.stack([tree.left[order], tree.right[order]], axis=1)
+        branches = position[children]
+        self._part_numbers(branches[0], tree.target)
+        leaf = branches < 0
+        branches[leaf] = self.leaves + np.arange(int(leaf.sum()))
+        self._add_leaves(value[children[leaf]], tree.target)
+        self._add_nodes(branches, leaf)
+        self._add_questions(tree, order, mode)
 
-    def _part_numbers(self, branches: list[int | None], target: int) -> None:
+    def _part_numbers(self, branches: Indices, target: int) -> None:
         """Avoid that a root's leaf has its sibling's number: many an ONNX Runtime takes such a root for a leaf
         (microsoft/onnxruntime#24679). An unused leaf moves the count on."""
-        if None in branches and len(self.weights) in branches:
-            self._leaf(0.0, target)
+        if (branches < 0).any() and self.leaves in branches:
+            self._add_leaves(np.zeros(1), target)
 
-    def _node(self, tree: Tree, node: int, mode: int) -> None:
-        members = tree.members.get(node)
-        self.features.append(int(tree.feature[node]))
-        self.missing.append(int(tree.missing_left[node]))
-        self.modes.append(MEMBER if members else mode)
-        if members:
-            self.members += [*map(float, members), np.nan]
-        # The operator knows no empty set; no code is below minus infinity.
-        self.splits.append(float(tree.threshold[node]) if members is None else 0.0 if members else -np.inf)
+    def _add(self, name: str, values: Any, dtype: npt.DTypeLike) -> None:
+        self.parts.setdefault(name, []).append(np.asarray(values, dtype))
 
-    def _leaf(self, weight: float, target: int) -> int:
-        self.weights.append(weight)
-        self.targets.append(target)
-        return len(self.weights) - 1
+    def _add_leaves(self, weights: Numbers, target: int) -> None:
+        self._add("weights", weights, np.float64)
+        self._add("targets", np.full(len(weights), target), np.int32)
+        self.leaves += len(weights)
+
+    def _add_nodes(self, branches: Indices, leaf: npt.NDArray[np.bool_]) -> None:
+        for side in (0, 1):
+            self._add(f"branches{side}", branches[:, side], np.int32)
+            self._add(f"leaf{side}", leaf[:, side], np.bool_)
+        self.nodes += len(branches)
+
+    def _add_questions(self, tree: Tree, order: Indices, mode: int) -> None:
+        splits, modes = tree.threshold[order].astype(np.float64), np.full(len(order), mode, np.uint8)
+        for i, node in enumerate(order.tolist() if tree.members else ()):
+            members = tree.members.get(node)
+            if members:
+                self.members += [*map(float, members), np.nan]
+                modes[i] = MEMBER
+            # The operator knows no empty set; no code is below minus infinity.
+            splits[i] = splits[i] if members is None else 0.0 if members else -np.inf
+        self._add("splits", splits, np.float64)
+        self._add("modes", modes, np.uint8)
+        self._add("features", tree.feature[order], np.int32)
+        self._add("missing", tree.missing_left[order], np.bool_)
 
     def _stump(self, weight: float, target: int) -> None:
         """The operator has no tree without a node: ask anything, and answer the same. Two leaves, because ONNX Runtime
         up to 1.26 at least miscounts a root whose sides are one leaf unless it comes first."""
-        self.features.append(0)
-        self.splits.append(0.0)
-        self.modes.append(LESS_OR_EQUAL)
-        self.missing.append(0)
-        for side in (0, 1):
-            self.is_leaf[side].append(1)
-            self.branches[side].append(self._leaf(weight, target))
+        leaf = np.ones((1, 2), bool)
+        self._add_nodes(self.leaves + np.asarray([[0, 1]]), leaf)
+        self._add_leaves(np.asarray([weight, weight]), target)
+        for name, value, dtype in (("splits", 0.0, np.float64), ("modes", LESS_OR_EQUAL, np.uint8)):
+            self._add(name, [value], dtype)
+        self._add("features", [0], np.int32)
+        self._add("missing", [False], np.bool_)
+
+    def whole(self, name: str) -> npt.NDArray[Any]:
+        """One of the lists, of all trees."""
+        return np.concatenate(self.parts.pop(name))
 
 
-def _inner_order(tree: Tree) -> list[int]:
+def _inner_order(tree: Tree) -> Indices:
     """Inner nodes, a parent right before its left child: near in memory when a row walks down."""
-    left, right = tree.left, tree.right
+    left, right = tree.left.tolist(), tree.right.tolist()
     order: list[int] = []
     stack = [0] if left[0] >= 0 else []
     while stack:
         node = stack.pop()
         order.append(node)
-        stack += [int(c) for c in (right[node], left[node]) if left[c] >= 0]
-    return order
+        if left[right[node]] >= 0:
+            stack.append(right[node])
+        if left[left[node]] >= 0:
+            stack.append(left[node])
+    return np.asarray(order, np.int64)
 
 
 def _attributes(
@@ -226,18 +241,19 @@ def _attributes(
         "aggregate_function": 1,
         "post_transform": 0,
         "tree_roots": writer.roots,
-        "nodes_featureids": writer.features,
-        "nodes_splits": numpy_helper.from_array(np.asarray(writer.splits, dtype)),
-        "nodes_modes": numpy_helper.from_array(np.asarray(writer.modes, np.uint8)),
-        "nodes_truenodeids": writer.branches[0],
-        "nodes_trueleafs": writer.is_leaf[0],
-        "nodes_falsenodeids": writer.branches[1],
-        "nodes_falseleafs": writer.is_leaf[1],
-        "leaf_targetids": writer.targets,
-        "leaf_weights": numpy_helper.from_array(np.asarray(writer.weights, dtype)),
+        "nodes_featureids": writer.whole("features"),
+        "nodes_splits": numpy_helper.from_array(writer.whole("splits").astype(dtype)),
+        "nodes_modes": numpy_helper.from_array(writer.whole("modes")),
+        "nodes_truenodeids": writer.whole("branches0"),
+        "nodes_trueleafs": writer.whole("leaf0"),
+        "nodes_falsenodeids": writer.whole("branches1"),
+        "nodes_falseleafs": writer.whole("leaf1"),
+        "leaf_targetids": writer.whole("targets"),
+        "leaf_weights": numpy_helper.from_array(writer.whole("weights").astype(dtype)),
     }
-    if any(writer.missing):
-        attributes["nodes_missing_value_tracks_true"] = writer.missing
+    missing = writer.whole("missing")
+    if missing.any():
+        attributes["nodes_missing_value_tracks_true"] = missing
     if writer.members:
         attributes["membership_values"] = numpy_helper.from_array(np.asarray(writer.members, dtype))
     return attributes
