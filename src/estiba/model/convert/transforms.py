@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from estiba.model.convert import curves, kernel_maps, sparse, texts
-from estiba.model.convert.columns import Cell, Column, Columns, Slot, Table, slots
+from estiba.model.convert.columns import Cell, Column, Columns, NotConvertible, Slot, Table, Text, slots
 from estiba.model.convert.compose import STRUCTURES
 from estiba.model.convert.context import Context, unsupported
 from estiba.model.convert.functions import FUNCTIONS
@@ -45,6 +45,9 @@ def apply(c: Context, transformer: Any, columns: Columns) -> Columns:
 
 def _transformed(c: Context, transformer: Any, columns: Columns, name: str) -> Columns:
     """The columns after one transformer; `name` is its class in scikit-learn, empty for one of another library."""
+    for column in columns.columns:
+        if isinstance(column, Text):
+            raise NotConvertible(f"the field {column.field!r} is a text, which only Python code can read")
     output = kept(transformer.transform(columns.sample))
     if output.shape[0] != columns.sample.shape[0]:
         raise unsupported(transformer, "takes one column as a list, not a table")
