@@ -80,9 +80,6 @@ def test_text_is_left_to_python() -> None:
     model, sample = forest_pipeline()
     given = fields_of(sample, True, True)
     fields = [Field(name=f.name, kind="text", dtype="object") if f.name == "country" else f for f in given]
-        Field(name=f.name, kind="text", dtype="object") if f.name == "country" else f
-        for f in fields_of(sample, True, True)
-    ]
     with pytest.raises(NotConvertible, match="'country' is a text"):
         convert(model, fields, sample)
 
