@@ -166,3 +166,18 @@ def test_files(kind: str, registry: Path, tmp_path: Path, expected: dict[str, An
     assert read["size.label"].tolist() == [row["size.label"] for row in flat]
     shares = [row["colour.probabilities.red"] for row in flat]
     assert np.allclose(read["colour.probabilities.red"], shares, atol=1e-9)
+
+
+def test_the_client_of_triton(live: Live, expected: dict[str, Any]) -> None:
+    client = pytest.importorskip("tritonclient.http")
+    inputs = []
+    for name in HELD_OUT:
+        each = client.InferInput(name, [len(HELD_OUT)], "FP64")
+        each.set_data_from_numpy(HELD_OUT[name].to_numpy())
+        inputs.append(each)
+    with client.InferenceServerClient(live.url.removeprefix("http://")) as server:
+        answered = server.infer("kinds", inputs)
+    labels = answered.as_numpy("size.label").tolist()
+    assert [each.decode() for each in labels] == [row["size"]["label"] for row in expected["kinds"]]
+    shares = [list(row["colour"]["probabilities"].values()) for row in expected["kinds"]]
+    assert np.allclose(answered.as_numpy("colour.probabilities"), shares, atol=1e-9)
