@@ -14,7 +14,7 @@ from sklearn.covariance import EllipticEnvelope
 from sklearn.datasets import load_digits, load_wine
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.gaussian_process import GaussianProcessClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier, OutputCodeClassifier
 from sklearn.neighbors import LocalOutlierFactor, NearestCentroid
@@ -101,6 +101,8 @@ def test_a_threshold_of_catboost(tmp_path: Path) -> None:
         (NearestCentroid, "python"),
         (lambda: OneVsOneClassifier(LogisticRegression(max_iter=50)), "onnx"),
         (lambda: OneVsRestClassifier(LinearSVC()), "onnx"),
+        (lambda: OneVsRestClassifier(SGDClassifier(loss="log_loss", random_state=0)), "onnx"),
+        (lambda: SGDClassifier(loss="log_loss", random_state=0), "onnx"),
         (lambda: OutputCodeClassifier(LogisticRegression(max_iter=50), random_state=0), "python"),
     ],
 )

@@ -48,11 +48,9 @@ class Context:
         name = type(_last(model)).__name__
         if name == "Booster":  # XGBoost's multi:softmax
             return self.graph.argmax(self.emit(model, columns, "decision"))
-        if (
-            name == "OneVsOneClassifier"
-            or name in CENTRES
-            or (name in ("SVC", "NuSVC") and len(_last(model).classes_) > 2)
-        ):
+        many = hasattr(model, "classes_") and len(model.classes_) > 2
+        named = name == "OneVsOneClassifier" or name in CENTRES
+        if named or (many and name in ("OneVsRestClassifier", "SVC", "NuSVC")):
             return self.emit(model, columns, "label")
         if name in _BAYES:  # predict compares joint log likelihoods, which differ where probabilities are 1 and 0
             return self.graph.argmax(self.emit(model, columns, "decision"))

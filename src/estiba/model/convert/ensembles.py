@@ -187,8 +187,23 @@ def one_vs_rest(c: Context, model: Any, columns: Columns, want: Want) -> str:
         raise unsupported(model, "answers several labels at once")
     if want == "decision":
         return g.concat([c.emit(e, columns, "decision") for e in model.estimators_])
+    if want == "label":
+        return _last_largest(g, [_confidence(c, e, columns) for e in model.estimators_])
     columns_of = [g.columns(c.emit(e, columns, "proba"), [1], 2) for e in model.estimators_]
     if binary:
         return g.pair(columns_of[0])
     joined = g.concat(columns_of)
-    return g.op("Div", joined, g.total(joined))
+    total = g.total(joined)  # where all are 0, scikit-learn leaves them so
+    return g.op("Div", joined, g.op("Where", g.op("Equal", total, g.const(0.0)), g.const(1.0), total))
+
+
+def _confidence(c: Context, estimator: Any, columns: Columns) -> str:
+    if hasattr(estimator, "decision_function"):
+        return c.emit(estimator, columns, "decision")
+    return c.graph.columns(c.emit(estimator, columns, "proba"), [1], 2)
+
+
+def _last_largest(g: Graph, scores: list[str]) -> str:
+    """Position of the last largest score of each row, as OneVsRestClassifier's predict chooses, int64 (n, 1)."""
+    from_the_end = g.cast(g.argmax(g.concat(scores[::-1])), DOUBLE)
+    return g.cast(g.op("Sub", g.const(len(scores) - 1.0), from_the_end), INT64)

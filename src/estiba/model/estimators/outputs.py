@@ -160,6 +160,8 @@ def follows(model: Any) -> bool:
         return follows(inner.final_estimator_)
     if type(inner).__name__ in ("SVC", "NuSVC"):
         return len(inner.classes_) == 2 and not inner.probability
+    if type(inner).__name__ in ("SGDClassifier", "OneVsRestClassifier") and hasattr(inner, "predict_proba"):
+        return len(inner.classes_) == 2  # scores above 37 are all the probability 1, and predict compares the scores
     return is_booster(inner) or type(inner).__name__ in _PLAIN.split()
 
 
