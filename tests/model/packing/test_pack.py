@@ -244,10 +244,7 @@ def test_more_mistakes_are_sentences(arguments: dict[str, Any], message: str, tm
         estiba.pack(forest(), ROWS, name="churn", registry=tmp_path, **arguments)
 
 
-def test_column_names_that_cannot_be_and_models_of_one_class(tmp_path: Path) -> None:
-    odd = ROWS[["age"]].rename(columns={"age": 'a "q"'})
-    with pytest.raises(BadProject, match="a quote"):
-        estiba.pack(LinearRegression().fit(odd, ROWS["balance"]), odd, name="odd", registry=tmp_path)
+def test_column_names_that_come_twice_and_models_of_one_class(tmp_path: Path) -> None:
     twice = pd.concat([ROWS[["age"]], ROWS[["age"]]], axis=1)
     with pytest.raises(BadProject, match="two columns"):
         estiba.pack(LinearRegression().fit(twice.to_numpy(), ROWS["balance"]), twice, name="twice", registry=tmp_path)
