@@ -129,13 +129,6 @@ def test_a_threshold_of_the_users_own_decides(tmp_path: Path) -> None:
     assert [a["label"] for a in answers] == ["yes" if a["probabilities"]["yes"] >= 0.9 else "no" for a in answers]
 
 
-def test_several_labels_at_once_are_refused_in_words(tmp_path: Path) -> None:
-    two = np.column_stack([ROWS["a"] > 0, ROWS["b"] > 0]).astype(int)
-    model = OneVsRestClassifier(LogisticRegression()).fit(ROWS, two)
-    with pytest.raises(EstibaError, match="answers several labels at once"):
-        estiba.pack(model, ROWS, name="several", registry=tmp_path)
-
-
 @pytest.mark.parametrize(
     "make", [lambda: LocalOutlierFactor(novelty=True), EllipticEnvelope, IsolationForest, OneClassSVM]
 )
