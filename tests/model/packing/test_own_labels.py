@@ -23,7 +23,6 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC, NuSVC, OneClassSVM
 
 import estiba
-from estiba.core.errors import EstibaError
 
 pytestmark = pytest.mark.slow
 

@@ -110,3 +110,13 @@ def test_bytes_that_are_no_json_end_in_no_crash() -> None:
     for _ in range(5000):
         check(bytes(chance.choices(b'{}[]",:\\a', k=chance.randint(0, 80))), -1)
     check(b"[" * 100_000, -1)
+
+
+@pytest.mark.parametrize(
+    "path", ["/models/price/predict", "/v1/models/price:predict", "/v2/models/price/infer", "/invocations"]
+)
+@pytest.mark.parametrize("key", [r"\ud800", r"x\udc00y", r"\udfff\ud800"])
+def test_half_a_surrogate_pair_in_a_key_is_refused(http: Any, path: str, key: str) -> None:
+    for body in (f'{{"{key}": 1}}', f'{{"{key}": [1], "{key}": [[2]]}}', f'{{"records": [{{"x": 1, "{key}": 2}}]}}'):
+        answer = http.post(path, content=body, headers={"content-type": "application/json"})
+        assert answer.status_code in (400, 422), answer.text

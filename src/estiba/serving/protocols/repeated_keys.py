@@ -51,9 +51,12 @@ def _maybe(body: bytes | bytearray, fields: int, colons: int) -> bool:
 def _pointer(body: bytes | bytearray) -> str:
     """JSON pointer of the first key that an object has twice; empty where there is none."""
     try:
-        content = json.loads(body.removeprefix(codecs.BOM_UTF8), object_pairs_hook=_object)
-    except (ValueError, RecursionError):
+        return _first(json.loads(body.removeprefix(codecs.BOM_UTF8), object_pairs_hook=_object))
+    except (ValueError, RecursionError):  # among them half a surrogate pair, which Python's parser lets through
         return ""  # another error, for the parser to name
+
+
+def _first(content: Any) -> str:
     waiting: list[tuple[str, Any]] = [("#", content)]
     while waiting:
         path, item = waiting.pop()
