@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.compose import make_column_transformer
-from sklearn.ensemble import RandomForestRegressor
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, SplineTransformer, StandardScaler
@@ -21,6 +21,8 @@ from estiba.core.errors import BadInput
 from estiba.model.inference.score_files import score
 from estiba.model.schema.infer import safe_names
 from estiba.model.schema.json_schema import json_schema
+from estiba.serving.protocols.arrow_parquet import ARROW, PARQUET, code_table_body
+from estiba.serving.protocols.body_parsing import code_records, code_table
 
 RANDOM = np.random.default_rng(0)
 ROWS = pd.DataFrame(RANDOM.normal(size=(200, 2)), columns=['size 27"', ""]).assign(
@@ -92,3 +94,25 @@ def test_names_are_distinct() -> None:
         '"': "column_4",
         "b\\c": "b_c",
     }
+
+
+def test_a_field_that_may_be_missing_is_taken_under_its_own_name_in_every_form(tmp_path: Path) -> None:
+    rows = pd.DataFrame({'size 27"': [*RANDOM.normal(size=99), np.nan], "b": RANDOM.normal(size=100)})
+    original = HistGradientBoostingRegressor(max_iter=5).fit(rows, rows["b"] + rows['size 27"'].fillna(0))
+    estiba.pack(original, rows, name="m", registry=tmp_path, extra="ignore", quiet=True)
+    model = estiba.load("m", registry=tmp_path)
+    table = pa.table({name: pa.array(rows[name], from_pandas=True) for name in rows})
+    stream, file = pa.BufferOutputStream(), pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, table.schema) as writer:
+        writer.write_table(table)
+    pq.write_table(table, file)
+    records = table.to_pylist()
+    forms = {
+        "arrow": code_table_body(model.coder, stream.getvalue().to_pybytes(), ARROW, 2**20),
+        "parquet": code_table_body(model.coder, file.getvalue().to_pybytes(), PARQUET, 2**20),
+        "records": code_records(model.coder, [{**record, "else": 1} for record in records]),
+        "rows": code_table(model.coder, list(rows), [list(record.values()) for record in records]),
+    }
+    expected = original.predict(rows)
+    for form, coded in forms.items():
+        assert model.answer(coded)[:, 0] == pytest.approx(expected, abs=1e-12), form

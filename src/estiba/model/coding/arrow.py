@@ -22,9 +22,13 @@ def pyarrow(part: str = "") -> Any:
 
 
 def columns(fields: Iterable[Field], table: Any) -> dict[str, Any]:
-    """The columns of a Table or RecordBatch by name, as the coder takes them; only those that are fields."""
+    """The columns of a Table or RecordBatch by field, as the coder takes them; only those that are fields.
+
+    A column may have the name of the field or its own name in training.
+    """
     present = set(table.schema.names)
-    return {field.name: _values(field, table.column(field.name)) for field in fields if field.name in present}
+    named = ((field, field.name if field.name in present else field.source) for field in fields)
+    return {field.name: _values(field, table.column(name)) for field, name in named if name in present}
 
 
 def is_text(kind: Any) -> bool:

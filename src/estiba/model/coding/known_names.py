@@ -32,6 +32,10 @@ class KnownNames:
         """Tell if a name is to be refused: neither of a field nor of a value to keep."""
         return not self._ignores and name not in self._known
 
+    def knows(self, name: object) -> bool:
+        """Tell if a name is that of a field, also as in training, or of a value to keep."""
+        return name in self._known
+
     def of_record(self, number: int, row: object) -> list[Problem]:
         """The problems with the names in one record, the one at position `number`."""
         if not isinstance(row, Mapping):

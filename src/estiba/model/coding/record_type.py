@@ -74,12 +74,14 @@ def record_type(signature: Signature, code: Callable[[Field, object], float | st
     for i, name in enumerate(signature.keep):  # behind the fields, so that these have their positions in any case
         rename[f"k{i}"] = name
         definitions.append((f"k{i}", str | int | float | bool | None, None))
+    # A key that is the column's name in training has to reach the careful way, which knows both names.
+    ignores = signature.extra == "ignore" and all(field.column is None for field in signature.fields)
     return msgspec.defstruct(
         "Record",
         definitions,
         rename=rename,
         kw_only=True,
-        forbid_unknown_fields=signature.extra == "refuse",
+        forbid_unknown_fields=not ignores,
         gc=False,
         frozen=True,
     )

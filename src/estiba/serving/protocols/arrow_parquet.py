@@ -90,7 +90,7 @@ def _read_parquet(coder: Coder, body: bytes | bytearray, max_bytes: int) -> Any:
     table_limits.check_parquet(view, max_bytes, MAX_ROWS)
     text_columns = [field.name for field in schema if tables.is_text(field.type)]
     file = parquet.ParquetFile(arrow.BufferReader(body), metadata=metadata, read_dictionary=text_columns)
-    known = [name for name in schema.names if name in coder.names.all]
+    known = [name for name in schema.names if coder.names.knows(name)]
     return file.read(known, use_threads=False)
 
 
