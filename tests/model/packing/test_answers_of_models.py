@@ -12,6 +12,7 @@ import pytest
 from output_cases import CASES, HELD_OUT, KINDS, LABELS, NUMBERS, SAMPLE
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.multioutput import MultiOutputClassifier
 
 import estiba
 from estiba.core.errors import BadProject
@@ -219,3 +220,14 @@ def test_a_sample_that_the_model_does_not_take(tmp_path: Path) -> None:
     model = LogisticRegression().fit(SAMPLE, LABELS["art"][: len(SAMPLE)])
     with pytest.raises(BadProject, match="fails on its own sample"):
         estiba.pack(model, pd.DataFrame({"q": [1.0, 2.0]}), name="m", registry=tmp_path)
+
+
+def test_a_threshold_of_one_of_several_outputs_decides(tmp_path: Path) -> None:
+    model = MultiOutputClassifier(LogisticRegression()).fit(SAMPLE, LABELS[: len(SAMPLE)])
+    outputs = {"each": {"sport": {"threshold": 0.1}}}
+    estiba.pack(model, SAMPLE, name="m", y=LABELS[: len(SAMPLE)], outputs=outputs, registry=tmp_path)
+    found = estiba.load("m", registry=tmp_path, trust=True).predict(HELD_OUT)
+    own, chosen = model.predict(HELD_OUT), model.predict_proba(HELD_OUT)[0][:, 1] >= 0.1
+    assert chosen.sum() > own[:, 0].sum()
+    assert [row["sport"]["label"] for row in found] == chosen.astype(int).tolist()
+    assert [row["art"]["label"] for row in found] == own[:, 1].tolist()

@@ -12,7 +12,7 @@ import pytest
 from sklearn.linear_model import LinearRegression
 
 import estiba
-from estiba.core.errors import EstibaError
+from estiba.core.errors import BadProject, EstibaError
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +73,7 @@ Expected = Callable[[pd.DataFrame], list[dict[str, Any]]]
         ("dicts", MODELS["dicts"]),
         ("matrix", lambda f: [{"value0": a, "value1": b} for a, b in MODELS["matrix"](f)]),
         ("words", lambda f: [{"label": v} for v in MODELS["words"](f)]),
-        ("yes_or_no", lambda f: [{"balance": bool(v)} for v in MODELS["yes_or_no"](f)]),
+        ("yes_or_no", lambda f: [{"label": bool(v)} for v in MODELS["yes_or_no"](f)]),
         ("object", lambda f: [{"value": v} for v in f["age"] * 1.5]),
         ("callable", lambda f: [{"value": v} for v in f["age"] + 1]),
         ("method", lambda f: [{"value": v} for v in f["age"] * 2.0]),
@@ -95,7 +95,10 @@ def test_any_callable_and_any_predict_answers_as_itself(name: str, expected: Exp
         (lambda f: [1.0, 2.0], r"answers \(2,\) for 40 rows"),
         (lambda f: 1.0, r"answers \(\) for 40 rows"),
         (lambda f: ["same"] * len(f), "1 different labels on the sample"),
-        (lambda f: [object()] * len(f), "neither a number nor a label"),
+        (lambda f: [object()] * len(f), "which is no label"),
+        (lambda f: ["old" if age > 30 else None for age in f["age"]], "answers None, which is no label"),
+        (lambda f: f[["age", "age"]], "two columns 'age'"),
+        (lambda f: np.ones((len(f), 2 + (len(f) == 1))), "has 3 columns, and it had 2 when it was packed"),
         (lambda f: [{"a": 1}] + [{"b": 1}] * 39, r"different keys: \['a'\], and in row 1 \['b'\]"),
         (MODELS["Scorer"], "Scorer is a class"),
     ],
@@ -116,3 +119,17 @@ def test_a_label_that_the_sample_has_not_shown_may_be_stated(tmp_path: Path) -> 
     rate.classes_ = ["young", "adult", "old"]  # type: ignore[attr-defined]
     estiba.pack(rate, ROWS, name="rate", registry=tmp_path)
     assert estiba.load("rate", registry=tmp_path, trust=True).predict(older) == [{"label": "old"}]
+
+
+def test_answers_that_depend_on_the_other_rows_are_noted(tmp_path: Path) -> None:
+    packed = estiba.pack(lambda f: f["balance"].rank(), ROWS, name="rank", registry=tmp_path)
+    assert "differently alone and together with others" in packed.report
+    assert "differently" not in estiba.pack(MODELS["matrix"], ROWS, name="own", registry=tmp_path).report
+
+
+def test_values_without_names_get_those_of_the_settings(tmp_path: Path) -> None:
+    estiba.pack(MODELS["matrix"], ROWS, name="own", registry=tmp_path, outputs={"names": ["years", "euros"]})
+    loaded = estiba.load("own", registry=tmp_path, trust=True)
+    assert loaded.predict(ROWS[:1]) == [{"years": 18.0, "euros": -5.0}]
+    with pytest.raises(BadProject, match="the model names them itself: low, high"):
+        estiba.pack(MODELS["table"], ROWS, name="own", registry=tmp_path, outputs={"names": ["a", "b"]})

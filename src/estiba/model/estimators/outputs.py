@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -146,10 +147,15 @@ _PLAIN = """
 """Estimators whose `predict` follows from the probabilities or scores, as far as rows of the sample show."""
 
 
-def with_labels(head: Head, labelled: bool) -> Head:
-    """The head with, or without, the label of the estimator's own `predict` for each output that has numbers."""
+def with_labels(head: Head, labelled: bool, ruled: Collection[str] = ()) -> Head:
+    """The head with, or without, the label of the estimator's own `predict` for each output that has numbers.
+
+    Args:
+        ruled: names of outputs whose label follows from a threshold of the user's.
+    """
     if head.heads:
-        return msgspec.structs.replace(head, heads=tuple(with_labels(each, labelled) for each in head.heads))
+        heads = (with_labels(each, labelled and each.name not in ruled) for each in head.heads)
+        return msgspec.structs.replace(head, heads=tuple(heads))
     return msgspec.structs.replace(head, labelled=labelled and bool(head.classes) and head.kind != "label")
 
 

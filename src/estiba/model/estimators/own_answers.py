@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +12,16 @@ from estiba.core.errors import BadProject, EstibaError
 from estiba.model.estimators import own_modules
 from estiba.model.estimators.estimator_facts import NoAnswer
 from estiba.model.estimators.object_graph import last_step, module_of
-from estiba.model.schema.signature import Head, Label
+from estiba.model.schema.signature import Head, Label, renamed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MAX_LABELS = 1000
 """A text answer with more distinct values in the sample is no label."""
+
+_TOGETHER = 100
+"""Rows of the sample that are asked together, to be compared with the same rows alone."""
 
 
 def is_function(model: Any) -> bool:
@@ -62,7 +65,9 @@ def head_from(model: Any, sample: pd.DataFrame) -> tuple[Head, str]:
     names, columns = _columns(raw, len(sample))
     texts = [i for i, column in enumerate(columns) if column.dtype.kind not in "iuf"]
     if not texts:
-        shown = names if len(columns) == 1 or any(names) else [f"value{i}" for i in range(len(columns))]
+        if twice := [name for name in names if name and names.count(name) > 1]:
+            raise NoAnswer(f"The answers have two columns {twice[0]!r}.", hint="Give each its own name.")
+        shown = names if len(columns) == 1 or any(names) else _numbered(len(columns))
         single = names[0] if len(columns) == 1 else ""
         return Head(kind="values", names=("value",) if len(columns) == 1 else tuple(shown)), single
     if len(columns) > 1:
@@ -71,6 +76,35 @@ def head_from(model: Any, sample: pd.DataFrame) -> tuple[Head, str]:
             hint="Several outputs are numbers; a label is the only output of a model.",
         )
     return Head(kind="scores", classes=_classes(model, columns[0])), names[0]
+
+
+def asked_alone(model: Any, sample: pd.DataFrame, head: Head) -> tuple[str, ...]:
+    """A note where the model answers a row together with others differently than alone."""
+    rows = sample.head(_TOGETHER)
+    together = answer(model, rows, head)
+    for row in sorted({0, len(rows) // 2, len(rows) - 1}):
+        alone = answer(model, rows.iloc[[row]], head)
+        if not np.allclose(alone[0], together[row], rtol=1e-6, atol=1e-6, equal_nan=True):
+            return (
+                f"The model answers row {row} of the sample differently alone and together with others. A server asks "
+                "the rows of several requests together, so its answers change with the traffic.",
+            )
+    return ()
+
+
+def with_names(head: Head, names: Sequence[str]) -> Head:
+    """The head with these names for its values; raises BadProject where the answers have names of their own."""
+    if head.names != _numbered(len(head.names)):
+        raise BadProject(
+            f"outputs.names is for answers without names, and the model names them itself: {', '.join(head.names)}.",
+            hint="Rename the columns of what the model answers, and leave outputs.names away.",
+        )
+    return renamed(head, names)
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    """Names of several values that have none."""
+    return tuple(f"value{i}" for i in range(count))
 
 
 def answer(model: Any, frame: pd.DataFrame, head: Head) -> npt.NDArray[np.float64]:
@@ -95,6 +129,10 @@ def _values(raw: Any, head: Head, rows: int) -> npt.NDArray[np.float64]:
         if missing := [name for name in head.names if name not in by_name]:
             raise NoAnswer(f"The model's answer has no column {missing[0]!r}, which it had when it was packed.")
         columns = [by_name[name] for name in head.names]
+    if len(columns) != head.columns:
+        raise NoAnswer(
+            f"The model's answer has {len(columns)} columns, and it had {head.columns} when it was packed.",
+        )
     try:
         return np.column_stack([column.astype(np.float64) for column in columns])
     except (TypeError, ValueError) as error:
@@ -163,8 +201,11 @@ def _is_number(value: object) -> bool:
 def _classes(model: Any, column: npt.NDArray[Any]) -> tuple[Label, ...]:
     stated = getattr(model, "classes_", None)
     labels = {_plain(value) for value in column.tolist()} if stated is None else dict.fromkeys(map(_plain, stated))
-    if strange := next((label for label in labels if not isinstance(label, (str, bool, int))), None):
-        raise NoAnswer(f"The model answers {strange!r}, which is neither a number nor a label.")
+    if strange := [label for label in labels if not isinstance(label, (str, bool, int))]:
+        raise NoAnswer(
+            f"The model answers {strange[0]!r}, which is no label.",
+            hint="It has to answer every row with a text or a boolean, such as 'unknown', or every row with a number.",
+        )
     if not 2 <= len(labels) <= MAX_LABELS:
         raise NoAnswer(
             f"The model answers {len(labels)} different labels on the sample.",

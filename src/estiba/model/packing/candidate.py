@@ -117,7 +117,8 @@ def _of_estimator(
     if own is not None and outputs.threshold is None:
         positive = outputs.positive if outputs.positive is not None else own[1]
         outputs = msgspec.structs.replace(outputs, threshold=own[0], positive=positive)
-    head = with_labels(_head(model, sample, outputs, target_names(trained.target)), own_rule and not follows(model))
+    head = _head(model, sample, outputs, target_names(trained.target))
+    head = with_labels(head, own_rule and not follows(model), _ruled(outputs))
     if head.heads or len(head.names) > 1:
         outputs = msgspec.structs.replace(outputs, names=())
     sample, notes = read_part(model, sample, head, keep=fields)
@@ -149,6 +150,9 @@ def _of_function(model: Any, sample: pd.DataFrame, fields: Mapping[str, FieldOpt
     from estiba.model.estimators import own_answers
 
     head, name = own_answers.head_from(model, sample)
+    name = "" if name in sample.columns else name  # arithmetic on a column has its name
+    if outputs.names and len(head.names) > 1:
+        head, outputs = own_answers.with_names(head, outputs.names), msgspec.structs.replace(outputs, names=())
     if name and outputs.value == Outputs().value:
         outputs = msgspec.structs.replace(outputs, value=name)
     if head.classes:  # a label has no score
@@ -167,6 +171,7 @@ def _of_function(model: Any, sample: pd.DataFrame, fields: Mapping[str, FieldOpt
         sample,
         lambda frame, head: own_answers.answer(model, frame, head),
         refuse,
+        notes=own_answers.asked_alone(model, sample, head),
     )
 
 
@@ -198,11 +203,16 @@ def _decides_by_first(signature: Signature) -> bool:
     return len(signature.head.classes) == 2 and signature.positive == 0 and bool(outputs.threshold or outputs.bands)
 
 
+def _ruled(outputs: Outputs) -> frozenset[str]:
+    """The outputs of several whose label follows from a threshold of their own, not from the estimator's predict."""
+    return frozenset(name for name, options in outputs.each.items() if options.threshold is not None)
+
+
 def with_own_labels(candidate: Candidate) -> Candidate:
     """The same model with a head that carries the labels of the estimator's own `predict`."""
     from estiba.model.estimators.outputs import with_labels
 
-    head = with_labels(candidate.signature.head, True)
+    head = with_labels(candidate.signature.head, True, _ruled(candidate.signature.outputs))
     signature = msgspec.structs.replace(candidate.signature, head=head)
     return dataclasses.replace(candidate, signature=signature, coder=Coder(signature))
 
@@ -218,12 +228,13 @@ def contradiction(candidate: Candidate, frame: pd.DataFrame, answers: Matrix) ->
 
     Empty as well where the label is not the estimator's own: with a threshold of the user's, and for ONNX files.
     """
-    heads = [output.signature.head for output in candidate.signature.each]
-    open_question = [bool(head.classes) and not head.says_label for head in heads]
+    each, ruled = candidate.signature.each, _ruled(candidate.signature.outputs)
+    heads = [output.signature.head for output in each]
+    open_question = [bool(head.classes) and not head.says_label and head.name not in ruled for head in heads]
     if not candidate.own_rule or not any(open_question) or (own := candidate.labels(frame)) is None:
         return ""
     off = np.zeros(len(frame), bool)
-    for i, output in enumerate(candidate.signature.each):
+    for i, output in enumerate(each):
         if open_question[i]:
             off |= positions(output, answers) != own[:, i]
     if not off.any():

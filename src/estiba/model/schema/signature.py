@@ -438,9 +438,7 @@ def _check_output(signature: Signature, where: str) -> None:
     if needs_positive and (head.kind != "probabilities" or signature.positive < 0):
         raise BadProject(
             f"outputs.threshold and outputs.probability need a model with probabilities and a positive class{where}.",
-            hint="Set outputs.positive to the class that they refer to."
-            if not where
-            else "Set them in outputs.each for the outputs that have one.",
+            hint=_hint_about_positive(head, where),
         )
     for name, band in outputs.bands.items():
         if len(band.labels) != len(band.edges) + 1 or list(band.edges) != sorted(set(band.edges)):
@@ -452,3 +450,11 @@ def _check_output(signature: Signature, where: str) -> None:
             raise BadProject(f"outputs.bands.{name} needs a positive class or a single value{where}.")
     if where and not _shown(signature) and not outputs.bands:
         raise BadProject(f"The settings of outputs leave nothing to show{where}.")
+
+
+def _hint_about_positive(head: Head, where: str) -> str:
+    if where:
+        return "Set them in outputs.each for the outputs that have one."
+    if head.kind != "probabilities":
+        return "Leave them away: this model answers no probabilities."
+    return "Set outputs.positive to the class that they refer to."
