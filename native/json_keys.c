@@ -3,7 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEPTH = 64, LEAST_SLOTS = 64, STACK_SLOTS = 256 };
+/* Probes are steps of looking for a key. A body that needs more of them for each of its bytes was made to take long. */
+enum { DEPTH = 64, LEAST_SLOTS = 64, STACK_SLOTS = 256, PROBES_PER_BYTE = 16, LEAST_PROBES = 65536 };
 
 typedef struct {
     const char *key;
@@ -18,6 +19,7 @@ typedef struct {
     uint32_t open[DEPTH];   /* numbers of the open objects; 0 for an array */
     uint32_t keys[DEPTH];   /* how many keys each has */
     int depth;
+    uint64_t probes; /* how many are left */
 } Scan;
 
 /* The end of a string that begins at `at`, behind its opening quote: its closing quote, or `end`. Notes an escape. */
@@ -32,9 +34,9 @@ static const char *string_end(const char *at, const char *end, int *escaped)
 }
 
 /* Slots of objects that are closed are free again. The open ones stay the same while an object is the innermost one. */
-static int is_open(const Scan *s, uint32_t object)
+static int is_open(Scan *s, uint32_t object)
 {
-    for (int i = s->depth; i-- > 0;)
+    for (int i = s->depth; i-- > 0; s->probes -= s->probes > 0)
         if (s->open[i] == object)
             return 1;
     return 0;
@@ -58,7 +60,7 @@ static int add_key(Scan *s, const char *key, size_t length)
     if (length > UINT32_MAX || ++s->keys[s->depth - 1] > s->mask / 2)
         return 1;
     size_t hash = mix(key, length, object);
-    for (size_t i = 0; i <= s->mask; i++) {
+    for (size_t i = 0; i <= s->mask && s->probes; i++, s->probes -= s->probes > 0) {
         Slot *slot = &s->slots[(hash + i) & s->mask];
         if (slot->object == object && slot->length == length && !memcmp(slot->key, key, length))
             return 1;
@@ -125,7 +127,7 @@ static int look(const Py_buffer *x, Py_ssize_t fields)
     while (count < (size_t)(fields > 0 ? fields : 0) * 4 && count < 1u << 20)
         count *= 2;
     Slot few[STACK_SLOTS];
-    Scan s = {.slots = few, .mask = count - 1};
+    Scan s = {.slots = few, .mask = count - 1, .probes = LEAST_PROBES + (uint64_t)x->len * PROBES_PER_BYTE};
     if (count > STACK_SLOTS)
         s.slots = malloc(count * sizeof *few);
     int found = 1;

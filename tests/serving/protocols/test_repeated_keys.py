@@ -105,6 +105,20 @@ def test_random_documents_are_judged_as_python_judges_them(kernel: bool, monkeyp
         assert refused == _repeats(text), text
 
 
+def test_the_kernel_gives_up_on_a_body_made_to_take_long() -> None:
+    """Keys of 47 open objects take all places but two, so every later key would look at all of them."""
+    kernel = compiled()
+    if kernel is None:
+        pytest.skip("there is no kernel without a C compiler")
+    names = [f'"k{i}":1' for i in range(974)]
+    levels = ["{" + ",".join(names[start : start + 21]) + ',"n":' for start in range(0, 974, 21)]
+    small = ["{" + '"a":1' + "}"] * 60_000
+    body = f"{''.join(levels)}[{','.join(small)}]{'}' * len(levels)}".encode()
+    assert kernel.repeated_keys(body, 250, -1)  # it cannot tell
+    check_of(250)(body, -1)  # and Python can
+    assert not kernel.repeated_keys(f"[{','.join(small)}]".encode(), 250, -1)
+
+
 def test_bytes_that_are_no_json_end_in_no_crash() -> None:
     check, chance = check_of(300), random.Random(7)
     for _ in range(5000):
