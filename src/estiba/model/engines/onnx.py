@@ -61,6 +61,8 @@ def session(model: bytes, threads: int = 1) -> Any:
     options.log_severity_level = 4  # what goes wrong is raised; a line of its own would break a log of JSON lines
     # Threads that spin between calls would burn the processor that the HTTP layer needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A graph may name files that hold its weights. An artifact has none, and no other file may be read.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     try:
         return onnxruntime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"], disabled_optimizers=[_ROUNDING_OPTIMIZER]
