@@ -143,6 +143,13 @@ def test_terms_that_do_not_fit_together_are_refused(broken: dict[str, Any]) -> N
         TermColumns([terms])
 
 
+def test_terms_that_leave_out_a_column_are_refused() -> None:
+    terms = counted("words")[1]
+    moved = msgspec.structs.replace(terms, columns=tuple(column + 1 for column in terms.columns))
+    with pytest.raises(BadArtifact, match="leave out columns"):
+        TermColumns([moved])
+
+
 @pytest.mark.skipif(compiled() is None, reason="there is no kernel here")
 def test_the_kernel_changes_no_object_of_python() -> None:
     filled(counted("words")[1], ["A", "", "Z"])

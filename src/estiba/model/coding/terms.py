@@ -107,7 +107,10 @@ class TermColumns:
     """
 
     def __init__(self, terms: Sequence[Terms], *, first_column: int = 0) -> None:
-        self.width = 1 + max((c for t in terms for c in t.columns), default=-1)
+        columns = {column for each in terms for column in each.columns}
+        self.width = len(columns)
+        if columns != set(range(self.width)):  # one that nothing writes to would show what was in memory before
+            raise BadArtifact(f"The graph's text features leave out columns; they are {sorted(columns)[:20]}.")
         kernel = compiled()
         self._fillers = tuple((t.field, _filler(_moved(t, first_column), kernel)) for t in terms)
 
