@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +13,8 @@ import estiba
 from estiba import project
 from estiba.core.errors import NotTrusted
 from estiba.deploy.image import requirements
+from estiba.model.artifact.artifact import write
+from estiba.model.registry.registry import open_registry
 from estiba.model.training import fingerprints
 from estiba.planning import lower
 
@@ -42,3 +45,17 @@ def test_images_hold_code_that_the_project_trained_or_trusts(tmp_path: Path) -> 
     (fingerprints.fingerprint_file(tmp_path, "double").with_suffix(".digest")).unlink()
     file.write_text(f"{TOML}[images]\ntrust = true\n")
     assert lower(project.load(tmp_path)).services
+
+
+def test_a_pickle_whose_manifest_names_no_code_is_not_trusted_either(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"a": np.arange(20.0)})
+    registry = tmp_path / "registry"
+    model = estiba.pack(lambda f: f["a"], rows, name="double", registry=registry, quiet=True)
+    held = model.artifact
+    files = {entry.path: (held.path / entry.path).read_bytes() for entry in held.manifest.files}
+    silent = write(tmp_path, msgspec.structs.replace(held.manifest, by_value=()), files)
+    assert not silent.manifest.code_summary
+    open_registry(registry).push(silent)
+    (tmp_path / "estiba.toml").write_text(TOML)
+    with pytest.raises(NotTrusted, match=r"a pickle, model\.pkl"):
+        lower(project.load(tmp_path))

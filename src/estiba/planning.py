@@ -112,7 +112,8 @@ def _model(store: Registry, ref: str, hint: str) -> PlannedModel:
     manifest = artifact.manifest
     size = sum(entry.bytes for entry in manifest.files)
     number, needed = str(version.version), manifest.libraries
-    code = manifest.code_summary
+    pickled = f"a pickle, {manifest.model_file}" if manifest.format == "joblib" else ""
+    code = manifest.code_summary or pickled  # whoever writes a manifest may leave out what its pickle holds
     return PlannedModel(version.name, number, artifact.digest, artifact.path, manifest.engine, needed, size, code)
 
 
