@@ -188,7 +188,14 @@ class Batcher:
     def _start(self, exchanges: list[Exchange], thread: ThreadPoolExecutor) -> None:
         assert self._loop is not None
         future = self._loop.run_in_executor(thread, self._answer, exchanges)
-        future.add_done_callback(lambda f: None if f.cancelled() else self._finish(exchanges, f.result()))
+        future.add_done_callback(lambda done: self._end_run(exchanges, done))
+
+    def _end_run(self, exchanges: list[Exchange], done: asyncio.Future[list[Answer | EstibaError]]) -> None:
+        """Complete a batch that ran in a thread. Whatever it raised, the batches behind it have to run."""
+        if done.cancelled():
+            return
+        error = done.exception()
+        self._finish(exchanges, done.result() if error is None else [_failure(error)] * len(exchanges))
 
     def _finish(self, exchanges: list[Exchange], answers: list[Answer | EstibaError]) -> None:
         self.settle()
@@ -215,9 +222,7 @@ class Batcher:
         except Exception as error:
             if len(exchanges) > 1:  # one request's rows must not make others fail
                 return [self._answer([exchange])[0] for exchange in exchanges]
-            failure = ModelFailed(f"{type(error).__name__}: {error}")
-            failure.__cause__ = error
-            return [failure]
+            return [_failure(error)]
         return [answer] if len(exchanges) == 1 else _split(exchanges, answer)
 
     def _run(self, exchanges: list[Exchange], coded: Coded) -> Answer:
@@ -257,6 +262,12 @@ class Batcher:
             for start in range(0, len(coded), size):
                 texts = {name: values[start : start + size] for name, values in coded.texts.items()}
                 yield Coded(coded.matrix[start : start + size], texts)
+
+
+def _failure(error: BaseException) -> ModelFailed:
+    failure = ModelFailed(f"{type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure
 
 
 def _split(exchanges: list[Exchange], answer: Answer) -> list[Answer | EstibaError]:

@@ -50,6 +50,11 @@ def changed(old: bytes, new: bytes) -> bytes:
     return content.replace(old, new)
 
 
+def headed(dtype: str, shape: str, data: bytes = b"") -> bytes:
+    header = f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}}}".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -70,6 +75,12 @@ def changed(old: bytes, new: bytes) -> bytes:
         saved(np.array([{}], dtype=object), allow_pickle=True),
         b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + b" " * 100,
         b"\x93NUMPY\x01\x00\x10\x27" + b"(" * 10000,
+        headed("'<U0'", "(5,)"),
+        headed("'<U0'", f"({2**39},)"),
+        headed("'<f4'", f"(0, {2**39}, {2**39}, {2**39})"),
+        headed("'<U1'", "(1,)", b"\xff\xff\xff\xff"),
+        headed("'>U1'", "(1,)", b"\x00\x00\xd8\x00"),
+        headed("'|b1'", "(1,)", b"\x07"),
         b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (10**9, 10**9)}".ljust(118),
         b"\x93NUMPY\x01\x00\x76\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999,)}".ljust(118),
     ],

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as Pillow
 
 from estiba.core.errors import BadInput, BadProject, BadRequest
-from estiba.model.coding import tensor_coder
+from estiba.model.coding import images, tensor_coder
 from estiba.model.coding.tensor_coder import TensorCoder, TooManyElements, tensors_of
 from estiba.model.schema.signature import Field, Head, Signature
 from estiba.model.schema.tensor_types import MAX_ELEMENTS, BatchAxis, Image, TensorOutput
@@ -108,6 +108,23 @@ def test_elements_of_one_request_are_limited_together(monkeypatch: pytest.Monkey
         coder(field()).check([{"x": [1, 2, 3]}, {"x": [1, 2, 3]}])
     with pytest.raises(TooManyElements):
         coder(field()).check_stacked({"x": np.zeros((2, 3), np.float32)})
+
+
+def test_pixels_of_one_request_are_limited_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    Pillow.new("RGB", (50, 40)).save(file, "PNG")
+    pixels = coder(field("uint8", (2, 2, 3), image=Image(resize=True)))
+    monkeypatch.setattr(images, "MAX_REQUEST_PIXELS", 4000)
+    assert len(pixels.check([{"x": file.getvalue()}] * 2)) == 2
+    with pytest.raises(TooManyElements, match="4,000 pixels together"):
+        pixels.check([{"x": file.getvalue()}] * 3)
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i4"])
+def test_the_other_byte_order_is_turned(dtype: str) -> None:
+    found = tensors_of(coder(field()), np.array([[1, 2, 3]], dtype)).parts[0]["x"]
+    assert found.dtype.isnative
+    assert found.tolist() == [[1, 2, 3]]
 
 
 @pytest.mark.parametrize("rows", [{"x": np.ones((2, 3))}, np.ones((2, 3)), [np.ones(3), np.ones(3)], [[1, 1, 1]] * 2])

@@ -134,7 +134,8 @@ def test_what_is_wrong_is_named_natively(body: Any, expected: dict[str, str], cl
         ({"data": [1, 2, 3, 4, 5, "6"]}, "Element 5 of input 'x' is not of datatype FP32"),
         ({"data": [1, 2, 3, 4, 5, 1e39]}, "does not fit into FP32"),
         ({"name": "y"}, "The model has no input 'y'"),
-        ({"shape": [0, 3], "data": []}, "expected float32 of shape [records, 3]"),
+        ({"shape": [0, 3], "data": []}, "has shape [0, 3], which holds no element"),
+        ({"shape": [0, *[2**39] * 8], "data": []}, "which holds no element"),
     ],
 )
 def test_what_is_wrong_is_named_in_v2(change: dict[str, Any], message: str, client: httpx.Client) -> None:
@@ -159,6 +160,7 @@ def test_what_is_wrong_is_named_in_v2(change: dict[str, Any], message: str, clie
         ("/models/two/predict", saved(np.array([{}], object)), {"content-type": NPY}, 400),
         ("/models/bright/predict", b"no image", {"content-type": "image/jpeg"}, 422),
         ("/invocations", b"{}", {"content-type": "application/json"}, 400),
+        ("/invocations", b'{"inputs": {"x": []}}', {"content-type": "application/json"}, 400),
         ("/invocations", b'{"inputs": {"x": 3}}', {"content-type": "application/json"}, 400),
         ("/v1/models/two:predict", b'{"instances": []}', {"content-type": "application/json"}, 400),
         ("/v1/models/joined:predict", b'{"instances": [3]}', {"content-type": "application/json"}, 400),
@@ -224,6 +226,15 @@ def test_an_image_of_too_many_elements_is_refused(client: httpx.Client) -> None:
     large = picture(pixels=np.zeros((300, 300, 3), np.uint8))
     found = problems(client.post("/models/bright/predict", content=large, headers={"content-type": "image/png"}))
     assert found == {"#": "pixels: an image of 300 x 300 in rgb has more than 100,000 elements"}
+
+
+def test_images_of_a_small_request_do_not_become_gigabytes(client: httpx.Client) -> None:
+    large = base64.b64encode(picture("PNG", np.zeros((150, 200, 3), np.uint8))).decode()
+    images = {"name": "pixels", "datatype": "BYTES", "shape": [400], "data": [large] * 400}
+    answer = client.post("/v2/models/bright/infer", json={"inputs": [images]})
+    assert answer.status_code == 413, answer.text
+    answer = client.post("/v2/models/bright/infer", json={"inputs": [{**images, "shape": [0], "data": []}]})
+    assert answer.status_code == 400, answer.text
 
 
 def test_small_bodies_do_not_become_large_ones(client: httpx.Client) -> None:

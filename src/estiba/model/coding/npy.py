@@ -46,8 +46,22 @@ def read(body: bytes | bytearray | memoryview) -> Array:
             f"The .npy file has {len(data)} bytes of data, and its header says {count} elements of {dtype}: "
             f"{count * dtype.itemsize} bytes."
         )
-    array = np.frombuffer(data, dtype) if count and dtype.itemsize else np.empty(0, dtype)
-    return array.reshape(shape, order="F" if fortran else "C")
+    try:
+        array = _elements(data, dtype) if count else np.empty(0, dtype)
+        return array.reshape(shape, order="F" if fortran else "C")
+    except ValueError as error:  # texts without characters, or axes whose product has no place in memory
+        raise BadRequest(f"The .npy file has shape {shape} of {dtype}, which cannot be read: {error}") from None
+
+
+def _elements(data: memoryview, dtype: np.dtype[Any]) -> Array:
+    """The elements, of which NumPy itself checks nothing; raises ValueError for what is no boolean and no text."""
+    if dtype.kind == "b" and np.frombuffer(data, np.uint8).max() > 1:
+        raise ValueError("a boolean is 0 or 1")
+    if dtype.kind == "U":
+        points = np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
+        if ((points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))).any():
+            raise ValueError("a text has what is no character")
+    return np.frombuffer(data, dtype)
 
 
 def _header(view: memoryview) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:

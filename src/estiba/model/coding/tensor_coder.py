@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from estiba.core.errors import BadInput, BadRequest, EstibaError, MissingExtra, Problem
+from estiba.core.errors import BadInput, BadRequest, MissingExtra, Problem
 from estiba.core.suggest import did_you_mean
 from estiba.model.coding import images
 from estiba.model.coding.coder import Coded
+from estiba.model.coding.images import PixelBudget, TooManyElements
 from estiba.model.coding.known_names import MAX_PROBLEMS
 from estiba.model.schema.json_pointer import pointer
 from estiba.model.schema.signature import Field, Signature
@@ -35,13 +36,6 @@ class CodedTensors(Coded, frozen=True):
 
     parts: tuple[Part, ...] = ()
     counts: tuple[int, ...] = ()
-
-
-class TooManyElements(EstibaError):
-    """The tensors of one request are too large together."""
-
-    status = 413
-    exit_code = 2
 
 
 class _WrongError(ValueError):
@@ -67,9 +61,9 @@ class TensorCoder:
         """
         problems: list[Problem] = []
         coded: list[Part] = []
-        left = MAX_REQUEST_ELEMENTS
+        left, budget = MAX_REQUEST_ELEMENTS, PixelBudget()
         for number, record in enumerate(records):
-            part = self._record(number, record, problems)
+            part = self._record(number, record, problems, budget)
             if len(problems) >= MAX_PROBLEMS:
                 break
             left -= sum(array.size for array in part.values())
@@ -120,7 +114,7 @@ class TensorCoder:
             raise TooManyElements(f"The tensor of {field.name!r} has more than {MAX_REQUEST_ELEMENTS:,} elements.")
         return _converted(field, array)
 
-    def _record(self, number: int, record: object, problems: list[Problem]) -> Part:
+    def _record(self, number: int, record: object, problems: list[Problem], budget: PixelBudget) -> Part:
         if not isinstance(record, Mapping):
             problems.append(Problem(f"#/records/{number}", f"expected an object, got {say(record)}"))
             return {}
@@ -133,7 +127,7 @@ class TensorCoder:
                 problems.append(Problem(pointer(number, field.name), f"missing; expected {expected(field)}"))
                 continue
             try:
-                part[field.name] = self.tensor(field, record[field.name])
+                part[field.name] = self.tensor(field, record[field.name], budget)
             except ValueError as error:
                 problems.append(Problem(pointer(number, field.name), str(error)))
         return part
@@ -141,10 +135,10 @@ class TensorCoder:
     def _unknown(self, name: str) -> str:
         return "the model has no such field" + did_you_mean(name, self._index, otherwise="")
 
-    def tensor(self, field: Field, value: Any) -> Array:
+    def tensor(self, field: Field, value: Any, budget: PixelBudget | None = None) -> Array:
         """One value as the field's tensor; raises ValueError with the reason where it is not one."""
         if isinstance(value, (bytes, bytearray, memoryview)) or (isinstance(value, str) and field.image is not None):
-            return _image(field, value)
+            return _image(field, value, budget)
         if not hasattr(value, "dtype"):
             value = self._of_lists(field, value)
         array = np.asarray(value)
@@ -239,7 +233,7 @@ def _check_size(field: Field, size: int) -> None:
 def _converted(field: Field, array: Array) -> Array:
     """The array with the element type of the field; only numbers of floats may be rounded."""
     kind, given = field.dtype[0], array.dtype.kind
-    if field.dtype == array.dtype.name:
+    if field.dtype == array.dtype.name and array.dtype.isnative:
         return array
     if kind == "s" and given in "UO":
         return _texts(field, array)
@@ -277,7 +271,7 @@ def _together(field: Field, values: Sequence[Any]) -> Array:
         raise _WrongError(f"expected {expected(field)}, got arrays of unequal shapes") from None
 
 
-def _image(field: Field, value: Any) -> Array:
+def _image(field: Field, value: Any, budget: PixelBudget | None) -> Array:
     if field.image is None:
         raise _WrongError(f"expected {expected(field)}, got bytes; the field takes no images")
     try:
@@ -285,7 +279,7 @@ def _image(field: Field, value: Any) -> Array:
     except (binascii.Error, ValueError):
         raise _WrongError(f"expected {expected(field)} in base64, got a string that is not base64") from None
     try:
-        array = images.decode(content, field)
+        array = images.decode(content, field, budget)
     except MissingExtra as error:
         raise _WrongError(f"images cannot be read here: {error.message}") from None
     return array

@@ -85,6 +85,8 @@ class Endpoint(ABC):
         self._shared = shared
         self._timeout = shared.options.request_timeout
         self._max_body = shared.options.http.max_body
+        images = any(field.image is not None for field in model.signature.fields)
+        self._inline_bytes = -1 if images else INLINE_BYTES  # a few bytes may be an image of millions of pixels
         self._in_flight = shared.metrics.slot("estiba_requests_in_flight", model.name)
         self._codes: dict[int, Slot] = {}
         for reason in ("full", "deadline"):  # present at 0, or Prometheus would not see the first of them as a rise
@@ -125,7 +127,7 @@ class Endpoint(ABC):
 
     def is_large(self, request: Request) -> bool:
         """Return True if decoding could block the event loop. A small compressed body may become large."""
-        return len(request.body) > INLINE_BYTES or request.content_encoding != b""
+        return len(request.body) > self._inline_bytes or request.content_encoding != b""
 
     # The same for all protocols
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from estiba.core.errors import BadInput, BadRequest
 from estiba.core.suggest import did_you_mean
 from estiba.model.coding.coder import Coded
+from estiba.model.coding.images import PixelBudget, TooManyElements
 from estiba.model.inference.load import TensorModel
 from estiba.model.schema.signature import Field
 from estiba.model.schema.tensor_types import MAX_RANK, MAX_REQUEST_ELEMENTS, shape_text
@@ -100,6 +101,8 @@ class TensorInferenceEndpoint(OpenInferenceEndpoint):
                 f"Input {name!r}: expected {expected.datatype} of shape {shape_text(expected.shape)}, "
                 f"got {datatype} of shape {shape_text(shape)}."
             )
+        if 0 in shape:
+            raise BadRequest(f"Input {name!r} has shape {shape_text(shape)}, which holds no element.")
         count = math.prod(shape)
         if count > MAX_REQUEST_ELEMENTS:
             raise BadRequest(f"Input {name!r} has more than {MAX_REQUEST_ELEMENTS:,} elements.")
@@ -119,7 +122,10 @@ class TensorInferenceEndpoint(OpenInferenceEndpoint):
         if None in flat:
             raise BadRequest(f"Input {name!r} has null at element {flat.index(None)}; a tensor has no missing values.")
         values = tensors.from_json(flat, datatype, name)
-        array = np.asarray(values, dtype=tensors.DTYPES.get(datatype, object))
+        try:
+            array = np.asarray(values, dtype=tensors.DTYPES.get(datatype, object))
+        except OverflowError:
+            raise BadRequest(f"Input {name!r} has a value that does not fit into {datatype}.") from None
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise BadRequest(f"Input {name!r} has a value that does not fit into {datatype}.")
         return array
@@ -128,17 +134,22 @@ class TensorInferenceEndpoint(OpenInferenceEndpoint):
         """Images, one per record: as bytes in binary data, in base64 in JSON."""
         count = shape[0] if shape else 1
         check_count(count)
-        if math.prod(shape) != count:
-            raise BadRequest(f"Input {field.name!r}: images are of shape [records], got {shape_text(shape)}.")
+        wanted = "[records]" if self._tensors.stacks else "[1]"
+        if math.prod(shape) != count or not (self._tensors.stacks or count == 1):
+            raise BadRequest(f"Input {field.name!r}: images are of shape {wanted}, got {shape_text(shape)}.")
         contents: Sequence[Any] = tensors.flatten(given.get("data"), shape, field.name) if block is None else ()
         if block is not None:
             contents = tensors.byte_strings(bytes(block), count, field.name)
-        decoded = []
+        decoded: list[Array] = []
+        left, budget = MAX_REQUEST_ELEMENTS, PixelBudget()
         for number, content in enumerate(contents):
             try:
-                decoded.append(self._tensors.tensor(field, content))
+                decoded.append(self._tensors.tensor(field, content, budget))
             except ValueError as error:
                 raise BadRequest(f"{field.name} in row {number}: {error}") from None
+            left -= decoded[-1].size
+            if left < 0:
+                raise TooManyElements(f"The images of {field.name!r} have more than {MAX_REQUEST_ELEMENTS:,} elements.")
         shapes = {array.shape for array in decoded}
         if len(shapes) > 1:
             raise BadRequest(f"Input {field.name!r}: images of different sizes cannot be one tensor; send them apart.")

@@ -98,7 +98,9 @@ def _inputs(coder: TensorCoder, given: dict[str, Any]) -> Coded:
     if not coder.stacks:
         return coder.check([given])
     counts: Sequence[int] = [len(values) for values in given.values() if isinstance(values, list)]
-    if len(counts) < len(given) or len(set(counts)) != 1:
-        raise BadRequest('"inputs" must have one array per field, all with one value for each record.')
+    if len(counts) < len(given) or len(set(counts)) != 1 or not counts[0]:
+        raise BadRequest(
+            '"inputs" must have one array per field, all with one value for each record, and one record or more.'
+        )
     check_count(counts[0])
     return coder.check([dict(zip(given, row, strict=True)) for row in zip(*given.values(), strict=True)])
