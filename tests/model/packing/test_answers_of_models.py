@@ -10,9 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from output_cases import CASES, HELD_OUT, KINDS, LABELS, NUMBERS, SAMPLE
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 import estiba
 from estiba.core.errors import BadProject
@@ -231,3 +235,14 @@ def test_a_threshold_of_one_of_several_outputs_decides(tmp_path: Path) -> None:
     assert chosen.sum() > own[:, 0].sum()
     assert [row["sport"]["label"] for row in found] == chosen.astype(int).tolist()
     assert [row["art"]["label"] for row in found] == own[:, 1].tolist()
+
+
+def test_a_vote_behind_other_steps_has_the_votes_as_its_scores(tmp_path: Path) -> None:
+    members = [("line", LogisticRegression()), ("bayes", GaussianNB()), ("tree", DecisionTreeClassifier(max_depth=2))]
+    vote = VotingClassifier(members, weights=[2, 1, 1])
+    model = make_pipeline(StandardScaler(), vote).fit(SAMPLE, KINDS["colour"][: len(SAMPLE)])
+    packed = estiba.pack(model, SAMPLE, name="m", registry=tmp_path)
+    assert (packed.artifact.manifest.engine, packed.artifact.manifest.reason) == ("onnx", "")
+    found = estiba.load("m", registry=tmp_path).predict(HELD_OUT)
+    assert [row["label"] for row in found] == model.predict(HELD_OUT).tolist()
+    assert all(sum(row["score"].values()) == 4 for row in found)

@@ -221,14 +221,15 @@ def _scores(model: Any, rows: Any, head: Head) -> Any:
         columns = np.stack([labels == c for c in model.classes_], axis=1)
         return columns[:, 1] - 0.5 if head.width == 1 else columns
     votes = model.transform(rows)
-    weights = model._weights_not_none or [1.0] * votes.shape[1]
+    weights = innermost(model)._weights_not_none or [1.0] * votes.shape[1]
     count = np.stack([((votes == c) * weights).sum(axis=1) for c in range(len(model.classes_))], axis=1)
     # A tie goes to the first class, as in scikit-learn, because only what is above 0 goes to the second.
     return count[:, 1] - count[:, 0] if head.width == 1 else count
 
 
 def _is_hard_vote(model: Any) -> bool:
-    return type(model).__name__ == "VotingClassifier" and model.voting == "hard"
+    inner = innermost(model)
+    return type(inner).__name__ == "VotingClassifier" and inner.voting == "hard"
 
 
 def _classifier_head(model: Any) -> Head:
