@@ -80,3 +80,19 @@ def test_a_tree_on_the_rows_own_numbers_is_proven_at_its_thresholds() -> None:
     assert not decides_between_rounded(convert(scaled, fields, rows).onnx)
     for name in ("two votes", "tree behind PCA", "neighbours"):
         assert decides_between_rounded(convert(_models()[name].fit(rows, wanted), fields, rows).onnx)
+
+
+def test_a_tree_behind_one_hot_columns_is_proven_at_its_thresholds() -> None:
+    from conversion_check import fields_of
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    rows, wanted = _wine()
+    rows = rows.assign(kind=np.resize(["a", "b", "c"], len(rows)), place=np.resize(["x", "y"], len(rows)))
+    encoder = make_column_transformer((OneHotEncoder(), ["kind", "place"]), remainder="passthrough")
+    model = make_pipeline(encoder, RandomForestClassifier(5, random_state=0)).fit(rows, wanted)
+    content = convert(model, fields_of(rows, False, False), rows).onnx
+    assert b"ReduceSum" in content
+    assert not decides_between_rounded(content)
