@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,3 +28,17 @@ def test_the_page_of_a_start_names_every_command() -> None:
 
     page = (REFERENCE / "cli.md").read_text()
     assert [name for name in COMMANDS if f"## estiba {name}\n" not in page] == []
+
+
+def test_messages_of_the_troubleshooting_page_are_in_the_code() -> None:
+    """At least a part of each message between placeholders, which are in capitals."""
+    code = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)  # a message may go over several lines
+    page = (ROOT / "docs" / "guides" / "troubleshooting.md").read_text()
+    cells = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| ")]
+    messages = [text for cell in cells for text in re.findall(r"`([^`]{25,})`", cell)]
+    assert len(messages) > 50
+    parts = {text: re.split(r"[A-Z]{2,}|\b[A-Z]\b|\d[\d.,]*|estiba|[;:.,()'\"]", text) for text in messages}
+    known = {text for text in messages if any(len(part.strip()) > 10 and part.strip() in code for part in parts[text])}
+    composed = "expected one of: "  # the code puts it together from two parts
+    assert [text for text in messages if text not in known and not text.startswith(composed)] == []
