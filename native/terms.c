@@ -322,7 +322,8 @@ static int sort_features(Work *w)
 {
     if (ROOM(w, sorted, w->count))
         return -1;
-    qsort(w->ids, (size_t)w->count, sizeof *w->ids, by_number);
+    if (w->count > 1)
+        qsort(w->ids, (size_t)w->count, sizeof *w->ids, by_number);
     for (int32_t i = 0; i < w->count; i++) {
         w->sorted[i] = w->values[w->seen[w->ids[i]] - 1];
         w->seen[w->ids[i]] = 0;
