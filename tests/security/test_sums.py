@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -73,6 +74,28 @@ def test_bodies_that_arrive_are_bounded_over_all_clients(start_server: Callable[
         assert held(live) <= 8 * MB
     assert until(lambda: held(live) == 0, 20)
     assert status(live) == 200
+
+
+def test_bodies_that_wait_for_their_turn_are_bounded(start_server: Callable[..., Live]) -> None:
+    live = start_server("price", http={"max_buffered": 2 * MB, "max_body": MB})
+    rows = (b'{"records": [' + b",".join([b'{"x": 1}'] * 20_000) + b"]}").ljust(800_000)
+    head = b"POST /predict HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    with live.connect() as sock:
+        sender = threading.Thread(target=_send, args=(sock, (head % len(rows) + rows) * 40))
+        sender.start()
+        reader = Reader(sock)
+        found = [answer.status for answer in iter(reader.answer, None)]
+        sender.join()
+    assert found[-1] == 503
+    assert set(found[:-1]) == {200}
+    assert len(found) < 40
+    assert until(lambda: held(live) == 0, 20)
+    assert status(live) == 200
+
+
+def _send(sock: socket.socket, content: bytes) -> None:
+    with suppress(OSError):
+        sock.sendall(content)
 
 
 def test_a_client_that_reads_too_slowly_is_dropped(start_server: Callable[..., Live]) -> None:

@@ -106,6 +106,7 @@ class Connection(asyncio.Protocol):
         "_type",
         "_unsent",
         "_unsent_at",
+        "_waiting",
         "_write_paused",
         "expires_at",
         "port",
@@ -126,6 +127,7 @@ class Connection(asyncio.Protocol):
         self._unsent = 0  # bytes that the client had not taken at `_unsent_at`, if it is slow
         self._unsent_at = 0.0
         self._held = 0  # bytes counted in the server's sum
+        self._waiting = 0  # bytes of bodies that wait for the responses to earlier requests
         self._segment = 0
         self._header_bytes = 0  # of the header being read; 0 between requests
         self._overhead = 0  # bytes since the last of the body: chunk extensions, and the trailer
@@ -147,6 +149,7 @@ class Connection(asyncio.Protocol):
         self._app.connections.discard(self)
         self._transport = None
         self._queue.clear()
+        self._waiting = 0
         self._hold(0)
 
     def eof_received(self) -> bool:
@@ -160,14 +163,14 @@ class Connection(asyncio.Protocol):
         self._write_paused = True
         if self._transport is not None:
             self._unsent, self._unsent_at = unsent_bytes(self._transport), time.monotonic()
-            self._hold(self._transport.get_write_buffer_size())
+            self._count_held()
         self.expires_at = time.monotonic() + self._app.options.write_timeout
         self._read_or_pause()
 
     def resume_writing(self) -> None:
         self._write_paused = False
         self._unsent = 0
-        self._hold(0)
+        self._count_held()
         options = self._app.options
         partial = self._request is not None or self._header_bytes
         wait = options.body_timeout if partial else NEVER if self._busy else options.idle_timeout
@@ -250,11 +253,24 @@ class Connection(asyncio.Protocol):
 
     def _hold_body(self) -> None:
         """Count a body that has not arrived as a whole; refuse it if too much is held already."""
-        size = len(self._body)
-        if not self._app.buffered.fits(size - self._held):
+        if not self._app.buffered.fits(self._waiting + len(self._body) - self._held):
             self._refuse(503, CROWDED)
         else:
-            self._hold(size)
+            self._count_held()
+
+    def _wait(self, size: int) -> bool:
+        """Count the body of a request that waits for its turn; refuse a large one if too much is held already."""
+        if size > LARGE_BYTES and not self._app.buffered.fits(self._waiting + size - self._held):
+            self._refuse(503, CROWDED)
+            return False
+        self._waiting += size
+        self._count_held()
+        return True
+
+    def _count_held(self) -> None:
+        """Count the bodies that arrive and wait, and responses that the client does not read."""
+        unread = self._transport.get_write_buffer_size() if self._write_paused and self._transport is not None else 0
+        self._hold(self._waiting + len(self._body) + unread)
 
     def _hold(self, size: int) -> None:
         """Count the bytes that this connection holds now."""
@@ -372,7 +388,10 @@ class Connection(asyncio.Protocol):
         self._continue = False
         request.body = self._body
         self._body = b""
-        if self._held:
+        if self._busy or self._write_paused:
+            if not self._wait(len(request.body)):
+                return
+        elif self._held:
             self._hold(0)
         request.arrived_at = time.perf_counter()
         self._ended = not request.keep_alive or self.spare
@@ -393,7 +412,11 @@ class Connection(asyncio.Protocol):
         try:
             while self._queue and not self._busy and not self._write_paused and self._transport is not None:
                 self._busy = True
-                self._app.handle(self, self._queue.popleft())
+                request = self._queue.popleft()
+                if self._waiting:
+                    self._waiting -= len(request.body)
+                    self._count_held()
+                self._app.handle(self, request)
         finally:
             self._pumping = False
         if self._reading_paused:
@@ -445,7 +468,7 @@ class Connection(asyncio.Protocol):
         self._request = None
         self._header_bytes = 0
         self._body = b""
-        self._hold(0)
+        self._count_held()
         self.expires_at = NEVER
         self._send_refusal()
 
