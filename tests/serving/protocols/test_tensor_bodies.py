@@ -106,7 +106,7 @@ def test_a_bare_record_at_the_short_path_has_its_outputs_at_the_top(client: http
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ({"records": [{"x": [1, 2, 3]}, {"x": [1, 2]}]}, {"#/records/1/x": "got float64 of shape [2]"}),
+        ({"records": [{"x": [1, 2, 3]}, {"x": [1, 2]}]}, {"#/records/1/x": "got shape [2]"}),
         ({"x": [[1, 2, 3]]}, {"#/x": "expected float32 of shape [3], got shape [1, 3]"}),
         ({"records": [{"x": [1, "2", 3]}]}, {"#/records/0/x": "got a string at [1]"}),
         ({"records": [{"y": 1}]}, {"#/records/0/y": "no such field", "#/records/0/x": "missing"}),

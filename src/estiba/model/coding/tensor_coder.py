@@ -139,11 +139,11 @@ class TensorCoder:
         """One value as the field's tensor; raises ValueError with the reason where it is not one."""
         if isinstance(value, (bytes, bytearray, memoryview)) or (isinstance(value, str) and field.image is not None):
             return _image(field, value, budget)
-        if not hasattr(value, "dtype"):
-            value = self._of_lists(field, value)
-        array = np.asarray(value)
+        is_list = not hasattr(value, "dtype")
+        array = self._of_lists(field, value) if is_list else np.asarray(value)
         if not fits(field.shape, array.shape):
-            raise _WrongError(f"expected {expected(field)}, got {_described(array)}")
+            received = f"shape {shape_text(array.shape)}" if is_list else _described(array)  # lists have no type
+            raise _WrongError(f"expected {expected(field)}, got {received}")
         _check_size(field, array.size)
         return _converted(field, array)
 
