@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from output_cases import CASES, HELD_OUT, KINDS, LABELS, NUMBERS, SAMPLE
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
@@ -19,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 import estiba
-from estiba.core.errors import BadProject
+from estiba.core.errors import BadProject, ParityError
 from estiba.model.schema.signature import Band
 
 
@@ -246,3 +247,9 @@ def test_a_vote_behind_other_steps_has_the_votes_as_its_scores(tmp_path: Path) -
     found = estiba.load("m", registry=tmp_path).predict(HELD_OUT)
     assert [row["label"] for row in found] == model.predict(HELD_OUT).tolist()
     assert all(sum(row["score"].values()) == 4 for row in found)
+
+
+def test_a_model_that_answers_at_random_is_refused_as_such(tmp_path: Path) -> None:
+    model = DummyClassifier(strategy="stratified").fit(SAMPLE, KINDS["colour"][: len(SAMPLE)])
+    with pytest.raises(ParityError, match="the same rows of the sample differently when it is asked again"):
+        estiba.pack(model, SAMPLE, name="m", registry=tmp_path)

@@ -72,7 +72,8 @@ def test_files_have_either_name(packed: estiba.Packed, original: Any, tmp_path: 
         rows.to_csv(source, index=False)
     else:
         pq.write_table(pa.table({name: rows[name].tolist() for name in rows}), source)
-    assert score(estiba.load(packed.ref, registry=tmp_path), source, target, keep=["id"]).rows == 200
+    assert score(estiba.load(packed.ref, registry=tmp_path), source, target, keep=["id", 'size 27"']).rows == 200
+    assert pd.read_csv(target)["size 27"].tolist() == pytest.approx(ROWS['size 27"'].tolist())
     assert pd.read_csv(target)["value"].tolist() == pytest.approx(original.predict(ROWS).tolist(), abs=1e-12)
 
 

@@ -71,7 +71,7 @@ def score(
     Args:
         source: `.csv` (with a header line; an empty cell is a missing value) or `.parquet`.
         target: `.csv`, `.parquet` or `.jsonl`.
-        keep: columns of the source to carry over, such as a customer number.
+        keep: columns of the source to carry over, such as a customer number; fields under their own names.
         csv_options: separator, decimal separator and encoding of a `.csv` source.
         on_rows: called after each chunk with the number of rows done so far, and the total where it is known.
 
@@ -83,6 +83,7 @@ def score(
             f"{model.name} is a model of tensors, which files of rows do not hold.",
             hint=f"From Python: estiba.load({model.name!r}).predict(numpy.load('{source.with_suffix('.npy').name}')).",
         )
+    keep = tuple(model.coder.names.aliases.get(name, name) for name in keep)
     reader = _reader(source, model.coder, keep, csv_options)
     keep = tuple(dict.fromkeys((*(name for name in model.coder.keep if name in reader.columns), *keep)))
     if target.exists() and target.samefile(source):

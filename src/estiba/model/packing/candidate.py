@@ -292,6 +292,11 @@ def check_rebuilt(candidate: Candidate, rows: npt.NDArray[np.int_], direct: Matr
     broken = np.flatnonzero(differs.any(axis=1))
     if not len(broken):
         return rebuilt
+    if not np.array_equal(candidate.direct(rows), direct, equal_nan=True):
+        raise ParityError(
+            "The model answers the same rows of the sample differently when it is asked again.",
+            hint="What it answers is random, or depends on what it was asked before: nothing can be proven of it.",
+        )
     worst = float(np.max(np.nan_to_num(np.abs(direct - rebuilt), nan=math.inf)[broken]))
     raise ParityError(
         f"The model answers {len(broken)} of {len(rows)} rows of the sample differently (by up to {worst:.3g}) when "
