@@ -26,8 +26,8 @@ ORDER = {
         estimator_columns infer
         """,
     "estiba.model.coding": """
-        kernel terms arrow thrift_compact table_limits csv_file pandas_series record_type known_names coder predictions
-        npy images tensor_coder
+        kernel terms arrow thrift_compact table_limits csv_file xlsx_file xlsx_writer pandas_series record_type
+        known_names coder predictions npy images tensor_coder
         """,
     "estiba.model.artifact": "artifact archive golden_rows golden_tensors profile model_card",
     "estiba.model.registry": "records registry mirror",

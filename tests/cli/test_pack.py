@@ -102,6 +102,9 @@ def zipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     columns = make_column_transformer((OneHotEncoder(), ["zip", "country"]), remainder="passthrough")
     joblib.dump(make_pipeline(columns, LogisticRegression()).fit(rows, rows["price"] > 7), folder / "zip.joblib")
     rows.to_csv(folder / "zip.csv", index=False)
+    with pd.ExcelWriter(folder / "zip.xlsx") as book:
+        pd.DataFrame({"nothing": [1]}).to_excel(book, sheet_name="Notes", index=False)
+        rows.to_excel(book, sheet_name="Rows", index=False)
     rows.to_csv(folder / "indexed.csv")
     rows.to_csv(folder / "spanish.csv", index=False, sep=";", decimal=",", encoding="utf-16")
     return folder
@@ -110,7 +113,11 @@ def zipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sample", "options"),
-    [("zip.csv", ()), ("spanish.csv", ("--separator", ";", "--decimal", ",", "--encoding", "utf-16"))],
+    [
+        ("zip.csv", ()),
+        ("spanish.csv", ("--separator", ";", "--decimal", ",", "--encoding", "utf-16")),
+        ("zip.xlsx", ("--sheet", "Rows")),
+    ],
 )
 def test_a_sample_is_typed_by_the_model(
     estiba: Estiba, zipped: Path, tmp_path: Path, sample: str, options: tuple[str, ...]

@@ -37,6 +37,12 @@ def csv_options(command: Command) -> Command:
     return command
 
 
+def sheet_option(command: Command) -> Command:
+    return click.option("--sheet", metavar="NAME", default="", help="Sheet of an .xlsx file; by default the first.")(
+        command
+    )
+
+
 def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")(command)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from estiba.cli.common_options import csv_options, json_option, registry_option, trust_option
+from estiba.cli.common_options import csv_options, json_option, registry_option, sheet_option, trust_option
 
 if TYPE_CHECKING:
     from estiba.model.packing.pack import Packed
@@ -28,7 +28,7 @@ Examples:
     "--sample",
     type=click.Path(path_type=Path),
     required=True,
-    help="Rows like those of training: .csv or .parquet; arrays for an ONNX file of tensors: .npy or .npz.",
+    help="Rows like those of training: .csv, .parquet or .xlsx; arrays for an ONNX file of tensors: .npy or .npz.",
 )
 @click.option(
     "--target", default="", metavar="COLUMN", help="A column of the sample that is not an input of the model."
@@ -43,6 +43,7 @@ Examples:
 )
 @click.option("--alias", "aliases", multiple=True, help="Alias to set on the new version; may be repeated.")
 @csv_options
+@sheet_option
 @registry_option
 @trust_option
 @json_option
@@ -57,6 +58,7 @@ def pack(  # noqa: PLR0913 - one parameter per option
     separator: str,
     decimal: str,
     encoding: str,
+    sheet: str,
     registry: str | None,
     trust: bool,
     as_json: bool,
@@ -79,7 +81,7 @@ def pack(  # noqa: PLR0913 - one parameter per option
     options = PackOptions(description=description, engine=engine)
     with progress.trainings() as on_event:
         on_event(Event(name, "reading", str(file)))
-        trained, notes = from_file(file, sample, target=target, trust=trust, csv_options=written)
+        trained, notes = from_file(file, sample, target=target, trust=trust, csv_options=written, sheet=sheet)
         on_event(Event(name, "packing"))
         packed = register(trained, name, options, registry=common_options.registry_location(registry), aliases=aliases)
         on_event(Event(name, "done", packed.ref))

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from estiba.cli import terminal
-from estiba.cli.common_options import csv_options, json_option, registry_option, trust_option
+from estiba.cli.common_options import csv_options, json_option, registry_option, sheet_option, trust_option
 
 
 @click.command(
@@ -21,15 +21,17 @@ Examples:
   estiba predict bankchurn@3 customers.parquet -o scores.parquet --keep CustomerId
   estiba predict iris flowers.csv -o answers.jsonl
   estiba predict iris flores.csv -o respuestas.csv --separator ';' --decimal ',' --encoding cp1252
+  estiba predict iris flowers.xlsx -o answers.xlsx --sheet October
 """
 )
 @click.argument("ref")
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "target", metavar="OUT", type=click.Path(path_type=Path), required=True,
-              help="File to write: .csv, .parquet or .jsonl.")  # fmt: skip
+              help="File to write: .csv, .parquet, .jsonl or .xlsx.")  # fmt: skip
 @click.option("--keep", metavar="COLUMN", multiple=True, help="A column of IN to copy to OUT; may be repeated.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of native libraries.")
 @csv_options
+@sheet_option
 @registry_option
 @trust_option
 @json_option
@@ -42,26 +44,27 @@ def predict(  # noqa: PLR0913 - one parameter per option
     separator: str,
     decimal: str,
     encoding: str,
+    sheet: str,
     registry: str | None,
     trust: bool,
     as_json: bool,
 ) -> None:
     """Score a file of rows.
 
-    IN is a .csv file (with a header line; an empty cell is a missing value) or a .parquet file. OUT has one row for
-    each row of IN, in the same order.
+    IN is a .csv or .xlsx file (with a header line; an empty cell is a missing value) or a .parquet file. OUT has one
+    row for each row of IN, in the same order.
     """
     from estiba.cli import common_options
     from estiba.model.coding.csv_file import CsvOptions
     from estiba.model.inference.load import load
-    from estiba.model.inference.score_files import score
+    from estiba.model.inference.score_files import SourceOptions, score
 
-    options = CsvOptions(separator, decimal, encoding)
-    options.check()
+    options = SourceOptions(CsvOptions(separator, decimal, encoding), sheet)
+    options.csv.check()
     model = load(ref, registry=common_options.registry_location(registry), trust=trust, threads=threads)
     start = time.perf_counter()
     with _bar(source.name) as on_rows:
-        scored = score(model, source, target, keep=keep, csv_options=options, on_rows=on_rows)
+        scored = score(model, source, target, keep=keep, options=options, on_rows=on_rows)
     seconds = time.perf_counter() - start
     rate = scored.rows / max(seconds, 1e-9)
     if as_json:

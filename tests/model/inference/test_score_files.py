@@ -17,7 +17,7 @@ from estiba.core.errors import EstibaError, NotFound
 from estiba.model.coding.csv_file import CsvOptions
 from estiba.model.inference import score_files as scoring
 from estiba.model.inference.load import Model, load, load_artifact
-from estiba.model.inference.score_files import score
+from estiba.model.inference.score_files import SourceOptions, score
 
 COUNT = 250
 
@@ -129,7 +129,7 @@ SPANISH_ROWS = [{**CHURN_ROW, "balance": 10.5}, {**CHURN_ROW, "age": 42, "balanc
 def test_csv_as_spanish_settings_write_it(model: Model, encoding: str, separator: str, tmp_path: Path) -> None:
     options = CsvOptions(separator, ",", encoding.removesuffix("-sig"))
     (tmp_path / "in.csv").write_text(SPANISH.replace(";", options.delimiter), encoding=encoding)
-    score(model, tmp_path / "in.csv", tmp_path / "out.jsonl", keep=["señor"], csv_options=options)
+    score(model, tmp_path / "in.csv", tmp_path / "out.jsonl", keep=["señor"], options=SourceOptions(options))
     found = read(tmp_path / "out.jsonl")
     assert [row["señor"] for row in found] == ["Núñez", "€"]
     expected = [row["probabilities"]["leaves"] for row in model.predict(SPANISH_ROWS)]
@@ -161,14 +161,14 @@ def test_a_wrong_guess_is_refused_with_the_remedy(
 ) -> None:
     (tmp_path / "in.csv").write_bytes(content)
     with pytest.raises(EstibaError, match=re.escape(message)):
-        score(model, tmp_path / "in.csv", tmp_path / "out.csv", csv_options=options)
+        score(model, tmp_path / "in.csv", tmp_path / "out.csv", options=SourceOptions(options))
 
 
 def test_files_of_other_kinds_and_places_that_cannot_be(model: Model, source: Path, tmp_path: Path) -> None:
     with pytest.raises(EstibaError, match="file type that cannot be read"):
         score(model, Path(__file__), tmp_path / "out.csv")
     with pytest.raises(EstibaError, match="file type that cannot be"):
-        score(model, source, tmp_path / "out.xlsx")
+        score(model, source, tmp_path / "out.xls")
     with pytest.raises(EstibaError, match="Cannot write"):
         score(model, source, tmp_path / "nowhere" / "out.csv")
     with pytest.raises(NotFound):

@@ -1,8 +1,9 @@
-"""Score a file of rows: read CSV or Parquet, write predictions as CSV, Parquet or JSON lines, in chunks."""
+"""Score a file of rows: read CSV, Parquet or Excel, write predictions as these or JSON lines, in chunks."""
 
 from __future__ import annotations
 
 import csv
+import itertools
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,16 +18,30 @@ from estiba.core.errors import BadInput, EstibaError, NotFound
 from estiba.model.coding import arrow
 from estiba.model.coding.coder import Coded, Coder
 from estiba.model.coding.csv_file import PLAIN_CSV, CsvFile, CsvOptions, decimal_hint
+from estiba.model.coding.xlsx_file import XlsxFile, as_text
+from estiba.model.coding.xlsx_writer import XlsxWriter
 from estiba.model.inference.load import Model
+from estiba.model.schema.signature import Field
 from estiba.model.schema.values import is_numeric
 
 CHUNK_ROWS = 50_000
 """Rows read, answered and written at a time."""
 
-INPUTS = (".csv", ".parquet")
-OUTPUTS = (".csv", ".parquet", ".jsonl")
+INPUTS = (".csv", ".parquet", ".xlsx")
+OUTPUTS = (".csv", ".parquet", ".jsonl", ".xlsx")
 
 Progress = Callable[[int, int | None], None]
+
+
+class SourceOptions(NamedTuple):
+    """Options for reading a source: the format of a `.csv`, and the sheet of an `.xlsx` file (empty: the first)."""
+
+    csv: CsvOptions = PLAIN_CSV
+    sheet: str = ""
+
+
+PLAIN_SOURCE = SourceOptions()
+"""A source as most programs write it."""
 
 
 class Scored(NamedTuple):
@@ -63,16 +78,16 @@ def score(
     target: Path,
     *,
     keep: Sequence[str] = (),
-    csv_options: CsvOptions = PLAIN_CSV,
+    options: SourceOptions = PLAIN_SOURCE,
     on_rows: Progress = lambda done, total: None,
 ) -> Scored:
     """Answer every row of a file, in order. `target` appears complete or not at all.
 
     Args:
-        source: `.csv` (with a header line; an empty cell is a missing value) or `.parquet`.
-        target: `.csv`, `.parquet` or `.jsonl`.
+        source: `.csv` or `.xlsx` (with a header line; an empty cell is a missing value) or `.parquet`.
+        target: `.csv`, `.parquet`, `.jsonl` or `.xlsx`.
         keep: columns of the source to carry over, such as a customer number; fields under their own names.
-        csv_options: separator, decimal separator and encoding of a `.csv` source.
+        options: separator, decimal separator and encoding of a `.csv` source, and the sheet of an `.xlsx` one.
         on_rows: called after each chunk with the number of rows done so far, and the total where it is known.
 
     Raises:
@@ -84,7 +99,7 @@ def score(
             hint=f"From Python: estiba.load({model.name!r}).predict(numpy.load('{source.with_suffix('.npy').name}')).",
         )
     keep = tuple(model.coder.names.aliases.get(name, name) for name in keep)
-    reader = _reader(source, model.coder, keep, csv_options)
+    reader = _reader(source, model.coder, keep, options)
     keep = tuple(dict.fromkeys((*(name for name in model.coder.keep if name in reader.columns), *keep)))
     if target.exists() and target.samefile(source):
         raise EstibaError(
@@ -104,12 +119,12 @@ def score(
     return Scored(done, reader.ignored, not_finite)
 
 
-def _reader(source: Path, coder: Coder, keep: Sequence[str], options: CsvOptions) -> _Source:
+def _reader(source: Path, coder: Coder, keep: Sequence[str], options: SourceOptions) -> _Source:
     if not source.is_file():
         raise NotFound(f"There is no file {source}.")
     if source.suffix not in INPUTS:
         raise EstibaError(f"{source} has a file type that cannot be read.", hint=f"Known: {', '.join(INPUTS)}.")
-    reader: _Source = _Csv(source, options) if source.suffix == ".csv" else _Parquet(source)
+    reader = _open(source, options)
     if twice := [name for name, count in Counter(reader.columns).items() if count > 1]:
         raise EstibaError(f"{source} has the column {twice[0]!r} twice.")
     reader.columns = tuple(coder.names.aliases.get(name, name) for name in reader.columns)
@@ -121,6 +136,14 @@ def _reader(source: Path, coder: Coder, keep: Sequence[str], options: CsvOptions
         raise EstibaError(f"{source} has no {what}.", hint=reader.absent(name))
     reader.ignored = tuple(name for name in reader.columns if name not in known and name not in (*keep, *coder.keep))
     return reader
+
+
+def _open(source: Path, options: SourceOptions) -> _Source:
+    if source.suffix == ".xlsx":
+        return _Xlsx(source, options.sheet)
+    if options.sheet:
+        raise EstibaError(f"{source} has no sheets.", hint="A sheet is chosen in .xlsx files alone.")
+    return _Csv(source, options.csv) if source.suffix == ".csv" else _Parquet(source)
 
 
 class _Csv:
@@ -149,7 +172,7 @@ class _Csv:
             while lines := self._lines(reader, start):
                 columns = list(zip(*lines, strict=True))
                 used = (self._cells(columns[i], numeric) for i, numeric in places)
-                with _placed(self._file.path, start, "line", 2):
+                with _placed(self._file.path, "line", range(start + 2, start + len(lines) + 2), decimal_hint):
                     coded = coder.check_text(names, list(zip(*used, strict=True)))
                 yield _Chunk(coded, {name: list(columns[i]) for name, i in kept.items()})
                 start += len(lines)
@@ -206,7 +229,7 @@ class _Parquet:
         for read in self._batches([own for own, name in renamed.items() if name in names]):
             batch = read.rename_columns([renamed[own] for own in read.schema.names])
             columns = arrow.columns(fields, batch)
-            with _placed(self._path, start, "row", 1):
+            with _placed(self._path, "row", range(start + 1, start + batch.num_rows + 1)):
                 coded = coder.check_columns(columns, batch.num_rows)
             yield _Chunk(coded, {name: batch.column(name).to_pylist() for name in keep})
             start += batch.num_rows
@@ -220,9 +243,49 @@ class _Parquet:
             raise EstibaError(f"{self._path} cannot be read as Parquet: {error}") from None
 
 
+class _Xlsx:
+    """A sheet of an Excel workbook, read row by row."""
+
+    total = None
+
+    def __init__(self, path: Path, sheet: str) -> None:
+        self._file = XlsxFile(path, sheet)
+        self.ignored: tuple[str, ...] = ()
+        self.columns = self._file.columns
+
+    def absent(self, name: str) -> str:
+        """The hint for a column that is not there."""
+        return f"Its sheet {self._file.sheet!r} has: {', '.join(self.columns)}."
+
+    def chunks(self, coder: Coder, keep: Sequence[str]) -> Iterator[_Chunk]:
+        fields = [field for field in coder.fields if field.name in self.columns]
+        names = [*(field.name for field in fields), *keep]
+        rows = self._file.rows([self.columns.index(name) for name in dict.fromkeys(names)])
+        while chunk := list(itertools.islice(rows, CHUNK_ROWS)):
+            cells = zip(*(row.cells for row in chunk), strict=True)
+            columns = dict(zip(dict.fromkeys(names), cells, strict=True))
+            used = {field.name: _of_field(field, columns[field.name]) for field in fields}
+            with _placed(self._file.path, "row", [row.number for row in chunk], _text_hint):
+                coded = coder.check_columns(used, len(chunk))
+            yield _Chunk(coded, {name: list(columns[name]) for name in keep})
+
+
+def _of_field(field: Field, cells: Sequence[Any]) -> Sequence[Any]:
+    """Cells of a workbook as a field takes them: a number in a column of text is its digits."""
+    text = field.kind == "text" or (field.kind == "category" and all(isinstance(level, str) for level in field.levels))
+    return [as_text(cell) for cell in cells] if text else cells
+
+
+def _text_hint(detail: str) -> str:
+    number = "expected a number" in detail or "expected an integer" in detail
+    return "The cell holds text: convert it to a number in the workbook." if number and detail.endswith('"') else ""
+
+
 @contextmanager
-def _placed(path: Path, start: int, unit: str, first: int) -> Iterator[None]:
-    """Turn positions within a chunk into lines of the file."""
+def _placed(
+    path: Path, unit: str, numbers: Sequence[int], hint_of: Callable[[str], str] = lambda detail: ""
+) -> Iterator[None]:
+    """Turn positions within a chunk into the numbers of its rows in the file."""
     try:
         yield
     except BadInput as error:
@@ -231,8 +294,8 @@ def _placed(path: Path, start: int, unit: str, first: int) -> Iterator[None]:
         more = len(error.problems) - 1
         field = f", field {name[0]!r}".replace("~1", "/").replace("~0", "~") if name else ""
         others = f" There are at least {more} more like it in this part of the file." if more else ""
-        hint = decimal_hint(problem.detail) or "Nothing was written."
-        where = f"{path}, {unit} {start + int(row) + first}{field}"
+        hint = hint_of(problem.detail) or "Nothing was written."
+        where = f"{path}, {unit} {numbers[int(row)]}{field}"
         raise EstibaError(f"{where}: {problem.detail}.{others}", hint=hint) from None
 
 
@@ -261,7 +324,7 @@ Write = Callable[[dict[str, Any]], None]
 
 @contextmanager
 def _writer(target: Path, file: Path) -> Iterator[Write]:
-    writers = {".csv": _write_csv, ".jsonl": _write_json_lines, ".parquet": _write_parquet}
+    writers = {".csv": _write_csv, ".jsonl": _write_json_lines, ".parquet": _write_parquet, ".xlsx": _write_xlsx}
     with writers[target.suffix](file) as write:
         yield write
 
@@ -317,3 +380,13 @@ def _write_parquet(file: Path) -> Iterator[Write]:
     finally:
         for writer in writers:
             writer.close()
+
+
+@contextmanager
+def _write_xlsx(file: Path) -> Iterator[Write]:
+    writer = XlsxWriter("predictions")
+    try:
+        yield lambda columns: writer.write(list(columns), zip(*map(_cells, columns.values()), strict=True))
+        writer.save(file)
+    finally:
+        writer.close()

@@ -12,6 +12,7 @@ import numpy as np
 from estiba.core.errors import BadProject, EstibaError, MissingExtra
 from estiba.core.stores.disk import explained
 from estiba.model.coding.csv_file import PLAIN_CSV, CsvFile, CsvOptions
+from estiba.model.coding.xlsx_file import XlsxFile, as_text
 from estiba.model.estimators.saved_files import open_file
 from estiba.model.packing.training_result import Trained
 from estiba.model.schema.estimator_columns import text_columns
@@ -23,16 +24,23 @@ _POINTED = re.compile(r"-?\d{1,3}(\.\d{3})+(,\d+)?")
 
 
 def from_file(
-    file: Path, sample: Path, *, target: str = "", trust: bool = False, csv_options: CsvOptions = PLAIN_CSV
+    file: Path,
+    sample: Path,
+    *,
+    target: str = "",
+    trust: bool = False,
+    csv_options: CsvOptions = PLAIN_CSV,
+    sheet: str = "",
 ) -> tuple[Trained, tuple[str, ...]]:
     """Read a saved model and rows like those that it was trained on.
 
     Args:
         file: in any format that `estiba.model.estimators.saved_files` reads.
-        sample: `.csv` (with a header line) or `.parquet`; of an ONNX file of tensors `.npy` or `.npz`.
+        sample: `.csv` or `.xlsx` (with a header line) or `.parquet`; of an ONNX file of tensors `.npy` or `.npz`.
         target: a column of the sample that is no input of the model.
         trust: allow a file that can run code when it is read.
         csv_options: separator, decimal separator and encoding of a `.csv` sample.
+        sheet: of an `.xlsx` sample; empty is the first.
 
     Returns:
         What is to be packed, and sentences that whoever packs it should read.
@@ -47,7 +55,7 @@ def from_file(
         if target:
             raise BadProject(f"{sample} holds arrays, and has no column {target!r}.", hint="Leave the target away.")
         return Trained(model=loaded.model, sample=read_arrays(sample)), loaded.notes
-    rows = read_sample(sample, loaded.model, target=target, csv_options=csv_options)
+    rows = read_sample(sample, loaded.model, target=target, csv_options=csv_options, sheet=sheet)
     answers = None
     if target:
         if target not in rows.columns:
@@ -71,22 +79,28 @@ def read_arrays(path: Path) -> dict[str, Any]:
             raise EstibaError(f"{path} cannot be read as NumPy's arrays: {error}") from None
 
 
-def read_sample(path: Path, model: Any, *, target: str = "", csv_options: CsvOptions = PLAIN_CSV) -> pd.DataFrame:
-    """Read the rows of a `.csv` or `.parquet` file. Raises EstibaError where that fails.
+def read_sample(
+    path: Path, model: Any, *, target: str = "", csv_options: CsvOptions = PLAIN_CSV, sheet: str = ""
+) -> pd.DataFrame:
+    """Read the rows of a `.csv`, `.xlsx` or `.parquet` file. Raises EstibaError where that fails.
 
-    A column of CSV whose levels are text in the model's encoders stays text, so that "00501" and "NA" do. An empty cell
-    is the only missing value.
+    A column of CSV or Excel whose levels are text in the model's encoders stays text, so that "00501" and "NA" do. An
+    empty cell is the only missing value.
     """
     try:
         import pandas as pd
     except ImportError:
         raise MissingExtra("pandas", "train") from None
     suffix = path.suffix.lower()
-    if suffix not in (".csv", ".parquet"):
+    if suffix not in (".csv", ".parquet", ".xlsx"):
         raise EstibaError(
             f"{path} is not of a kind that a sample can be read from.",
-            hint="Known: .csv, .parquet; .npy and .npz for tensors.",
+            hint="Known: .csv, .parquet, .xlsx; .npy and .npz for tensors.",
         )
+    if suffix == ".xlsx":
+        return _read_xlsx(path, model, target, sheet)
+    if sheet:
+        raise EstibaError(f"{path} has no sheets.", hint="A sheet is chosen in .xlsx files alone.")
     with explained("read", path):
         try:
             return _read_csv(path, model, target, csv_options) if suffix == ".csv" else pd.read_parquet(path)
@@ -103,12 +117,7 @@ def _read_csv(path: Path, model: Any, target: str, options: CsvOptions) -> pd.Da
 
     file = CsvFile(path, options)
     names = list(file.columns)
-    if "" in names:
-        column = "The first column" if names[0] == "" else f"Column {names.index('') + 1}"
-        raise EstibaError(
-            f"{column} of {path} has no name.",
-            hint="It seems to be pandas' index: write the file with df.to_csv(path, index=False), or name the column.",
-        )
+    _check_named(path, names)
     texts = text_columns(model, [name for name in names if name != target])
     rows = pd.read_csv(
         path,
@@ -135,3 +144,29 @@ def _refuse_points(path: Path, rows: pd.DataFrame, texts: frozenset[str]) -> Non
                 f"{path}, column {name!r}: {shown} has points beside a decimal comma.",
                 hint="With --decimal ',' a number has no points, not even between thousands.",
             )
+
+
+def _check_named(path: Path, names: list[str]) -> None:
+    if "" in names:
+        column = "The first column" if names[0] == "" else f"Column {names.index('') + 1}"
+        raise EstibaError(
+            f"{column} of {path} has no name.",
+            hint="It seems to be pandas' index: write the file with df.to_csv(path, index=False), or name the column.",
+        )
+
+
+def _read_xlsx(path: Path, model: Any, target: str, sheet: str) -> pd.DataFrame:
+    """The rows of a sheet, its columns with the types that their cells have in common."""
+    import pandas as pd
+
+    file = XlsxFile(path, sheet)
+    names = list(file.columns)
+    _check_named(path, names)
+    if len(set(names)) < len(names):
+        raise EstibaError(f"{path} has the column {next(name for name in names if names.count(name) > 1)!r} twice.")
+    texts = text_columns(model, [name for name in names if name != target])
+    rows = [row.cells for row in file.rows(range(len(names)))]
+    cells = zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True)
+    return pd.DataFrame(
+        {name: pd.Series([as_text(v) if name in texts else v for v in column]) for name, column in cells}
+    )

@@ -41,11 +41,12 @@ class ModelOptions(PackOptions, frozen=True, kw_only=True, omit_defaults=True, f
         data: names of data files, looked for in the folder $ESTIBA_DATA and then in the project's `data` folder. A
             training function with a parameter `data` gets a mapping from name to path, or None where it is not there.
         file: instead of `train`, a saved model file.
-        sample: with `file`, a file of rows like those of training, `.csv` or `.parquet`; of an ONNX file of tensors,
-            `.npy` or `.npz` with an array for each input.
+        sample: with `file`, a file of rows like those of training, `.csv`, `.parquet` or `.xlsx`; of an ONNX file of
+            tensors, `.npy` or `.npz` with an array for each input.
         target: with `file`, a column of the sample that is no input of the model.
         trust: with `file`, read it even if that can run code (a pickle).
         csv: with `file`, how a `.csv` sample is written.
+        sheet: with `file`, the sheet of an `.xlsx` sample; by default the first.
         alias: set on each newly trained version; empty sets none.
         port: of its own, at which `POST /predict` asks this model; it is also served at the server's port.
         description: what the model is for, in a sentence or two.
@@ -67,6 +68,7 @@ class ModelOptions(PackOptions, frozen=True, kw_only=True, omit_defaults=True, f
     target: str = ""
     trust: bool = False
     csv: CsvOptions = PLAIN_CSV
+    sheet: str = ""
     alias: str = PRODUCTION
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
 
@@ -161,13 +163,13 @@ def check(name: str, options: ModelOptions) -> None:
         raise BadProject(f"{path}.train: {options.train!r} is not of the form module:function.")
     if options.file and not options.sample:
         raise BadProject(
-            f"{path}.sample: this key is missing.", hint="Name a .csv or .parquet file of rows as in training."
+            f"{path}.sample: this key is missing.", hint="Name a .csv, .parquet or .xlsx file of rows as in training."
         )
     try:
         options.csv.check()
     except EstibaError as error:
         raise BadProject(f"{path}.csv: {error.message}", hint=error.hint) from None
-    given = {"sample": options.sample, "target": options.target, "trust": options.trust}
+    given = {"sample": options.sample, "target": options.target, "trust": options.trust, "sheet": options.sheet}
     for key, value in {**given, "csv": options.csv != PLAIN_CSV}.items():
         if options.train and value:
             raise BadProject(f"{path}.{key}: belongs to a model from a file, and this one is trained.")

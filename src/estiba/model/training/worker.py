@@ -104,7 +104,14 @@ def _trained(job: Job, folder: Path, data: Mapping[str, Path | None]) -> tuple[T
         if options.trust:  # it may hold classes of the project
             sys.path.insert(0, str(folder))
         try:
-            return from_file(file, sample, target=options.target, trust=options.trust, csv_options=options.csv)
+            return from_file(
+                file,
+                sample,
+                target=options.target,
+                trust=options.trust,
+                csv_options=options.csv,
+                sheet=options.sheet,
+            )
         except NotTrusted as error:
             hint = f"If you trust its author, write trust = true in [models.{job.name}]"
             other = "or save the model with skops or as ONNX, which run no code."
