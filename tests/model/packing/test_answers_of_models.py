@@ -149,6 +149,10 @@ def test_bands_for_one_of_several_values(tmp_path: Path) -> None:
         ({"each": {"colour": {"bands": {"b": Band((0.5,), ("l", "h"))}}}}, "positive class .* the output 'colour'"),
         ({"names": ["one"]}, "1 names for outputs .* the model has 2"),
         ({"names": ["one", "one"]}, "Two outputs of the model are called 'one'"),
+        (
+            {"names": ["a", "a.label"], "each": {"a.label": {"probabilities": ""}}},
+            "Two outputs of the model have a part called 'a.label'",
+        ),
         ({"label": "", "probabilities": ""}, "nothing to show for the output 'size'"),
     ],
 )

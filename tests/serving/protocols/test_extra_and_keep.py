@@ -181,7 +181,13 @@ def test_a_loaded_model_and_files(toy_registry: Path, live: Live, expected: Any,
 
 @pytest.mark.parametrize(
     ("keep", "said"),
-    [(("x",), "field of the model"), (("",), "is empty"), (("value",), "output"), (("a", "a"), "twice")],
+    [
+        (("x",), "field of the model"),
+        (("",), "is empty"),
+        (('a"',), "has a quote"),
+        (("value",), "output"),
+        (("a", "a"), "twice"),
+    ],
 )
 def test_names_that_cannot_be_kept(keep: tuple[str, ...], said: str) -> None:
     with pytest.raises(estiba.EstibaError, match=said):

@@ -348,8 +348,18 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
         self._check_names()
         for output in self.each:
             _check_output(output.signature, f" for the output {output.name!r}" if output.name else "")
+        self._check_parts()
         self._check_keep()
         return self
+
+    def _check_parts(self) -> None:
+        """Refuse two outputs with a part of the same name in tables and tensors: `a.label` of `a`, and `a.label`."""
+        parts = [part for output in self.each for part in _part_names(output.flat)]
+        if twice := sorted({part for part in parts if parts.count(part) > 1}):
+            raise BadProject(
+                f"Two outputs of the model have a part called {twice[0]!r} in tables and tensors.",
+                hint="Rename an output with outputs.names.",
+            )
 
     def _check_keep(self) -> None:
         taken = {part for output in self.each for part in (output.name, *_part_names(output.flat))}
@@ -360,8 +370,11 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
                     f"keep names {name!r}, which is a field of the model.",
                     hint="Remove it from keep, which is for values that are not inputs of the model.",
                 )
-            if not name or self.keep.count(name) > 1 or name in taken:
-                reason = "is empty" if not name else "is an output of the model" if name in taken else "appears twice"
+            if is_unsafe(name):
+                reason = "has a quote, a backslash or a control character, or is empty"
+                raise BadProject(f"A name in keep {reason}: {name!r}.", hint="Give it another name.")
+            if self.keep.count(name) > 1 or name in taken:
+                reason = "is an output of the model" if name in taken else "appears twice"
                 raise BadProject(f"A name in keep {reason}: {name!r}.", hint="Give it another name.")
 
     def _validate_tensor(self, field: Field) -> None:
