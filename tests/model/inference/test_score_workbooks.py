@@ -128,6 +128,20 @@ def test_a_wrong_header_is_the_error_that_it_is_in_csv(model: Model, header: lis
     assert messages[0] == messages[1]
 
 
+def test_a_kept_column_of_several_kinds_is_no_column_of_parquet(
+    model: Model, rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows[200]["id"] = datetime(2024, 1, 1)
+    source = workbook(tmp_path / "in.xlsx", rows)
+    for chunk_rows in (1_000, 200):
+        monkeypatch.setattr(scoring, "CHUNK_ROWS", chunk_rows)
+        with pytest.raises(EstibaError, match="cannot be written as Parquet"):
+            score(model, source, tmp_path / "out.parquet", keep=["id"])
+    score(model, source, tmp_path / "out.xlsx", keep=["id"])
+    found = [cell.value for (cell, *_) in openpyxl.load_workbook(tmp_path / "out.xlsx").active.iter_rows()]
+    assert found == ["id", *(row["id"] for row in rows)]
+
+
 def test_a_sheet_of_another_kind_of_file_is_refused(model: Model, rows: list[dict[str, Any]], tmp_path: Path) -> None:
     with pytest.raises(EstibaError, match=r"in\.csv has no sheets"):
         score(model, table(tmp_path / "in.csv", rows), tmp_path / "out.csv", options=SourceOptions(sheet="x"))

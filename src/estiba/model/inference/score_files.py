@@ -370,10 +370,17 @@ def _write_parquet(file: Path) -> Iterator[Write]:
     writers: list[Any] = []
 
     def write(columns: dict[str, Any]) -> None:
-        table = arrow.table(columns)
-        if not writers:
-            writers.append(parquet.ParquetWriter(file, table.schema))
-        writers[0].write_table(table.cast(writers[0].schema))
+        try:
+            table = arrow.table(columns)
+            if not writers:
+                writers.append(parquet.ParquetWriter(file, table.schema))
+            table = table.cast(writers[0].schema)
+        except arrow.pyarrow().ArrowException as error:
+            kinds = "A kept column seems to have values of several kinds, such as numbers and text"
+            raise EstibaError(
+                f"The answers cannot be written as Parquet: {error}", hint=f"{kinds}: write .csv, .jsonl or .xlsx."
+            ) from None
+        writers[0].write_table(table)
 
     try:
         yield write
