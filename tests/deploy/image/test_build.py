@@ -231,7 +231,10 @@ def test_what_is_no_archive(tmp_path: Path, content: bytes) -> None:
 def test_which_services_are_built(tmp_path: Path, toy_registry: Path) -> None:
     plan = toy_plan(tmp_path, toy_registry, '[services.db]\nimage = "postgres:17"\nport = 5432\n')
     assert [service.name for service in building.select(plan, [])] == ["models"]
-    for name, message in (("model", "did you mean 'models'"), ("db", "runs postgres:17, which is not built here")):
+    for name, message in (
+        ("model", "did you mean 'models'"),
+        ("db", "uses the image postgres:17"),
+    ):
         with pytest.raises(BadProject, match=message):
             building.select(plan, [name])
 

@@ -25,11 +25,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def packed(folder: Path) -> Artifact:
-    """A model with the booster that has no trees, as somebody packs it who has XGBoost for graphics cards."""
+    """A model on the python engine, as somebody packs it who has XGBoost for graphics cards."""
     draw = np.random.default_rng(0)
     rows = pd.DataFrame({"a": draw.normal(size=200), "b": draw.normal(size=200)})
     model = XGBClassifier(booster="gblinear", n_estimators=3, n_jobs=1).fit(rows, rows["a"] * rows["b"] > 0)
-    made = estiba.pack(model, rows, name="churn", registry=folder / "made").artifact
+    made = estiba.pack(model, rows, name="churn", registry=folder / "made", engine="python").artifact
     libraries = {name.replace("xgboost-cpu", "xgboost"): version for name, version in made.manifest.libraries.items()}
     files = {entry.path: made.file(entry.path).read_bytes() for entry in made.manifest.files}
     return artifact.write(folder, msgspec.structs.replace(made.manifest, libraries=libraries, files=()), files)

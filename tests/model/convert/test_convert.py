@@ -434,7 +434,7 @@ def test_the_reason_names_the_step() -> None:
 
     sample = frame("numbers", missing=False)
     for step, words in (
-        (QuantileTransformer(n_quantiles=20), "Quantile"),
+        (QuantileTransformer(n_quantiles=20, output_distribution="normal"), "Quantile"),
         (FunctionTransformer(lambda v: v), "lambda"),
     ):
         model = make_pipeline(step, Ridge()).fit(sample, target(sample, 0))

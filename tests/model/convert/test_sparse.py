@@ -84,7 +84,7 @@ def test_the_packed_model_answers_as_the_original(name: str, tmp_path: Path) -> 
     if "refused" not in name:
         asked.loc[asked.index[:50], "sku"] = "never seen"
     loaded = estiba.load("many", registry=tmp_path)
-    predictions = loaded.predict(asked)
+    predictions = loaded.predict(asked[list(loaded.signature.names)])  # some do not read the price
     if hasattr(model, "predict_proba"):
         got = np.array([list(p["probabilities"].values()) for p in predictions])
         np.testing.assert_allclose(got, model.predict_proba(asked), rtol=0, atol=1e-12)

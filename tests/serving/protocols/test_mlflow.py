@@ -119,6 +119,8 @@ def test_pythons_nan_is_a_missing_value(http: Any) -> None:
         ({"inputs": {**ROW, "age": [41, 20]}}, "one array per field"),
         ({"inputs": {name: [] for name in NAMES}}, "one array per field"),
         ({"inputs": {}}, "missing"),
+        ({"instances": [ROW], "params": {"output": [None]}}, "no output"),
+        ({"instances": [ROW], "params": {"output": None}}, "no output"),
         ({"instances": [ROW], "params": {"output": "score"}}, "no output 'score'"),
         ({"instances": [ROW], "params": {"temperature": 1}}, "no params but"),
     ],

@@ -121,7 +121,7 @@ def test_a_newer_version_is_taken_into_service_without_loss(registry: Path) -> N
 
 
 def test_the_registry_is_asked_as_often_as_the_settings_say(registry: Path) -> None:
-    with serving(registry, "--workers", "1", settings={"poll": 2.5}) as server:
+    with serving(registry, "--workers", "1", settings={"poll": 6.0}) as server:
         pack(registry, 0.3)
         time.sleep(1.2)
         assert ask(server).headers["x-model-version"] == "1"

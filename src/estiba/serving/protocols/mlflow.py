@@ -120,9 +120,9 @@ class MlflowEndpoint(Endpoint):
         if not isinstance(params, dict) or not set(params) <= {"output"}:
             raise BadRequest('The model takes no params but "output".')
         part = params.get("output", "")
-        if part and part not in self._parts:
+        if not isinstance(part, str) or (part and part not in self._parts):
             raise BadRequest(f"The model has no output {part!r}; it has: {', '.join(self._parts)}.")
-        return str(part)
+        return part
 
     def encode(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
         predictions, part = answer.predictions, exchange.answer_options
