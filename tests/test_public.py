@@ -50,6 +50,7 @@ def test_every_module_has_a_docstring_and_none_is_a_utility() -> None:
     assert [name for name in found if name not in runnable and not importlib.import_module(name).__doc__] == []
 
 
+@pytest.mark.slow
 def test_serving_an_onnx_model_needs_no_library_of_training() -> None:
     code = (
         "import sys, estiba.serve, estiba.serving.workers.worker\n"

@@ -10,6 +10,7 @@ def keys(source: str, folder: str = "src") -> list[str]:
     return [problem.key.removeprefix("a.py:") for problem in words.check("a.py", source, folder)]
 
 
+@pytest.mark.slow
 def test_the_tree_has_no_new_exception_and_no_old_one() -> None:
     new, unneeded = words.compare(list(words.check_tree()), words.allowed())
     assert [f"{problem.path}:{problem.line}: {problem.message}" for problem in new] == []

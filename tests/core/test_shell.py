@@ -88,6 +88,7 @@ def test_a_program_that_is_not_here_or_takes_too_long() -> None:
         shell.run([sys.executable, "-c", "import time; time.sleep(30)"], timeout=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [

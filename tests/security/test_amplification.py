@@ -43,6 +43,7 @@ def test_millions_of_small_values(target: Target, path: str, begin: str, value: 
     assert 0 <= target.growth() < MOST
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/models/toy/predict", "/invocations"])
 @pytest.mark.parametrize("text", ["a\n" * (7 * MIB), "a" + "," * (15 * MIB) + "\n1\n"])
 def test_a_table_of_millions_of_lines_or_cells(target: Target, path: str, text: str) -> None:

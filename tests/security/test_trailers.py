@@ -43,6 +43,7 @@ def test_what_has_no_end_is_refused(target: Target, begin: bytes, piece: bytes) 
     assert 0 <= target.growth() < 20 * MIB
 
 
+@pytest.mark.slow
 def test_a_short_trailer_is_taken(target: Target) -> None:
     with socket.create_connection(("127.0.0.1", target.server.port), 10) as client:
         for part in (HEAD, CHUNK, b"0\r\n", b"x-t: a\r\n", b"\r\n"):

@@ -71,6 +71,7 @@ def test_a_named_default_and_an_only_model_answer(http: Any, start_server: Calla
     assert found == {"churn": True, "price": False}
 
 
+@pytest.mark.slow
 def test_health_while_draining(start_server: Callable[..., Live]) -> None:
     live = start_server("price")
     with live.connect() as busy, live.connect() as asking:

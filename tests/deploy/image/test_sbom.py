@@ -54,6 +54,7 @@ def test_each_wheel_is_named_by_its_digest(made: BuildContext) -> None:
     assert bill["dependencies"][0]["dependsOn"] == sorted(references)
 
 
+@pytest.mark.slow
 def test_the_same_image_has_the_same_bill(made: BuildContext) -> None:
     assert sbom.cyclonedx("a:1", sbom.parts(made)) == sbom.cyclonedx("a:1", sbom.parts(made))
     assert sbom.cyclonedx("a:1", sbom.parts(made)) != sbom.cyclonedx("a:2", sbom.parts(made))

@@ -71,16 +71,19 @@ def composed(folder: Path, text: str) -> list[str]:
 BUILT = '[services.web]\ncommand = "web"\nport = {port}\n{health}'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "code"), [("/health", 0), ("/moved", 1), ("/other", 1)])
 def test_compose_asks_an_application_without_a_proxy(tmp_path: Path, port: int, path: str, code: int) -> None:
     assert run(composed(tmp_path, BUILT.format(port=port, health=f'health = "{path}"'))) == code
 
 
+@pytest.mark.slow
 def test_compose_connects_to_an_application_without_a_path(tmp_path: Path, port: int) -> None:
     assert run(composed(tmp_path, BUILT.format(port=port, health=""))) == 0
     assert run(composed(tmp_path, BUILT.format(port=ports.free("127.0.0.1"), health=""))) == 1
 
 
+@pytest.mark.slow
 def test_compose_asks_an_image_of_others_without_a_proxy(tmp_path: Path, port: int) -> None:
     if shutil.which("wget") is None:
         pytest.skip("wget is not installed here")
@@ -89,6 +92,7 @@ def test_compose_asks_an_image_of_others_without_a_proxy(tmp_path: Path, port: i
     assert run(composed(tmp_path, text.replace("/health", "/other"))) != 0
 
 
+@pytest.mark.slow
 def test_models_are_asked_without_a_proxy(port: int) -> None:
     model = PlannedModel("iris", "1", "0" * 64, Path(), "onnx", {})
     build = Build("models", "slim", "3.12")

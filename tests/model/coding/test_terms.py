@@ -66,6 +66,7 @@ def filled(terms: Terms, texts: list[str]) -> np.ndarray:
     return matrix
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VECTORIZERS)
 @pytest.mark.parametrize("kernel", [True, False], ids=["kernel", "python"])
 def test_any_text_is_counted_as_by_scikit_learn(name: str, kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:

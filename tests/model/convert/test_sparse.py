@@ -22,6 +22,8 @@ from sklearn.tree import DecisionTreeRegressor
 
 import estiba
 
+pytestmark = pytest.mark.slow
+
 LEVELS = 300
 
 

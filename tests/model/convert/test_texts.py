@@ -24,6 +24,8 @@ import estiba
 from estiba.model.artifact.golden_rows import ODD_TEXTS
 from estiba.model.engines.exact import ExactTextEngine
 
+pytestmark = pytest.mark.slow
+
 WORDS = [*(f"w{i}" for i in range(300)), "niño", "the", "and", "café", "straße", "a", "x_y", "日本語", "😀", "İstanbul"]
 
 

@@ -23,6 +23,8 @@ import estiba
 from estiba.core.errors import BadProject, ParityError
 from estiba.model.schema.signature import Band
 
+pytestmark = pytest.mark.slow
+
 
 def close(found: Any, expected: Any) -> bool:
     """Equal members, labels and words, and numbers within the tolerance of the proof."""

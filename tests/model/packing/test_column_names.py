@@ -64,6 +64,7 @@ def test_rows_are_taken_under_both_names(packed: estiba.Packed, original: Any, t
         model.predict({**dict(safe.iloc[0]), "": 1.0})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_files_have_either_name(packed: estiba.Packed, original: Any, tmp_path: Path, suffix: str) -> None:
     source, target = tmp_path / f"in.{suffix}", tmp_path / "out.csv"
@@ -77,6 +78,7 @@ def test_files_have_either_name(packed: estiba.Packed, original: Any, tmp_path: 
     assert pd.read_csv(target)["value"].tolist() == pytest.approx(original.predict(ROWS).tolist(), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_the_python_engine_gets_the_own_names(tmp_path: Path) -> None:
     rows = ROWS[['size 27"', ""]]
     model = make_pipeline(

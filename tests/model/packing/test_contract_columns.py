@@ -92,6 +92,7 @@ def _branch() -> Any:
     ],
     ids=["voting", "stacking", "threshold"],
 )
+@pytest.mark.slow
 def test_encoders_inside_other_estimators_are_seen(model: Any, tmp_path: Path) -> None:
     loaded, fields = packed(model.fit(ROWS, TARGET), ROWS, tmp_path)
     assert fields["plan"].unseen == "other"
@@ -101,6 +102,7 @@ def test_encoders_inside_other_estimators_are_seen(model: Any, tmp_path: Path) -
     assert [row["label"] for row in loaded.predict(new)] == model.predict(full).tolist()
 
 
+@pytest.mark.slow
 def test_what_an_imputer_fills_may_be_missing(tmp_path: Path) -> None:
     words = make_pipeline(SimpleImputer(strategy="most_frequent"), ONE_HOT)
     encoder = make_column_transformer(

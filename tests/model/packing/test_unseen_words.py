@@ -34,6 +34,7 @@ def fitted(step: Any, column: Any) -> Any:
     ("step", "column"),
     [(make_pipeline(LOWER, OneHotEncoder(handle_unknown="ignore")), ["city"]), (TfidfVectorizer(), "city")],
 )
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["auto", "python"])
 def test_a_model_that_reads_the_word_gets_it(step: Any, column: Any, engine: Any, tmp_path: Path) -> None:
     model = fitted(step, column)

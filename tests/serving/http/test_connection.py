@@ -292,6 +292,7 @@ def test_patience_ends(hasty: Live, sent: bytes, statuses: list[int], seconds: f
         assert seconds <= time.monotonic() - began < seconds + 1.2
 
 
+@pytest.mark.slow
 def test_a_slow_drip_does_not_buy_time(hasty: Live) -> None:
     with hasty.connect() as sock:
         began = time.monotonic()

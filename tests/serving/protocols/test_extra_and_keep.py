@@ -86,6 +86,7 @@ def test_csv_and_query_keep_text(http: httpx.Client, values: list[float]) -> Non
     assert query.json()["predictions"] == csv.json()["predictions"]
 
 
+@pytest.mark.slow
 def test_parquet_keeps_columns(http: httpx.Client, values: list[float]) -> None:
     kind = "application/vnd.apache.parquet"
     sink = io.BytesIO()

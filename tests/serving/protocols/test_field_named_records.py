@@ -26,6 +26,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield started
 
 
+@pytest.mark.slow
 def test_the_position_of_a_key_changes_nothing(server: Server) -> None:
     url = f"http://127.0.0.1:{server.port}/predict"
     record = {"a": 3.0, "records": 4.0}

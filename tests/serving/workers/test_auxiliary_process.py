@@ -43,6 +43,7 @@ def test_it_runs_beside_the_workers_and_is_restarted(toy_registry: Path, tmp_pat
     assert len(started(file)) == 3
 
 
+@pytest.mark.slow
 def test_it_ends_when_the_supervisor_is_killed(toy_registry: Path, tmp_path: Path) -> None:
     file = tmp_path / "pids"
     spec = {"registry": str(toy_registry), "models": ["price"], "auxiliary": {"auxiliary_toy": str(file)}}
