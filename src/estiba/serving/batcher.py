@@ -210,7 +210,7 @@ class Batcher:
                 continue
             if cache is not None:
                 self._guard.remember(cache, exchange, answer)
-            exchange.finish(answer)
+            exchange.endpoint.finish(exchange, answer)
 
     def _answer(self, exchanges: list[Exchange]) -> list[Answer | EstibaError]:
         """Run one batch, in any thread: an answer or an error for each exchange."""

@@ -42,7 +42,7 @@ class Exchange:
     """One request and everything that is known about it until its response is sent.
 
     Created by the server; filled by admission (`caller`), by decoding (`records` or `coded`, `answer_options`) and by
-    the cache (`cache_key`). Completed by exactly one call of `finish` or `refuse`.
+    the cache (`cache_key`). Completed by exactly one call of its endpoint's `finish`, or of `refuse`.
 
     Attributes:
         id: the request's id, sent back as X-Request-ID.
@@ -93,10 +93,6 @@ class Exchange:
     def trace_id(self) -> str:
         """The 32 hexadecimal digits of its trace, recorded here or only by the caller; empty if there is none."""
         return self.trace.trace_id if self.trace is not None else trace_context.trace_id(self.request)
-
-    def finish(self, answer: Answer) -> None:
-        """Encode and send the answer."""
-        self.endpoint.finish(self, answer)
 
     def refuse(self, error: BaseException) -> None:
         """Send the response to an exchange that failed."""

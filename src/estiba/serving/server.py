@@ -64,7 +64,7 @@ class Server(App):
         entry = catalog.paths.get((port, path))
         if entry is None and b"%" in path:
             entry = catalog.paths.get((port, unquote_to_bytes(path)))
-        exchange = Exchange(connection, request, request_id(request) or self._ids.next())
+        exchange = Exchange(connection, request, (request.request_id and request_id(request)) or self._ids.next())
         try:
             if self._tracer is not None and not is_probe(path):
                 self._tracer.begin(exchange)

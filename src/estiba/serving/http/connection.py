@@ -92,6 +92,7 @@ class Connection(asyncio.Protocol):
         "_headers",
         "_held",
         "_hosts",
+        "_id",
         "_length",
         "_overhead",
         "_parser",
@@ -102,6 +103,7 @@ class Connection(asyncio.Protocol):
         "_request",
         "_segment",
         "_target",
+        "_timeout",
         "_transport",
         "_type",
         "_unsent",
@@ -302,7 +304,7 @@ class Connection(asyncio.Protocol):
     def _forget(self) -> None:
         self._target = b""
         self._headers: Headers = []
-        self._type = self._encoding = b""
+        self._type = self._encoding = self._id = self._timeout = b""
         self._codings: bytes | None = None
         self._hosts = 0
         self._length = -1
@@ -331,6 +333,10 @@ class Connection(asyncio.Protocol):
             self._codings = value if self._codings is None else self._codings + b"," + value
         elif name == b"expect":
             self._continue = value.lower() == b"100-continue"
+        elif name == b"x-request-id":
+            self._id = self._id or value
+        elif name == b"x-request-timeout":
+            self._timeout = self._timeout or value
 
     def on_headers_complete(self) -> None:
         if self._ended:
@@ -357,6 +363,7 @@ class Connection(asyncio.Protocol):
         request = Request(method, path, query, self._headers)
         request.content_type = self._type
         request.content_encoding = self._encoding
+        request.request_id, request.timeout = self._id, self._timeout
         # An HTTP/1.0 client would need a Connection: keep-alive header in the response.
         request.keep_alive = version == "1.1" and parser.should_keep_alive()
         self._request = request

@@ -8,8 +8,6 @@ import time
 from estiba.core.errors import BadRequest, EstibaError
 from estiba.serving.http.request import Request
 
-HEADER = b"x-request-timeout"
-
 _SECONDS = re.compile(rb"[0-9]{1,6}(\.[0-9]{1,6})?")
 
 
@@ -34,7 +32,7 @@ def deadline(request: Request, max_seconds: float) -> float:
     Raises:
         BadRequest: its X-Request-Timeout is not a number of seconds above 0.
     """
-    value = request.header(HEADER)
+    value = request.timeout
     if not value:
         return request.arrived_at + max_seconds
     if _SECONDS.fullmatch(value) is None or float(value) <= 0:

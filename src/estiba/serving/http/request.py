@@ -42,6 +42,7 @@ class Request:
         path: in origin form (RFC 9112, section 3.2.1), not decoded, without the query.
         headers: names are in lower case.
         content_encoding: all Content-Encoding headers, joined by commas.
+        request_id, timeout: the first X-Request-ID and X-Request-Timeout as sent; empty if absent.
         arrived_at: when the last byte arrived, on the clock of `time.perf_counter`.
     """
 
@@ -55,6 +56,8 @@ class Request:
         "method",
         "path",
         "query",
+        "request_id",
+        "timeout",
     )
 
     def __init__(self, method: bytes, path: bytes, query: bytes, headers: Headers) -> None:
@@ -65,7 +68,7 @@ class Request:
         self.body: bytes | bytearray = b""
         self.keep_alive = True
         self.content_type = b""
-        self.content_encoding = b""
+        self.content_encoding = self.request_id = self.timeout = b""
         self.arrived_at = 0.0
 
     def header(self, name: bytes) -> bytes:
@@ -81,6 +84,7 @@ class Request:
         copy.body = body
         copy.keep_alive = self.keep_alive
         copy.content_type = self.content_type
+        copy.request_id, copy.timeout = self.request_id, self.timeout
         copy.arrived_at = self.arrived_at
         return copy
 

@@ -290,7 +290,7 @@ class Endpoint(ABC):
 
 def request_id(request: Request) -> str:
     """The caller's X-Request-ID, if it is short and plain enough to be passed on; else empty."""
-    value = request.header(b"x-request-id")
+    value = request.request_id
     if 0 < len(value) <= 128 and all(0x21 <= byte <= 0x7E for byte in value):
         return value.decode()
     return ""

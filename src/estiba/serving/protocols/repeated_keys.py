@@ -15,6 +15,7 @@ from estiba.model.coding.kernel import compiled
 from estiba.model.schema.json_pointer import escape
 
 Check = Callable[[bytes | bytearray, int], None]
+Detect = Callable[[bytes | bytearray, int, int], bool]
 
 _DETAIL = "this key appears twice"
 
@@ -23,6 +24,15 @@ class _Repeating(dict[str, Any]):
     """An object with a key that it has more than once."""
 
     key = ""
+
+
+def detector() -> Detect:
+    """A function that returns True for a body in which an object may have a key twice.
+
+    Its arguments are the body, the keys of a record, and the number of colons as for `check_of`.
+    """
+    kernel = compiled()
+    return _maybe if kernel is None else kernel.repeated_keys
 
 
 def check_of(fields: int) -> Check:
@@ -34,8 +44,7 @@ def check_of(fields: int) -> Check:
     Args:
         fields: keys of a record, as a size for tables.
     """
-    kernel = compiled()
-    may_repeat = _maybe if kernel is None else kernel.repeated_keys
+    may_repeat = detector()
 
     def check(body: bytes | bytearray, colons: int) -> None:
         if may_repeat(body, fields, colons) and (pointer := _pointer(body)):
