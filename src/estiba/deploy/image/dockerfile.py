@@ -59,9 +59,9 @@ def _build_stage(spec: ImageSpec) -> Iterator[str]:
         yield f"RUN python -m estiba.deploy.image.slim.rootfs bytecode /bytecode {spec.contents.trim_level} /"
     if spec.has_estiba:
         yield ""
-        yield "# Then Estiba itself."
-        yield "RUN --mount=type=bind,source=code,target=/code \\"
-        yield "    pip install --no-cache-dir --root-user-action=ignore --no-index --no-deps --no-compile \\"
+        yield "# Then Estiba itself. Copied, because podman's layer cache does not look into mounted folders."
+        yield "COPY code/ /code/"
+        yield "RUN pip install --no-cache-dir --root-user-action=ignore --no-index --no-deps --no-compile \\"
         yield "      --ignore-installed --prefix /server/usr/local /code/*.whl && \\"
         level = "server" if spec.contents.models else "app"
         yield f"    python -m estiba.deploy.image.slim.trim_packages /server {level} server"
