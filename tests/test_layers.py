@@ -22,8 +22,8 @@ ORDER = {
     "estiba.core.stores": "disk files",
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
     "estiba.model.schema": """
-        binary_tensors tensor_types signature json_schema rows json_pointer json_values values text_input
-        estimator_columns infer
+        binary_tensors tensor_types signature signature_checks json_schema rows json_pointer json_values values
+        text_input estimator_columns infer
         """,
     "estiba.model.coding": """
         kernel terms arrow thrift_compact table_limits csv_file xlsx_file xlsx_writer pandas_series record_type

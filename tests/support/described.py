@@ -8,60 +8,69 @@ import numpy as np
 
 from estiba.model.coding.predictions import Predictions
 from estiba.model.schema.signature import Band, Field, Head, Outputs, Signature
+from estiba.model.schema.signature_checks import validated
 from estiba.serving.api.openapi import Described
 
-CHURN = Signature(
-    fields=(
-        Field(
-            name="CreditScore",
-            kind="integer",
-            minimum=300,
-            maximum=850,
-            observed=(350, 850),
-            description="Score of the credit bureau.",
+CHURN = validated(
+    Signature(
+        fields=(
+            Field(
+                name="CreditScore",
+                kind="integer",
+                minimum=300,
+                maximum=850,
+                observed=(350, 850),
+                description="Score of the credit bureau.",
+            ),
+            Field(name="Geography", kind="category", levels=("France", "Germany", "Spain")),
+            Field(name="Gender", kind="category", levels=("Female", "Male")),
+            Field(name="Age", kind="integer", minimum=18, maximum=100, observed=(18, 92), description="In years."),
+            Field(
+                name="Tenure", kind="integer", minimum=0, maximum=10, nullable=True, description="Years as a client."
+            ),
+            Field(name="Balance", kind="number", minimum=0, observed=(0, 250898.09), description="In euros."),
+            Field(name="NumOfProducts", kind="integer", minimum=1, maximum=4),
+            Field(name="HasCrCard", kind="boolean"),
+            Field(name="IsActiveMember", kind="boolean"),
+            Field(name="EstimatedSalary", kind="number", minimum=0, description="In euros a year."),
         ),
-        Field(name="Geography", kind="category", levels=("France", "Germany", "Spain")),
-        Field(name="Gender", kind="category", levels=("Female", "Male")),
-        Field(name="Age", kind="integer", minimum=18, maximum=100, observed=(18, 92), description="In years."),
-        Field(name="Tenure", kind="integer", minimum=0, maximum=10, nullable=True, description="Years as a client."),
-        Field(name="Balance", kind="number", minimum=0, observed=(0, 250898.09), description="In euros."),
-        Field(name="NumOfProducts", kind="integer", minimum=1, maximum=4),
-        Field(name="HasCrCard", kind="boolean"),
-        Field(name="IsActiveMember", kind="boolean"),
-        Field(name="EstimatedSalary", kind="number", minimum=0, description="In euros a year."),
-    ),
-    head=Head(kind="probabilities", classes=("stays", "leaves")),
-    outputs=Outputs(
-        label="churn", probability="churn_probability", bands={"risk": Band((0.3, 0.7), ("low", "medium", "high"))}
-    ),
-).validate()
+        head=Head(kind="probabilities", classes=("stays", "leaves")),
+        outputs=Outputs(
+            label="churn", probability="churn_probability", bands={"risk": Band((0.3, 0.7), ("low", "medium", "high"))}
+        ),
+    )
+)
 
-IRIS = Signature(
-    fields=tuple(
-        Field(name=f"{part} (cm)", kind="number", minimum=0, maximum=10, observed=seen)
-        for part, seen in {
-            "sepal length": (4.3, 7.9),
-            "sepal width": (2.0, 4.4),
-            "petal length": (1.0, 6.9),
-            "petal width": (0.1, 2.5),
-        }.items()
-    ),
-    head=Head(kind="probabilities", classes=("setosa", "versicolor", "virginica")),
-    outputs=Outputs(label="species"),
-).validate()
+IRIS = validated(
+    Signature(
+        fields=tuple(
+            Field(name=f"{part} (cm)", kind="number", minimum=0, maximum=10, observed=seen)
+            for part, seen in {
+                "sepal length": (4.3, 7.9),
+                "sepal width": (2.0, 4.4),
+                "petal length": (1.0, 6.9),
+                "petal width": (0.1, 2.5),
+            }.items()
+        ),
+        head=Head(kind="probabilities", classes=("setosa", "versicolor", "virginica")),
+        outputs=Outputs(label="species"),
+    )
+)
 
-CAR = Signature(
-    fields=(
-        Field(name="model_year", kind="integer", minimum=1990, maximum=2027, observed=(1990, 2021)),
-        Field(name="model", kind="category", levels=("ford f-150", "honda civic", "toyota camry"), unseen="other"),
-        Field(name="odometer", kind="number", minimum=0, nullable=True, description="In miles."),
-        Field(name="fuel", kind="category", levels=("diesel", "gas"), unseen="null", nullable=True),
-        Field(name="posted", kind="timestamp", nullable=True),
-        Field(name="title", kind="text", description="Headline of the advertisement."),
-    ),
-    head=Head(kind="values", names=("price",)),
-    outputs=Outputs(value="price", bands={"class": Band((8000, 20000), ("budget", "middle", "premium"))}),
-).validate()
+CAR = validated(
+    Signature(
+        fields=(
+            Field(name="model_year", kind="integer", minimum=1990, maximum=2027, observed=(1990, 2021)),
+            Field(name="model", kind="category", levels=("ford f-150", "honda civic", "toyota camry"), unseen="other"),
+            Field(name="odometer", kind="number", minimum=0, nullable=True, description="In miles."),
+            Field(name="fuel", kind="category", levels=("diesel", "gas"), unseen="null", nullable=True),
+            Field(name="posted", kind="timestamp", nullable=True),
+            Field(name="title", kind="text", description="Headline of the advertisement."),
+        ),
+        head=Head(kind="values", names=("price",)),
+        outputs=Outputs(value="price", bands={"class": Band((8000, 20000), ("budget", "middle", "premium"))}),
+    )
+)
 
 CHURN_ROW: dict[str, Any] = {
     "CreditScore": 608,

@@ -21,6 +21,7 @@ from estiba.model.artifact import golden_rows
 from estiba.model.artifact.artifact import Artifact, Manifest, write
 from estiba.model.coding.coder import Coder
 from estiba.model.registry.registry import open_registry
+from estiba.model.schema.signature_checks import validated
 
 GOLDEN = -12345
 """The value of the golden row, which a worker predicts when it loads the model."""
@@ -30,7 +31,7 @@ def slow_artifact(folder: Path, seconds: float) -> Artifact:
     """The model `price` of the python engine."""
     file = io.BytesIO()
     joblib.dump(Slow(seconds, folder / "seen"), file)
-    coder = Coder(PRICE.validate())
+    coder = Coder(validated(PRICE))
     golden = golden_rows.seal(coder, coder.check([{"x": float(GOLDEN)}]), np.array([[GOLDEN * 0.01]]))
     manifest = Manifest(
         name="price", engine="python", model_file="model.joblib", format="joblib", framework="by hand", signature=PRICE

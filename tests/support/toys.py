@@ -17,6 +17,7 @@ from estiba.model.artifact import golden_rows
 from estiba.model.artifact.artifact import Artifact, Manifest, write
 from estiba.model.coding.coder import Coder
 from estiba.model.schema.signature import Field, Head, Signature
+from estiba.model.schema.signature_checks import validated
 
 SUPPORT = Path(__file__).parent
 
@@ -174,7 +175,7 @@ def toy(name: str, signature: Signature, row: dict[str, Any], folder: Path, *, u
     """A sound artifact without training: `name` with its golden rows."""
     from estiba.model.engines.onnx import session
 
-    coder = Coder(signature.validate())
+    coder = Coder(validated(signature))
     coded, graph = coder.check([row, row]), _graph(signature, unstable=unstable)
     answers = session(graph).run(["y"], {"x": coded.matrix})[0]
     manifest = Manifest(

@@ -20,6 +20,7 @@ from estiba.model.coding.known_names import MAX_PROBLEMS
 from estiba.model.coding.record_type import code_hook
 from estiba.model.schema.json_pointer import escape
 from estiba.model.schema.signature import UNSEEN, Field, Head, Signature
+from estiba.model.schema.signature_checks import validated
 
 FIELDS = (
     Field(name="number", kind="number"),
@@ -56,7 +57,7 @@ GOOD: dict[str, Any] = {
 
 
 def signature(*names: str) -> Signature:
-    return Signature(fields=tuple(FIELD[name] for name in names), head=HEAD).validate()
+    return validated(Signature(fields=tuple(FIELD[name] for name in names), head=HEAD))
 
 
 CODERS = {name: Coder(signature(name)) for name in FIELD}

@@ -11,13 +11,14 @@ import pytest
 from estiba.core.errors import BadProject
 from estiba.model.coding.predictions import Predictions, labels, readers
 from estiba.model.schema.signature import Band, Field, Head, Outputs, Signature
+from estiba.model.schema.signature_checks import validated
 
 FIELD = (Field(name="x", kind="number"),)
 TWO = Head(kind="probabilities", classes=("no", "yes"))
 
 
 def shown(head: Head, raw: list[list[float]], **outputs: Any) -> list[dict[str, Any]]:
-    signature = Signature(fields=FIELD, head=head, outputs=Outputs(**outputs)).validate()
+    signature = validated(Signature(fields=FIELD, head=head, outputs=Outputs(**outputs)))
     predictions = Predictions(signature)
     rows = predictions.rows(np.array(raw))
     warned = list(predictions.with_warnings(np.array(raw))[1])
@@ -131,7 +132,7 @@ def test_several_outputs_each_as_it_would_be_alone() -> None:
     raw = [[0.4, 0.6, 0.5, 0.0, 9.5, 2.0, -0.1, 0.1, 0.2, 0.7]]
     head = Head(kind="several", heads=heads)
     assert head.width == 10
-    signature = Signature(fields=FIELD, head=head).validate()
+    signature = validated(Signature(fields=FIELD, head=head))
     expected = {
         "size": {"label": "small", "probabilities": {"big": 0.4, "small": 0.6}},
         "mood": {"label": 0, "score": 0.5},
@@ -163,7 +164,7 @@ def test_several_outputs_each_as_it_would_be_alone() -> None:
 
 def test_a_number_that_is_not_finite_is_null_in_one_of_several_outputs() -> None:
     heads = (Head(kind="values", name="a", names=("a",)), Head(kind="probabilities", name="b", classes=(0, 1)))
-    signature = Signature(fields=FIELD, head=Head(kind="several", heads=heads)).validate()
+    signature = validated(Signature(fields=FIELD, head=Head(kind="several", heads=heads)))
     rows = Predictions(signature).rows(np.array([[math.inf, math.nan, 0.5]]))
     assert rows == [{"a": None, "b": {"label": 0, "probabilities": {"0": None, "1": 0.5}}}]
 
@@ -171,4 +172,4 @@ def test_a_number_that_is_not_finite_is_null_in_one_of_several_outputs() -> None
 def test_a_nested_head_is_refused() -> None:
     inner = Head(kind="values", name="b", names=("x", "y"))
     with pytest.raises(BadProject, match="several outputs itself"):
-        Signature(fields=FIELD, head=Head(kind="several", heads=(inner,))).validate()
+        validated(Signature(fields=FIELD, head=Head(kind="several", heads=(inner,))))

@@ -14,12 +14,13 @@ from estiba.core.errors import BadInput, BadProject, BadRequest
 from estiba.model.coding import images, tensor_coder
 from estiba.model.coding.tensor_coder import TensorCoder, TooManyElements, tensors_of
 from estiba.model.schema.signature import Field, Head, Signature
+from estiba.model.schema.signature_checks import validated
 from estiba.model.schema.tensor_types import MAX_ELEMENTS, BatchAxis, Image, TensorOutput
 
 
 def coder(*fields: Field, batch: BatchAxis = "free") -> TensorCoder:
     head = Head(kind="tensors", tensors=(TensorOutput(name="y", dtype="float32"),), batch=batch)
-    return TensorCoder(Signature(fields=fields, head=head).validate())
+    return TensorCoder(validated(Signature(fields=fields, head=head)))
 
 
 def field(dtype: str = "float32", shape: tuple[int | str, ...] = (3,), **more: Any) -> Field:

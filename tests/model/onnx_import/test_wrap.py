@@ -36,6 +36,7 @@ from estiba.model.engines.onnx import session
 from estiba.model.estimators import saved_files
 from estiba.model.onnx_import.wrap import ask, wrap
 from estiba.model.schema.signature import Field, Head, Signature
+from estiba.model.schema.signature_checks import validated
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -88,7 +89,7 @@ def small(kind: int, dims: list[Any], op: str = "Identity", out: int | None = No
 
 
 def answered(model: bytes, fields: tuple[Field, ...], head: Head, sample: pd.DataFrame) -> Any:
-    coder = Coder(Signature(fields=fields, head=head).validate())
+    coder = Coder(validated(Signature(fields=fields, head=head)))
     coded = coder.check_columns({name: sample[name].tolist() for name in sample}, len(sample))
     return session(model).run(["y"], {"x": coded.matrix})[0]
 

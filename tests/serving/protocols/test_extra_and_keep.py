@@ -17,6 +17,7 @@ from toys import Live, toy
 import estiba
 from estiba.model.registry.registry import open_registry
 from estiba.model.schema.signature import Field, Head, Signature
+from estiba.model.schema.signature_checks import validated
 
 FIELDS = (Field(name="x", kind="number", example=1.0), Field(name="city", kind="category", levels=("A", "B")))
 TRACKED = Signature(fields=FIELDS, head=Head(kind="values", names=("y",)), keep=("id", "note"))
@@ -192,4 +193,4 @@ def test_a_loaded_model_and_files(toy_registry: Path, live: Live, expected: Any,
 )
 def test_names_that_cannot_be_kept(keep: tuple[str, ...], said: str) -> None:
     with pytest.raises(estiba.EstibaError, match=said):
-        msgspec.structs.replace(TRACKED, keep=keep).validate()
+        validated(msgspec.structs.replace(TRACKED, keep=keep))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from estiba.core.errors import BadRequest
 from estiba.model.coding.predictions import Predictions
 from estiba.model.schema.signature import Band, Field, Head, Outputs, Signature
+from estiba.model.schema.signature_checks import validated
 from estiba.serving.protocols.tensors import (
     DTYPES,
     datatype_of,
@@ -44,7 +45,7 @@ SIGNATURES = [
 @pytest.mark.parametrize("signature", SIGNATURES)
 def test_every_part_of_a_prediction_is_an_output_of_its_shape(signature: Signature) -> None:
     width = signature.head.width
-    prediction = Predictions(signature.validate()).rows(np.full((1, width), 1 / width))[0]
+    prediction = Predictions(validated(signature)).rows(np.full((1, width), 1 / width))[0]
     tensors = output_tensors(signature)
     assert [tensor.name for tensor in tensors] == list(prediction)
     for tensor in tensors:

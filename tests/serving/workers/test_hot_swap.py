@@ -21,6 +21,7 @@ from toys import until
 from estiba.core.errors import EstibaError, NotFound, Unavailable
 from estiba.core.guard import process_stat
 from estiba.core.log import Log
+from estiba.model.artifact.artifact import Artifact
 from estiba.model.registry.registry import open_registry
 from estiba.serving.telemetry.metrics import Metrics
 from estiba.serving.workers.hot_swap import HotSwap, Source
@@ -135,6 +136,11 @@ def refused(server: Server) -> str:
     return str(json.loads(server.get("/models")[1])["models"][0].get("refused", ""))
 
 
+def first(registry: Path) -> Artifact:
+    store = open_registry(registry)
+    return store.fetch(store.resolve("toy@1"))
+
+
 def cpu_seconds(pid: int) -> float:
     return process_stat(pid).cpu_ticks / os.sysconf("SC_CLK_TCK")
 
@@ -149,10 +155,9 @@ def loading(server: Server) -> list[int]:
 @pytest.mark.timeout(240)
 def test_a_version_whose_loading_ends_a_worker_is_refused_at_its_first_death(registry: Path) -> None:
     """As if the system had ended the worker for want of memory."""
-    first = open_registry(registry).fetch(open_registry(registry).resolve("toy@1"))
     store = open_registry(registry)
     with serving(registry, models=["toy@live"], settings={"workers": 2}) as server:
-        store.set_alias("toy", "live", push_endless(registry, first))
+        store.set_alias("toy", "live", push_endless(registry, first(registry)))
         found: list[int] = []
         server.wait(lambda: found.extend(loading(server)) or found, 60)
         assert len(found) == 1  # the other worker does not begin before the first is through
@@ -169,11 +174,10 @@ def test_a_version_whose_loading_ends_a_worker_is_refused_at_its_first_death(reg
 
 @pytest.mark.timeout(240)
 def test_a_version_that_takes_too_long_to_load_is_refused(registry: Path) -> None:
-    first = open_registry(registry).fetch(open_registry(registry).resolve("toy@1"))
     store = open_registry(registry)
     with serving(registry, models=["toy@live"], settings={"workers": 2, "start_timeout": 10}) as server:
         old = set(server.workers())
-        store.set_alias("toy", "live", push_endless(registry, first))
+        store.set_alias("toy", "live", push_endless(registry, first(registry)))
         server.wait(lambda: "within 10 seconds (start_timeout in [server])" in refused(server), 60)
         assert versions(server) == {"1"}
         server.wait(lambda: len(set(server.workers()) & old) == 1 and len(server.workers()) == 2, 60)
@@ -184,10 +188,9 @@ def test_a_version_that_takes_too_long_to_load_is_refused(registry: Path) -> Non
 
 @pytest.mark.timeout(240)
 def test_a_refused_version_is_tried_again_after_the_alias_was_moved_back(registry: Path) -> None:
-    first = open_registry(registry).fetch(open_registry(registry).resolve("toy@1"))
     store = open_registry(registry)
     with serving(registry, models=["toy@live"], settings={"workers": 1, "start_timeout": 10}) as server:
-        slow = push_endless(registry, first)
+        slow = push_endless(registry, first(registry))
         for _ in range(2):
             store.set_alias("toy", "live", slow)
             server.wait(lambda: "within 10 seconds" in refused(server), 60)
@@ -213,9 +216,8 @@ def test_a_version_that_cannot_fit_is_refused_before_it_is_loaded(registry: Path
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_worker_is_left_when_the_server_ends_while_one_loads(registry: Path, number: int) -> None:
-    first = open_registry(registry).fetch(open_registry(registry).resolve("toy@1"))
     with serving(registry, models=["toy@live"], settings={"workers": 1, "drain": 1}) as server:
-        open_registry(registry).set_alias("toy", "live", push_endless(registry, first))
+        open_registry(registry).set_alias("toy", "live", push_endless(registry, first(registry)))
         workers = server.workers()
         server.wait(lambda: loading(server), 60)
         server.process.send_signal(number)

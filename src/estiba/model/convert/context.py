@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from estiba.model.convert.columns import Columns, NotConvertible, matrix
 from estiba.model.convert.graph import INT64, Graph
+from estiba.model.estimators.estimator_facts import innermost
 
 Want = Literal["proba", "decision", "value", "label"]
 """Which answer: predict_proba (n, classes), decision_function (n, 1 or classes) or predict (n, targets).
@@ -83,15 +84,9 @@ def _decides_by_score(model: Any) -> bool:
 
 
 def _last(model: Any) -> Any:
-    while True:
-        if hasattr(model, "steps"):
-            model = model.steps[-1][1]
-        elif hasattr(model, "best_estimator_"):
-            model = model.best_estimator_
-        elif type(model).__name__ in ("RFE", "RFECV"):
-            model = model.estimator_
-        else:
-            return model
+    """The estimator that answers, also where columns are selected before it."""
+    model = innermost(model)
+    return _last(model.estimator_) if type(model).__name__ in ("RFE", "RFECV") else model
 
 
 def unsupported(model: Any, why: str = "") -> NotConvertible:

@@ -56,7 +56,8 @@ def dump(model: Any) -> bytes | None:
     copy = model.copy()
     strip(copy)
     copy.get_metadata()[CLASS_KEY] = name
-    # What was read from a file keeps its notes in another order than what was trained; after one round all are alike.
+    # CatBoost orders the metadata of a model that it read differently from that of a trained one. Reading it once more
+    # makes the bytes the same for both.
     return _bytes(type(model)().load_model(blob=_bytes(copy)))
 
 

@@ -22,6 +22,7 @@ from estiba.model.schema.estimator_columns import read_columns
 from estiba.model.schema.infer import FieldOptions, infer, override
 from estiba.model.schema.rows import field_name
 from estiba.model.schema.signature import Extra, Head, Outputs, Signature, renamed
+from estiba.model.schema.signature_checks import validated
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -219,7 +220,7 @@ def with_own_labels(candidate: Candidate) -> Candidate:
 
 def with_contract(candidate: Candidate, extra: Extra, keep: tuple[str, ...]) -> Candidate:
     """The same model with what becomes of the values of a record that are not its fields."""
-    signature = msgspec.structs.replace(candidate.signature, extra=extra, keep=keep).validate()
+    signature = validated(msgspec.structs.replace(candidate.signature, extra=extra, keep=keep))
     return dataclasses.replace(candidate, signature=signature, coder=Coder(signature))
 
 
@@ -251,7 +252,7 @@ def _of_file(model: bytes, sample: pd.DataFrame, fields: Mapping[str, FieldOptio
 
     chosen = outputs.tensors
     wrapped, head, inferred = wrap(model, sample, chosen=chosen)
-    signature = Signature(fields=override(inferred, fields), head=head, outputs=outputs).validate()
+    signature = validated(Signature(fields=override(inferred, fields), head=head, outputs=outputs))
     coder = Coder(signature)
     named = sample if set(signature.names) <= set(sample.columns) else sample.set_axis(list(signature.names), axis=1)
     rows = named[list(signature.names)]

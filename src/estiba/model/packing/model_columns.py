@@ -49,7 +49,8 @@ def read_part(
             return sample, ()
     names = ", ".join(map(repr, unread[:12])) + (f" and {len(unread) - 12} more" if len(unread) > 12 else "")
     several = "columns are" if len(unread) > 1 else "column is"
-    return part, (f"The model does not read {names}: the {several} no part of its fields.",)
+    remedy = 'To accept rows that have it all the same, pack with extra = "ignore".'
+    return part, (f"The model does not read {names}: the {several} no part of its fields. {remedy}",)
 
 
 def imputed_fields(

@@ -22,6 +22,7 @@ from estiba.model.onnx_import.tensor_graph import Graph, batch_axis, fields_of, 
 from estiba.model.packing.training_result import Trained, finite_metrics
 from estiba.model.schema.infer import FieldOptions, override
 from estiba.model.schema.signature import Head, Outputs, Signature
+from estiba.model.schema.signature_checks import validated
 from estiba.model.schema.tensor_types import BatchAxis, shape_text
 
 BatchOption = Literal["auto", "free", "one", "none"]
@@ -87,7 +88,7 @@ def build(
     records = _records(feeds, meaning)
     answers = [graph.run(sources, _alone(record, meaning)) for record in records]
     head = head_of(chosen, meaning, answers[0])
-    signature = Signature(fields=override(fields_of(graph, meaning), fields), head=head, outputs=outputs).validate()
+    signature = validated(Signature(fields=override(fields_of(graph, meaning), fields), head=head, outputs=outputs))
     own = [_answer(head, arrays) for arrays in answers]
     parity = _prove(model, signature, records, own, tolerance)
     manifest = Manifest(

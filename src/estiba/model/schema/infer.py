@@ -13,6 +13,7 @@ import msgspec
 from estiba.core.errors import BadProject
 from estiba.model.schema.estimator_columns import KnownLevels, known_levels, vectorized_columns
 from estiba.model.schema.signature import Field, Head, Kind, Outputs, Scalar, Signature, Unseen, is_unsafe
+from estiba.model.schema.signature_checks import validated
 from estiba.model.schema.tensor_types import ElementType, Image, Shape, shape_text
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def infer(
         msgspec.structs.replace(field, name=safe[field.name], column=field.name) if field.name in safe else field
         for field in complete
     ]
-    return Signature(fields=tuple(complete), head=head, outputs=outputs or Outputs()).validate()
+    return validated(Signature(fields=tuple(complete), head=head, outputs=outputs or Outputs()))
 
 
 def safe_names(columns: Sequence[str]) -> dict[str, str]:

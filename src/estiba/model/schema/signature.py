@@ -12,12 +12,13 @@ a model of tensors has fields of that kind alone, and its answers are tensors to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from estiba.core.errors import BadProject
-from estiba.model.schema.tensor_types import BatchAxis, Image, Shape, TensorOutput, check_tensor
+from estiba.model.schema.tensor_types import BatchAxis, Image, Shape, TensorOutput
 
 Kind = Literal["number", "integer", "boolean", "category", "text", "timestamp", "tensor"]
 Unseen = Literal["error", "null", "other"]
@@ -247,7 +248,8 @@ class NamedOutput(NamedTuple):
         outputs = self.signature.outputs
         alone = self.is_plain
         names = {
-            part: self.name if alone else f"{self.name}.{getattr(outputs, part)}" for part in _shown(self.signature)
+            part: self.name if alone else f"{self.name}.{getattr(outputs, part)}"
+            for part in shown_parts(self.signature)
         }
         bands = {f"{self.name}.{name}": band for name, band in outputs.bands.items()}
         return msgspec.structs.replace(self.signature, outputs=msgspec.structs.replace(outputs, **names, bands=bands))
@@ -255,7 +257,7 @@ class NamedOutput(NamedTuple):
     @property
     def is_plain(self) -> bool:
         """The output has a single part, which stands for it in a prediction."""
-        return bool(self.name) and len(_shown(self.signature)) + len(self.signature.outputs.bands) == 1
+        return bool(self.name) and len(shown_parts(self.signature)) + len(self.signature.outputs.bands) == 1
 
 
 class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -311,98 +313,19 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
         if self.is_single:
             return (NamedOutput("", 0, self),)
         heads = self.head.heads or tuple(Head(kind="values", name=name, names=(name,)) for name in self.head.names)
-        starts = [sum(head.width for head in heads[:i]) for i in range(len(heads))]
+        starts = accumulate((head.width for head in heads[:-1]), initial=0)
         return tuple(
             NamedOutput(head.name, start, Signature(fields=(), head=head, outputs=_own(self.outputs, head.name)))
             for head, start in zip(heads, starts, strict=True)
         )
 
-    def validate(self) -> Signature:
-        """Return the signature itself, or raise BadProject where it contradicts itself."""
-        names = self.names
-        for name in names:
-            if names.count(name) > 1:
-                raise BadProject(f"The field {name!r} appears twice in the signature.")
-        for field in self.fields:
-            if is_unsafe(field.name):
-                raise BadProject(
-                    f"The field {field.name!r} has a quote, a backslash or a control character in its name, or none.",
-                    hint="Rename the column before training.",
-                )
-            if field.kind == "category" and not field.levels:
-                raise BadProject(f"The category field {field.name!r} has no levels.")
-            if field.unseen == "null" and not field.nullable:
-                raise BadProject(
-                    f"The field {field.name!r} has unseen = 'null' but may not be missing.",
-                    hint="Set nullable = true, or choose 'error' or 'other'.",
-                )
-            if field.max_length is not None and (field.kind != "text" or field.max_length < 1):
-                raise BadProject(
-                    f"The field {field.name!r} has max_length {field.max_length}.",
-                    hint="It is a number of characters from 1 on, and for text fields alone.",
-                )
-            low, high = field.minimum, field.maximum
-            if low is not None and high is not None and low > high:
-                raise BadProject(f"The field {field.name!r} has minimum {low:g} above maximum {high:g}.")
-            self._validate_tensor(field)
-        self._check_names()
-        for output in self.each:
-            _check_output(output.signature, f" for the output {output.name!r}" if output.name else "")
-        self._check_parts()
-        self._check_keep()
-        return self
 
-    def _check_parts(self) -> None:
-        """Refuse two outputs with a part of the same name in tables and tensors: `a.label` of `a`, and `a.label`."""
-        parts = [part for output in self.each for part in _part_names(output.flat)]
-        if twice := sorted({part for part in parts if parts.count(part) > 1}):
-            raise BadProject(
-                f"Two outputs of the model have a part called {twice[0]!r} in tables and tensors.",
-                hint="Rename an output with outputs.names.",
-            )
-
-    def _check_keep(self) -> None:
-        taken = {part for output in self.each for part in (output.name, *_part_names(output.flat))}
-        taken |= {tensor.name for tensor in self.head.tensors}
-        for name in self.keep:
-            if name in self.names:
-                raise BadProject(
-                    f"keep names {name!r}, which is a field of the model.",
-                    hint="Remove it from keep, which is for values that are not inputs of the model.",
-                )
-            if is_unsafe(name):
-                reason = "has a quote, a backslash or a control character, or is empty"
-                raise BadProject(f"A name in keep {reason}: {name!r}.", hint="Give it another name.")
-            if self.keep.count(name) > 1 or name in taken:
-                reason = "is an output of the model" if name in taken else "appears twice"
-                raise BadProject(f"A name in keep {reason}: {name!r}.", hint="Give it another name.")
-
-    def _validate_tensor(self, field: Field) -> None:
-        if (field.kind == "tensor") != self.is_tensors:
-            raise BadProject(f"The field {field.name!r} is of kind {field.kind}; all fields are tensors, or none is.")
-        if self.is_tensors:
-            if field.nullable or field.minimum is not None or field.maximum is not None:
-                raise BadProject(f"The field {field.name!r} is a tensor, which cannot be missing and has no range.")
-            check_tensor(field.name, field.dtype, field.shape, field.image, field.max_elements)
-
-    def _check_names(self) -> None:
-        names = [output.name for output in self.each]
-        if self.outputs.names:
-            raise BadProject(
-                "outputs.names is for a model of several outputs, and this one has one.",
-                hint="Name the answer of a single output with outputs.value, outputs.label or outputs.cluster.",
-            )
-        if unknown := [name for name in self.outputs.each if name not in names or self.is_single]:
-            known = "it has one, without a name" if self.is_single else f"its outputs are: {', '.join(names)}"
-            raise BadProject(f"outputs.each.{unknown[0]}: the model has no output of this name; {known}.")
-        for name in () if self.is_single else names:
-            if not name or names.count(name) > 1:
-                raise BadProject(
-                    f"Two outputs of the model are called {name!r}." if name else "An output of the model has no name.",
-                    hint="Name them with outputs.names, or with the columns of y.",
-                )
-        if any(head.kind == "several" or len(head.names) > 1 for head in self.head.heads):
-            raise BadProject("One of several outputs of a model has several outputs itself.")
+def _own(outputs: Outputs, name: str) -> Outputs:
+    """The settings for one of several outputs."""
+    own = outputs.each.get(name)
+    chosen = msgspec.structs.asdict(own) if own else {}
+    given = {key: value for key, value in chosen.items() if value is not None and value != {}}
+    return msgspec.structs.replace(outputs, names=(), each={}, **given)
 
 
 _PARTS: dict[str, tuple[str, ...]] = {
@@ -416,58 +339,8 @@ _PARTS: dict[str, tuple[str, ...]] = {
 """By kind of head, the settings that name a part of a prediction."""
 
 
-def _shown(signature: Signature) -> tuple[str, ...]:
+def shown_parts(signature: Signature) -> tuple[str, ...]:
     """The settings that name the parts of a prediction of a single output, without its bands."""
     parts = _PARTS[signature.head.kind]
     named = ("cluster" if part == "label" and signature.head.clusters else part for part in parts)
     return tuple(part for part in named if getattr(signature.outputs, part))
-
-
-def _part_names(signature: Signature) -> set[str]:
-    """The names of the parts of a prediction of a single output."""
-    return {getattr(signature.outputs, part) for part in _shown(signature)} | set(signature.outputs.bands)
-
-
-def _own(outputs: Outputs, name: str) -> Outputs:
-    """The settings for one of several outputs."""
-    own = outputs.each.get(name)
-    chosen = msgspec.structs.asdict(own) if own else {}
-    given = {key: value for key, value in chosen.items() if value is not None and value != {}}
-    return msgspec.structs.replace(outputs, names=(), each={}, **given)
-
-
-def _check_output(signature: Signature, where: str) -> None:
-    """Raise BadProject where the settings of an output contradict what the model answers."""
-    head, outputs = signature.head, signature.outputs
-    classes = head.classes
-    if outputs.positive is not None and str(outputs.positive) not in {str(c) for c in classes}:
-        raise BadProject(
-            f"outputs.positive is {outputs.positive!r}{where}, which is not a class of this model.",
-            hint=f"Its classes are: {', '.join(map(str, classes)) or 'none'}.",
-        )
-    if outputs.threshold is not None and not 0 <= outputs.threshold <= 1:
-        raise BadProject(f"outputs.threshold is a probability from 0 to 1, not {outputs.threshold:g}.")
-    needs_positive = outputs.threshold is not None or outputs.probability
-    if needs_positive and (head.kind != "probabilities" or signature.positive < 0):
-        raise BadProject(
-            f"outputs.threshold and outputs.probability need a model with probabilities and a positive class{where}.",
-            hint=_hint_about_positive(head, where),
-        )
-    for name, band in outputs.bands.items():
-        if len(band.labels) != len(band.edges) + 1 or list(band.edges) != sorted(set(band.edges)):
-            raise BadProject(
-                f"outputs.bands.{name} needs rising edges and one label more than edges, "
-                f"not {len(band.edges)} edges and {len(band.labels)} labels."
-            )
-        if head.kind != "values" and (head.kind != "probabilities" or signature.positive < 0):
-            raise BadProject(f"outputs.bands.{name} needs a positive class or a single value{where}.")
-    if where and not _shown(signature) and not outputs.bands:
-        raise BadProject(f"The settings of outputs leave nothing to show{where}.")
-
-
-def _hint_about_positive(head: Head, where: str) -> str:
-    if where:
-        return "Set them in outputs.each for the outputs that have one."
-    if head.kind != "probabilities":
-        return "Leave them away: this model answers no probabilities."
-    return "Set outputs.positive to the class that they refer to."
