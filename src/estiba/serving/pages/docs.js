@@ -81,6 +81,7 @@ function modelPage(doc, model) {
   const content = operation.requestBody.content["application/json"];
   // A record of large tensors has no example.
   const golden = Object.values(content.examples || {})[0]?.value.records[0] || {};
+  const count = Object.values(record.properties).filter((field) => field["x-estiba"]?.kind !== "kept").length;
   const call = callView(ROOT, model);
   const result = resultView();
   const input = inputView({ record, golden, changed: (body) => call.show(ROOT + path, body) });
@@ -92,7 +93,7 @@ function modelPage(doc, model) {
     el("div", { class: "heading" },
       el("h1", {}, model.name, el("span", { class: "badge" }, `version ${model.version}`)),
       operation.description ? el("p", {}, operation.description) : "",
-      el("p", { class: "muted" }, "Predicts ", el("strong", {}, model.predicts), ` from ${Object.values(record.properties).filter((field) => field["x-estiba"]?.kind !== "kept").length} fields.`)),
+      el("p", { class: "muted" }, "Predicts ", el("strong", {}, model.predicts), ` from ${count} ${count === 1 ? "field" : "fields"}.`)),
     el("div", { class: "try" }, input.form, el("div", { class: "side" }, result.element, call.element)),
     el("section", { class: "card" }, el("h2", {}, `Endpoints of ${model.name}`), referenceView(doc, model.operations)),
   ];
