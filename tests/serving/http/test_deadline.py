@@ -19,8 +19,9 @@ from estiba.serving.http.deadline import Expired, check, deadline
 from estiba.serving.http.request import Request
 
 
-def request(*said: bytes) -> Request:
-    made = Request(b"POST", b"/predict", b"", [(b"x-request-timeout", value) for value in said])
+def request(timeout: bytes = b"") -> Request:
+    made = Request(b"POST", b"/predict", b"", [])
+    made.timeout = timeout
     made.arrived_at = 1000.0
     return made
 
