@@ -3,7 +3,11 @@
 PYTHON ?= python3
 VENV := .venv
 UV := $(VENV)/bin/uv
+# Two states of the environment: all that `make up` runs, and, on top of it, every extra and what tests and lint need.
+RUNNABLE := $(VENV)/.runnable
 READY := $(VENV)/.ready
+# uv shows the progress of downloads in a terminal; a log gets our own line alone.
+INSTALL = $(UV) pip install --python $(VENV)/bin/python --no-deps $(shell test -t 2 || echo --quiet)
 CODE := src tests examples scripts bench
 COVERAGE := --cov=estiba --cov-report=term-missing:skip-covered
 # For the portfolio's applications: complete, so that they are installed with --no-deps --require-hashes.
@@ -15,8 +19,8 @@ PIN := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --n
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: $(READY) ## train and serve the portfolio (examples/portfolio); Ctrl-C stops
-	@exec $(VENV)/bin/estiba up -C examples/portfolio
+up: $(RUNNABLE) ## train and serve the portfolio (examples/portfolio); Ctrl-C stops; PORT=9000 moves all its ports
+	@exec $(VENV)/bin/estiba up -C examples/portfolio $(if $(PORT),--port $(PORT)) $(foreach name,$(PROFILE),--profile $(name))
 
 check: $(READY) ## lint, types and the fast tests, in a minute: what to run before a commit (no root, no Docker)
 	$(VENV)/bin/ruff check $(CODE)
@@ -49,6 +53,7 @@ docs: $(READY) ## write the generated pages again
 
 lock: $(READY) ## resolve requirements.lock again after a change of pyproject.toml
 	$(UV) pip compile pyproject.toml --all-extras --group test --group lint --universal --generate-hashes --quiet -o requirements.lock
+	$(UV) pip compile pyproject.toml --extra train --constraint requirements.lock --universal --generate-hashes --no-annotate --quiet -o requirements-up.lock
 	cd examples/portfolio && for app in flask_api iris_fastapi; do \
 	  ../../$(PIN) $$app/requirements.in -o $$app/requirements.txt || exit; done
 	cd examples/portfolio && for app in dashboard mlflow_server training; do \
@@ -58,11 +63,16 @@ lock: $(READY) ## resolve requirements.lock again after a change of pyproject.to
 clean: ## remove the environment, what was trained, and caches
 	rm -rf $(VENV) .estiba examples/portfolio/.estiba .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist build
 
-$(READY): pyproject.toml requirements.lock examples/portfolio/requirements.txt hatch_build.py $(wildcard native/*)
+$(RUNNABLE): pyproject.toml requirements-up.lock examples/portfolio/requirements.txt hatch_build.py $(wildcard native/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Estiba needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "Installing Estiba and the libraries that the portfolio trains with into $(VENV): 150 MB to download, 490 MB on disk."
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) cannot make an environment. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@test -x $(UV) || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	$(UV) pip install --python $(VENV)/bin/python --quiet --require-hashes -r requirements.lock
-	$(UV) pip install --python $(VENV)/bin/python --quiet --no-deps -e .
-	$(UV) pip install --python $(VENV)/bin/python --quiet --no-deps --require-hashes -r examples/portfolio/requirements.txt
+	@$(INSTALL) --require-hashes -r requirements-up.lock -r examples/portfolio/requirements.txt
+	@$(INSTALL) --quiet -e .
+	@touch $@
+
+$(READY): $(RUNNABLE) requirements.lock
+	@echo "Installing all extras and the tools of tests and lint into $(VENV): 420 MB to download, 1.1 GB more on disk."
+	@$(INSTALL) --require-hashes -r requirements.lock
 	@touch $@

@@ -207,7 +207,7 @@ def test_up_looks_at_the_address_before_it_trains(estiba: Estiba, tmp_path: Path
         port = taken.getsockname()[1]
         ran = estiba("up", "-C", tmp_path / "p", "--port", port)
     assert ran.code == 1
-    assert f"Cannot listen on 127.0.0.1:{port}" in ran.err
+    assert f"The model server cannot listen on 127.0.0.1:{port}" in ran.err
     assert "training" not in ran.err
 
 

@@ -299,5 +299,8 @@ def test_a_model_that_cannot_be_served_ends_it_all(flowers: Path) -> None:
 def test_a_port_that_is_taken_is_said_before_anything_is_trained(flowers: Path) -> None:
     with socket.create_server(("127.0.0.1", port(flowers))), up(folder=flowers) as running:
         assert running.child.wait(60) == 1
-    assert f"cannot use port {port(flowers)}: Address already in use, by process {os.getpid()} (" in running.text
+    assert (
+        f"cannot listen on 127.0.0.1:{port(flowers)}: Address already in use, by process {os.getpid()} ("
+        in running.text
+    )
     assert "iris" not in running.text

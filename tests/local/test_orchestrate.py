@@ -441,7 +441,7 @@ def test_a_port_that_is_taken_is_said_before_anything_starts(tmp_path: Path) -> 
         port = taken.getsockname()[1]
         with pytest.raises(EstibaError) as error:
             planned(tmp_path, f'[services.web]\ncommand = "sleep 1"\nport = {port}\n')
-    expected = f"The service web cannot use port {port}: Address already in use, by process {os.getpid()} ("
+    expected = f"The service web cannot listen on 127.0.0.1:{port}: Address already in use, by process {os.getpid()} ("
     assert error.value.message.startswith(expected)
 
 

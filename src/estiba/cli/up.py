@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +31,8 @@ Examples:
   estiba up -C examples/portfolio    another project
   estiba up dashboard                one service and its dependencies
   estiba up --profile dev --watch    also the services of a profile; restart each when its files change
-  estiba up --port 9000 --force      on another port, with all models trained again
+  estiba up --port 9000              at other ports: 8001 of a model becomes 9001
+  estiba up --force                  with all models trained again
 """
 )
 @click.argument("services", metavar="[SERVICE]...", nargs=-1)
@@ -52,20 +55,31 @@ def up(project: Path | None, force: bool, watch: bool, as_json: bool, **given: A
     versions have not changed is not trained again. Then the model server starts, and each service as soon as its
     dependencies are healthy. Without a SERVICE, all services without a profile start. A service that ends is started
     again. Ctrl-C stops everything in reverse order; a second Ctrl-C kills it.
+
+    --port moves all ports, those of models and services by the same offset as the server's.
     """
     import estiba.project
     from estiba.local import run_plan
 
-    names, profiles, env_file = (given.pop(key) for key in ("services", "profiles", "env_file"))
+    names, profiles, env_file, port = (given.pop(key) for key in ("services", "profiles", "env_file", "port"))
 
     def load() -> Project:
         loaded = estiba.project.load(project)
         return replace(loaded, server=with_options(loaded.server, given))
 
-    plan = run_plan.plan(run_plan.UpRequest(load, names, profiles, env_file))
+    plan = run_plan.plan(run_plan.UpRequest(load, names, profiles, env_file, port, _call(project, names, profiles)))
     outcomes = _train(plan, force=force, as_json=as_json)
     plan = run_plan.with_models(plan, [outcome.version.digest for outcome in outcomes])
     return _run(plan, watch=watch, as_json=as_json)
+
+
+def _call(project: Path | None, names: Sequence[str], profiles: Sequence[str]) -> str:
+    """The command that the user typed, without the options that hints leave out."""
+    program = sys.argv[0] if Path(sys.argv[0]).name == "estiba" else "estiba"
+    if shutil.which("estiba") == program:
+        program = "estiba"
+    folder = ["-C", str(project)] if project else []
+    return shlex.join([program, "up", *names, *folder, *(part for name in profiles for part in ("--profile", name))])
 
 
 def _train(plan: RunPlan, *, force: bool, as_json: bool) -> Sequence[Outcome]:

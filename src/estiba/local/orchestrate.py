@@ -10,17 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from estiba.core import ports
-from estiba.core.errors import EstibaError, NotFound
+from estiba.core.errors import NotFound
 from estiba.core.process_group import marked
 from estiba.core.suggest import did_you_mean
-from estiba.deploy.plan.plan import Command, Plan, Service
+from estiba.deploy.plan.plan import Command, Plan
 from estiba.deploy.plan.service_options import MODELS
 from estiba.local import virtualenvs
 from estiba.local.health_probe import CommandProbe
 from estiba.local.service_runner import ServiceRunner
 from estiba.local.status import Launch
-from estiba.local.target import LOOPBACK, LocalTarget
+from estiba.local.target import LocalTarget
 from estiba.local.virtualenvs import EnvironmentSpec
 
 POLL_SECONDS = 0.2
@@ -93,14 +92,6 @@ def _check_names(plan: Plan, names: Sequence[str], profiles: Sequence[str], mode
                 meant = did_you_mean(name, known[kind])
                 hint = f"There are: {', '.join(known[kind])}." if known[kind] else f"The project has no {kind}s."
                 raise NotFound(f"There is no {kind} {name!r}{meant}", hint=hint)
-
-
-def check_ports(services: Sequence[Service]) -> None:
-    """Raise EstibaError where the port of a service is taken; it names the process that has it, if that is known."""
-    for service in services:
-        if service.port is not None and (conflict := ports.conflict(LOOPBACK, service.port)):
-            hint = f"Stop the program that listens there, or change port in [services.{service.name}]."
-            raise EstibaError(f"The service {service.name} cannot use port {service.port}: {conflict}.", hint=hint)
 
 
 async def prepare(target: LocalTarget, runner: ServiceRunner, running: Collection[str], mark: str) -> Launch:

@@ -7,17 +7,16 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
-
-from estiba.core import addresses, ports
+from estiba.core import addresses
 from estiba.deploy.plan import dotenv
 from estiba.deploy.plan.plan import Http, Service
 from estiba.deploy.plan.service_options import MODELS
-from estiba.local import orchestrate
+from estiba.local import orchestrate, port_offset
 from estiba.local.orchestrate import Selection
 from estiba.local.target import LocalTarget
 from estiba.planning import EXTRA_STOP_SECONDS, lower, lower_applications
 from estiba.project import Project
+from estiba.serve import check_address
 
 
 @dataclass(frozen=True)
@@ -27,12 +26,16 @@ class UpRequest:
     Args:
         load: reads the project file. names: of services; by default all without a profile.
         profiles: whose services run too. env_file: instead of the project's `.env`.
+        port: of the model server; all other ports move by the same offset. None keeps those of the project file.
+        command: how the user called `estiba up`, for hints.
     """
 
     load: Callable[[], Project]
     names: Sequence[str] = ()
     profiles: Sequence[str] = ()
     env_file: Path | None = None
+    port: int | None = None
+    command: str = "estiba up"
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,9 @@ def plan(request: UpRequest) -> RunPlan:
         NotFound: an unknown service or profile, or a program or file is not there. BadProject: a mistake in the project
             file or `.env`. EstibaError: a port is taken.
     """
-    planned = _plan_applications(request, chosen_port=0)
-    orchestrate.check_ports(planned.applications)
+    planned = _plan_applications(request)
+    check_address(planned.project.server)
+    _check_ports(planned, planned.selection.services, models=planned.selection.models)
     return planned
 
 
@@ -107,9 +111,9 @@ def with_models(planned: RunPlan, trusted: Collection[str]) -> RunPlan:
 
 def plan_again(before: RunPlan) -> RunPlan:
     """The plan after a change of the project file, while `before` runs; raises as `plan`."""
-    planned = _plan_applications(before.request, before.target.server_port)
+    planned = _plan_applications(before.request)
     taken = {service.port for service in before.applications}
-    orchestrate.check_ports([service for service in planned.applications if service.port not in taken])
+    _check_ports(planned, [service.name for service in planned.applications if service.port not in taken], models=False)
     serving = [service for service in before.target.plan.services if service.models]
     return replace(_with_serving(planned, serving), trusted=before.trusted)
 
@@ -119,15 +123,17 @@ def _with_serving(planned: RunPlan, serving: Sequence[Service]) -> RunPlan:
     return replace(planned, target=replace(planned.target, plan=whole))
 
 
-def _plan_applications(request: UpRequest, chosen_port: int) -> RunPlan:
-    """Plan all but the models.
+def _check_ports(planned: RunPlan, services: Sequence[str], *, models: bool) -> None:
+    port_offset.check(planned.project, services, planned.request.command, models=models)
 
-    Args:
-        chosen_port: of the model server, where the project sets port 0; 0 to choose a free one.
-    """
-    project = request.load()
-    port = project.server.port or chosen_port or ports.free(project.server.host)
-    project = replace(project, server=msgspec.structs.replace(project.server, port=port))
+
+def _plan_applications(request: UpRequest) -> RunPlan:
+    """Plan all but the models. The port of the server becomes that of the request: the next plan has the same."""
+    loaded = request.load()
+    project = port_offset.move(loaded, request.port)
+    port = project.server.port
+    if port != loaded.server.port:
+        request = replace(request, port=port)
     variables = {**_variables(project, request.env_file), **os.environ}
     target = LocalTarget(lower_applications(project), addresses.reachable(project.server.host), port, variables)
     selection = orchestrate.select(target, request.names, request.profiles, project.models)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from estiba.serve import check_address
-
 if TYPE_CHECKING:
     from estiba.model.training.runner import Event, Outcome
     from estiba.project import Project
@@ -15,21 +13,16 @@ if TYPE_CHECKING:
 def train(
     project: Project, *, force: bool = False, on_event: Callable[[Event], None] = lambda event: None
 ) -> tuple[Outcome, ...]:
-    """Train the models that have changed, after a check that the server will get its ports.
+    """Train the models that have changed.
 
     Args:
         force: train all models. on_event: called with the progress of training.
 
     Raises:
-        TrainingFailed: a training failed. BadProject: there is no model. EstibaError: a port is taken, or the host is
-            not allowed.
+        TrainingFailed: a training failed. BadProject: there is no model.
     """
     from estiba.model.training import runner
-    from estiba.serving.http.listen import listen
 
-    check_address(project.server)
-    for port in (project.server.port, *model_ports(project)):
-        listen(project.server.host, port).close()
     return runner.train(project.workshop, force=force, on_event=on_event)
 
 
