@@ -103,7 +103,7 @@ def _lightgbm() -> Any:
 
 def _curves() -> dict[str, tuple[Callable[[], Any], bool]]:
     """By name: models on numbers with a transformer in front, and whether the sample has missing values."""
-    from sklearn import ensemble, impute, kernel_approximation, linear_model, pipeline, tree
+    from sklearn import compose, ensemble, impute, kernel_approximation, linear_model, pipeline, tree
     from sklearn import preprocessing as pre
     from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 
@@ -112,6 +112,10 @@ def _curves() -> dict[str, tuple[Callable[[], Any], bool]]:
 
     def hist() -> Any:
         return ensemble.HistGradientBoostingClassifier(max_iter=15, random_state=1)
+
+    def nearest(**options: Any) -> Any:
+        continuous = (impute.KNNImputer(**options), ["a", "c", "d"])
+        return compose.make_column_transformer(continuous, remainder=impute.SimpleImputer())
 
     flags = pipeline.make_union(impute.SimpleImputer(), impute.MissingIndicator(features="all"))
     return {
@@ -123,6 +127,26 @@ def _curves() -> dict[str, tuple[Callable[[], Any], bool]]:
                 linear_model.LogisticRegression(),
             ),
             True,
+        ),
+        "KNNImputer": (
+            lambda: pipeline.make_pipeline(nearest(add_indicator=True), linear_model.LogisticRegression()),
+            True,
+        ),
+        "KNNImputer, RandomForestClassifier": (
+            lambda: pipeline.make_pipeline(
+                nearest(n_neighbors=3), ensemble.RandomForestClassifier(20, max_depth=6, random_state=1)
+            ),
+            True,
+        ),
+        "KNNImputer(distance)": (
+            lambda: pipeline.make_pipeline(impute.KNNImputer(weights="distance"), linear_model.LogisticRegression()),
+            True,
+        ),
+        "QuantileTransformer(normal)": (
+            lambda: pipeline.make_pipeline(
+                pre.QuantileTransformer(n_quantiles=80, output_distribution="normal"), linear_model.LogisticRegression()
+            ),
+            False,
         ),
         "Nystroem": (
             lambda: pipeline.make_pipeline(

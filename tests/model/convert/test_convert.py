@@ -22,7 +22,7 @@ from estiba.model.schema.signature import Field, Signature
 
 pytestmark = pytest.mark.slow
 
-PYTHON = ("SVC(probability)", "GaussianProcess", "A function of the user's own on a number")
+PYTHON = ("KNNImputer(distance)", "SVC(probability)", "GaussianProcess", "A function of the user's own on a number")
 """Cases that are not converted: the original estimator answers."""
 
 TOLERANCE = 1e-12
@@ -430,11 +430,11 @@ def test_what_is_no_model_is_refused() -> None:
 def test_the_reason_names_the_step() -> None:
     from sklearn.linear_model import Ridge
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import FunctionTransformer, QuantileTransformer
+    from sklearn.preprocessing import FunctionTransformer, SplineTransformer
 
     sample = frame("numbers", missing=False)
     for step, words in (
-        (QuantileTransformer(n_quantiles=20, output_distribution="normal"), "Quantile"),
+        (SplineTransformer(extrapolation="periodic"), "SplineTransformer with extrapolation='periodic'"),
         (FunctionTransformer(lambda v: v), "lambda"),
     ):
         model = make_pipeline(step, Ridge()).fit(sample, target(sample, 0))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from estiba.model.convert.columns import Columns, NotConvertible, matrix
 from estiba.model.convert.graph import INT64, Graph
-from estiba.model.estimators.estimator_facts import innermost
+from estiba.model.estimators.estimator_facts import has_classes, innermost
 
 Want = Literal["proba", "decision", "value", "label"]
 """Which answer: predict_proba (n, classes), decision_function (n, 1 or classes) or predict (n, targets).
@@ -49,7 +49,7 @@ class Context:
         name = type(_last(model)).__name__
         if name == "Booster":  # XGBoost's multi:softmax
             return self.graph.argmax(self.emit(model, columns, "decision"))
-        many = hasattr(model, "classes_") and len(model.classes_) > 2
+        many = has_classes(model) and len(model.classes_) > 2
         named = name == "OneVsOneClassifier" or name in CENTRES
         if named or (many and name in ("OneVsRestClassifier", "SVC", "NuSVC")):
             return self.emit(model, columns, "label")

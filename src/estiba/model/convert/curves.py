@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from estiba.model.convert.context import unsupported
-from estiba.model.convert.functions import expm1, log1p
+from estiba.model.convert.functions import expm1, log1p, normal_quantile
 from estiba.model.convert.graph import INT64, Graph
 from estiba.model.convert.trees import Tree, scalar_sum
 
@@ -99,20 +99,35 @@ def _pieces(points: Numbers, values: Numbers) -> tuple[Numbers, _Lines]:
 
 
 def quantile(g: Graph, t: Any, x: str) -> str:
-    """QuantileTransformer to a uniform distribution: the mean of two interpolations, upwards and downwards."""
-    if t.output_distribution != "uniform":
-        raise unsupported(
-            t,
-            "with output_distribution='normal' needs the inverse of the normal distribution, which ONNX does not have; "
-            "'uniform' converts",
-        )
+    """QuantileTransformer: the mean of two interpolations, upwards and downwards, and the normal quantile of that."""
     tables, references = np.asarray(t.quantiles_, np.float64).T, np.asarray(t.references_, np.float64)
     up = _interpolated(g, x, [_pieces(table, references) for table in tables])
     mirrored = [_pieces(-table[::-1], -references[::-1]) for table in tables]
     down = _interpolated(g, g.op("Neg", x), mirrored)
     share = g.op("Mul", g.const(0.5), g.op("Sub", up, down))
-    share = g.op("Where", g.op("Equal", x, g.const(tables[None, :, -1])), g.const(1.0), share)
-    return g.op("Where", g.op("Equal", x, g.const(tables[None, :, 0])), g.const(0.0), share)
+    first, last, zero, whole = (g.const(v) for v in (tables[None, :, 0], tables[None, :, -1], 0.0, 1.0))
+    if t.output_distribution == "uniform":
+        share = g.op("Where", g.op("Equal", x, last), whole, share)
+        return g.op("Where", g.op("Equal", x, first), zero, share)
+    near = g.const(_NEAR)
+    share = g.op("Where", g.op("Greater", g.op("Add", x, near), last), whole, share)
+    return _normal(g, g.op("Where", g.op("Less", g.op("Sub", x, near), first), zero, share))
+
+
+_NEAR = 1e-7
+"""A number this near to the outer quantiles is taken for them, before a normal distribution."""
+
+
+def _normal(g: Graph, share: str) -> str:
+    """The normal quantile of a share, held within those that scikit-learn can undo, +-5.2."""
+    from scipy.stats import norm
+
+    low = _NEAR - float(np.spacing(1))
+    least, most = float(norm.ppf(low)), float(norm.ppf(1 - low))
+    under = g.op("LessOrEqual", share, g.const(low))
+    over = g.op("GreaterOrEqual", share, g.const(1 - low))
+    inner = normal_quantile(g, g.op("Where", g.op("Or", under, over), g.const(0.5), share))
+    return g.op("Where", under, g.const(least), g.op("Where", over, g.const(most), inner))
 
 
 def _interpolated(g: Graph, x: str, pieces: Sequence[tuple[Numbers, _Lines]]) -> str:

@@ -10,6 +10,7 @@ from estiba.model.convert.columns import Columns, slots
 from estiba.model.convert.context import Context, Want, unsupported
 from estiba.model.convert.functions import FUNCTIONS
 from estiba.model.convert.graph import DOUBLE, INT64, Graph
+from estiba.model.estimators.estimator_facts import has_classes
 
 
 def pipeline(c: Context, model: Any, columns: Columns, want: Want) -> str:
@@ -111,7 +112,7 @@ def _stacked(c: Context, estimator: Any, columns: Columns, method: str) -> list[
         return [g.columns(probabilities, [1], 2) if len(estimator.classes_) == 2 else probabilities]
     if method == "decision_function":
         return [c.emit(estimator, columns, "decision")]
-    if not hasattr(estimator, "classes_"):
+    if not has_classes(estimator):
         return [c.emit(estimator, columns, "value")]
     labels = g.const(np.asarray(estimator.classes_, np.float64))
     return [g.op("Gather", labels, c.label(estimator, columns), axis=0)]

@@ -47,6 +47,49 @@ def cosine(g: Graph, x: str) -> str:
     return g.op("Add", g.const(1.0), value)
 
 
+_CENTRE = (
+    "2509.0809287301226727 33430.575583588128105 67265.770927008700853 45921.953931549871457 13731.693765509461125 "
+    "1971.5909503065514427 133.14166789178437745 3.387132872796366608",
+    "5226.495278852854561 28729.085735721942674 39307.89580009271061 21213.794301586595867 5394.1960214247511077 "
+    "687.1870074920579083 42.313330701600911252 1",
+)
+_FLANK = (
+    "7.7454501427834140764e-4 0.0227238449892691845833 0.24178072517745061177 1.27045825245236838258 "
+    "3.64784832476320460504 5.7694972214606914055 4.6303378461565452959 1.42343711074968357734",
+    "1.05075007164441684324e-9 5.475938084995344946e-4 0.0151986665636164571966 0.14810397642748007459 "
+    "0.68976733498510000455 1.6763848301838038494 2.05319162663775882187 1",
+)
+"""Coefficients of two rational functions, the highest power first: Wichura's algorithm AS 241 (1988), PPND16."""
+
+
+def normal_quantile(g: Graph, p: str) -> str:
+    """The inverse of the normal distribution function, for probabilities between 1e-11 and 1 - 1e-11.
+
+    Its largest relative error is 1e-15.
+    """
+    half, zero = g.const(0.5), g.const(0.0)
+    q = g.op("Sub", p, half)
+    middle = g.op("LessOrEqual", g.op("Abs", q), g.const(0.425))
+    square = g.op("Sub", g.const(0.180625), g.op("Mul", q, q))
+    centre = g.op("Mul", q, _rational(g, square, _CENTRE))
+    below = g.op("Less", q, zero)
+    rest = g.op("Where", below, p, g.op("Sub", g.const(1.0), p))
+    flank = _rational(g, g.op("Sub", g.op("Sqrt", g.op("Neg", g.op("Log", rest))), g.const(1.6)), _FLANK)
+    return g.op("Where", middle, centre, g.op("Where", below, g.op("Neg", flank), flank))
+
+
+def _rational(g: Graph, x: str, coefficients: tuple[str, str]) -> str:
+    """One polynomial over another, both by Horner's rule."""
+    parts = []
+    for text in coefficients:
+        first, *others = map(float, text.split())
+        value = g.const(first)
+        for number in others:
+            value = g.op("Add", g.op("Mul", value, x), g.const(number))
+        parts.append(value)
+    return g.op("Div", *parts)
+
+
 def _over(operator: str, constant: float, first: bool = False) -> Callable[[Graph, str], str]:
     def rule(g: Graph, x: str) -> str:
         return g.op(operator, g.const(constant), x) if first else g.op(operator, x, g.const(constant))

@@ -16,6 +16,7 @@ from estiba.model.convert.context import Context, unsupported
 from estiba.model.convert.functions import FUNCTIONS
 from estiba.model.convert.graph import DOUBLE, Graph
 from estiba.model.convert.iterative_imputer import iterative_imputer
+from estiba.model.convert.knn_imputer import knn_imputer
 from estiba.model.convert.sparse import kept, weighted_in_order
 from estiba.model.convert.tables import keyed, tabulate
 from estiba.model.convert.wrappers import resampling_transformers
@@ -78,8 +79,6 @@ def _why_not(transformer: Any) -> str:
         return f"calls {name}, which has no exact ONNX form on numbers"
     if not type(transformer).__module__.startswith("sklearn."):
         return "reads columns of numbers, for which it has no rule; on category columns alone it converts"
-    if type(transformer).__name__ == "KNNImputer":
-        return f"looks through its {len(transformer._fit_X)} training rows, which a graph does slower than the original"
     return "has no exact ONNX form on numbers"
 
 
@@ -308,6 +307,7 @@ SPARSE: dict[str, Callable[[Context, Any, Columns, Any], Columns]] = {
 _WHOLE: dict[str, Callable[[Context, Any, Columns, Any], Columns]] = {
     "SimpleImputer": _impute,
     "IterativeImputer": iterative_imputer,
+    "KNNImputer": knn_imputer,
     "MissingIndicator": _flags,
 }
 """Transformers that look at each column, whether it is computed or looked up."""

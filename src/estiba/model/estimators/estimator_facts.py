@@ -47,6 +47,12 @@ def wants_array(model: Any) -> bool:
     return not hasattr(model, "feature_names_in_") and hasattr(model, "n_features_in_")
 
 
+def has_classes(model: Any) -> bool:
+    """Tell a fitted classifier. A CatBoostRegressor, and what wraps one, has classes_ too: none."""
+    classes = getattr(model, "classes_", None)
+    return classes is not None and len(classes) > 0
+
+
 def is_regressor(model: Any) -> bool:
     return getattr(model, "_estimator_type", None) == "regressor" or type(model).__name__.endswith("Regressor")
 

@@ -20,6 +20,7 @@ from estiba.model.estimators.booster_outputs import (
 from estiba.model.estimators.estimator_facts import (
     NoAnswer,
     estimator_type,
+    has_classes,
     innermost,
     is_booster,
     is_regressor,
@@ -60,7 +61,7 @@ def head_of(model: Any, sample: pd.DataFrame) -> Head:
         )
     rows = rows_for(model, frame)
     labels = _values(model, rows)
-    if hasattr(model, "classes_") and not is_regressor(model) and not _has_own_objective(model):
+    if has_classes(model) and not is_regressor(model) and not _has_own_objective(model):
         return several_head(model, labels, rows) or _classifier_head(model)
     if estimator_type(model) == "outlier_detector" and hasattr(model, "decision_function"):
         return Head(kind="outlier", classes=(-1, 1))
