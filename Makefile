@@ -40,6 +40,7 @@ lint: $(READY) ## ruff, mypy --strict, words, and whether generated pages are up
 	$(VENV)/bin/ruff format --check $(CODE)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python scripts/words.py
+	$(VENV)/bin/python scripts/translations.py --check
 	$(VENV)/bin/python scripts/reference.py --check
 	$(VENV)/bin/python scripts/conversion_table.py --check
 
@@ -47,7 +48,8 @@ format: $(READY) ## let ruff arrange the code
 	$(VENV)/bin/ruff check --fix $(CODE)
 	$(VENV)/bin/ruff format $(CODE)
 
-docs: $(READY) ## write the generated pages again
+docs: $(READY) ## write the generated pages and the list of messages to translate again
+	$(VENV)/bin/python scripts/translations.py
 	$(VENV)/bin/python scripts/reference.py
 	$(VENV)/bin/python scripts/conversion_table.py
 

@@ -16,7 +16,7 @@ ORDER = {
         core model serving client gateway monitoring deploy serve project planning doctor local cli __main__
         """,
     "estiba.core": """
-        errors log ids suggest addresses child termination cpus memory options stores guard shell cli_program
+        errors language log ids suggest addresses child termination cpus memory options stores guard shell cli_program
         process_group ports
         """,
     "estiba.core.stores": "disk files",
@@ -96,8 +96,8 @@ ORDER = {
         run_plan session reload
         """,
     "estiba.cli": """
-        terminal common_options model_table progress write_files service_display up train serve predict pack models
-        verify init doctor build export scan compose kubernetes deploy ci healthcheck version main
+        translated_help terminal common_options model_table progress write_files service_display up train serve predict
+        pack models verify init doctor build export scan compose kubernetes deploy ci healthcheck version main
         """,
 }
 """By folder, its files and folders from the bottom up: each imports from those before it, type-checking included."""

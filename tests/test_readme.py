@@ -146,6 +146,7 @@ def test_what_a_page_shows_happens(tour: str, tmp_path: Path, monkeypatch: pytes
     for name in ("ESTIBA_REGISTRY", "ESTIBA_DATA", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("ESTIBA_LANG", "es" if tour == "inicio-rapido" else "en")
     monkeypatch.chdir(tmp_path)
     reader = Reader(tmp_path, free("127.0.0.1"))
     try:

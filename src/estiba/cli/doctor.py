@@ -116,12 +116,13 @@ def _running(path: Path | None) -> Report:
 
 def _show(report: Report, running: bool) -> None:
     from estiba.cli import terminal
+    from estiba.core.language import translated
 
     for finding in report.findings:
-        severity = click.style(f"{finding.severity}:", fg=_COLOURS[finding.severity], bold=True)
+        severity = click.style(translated(f"{finding.severity}:"), fg=_COLOURS[finding.severity], bold=True)
         code = click.style(f"[{finding.code}]", dim=True)
-        terminal.line(f"{severity} {click.style(finding.where, bold=True)}: {finding.message} {code}")
-        terminal.line(f"  {click.style('fix:', fg='green')} {finding.fix}")
+        terminal.line(f"{severity} {click.style(finding.where, bold=True)}: {translated(finding.message)} {code}")
+        terminal.line(f"  {click.style(translated('fix:'), fg='green')} {translated(finding.fix)}")
     if report.findings:
         terminal.line()
     if report.looked_at:

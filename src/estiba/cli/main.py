@@ -9,7 +9,9 @@ from importlib import import_module
 import click
 
 import estiba
+from estiba.cli.translated_help import translate_help
 from estiba.core.errors import EstibaError
+from estiba.core.language import translated
 from estiba.core.suggest import did_you_mean
 
 CHAPTERS = {
@@ -60,7 +62,7 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(import_module(f"estiba.cli.{COMMANDS[cmd_name][0]}"), cmd_name)
-        return command
+        return translate_help(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, COMMANDS))
@@ -90,6 +92,7 @@ def cli() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit code. Errors are printed to standard error, without a traceback."""
     try:
+        translate_help(cli)
         result = cli.main(list(arguments), prog_name="estiba", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except EstibaError as error:
@@ -109,23 +112,24 @@ def report(error: EstibaError) -> None:
     output = getattr(error, "output", "")
     if output:
         click.secho(output.rstrip(), dim=True, err=True, color=_colour())
-    _print("error", "red", error.message)
+    _print("error", "red", translated(error.message))
     for problem in getattr(error, "problems", ())[1:10]:
-        _print("error", "red", f"{problem.pointer}: {problem.detail}")
+        _print("error", "red", f"{problem.pointer}: {translated(problem.detail)}")
     if error.hint:
-        _print("hint", "cyan", error.hint)
+        _print("hint", "cyan", translated(error.hint))
 
 
 def _usage(error: click.ClickException) -> int:
-    _print("error", "red", error.format_message())
+    _print("error", "red", translated(error.format_message()))
     context = getattr(error, "ctx", None)
     if context is not None:
-        _print("hint", "cyan", f"{context.get_usage().removeprefix('Usage: ')} (see {context.command_path} --help)")
+        usage = context.get_usage().removeprefix(translated("Usage:")).lstrip()
+        _print("hint", "cyan", translated(f"{usage} (see {context.command_path} --help)"))
     return error.exit_code
 
 
 def _print(label: str, colour: str, text: str) -> None:
-    click.echo(click.style(f"{label}:", fg=colour, bold=True) + f" {text}", err=True, color=_colour())
+    click.echo(click.style(translated(f"{label}:"), fg=colour, bold=True) + f" {text}", err=True, color=_colour())
 
 
 def _colour() -> bool | None:

@@ -9,6 +9,7 @@ import click
 
 from estiba.cli import common_options, model_table, terminal
 from estiba.cli.common_options import json_option, registry_option
+from estiba.core.language import translated
 
 if TYPE_CHECKING:
     from estiba.model.artifact.artifact import Manifest
@@ -137,7 +138,7 @@ def _show_facts(manifest: Manifest, profile: Profile | None) -> None:
     facts += [("libraries", ", ".join(f"{name} {version}" for name, version in manifest.libraries.items()))]
     facts += [(name, f"{value:.6g}") for name, value in manifest.metrics.items()]
     terminal.line()
-    terminal.table(("fact", "value"), facts)
+    terminal.table(("fact", "value"), [(translated(name), translated(value)) for name, value in facts])
 
 
 def _answers(signature: Signature) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from estiba.cli import terminal
+from estiba.core.language import translated
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -44,7 +45,7 @@ def _plain(event: Event) -> None:
         terminal.warning(f"{event.model}: {event.detail}")
         return
     detail = {"training": f" ({event.detail})"}.get(event.stage, f" {event.detail}")
-    click.echo(f"{event.model}: {event.stage}{detail if event.detail else ''}", err=True)
+    click.echo(translated(f"{event.model}: {event.stage}{detail if event.detail else ''}"), err=True)
 
 
 @dataclass
@@ -90,7 +91,8 @@ class _Lines:
             seconds = known.seconds if known.seconds is not None else time.monotonic() - known.began
             spent = "" if known.stage == "unchanged" else f"{seconds:.0f} s"
             first = Text(mark) if mark else self._spinner
-            shown.add_row(first, Text(model, "bold"), known.stage, Text(known.detail, "dim"), spent)
+            stage, detail = translated(known.stage), Text(translated(known.detail), "dim")
+            shown.add_row(first, Text(model, "bold"), stage, detail, spent)
         for text in self._warnings:
             shown.add_row(
                 Text("!", "yellow"), Text(text.partition(":")[0], "bold"), "warning", Text(text, "yellow"), ""
@@ -114,7 +116,7 @@ class Steps:
         """Show a step, or, if `doing` is empty, a line of the builder's output."""
         if doing:
             self._quiet()
-            click.echo(f"{service}: {doing}{f' ({detail})' if detail else ''}", err=True)
+            click.echo(translated(f"{service}: {doing}{f' ({detail})' if detail else ''}"), err=True)
         elif detail.strip() and terminal.is_terminal(sys.stderr):
             self._show_output(detail.strip())
 

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from estiba.cli import terminal
+from estiba.core.language import translated
 from estiba.local.status import SETTLED, State, Status
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class Board:
 
     def note(self, text: str) -> None:
         """Print a message that belongs to no service."""
+        text = translated(text)
         if self._console is None:
             click.echo(text)
             return
@@ -144,9 +146,8 @@ class Board:
         for name in self._names:
             _, state, *cells = self._cells(name)
             style = {"✔": "green", "✘": "red"}.get(_MARKS.get(state, ""), "dim")
-            shown.add_row(
-                Text(_MARKS.get(state, "…"), style), Text(name, "bold"), Text(state, style), *map(Text, cells)
-            )
+            mark = Text(_MARKS.get(state, "…"), style)
+            shown.add_row(mark, Text(name, "bold"), Text(translated(state), style), *map(Text, cells))
         return shown
 
 
@@ -181,7 +182,7 @@ class ServerLog:
         click.echo(text, err=True)
 
     def note(self, text: str) -> None:
-        click.echo(text, err=True)
+        click.echo(translated(text), err=True)
 
     def close(self) -> None:
         """Do nothing: nothing is open."""

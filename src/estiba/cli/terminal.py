@@ -11,6 +11,8 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 import msgspec
 
+from estiba.core.language import translated
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -33,14 +35,14 @@ def json(value: Any) -> None:
 
 
 def line(text: str = "", **style: Any) -> None:
-    """Print a line; click's style options apply on a terminal only."""
-    click.secho(text, color=False if os.environ.get("NO_COLOR") else None, **style)
+    """Print a line in the user's language; click's style options apply on a terminal only."""
+    click.secho(translated(text), color=False if os.environ.get("NO_COLOR") else None, **style)
 
 
 def warning(text: str) -> None:
-    """Print a warning to standard error."""
+    """Print a warning to standard error, in the user's language."""
     colour = not os.environ.get("NO_COLOR") and sys.stderr.isatty()
-    click.secho(text, err=True, fg="yellow", bold=True, color=None if colour else False)
+    click.secho(translated(text), err=True, fg="yellow", bold=True, color=None if colour else False)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> None:
@@ -49,6 +51,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collect
     Args:
         right: heads of columns that are aligned to the right.
     """
+    right = [translated(head) for head in right]
+    heads = [translated(head) for head in heads]
     if is_terminal(sys.stdout):
         _rich_table(heads, rows, right)
         return

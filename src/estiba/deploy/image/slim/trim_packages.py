@@ -103,6 +103,7 @@ _SERVER = (
     ("estiba/deploy/*", "makes images and manifests"),
     ("estiba/doctor/*", "examines projects for known faults"),
     ("estiba/model/convert/*", "converts models when they are packed"),
+    ("estiba/locale/*", "messages of the terminal in other languages"),
     ("*.pyi", _TYPING),
     ("*.dist-info/RECORD", "it would name files that are left out"),
 )
