@@ -29,7 +29,7 @@ ORDER = {
         kernel terms arrow thrift_compact table_limits csv_file xlsx_file xlsx_writer pandas_series record_type
         known_names coder predictions npy images tensor_coder
         """,
-    "estiba.model.artifact": "artifact archive golden_rows golden_tensors profile model_card",
+    "estiba.model.artifact": "artifact archive golden_rows golden_tensors profile made_rows model_card",
     "estiba.model.registry": "records registry mirror",
     "estiba.model.estimators": """
         object_graph estimator_facts booster_outputs multi_output outputs own_modules own_answers tree_checks skops
@@ -45,7 +45,9 @@ ORDER = {
         """,
     "estiba.model.onnx_import": "inspect_graph several_outputs wrapping_nodes wrap tensor_graph",
     "estiba.model.inference": "load score_files",
-    "estiba.model.packing": "training_result model_columns candidate unseen_words from_file content pack_tensors pack",
+    "estiba.model.packing": """
+        training_result model_columns candidate unseen_words from_file content pack_tensors proof pack
+        """,
     "estiba.model.training": "fingerprints mlflow runner worker",
     "estiba.serving": """
         http exchange telemetry options pipeline batcher tensor_batcher protocols catalog version_metrics server_status

@@ -43,6 +43,12 @@ def test_a_skops_file_is_packed_proven_and_registered(estiba: Estiba, saved: Pat
     assert [field["name"] for field in shown["signature"]["fields"]] == ["a", "b", "c", "d"]
 
 
+def test_made_rows_are_asked_for_by_option(estiba: Estiba, saved: Path, tmp_path: Path) -> None:
+    given = ["--sample", saved / "rows.csv", "--target", "species", "--registry", tmp_path, "--rows", "made", "--json"]
+    ran = estiba("pack", saved / "iris.skops", "--name", "iris", *given)
+    assert "made golden rows" in json.loads(ran.out)["parity"]["note"]
+
+
 def test_a_pickle_needs_trust(estiba: Estiba, saved: Path, tmp_path: Path) -> None:
     given = ["--name", "iris", "--sample", saved / "rows.csv", "--target", "species", "--registry", tmp_path / "r"]
     ran = estiba("pack", saved / "iris.joblib", *given)

@@ -41,6 +41,13 @@ Examples:
     show_default=True,
     help="auto converts to ONNX if the answers stay equal; onnx fails if they do not; python never converts.",
 )
+@click.option(
+    "--rows",
+    type=click.Choice(["sample", "made"]),
+    default="sample",
+    show_default=True,
+    help="made stores no row of the sample: golden and background rows are composed of levels, quantiles and words.",
+)
 @click.option("--alias", "aliases", multiple=True, help="Alias to set on the new version; may be repeated.")
 @csv_options
 @sheet_option
@@ -54,6 +61,7 @@ def pack(  # noqa: PLR0913 - one parameter per option
     target: str,
     description: str,
     engine: Literal["auto", "onnx", "python"],
+    rows: Literal["sample", "made"],
     aliases: tuple[str, ...],
     separator: str,
     decimal: str,
@@ -78,7 +86,7 @@ def pack(  # noqa: PLR0913 - one parameter per option
     check_name(name)
     written = CsvOptions(separator, decimal, encoding)
     written.check()
-    options = PackOptions(description=description, engine=engine)
+    options = PackOptions(description=description, engine=engine, rows=rows)
     with progress.trainings() as on_event:
         on_event(Event(name, "reading", str(file)))
         trained, notes = from_file(file, sample, target=target, trust=trust, csv_options=written, sheet=sheet)

@@ -57,13 +57,16 @@ def unseal(content: bytes) -> Golden:
     return golden
 
 
-def choose(coder: Coder, sample: Coded, predict: Predict | None = None, apart: float = 0.0) -> Coded:
+def choose(
+    coder: Coder, sample: Coded, predict: Predict | None = None, apart: float = 0.0, pairs: int = THRESHOLDS
+) -> Coded:
     """Golden rows out of a coded sample: typical, extreme, missing, every level, an unseen level, beside thresholds.
 
     Args:
         sample: coded training rows, at least one.
         predict: a fast model that shows where answers jump; without it no rows are placed beside thresholds.
         apart: how far from such a jump rows are placed, as a share of the way between two sample rows.
+        pairs: how many such jumps are looked for.
     """
     fields, rows = coder.fields, len(sample)
     typical = np.unique(np.linspace(0, rows - 1, min(TYPICAL, rows)).astype(int))
@@ -71,7 +74,7 @@ def choose(coder: Coder, sample: Coded, predict: Predict | None = None, apart: f
     parts.append(_varied(fields, sample, typical))
     if predict is not None:
         parts.append(_with_odd_texts(coder, sample))
-        parts.append(beside_thresholds(fields, sample, predict, apart))
+        parts.append(beside_thresholds(fields, sample, predict, apart, pairs))
     return _unique(join([part for part in parts if len(part)]))
 
 
@@ -178,16 +181,19 @@ def _with_odd_texts(coder: Coder, sample: Coded) -> Coded:
     return join(parts)
 
 
-def beside_thresholds(fields: Sequence[Field], sample: Coded, predict: Predict, apart: float = 0.0) -> Coded:
+def beside_thresholds(
+    fields: Sequence[Field], sample: Coded, predict: Predict, apart: float = 0.0, count: int = THRESHOLDS
+) -> Coded:
     """Pairs of rows on either side of a jump of the model, one float64 step (one unit for integers) apart.
 
-    `apart` moves numbers further away from the jump, by that share of the way between the sample rows.
+    `apart` moves numbers further away from the jump, by that share of the way between the sample rows; `count` is how
+    many pairs of sample rows are looked between.
 
     A tree compares a number with a threshold; rounded differently, the same row takes the other branch. Bisecting
     between two sample rows that differ in one column finds such a place in any model, whatever stands before its trees.
     """
     numeric = [i for i, f in enumerate(fields) if f.kind in ("number", "integer")]
-    rows, count = len(sample), THRESHOLDS
+    rows = len(sample)
     if not numeric or rows < 2:
         return sample.take(np.array([], dtype=int))
     step = max(1, rows // count)

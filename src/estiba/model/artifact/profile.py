@@ -123,7 +123,7 @@ class OutputProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Background(msgspec.Struct, frozen=True, kw_only=True):
-    """Some reference rows as they are: the coded row, None for a missing value, and by text field its texts."""
+    """Some reference rows, or rows composed in their place: the coded row, None where missing, and texts by field."""
 
     rows: tuple[tuple[float | None, ...], ...]
     texts: dict[str, tuple[str | None, ...]] = {}
@@ -157,16 +157,22 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(name for name, field in self.fields.items() if field.constant)
 
 
-def build(signature: Signature, reference: Coded, predict: Predict, source: RowSource) -> Profile:
-    """The profile of some coded rows, at least one; the same rows and answers give the same profile."""
+def build(
+    signature: Signature, reference: Coded, predict: Predict, source: RowSource, *, background: Coded | None = None
+) -> Profile:
+    """The profile of some coded rows, at least one; the same rows and answers give the same profile.
+
+    Args:
+        background: rows out of which the background rows are chosen; by default the reference rows themselves.
+    """
     rows = _thinned(reference, MAX_FIELD_ROWS)
     asked = _thinned(reference, MAX_OUTPUT_ROWS)
     return Profile(
         source=source,
         rows=len(rows),
-        fields=_fields(signature.fields, rows),
+        fields=distributions(signature.fields, rows),
         outputs=_outputs(signature, predict(asked)),
-        background=_background(reference, len(signature.fields)),
+        background=_background(reference if background is None else background, len(signature.fields)),
     )
 
 
@@ -210,7 +216,8 @@ def _share(least: int, most: int, total: int, parts: int) -> int:
     return max(least, min(most, total // max(1, parts)))
 
 
-def _fields(fields: tuple[Field, ...], rows: Coded) -> dict[str, Distribution]:
+def distributions(fields: tuple[Field, ...], rows: Coded) -> dict[str, Distribution]:
+    """The distribution of each field in some coded rows, by field name."""
     categories = sum(field.kind == "category" for field in fields)
     bins = _share(MIN_BINS, MAX_BINS, BINS_OF_ALL_FIELDS, len(fields))
     levels = _share(MIN_LEVELS, MAX_LEVELS, LEVELS_OF_ALL_FIELDS, categories)

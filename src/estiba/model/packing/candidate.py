@@ -21,7 +21,7 @@ from estiba.model.packing.training_result import Trained, target_names
 from estiba.model.schema.estimator_columns import read_columns
 from estiba.model.schema.infer import FieldOptions, infer, override
 from estiba.model.schema.rows import field_name
-from estiba.model.schema.signature import Extra, Head, Outputs, Signature, renamed
+from estiba.model.schema.signature import Extra, Head, Outputs, Scalar, Signature, renamed
 from estiba.model.schema.signature_checks import validated
 
 if TYPE_CHECKING:
@@ -221,6 +221,19 @@ def with_own_labels(candidate: Candidate) -> Candidate:
 def with_contract(candidate: Candidate, extra: Extra, keep: tuple[str, ...]) -> Candidate:
     """The same model with what becomes of the values of a record that are not its fields."""
     signature = validated(msgspec.structs.replace(candidate.signature, extra=extra, keep=keep))
+    return dataclasses.replace(candidate, signature=signature, coder=Coder(signature))
+
+
+def with_examples(
+    candidate: Candidate, examples: Mapping[str, Scalar], options: Mapping[str, FieldOptions]
+) -> Candidate:
+    """The same model with other examples of its fields, but for those that the user has chosen."""
+    own = {name for name, option in options.items() if option.example is not None}
+    fields = tuple(
+        field if {field.name, field.source} & own else msgspec.structs.replace(field, example=examples.get(field.name))
+        for field in candidate.signature.fields
+    )
+    signature = msgspec.structs.replace(candidate.signature, fields=fields)
     return dataclasses.replace(candidate, signature=signature, coder=Coder(signature))
 
 

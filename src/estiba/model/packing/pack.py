@@ -13,28 +13,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
-from estiba.core.errors import BadArtifact, BadProject, EstibaError, ParityError
+from estiba.core.errors import BadArtifact, BadProject, EstibaError
 from estiba.core.stores.disk import temporary
-from estiba.model.artifact import artifact, model_card, profile
+from estiba.model.artifact import artifact, made_rows, model_card, profile
 from estiba.model.artifact import golden_rows as golden
-from estiba.model.artifact.artifact import Artifact, Manifest, Parity, SourceCard
-from estiba.model.coding.coder import Coded, Matrix
+from estiba.model.artifact.artifact import Artifact, Manifest, SourceCard
+from estiba.model.coding.coder import Coded
 from estiba.model.engines.onnx import runner
 from estiba.model.inference.load import GOLDEN_FILE, load_artifact
 from estiba.model.packing import pack_tensors
 from estiba.model.packing.candidate import (
     Candidate,
-    check_rebuilt,
     code_holdout,
-    contradiction,
     prepare,
     with_contract,
+    with_examples,
     with_own_labels,
 )
 from estiba.model.packing.content import onnx_parts, python_parts
+from estiba.model.packing.proof import Proof, Rows, choose, choose_made, composed
 from estiba.model.packing.training_result import Source, Trained, finite_metrics, frame_of
 from estiba.model.packing.unseen_words import as_texts, word_readers
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
@@ -55,6 +53,8 @@ class PackOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
         outputs: how answers are shown.
         extra: `refuse` a record with a field that the model does not have, or `ignore` that field.
         keep: names of values that are no input of the model and are handed through to the answer.
+        rows: golden and background rows are rows of the `sample`, or `made` of levels, quantiles and common words, so
+            that no row of the sample is stored.
         batch: of an ONNX file of tensors, the meaning of the first axis of its inputs and outputs: `free` counts
             records, `one` takes one record at a time, `none` is part of a record; `auto` tries it out.
     """
@@ -66,6 +66,7 @@ class PackOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     outputs: Outputs = Outputs()
     extra: Extra = "refuse"
     keep: tuple[str, ...] = ()
+    rows: Rows = "sample"
     batch: pack_tensors.BatchOption = "auto"
 
 
@@ -136,6 +137,7 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
     outputs: Outputs | Mapping[str, Any] | None = None,
     extra: Extra = "refuse",
     keep: Sequence[str] = (),
+    rows: Rows = "sample",
     batch: pack_tensors.BatchOption = "auto",
     registry: str | Path | None = None,
     aliases: Sequence[str] = (),
@@ -162,6 +164,7 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
         outputs: how answers are shown, such as `{"label": "churn"}`.
         extra: `refuse` a record with a field that the model does not have, or `ignore` that field.
         keep: names of values that are no input of the model and are handed through to the answer, such as a key.
+        rows: `made` stores no row of X: golden and background rows are composed of levels, quantiles and common words.
         batch: of an ONNX file of tensors, the meaning of the first axis of its inputs and outputs; see PackOptions.
         registry: folder or URL; by default $ESTIBA_REGISTRY, else `.estiba/registry` here.
         aliases: set on the new version, such as `["production"]`.
@@ -176,6 +179,8 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
         raise BadProject(f"engine is {engine!r}.", hint="It is 'auto', 'onnx' or 'python'.")
     if batch not in ("auto", "free", "one", "none"):
         raise BadProject(f"batch is {batch!r}.", hint="It is 'auto', 'free', 'one' or 'none'.")
+    if rows not in ("sample", "made"):
+        raise BadProject(f"rows is {rows!r}.", hint="It is 'sample' or 'made'.")
     if not tolerance >= 0:
         raise BadProject(f"tolerance is {tolerance!r}; it is a difference, and 0 or more.")
     try:
@@ -187,6 +192,7 @@ def pack(  # noqa: PLR0913 - the one call of a notebook; every argument but thre
             outputs=msgspec.convert(_plain(outputs or {}), Outputs),
             extra=msgspec.convert(extra, Extra),
             keep=msgspec.convert(keep, tuple[str, ...]),
+            rows=rows,
             batch=batch,
         )
     except msgspec.ValidationError as error:
@@ -235,20 +241,22 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
     if pack_tensors.takes_arrays(trained.model, trained.sample, options.fields):
         if options.keep or options.extra != "refuse":
             raise BadProject("A model of tensors has no keep and no extra.", hint="They are for rows of a table.")
+        if options.rows != "sample":
+            raise BadProject("A model of tensors has no rows = 'made'.", hint="Pass arrays that hold nobody's data.")
         settings = (options.fields, options.outputs, options.batch, options.tolerance)
         return pack_tensors.build(trained, name, settings, folder, options.description)
-    candidate = with_contract(prepare(trained, options.fields, options.outputs), options.extra, options.keep)
-    onnx, reason, proof = _prepared(candidate, options)
+    candidate = _candidate(trained, options, options.fields)
+    onnx, reason, proof = _prepared(candidate, trained, options)
     if readers := word_readers(candidate, max(options.tolerance, golden.TOLERANCE)):
         texts = as_texts(candidate.signature, readers, options.fields)
-        candidate = with_contract(prepare(trained, texts, options.outputs), options.extra, options.keep)
+        candidate = _candidate(trained, options, texts)
         note = "The model reads the words of {!r} and answers unseen ones differently, such as {!r}: the field is text."
         notes = tuple(note.format(name, level) for name, level in readers.items())
         candidate = dataclasses.replace(candidate, notes=(*candidate.notes, *notes))
-        onnx, reason, proof = _prepared(candidate, options)
+        onnx, reason, proof = _prepared(candidate, trained, options)
     if note := proof.contradiction():
         candidate = dataclasses.replace(with_own_labels(candidate), notes=(*candidate.notes, note))
-        onnx, reason, proof = _prepared(candidate, options)
+        onnx, reason, proof = _prepared(candidate, trained, options)
     parity = proof.of_original()
     if onnx is not None:
         parity, reason = proof.of_converted(runner(onnx), parity)
@@ -269,13 +277,23 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
     files = {
         manifest.model_file: content.model,
         GOLDEN_FILE: golden.seal(candidate.coder, proof.golden, proof.answers),
-        profile.FILE: profile.encode(_profile(candidate, trained, None if reason else onnx)),
+        profile.FILE: profile.encode(_profile(candidate, trained, None if reason else onnx, proof.base)),
         **content.code,
     }
     files[model_card.FILE] = model_card.render(manifest, tuple(content.code)).encode()
     written = artifact.write(folder, manifest, files)
     _load_once(written)
     return written, candidate.notes
+
+
+def _candidate(trained: Trained, options: PackOptions, fields: Mapping[str, FieldOptions]) -> Candidate:
+    """The model with its contract; with examples of no row of the sample, where none is to be stored."""
+    candidate = with_contract(prepare(trained, fields, options.outputs), options.extra, options.keep)
+    if options.rows == "sample":
+        return candidate
+    candidate = with_examples(candidate, made_rows.examples(candidate.coder, composed(candidate)), fields)
+    note = made_rows.rare_levels(candidate.signature.fields, candidate.coded)
+    return dataclasses.replace(candidate, notes=(*candidate.notes, note)) if note else candidate
 
 
 def _load_once(written: Artifact) -> None:
@@ -296,14 +314,18 @@ def _load_once(written: Artifact) -> None:
         ) from error
 
 
-def _prepared(candidate: Candidate, options: PackOptions) -> tuple[bytes | None, str, _Proof]:
+def _prepared(candidate: Candidate, trained: Trained, options: PackOptions) -> tuple[bytes | None, str, Proof]:
     """The model as ONNX (or None, and why not), and what is to be proven of it."""
     rows = golden.proof_rows(candidate.coder.fields, candidate.coded)
     direct = candidate.direct(rows)  # first: a sample that the model does not take is no fault of the conversion
     onnx, reason = _converted(candidate, options)
     predict = runner(onnx) if onnx else None
-    golden_rows = golden.choose(candidate.coder, candidate.coded, predict, _apart(onnx))
-    return onnx, reason, _Proof(candidate, golden_rows, (rows, direct), options)
+    if options.rows == "made":
+        chosen = choose_made(candidate, predict, _apart(onnx), _holdout(candidate, trained))
+    else:
+        chosen = choose(candidate, predict, _apart(onnx))
+    proof = Proof(candidate, chosen, (rows, direct), options.tolerance, must_convert=options.engine == "onnx")
+    return onnx, reason, proof
 
 
 def _converted(candidate: Candidate, options: PackOptions) -> tuple[bytes | None, str]:
@@ -327,65 +349,18 @@ def _apart(onnx: bytes | None) -> float:
     return golden.NEAR if onnx and decides_between_rounded(onnx) else 0.0
 
 
-class _Proof:
-    """Compares packed forms of a model with the original on golden rows and on the caller's own sample rows.
-
-    Args:
-        sample: positions of the sample rows, and the original's answers to them.
-    """
-
-    def __init__(
-        self,
-        candidate: Candidate,
-        golden_rows: Coded,
-        sample: tuple[npt.NDArray[np.int_], Matrix],
-        options: PackOptions,
-    ) -> None:
-        self._candidate, self._options = candidate, options
-        self._rows, self._direct = sample
-        self.golden, self.answers = golden_rows, candidate.original(golden_rows)
-        self._expected = np.concatenate([self.answers, self._direct])
-        self._note = f"{len(golden_rows)} golden rows and {len(self._rows)} rows of the sample"
-
-    def contradiction(self) -> str:
-        """A sentence where the original's own predict says another label than its answers; else empty."""
-        return contradiction(self._candidate, self._candidate.sample.iloc[self._rows], self._direct) or contradiction(
-            self._candidate, self._candidate.coder.frame(self.golden), self.answers
-        )
-
-    def of_original(self) -> Parity:
-        """The proof of the python engine, which hands the original rows that are rebuilt from their coded form."""
-        rebuilt = check_rebuilt(self._candidate, self._rows, self._direct)
-        return self._compare(np.concatenate([self.answers, rebuilt]))[0]
-
-    def of_converted(self, predict: golden.Predict, parity: Parity) -> tuple[Parity, str]:
-        """The proof of the converted model and why it fails; `parity`, of the original, and a reason where it does."""
-        sample = self._candidate.coded.take(self._rows)
-        rows = golden.join([self.golden, sample])
-        compared, broken = self._compare(predict(rows))
-        if broken is None:
-            return compared, ""
-        where = self._candidate.coder.rows(rows.take(np.asarray([broken])))[0]
-        reason = (
-            f"The converted model is off by up to {max(compared.max_abs_error.values()):.3g} and agrees on "
-            f"{compared.labels_equal} of {compared.labels_total} labels; "
-            f"first on {msgspec.json.encode(where).decode()}."
-        )
-        if self._options.engine == "onnx":
-            raise ParityError(reason, hint="Raise tolerance if that is acceptable, or use engine = 'auto'.")
-        return parity, reason
-
-    def _compare(self, got: Matrix) -> tuple[Parity, int | None]:
-        candidate, tolerance = self._candidate, self._options.tolerance
-        return golden.compare(candidate.signature, self._expected, got, tolerance=tolerance, note=self._note)
-
-
-def _profile(candidate: Candidate, trained: Trained, onnx: bytes | None) -> profile.Profile:
+def _profile(candidate: Candidate, trained: Trained, onnx: bytes | None, background: Coded | None) -> profile.Profile:
     """The profile of held-out rows where there are some, else of the sample, as the packed model answers them."""
     predict = runner(onnx) if onnx else candidate.original
-    if trained.holdout is None:
-        return profile.build(candidate.signature, candidate.coded, predict, "sample")
-    return profile.build(candidate.signature, code_holdout(candidate.coder, trained.holdout), predict, "holdout")
+    rows = _holdout(candidate, trained)
+    if rows is None:
+        return profile.build(candidate.signature, candidate.coded, predict, "sample", background=background)
+    return profile.build(candidate.signature, rows, predict, "holdout", background=background)
+
+
+def _holdout(candidate: Candidate, trained: Trained) -> Coded | None:
+    """The held-out rows in coded form, where there are some."""
+    return None if trained.holdout is None else code_holdout(candidate.coder, trained.holdout)
 
 
 def _plain(value: Any) -> Any:

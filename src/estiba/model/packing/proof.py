@@ -1,0 +1,111 @@
+"""Choose the rows on which a packed model is compared with the original, and compare them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from estiba.core.errors import ParityError
+from estiba.model.artifact import golden_rows, made_rows, profile
+from estiba.model.artifact.artifact import Parity
+from estiba.model.coding.coder import Coded, Matrix
+from estiba.model.packing.candidate import Candidate, check_rebuilt, contradiction
+
+Rows = Literal["sample", "made"]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Golden rows, and the composed rows that they were chosen from; None where it was the sample."""
+
+    golden: Coded
+    base: Coded | None = None
+
+
+def composed(candidate: Candidate) -> Coded:
+    """Rows in place of the sample that are nobody's."""
+    known = profile.distributions(candidate.signature.fields, candidate.coded)
+    return made_rows.compose(candidate.coder, known, candidate.coded)
+
+
+def choose(candidate: Candidate, predict: golden_rows.Predict | None, apart: float) -> Chosen:
+    """Choose golden rows of the sample; `predict` and `apart` as `golden_rows.choose` takes them."""
+    return Chosen(golden_rows.choose(candidate.coder, candidate.coded, predict, apart))
+
+
+def choose_made(
+    candidate: Candidate, predict: golden_rows.Predict | None, apart: float, holdout: Coded | None = None
+) -> Chosen:
+    """Choose golden rows that are composed, and differ from each row of the sample and from the held-out rows."""
+    own = candidate.coded if holdout is None else golden_rows.join([candidate.coded, holdout])
+    base = made_rows.without_rows_of(own, composed(candidate))
+    chosen = golden_rows.choose(candidate.coder, base, predict, apart, made_rows.THRESHOLD_PAIRS)
+    return Chosen(made_rows.without_rows_of(own, chosen), base)
+
+
+class Proof:
+    """Compares packed forms of a model with the original on golden rows and on the caller's own sample rows.
+
+    Args:
+        chosen: the golden rows.
+        sample: positions of the sample rows, and the original's answers to them.
+        must_convert: a converted model that answers differently is an error.
+    """
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        chosen: Chosen,
+        sample: tuple[npt.NDArray[np.int_], Matrix],
+        tolerance: float,
+        *,
+        must_convert: bool,
+    ) -> None:
+        self._candidate, self._tolerance, self._must_convert = candidate, tolerance, must_convert
+        self._rows, self._direct = sample
+        self.golden, self.base, self.answers = chosen.golden, chosen.base, candidate.original(chosen.golden)
+        self._expected = np.concatenate([self.answers, self._direct])
+        kind = "golden rows" if chosen.base is None else "made golden rows"
+        self._note = f"{len(chosen.golden)} {kind} and {len(self._rows)} rows of the sample"
+
+    def contradiction(self) -> str:
+        """A sentence where the original's own predict says another label than its answers; else empty."""
+        return contradiction(self._candidate, self._candidate.sample.iloc[self._rows], self._direct) or contradiction(
+            self._candidate, self._candidate.coder.frame(self.golden), self.answers
+        )
+
+    def of_original(self) -> Parity:
+        """The proof of the python engine, which hands the original rows that are rebuilt from their coded form."""
+        rebuilt = check_rebuilt(self._candidate, self._rows, self._direct)
+        return self._compare(np.concatenate([self.answers, rebuilt]))[0]
+
+    def of_converted(self, predict: golden_rows.Predict, parity: Parity) -> tuple[Parity, str]:
+        """The proof of the converted model and why it fails; `parity`, of the original, and a reason where it does."""
+        sample = self._candidate.coded.take(self._rows)
+        rows = golden_rows.join([self.golden, sample])
+        compared, broken = self._compare(predict(rows))
+        if broken is None:
+            return compared, ""
+        where = self._shown(rows, broken)
+        reason = (
+            f"The converted model is off by up to {max(compared.max_abs_error.values()):.3g} and agrees on "
+            f"{compared.labels_equal} of {compared.labels_total} labels; "
+            f"first on {where}."
+        )
+        if self._must_convert:
+            raise ParityError(reason, hint="Raise tolerance if that is acceptable, or use engine = 'auto'.")
+        return parity, reason
+
+    def _compare(self, got: Matrix) -> tuple[Parity, int | None]:
+        signature, tolerance = self._candidate.signature, self._tolerance
+        return golden_rows.compare(signature, self._expected, got, tolerance=tolerance, note=self._note)
+
+    def _shown(self, rows: Coded, row: int) -> str:
+        """A row as JSON; of the sample only where its rows may be stored, as the artifact keeps the reason."""
+        if self.base is not None and row >= len(self.golden):
+            return "a row of the sample"
+        return msgspec.json.encode(self._candidate.coder.rows(rows.take(np.asarray([row])))[0]).decode()
