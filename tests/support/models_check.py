@@ -92,7 +92,7 @@ def _target(data: models_data.Data, name: str, cut: int) -> Any:
 
 def _packed(result: Result, model: Any, trained: pd.DataFrame, asked: pd.DataFrame, folder: str) -> None:
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # the report that pack prints
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # pack's report
             packed = pack(model, trained, name="lab", registry=folder)
         manifest = packed.artifact.manifest
         result.engine, result.reason = manifest.engine, manifest.reason
@@ -149,11 +149,12 @@ def _own(model: Any, row: pd.DataFrame) -> tuple[Any, Any] | None:
 def _one(result: Result, i: int, own: tuple[Any, Any], answer: dict[str, Any]) -> None:
     label, shares = own
     limit = SINGLE if result.estimator.startswith("XGB") or "float32" in result.changes else TOLERANCE
-    if "label" in answer:
+    if "label" in answer or "cluster" in answer:
+        said = answer["label"] if "label" in answer else answer["cluster"]
         result.labels += 1
-        result.labels_equal += (equal := str(answer["label"]) == str(label))
+        result.labels_equal += (equal := str(said) == str(label))
         if not equal:
-            result.fault = result.fault or f"row {i}: the label is {answer['label']!r}, and predict says {label!r}"
+            result.fault = result.fault or f"row {i}: the label is {said!r}, and predict says {label!r}"
         if shares is None or "probabilities" not in answer:
             return
         pairs = list(zip(answer["probabilities"].values(), shares.tolist(), strict=True))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
+_NOTHING = object()
+
 Change = Callable[[np.random.Generator, pd.DataFrame], pd.DataFrame]
 
 
@@ -102,22 +104,25 @@ def probes(rng: np.random.Generator, held_out: pd.DataFrame, trained: pd.DataFra
     for _ in range(min(len(mixed), 40)):
         row, column = int(rng.integers(len(mixed))), str(rng.choice(list(mixed)))
         value = _strange(rng, trained[column])
-        if value is not None:
+        if value is not _NOTHING:
             mixed.loc[row, column] = value
     return pd.concat([plain, mixed], ignore_index=True).astype(trained.dtypes.to_dict())
 
 
 def _strange(rng: np.random.Generator, column: pd.Series) -> object:
-    """A value that the column's type can hold, and that training did not have; None for none."""
+    """A value that the column's type can hold and that training did not have, or the missing value of training.
+
+    `_NOTHING` where there is none.
+    """
     seen, kind = column.dropna(), column.dtype
     if rng.random() < 0.3:  # only where training had some: the model may refuse what it has never seen
-        return (pd.NA if not isinstance(kind, np.dtype) else np.nan) if column.isna().any() else None
+        return column[column.isna()].iloc[0] if column.isna().any() else _NOTHING
     if pd.api.types.is_bool_dtype(kind) or isinstance(kind, pd.CategoricalDtype) or not len(seen):
-        return None
+        return _NOTHING
     if pd.api.types.is_integer_dtype(kind):
         return int(rng.choice([int(seen.min()) - 1, int(seen.max()) + 1, 0]))
     if pd.api.types.is_float_dtype(kind):
         near = float(rng.choice(seen.to_numpy(float)))
         beside = [np.nextafter(near, -np.inf), np.nextafter(near, np.inf), float(seen.max()) * 10 + 1, -1e6, 0.0]
         return float(rng.choice(beside))
-    return str(rng.choice(["Zanzíbar", "zanzíbar", "  ", "x9"])) if isinstance(seen.iloc[0], str) else None
+    return str(rng.choice(["Zanzíbar", "zanzíbar", "  ", "x9"])) if isinstance(seen.iloc[0], str) else _NOTHING

@@ -29,7 +29,11 @@ Made = Callable[[np.random.Generator], tuple[pd.DataFrame, str, int]]
 
 def data_sets() -> dict[str, Made]:
     """By name: a function that gives rows, the column of the target, and how many classes it has."""
-    return _of_sklearn() | _of_plotly() | _of_statsmodels() | _of_this_machine() | {"credit": _credit, "codes": _codes}
+    return _of_sklearn() | _of_plotly() | _of_statsmodels() | _of_this_machine() | _made()
+
+
+def _made() -> dict[str, Made]:
+    return {"credit": _credit, "codes": _codes, "sensors": _sensors, "people": _people}
 
 
 def draw(rng: np.random.Generator) -> Data:
@@ -144,3 +148,32 @@ def _codes(rng: np.random.Generator) -> tuple[pd.DataFrame, str, int]:
     rows["share"] = (rng.integers(0, 11, n) / 10).astype(np.float32)
     score = rows["region"] * 0.7 + rows["plan"] - rows["visits"] * rows["share"] + rng.normal(0, 0.5, n)
     return rows.assign(spend=np.exp(score / 3)), "spend", 0
+
+
+def _sensors(rng: np.random.Generator) -> tuple[pd.DataFrame, str, int]:
+    """Numbers of very different sizes, one constant, one nearly so, and one that is a multiple of another."""
+    n = 1000
+    rows = pd.DataFrame(rng.normal(size=(n, 4)) * [1e-9, 1.0, 1e6, 30.0], columns=["leak", "flow", "pressure", "heat"])
+    rows["twice"] = rows["flow"] * 2
+    rows["fixed"] = 7.5
+    rows["rare"] = (rng.random(n) < 0.01).astype(float)
+    score = rows["leak"] * 1e9 + rows["flow"] - rows["heat"] / 30 + rng.normal(0, 0.4, n)
+    return rows.assign(state=np.digitize(score, [-1.5, 0.0, 1.5])), "state", 4
+
+
+def _people(rng: np.random.Generator) -> tuple[pd.DataFrame, str, int]:
+    """Words of many levels, most of them rare, beside numbers with outliers and negative ones."""
+    n = 1400
+    towns = np.array([f"town {i}" for i in range(60)])
+    rows = pd.DataFrame(
+        {
+            "town": rng.choice(towns, n, p=np.arange(60, 0, -1) / 1830),
+            "sex": rng.choice(["f", "m", "x"], n, p=[0.5, 0.48, 0.02]),
+            "debt": np.where(rng.random(n) < 0.02, 1e7, rng.normal(0, 500, n)).round(1),
+            "visits": rng.poisson(2, n),
+            "since": rng.integers(1990, 2025, n),
+            "member": rng.choice(["yes", "no"], n),
+        }
+    )
+    score = rows["visits"] + (rows["member"] == "yes") * 2 - (rows["since"] - 2000) / 10 + rng.normal(0, 1, n)
+    return rows.assign(amount=score), "amount", 0

@@ -232,6 +232,21 @@ def test_wrong_csv(http: Any, text: bytes, status: int) -> None:
     assert (answer.status_code, answer.json()["status"]) == (status, status), answer.text
 
 
+@pytest.mark.parametrize(("mark", "name"), [(";", "';'"), ("\t", "a tab"), ("|", "'|'")])
+def test_csv_with_another_separator_is_told_so(http: Any, mark: str, name: str) -> None:
+    lines = ("age,balance,country,channel,active", "18,1.5,ES,web,true")
+    answer = ask(http, "\r\n".join(lines).replace(",", mark).encode(), **{"content-type": "text/csv"})
+    assert answer.status_code == 400
+    assert f"The separator seems to be {name}: send cells separated by ','" in answer.json()["detail"]
+
+
+def test_a_form_is_told_which_header_to_send(http: Any) -> None:
+    answer = ask(http, json.dumps(CHURN_ROW), **{"content-type": "application/x-www-form-urlencoded"})
+    assert answer.json()["detail"].endswith(
+        "Add the header -H 'Content-Type: application/json': curl -d sends the type of a form."
+    )
+
+
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "a" * 300, "json"])
 def test_other_content_types(http: Any, kind: str) -> None:
     assert ask(http, json.dumps(CHURN_ROW), **{"content-type": kind}).status_code == 415

@@ -6,6 +6,8 @@ import base64
 import gzip
 import io
 import json
+import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +25,7 @@ from estiba.core.errors import BadInput, BadRequest
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")]
 
-NPY = "application/x-npy"
+NPY, NPZ = "application/x-npy", "application/x-npz"
 X = np.random.default_rng(3).normal(size=(4, 3)).astype(np.float32)
 PIXELS = np.random.default_rng(4).integers(0, 256, (6, 5, 3)).astype(np.uint8)
 
@@ -56,6 +58,12 @@ def client(live: Live) -> Iterator[httpx.Client]:
 def saved(array: Any) -> bytes:
     file = io.BytesIO()
     np.save(file, array)
+    return file.getvalue()
+
+
+def zipped(save: Any = np.savez, **arrays: Any) -> bytes:
+    file = io.BytesIO()
+    save(file, **arrays)
     return file.getvalue()
 
 
@@ -176,6 +184,92 @@ def test_a_body_that_a_path_does_not_take(
     assert client.post(path, content=body, headers=headers).status_code == status
 
 
+TEXTS = {"a": np.array([["x"], ["y"]]), "b": np.array([["p", "q"], ["r", "ñ"]]), "t": np.array([1, -1])}
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_several_inputs_and_outputs_as_npz(save: Any, client: httpx.Client) -> None:
+    headers = {"content-type": NPZ, "accept": NPZ}
+    answer = client.post("/models/joined/predict", content=zipped(save, **TEXTS), headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, NPZ)
+    records = [{name: array[i].tolist() for name, array in TEXTS.items()} for i in range(2)]
+    expected = native(client, "joined", records)
+    found = np.load(io.BytesIO(answer.content))
+    assert {name: found[name].tolist() for name in found} == {n: [row[n] for row in expected] for n in expected[0]}
+    assert (
+        client.post("/models/joined/predict", content=zipped(save, **TEXTS), headers={"content-type": NPZ}).json()[
+            "predictions"
+        ]
+        == expected
+    )
+    one = {name: array[0] for name, array in TEXTS.items()}
+    answer = client.post("/models/joined/predict", content=zipped(save, **one), headers={"content-type": NPZ})
+    assert answer.json()["predictions"] == expected[:1]
+    both = client.post("/models/two/predict", content=zipped(x=X), headers=headers)
+    part = client.post(
+        "/models/two/predict?output=logit", content=saved(X), headers={"content-type": NPY, "accept": NPY}
+    )
+    logits = np.load(io.BytesIO(both.content))["logit"]
+    assert logits.tolist() == np.load(io.BytesIO(part.content)).tolist()
+
+
+def _entries(*entries: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    file = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(file, "w", method) as archive:
+        warnings.simplefilter("ignore")  # of a name that is there twice
+        for name, content in entries:
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (zipped(arr_0=X), 422, "numpy.savez(file, NAME=array) names it"),
+        (zipped(**TEXTS, more=X), 422, "the model has no such field"),
+        (zipped(**TEXTS | {"t": np.array([1])}), 422, "expected as many records of each field"),
+        (zipped(**TEXTS | {"t": np.array([1.5, 2.5])}), 422, "#/t"),
+        (zipped(**TEXTS | {"t": np.array([{}, {}], object)}), 400, "t.npy: The .npy file has elements of type object"),
+        (b"PK", 400, "The body is not a .npz file"),
+        (saved(X), 400, "The body is not a .npz file"),
+        (zipped(**TEXTS)[:-30], 400, "The body is not a .npz file"),
+        (zipped(**TEXTS).replace(b"NUMPY", b"NUMPX"), 400, "The body is not a .npz file: Bad CRC-32"),
+        (_entries(("a.npy", b"x"), ("a.npy", b"x")), 400, "has 'a' twice"),
+        (_entries(("a.txt", b"x")), 400, "'a.txt', which is no .npy file"),
+        (_entries(("a.npy", b"x")), 400, "a.npy: The body is not a .npy file"),
+        (_entries(("a.npy", b"x"), method=zipfile.ZIP_LZMA), 400, "in a way that NumPy does not"),
+        (_entries(("a.npy", bytes(300_000_000))), 413, "are larger than"),
+        (_entries(*((f"{i}.npy", b"") for i in range(1001))), 413, "more than 1,000 arrays"),
+    ],
+)
+def test_an_npz_file_that_is_refused(body: bytes, status: int, message: str, client: httpx.Client) -> None:
+    answer = client.post("/models/joined/predict", content=body, headers={"content-type": NPZ})
+    assert answer.status_code == status, answer.text
+    assert message in answer.text
+
+
+@pytest.mark.parametrize("huge", ["1" + "0" * 400, "-1" + "0" * 400])
+def test_a_whole_number_beyond_all_floats_is_named(huge: str, client: httpx.Client) -> None:
+    headers = {"content-type": "application/json"}
+    found = problems(client.post("/models/free/predict", content=f'{{"x": [1, {huge}]}}', headers=headers))
+    assert found == {"#/x": "expected float32 of shape [length], got a number beyond its range at [1]"}
+    t = client.post("/models/joined/predict", content=f'{{"a":["x"],"b":["p","q"],"t":{huge}}}', headers=headers)
+    assert "#/t" in problems(t)
+    tensor = f'{{"inputs": [{{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, {huge}]}}]}}'
+    for path, body in (("/v2/models/free/infer", tensor), ("/invocations", f'{{"inputs": {{"x": [[{huge}]]}}}}')):
+        answer = client.post(path, content=body, headers=headers)
+        assert answer.status_code == 400, answer.text
+        assert "x" in answer.text
+
+
+def test_the_header_that_curl_needs_is_named(client: httpx.Client) -> None:
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    for path in ("/predict", "/models/joined/predict", "/invocations"):
+        answer = client.post(path, content=b'{"x": [1, 2, 3]}', headers=headers)
+        assert answer.status_code == 415
+        assert "-H 'Content-Type: application/json'" in answer.text
+
+
 def test_free_axes_may_differ_from_record_to_record(client: httpx.Client) -> None:
     rows = [[1.0], [1.0, 2.0], [3.0, 4.0], [5.0]]
     expected = [{"y": [2 * value for value in row]} for row in rows]
@@ -290,7 +384,7 @@ def test_openapi_describes_tensors(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     validate(document)
     content = document["paths"]["/models/bright/predict"]["post"]["requestBody"]["content"]
-    assert set(content) == {"application/json", NPY, "image/jpeg", "image/png"}
+    assert set(content) == {"application/json", NPY, NPZ, "image/jpeg", "image/png"}
     assert "get" not in document["paths"]["/models/bright/predict"]
     schemas = document["components"]["schemas"]
     assert schemas["two.Record"]["properties"]["x"]["minItems"] == 3

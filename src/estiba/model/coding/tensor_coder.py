@@ -305,5 +305,7 @@ def _received(value: Any, reason: str) -> str:
     message, _, path = reason.partition(_PLACE_SIGN)
     if "array" in message:
         return f"shape {shape_text(shape)}" if shape else say(value)
+    if message == "Number out of range":
+        return f"a number beyond its range at {path.strip('`')}" if path else "a number beyond its range"
     wrong = _NAMES.get(type_name := message.rpartition("got ")[2].strip("`"), type_name)
     return f"{wrong} at {path.strip('`')}" if path else say(value)

@@ -301,7 +301,7 @@ def _tensor_request(model: Described, name: str) -> Json:
         schema["examples"] = {"records": {"summary": "One record or many", "value": {"records": [dict(model.example)]}}}
     binary: Json = {"schema": {"type": "string", "format": "binary"}}
     fields = model.signature.fields
-    content = {"application/json": schema}
+    content = {"application/json": schema, "application/x-npz": binary}
     if len(fields) == 1:
         content["application/x-npy"] = binary
         if fields[0].image is not None:
@@ -329,7 +329,8 @@ def _responses(model: Described, name: str) -> Json:
     if model.answer:
         answered["application/json"]["examples"] = {"golden": {"value": answer}}
     if model.signature.is_tensors:
-        answered["application/x-npy"] = {"schema": {"type": "string", "format": "binary"}}
+        for kind in ("application/x-npy", "application/x-npz"):
+            answered[kind] = {"schema": {"type": "string", "format": "binary"}}
     wrong = {str(status): {"$ref": f"#/components/responses/{status}"} for status in (400, 404, 413, 415)}
     later = {str(status): {"$ref": f"#/components/responses/{status}"} for status in (500, 503, 504)}
     return {

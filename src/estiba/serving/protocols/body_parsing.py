@@ -55,6 +55,25 @@ class NotSupported(EstibaError):
     status = 415
 
 
+_FORM = b"application/x-www-form-urlencoded"
+"""The type of a body that `curl -d` sends."""
+
+
+def unsupported_type(kind: bytes, taken: str) -> NotSupported:
+    """The error for a media type that a path does not take; a hint for the one that curl writes unless told otherwise.
+
+    Args:
+        taken: the media types that it takes, in words.
+    """
+    named = f"not {kind.decode('latin-1')!r}" if kind else "and the request has no Content-Type"
+    hint = (
+        "Add the header -H 'Content-Type: application/json': curl -d sends the type of a form."
+        if kind == _FORM
+        else None
+    )
+    return NotSupported(f"This path takes {taken}, {named}.", hint=hint)
+
+
 class EncodingNotSupported(NotSupported):
     """A Content-Encoding other than ENCODINGS."""
 
@@ -158,6 +177,8 @@ def code_csv(coder: Coder, body: bytes | bytearray, *, header: bool | None = Tru
         lines = list(islice(filled, MAX_ROWS + 2))
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadRequest(f"The body is not valid CSV in UTF-8: {error}") from None
+    if lines:
+        _check_separator(lines[0], len(coder.fields))
     if lines and not (header if header is not None else _is_header(coder, lines[0])):
         lines.insert(0, list(coder.signature.names))
     if len(lines) < 2:
@@ -165,6 +186,22 @@ def code_csv(coder: Coder, body: bytes | bytearray, *, header: bool | None = Tru
     if len(lines) > MAX_ROWS + 1:
         raise TooManyRows(f"A request may hold {MAX_ROWS:,} records; this one has more.")
     return coder.check_text(lines[0], lines[1:])
+
+
+def _check_separator(line: Sequence[str], fields: int) -> None:
+    """Raise BadRequest for a first line of one cell that another separator would cut into several."""
+    if len(line) != 1 or fields == 1:
+        return
+    mark = max(_SEPARATORS, key=line[0].count)
+    if mark in line[0]:
+        raise BadRequest(
+            f"The first line of the CSV is a single cell, {line[0][:80]!r}.",
+            hint=f"The separator seems to be {_SEPARATORS[mark]}: send cells separated by ',' and numbers with a "
+            "decimal point, or send JSON.",
+        )
+
+
+_SEPARATORS = {";": "';'", "\t": "a tab", "|": "'|'"}
 
 
 def _is_header(coder: Coder, line: Sequence[str]) -> bool:

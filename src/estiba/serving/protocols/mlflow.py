@@ -33,6 +33,7 @@ from estiba.serving.protocols.body_parsing import (
     encoded,
     parse_json,
     sentence,
+    unsupported_type,
 )
 from estiba.serving.protocols.endpoint import JSON, EncodedResponse, Endpoint, Failure, Shared
 
@@ -145,7 +146,9 @@ def _kind(request: Request) -> tuple[str, bool | None]:
     kind, *parameters = [part.strip().lower() for part in request.content_type.decode("latin-1").split(";")]
     plain = {part.replace('"', "").replace(" ", "") for part in parameters}
     headers = {"header=present": True, "header=absent": False} if kind == "text/csv" else {}
-    if kind not in ("application/json", "text/csv") or plain - {"", "charset=utf-8"} - set(headers):
+    if kind not in ("application/json", "text/csv"):
+        raise unsupported_type(kind.encode("latin-1"), "application/json or text/csv")
+    if plain - {"", "charset=utf-8"} - set(headers):
         raise NotSupported("Send application/json or text/csv, in UTF-8.")
     return kind, next((header for name, header in headers.items() if name in plain), None)
 

@@ -27,12 +27,12 @@ from estiba.serving.protocols import arrow_parquet
 from estiba.serving.protocols.body_parsing import (
     UNREADABLE,
     NotAllowed,
-    NotSupported,
     check_count,
     check_values,
     code_csv,
     parse_json,
     shown_warnings,
+    unsupported_type,
 )
 from estiba.serving.protocols.endpoint import INLINE_BYTES, JSON, EncodedResponse, Endpoint, Failure, Shared
 from estiba.serving.protocols.repeated_keys import detector
@@ -98,8 +98,7 @@ class NativeEndpoint(Endpoint):
             exchange.coded = arrow_parquet.code_table_body(self.model.coder, request.body, kind, self._max_body)
             exchange.answer_options = arrow_parquet.wanted(request.header(b"accept"))
         else:
-            name = kind.decode("latin-1")
-            raise NotSupported(f"This path takes application/json, text/csv, an Arrow stream or Parquet, not {name!r}.")
+            raise unsupported_type(kind, "application/json, text/csv, an Arrow stream or Parquet")
 
     def _decode_json(self, exchange: Exchange, request: Request) -> None:
         try:

@@ -11,7 +11,7 @@ from estiba.model.coding.tensor_coder import TensorCoder, tensors_of
 from estiba.model.inference.load import TensorModel
 from estiba.serving.batcher import Batcher
 from estiba.serving.exchange import Answer, Exchange
-from estiba.serving.protocols.body_parsing import NotAllowed, NotSupported, check_count, encoded, parse_json
+from estiba.serving.protocols.body_parsing import NotAllowed, check_count, encoded, parse_json, unsupported_type
 from estiba.serving.protocols.endpoint import JSON, EncodedResponse, Shared
 from estiba.serving.protocols.kserve_v1 import KserveV1Endpoint
 from estiba.serving.protocols.mlflow import MlflowEndpoint
@@ -50,8 +50,9 @@ class TensorMlflowEndpoint(MlflowEndpoint):
         request = exchange.request
         if request.method != b"POST":
             raise NotAllowed("Use POST for invocations.")
-        if request.content_type.partition(b";")[0].strip().lower() != b"application/json":
-            raise NotSupported("Send application/json, in UTF-8.")
+        kind = request.content_type.partition(b";")[0].strip().lower()
+        if kind != b"application/json":
+            raise unsupported_type(kind, "application/json")
         content = _object(request.body)
         self.check_keys(request.body, -1)
         forms = [form for form in ("instances", "inputs") if form in content]

@@ -1,4 +1,6 @@
-"""The native protocol for models of tensors: records in JSON, an array as `.npy`, or an image; answers as JSON or .npy.
+"""The native protocol for models of tensors: records in JSON, arrays as `.npy` or `.npz`, or an image.
+
+Answers are JSON, `.npy` of one output, or `.npz` of several.
 
 Outputs are chosen by `params.outputs` of a JSON body, or by `?output=NAME`.
 """
@@ -12,7 +14,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from estiba.core.errors import BadInput, BadRequest, Problem
-from estiba.model.coding import images, npy
+from estiba.model.coding import images, npy, npz
 from estiba.model.coding.coder import Coded
 from estiba.model.coding.known_names import MAX_PROBLEMS
 from estiba.model.coding.tensor_coder import tensors_of
@@ -22,16 +24,18 @@ from estiba.serving.batcher import Batcher
 from estiba.serving.exchange import Answer, Exchange
 from estiba.serving.http.problem_details import CONTENT_TYPE, problem
 from estiba.serving.http.request import Request
-from estiba.serving.protocols.body_parsing import NotAllowed, NotSupported, check_count, parse_json
+from estiba.serving.protocols.body_parsing import NotAllowed, check_count, parse_json, unsupported_type
 from estiba.serving.protocols.endpoint import JSON, EncodedResponse, Endpoint, Failure, Shared
 from estiba.serving.protocols.tensor_bodies import check_json, chosen_outputs, not_finite, plain, together
 
+JSON_TYPE = b"application/json"
+
 
 class _Options(NamedTuple):
-    """The outputs of an answer, and its form: `.npy`, or JSON with the outputs at the top level too."""
+    """The outputs of an answer, and its form: `.npy`, `.npz`, or JSON, with the outputs at the top level if flat."""
 
     outputs: tuple[str, ...]
-    as_npy: bool = False
+    media_type: bytes = JSON_TYPE
     flat: bool = False
 
 
@@ -51,28 +55,32 @@ class TensorNativeEndpoint(Endpoint):
     def decode(self, exchange: Exchange) -> None:
         request = exchange.request
         if request.method != b"POST":
-            raise NotAllowed("Use POST with records as JSON, an array as .npy, or an image.")
+            raise NotAllowed("Use POST with records as JSON, arrays as .npy or .npz, or an image.")
         kind = request.content_type.partition(b";")[0].strip().lower()
-        wants_npy = npy.MEDIA_TYPE in request.header(b"accept").lower()
+        wanted = _answer_type(request.header(b"accept").lower())
         output = _query_output(request)
-        if kind in (b"application/json", b""):
+        if kind in (JSON_TYPE, b""):
             exchange.coded, params, bare = self._json(request.body)
             outputs = chosen_outputs(self._head, params.get("outputs", output))
             flat = bare and request.path == b"/predict"
-            exchange.answer_options = _Options(outputs, wants_npy, flat)
+            exchange.answer_options = _Options(outputs, wanted, flat)
         else:
             exchange.coded = self._one_body(kind, request)
-            exchange.answer_options = _Options(chosen_outputs(self._head, output), wants_npy)
-        if wants_npy and len(exchange.answer_options.outputs) > 1:
+            exchange.answer_options = _Options(chosen_outputs(self._head, output), wanted)
+        if wanted == npy.MEDIA_TYPE and len(exchange.answer_options.outputs) > 1:
             names = ", ".join(each.name for each in self._head.tensors)
-            raise BadRequest(f"A .npy file holds one output; say which with ?output=NAME, of: {names}.")
+            raise BadRequest(
+                f"A .npy file holds one output; say which with ?output=NAME, of: {names}. "
+                "With Accept: application/x-npz all of them come."
+            )
 
     def _one_body(self, kind: bytes, request: Request) -> Coded:
-        """The only field of a model from a body that is an array or an image."""
+        """The records of a body that is an array or an image, for the only field, or several arrays by name."""
         accepted = self._media_types()
         if kind not in accepted:
-            listed = ", ".join(each.decode() for each in accepted)
-            raise NotSupported(f"This path takes {listed}, not {kind.decode('latin-1')!r}.")
+            raise unsupported_type(kind, ", ".join(each.decode() for each in accepted))
+        if kind == npz.MEDIA_TYPE:
+            return self._arrays(request.body)
         assert self._only is not None
         if kind != npy.MEDIA_TYPE:
             name, content = self._only.name, bytes(request.body)
@@ -81,10 +89,26 @@ class TensorNativeEndpoint(Endpoint):
         check_count(len(array) if array.ndim and self._tensors.stacks else 1)
         return self._named(lambda: tensors_of(self._tensors, array))
 
+    def _arrays(self, body: bytes | bytearray) -> Coded:
+        """Arrays by field: of one record, or each with a first axis that counts the records."""
+        arrays = npz.read(body, self._max_body)
+        try:
+            coded = tensors_of(self._tensors, arrays)
+        except BadInput as error:
+            hint = "" if arrays.keys() & set(self.model.signature.names) else "; numpy.savez(file, NAME=array) names it"
+            raise BadInput([Problem(_bare(p).pointer, p.detail + hint) for p in error.problems]) from None
+        check_count(len(coded.matrix))
+        return coded
+
     def _media_types(self) -> tuple[bytes, ...]:
         if self._only is None:
-            return (b"application/json",)
-        return (b"application/json", npy.MEDIA_TYPE, *(images.MEDIA_TYPES if self._only.image is not None else ()))
+            return (JSON_TYPE, npz.MEDIA_TYPE)
+        return (
+            JSON_TYPE,
+            npy.MEDIA_TYPE,
+            npz.MEDIA_TYPE,
+            *(images.MEDIA_TYPES if self._only.image is not None else ()),
+        )
 
     def _named(self, code: Any) -> Coded:
         """Name problems of a body that is one value by the body itself."""
@@ -120,9 +144,11 @@ class TensorNativeEndpoint(Endpoint):
     def encode(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
         options: _Options = exchange.answer_options
         predictions = answer.predictions
-        if options.as_npy:
-            array = together(predictions, options.outputs[0], self._head.batch)
-            return (b"content-type: %b\r\n" % npy.MEDIA_TYPE, npy.write(array))
+        if options.media_type != JSON_TYPE:
+            arrays = {name: together(predictions, name, self._head.batch) for name in options.outputs}
+            whole = options.media_type == npz.MEDIA_TYPE
+            body = npz.write(arrays) if whole else npy.write(arrays[options.outputs[0]])
+            return (b"content-type: %b\r\n" % options.media_type, body)
         shown = plain(predictions, options.outputs)
         odd = not_finite(predictions, options.outputs)[:MAX_PROBLEMS]
         content: dict[str, Any] = {
@@ -139,6 +165,11 @@ class TensorNativeEndpoint(Endpoint):
         about = {"model": self.model.name, "version": self.model.version}
         body = problem(status, detail, kind=kind, request_id=exchange.id, errors=errors, **about)
         return (b"content-type: %b\r\n" % CONTENT_TYPE, body)
+
+
+def _answer_type(accept: bytes) -> bytes:
+    """The media type of an answer: .npz or .npy where the header Accept names it, else JSON."""
+    return next((kind for kind in (npz.MEDIA_TYPE, npy.MEDIA_TYPE) if kind in accept), JSON_TYPE)
 
 
 def _bare(found: Problem) -> Problem:
