@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -33,11 +34,18 @@ Examples:
   estiba up --profile dev --watch    also the services of a profile; restart each when its files change
   estiba up --port 9000              at other ports: 8001 of a model becomes 9001
   estiba up --force                  with all models trained again
+  estiba up --watch --debug api      restart at changes; an editor attaches to api at 127.0.0.1:5678
 """
 )
 @click.argument("services", metavar="[SERVICE]...", nargs=-1)
 @project_option
 @click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Also start the services of this profile.")
+@click.option(
+    "--debug",
+    multiple=True,
+    metavar="SERVICE",
+    help="Start this Python service under debugpy; an editor attaches at 127.0.0.1:5678, to further ones at 5679, ...",
+)
 @click.option("--watch", is_flag=True, help="Restart services and train models again when their files change.")
 @click.option(
     "--env-file",
@@ -61,13 +69,15 @@ def up(project: Path | None, force: bool, watch: bool, as_json: bool, **given: A
     import estiba.project
     from estiba.local import run_plan
 
-    names, profiles, env_file, port = (given.pop(key) for key in ("services", "profiles", "env_file", "port"))
+    keys = ("services", "profiles", "env_file", "port", "debug")
+    names, profiles, env_file, port, debug = (given.pop(key) for key in keys)
 
     def load() -> Project:
         loaded = estiba.project.load(project)
         return replace(loaded, server=with_options(loaded.server, given))
 
-    plan = run_plan.plan(run_plan.UpRequest(load, names, profiles, env_file, port, _call(project, names, profiles)))
+    call = _call(project, names, profiles)
+    plan = run_plan.plan(run_plan.UpRequest(load, names, profiles, env_file, port, call, debug))
     outcomes = _train(plan, force=force, as_json=as_json)
     plan = run_plan.with_models(plan, [outcome.version.digest for outcome in outcomes])
     return _run(plan, watch=watch, as_json=as_json)
@@ -123,14 +133,16 @@ def _display(plan: RunPlan, running: Sequence[Running], *, watch: bool, as_json:
         return ServerLog(lambda: _announce_all(running))
     selection = plan.selection
     names = [*([MODELS] if selection.models else []), *selection.services, *selection.left_out]
-    return Board(names, lambda: _announce_all(running))
+    return Board(names, lambda: _announce_all(running, plan.target.debuggers))
 
 
-def _announce_all(running: Sequence[Running]) -> None:
+def _announce_all(running: Sequence[Running], debuggers: Mapping[str, int] = MappingProxyType({})) -> None:
     for server in running:
         announce(server)
     if not running:
         terminal.line("Ctrl-C stops.", bold=True)
+    for name, port in debuggers.items():
+        terminal.line(f"The debugger of {name} listens on 127.0.0.1:{port}: attach to it with debugpy.")
 
 
 def with_options(options: Any, given: dict[str, Any]) -> Any:

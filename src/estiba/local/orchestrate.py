@@ -15,7 +15,7 @@ from estiba.core.process_group import marked
 from estiba.core.suggest import did_you_mean
 from estiba.deploy.plan.plan import Command, Plan
 from estiba.deploy.plan.service_options import MODELS
-from estiba.local import virtualenvs
+from estiba.local import debugger, virtualenvs
 from estiba.local.health_probe import CommandProbe
 from estiba.local.service_runner import ServiceRunner
 from estiba.local.status import Launch
@@ -116,7 +116,10 @@ async def prepare(target: LocalTarget, runner: ServiceRunner, running: Collectio
     if isinstance(service.health, Command):
         probe_argv = [target.resolved(service, argument) for argument in service.health.argv]
         probe = CommandProbe(probe_argv, folder, marked(environment, mark, f"{service.name}:health"))
-    return Launch([program, *argv[1:]], folder, marked(environment, mark, service.name), probe)
+    command = [program, *argv[1:]]
+    if port := target.debuggers.get(service.name):
+        command, environment = debugger.wrap(service.name, command, port), debugger.environment(environment)
+    return Launch(command, folder, marked(environment, mark, service.name), probe)
 
 
 async def _packages(target: LocalTarget, runner: ServiceRunner, mark: str) -> Path | None:

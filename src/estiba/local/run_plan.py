@@ -11,7 +11,7 @@ from estiba.core import addresses
 from estiba.deploy.plan import dotenv
 from estiba.deploy.plan.plan import Http, Service
 from estiba.deploy.plan.service_options import MODELS
-from estiba.local import orchestrate, port_offset
+from estiba.local import debugger, orchestrate, port_offset
 from estiba.local.orchestrate import Selection
 from estiba.local.target import LocalTarget
 from estiba.planning import EXTRA_STOP_SECONDS, lower, lower_applications
@@ -28,6 +28,7 @@ class UpRequest:
         profiles: whose services run too. env_file: instead of the project's `.env`.
         port: of the model server; all other ports move by the same offset. None keeps those of the project file.
         command: how the user called `estiba up`, for hints.
+        debug: services that run under a debugger.
     """
 
     load: Callable[[], Project]
@@ -36,6 +37,7 @@ class UpRequest:
     env_file: Path | None = None
     port: int | None = None
     command: str = "estiba up"
+    debug: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def plan(request: UpRequest) -> RunPlan:
     planned = _plan_applications(request)
     check_address(planned.project.server)
     _check_ports(planned, planned.selection.services, models=planned.selection.models)
-    return planned
+    debuggers = debugger.allot(request.debug, planned.selection.services)
+    return replace(planned, target=replace(planned.target, debuggers=debuggers))
 
 
 def with_models(planned: RunPlan, trusted: Collection[str]) -> RunPlan:
@@ -115,6 +118,7 @@ def plan_again(before: RunPlan) -> RunPlan:
     taken = {service.port for service in before.applications}
     _check_ports(planned, [service.name for service in planned.applications if service.port not in taken], models=False)
     serving = [service for service in before.target.plan.services if service.models]
+    planned = replace(planned, target=replace(planned.target, debuggers=before.target.debuggers))
     return replace(_with_serving(planned, serving), trusted=before.trusted)
 
 

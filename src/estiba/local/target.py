@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from estiba.core.addresses import bracketed, http_url
@@ -34,12 +34,14 @@ class LocalTarget:
     Args:
         server_host: the address at which the model server is reached. server_port: its port.
         variables: of the environment, including those of `.env`.
+        debuggers: by service that runs under a debugger, the debugger's port.
     """
 
     plan: Plan
     server_host: str
     server_port: int
     variables: Mapping[str, str]
+    debuggers: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
