@@ -65,7 +65,8 @@ WORDS = (
     "waiting: {detail}", "starting (pid {pid})", "healthy at {url} (pid {pid}, {seconds} s)", "left out: {detail}",
     "running at {url} (pid {pid})", "restarting: {detail}", "failed: {detail}", "unhealthy: {detail}",
     "its last lines were:", "gathering", "weighing", "building ({detail})", "running ({detail})",
-    "not stated", "equal, {equal} labels", "{worst} off, {equal} labels", "rows of the sample", "held-out rows",
+    "{count} other files", "not stated", "equal, {equal} labels", "{worst} off, {equal} labels",
+    "rows of the sample", "held-out rows",
     "healthy after {seconds} s", "{healthy}, {rows} golden rows equal over HTTP",
 )  # fmt: skip
 """Words of tables, of states and of progress, which the code holds apart from a sentence."""

@@ -27,6 +27,12 @@ def ctrl_c_reaches_children() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def english_messages() -> None:
+    """Tests read messages in English, on a machine of any language."""
+    os.environ["ESTIBA_LANG"] = "en"
+
+
 @pytest.fixture(scope="session")
 def toy_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A registry with `churn` (every common kind of field) and `price` (one number), version 1 of each."""

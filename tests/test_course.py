@@ -19,8 +19,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_the_course_works_as_its_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ESTIBA_REGISTRY", "ESTIBA_DATA", "ESTIBA_LANG", "LOG_LEVEL"):
+    for name in ("ESTIBA_REGISTRY", "ESTIBA_DATA", "LOG_LEVEL"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ESTIBA_LANG", "es")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     docker = engine()
     reader = Reader(tmp_path, free("127.0.0.1"), docker=docker is not None)

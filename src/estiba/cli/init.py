@@ -2,82 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
 
-PROJECT = """\
-# All keys are described in docs/reference/project.md.
+from estiba.core.language import LANGUAGES, preferred
 
-[project]
-name = "{name}"
+TEMPLATES = Path(__file__).parents[1] / "templates"
+"""Folders by template: `common`, and one for each language."""
 
-[models.iris]
-train = "iris:train"                 # the function train in iris.py
-description = "Four measurements of a flower to its species."
+MINE = (".gitignore", "README.md")
+"""Files that may be there already; they are kept."""
 
-[models.iris.fields.petal_length]
-minimum = 0
-description = "Length of the petal, in centimetres."
+CODE_SUFFIX = ".py.txt"
+"""The suffix of Python files of a template, which are no modules of Estiba."""
 
-[models.iris.outputs]
-label = "species"
+NAME = "@NAME@"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  estiba init
+  estiba init flowers && cd flowers && estiba up
+  estiba init shop --template e2e     a page, an API with its stores, and a model
+  estiba init flores --lang es        with comments and README in Spanish
 """
-
-MODULE = '''\
-"""Iris: four measurements of a flower, in centimetres, to its species."""
-
-from sklearn.datasets import load_iris
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-
-from estiba import Source, Trained
-
-
-def train() -> Trained:
-    """Fits the model. `estiba up` runs this again whenever this file changes."""
-    bunch = load_iris(as_frame=True)
-    sample = bunch.data.set_axis(["sepal_length", "sepal_width", "petal_length", "petal_width"], axis=1)
-    target = bunch.target_names[bunch.target]
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    accuracy = cross_val_score(model, sample, target, cv=5).mean()
-    return Trained(
-        model=model.fit(sample, target),
-        sample=sample,
-        target=target,
-        metrics={"cv_accuracy_mean": float(accuracy)},
-        source=Source(name="Iris (Fisher 1936), as shipped with scikit-learn", rows=len(sample)),
-    )
-'''
-
-IGNORED = "# Written by Estiba: the registry and the fingerprints of trainings.\n.estiba/\n__pycache__/\n"
-
-
-@click.command(epilog="\b\nExamples:\n  estiba init\n  estiba init flowers && cd flowers && estiba up")
+)
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path, file_okay=False), default=Path())
-def init(folder: Path) -> None:
+@click.option(
+    "--template",
+    type=click.Choice(["iris", "e2e"]),
+    default="iris",
+    help="iris: one model. e2e: frontend, backend, PostgreSQL, Redis and a model.",
+)
+@click.option(
+    "--lang", type=click.Choice(LANGUAGES), help="Language of comments and README; by default the terminal's."
+)
+def init(folder: Path, template: str, lang: str | None) -> None:
     """Create a small example project: estiba.toml, and a training function in iris.py."""
     from estiba.cli import terminal
     from estiba.core.errors import Conflict
     from estiba.core.stores.disk import explained
 
+    files = dict(contents(template, lang or preferred(), name_of(folder)))
     with explained("write", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        files = {"estiba.toml": PROJECT.format(name=_name(folder)), "iris.py": MODULE, ".gitignore": IGNORED}
-        taken = [name for name in ("estiba.toml", "iris.py") if (folder / name).exists()]
+        taken = [path for path in files if path not in MINE and (folder / path).exists()]
         if taken:
             raise Conflict(f"{folder / taken[0]} exists already.", hint="Choose another folder: estiba init DIR")
-        for name, content in files.items():
-            if not (folder / name).exists():
-                (folder / name).write_text(content, encoding="utf-8")
-    terminal.line(f"Created {folder / 'estiba.toml'} and {folder / 'iris.py'}.")
+        write(folder, files)
+    first, *others = [path for path in files if path not in MINE]
+    rest = str(folder / others[0]) if len(others) == 1 else f"{len(others)} other files"
+    terminal.line(f"Created {folder / first} and {rest}.")
     where = "" if folder == Path() else f" -C {folder}"
     terminal.line(f"Now run: estiba up{where}", bold=True)
 
 
-def _name(folder: Path) -> str:
+def contents(template: str, language: str, project: str) -> Iterator[tuple[str, str]]:
+    """The files of a template, by path; estiba.toml first."""
+    roots = [root for root in (TEMPLATES / template / language, TEMPLATES / template / "common") if root.is_dir()]
+    paths = [(root, path) for root in roots for path in sorted(root.rglob("*")) if path.is_file()]
+    for root, path in sorted(paths, key=lambda pair: pair[1].name != "estiba.toml"):
+        target = path.relative_to(root).as_posix()
+        if target.endswith(CODE_SUFFIX):
+            target = target.removesuffix(".txt")
+        yield target.replace("gitignore", ".gitignore"), path.read_text("utf-8").replace(NAME, project)
+
+
+def write(folder: Path, files: Mapping[str, str]) -> None:
+    """Write the files that are not there."""
+    for name, content in files.items():
+        path = folder / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+
+
+def name_of(folder: Path) -> str:
     """The folder's name as the name of a project."""
     kept = "".join(c if c.isascii() and c.isalnum() else "-" for c in folder.resolve().name.lower()).strip("-")
     return kept[:64].strip("-") or "project"

@@ -104,6 +104,7 @@ _SERVER = (
     ("estiba/doctor/*", "examines projects for known faults"),
     ("estiba/model/convert/*", "converts models when they are packed"),
     ("estiba/locale/*", "messages of the terminal in other languages"),
+    ("estiba/templates/*", "projects that `estiba init` creates"),
     ("*.pyi", _TYPING),
     ("*.dist-info/RECORD", "it would name files that are left out"),
 )
