@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
+import json
 import re
 import sys
 from collections import Counter
@@ -81,12 +82,31 @@ msgstr ""
 """
 
 
+PAGES = CODE / "serving" / "pages"
+PAGE_TEXT = re.compile(r"""\bt\(\s*"((?:[^"\\]|\\.)*)"|(?<=\["skip", )"([^"]+)"|(?<=\["models-title", )"([^"]+)\"""")
+"""The texts of the page: the first arguments of `t`."""
+
+SHOWN_ON_THE_PAGE = (
+    "src/estiba/serving/pages/",
+    "src/estiba/serving/protocols/native",
+    "src/estiba/serving/protocols/body_parsing",
+    "src/estiba/model/coding/coder",
+    "src/estiba/model/coding/tensor",
+    "src/estiba/model/schema/values",
+)
+"""Files whose messages the page shows: its own, and those of answers to its requests."""
+
+WARNING_CODES = ("unseen category", "outside observed range")
+"""Warnings of answers, as the page writes them."""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="write nothing")
     parser.add_argument("--todo", action="store_true", help="list messages without a translation")
     arguments = parser.parse_args()
     messages = {**help_messages(), **{word: "words of tables and progress" for word in WORDS}, **code_messages()}
+    messages |= page_messages()
     failed = False
     for language in (name for name in LANGUAGES if name != SOURCE):
         path = LOCALE / f"{language}.po"
@@ -95,8 +115,10 @@ def main() -> int:
             print("\n".join(repr(msgid) for msgid in messages if msgid not in known or not known[msgid].msgstr))
         elif arguments.check:
             failed |= complain(path, messages, known)
+            failed |= page_json(messages, known) != (PAGES / f"{language}.json").read_text("utf-8")
         else:
             path.write_text(rendered(language, messages, known), encoding="utf-8")
+            (PAGES / f"{language}.json").write_text(page_json(messages, known), encoding="utf-8")
     return int(failed)
 
 
@@ -108,13 +130,31 @@ def complain(path: Path, messages: dict[str, str], known: dict[str, Entry]) -> b
     odd = [
         f"{sorted(names)} are no values of {entry.msgid!r}"
         for entry in known.values()
-        if (names := placeholders(entry.msgstr) - placeholders(entry.msgid))
+        if not entry.fuzzy and (names := placeholders(entry.msgstr) - placeholders(entry.msgid))
     ]
     for fault in (*missing, *stale, *odd):
         print(f"{shown}: {fault}", file=sys.stderr)
     if missing or stale:
         print("Run: make docs", file=sys.stderr)
     return bool(missing or stale or odd)
+
+
+def page_messages() -> dict[str, str]:
+    """The texts of the page, by text: the file."""
+    from estiba.serving.http.problem_details import TITLES
+
+    messages = {text: "src/estiba/serving/pages/answer.js" for text in (*WARNING_CODES, *TITLES.values())}
+    for path in sorted(PAGES.glob("*.js")):
+        for found in PAGE_TEXT.finditer(path.read_text("utf-8")):
+            messages.setdefault(next(filter(None, found.groups())), path.relative_to(ROOT).as_posix())
+    return messages
+
+
+def page_json(messages: dict[str, str], known: dict[str, Entry]) -> str:
+    """The part of a catalogue that the page shows, as JSON by English text."""
+    shown = [msgid for msgid, file in messages.items() if file.startswith(SHOWN_ON_THE_PAGE)]
+    translated = {m: known[m].msgstr for m in sorted(shown) if m in known and known[m].msgstr and not known[m].fuzzy}
+    return json.dumps(translated, ensure_ascii=False, indent=0) + "\n"
 
 
 def placeholders(text: str) -> set[str]:

@@ -47,6 +47,11 @@ class Browser:
         made = self._call("POST", "/session", {"capabilities": {"alwaysMatch": always}})
         self._session = f"/session/{made['sessionId']}"
 
+    def speak(self, languages: str) -> None:
+        """Ask for pages in these languages from now on, as in the header Accept-Language."""
+        agent = self.run("return navigator.userAgent")
+        self._devtools("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage=languages)
+
     def open(
         self, url: str, *, width: int = 1280, height: int = 900, scheme: str = "light", wait: str = LOADED
     ) -> None:

@@ -12,9 +12,10 @@ CONTENT_SECURITY_POLICY = "default-src 'self'; base-uri 'none'; form-action 'non
 FILES = {
     **{
         f"{name}.js": "text/javascript; charset=utf-8"
-        for name in ("docs", "answer", "code", "dom", "form", "reference")
+        for name in ("docs", "answer", "code", "dom", "form", "reference", "text")
     },
     "docs.css": "text/css; charset=utf-8",
+    "es.json": "application/json",
     "favicon.svg": "image/svg+xml",
 }
 """Content types of the page's files, which are served below `docs/`."""

@@ -1,6 +1,7 @@
 // Renders the answer to a prediction; the signature gives the role of each output.
 
 import { el, pointerKeys, readable } from "./dom.js";
+import { message, t } from "./text.js";
 
 /** Renders one prediction as blocks and several as a table, with the whole answer as JSON below. */
 export function answerView(answer, schema) {
@@ -11,12 +12,12 @@ export function answerView(answer, schema) {
 
 /** Renders a problem (RFC 9457): the names of the marked fields, and the errors that belong to no field. */
 export function problemView(problem, marked, elsewhere) {
-  const list = elsewhere.map(({ pointer, detail }) => el("li", {}, el("code", {}, pointer), " ", detail));
+  const list = elsewhere.map(({ pointer, detail }) => el("li", {}, el("code", {}, pointer), " ", message(detail)));
   return [
     el("div", { class: "problem" },
-      el("h3", {}, problem.title || "The call failed."),
-      problem.detail ? el("p", {}, problem.detail) : "",
-      marked.length ? el("p", {}, "See ", marked.map((name, index) => [index ? ", " : "", el("strong", {}, name)]), ".") : "",
+      el("h3", {}, message(problem.title || t("The call failed."))),
+      problem.detail ? el("p", {}, message(problem.detail)) : "",
+      marked.length ? el("p", {}, t("See "), marked.map((name, index) => [index ? ", " : "", el("strong", {}, name)]), ".") : "",
       list.length ? el("ul", {}, list) : ""),
     // Only a problem from the server has a status. Input that the form refused was not sent.
     problem.status ? raw(problem) : "",
@@ -86,8 +87,8 @@ function table(predictions) {
   const rows = predictions.map(flat);
   const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
   const cell = (value) => el("td", { class: typeof value === "number" ? "number" : null }, readable(value));
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Predictions" }, el("table", {},
-    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "record"), names.map((name) => el("th", { scope: "col" }, name)))),
+  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("Predictions") }, el("table", {},
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, t("record")), names.map((name) => el("th", { scope: "col" }, name)))),
     el("tbody", {}, rows.map((row, index) =>
       el("tr", {}, el("th", { scope: "row" }, String(index)), names.map((name) => cell(row[name])))))));
 }
@@ -103,11 +104,11 @@ function flat(prediction) {
 
 function warnings(list) {
   if (!list.length) return "";
-  const items = list.map(({ code, pointer }) => el("li", {}, code.replaceAll("-", " "), ": ", el("code", {}, pointerKeys(pointer).pop())));
+  const items = list.map(({ code, pointer }) => el("li", {}, t(code.replaceAll("-", " ")), ": ", el("code", {}, pointerKeys(pointer).pop())));
   return el("ul", { class: "warnings" }, items);
 }
 
 function raw(body) {
-  return el("details", { class: "raw" }, el("summary", {}, "As JSON"),
+  return el("details", { class: "raw" }, el("summary", {}, t("As JSON")),
     el("pre", { tabindex: "0" }, el("code", {}, JSON.stringify(body, null, 2))));
 }

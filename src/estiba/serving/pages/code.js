@@ -1,6 +1,7 @@
 // Renders the current call as code for curl and Python.
 
 import { el, tabs } from "./dom.js";
+import { t } from "./text.js";
 
 /** Returns a card with the call in each language. `show(url, body)` updates the card. */
 export function callView(root, model) {
@@ -8,11 +9,11 @@ export function callView(root, model) {
   const codes = languages.map(() => el("code"));
   const pairs = languages.map(([title], index) => [title, el("div", {}, el("pre", { tabindex: "0" }, codes[index]))]);
   let current = 0;
-  const { list } = tabs("Language", pairs, (index) => { current = index; });
+  const { list } = tabs(t("Language"), pairs, (index) => { current = index; });
   const copied = el("span", { class: "muted", role: "status" });
-  const copy = el("button", { type: "button", class: "quiet", click: () => copyText(codes[current], copied) }, "Copy");
+  const copy = el("button", { type: "button", class: "quiet", click: () => copyText(codes[current], copied) }, t("Copy"));
   const element = el("section", { class: "card call" },
-    el("div", { class: "card-header" }, el("h2", {}, "The same call"), list, el("span", { class: "grow" }), copied, copy),
+    el("div", { class: "card-header" }, el("h2", {}, t("The same call")), list, el("span", { class: "grow" }), copied, copy),
     pairs.map(([, panel]) => panel));
   return {
     element,
@@ -25,11 +26,11 @@ export function callView(root, model) {
 async function copyText(code, status) {
   try {
     await navigator.clipboard.writeText(code.textContent);
-    status.textContent = "Copied";
+    status.textContent = t("Copied");
   } catch {
     // Browsers allow access to the clipboard on secure origins only. Selected text can be copied with the keyboard.
     getSelection().selectAllChildren(code);
-    status.textContent = "Selected";
+    status.textContent = t("Selected");
   }
   setTimeout(() => { status.textContent = ""; }, 2000);
 }

@@ -5,6 +5,7 @@ import { callView } from "./code.js";
 import { el, newId, readable, resolve, tabs } from "./dom.js";
 import { recordForm } from "./form.js";
 import { referenceView } from "./reference.js";
+import { chooseLanguage, message, t } from "./text.js";
 
 // The page is at PREFIX/docs, so the server's other paths are relative to its folder.
 const ROOT = new URL(".", location.href).href.replace(/\/$/, "");
@@ -13,12 +14,13 @@ start();
 
 async function start() {
   const main = document.getElementById("main");
+  await chooseLanguage();
   try {
     const response = await fetch("openapi.json", { headers: { accept: "application/json" } });
     if (!response.ok) throw new Error(`openapi.json answered ${response.status}.`);
     draw(await response.json(), main);
   } catch (error) {
-    main.replaceChildren(el("p", { class: "notice", role: "alert" }, `The models could not be read. ${error.message}`));
+    main.replaceChildren(el("p", { class: "notice", role: "alert" }, t("The models could not be read. {error}", { error: error.message })));
   }
 }
 
@@ -27,7 +29,7 @@ function draw(doc, main) {
   const models = modelsOf(operations);
   document.title = doc.info.title;
   document.getElementById("title").textContent = doc.info.title;
-  document.getElementById("version").textContent = `version ${doc.info.version}`;
+  document.getElementById("version").textContent = t("version {version}", { version: doc.info.version });
   const links = models.map((model) => el("a", { href: `#${encodeURIComponent(model.key)}` },
     el("span", { class: "name" }, model.name, el("span", { class: "badge" }, `v${model.version}`)),
     el("span", { class: "muted" }, model.predicts)));
@@ -38,8 +40,8 @@ function draw(doc, main) {
     const index = Math.max(0, models.findIndex(({ key }) => key === wanted || encodeURIComponent(key) === wanted));
     links.forEach((link, i) => (i === index ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current")));
     const others = operations.filter(({ operation }) => !operation["x-estiba"]);
-    main.replaceChildren(...(models.length ? modelPage(doc, models[index]) : [el("p", { class: "notice" }, "No model is served.")]),
-      el("section", { class: "card" }, el("h2", {}, "Other endpoints"), referenceView(doc, others)));
+    main.replaceChildren(...(models.length ? modelPage(doc, models[index]) : [el("p", { class: "notice" }, t("No model is served."))]),
+      el("section", { class: "card" }, el("h2", {}, t("Other endpoints")), referenceView(doc, others)));
   }
   addEventListener("hashchange", () => {
     if (location.hash === "#main") return;
@@ -91,11 +93,11 @@ function modelPage(doc, model) {
   });
   return [
     el("div", { class: "heading" },
-      el("h1", {}, model.name, el("span", { class: "badge" }, `version ${model.version}`)),
+      el("h1", {}, model.name, el("span", { class: "badge" }, t("version {version}", { version: model.version }))),
       operation.description ? el("p", {}, operation.description) : "",
-      el("p", { class: "muted" }, "Predicts ", el("strong", {}, model.predicts), ` from ${count} ${count === 1 ? "field" : "fields"}.`)),
+      el("p", { class: "muted" }, t("Predicts "), el("strong", {}, model.predicts), count === 1 ? t(" from 1 field.") : t(" from {count} fields.", { count }))),
     el("div", { class: "try" }, input.form, el("div", { class: "side" }, result.element, call.element)),
-    el("section", { class: "card" }, el("h2", {}, `Endpoints of ${model.name}`), referenceView(doc, model.operations)),
+    el("section", { class: "card" }, el("h2", {}, t("Endpoints of {model}", { model: model.name })), referenceView(doc, model.operations)),
   ];
 }
 
@@ -104,7 +106,7 @@ function inputView({ record, golden, changed }) {
   const jsonId = newId("json");
   const json = el("textarea", { id: jsonId, spellcheck: "false", rows: 18, autocomplete: "off" });
   const note = el("p", { class: "note", role: "alert" });
-  const jsonPanel = el("div", {}, el("label", { for: jsonId, class: "hidden" }, "The body as JSON"), json, note);
+  const jsonPanel = el("div", {}, el("label", { for: jsonId, class: "hidden" }, t("The body as JSON")), json, note);
   let isJson = false;
   const body = () => (isJson ? parsed() : { records: [fields.read()] });
 
@@ -112,7 +114,7 @@ function inputView({ record, golden, changed }) {
     try {
       return JSON.parse(json.value);
     } catch (error) {
-      showError(`This is not JSON: ${error.message}`);
+      showError(t("This is not JSON: {error}", { error: error.message }));
       return undefined;
     }
   }
@@ -131,7 +133,7 @@ function inputView({ record, golden, changed }) {
     const value = parsed();
     const records = value && (Array.isArray(value.records) ? value.records : [value]);
     if (!records) return false;
-    if (records.length !== 1) showError(`The form shows one record; this body has ${records.length}.`);
+    if (records.length !== 1) showError(t("The form shows one record; this body has {count}.", { count: records.length }));
     else fields.write(records[0]);
     return records.length === 1;
   }
@@ -147,20 +149,20 @@ function inputView({ record, golden, changed }) {
     update();
   }
 
-  const { list } = tabs("Input", [["Form", fields.element], ["JSON", jsonPanel]], chosen);
+  const { list } = tabs(t("Input"), [[t("Form"), fields.element], ["JSON", jsonPanel]], chosen);
   const form = el("form", { class: "card input", novalidate: true, input: update },
-    el("div", { class: "card-header" }, el("h2", {}, "Input"), list, el("span", { class: "grow" }),
-      el("button", { type: "button", class: "quiet", click: reset }, "Example")),
-    fields.element, jsonPanel, el("div", { class: "actions" }, el("button", { type: "submit", class: "main" }, "Predict")));
+    el("div", { class: "card-header" }, el("h2", {}, t("Input")), list, el("span", { class: "grow" }),
+      el("button", { type: "button", class: "quiet", click: reset }, t("Example"))),
+    fields.element, jsonPanel, el("div", { class: "actions" }, el("button", { type: "submit", class: "main" }, t("Predict"))));
   reset();
   return { form, fields, body, isJson: () => isJson };
 }
 
 function resultView() {
   const status = el("p", { class: "muted status-line" });
-  const content = el("div", { class: "result" }, el("p", { class: "muted" }, "Press Predict to ask the model about this record."));
+  const content = el("div", { class: "result" }, el("p", { class: "muted" }, t("Press Predict to ask the model about this record.")));
   const element = el("section", { class: "card answer", "aria-live": "polite" },
-    el("div", { class: "card-header" }, el("h2", {}, "Answer"), el("span", { class: "grow" }), status), content);
+    el("div", { class: "card-header" }, el("h2", {}, t("Answer")), el("span", { class: "grow" }), status), content);
   return {
     element,
     show(line, parts) {
@@ -179,7 +181,7 @@ async function predict({ url, input, result, schema }) {
   if (body === undefined || input.form.ariaBusy === "true") return;
   const local = input.isJson() ? [] : fields.problems();
   if (local.length) {
-    showProblem({ title: "The form cannot be read.", errors: local }, [], input, result);
+    showProblem({ title: t("The form cannot be read."), errors: local }, [], input, result);
     return;
   }
   // Not by disabling the button, which would lose the keyboard focus.
@@ -187,7 +189,7 @@ async function predict({ url, input, result, schema }) {
   try {
     await send(url, body, { input, result, schema });
   } catch (error) {
-    showProblem({ title: "The server could not be reached.", detail: error.message }, [], input, result);
+    showProblem({ title: t("The server could not be reached."), detail: error.message }, [], input, result);
   } finally {
     input.form.ariaBusy = "false";
   }
@@ -206,14 +208,14 @@ async function send(url, body, { input, result, schema }) {
   try {
     answer = JSON.parse(text);
   } catch {
-    answer = { title: `The server answered ${response.status} without JSON.`, detail: text.slice(0, 300) };
+    answer = { title: t("The server answered {status} without JSON.", { status: response.status }), detail: text.slice(0, 300) };
   }
   if (!response.ok || !answer.predictions) {
     showProblem(answer, line, input, result);
     return;
   }
   const inputWarnings = (answer.warnings || []).filter(({ pointer }) => !pointer.startsWith("#/predictions/"));
-  for (const { pointer, code } of inputWarnings) input.fields.mark(pointer, code.replaceAll("-", " "), "warning");
+  for (const { pointer, code } of inputWarnings) input.fields.mark(pointer, t(code.replaceAll("-", " ")), "warning");
   result.show(line, answerView(answer, schema));
 }
 
@@ -221,7 +223,7 @@ function showProblem(problem, line, input, result) {
   const errors = problem.errors || [];
   const marked = [];
   const elsewhere = errors.filter(({ pointer, detail }) => {
-    const name = input.isJson() ? undefined : input.fields.mark(pointer, detail, "error");
+    const name = input.isJson() ? undefined : input.fields.mark(pointer, message(detail), "error");
     if (name !== undefined) marked.push(name);
     return name === undefined;
   });

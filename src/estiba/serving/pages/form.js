@@ -1,6 +1,7 @@
 // Draws the form of one record, with a control for each field of the signature.
 
 import { el, newId, pointerKeys, readable } from "./dom.js";
+import { t } from "./text.js";
 
 const MISSING = "\u0000missing";
 
@@ -17,7 +18,7 @@ export function recordForm(schema) {
     write: (record) => fields.forEach((field) => field.write(record[field.name])),
     clear: () => fields.forEach((field) => field.mark("")),
     /** Errors that the form finds itself, in the form of the server's errors. */
-    problems: () => fields.filter((f) => f.unreadable()).map((f) => ({ pointer: pointerTo(f.name), detail: f.invalid || "not a number" })),
+    problems: () => fields.filter((f) => f.unreadable()).map((f) => ({ pointer: pointerTo(f.name), detail: f.invalid || t("not a number") })),
     /** Marks the field that a pointer names, and returns its name; undefined if there is no such field. */
     mark(pointer, detail, kind) {
       const field = byName.get(fieldName(pointer));
@@ -47,7 +48,7 @@ function fieldOf(name, schema, isRequired) {
   const hint = hintOf(schema);
   control.node.setAttribute("aria-describedby", hint ? `${hintId} ${noteId}` : noteId);
   const note = el("p", { class: "note", id: noteId });
-  const label = el("label", { for: id }, name, isRequired ? "" : el("span", { class: "optional" }, " optional"));
+  const label = el("label", { for: id }, name, isRequired ? "" : el("span", { class: "optional" }, t(" optional")));
   const element = el("div", { class: "field" }, label, control.node, control.list,
     hint ? el("p", { class: "hint", id: hintId }, hint) : "", note);
   const mark = (text, kind = "error") => {
@@ -64,14 +65,14 @@ function hintOf(schema) {
   const extra = schema["x-estiba"] || {};
   const parts = [];
   const { minimum: low, maximum: high } = schema;
-  if (low !== undefined && high !== undefined) parts.push(`${plain(low, extra)} to ${plain(high, extra)}`);
-  else if (low !== undefined) parts.push(`from ${plain(low, extra)}`);
-  else if (high !== undefined) parts.push(`up to ${plain(high, extra)}`);
+  if (low !== undefined && high !== undefined) parts.push(t("{low} to {high}", { low: plain(low, extra), high: plain(high, extra) }));
+  else if (low !== undefined) parts.push(t("from {low}", { low: plain(low, extra) }));
+  else if (high !== undefined) parts.push(t("up to {high}", { high: plain(high, extra) }));
   if (extra.observed && !(extra.observed[0] === low && extra.observed[1] === high)) {
-    parts.push(`seen in training: ${extra.observed.map((edge) => plain(edge, extra)).join(" to ")}`);
+    parts.push(t("seen in training: {low} to {high}", { low: plain(extra.observed[0], extra), high: plain(extra.observed[1], extra) }));
   }
   if (extra.unseen && extra.unseen !== "error") {
-    parts.push(extra.unseen === "null" ? "any other value counts as missing" : "other values are accepted");
+    parts.push(extra.unseen === "null" ? t("any other value counts as missing") : t("other values are accepted"));
   }
   if (schema.format === "date-time") parts.push("ISO 8601");
   const facts = parts.join("; ");
@@ -96,7 +97,7 @@ function controlOf(schema, id, isRequired) {
 
 function choice(values, id, isRequired) {
   const options = values.map((value, index) => el("option", { value: index }, String(value)));
-  if (!isRequired) options.unshift(el("option", { value: MISSING }, "— missing —"));
+  if (!isRequired) options.unshift(el("option", { value: MISSING }, t("— missing —")));
   const node = el("select", { id }, options);
   return {
     node,
@@ -128,7 +129,7 @@ function tensor({ dtype, shape, image }, id) {
   const node = el("textarea", { id, rows: 3, spellcheck: "false", autocomplete: "off",
     placeholder: `${dtype} [${sizes}] as JSON${image ? ", or an image" : ""}` });
   const accept = image ? "image/jpeg,image/png,.json" : ".json";
-  const file = el("input", { type: "file", accept, "aria-label": "From a file", change: async () => {
+  const file = el("input", { type: "file", accept, "aria-label": t("From a file"), change: async () => {
     if (!file.files[0]) return;
     node.value = file.files[0].type.startsWith("image/") ? `"${await base64(file.files[0])}"` : await file.files[0].text();
     node.dispatchEvent(new Event("input", { bubbles: true }));
@@ -136,7 +137,7 @@ function tensor({ dtype, shape, image }, id) {
   return {
     node,
     list: file,
-    invalid: "not JSON",
+    invalid: t("not JSON"),
     read: () => parsedJson(node.value),
     write: (value) => { node.value = value === undefined ? "" : JSON.stringify(value); },
     unreadable: () => node.value.trim() !== "" && parsedJson(node.value) === undefined,

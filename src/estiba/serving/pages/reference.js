@@ -1,6 +1,7 @@
 // Draws the reference: every endpoint with its parameters, request body and answers.
 
 import { el, resolve } from "./dom.js";
+import { t } from "./text.js";
 
 /** Draws the endpoints of one model, or those that belong to no model. `operations` are `{path, method, operation}`. */
 export function referenceView(doc, operations) {
@@ -13,8 +14,8 @@ function endpoint(doc, { path, method, operation }) {
     el("span", { class: "muted" }, operation.summary || ""));
   return lazily("endpoint", summary, () => [
     parameters(doc, operation.parameters || []),
-    operation.requestBody ? bodies(doc, "Body", operation.requestBody.content) : "",
-    el("h4", {}, "Answers"),
+    operation.requestBody ? bodies(doc, t("Body"), operation.requestBody.content) : "",
+    el("h4", {}, t("Answers")),
     Object.entries(operation.responses).map(([status, response]) => answer(doc, status, resolve(doc, response))),
   ]);
 }
@@ -23,7 +24,7 @@ function parameters(doc, list) {
   const rows = list.map((parameter) => resolve(doc, parameter)).map((parameter) => el("li", {},
     el("code", {}, parameter.name), " ", el("span", { class: "type" }, `${parameter.in}, ${typeName(doc, parameter.schema)}`),
     parameter.description ? el("p", { class: "hint" }, parameter.description) : ""));
-  return rows.length ? [el("h4", {}, "Parameters"), el("ul", { class: "schema" }, rows)] : "";
+  return rows.length ? [el("h4", {}, t("Parameters")), el("ul", { class: "schema" }, rows)] : "";
 }
 
 function bodies(doc, title, content) {
@@ -40,7 +41,7 @@ function answer(doc, status, response) {
 function mediaView(doc, type, media) {
   const examples = Object.values(media.examples || {}).map((example) => {
     const text = typeof example.value === "string" ? example.value : JSON.stringify(example.value, null, 2);
-    return [el("p", { class: "hint" }, example.summary || "Example"), el("pre", { tabindex: "0" }, el("code", {}, text))];
+    return [el("p", { class: "hint" }, example.summary || t("Example")), el("pre", { tabindex: "0" }, el("code", {}, text))];
   });
   return el("div", { class: "media" }, el("p", {}, el("code", {}, type)), schemaView(doc, media.schema || {}), examples);
 }
@@ -51,7 +52,7 @@ function schemaView(doc, unresolved) {
   const choices = schema.anyOf || schema.oneOf;
   if (choices) {
     return el("ul", { class: "schema" }, choices.map((each, index) =>
-      el("li", {}, lazily("", el("summary", {}, `${index ? "or" : "either"} ${typeName(doc, each)}`), () => [schemaView(doc, each)]))));
+      el("li", {}, lazily("", el("summary", {}, `${index ? t("or") : t("either")} ${typeName(doc, each)}`), () => [schemaView(doc, each)]))));
   }
   if (schema.type === "array") return schemaView(doc, schema.items || {});
   if (!schema.properties) return el("p", { class: "type" }, typeName(doc, schema), schema.description ? `: ${schema.description}` : "");
@@ -63,7 +64,7 @@ function schemaView(doc, unresolved) {
 function property(doc, name, unresolved, isRequired) {
   const schema = resolve(doc, unresolved);
   const line = [el("code", {}, name), " ", el("span", { class: "type" }, typeName(doc, schema)),
-    isRequired ? "" : el("span", { class: "optional" }, " · optional")];
+    isRequired ? "" : el("span", { class: "optional" }, t(" · optional"))];
   const description = schema.description ? el("p", { class: "hint" }, schema.description) : "";
   const inner = schema.type === "array" ? resolve(doc, schema.items || {}) : schema;
   if (!inner.properties) return el("li", {}, line, description);
@@ -73,7 +74,7 @@ function property(doc, name, unresolved, isRequired) {
 function typeName(doc, unresolved) {
   const schema = resolve(doc, unresolved);
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ");
-  if (schema.type === "array") return `list of ${typeName(doc, schema.items || {})}`;
+  if (schema.type === "array") return t("list of {type}", { type: typeName(doc, schema.items || {}) });
   if (schema.type === "object" && unresolved.$ref) return unresolved.$ref.split("/").pop();
   const type = [schema.type || "anything"].flat().join(" or ");
   const { minimum: low, maximum: high } = schema;
