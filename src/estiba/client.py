@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -32,17 +33,19 @@ class Client:
     Retry-After.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", *, timeout: float = 60.0) -> None:
+    def __init__(self, url: str = "http://127.0.0.1:8000", *, key: str | None = None, timeout: float = 60.0) -> None:
         """Open no connection yet.
 
         Args:
             url: base URL of the server, such as `http://localhost:8000`; a path prefix is kept.
+            key: an API key, where the server asks for one; by default $ESTIBA_KEY.
             timeout: seconds to wait for a connection, and then for each response.
         """
         self.url = url.rstrip("/")
-        self._pool = urllib3.PoolManager(
-            retries=_RETRIED, timeout=timeout, maxsize=8, headers={"user-agent": f"estiba/{estiba.__version__}"}
-        )
+        self._headers = {"user-agent": f"estiba/{estiba.__version__}"}
+        if key := key or os.environ.get("ESTIBA_KEY"):
+            self._headers["authorization"] = f"Bearer {key}"
+        self._pool = urllib3.PoolManager(retries=_RETRIED, timeout=timeout, maxsize=8)
 
     def predict(self, rows: Rows, *, model: str | None = None, version: str | int | None = None) -> list[Prediction]:
         """One prediction per row.
@@ -83,7 +86,8 @@ class Client:
     def ready(self) -> bool:
         """Return True if the server is ready for predictions now. Does not retry."""
         try:
-            return bool(self._pool.request("GET", f"{self.url}/health/ready", retries=False).status == 200)
+            answer = self._pool.request("GET", f"{self.url}/health/ready", headers=self._headers, retries=False)
+            return bool(answer.status == 200)
         except urllib3.exceptions.HTTPError:
             return False
 
@@ -135,7 +139,7 @@ class Client:
 
     def _send(self, method: str, path: str, content: bytes | None, headers: dict[str, str]) -> Any:
         try:
-            return self._pool.request(method, self.url + path, body=content, headers=headers)
+            return self._pool.request(method, self.url + path, body=content, headers={**self._headers, **headers})
         except urllib3.exceptions.HTTPError as error:
             raise Unavailable(
                 f"{self.url} cannot be reached: {_reason(error)}.", hint="Is the server running there?"

@@ -35,10 +35,13 @@ def lower(project: Project, *, canaries: bool = False, local: bool = False) -> P
         local: for this machine, where the server itself refuses models that are not trusted.
 
     Raises:
-        NotFound, BadArtifact: the registry does not have a model. BadProject: a file of a service does not exist.
+        NotFound, BadArtifact: the registry does not have a model. BadProject: a file of a service does not exist, or
+            keys are required.
         NotTrusted: a model runs code of its author, and this project has not trained it.
         EstibaError: the registry cannot be reached.
     """
+    if not local:
+        _check_keys(project)
     models = tuple(_resolved(project))
     serving = {MODELS: _serving(project, MODELS, models)} if models else {}
     for model in models:
@@ -53,6 +56,15 @@ def lower(project: Project, *, canaries: bool = False, local: bool = False) -> P
     return Plan(
         image_options.slug(project.name), project.folder, services, project.server.drain, project.server, registry
     )
+
+
+def _check_keys(project: Project) -> None:
+    """Refuse a project whose keys containers would not ask for."""
+    if project.gateway.keys == "required":
+        raise BadProject(
+            'gateway.keys is "required", and servers in containers do not ask for keys yet.',
+            hint='Set keys = "auto", and put a proxy that authenticates before what others can reach.',
+        )
 
 
 def _check_trust(project: Project, models: Sequence[PlannedModel]) -> None:

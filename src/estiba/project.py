@@ -21,11 +21,14 @@ from estiba.deploy.plan import model_source as registry
 from estiba.deploy.plan import service_options as services
 from estiba.deploy.plan.image_options import ImageOptions
 from estiba.deploy.plan.service_options import ServiceOptions
+from estiba.gateway.options import GatewayOptions
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
 from estiba.model.training import runner
 from estiba.model.training.mlflow import MlflowOptions
 from estiba.model.training.runner import ModelOptions, Workshop
 from estiba.serving.options import ServerOptions
+from estiba.state import options as state
+from estiba.state.options import StateOptions
 
 FILE = "estiba.toml"
 
@@ -47,6 +50,8 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
 
     project: ProjectOptions = ProjectOptions()
     server: ServerOptions = ServerOptions()
+    gateway: GatewayOptions = GatewayOptions()
+    state: StateOptions = StateOptions()
     models: dict[str, ModelOptions] = {}
     services: dict[str, ServiceOptions] = {}
     images: ImageOptions = ImageOptions()
@@ -62,12 +67,15 @@ class Project:
     Args:
         file: the absolute path of the project file.
         registry: an absolute folder or a URL.
+        state: the URL of the state store, with an absolute path.
     """
 
     file: Path
     name: str
     registry: str
     server: ServerOptions
+    gateway: GatewayOptions
+    state: str
     models: dict[str, ModelOptions]
     services: dict[str, ServiceOptions]
     images: ImageOptions
@@ -138,6 +146,8 @@ def _project(file: Path, tree: Tree) -> Project:
         name=_name(tree.project.name) or name,
         registry=_registry(file.parent, tree.project.registry),
         server=tree.server,
+        gateway=tree.gateway,
+        state=state.location(tree.state.url, file.parent),
         models=tree.models,
         services=tree.services,
         images=tree.images,

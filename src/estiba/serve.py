@@ -6,17 +6,19 @@ import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from estiba.core.errors import BadArtifact, EstibaError
+from estiba.core.errors import BadArtifact
 from estiba.model.artifact import artifact
 from estiba.model.artifact.artifact import Artifact
 from estiba.model.registry.registry import Registry, open_registry
 from estiba.serving.options import ServerOptions
 from estiba.serving.workers.messages import ServedModel
+
+if TYPE_CHECKING:
+    from estiba.serving.workers.supervisor import Programs
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Running:
     Args:
         threads: of native libraries, in each worker.
         examples: by model, a record to try it with.
+        needs_key: requests need an API key.
         ports: further ports, each with the model that answers there.
     """
 
@@ -34,14 +37,30 @@ class Running:
     threads: int
     examples: Mapping[str, Mapping[str, Any]]
     ports: Mapping[int, str] = field(default_factory=dict)
+    needs_key: bool = False
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The places that a server reads from.
+
+    Args:
+        registry: folder or URL of the registry.
+        trust: allow models whose file can run code when it is read; or a function that returns the digests of those
+            that are allowed, which may become more.
+        keys: URL of the state store with the keys that requests need; empty where they need none.
+    """
+
+    registry: str
+    trust: bool | Callable[[], Collection[str]] = False
+    keys: str = ""
 
 
 def serve(
     refs: Sequence[str],
     options: ServerOptions,
+    stores: Stores,
     *,
-    registry: str,
-    trust: bool | Callable[[], Collection[str]] = False,
     ports: Mapping[int, str] = MappingProxyType({}),
     on_ready: Callable[[Running], None],
 ) -> None:
@@ -49,30 +68,40 @@ def serve(
 
     Args:
         refs: references into the registry, or paths of artifact directories.
-        trust: allow models whose file can run code when it is read; or a function that returns the digests of those
-            that are allowed, which may become more.
         ports: further ports, each with the model that `POST /predict` asks there.
 
     Raises:
-        NotFound, BadArtifact: a model does not exist, or is damaged. EstibaError: the address is taken or not allowed.
+        NotFound, BadArtifact: a model does not exist, or is damaged. EstibaError: the address is taken.
     """
     from estiba.serving.workers.hot_swap import Source
     from estiba.serving.workers.supervisor import supervise
 
-    check_address(options)
-    store = open_registry(registry)
+    store = open_registry(stores.registry)
     first: dict[str, ServedModel] = {}
 
     def resolve(ref: str) -> ServedModel:
-        model = _served(ref, store, trust, strict=ref not in first)
+        model = _served(ref, store, stores.trust, strict=ref not in first)
         first.setdefault(ref, model)
         return model
 
     def ready(url: str, workers: int, threads: int) -> None:
         examples = {model.name: _example(Path(model.path)) for model in first.values()}
-        on_ready(Running(url, workers, threads, examples, ports))
+        on_ready(Running(url, workers, threads, examples, ports, bool(stores.keys)))
 
-    supervise(options, refs, Source(resolve, store.stamp, options.poll), ports=ports, on_ready=ready)
+    source = Source(resolve, store.stamp, options.poll)
+    supervise(options, refs, source, ports=ports, programs=_programs(stores.keys), on_ready=ready)
+
+
+def _programs(keys: str) -> Programs:
+    """The programs of a server: plain workers, or those that ask for keys."""
+    from estiba.serving.workers.supervisor import Programs
+
+    if not keys:
+        return Programs()
+    from estiba.gateway.policy import StoredPolicy
+    from estiba.serving.workers.policy_follower import PolicySource
+
+    return Programs(worker="estiba.gateway.worker", policies=PolicySource(StoredPolicy(keys).read))
 
 
 def find(ref: str, store: Registry) -> tuple[Artifact, str]:
@@ -113,20 +142,3 @@ def _example(path: Path) -> Mapping[str, Any]:
     if any(isinstance(value, dict) for value in records[0].values()):
         return {}
     return next((record for record in records if None not in record.values()), records[0])
-
-
-def check_address(options: ServerOptions) -> None:
-    """Refuse an address that other machines can reach, unless `insecure` allows it."""
-    if not options.insecure and not _is_loopback(options.host):
-        raise EstibaError(
-            f"Serving on {options.host} would let every machine that reaches it use the models.",
-            hint="Bind to 127.0.0.1 behind a proxy that authenticates, "
-            "or pass --insecure (insecure = true in [server]).",
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -68,13 +68,13 @@ def test_management_routes_are_guarded_too_and_probes_are_not(live: Live) -> Non
     assert refused.json()["instance"] == f"urn:request:{refused.headers['x-request-id']}"
     assert httpx.get(f"{live.url}/v2/models/price").json() == {"error": "A key is missing. Send it as X-Key."}
     assert httpx.get(f"{live.url}/models", headers=KEY).status_code == 200
-    for probe in ("/health", "/health/ready", "/livez", "/metrics", "/v2/health/ready", "/ping"):
+    for probe in ("/health", "/health/ready", "/livez", "/v2/health/ready", "/ping"):
         assert httpx.get(live.url + probe).status_code == 200
 
 
 def test_refusals_are_counted_and_leave_nothing_in_flight(live: Live) -> None:
     httpx.post(f"{live.url}/predict", json={"x": 1.0})
-    metrics = httpx.get(f"{live.url}/metrics").text
+    metrics = httpx.get(f"{live.url}/metrics", headers=KEY).text
     assert 'estiba_rejected_total{model="price",reason="unauthorized"}' in metrics
     assert 'estiba_requests_in_flight{model="price"} 0' in metrics
     assert 'protocol="native",code="401"' in metrics

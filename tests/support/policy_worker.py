@@ -8,7 +8,6 @@ from pathlib import Path
 from estiba.serving.exchange import Answer, Exchange
 from estiba.serving.pipeline import Batch, Forbidden, Pipeline, TooManyRequests, Unauthorized
 from estiba.serving.telemetry.metrics import Metrics
-from estiba.serving.workers.messages import Configuration
 from estiba.serving.workers.worker import main
 
 
@@ -59,7 +58,7 @@ def observer(file: Path) -> object:
     return observe
 
 
-def build_pipeline(configuration: Configuration, metrics: Metrics) -> Pipeline:
+def build_pipeline(policy: bytes, metrics: Metrics) -> Pipeline:
     assert metrics.folder is not None
     observe = observer(metrics.folder / "observed")
     return Pipeline(admit=(admit,), cache=Cache(), observe=(observe,))  # type: ignore[arg-type]

@@ -15,8 +15,7 @@ def main() -> None:
     serve.serve(
         spec["models"],
         msgspec.convert({"port": 0, "log": "json", "workers": 1, **spec.get("settings", {})}, ServerOptions),
-        registry=spec["registry"],
-        trust=spec.get("trust", False),
+        serve.Stores(spec["registry"], spec.get("trust", False), spec.get("keys", "")),
         ports={int(port): model for port, model in spec.get("ports", {}).items()},
         on_ready=lambda running: print(running.url, flush=True),
     )

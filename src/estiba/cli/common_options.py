@@ -43,6 +43,11 @@ def sheet_option(command: Command) -> Command:
     )
 
 
+def state_option(command: Command) -> Command:
+    text = "URL of the state store; by default $ESTIBA_STATE, else the project's, else sqlite:///.estiba/state.db."
+    return click.option("--state", metavar="URL", help=text)(command)
+
+
 def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")(command)
 
@@ -54,7 +59,7 @@ def trust_option(command: Command) -> Command:
 
 def server_options(command: Command) -> Command:
     """Add the options of `up` and `serve`; None keeps the setting of the project file."""
-    insecure = "Allow a host that other machines can reach, without authentication."
+    insecure = "Allow a host that other machines can reach without requiring keys."
     delay = "Seconds to report 'not ready' and still answer before stopping, so that a load balancer can notice."
     for option in (
         click.option("--insecure", is_flag=True, default=None, help=insecure),
@@ -84,3 +89,17 @@ def registry_location(named: str | None) -> str:
     except NotFound:
         return DEFAULT_REGISTRY
     return project.load(file).registry
+
+
+def state_location(named: str | None) -> str:
+    """The URL of the state store; see the help of --state."""
+    from estiba import project
+    from estiba.state.options import DEFAULT_STATE, location
+
+    if named:
+        return location(named, Path.cwd(), override=False)
+    try:
+        file = project.find()
+    except NotFound:
+        return location(DEFAULT_STATE, Path.cwd())
+    return project.load(file).state

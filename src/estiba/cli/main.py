@@ -29,6 +29,7 @@ CHAPTERS = {
     },
     "Serve": {
         "serve": ("serve", "Serve models of the registry over HTTP."),
+        "keys": ("keys", "Make, list and revoke API keys."),
         "healthcheck": ("healthcheck", "Check that a server is ready."),
     },
     "Ship": {

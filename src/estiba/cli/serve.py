@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from estiba.cli.common_options import registry_option, server_options, trust_option
+from estiba.cli.common_options import registry_option, server_options, state_option, trust_option
 
 
 class Serve(click.Command):
@@ -44,8 +44,14 @@ Examples:
     metavar="FILE",
     help="Keys of [server] as JSON; options of the command line take precedence.",
 )
+@click.option(
+    "--keys",
+    type=click.Choice(("auto", "required", "off")),
+    help="Require an API key with each request; auto, the default: where other machines reach the server.",
+)
+@state_option
 @trust_option
-def serve(refs: tuple[str, ...], registry: str | None, settings: Path | None, trust: bool, **server: Any) -> None:
+def serve(refs: tuple[str, ...], settings: Path | None, trust: bool, **given: Any) -> None:
     """Serve models of the registry over HTTP.
 
     REF is a name, name@version, name@alias, or the path of an artifact directory. The server follows an alias
@@ -54,9 +60,14 @@ def serve(refs: tuple[str, ...], registry: str | None, settings: Path | None, tr
     from estiba import serve as serving
     from estiba.cli import common_options
     from estiba.cli.up import announce, with_options
+    from estiba.gateway.options import GatewayOptions, needs_keys
 
-    options = with_options(read_settings(settings), server)
-    serving.serve(refs, options, registry=common_options.registry_location(registry), trust=trust, on_ready=announce)
+    registry, state, keys = (given.pop(name) for name in ("registry", "state", "keys"))
+    options = with_options(read_settings(settings), given)
+    gateway = with_options(GatewayOptions(), {"keys": keys})
+    store = common_options.state_location(state) if needs_keys(gateway, options) else ""
+    stores = serving.Stores(common_options.registry_location(registry), trust, store)
+    serving.serve(refs, options, stores, on_ready=announce)
 
 
 def read_settings(file: Path | None) -> Any:

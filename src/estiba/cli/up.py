@@ -169,7 +169,11 @@ def announce(running: Running) -> None:
         "Ctrl-C stops.",
         bold=True,
     )
-    terminal.line(f"Forms and reference: {running.url}/docs")
+    if running.needs_key:
+        text = "Requests need a key; the commands below take it from $ESTIBA_KEY. Make one: estiba keys create NAME"
+        terminal.line(text)
+    else:
+        terminal.line(f"Forms and reference: {running.url}/docs")
     if running.ports:
         own = ", ".join(f"{name} {port}" for port, name in running.ports.items())
         terminal.line(f"Also on their own ports, as POST /predict: {own}")
@@ -179,4 +183,5 @@ def announce(running: Running) -> None:
         if not record:
             terminal.line(f"  {url} takes tensors; {running.url}/docs shows their shapes")
             continue
-        terminal.line(f"  curl -s {url} -H 'content-type: application/json' -d {shlex.quote(body)}")
+        key = ' -H "x-api-key: $ESTIBA_KEY"' if running.needs_key else ""
+        terminal.line(f"  curl -s {url}{key} -H 'content-type: application/json' -d {shlex.quote(body)}")

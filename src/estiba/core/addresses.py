@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}
 
 
@@ -18,3 +20,11 @@ def http_url(host: str, port: int) -> str:
 def reachable(host: str) -> str:
     """The address at which this machine reaches a server that listens on `host`: loopback for all interfaces."""
     return _WILDCARDS.get(host, host)
+
+
+def is_loopback(host: str) -> bool:
+    """Return True for an address that only this machine reaches."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

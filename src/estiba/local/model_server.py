@@ -15,7 +15,7 @@ from estiba.core import child
 from estiba.core.child import Failed
 from estiba.core.errors import EstibaError
 from estiba.model.training import fingerprints
-from estiba.serve import Running, serve
+from estiba.serve import Running, Stores, serve
 from estiba.serving.options import ServerOptions
 
 
@@ -32,6 +32,7 @@ class ModelServerSpec(msgspec.Struct, frozen=True, kw_only=True):
     registry: str
     trusted: list[str]
     ports: dict[int, str]
+    keys: str = ""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -75,8 +76,9 @@ def main() -> int:
         report(Ready(running.url, running.workers, running.threads, examples))
 
     trust = TrustedArtifacts(Path(spec.folder), spec.refs, spec.trusted).digests
+    stores = Stores(spec.registry, trust, spec.keys)
     try:
-        serve(spec.refs, spec.options, registry=spec.registry, trust=trust, ports=spec.ports, on_ready=ready)
+        serve(spec.refs, spec.options, stores, ports=spec.ports, on_ready=ready)
     except EstibaError as error:
         report(Failed.of(error))
         return error.exit_code

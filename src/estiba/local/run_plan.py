@@ -11,12 +11,12 @@ from estiba.core import addresses
 from estiba.deploy.plan import dotenv
 from estiba.deploy.plan.plan import Http, Service
 from estiba.deploy.plan.service_options import MODELS
+from estiba.gateway.options import needs_keys
 from estiba.local import debugger, orchestrate, port_offset
 from estiba.local.orchestrate import Selection
 from estiba.local.target import LocalTarget
 from estiba.planning import EXTRA_STOP_SECONDS, lower, lower_applications
 from estiba.project import Project
-from estiba.serve import check_address
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def plan(request: UpRequest) -> RunPlan:
             file or `.env`. EstibaError: a port is taken.
     """
     planned = _plan_applications(request)
-    check_address(planned.project.server)
+    needs_keys(planned.project.gateway, planned.project.server)  # refuses a host that is not allowed
     _check_ports(planned, planned.selection.services, models=planned.selection.models)
     debuggers = debugger.allot(request.debug, planned.selection.services)
     return replace(planned, target=replace(planned.target, debuggers=debuggers))

@@ -19,6 +19,7 @@ from estiba.core.log import Format
 from estiba.core.process_group import Guard, marked
 from estiba.deploy.plan.plan import Service
 from estiba.deploy.plan.service_options import MODELS
+from estiba.gateway.options import needs_keys
 from estiba.local import orchestrate
 from estiba.local.model_server import ModelServerSpec, Report
 from estiba.local.orchestrate import Selection
@@ -160,6 +161,7 @@ class Session:
             registry=project.registry,
             trusted=sorted(self.plan.trusted),
             ports=model_ports(project),
+            keys=project.state if needs_keys(project.gateway, options) else "",
         )
         return Launch(
             command=[sys.executable, "-m", "estiba.local.model_server"],
@@ -183,7 +185,8 @@ class Session:
         if not self._announced:
             self._announced = True
             examples, ports = MappingProxyType(report.examples), model_ports(self.plan.project)
-            running = Running(report.url, report.workers, report.threads, examples, ports)
+            needs_key = needs_keys(self.plan.project.gateway, self.plan.project.server)
+            running = Running(report.url, report.workers, report.threads, examples, ports, needs_key)
             self._guarded(self.observer.on_ready)(running)
 
     # Applications

@@ -28,9 +28,13 @@ class Unauthorized(EstibaError):
 
 
 class Forbidden(EstibaError):
-    """The caller is known and may not ask this."""
+    """The caller is known and may not ask this. `challenge` is as for Unauthorized; empty sends none."""
 
     status = 403
+
+    def __init__(self, message: str, *, hint: str | None = None, challenge: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.challenge = challenge
 
 
 class TooManyRequests(EstibaError):

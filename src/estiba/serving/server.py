@@ -15,7 +15,7 @@ from estiba.serving.http.connection import App, Clock, Connection, Headers, Requ
 from estiba.serving.http.problem_details import FULL, error_response
 from estiba.serving.pipeline import Pipeline
 from estiba.serving.protocols.endpoint import Endpoint, Shared, request_id
-from estiba.serving.telemetry.access_log import is_probe
+from estiba.serving.telemetry.access_log import is_health_check, is_probe
 
 SWEEP_SECONDS = 0.5
 """Interval of checks for expired connections and requests."""
@@ -84,8 +84,8 @@ class Server(App):
             connection.respond(request, 500, header_lines(headers), body)
 
     def _is_admitted(self, exchange: Exchange, endpoint: Endpoint | Bridge, pipeline: Pipeline) -> bool:
-        """Ask every admission policy; a request that one refuses is answered here. Probes are always admitted."""
-        if is_probe(exchange.request.path):
+        """Ask every admission policy; a request that one refuses is answered here. Health checks are admitted."""
+        if is_health_check(exchange.request.path):
             return True
         try:
             for admit in pipeline.admit:

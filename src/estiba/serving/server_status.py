@@ -18,6 +18,7 @@ class Status(msgspec.Struct, frozen=True):
         restarts: how often a worker was replaced because it died or hung, since the start.
         failing: too many restarts within a minute: the server should be replaced as a whole.
         failed: by model, why a newer version is not served.
+        policy_error: why policies are not up to date; empty if they are.
     """
 
     workers: int
@@ -27,6 +28,7 @@ class Status(msgspec.Struct, frozen=True):
     draining: bool = False
     failing: bool = False
     failed: dict[str, str] = {}
+    policy_error: str = ""
 
 
 class Health:

@@ -55,6 +55,7 @@ class ModelOptions(PackOptions, frozen=True, kw_only=True, omit_defaults=True, f
         tolerance: largest accepted difference to the original, absolute below 1 and relative above.
         fields: by field name, what the sample does not tell.
         outputs: how answers are shown.
+        rows: golden rows and background rows are whole rows of the `sample`, or `made` of its levels and quantiles.
         extra: `refuse` a record with a field that the model does not have, or `ignore` that field.
         keep: names of values that are no input of the model and are handed through to the answer, such as a key.
         batch: of an ONNX file of tensors, the meaning of the first axis of its inputs and outputs: `free` counts

@@ -22,7 +22,7 @@ from estiba.serving.api import openapi, protocol_routes
 from estiba.serving.catalog import CurrentCatalog
 from estiba.serving.http.problem_details import error_response
 from estiba.serving.pages import CONTENT_SECURITY_POLICY, page
-from estiba.serving.pipeline import TooManyRequests, Unauthorized
+from estiba.serving.pipeline import Forbidden, TooManyRequests, Unauthorized
 from estiba.serving.server_status import Health, Status
 from estiba.serving.telemetry.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from estiba.serving.telemetry.metrics import Metrics
@@ -121,7 +121,8 @@ class _Routes:
     async def ready(self, request: Request) -> Response:
         state = self._health.state
         if state == "ready":
-            return _json({"status": state})
+            status = self._health.status
+            return _json({"status": state, **_policy_detail(status)})
         return _problem(request, 503, f"The server is {state}.", kind="not-ready")
 
     async def metrics(self, request: Request) -> Response:
@@ -214,6 +215,12 @@ class _Routes:
         return self._current.catalog.model(request.path_params["name"])
 
 
+def _policy_detail(status: Status | None) -> dict[str, str]:
+    if status is None or not status.policy_error:
+        return {}
+    return {"detail": "The keys are not up to date, as their store cannot be read. The server's log says why."}
+
+
 def _workers(status: Status | None) -> dict[str, Any]:
     if status is None:
         return {}
@@ -301,6 +308,6 @@ async def _estiba_error(request: Request, error: EstibaError) -> Response:
 
 
 def _error_headers(error: EstibaError) -> dict[str, str]:
-    if isinstance(error, Unauthorized):
+    if isinstance(error, (Unauthorized, Forbidden)) and error.challenge:
         return {"www-authenticate": error.challenge}
     return {"retry-after": str(error.retry_after)} if isinstance(error, TooManyRequests) else {}

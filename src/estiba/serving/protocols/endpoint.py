@@ -24,7 +24,7 @@ from estiba.serving.http.buffered import Buffered
 from estiba.serving.http.connection import CROWDED, LARGE_BYTES
 from estiba.serving.http.request import Request
 from estiba.serving.options import ServerOptions
-from estiba.serving.pipeline import TooManyRequests, Unauthorized
+from estiba.serving.pipeline import Forbidden, TooManyRequests, Unauthorized
 from estiba.serving.protocols.body_parsing import ENCODINGS, EncodingNotSupported, decompressed
 from estiba.serving.protocols.repeated_keys import check_of
 from estiba.serving.telemetry.access_log import AccessLog
@@ -273,7 +273,7 @@ class Endpoint(ABC):
         """Header lines that belong to an error."""
         if isinstance(error, EncodingNotSupported):
             return _ACCEPT_ENCODING
-        if isinstance(error, Unauthorized):
+        if isinstance(error, (Unauthorized, Forbidden)) and error.challenge:
             return b"www-authenticate: %b\r\n" % error.challenge.encode()
         if isinstance(error, TooManyRequests):
             return b"retry-after: %d\r\n" % error.retry_after

@@ -38,6 +38,9 @@ ATOMIC_BYTES = 4096
 """Bytes that a pipe takes whole, without those of another process in between (POSIX, PIPE_BUF on Linux)."""
 
 _PROBES = frozenset({b"/metrics", b"/livez", b"/readyz", b"/healthz", b"/ping"})
+_HEALTH_CHECKS = (_PROBES - {b"/metrics"}) | {
+    b"/health", b"/health/live", b"/health/ready", b"/health/startup", b"/v2/health/live", b"/v2/health/ready"
+}  # fmt: skip
 _NAME = re.compile(r"(/models/)[^/:]+")
 _VERSION = re.compile(r"(/versions/)[^/:]+")
 
@@ -153,6 +156,11 @@ def _has_room(target: int, size: int) -> bool:
 def is_probe(path: bytes) -> bool:
     """Return True for health checks and metrics, which are requested regularly and logged only when they fail."""
     return path in _PROBES or path.startswith((b"/health", b"/v2/health/")) or path.endswith((b"/ready", b"/live"))
+
+
+def is_health_check(path: bytes) -> bool:
+    """Return True for the health checks of the server, which need no permission: orchestrators have no key."""
+    return path in _HEALTH_CHECKS
 
 
 def template(path: str) -> str:

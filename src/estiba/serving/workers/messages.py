@@ -29,6 +29,10 @@ HEARTBEAT_BYTES = 8
 WORKER_MODULE = "estiba.serving.workers.worker"
 """The module of a worker without policies."""
 
+POLICY_FILE = "policy.json"
+"""Name of the file in the shared folder from which a worker's module builds its pipeline. The supervisor replaces it
+whole; it is absent until its content is known."""
+
 KEPT_GENERATIONS = 8
 """Configuration files that are kept, for workers that are still starting with an older one."""
 
@@ -66,18 +70,16 @@ class RouteSpec(msgspec.Struct, frozen=True):
 
 
 class Configuration(msgspec.Struct, frozen=True):
-    """The models, routes and policies that every worker serves.
+    """The models and routes that every worker serves.
 
     Args:
         generation: counts up from 1.
         models: all versions to load. Without a route of their name, the last of each name answers for it.
-        policy: settings of the pipeline, which only the worker's module can read.
     """
 
     generation: int
     models: tuple[ServedModel, ...]
     routes: tuple[RouteSpec, ...] = ()
-    policy: msgspec.Raw = msgspec.Raw(b"null")
 
     def write(self, folder: Path) -> None:
         """Write the file of this generation whole, and remove old ones."""
@@ -151,6 +153,10 @@ class Discard(Message, frozen=True, tag=True):
     generation: int
 
 
+class Reload(Message, frozen=True, tag=True):
+    """To a worker: build the pipeline again, from the policy file that was replaced."""
+
+
 class Drain(Message, frozen=True, tag=True):
     """To a worker: end. `hand_over` gives idle connections back for another worker; otherwise they are closed."""
 
@@ -183,7 +189,7 @@ class Closed(Message, frozen=True, tag=True):
     handed_over: bool = False
 
 
-AnyMessage = Take | Prepare | Apply | Discard | Drain | Ready | Failed | Prepared | Closed
+AnyMessage = Take | Prepare | Apply | Discard | Reload | Drain | Ready | Failed | Prepared | Closed
 
 _decoder = msgspec.msgpack.Decoder(AnyMessage)
 _encoder = msgspec.msgpack.Encoder()

@@ -1,4 +1,4 @@
-"""Query a registry without blocking: each query runs in a daemon thread and has a timeout.
+"""Query a registry or another store without blocking: each query runs in a daemon thread and has a timeout.
 
 A registry may be a remote bucket, and a query may take minutes or hang. The event loop never waits for it, and one
 reference that hangs does not delay others.
@@ -23,12 +23,14 @@ SLOW_SECONDS = 10.0
 class RegistryQuery(Generic[Result]):
     """A query that runs from its creation. Its thread cannot be stopped: a result after the timeout is ignored."""
 
-    def __init__(self, function: Callable[[], Result], timeout: float) -> None:
+    def __init__(self, function: Callable[[], Result], timeout: float, about: str = "The registry") -> None:
         """Start the thread.
 
         Args:
             timeout: seconds after which the query counts as failed.
+            about: the store, as errors name it.
         """
+        self._about = about
         self._timeout = timeout
         self._began_at = time.monotonic()
         self._future: Future[Result] = Future()
@@ -75,5 +77,5 @@ class RegistryQuery(Generic[Result]):
     def result(self) -> Result:
         """The result of a query that is done; raises EstibaError."""
         if not self._future.done():
-            raise Unavailable(f"The registry did not answer within {self._timeout:g} seconds.")
+            raise Unavailable(f"{self._about} did not answer within {self._timeout:g} seconds.")
         return self._future.result()

@@ -74,6 +74,7 @@ class Serving:
     ) -> None:
         self._options = options
         self._ports = ports
+        self._pipeline = Pipeline()
         self._telemetry = telemetry = Telemetry(options, metrics_file)
         self.log, self.metrics = telemetry.log, telemetry.metrics
         self._executor = ThreadPoolExecutor(max_workers=max(1, cpus.available()), thread_name_prefix="large")
@@ -89,9 +90,14 @@ class Serving:
         management = Bridge(app, self.log, telemetry.access, telemetry.tracer)
         self.server = Server(self.current, management, self._shared, ports=ports)
 
-    def apply(
-        self, configuration: Configuration, models: Mapping[ServedModel, tuple[Model, float]], pipeline: Pipeline
-    ) -> None:
+    def use(self, pipeline: Pipeline) -> None:
+        """Ask these policies from now on."""
+        self._pipeline = pipeline
+        for deployment in self.deployments.values():
+            deployment.batcher.pipeline = pipeline
+        self.current.catalog = self.current.catalog._replace(pipeline=pipeline)
+
+    def apply(self, configuration: Configuration, models: Mapping[ServedModel, tuple[Model, float]]) -> None:
         """Serve a configuration from now on; requests in flight finish with what they began with.
 
         Args:
@@ -106,13 +112,13 @@ class Serving:
         for entry, deployment in new.items():
             self._versions.serve(deployment, models[entry][1])
         for deployment in deployments.values():
-            deployment.batcher.pipeline = pipeline
+            deployment.batcher.pipeline = self._pipeline
         self.deployments = deployments
         self.current.catalog = build(
             _routes(configuration, deployments),
             default=self._options.default,
             ports=self._ports,
-            pipeline=pipeline,
+            pipeline=self._pipeline,
             generation=configuration.generation,
         )
 

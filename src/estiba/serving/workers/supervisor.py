@@ -34,6 +34,7 @@ from estiba.serving.workers.acceptor import Acceptor, connections
 from estiba.serving.workers.auxiliary_process import AuxiliaryProcess, AuxiliarySpec
 from estiba.serving.workers.hot_swap import HotSwap, Source
 from estiba.serving.workers.messages import WORKER_MODULE, WorkerSpec
+from estiba.serving.workers.policy_follower import PolicyFollower, PolicySource
 from estiba.serving.workers.worker_process import TROUBLES, Process
 
 TICK_SECONDS = 0.05
@@ -52,10 +53,12 @@ class Programs(NamedTuple):
     Args:
         worker: the module of the workers; it calls `worker.main`.
         auxiliary: further processes to keep alive.
+        policies: the source of the policies that the workers' module builds its pipeline from.
     """
 
     worker: str = WORKER_MODULE
     auxiliary: tuple[AuxiliarySpec, ...] = ()
+    policies: PolicySource | None = None
 
 
 DEFAULT_PROGRAMS = Programs()
@@ -91,6 +94,8 @@ class Supervisor:
         self._metrics = metrics
         self._hot_swap = hot_swap
         self._module = programs.worker
+        source = programs.policies
+        self._policies = None if source is None else PolicyFollower(source, self._folder, log, metrics)
         self._auxiliary = [AuxiliaryProcess(spec, self._folder, log) for spec in programs.auxiliary]
         self._acceptor = Acceptor(
             connections(options.max_connections), lambda: (*self._workers, *self._leaving), log, metrics
@@ -127,6 +132,8 @@ class Supervisor:
         for wish, act in wishes.items():
             loop.add_signal_handler(wish, lambda act=act: self._draining or act())  # type: ignore[misc]
         self._hot_swap.start()
+        if self._policies is not None:
+            self._policies.start()
         try:
             self._workers = [self._begin(index) for index in range(self._count)]
             await self._first_start(stop)
@@ -166,6 +173,8 @@ class Supervisor:
         while not stop.is_set():
             self._tick()
             self._hot_swap.poll([w for w in self._workers if w.serving])
+            if self._policies is not None:
+                self._policies.poll((*self._workers, *self._fresh.values(), *self._leaving))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), TICK_SECONDS)
 
@@ -314,6 +323,7 @@ class Supervisor:
             draining=self._draining,
             failing=len(self._deaths) >= self._options.max_restarts,
             failed=dict(self._hot_swap.failed),
+            policy_error="" if self._policies is None else self._policies.error,
         )
         content = msgspec.json.encode(status)
         if content != self._status:

@@ -54,8 +54,8 @@ LARGE_ANSWER_BYTES = 64 * 1024
 LAST_REQUEST_SECONDS = 0.5
 """Time in which an idle connection may still send a request once the server drains."""
 
-BuildPipeline = Callable[[Configuration, Metrics], Pipeline]
-"""Build the pipeline of a configuration, in a thread; raises EstibaError for an invalid policy."""
+BuildPipeline = Callable[[bytes, Metrics], Pipeline]
+"""Build a pipeline from the content of the policy file, which is empty until it is known; in any thread."""
 
 
 class Held(Connection):
@@ -112,6 +112,7 @@ class Worker:
     def __init__(self, spec: WorkerSpec, build_pipeline: BuildPipeline) -> None:
         self.spec = spec
         self._build_pipeline = build_pipeline
+        self._reloading = asyncio.Lock()
         self.channel = socket.socket(fileno=spec.channel)
         with Path(spec.state).open("r+b") as state:
             self.memory = memoryview(mmap.mmap(state.fileno(), HEARTBEAT_BYTES + MAX_CONNECTIONS))
@@ -132,6 +133,7 @@ class Worker:
         """Load every model, serve until the supervisor ends it, and drain."""
         loop = asyncio.get_running_loop()
         try:
+            self.serving.use(self._pipeline())
             self._apply(self._load(self.spec.generation))
         except EstibaError as error:
             self.tell(messages.Failed(error.message, error.hint, error.exit_code))
@@ -154,10 +156,9 @@ class Worker:
         return bool(self._preparing)
 
     def _load(self, generation: int) -> _Prepared:
-        """Read a configuration, build its pipeline and load its models, except those that are served; in any thread."""
+        """Read a configuration and load its models, except those that are served; in any thread."""
         configuration = Configuration.read(self.folder, generation)
         _check_routes(configuration)
-        pipeline = self._build_pipeline(configuration, self.serving.metrics)
         new = [served for served in configuration.models if served not in self.serving.deployments]
         models: dict[ServedModel, tuple[Model, float]] = {}
         try:
@@ -166,7 +167,7 @@ class Worker:
         except BaseException:
             _close(models)
             raise
-        return _Prepared(configuration, models, pipeline)
+        return _Prepared(configuration, models)
 
     def _load_model(self, served: ServedModel) -> tuple[Model, float]:
         """Load and prove a version; the seconds that it took."""
@@ -224,6 +225,8 @@ class Worker:
                 self._apply(self._prepared.pop(generation))
             case messages.Discard(generation):
                 self._discard(generation)
+            case messages.Reload():
+                self._start(self._reload())
             case messages.Drain(hand_over):
                 self._drain(hand_over)
 
@@ -279,6 +282,24 @@ class Worker:
         if self._preparing.pop(generation):
             self.tell(messages.Prepared(generation, error))
 
+    def _pipeline(self) -> Pipeline:
+        """Build the pipeline from the policy file; in any thread."""
+        try:
+            content = (self.folder / messages.POLICY_FILE).read_bytes()
+        except FileNotFoundError:
+            content = b""
+        return self._build_pipeline(content, self.serving.metrics)
+
+    async def _reload(self) -> None:
+        """Use the policies of the file from now on. One reload at a time, so that the newest file is the last one."""
+        async with self._reloading:
+            try:
+                pipeline = await asyncio.get_running_loop().run_in_executor(None, self._pipeline)
+            except Exception as error:
+                self.log.error("the policies cannot be read; those before stay in force", error=error)
+            else:
+                self.serving.use(pipeline)
+
     def _drain(self, hand_over: bool) -> None:
         self._hand_over = hand_over
         self._end.set()
@@ -309,7 +330,6 @@ class _Prepared(NamedTuple):
 
     configuration: Configuration
     models: dict[ServedModel, tuple[Model, float]]
-    pipeline: Pipeline
 
 
 def _check_routes(configuration: Configuration) -> None:
@@ -328,7 +348,7 @@ def _close(models: dict[ServedModel, tuple[Model, float]]) -> None:
         model.engine.close()
 
 
-def _no_policies(configuration: Configuration, metrics: Metrics) -> Pipeline:
+def _no_policies(policy: bytes, metrics: Metrics) -> Pipeline:
     """The pipeline of a server without policies."""
     return Pipeline()
 

@@ -1,0 +1,1 @@
+"""Policies between callers and models, one file each."""

@@ -1,0 +1,115 @@
+"""Admit requests by their API key and its rights: which models it may ask, and what it may read."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from estiba.core.errors import BadRequest, Unavailable
+from estiba.gateway import keys
+from estiba.gateway.policy import KeyRecord, Policy
+from estiba.serving.exchange import Exchange
+from estiba.serving.http.request import Request
+from estiba.serving.pipeline import Forbidden, Unauthorized
+
+REALM = 'Bearer realm="estiba"'
+INVALID = f'{REALM}, error="invalid_token"'
+DESCRIPTIONS = (b"/models", b"/v1/models", b"/v2", b"/openapi.json", b"/docs")
+"""Beginnings of the paths that describe models: those who may predict may read them."""
+
+
+class _Holder(NamedTuple):
+    """The holder of a key. `models` is empty for all; `expires` is infinite for never."""
+
+    name: str
+    predict: bool
+    read: bool
+    models: frozenset[str]
+    expires: float
+
+
+class KeyAccess:
+    """Admits the holders of keys. Health checks are never asked."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._by_digest = {bytes.fromhex(key.digest): _holder(key) for key in policy.keys}
+        self._seen: dict[bytes, _Holder] = {}  # by header, so that a key is hashed once
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Set the exchange's caller to the name of the key.
+
+        Raises:
+            Unauthorized: no key, or none that is valid. Forbidden: the key does not have the right.
+            BadRequest: two keys that differ.
+        """
+        given = _given(exchange.request)
+        holder = self._seen.get(given)
+        if holder is None:
+            holder = self._find(given)
+        if holder.expires <= time.time():
+            raise Unauthorized("This key has expired.", hint="Ask for a new one.", challenge=INVALID)
+        exchange.caller = holder.name
+        if exchange.route:
+            if not holder.predict:
+                raise _forbidden("predict", "This key may not ask models: it lacks the role predict.")
+            if holder.models and exchange.route not in holder.models:
+                raise _forbidden("predict", f"This key is not for the model {exchange.route!r}.")
+        elif not holder.read and not exchange.request.path.startswith(DESCRIPTIONS) and exchange.request.path != b"/":
+            raise _forbidden("read", "This key may not read this: it lacks the role read.")
+
+    def _find(self, given: bytes) -> _Holder:
+        if not given:
+            hint = "Send one as Authorization: Bearer KEY, or as X-API-Key."
+            raise Unauthorized("A key is missing.", hint=hint, challenge=REALM)
+        if not keys.is_well_formed(given):
+            hint = "It begins with est_ and has 53 characters: is it complete?"
+            raise Unauthorized("This is no key of Estiba.", hint=hint, challenge=INVALID)
+        holder = self._by_digest.get(keys.digest_of(given))
+        if holder is None:
+            hint = "It may be revoked, expired, or of another server."
+            raise Unauthorized("This key is not valid here.", hint=hint, challenge=INVALID)
+        self._seen[given] = holder
+        return holder
+
+
+def refuse_all(exchange: Exchange) -> None:
+    """Refuse every request, as the keys were never read since the server started."""
+    raise Unavailable("The keys of this server cannot be read yet.")
+
+
+def _holder(key: KeyRecord) -> _Holder:
+    admin = "admin" in key.roles
+    return _Holder(
+        name=key.name,
+        predict=admin or "predict" in key.roles,
+        read=admin or "read" in key.roles,
+        models=frozenset(key.models),
+        expires=key.expires or float("inf"),
+    )
+
+
+def _given(request: Request) -> bytes:
+    """The key that a request carries; empty if there is none.
+
+    Raises:
+        BadRequest: it carries two that differ. Unauthorized: another scheme than Bearer.
+    """
+    sent = b""
+    for name, value in request.headers:
+        if name == b"authorization":
+            scheme, _, key = value.partition(b" ")
+            if scheme.lower() != b"bearer":
+                raise Unauthorized("Keys are sent as Authorization: Bearer KEY, or as X-API-Key.", challenge=REALM)
+            key = key.strip()
+        elif name == b"x-api-key":
+            key = value
+        else:
+            continue
+        if sent and key != sent:
+            raise BadRequest("The request carries two keys that differ.", hint="Send one.")
+        sent = key
+    return sent
+
+
+def _forbidden(scope: str, message: str) -> Forbidden:
+    return Forbidden(message, challenge=f'{REALM}, error="insufficient_scope", scope="{scope}"')

@@ -1,0 +1,1 @@
+"""The state store, which is an SQLite file or a PostgreSQL database."""
