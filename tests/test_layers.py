@@ -97,8 +97,8 @@ ORDER = {
         requirements pickles compose exits project_file
         """,
     "estiba.local": """
-        virtualenvs health_probe file_watcher target debugger port_offset status service_runner orchestrate up
-        model_server run_plan session reload
+        virtualenvs health_probe file_watcher containers host_gateway target debugger port_offset status endings
+        service_runner container_launch orchestrate up model_server run_plan session reload
         """,
     "estiba.cli": """
         translated_help terminal common_options model_table progress write_files service_display up train serve

@@ -43,7 +43,7 @@ class Up:
     """A running `estiba up`, and what it printed."""
 
     def __init__(self, *arguments: object, folder: Path) -> None:
-        command = [sys.executable, "-m", "estiba", "up", *map(str, arguments)]
+        command = [sys.executable, "-m", "estiba", "up", "--containers", "none", *map(str, arguments)]
         self.child = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
@@ -276,7 +276,7 @@ def test_tasks_alone_end_by_themselves_with_how_they_went(estiba: Estiba, tmp_pa
     [
         (("clent",), 4, "error: There is no service 'clent'; did you mean 'client'?"),
         (("--profile", "dev"), 4, "error: There is no profile 'dev'."),
-        (("db",), 4, "error: The service db cannot run here: "),
+        (("db", "--containers", "none"), 4, "error: The service db cannot run here: "),
         (("--env-file", "absent.env"), 4, "error: Cannot read absent.env: No such file or directory."),
     ],
 )

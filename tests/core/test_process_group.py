@@ -139,7 +139,7 @@ def test_nothing_is_left_when_this_process_is_killed(tmp_path: Path) -> None:
             guard = Guard()
             child = ProcessGroup([sys.executable, "-c", {FORKS!r}], folder=pathlib.Path("/"),
                 environment=marked(os.environ, guard.mark, "one"), on_line=lambda line: print(line, flush=True))
-            guard.begin(child.pid)
+            guard.begin(child)
             await asyncio.sleep(60)
         asyncio.run(main())
         """)

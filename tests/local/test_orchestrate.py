@@ -20,6 +20,7 @@ from estiba.core import ports
 from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.core.process_group import Guard
 from estiba.local import orchestrate
+from estiba.local.host_gateway import HostGateway
 from estiba.local.run_plan import RunPlan, UpRequest, plan
 from estiba.local.service_runner import ServiceRunner
 from estiba.local.status import RestartPolicy, RunContext, Status
@@ -72,7 +73,7 @@ class RunEvents:
 def planned(folder: Path, text: str, *names: str, profiles: tuple[str, ...] = ()) -> RunPlan:
     (folder / "estiba.toml").write_text(text)
     (folder / "server.py").write_text(SERVER)
-    return plan(UpRequest(lambda: project.load(folder), names, profiles))
+    return plan(UpRequest(lambda: project.load(folder), names, profiles, containers="none"))
 
 
 def play(start: RunPlan, until: Callable[[RunEvents], bool], *, kill: bool = False, seconds: float = 20) -> RunEvents:
@@ -90,7 +91,7 @@ async def _play(shown: RunEvents, until: Callable[[RunEvents], bool], kill: bool
             service,
             LOOPBACK,
             target.url(service),
-            lambda runner: orchestrate.prepare(target, runner, running, guard.mark),
+            lambda runner: orchestrate.prepare(target, runner, running, guard.mark, HostGateway({})),
             context,
         )
         for service in shown.start.applications
@@ -345,6 +346,8 @@ restart = false
 
 # What takes part
 
+OFF = "containers are off (--containers none)"
+
 CHOICES = """
 [services.plain]
 command = "sleep 1"
@@ -384,7 +387,7 @@ def test_what_takes_part(
 def test_why_a_service_is_left_out(tmp_path: Path) -> None:
     choice = planned(tmp_path, CHOICES, profiles=("storage",)).selection
     assert choice.left_out == {
-        "postgres": "it is only the image postgres:17, and has no command",
+        "postgres": f"it is only the image postgres:17, and has no command, and {OFF}",
         "redis": "no-such-program is not on PATH",
     }
 
@@ -405,8 +408,8 @@ image = "redis"
 command = ["sh", "-c", "echo | exec no-such-program -"]
 """
     assert planned(tmp_path, text).selection.left_out == {
-        "grafana": "only the image grafana has its program",
-        "redis": "no-such-program is not on PATH",
+        "grafana": f"only the image grafana has its program, and {OFF}",
+        "redis": f"no-such-program is not on PATH, and {OFF}",
     }
 
 
@@ -523,7 +526,11 @@ restart = false
         context = RunContext(guard, on_status, lambda name, text: None, RestartPolicy(first_seconds=1.0))
         runners = {
             service.name: ServiceRunner(
-                service, LOOPBACK, "", lambda runner: orchestrate.prepare(start.target, runner, (), guard.mark), context
+                service,
+                LOOPBACK,
+                "",
+                lambda runner: orchestrate.prepare(start.target, runner, (), guard.mark, HostGateway({})),
+                context,
             )
             for service in start.applications
         }

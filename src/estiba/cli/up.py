@@ -53,6 +53,13 @@ Examples:
     metavar="FILE",
     help="Read variables from FILE instead of the project's .env.",
 )
+@click.option(
+    "--containers",
+    type=click.Choice(["auto", "docker", "podman", "none"]),
+    default="auto",
+    show_default=True,
+    help="The container engine for services that exist only as images.",
+)
 @server_options
 @click.option("--force", is_flag=True, help="Also train models that have not changed.")
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one object per line.")
@@ -61,23 +68,25 @@ def up(project: Path | None, force: bool, watch: bool, as_json: bool, **given: A
 
     Models are trained one after the other, each in its own process. A model whose code, data, settings and library
     versions have not changed is not trained again. Then the model server starts, and each service as soon as its
-    dependencies are healthy. Without a SERVICE, all services without a profile start. A service that ends is started
-    again. Ctrl-C stops everything in reverse order; a second Ctrl-C kills it.
+    dependencies are healthy. Without a SERVICE, all services without a profile start. A service that exists only as an
+    image runs in a container, if docker or podman works here. A service that ends is started again. Ctrl-C stops
+    everything in reverse order; a second Ctrl-C kills it.
 
     --port moves all ports, those of models and services by the same offset as the server's.
     """
     import estiba.project
     from estiba.local import run_plan
 
-    keys = ("services", "profiles", "env_file", "port", "debug")
-    names, profiles, env_file, port, debug = (given.pop(key) for key in keys)
+    keys = ("services", "profiles", "env_file", "port", "debug", "containers")
+    names, profiles, env_file, port, debug, containers = (given.pop(key) for key in keys)
 
     def load() -> Project:
         loaded = estiba.project.load(project)
         return replace(loaded, server=with_options(loaded.server, given))
 
     call = _call(project, names, profiles)
-    plan = run_plan.plan(run_plan.UpRequest(load, names, profiles, env_file, port, call, debug))
+    request = run_plan.UpRequest(load, names, profiles, env_file, port, call, debug, containers)
+    plan = run_plan.plan(request)
     outcomes = _train(plan, force=force, as_json=as_json)
     plan = run_plan.with_models(plan, [outcome.version.digest for outcome in outcomes])
     return _run(plan, watch=watch, as_json=as_json)

@@ -2,7 +2,8 @@
 
 It runs as a script, `python guard.py MARK`, that imports nothing of Estiba, so that it starts at once and survives a
 broken installation. It reads session ids from standard input, `+123` when a session begins and `-123` when it is over;
-at the end of its input the parent is gone.
+at the end of its input the parent is gone. After `+123 ["docker", "rm", "web"]` that command is run too, since the
+processes of a container belong to no session of the parent.
 
 The processes of a session are found in /proc: every process in that session or process group, and every process whose
 environment contains the mark, because a daemon leaves its session. Without /proc, only the process groups count.
@@ -10,11 +11,13 @@ environment contains the mark, because a daemon leaves its session. Without /pro
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,17 +104,26 @@ def end(sessions: Collection[int], mark: str) -> None:
         time.sleep(_POLL_SECONDS)
 
 
+def _run(command: list[str]) -> None:
+    """Run a program to its end; nobody is left to tell of a failure."""
+    with suppress(OSError):
+        os.waitpid(os.posix_spawnp(command[0], command, os.environ), 0)
+
+
 def main() -> None:
     """Read sessions until the parent is gone, then end what is left of them."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    sessions: set[int] = set()
+    removals: dict[int, list[str]] = {}
     for line in sys.stdin:
+        session, _, removal = line[1:].partition(" ")
         if line.startswith("+"):
-            sessions.add(int(line[1:]))
+            removals[int(session)] = json.loads(removal) if removal else []
         else:
-            sessions.discard(int(line[1:]))
-    end(sessions, sys.argv[1])
+            removals.pop(int(session), None)
+    end(removals, sys.argv[1])
+    for command in filter(None, removals.values()):
+        _run(command)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import signal
@@ -36,11 +37,11 @@ class Guard:
         command = [sys.executable, "-I", "-S", guard.__file__, f"{self.mark}/"]
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd="/")
 
-    def begin(self, session: int) -> None:
-        self._tell(f"+{session}\n")
+    def begin(self, group: ProcessGroup) -> None:
+        self._tell(f"+{group.pid} {json.dumps(group.removal)}\n" if group.removal else f"+{group.pid}\n")
 
-    def over(self, session: int) -> None:
-        self._tell(f"-{session}\n")
+    def over(self, group: ProcessGroup) -> None:
+        self._tell(f"-{group.pid}\n")
 
     def _tell(self, text: str) -> None:
         assert self._child.stdin is not None
@@ -67,6 +68,7 @@ class ProcessGroup:
         environment: Mapping[str, str],
         on_line: OnLine,
         on_message: OnLine | None = None,
+        removal: Sequence[str] = (),
     ) -> None:
         """Start the program; a running event loop is needed.
 
@@ -75,6 +77,7 @@ class ProcessGroup:
             environment: all of it, made by `marked`.
             on_line: called with each line of its output and standard error.
             on_message: called with the lines of its standard output instead; then `tell` writes to its standard input.
+            removal: a command that ends what runs for the program outside of its session, such as a container.
 
         Raises:
             NotFound: there is no such program or folder. EstibaError: it cannot be started.
@@ -99,6 +102,8 @@ class ProcessGroup:
         self.pid = self._child.pid
         self.left: frozenset[int] = frozenset()
         """Processes that did not end after SIGKILL, because the system holds them."""
+        self.removal = list(removal)
+        self._environment = dict(environment)
         self._mark = environment[guard.VARIABLE]
         self._loop = asyncio.get_running_loop()
         self._lines = [_Lines(reading, on_line)]
@@ -161,6 +166,7 @@ class ProcessGroup:
             await asyncio.sleep(POLL_SECONDS)
         else:
             self.left = frozenset(self.members() | ({self.pid} if self.code is None else set()))
+        await self._remove()
         if self.code is not None:
             await self.wait()
         for lines in self._lines:
@@ -168,6 +174,21 @@ class ProcessGroup:
         if self._child.stdin is not None:
             with contextlib.suppress(OSError):
                 self._child.stdin.close()
+
+    async def _remove(self) -> None:
+        """Run the removal, once."""
+        command, self.removal = self.removal, []
+        if not command:
+            return
+        quiet = subprocess.DEVNULL
+        with contextlib.suppress(OSError):  # the program is gone: nothing can be removed
+            child = subprocess.Popen(
+                command, stdin=quiet, stdout=quiet, stderr=quiet, env=self._environment, start_new_session=True
+            )
+            for _ in range(MAX_POLLS):
+                if child.poll() is not None:
+                    break
+                await asyncio.sleep(POLL_SECONDS)
 
     def _send(self, number: int) -> bool:
         """Send a signal to the whole group; True if it has a process."""

@@ -15,6 +15,9 @@ from estiba.core.process_group import ProcessGroup
 from estiba.deploy.plan.plan import Health, Http, Tcp
 from estiba.deploy.plan.timing import HEALTH_COMMAND_TIMEOUT_SECONDS, HEALTH_TIMEOUT_SECONDS
 
+CLOSE_SECONDS = 1.5
+"""The time in which a container engine closes a connection that nothing in the container takes: a second, when new."""
+
 
 @dataclass(frozen=True)
 class CommandProbe:
@@ -25,11 +28,14 @@ class CommandProbe:
     environment: Mapping[str, str]
 
 
-async def probe(health: Health, host: str, port: int | None, command: CommandProbe | None) -> str:
+async def probe(
+    health: Health, host: str, port: int | None, command: CommandProbe | None, *, published: bool = False
+) -> str:
     """Check the health of a service once.
 
     Args:
         command: the command to run, where `health` is one.
+        published: True for the port of a container, where the engine takes connections before the program does.
 
     Returns:
         An empty string if it is healthy, otherwise the reason.
@@ -39,7 +45,7 @@ async def probe(health: Health, host: str, port: int | None, command: CommandPro
         return await asyncio.to_thread(_get, host, port, health.path)
     if isinstance(health, Tcp):
         assert port is not None
-        return await _connect(host, port)
+        return await _connect(host, port, published)
     return await _run(command) if command else ""
 
 
@@ -57,16 +63,27 @@ def _get(host: str, port: int, path: str) -> str:
         connection.close()
 
 
-async def _connect(host: str, port: int) -> str:
+async def _connect(host: str, port: int, published: bool) -> str:
     try:
         async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
-            _, writer = await asyncio.open_connection(host, port)
+            reader, writer = await asyncio.open_connection(host, port)
     except OSError as error:  # TimeoutError is one
         return f"connect to {bracketed(host)}:{port}: {_reason(error)}"
+    closed = published and await _closes(reader)
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
-    return ""
+    return f"connect to {bracketed(host)}:{port}: nothing listens there in the container" if closed else ""
+
+
+async def _closes(reader: asyncio.StreamReader) -> bool:
+    """Tell if the other end closes a new connection, as a container engine does for a port without a program."""
+    try:
+        return not await asyncio.wait_for(reader.read(1), CLOSE_SECONDS)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
 
 
 async def _run(command: CommandProbe) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from estiba.core.process_group import marked
 from estiba.core.suggest import did_you_mean
 from estiba.deploy.plan.plan import Command, Plan
 from estiba.deploy.plan.service_options import MODELS
-from estiba.local import debugger, virtualenvs
+from estiba.local import container_launch, debugger, virtualenvs
 from estiba.local.health_probe import CommandProbe
+from estiba.local.host_gateway import HostGateway
 from estiba.local.service_runner import ServiceRunner
 from estiba.local.status import Launch
 from estiba.local.target import LocalTarget
@@ -56,25 +58,28 @@ def select(target: LocalTarget, names: Sequence[str], profiles: Sequence[str], m
     if not names:
         wanted = [service.name for service in plan.services if not service.profile] + [MODELS] * bool(models)
     wanted += [service.name for service in plan.services if service.profile and service.profile in profiles]
-    missing = {service.name: reason for service in plan.services if (reason := target.unavailable(service))}
+    # A container engine is asked for only where a selected service needs one.
+    missing = cache(lambda name: "" if name == MODELS else target.unavailable(plan[name]))
     selected: set[str] = set()
     for name in wanted:
-        if name not in missing or name in names:
+        if not missing(name) or name in names:
             _add_with_dependencies(plan, name, selected, missing)
     order = tuple(service.name for service in plan.services if service.name in selected)
-    return Selection(order, MODELS in selected, {name: missing[name] for name in wanted if name in missing})
+    return Selection(order, MODELS in selected, {name: reason for name in wanted if (reason := missing(name))})
 
 
 def _add_with_dependencies(
-    plan: Plan, name: str, selected: set[str], missing: Mapping[str, str], needed_by: str = ""
+    plan: Plan, name: str, selected: set[str], missing: Callable[[str], str], needed_by: str = ""
 ) -> None:
     """Select a service and its dependencies; raise NotFound where one of them cannot run here."""
-    if name in missing:
+    if reason := missing(name):
         needed = f", and {needed_by} needs it" if needed_by else ""
         install = "Install its program on this machine"
         give = f"Set `command` in [services.{name}] to a program of this machine"
-        hint = f"{install if plan[name].command else give}, or run the project in containers: estiba compose"
-        raise NotFound(f"The service {name} cannot run here: {missing[name]}{needed}.", hint=hint)
+        engine = " or start docker or podman, which run its image" if plan[name].build is None else ""
+        compose = "run the project in containers: estiba compose"
+        hint = f"{install if plan[name].command else give},{engine or ' or ' + compose}."
+        raise NotFound(f"The service {name} cannot run here: {reason}{needed}.", hint=hint)
     if name in selected:
         return
     selected.add(name)
@@ -94,17 +99,21 @@ def _check_names(plan: Plan, names: Sequence[str], profiles: Sequence[str], mode
                 raise NotFound(f"There is no {kind} {name!r}{meant}", hint=hint)
 
 
-async def prepare(target: LocalTarget, runner: ServiceRunner, running: Collection[str], mark: str) -> Launch:
+async def prepare(
+    target: LocalTarget, runner: ServiceRunner, running: Collection[str], mark: str, gateway: HostGateway
+) -> Launch:
     """Create the files and packages of a service, and return how to start it.
 
     Args:
-        running: names of all services that run. mark: of the guard.
+        running: names of all services that run. mark: of the guard. gateway: through which containers reach them.
 
     Raises:
-        NotFound: its program is not installed. EstibaError: packages or files could not be made.
+        NotFound: its program is not installed. EstibaError: packages, files or an image could not be had.
     """
     service = runner.service
     await asyncio.to_thread(target.create_files, service, running)
+    if target.in_container(service):
+        return await container_launch.prepare(target, runner, mark, gateway)
     packages = await _packages(target, runner, mark)
     environment, argv = target.environment(service, packages), target.argv(service)
     program = target.program(service, packages)

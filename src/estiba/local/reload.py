@@ -96,12 +96,12 @@ class _Reloader:
                 on_line=lambda line: session.observer.on_line(TRAINING, line),
                 on_message=output.append,
             )
-            session.guard.begin(group.pid)
+            session.guard.begin(group)
             try:
                 code = await group.wait()
             finally:
                 await group.kill()
-                session.guard.over(group.pid)
+                session.guard.over(group)
             if code == 0:
                 self._report(msgspec.json.decode("\n".join(output), type=list[_TrainedModel]))
             else:

@@ -13,8 +13,9 @@ from estiba.deploy.plan.plan import Http, Service
 from estiba.deploy.plan.service_options import MODELS
 from estiba.gateway.options import needs_keys
 from estiba.local import debugger, orchestrate, port_offset
+from estiba.local.containers import Choice, Containers
 from estiba.local.orchestrate import Selection
-from estiba.local.target import LocalTarget
+from estiba.local.target import LOOPBACK, LocalTarget
 from estiba.planning import EXTRA_STOP_SECONDS, lower, lower_applications
 from estiba.project import Project
 
@@ -29,6 +30,7 @@ class UpRequest:
         port: of the model server; all other ports move by the same offset. None keeps those of the project file.
         command: how the user called `estiba up`, for hints.
         debug: services that run under a debugger.
+        containers: the engine for services that exist only as images.
     """
 
     load: Callable[[], Project]
@@ -38,6 +40,7 @@ class UpRequest:
     port: int | None = None
     command: str = "estiba up"
     debug: Sequence[str] = ()
+    containers: Choice = "auto"
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,20 @@ class RunPlan:
         )
 
     @property
+    def in_containers(self) -> list[Service]:
+        """The selected services that run in containers."""
+        return [service for service in self.applications if self.target.in_container(service)]
+
+    def host_ports(self) -> dict[int, str]:
+        """By port, the address at which a service listens that a container may want to reach."""
+        target = self.target
+        ports = {service.port: LOOPBACK for service in self.applications if service.port is not None}
+        if self.selection.models:
+            own = [options.port for options in self.project.models.values() if options.port is not None]
+            ports |= dict.fromkeys([target.server_port, *own], target.server_host)
+        return ports
+
+    @property
     def env_file(self) -> Path:
         return self.request.env_file or self.project.folder / dotenv.FILE
 
@@ -88,10 +105,13 @@ def plan(request: UpRequest) -> RunPlan:
         NotFound: an unknown service or profile, or a program or file is not there. BadProject: a mistake in the project
             file or `.env`. EstibaError: a port is taken.
     """
-    planned = _plan_applications(request)
+    planned = _plan_applications(request, Containers(request.containers))
     needs_keys(planned.project.gateway, planned.project.server)  # refuses a host that is not allowed
+    if planned.in_containers:
+        planned.target.containers.remove_left(planned.project.folder)
     _check_ports(planned, planned.selection.services, models=planned.selection.models)
-    debuggers = debugger.allot(request.debug, planned.selection.services)
+    processes = [s.name for s in planned.applications if s not in planned.in_containers]
+    debuggers = debugger.allot(request.debug, processes)
     return replace(planned, target=replace(planned.target, debuggers=debuggers))
 
 
@@ -114,7 +134,7 @@ def with_models(planned: RunPlan, trusted: Collection[str]) -> RunPlan:
 
 def plan_again(before: RunPlan) -> RunPlan:
     """The plan after a change of the project file, while `before` runs; raises as `plan`."""
-    planned = _plan_applications(before.request)
+    planned = _plan_applications(before.request, before.target.containers)
     taken = {service.port for service in before.applications}
     _check_ports(planned, [service.name for service in planned.applications if service.port not in taken], models=False)
     serving = [service for service in before.target.plan.services if service.models]
@@ -131,7 +151,7 @@ def _check_ports(planned: RunPlan, services: Sequence[str], *, models: bool) -> 
     port_offset.check(planned.project, services, planned.request.command, models=models)
 
 
-def _plan_applications(request: UpRequest) -> RunPlan:
+def _plan_applications(request: UpRequest, containers: Containers) -> RunPlan:
     """Plan all but the models. The port of the server becomes that of the request: the next plan has the same."""
     loaded = request.load()
     project = port_offset.move(loaded, request.port)
@@ -139,7 +159,9 @@ def _plan_applications(request: UpRequest) -> RunPlan:
     if port != loaded.server.port:
         request = replace(request, port=port)
     variables = {**_variables(project, request.env_file), **os.environ}
-    target = LocalTarget(lower_applications(project), addresses.reachable(project.server.host), port, variables)
+    plan, host = lower_applications(project), addresses.reachable(project.server.host)
+    inner = {name: options.port for name, options in loaded.services.items() if options.port is not None}
+    target = LocalTarget(plan, host, port, variables, containers=containers, container_ports=inner)
     selection = orchestrate.select(target, request.names, request.profiles, project.models)
     planned = RunPlan(request, project, target, selection)
     target.check(planned.applications)

@@ -20,6 +20,7 @@ from estiba.deploy.plan.plan import Command, Service
 from estiba.deploy.plan.service_options import Condition
 from estiba.deploy.plan.timing import MAX_HEALTH_FAILURES
 from estiba.local import health_probe
+from estiba.local.endings import KILLED_IN_CONTAINER, OUT_OF_MEMORY, ending, unkillable
 from estiba.local.status import FINISHED, TRANSITIONS, Launch, RunContext, State, Status
 
 SHOWN_LINES = 20
@@ -72,6 +73,7 @@ class ServiceRunner:
         self._prepare = prepare
         self._context = context
         self._group: ProcessGroup | None = None
+        self._stop_signal = "SIGTERM"
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._restart_requested = False
@@ -140,10 +142,9 @@ class ServiceRunner:
         if self._group is not None and not self.at_rest:
             self._enter(State.STOPPING)
             graceful = await self._end(self._group)
-            number = self.service.stop_signal or "SIGTERM"
-            late = f"{number} did not end it within {self.service.stop_grace:g} s, so it was killed"
+            late = f"{self._stop_signal} did not end it within {self.service.stop_grace:g} s, so it was killed"
             detail = "" if graceful or self._killed else late
-            self._finish_stop(_unkillable(self._group) or detail, report=True)
+            self._finish_stop(unkillable(self._group) or detail, report=True)
         else:
             self._finish_stop()
 
@@ -153,7 +154,7 @@ class ServiceRunner:
         await self._cancel()
         if self._group is not None and not self.at_rest:
             await self._group.kill()
-            self._finish_stop(_unkillable(self._group), report=True)
+            self._finish_stop(unkillable(self._group), report=True)
         else:
             self._finish_stop()
 
@@ -167,8 +168,8 @@ class ServiceRunner:
             await asyncio.wait([self._task])
 
     async def _end(self, group: ProcessGroup) -> bool:
-        graceful = await group.stop(signal.Signals[self.service.stop_signal or "SIGTERM"], self.service.stop_grace)
-        self._context.guard.over(group.pid)
+        graceful = await group.stop(signal.Signals[self._stop_signal], self.service.stop_grace)
+        self._context.guard.over(group)
         return graceful
 
     # The state machine, in its own task
@@ -246,19 +247,21 @@ class ServiceRunner:
                 environment=launch.environment,
                 on_line=self.forward_line,
                 on_message=launch.on_message,
+                removal=launch.removal,
             )
         except EstibaError as error:
             output = tuple(getattr(error, "output", "").splitlines())
             return _Attempt(error.message.rstrip("."), error.hint or "", output=output)
         started_at = loop.time()
         self._group = group
+        self._stop_signal = self.service.stop_signal or launch.stop_signal or "SIGTERM"
         self._restart_requested = False  # a request that came before this start is fulfilled by it
-        self._context.guard.begin(group.pid)
+        self._context.guard.begin(group)
         if launch.message:
             group.tell(launch.message)
         attempt = await self._supervise(group, launch, started_at)
         await group.kill()  # processes that the program left behind
-        self._context.guard.over(group.pid)
+        self._context.guard.over(group)
         self._group = None
         return attempt
 
@@ -282,7 +285,7 @@ class ServiceRunner:
         finally:
             exited.cancel()
         seconds = loop.time() - started_at
-        return _Attempt(_ending(code), self._advice(code, launch), code, tuple(self._output), seconds)
+        return _Attempt(ending(code), self._advice(code, launch), code, tuple(self._output), seconds)
 
     async def _wait_until_healthy(self, exited: asyncio.Task[int], launch: Launch) -> str:
         """Check until it is healthy or has exited; return the reason if it is not healthy in time."""
@@ -320,7 +323,8 @@ class ServiceRunner:
         return await exited
 
     async def _probe(self, launch: Launch) -> str:
-        return await health_probe.probe(self.service.health, self._host, self.service.port, launch.probe)
+        health, port, published = self.service.health, self.service.port, bool(launch.removal)
+        return await health_probe.probe(health, self._host, port, launch.probe, published=published)
 
     async def _stop_unhealthy(self, group: ProcessGroup, reason: str, seconds: float) -> _Attempt:
         others = [port for port in ports.listening_ports(group.members()) if port != self.service.port]
@@ -334,7 +338,9 @@ class ServiceRunner:
 
     def _advice(self, code: int, launch: Launch) -> str:
         if code == -signal.SIGKILL:
-            return "SIGKILL mostly means that the system ran out of memory."
+            return OUT_OF_MEMORY
+        if launch.removal and code == KILLED_IN_CONTAINER:
+            return f"It was killed, mostly as it needs more memory: memory in [services.{self.name}]."
         return f"To try it by hand: cd {shlex.quote(str(launch.folder))} && {shlex.join(launch.command)}"
 
     def _enter(
@@ -371,22 +377,6 @@ class ServiceRunner:
     def _notify(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-
-
-def _unkillable(group: ProcessGroup) -> str:
-    """A sentence about processes that SIGKILL did not end; empty without any."""
-    shown = ", ".join(map(str, sorted(group.left)))
-    return f"the system does not let go of process {shown}, which was killed" if shown else ""
-
-
-def _ending(code: int) -> str:
-    """An exit code in words."""
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"ended by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"ended by signal {-code}"
 
 
 async def _first(*waits: Awaitable[object]) -> None:

@@ -21,6 +21,7 @@ from estiba.deploy.plan.plan import Service
 from estiba.deploy.plan.service_options import MODELS
 from estiba.gateway.options import needs_keys
 from estiba.local import orchestrate
+from estiba.local.host_gateway import HostGateway
 from estiba.local.model_server import ModelServerSpec, Report
 from estiba.local.orchestrate import Selection
 from estiba.local.run_plan import RunPlan
@@ -87,6 +88,7 @@ async def _run(
                 task.cancel()
                 await asyncio.wait([task])
     finally:
+        session.gateway.close()
         session.guard.close()
     if session.failure is not None:
         raise session.failure
@@ -100,6 +102,7 @@ class Session:
         self.plan = plan
         self.observer = observer
         self.guard = guard
+        self.gateway = HostGateway(plan.host_ports())
         self.stopping = asyncio.Event()
         self.killing = asyncio.Event()
         self.failure: EstibaError | None = None
@@ -193,7 +196,7 @@ class Session:
 
     async def _prepare(self, runner: ServiceRunner) -> Launch:
         running = {*self.plan.selection.services, MODELS}
-        return await orchestrate.prepare(self.plan.target, runner, running, self.guard.mark)
+        return await orchestrate.prepare(self.plan.target, runner, running, self.guard.mark, self.gateway)
 
     async def change(self, plan: RunPlan) -> list[str]:
         """Replace the plan by another one of the same services; return those that differ, which are restarted."""
@@ -210,7 +213,8 @@ class Session:
 
 def _settings(target: LocalTarget, service: Service) -> object:
     """All values that decide how a service runs on this machine."""
-    return replace(service, image=""), target.argv(service), target.environment(service, None)
+    seen = service if target.in_container(service) else replace(service, image="")
+    return seen, target.argv(service), target.environment(service, None)
 
 
 def left_out(selection: Selection) -> Mapping[str, Status]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -95,6 +95,8 @@ class Launch:
         message: a line for its standard input. on_message: called with each line of its standard output.
         ready: set once the program has reported that it is ready; its health is not checked before. None for a program
             that reports nothing.
+        stop_signal: of the program itself, where the service names none.
+        removal: a command that ends the container that the program stands for.
     """
 
     command: list[str]
@@ -104,6 +106,8 @@ class Launch:
     message: bytes = b""
     on_message: Callable[[str], None] | None = None
     ready: asyncio.Event | None = None
+    stop_signal: str = ""
+    removal: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from estiba.core.stores.disk import explained, make_folder, write_whole
 from estiba.deploy.observability import config_files
 from estiba.deploy.observability.config_files import Surroundings
 from estiba.deploy.plan import secrets
-from estiba.deploy.plan.plan import Command, File, Http, Plan, Service
+from estiba.deploy.plan.plan import Command, File, Http, Plan, Service, in_container
 from estiba.deploy.plan.references import Reference, resolve
 from estiba.deploy.plan.service_options import MODELS
+from estiba.local.containers import HOST, Containers
 
 _EXEC = re.compile(r"\bexec\s+([A-Za-z0-9_./-]+)")
 """The program that a shell replaces itself with, in images whose command has to read a secret first."""
@@ -35,6 +36,8 @@ class LocalTarget:
         server_host: the address at which the model server is reached. server_port: its port.
         variables: of the environment, including those of `.env`.
         debuggers: by service that runs under a debugger, the debugger's port.
+        containers: runs services that exist only as images.
+        container_ports: by name of a service, the port that its image listens on, where all others are moved.
     """
 
     plan: Plan
@@ -42,6 +45,8 @@ class LocalTarget:
     server_port: int
     variables: Mapping[str, str]
     debuggers: Mapping[str, int] = field(default_factory=dict)
+    containers: Containers = field(default_factory=Containers)
+    container_ports: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -54,7 +59,8 @@ class LocalTarget:
 
     def argv(self, service: Service) -> list[str]:
         """The command of a service; raises BadProject for a variable that is not set."""
-        return [self.resolved(service, argument) for argument in _unresolved_argv(service)]
+        command = service.command if self.in_container(service) else _unresolved_argv(service)
+        return [self.resolved(service, argument) for argument in command]
 
     def resolved(self, service: Service, text: str) -> str:
         """A text of a service with every reference replaced; raises BadProject for a variable that is not set."""
@@ -67,7 +73,7 @@ class LocalTarget:
             packages: its virtual environment, if it has one.
         """
         own = {name: self.resolved(service, value) for name, value in service.environment.items()}
-        return {**self._inherited(packages), **own}
+        return own if self.in_container(service) else {**self._inherited(packages), **own}
 
     def _inherited(self, packages: Path | None) -> dict[str, str]:
         variables = {"PYTHONUNBUFFERED": "1", **self.variables}  # otherwise output of Python programs comes late
@@ -85,13 +91,26 @@ class LocalTarget:
 
     def program(self, service: Service, packages: Path | None) -> str:
         """The path of the program of a service; empty where it is not installed."""
-        program = self.resolved(service, _unresolved_argv(service)[0])
+        program = self._resolved_here(service, _unresolved_argv(service)[0])
         if os.sep in program:
             program = str(self.plan.folder / service.folder / program)
         return shutil.which(program, path=self._inherited(packages)["PATH"]) or ""
 
     def unavailable(self, service: Service) -> str:
         """The reason why a service cannot run here, in a few words; empty where none is known yet."""
+        reason = self._no_program(service)
+        if not reason or service.build is not None:
+            return reason
+        return f"{reason}, and {self.containers.missing}" if self.containers.engine is None else ""
+
+    def in_container(self, service: Service) -> bool:
+        """Tell if a service runs in a container: only its image has the program, and there is an engine."""
+        return service.build is None and bool(self._no_program(service)) and self.containers.engine is not None
+
+    def _no_program(self, service: Service) -> str:
+        """The reason why the program of a service cannot be a process of this machine; empty where none is known."""
+        if service.models:
+            return ""
         argv = _unresolved_argv(service)
         if not argv:
             return f"it is only the image {service.image}, and has no command"
@@ -100,7 +119,7 @@ class LocalTarget:
         build = service.build
         if build is not None and build.requirements is not None and build.kind != "training":
             return ""
-        program = self.resolved(service, argv[0])
+        program = self._resolved_here(service, argv[0])
         if self.program(service, None):
             missing = self._missing_exec(service)
             return f"{missing} is not on PATH" if missing else ""
@@ -114,11 +133,11 @@ class LocalTarget:
         names = [name for argument in service.command[1:] for name in _EXEC.findall(argument)]
         return next((name for name in names if shutil.which(name, path=path) is None), "")
 
-    def url(self, service: Service) -> str:
-        """The address of a service, for users; empty where it has no port."""
+    def url(self, service: Service, host: str = LOOPBACK) -> str:
+        """The address of a service; empty where it has no port."""
         if service.port is None:
             return ""
-        return f"{'http' if isinstance(service.health, Http) else 'tcp'}://{LOOPBACK}:{service.port}"
+        return f"{'http' if isinstance(service.health, Http) else 'tcp'}://{host}:{service.port}"
 
     def check(self, services: Collection[Service]) -> None:
         """Resolve every reference of some services; raise BadProject, or EstibaError for an empty secret."""
@@ -139,23 +158,35 @@ class LocalTarget:
         Raises:
             EstibaError: they cannot be written. BadProject: a file that Estiba does not know.
         """
-        for name in service.volumes:
+        boxed = self.in_container(service)
+        for name in () if boxed else service.volumes:
             volume = self._volume(service, name)
             with explained("make", volume):
                 make_folder(volume)
         plan = replace(self.plan, services=tuple(s for s in self.plan.services if s.name in running or s.models))
-        around = Surroundings(self._address, lambda other, file: str(self._file(other, file)))
+        around = Surroundings(
+            lambda other: self._address(other, HOST if boxed else ""),
+            lambda other, file: file.target if boxed else str(self.file(other, file)),
+        )
         for file in service.files.values():
             if file.generated:
                 for name, text in config_files.generate(plan, service, file, around).items():
-                    _write(self._file(service, file) / name, text)
+                    _write(self.file(service, file) / name, text)
+
+    def _resolved_here(self, service: Service, text: str) -> str:
+        return resolve(text, lambda reference: self._value_here(service, reference))
 
     def _value(self, service: Service, reference: Reference) -> str:
+        contained = self.in_container(service)
+        return (self._value_in_container if contained else self._value_here)(service, reference)
+
+    def _value_here(self, service: Service, reference: Reference) -> str:
+        """A reference of a service that is a process of this machine."""
         match reference.kind:
             case "own":
                 return str(service.port) if reference.part == "port" else LOOPBACK
             case "services":
-                return self._service_part(reference)
+                return self._service_part(reference, "")
             case "models":
                 return f"{self.server_url}/models/{reference.name}"
             case "secrets":
@@ -163,17 +194,33 @@ class LocalTarget:
             case "volumes":
                 return str(self._volume(service, reference.name))
             case "files":
-                return str(self._file(service, service.files[reference.name]))
+                return str(self.file(service, service.files[reference.name]))
             case _:
                 return self._variable(service, reference)
 
-    def _service_part(self, reference: Reference) -> str:
+    def _value_in_container(self, service: Service, reference: Reference) -> str:
+        """A reference of a service in a container, which reaches all others at the name of this machine."""
+        match reference.kind:
+            case "services":
+                return self._service_part(reference, HOST)
+            case "models":
+                return f"{http_url(HOST, self.server_port)}/models/{reference.name}"
+            case "env":
+                return self._variable(service, reference)
+            case _:
+                inside = replace(service, port=self.container_ports.get(service.name, service.port))
+                return in_container(self.plan, inside, reference, "")
+
+    def _service_part(self, reference: Reference, host: str) -> str:
+        """A part of a service's address, at `host` where that is not empty."""
         if reference.name == MODELS:
-            host, port, url = self.server_host, self.server_port, self.server_url
+            host, port = host or self.server_host, self.server_port
+            url = http_url(host, port)
         else:
             service = self.plan[reference.name]
             assert service.port is not None
-            host, port, url = LOOPBACK, service.port, self.url(service)
+            host, port = host or LOOPBACK, service.port
+            url = self.url(service, host)
         return {"host": host, "port": str(port), "url": url}[reference.part]
 
     def _variable(self, service: Service, reference: Reference) -> str:
@@ -190,17 +237,18 @@ class LocalTarget:
     def _volume(self, service: Service, name: str) -> Path:
         return self.folder / "volumes" / service.name / name
 
-    def _file(self, service: Service, file: File) -> Path:
+    def file(self, service: Service, file: File) -> Path:
         """The path of a file. Generated files are laid out as in the container, as some refer to others."""
         if file.generated:
             return self.folder / "files" / service.name / file.target.lstrip("/")
         return self.plan.folder / file.source
 
-    def _address(self, service: Service) -> str:
+    def _address(self, service: Service, host: str) -> str:
+        """`host:port` of a service, at its own address where `host` is empty."""
         if service.models:
             port = self.server_port if service.name == MODELS else service.published
-            return f"{bracketed(self.server_host)}:{port}"
-        return f"{LOOPBACK}:{service.port}"
+            return f"{bracketed(host or self.server_host)}:{port}"
+        return f"{host or LOOPBACK}:{service.port}"
 
 
 def _write(path: Path, text: str) -> None:

@@ -178,7 +178,7 @@ def find(program: str | None = None) -> Engine:
     """
     reasons: Mapping[str, str] = {}
     for name in [program] if program else PROGRAMS:
-        reason = _trouble(name)
+        reason = trouble(name)
         if not reason:
             return Engine(name)
         reasons = {**reasons, name: reason}
@@ -192,7 +192,8 @@ def find(program: str | None = None) -> Engine:
     raise NotFound(f"No container engine works here ({summary}).", hint=advice)
 
 
-def _trouble(program: str) -> str:
+def trouble(program: str) -> str:
+    """The reason why a container engine does not work, in a few words; empty if it works."""
     if shutil.which(program) is None:
         return "not installed"
     done = CliProgram(program).run("info", timeout=60)

@@ -43,7 +43,7 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         program: the program that the image starts, if `command` holds only its arguments: `estiba up` runs it with
             them, if it is installed on this machine.
         image: the container image with the program; without one, `estiba build` makes it. `estiba up` runs the
-            command on this machine, and leaves out a service whose program is not installed.
+            command on this machine or, if its program is not installed here, the image.
         folder: the working directory, relative to the project file.
         requirements: a file of pinned Python packages for the program; `estiba up` creates a virtual environment with
             them, an image installs them.
