@@ -203,7 +203,7 @@ def children(parent: int) -> list[int]:
     return [pid for pid in map(int, text.split()) if process_stat(pid).state != "Z"]
 
 
-def test_podman_does_as_well(folder: Path, docker: Docker) -> None:
+def test_podman_does_as_well_with_moved_ports(folder: Path, docker: Docker) -> None:
     (folder / "containers.conf").write_text('[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\n')
     environment = {"CONTAINERS_CONF": str(folder / "containers.conf")}
 
@@ -223,9 +223,11 @@ def test_podman_does_as_well(folder: Path, docker: Docker) -> None:
         assert podman("load", "--input", str(folder / "redis.tar")).returncode == 0
     with (folder / "estiba.toml").open("a") as text:
         text.write(CLIENTS.replace("@web@", str(ports.free("127.0.0.1"))))
-    with up(folder, "--containers", "podman", environment=environment) as running:
+    with up(folder, "--containers", "podman", "--port", "8100", environment=environment) as running:
         running.wait(lambda: "done" in running.states("peek") or "failed" in running.states("peek"))
         assert running.lines("peek") == SEEN
+        moved = next(status for status in running.statuses("redis") if status["state"] == "healthy")["url"]
+        assert moved == f"tcp://127.0.0.1:{redis_port(folder) + 100}"  # it listens on the other port in the container
     assert podman("ps", "--all", "--quiet", "--filter", f"label={FOLDER_LABEL}={folder}").stdout == ""
 
 
