@@ -59,6 +59,13 @@ def test_the_flask_api_predicts_with_the_original_body(bank: httpx.Client) -> No
     assert {"churn_probability", "churn_prediction", "risk_level", "model_version"} == answer.json().keys()
 
 
+def test_the_flask_api_lists_its_routes_at_its_address(bank: httpx.Client) -> None:
+    routes = bank.get("/").json()["routes"]
+    assert {"GET /customers/<int:number>/churn", "POST /predict", "GET /ready"} < set(routes)
+    readme = (PORTFOLIO / "README.md").read_text()
+    assert [route for route in routes if f"`{route.replace('<int:number>', 'NUMBER')}`" not in readme] == []
+
+
 def test_the_flask_api_predicts_for_customers_that_it_knows(bank: httpx.Client) -> None:
     assert len(bank.get("/customers").json()["customers"]) == 5
     new = bank.post("/customers", json={"name": "Eva Stein", **CUSTOMER, "Tenure": None})
@@ -110,6 +117,7 @@ def test_the_iris_app_of_the_course_answers_as_it_always_did(folder: Path) -> No
         answer = httpx.get(f"{url}/predict", params=FLOWER)
         assert answer.json() == {"prediction": 0}
         assert httpx.get(f"{url}/predict").status_code == 422
+        assert httpx.get(url + httpx.get(f"{url}/").json()["predict"]).json() == {"prediction": 0}
 
 
 def test_the_iris_app_does_not_know_estiba() -> None:

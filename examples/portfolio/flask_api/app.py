@@ -36,6 +36,14 @@ def create_app(database: Path | None = None, models: str | None = None) -> Flask
 
 
 def _register(app: Flask, customers: Customers, churn: Churn) -> None:
+    @app.get("/")
+    def routes() -> Answer:
+        """List the routes, for a visitor who follows the address that `estiba up` prints."""
+        rules = [rule for rule in app.url_map.iter_rules() if rule.endpoint != "static"]
+        methods = ("GET", "POST")
+        listed = [f"{method} {rule.rule}" for rule in rules for method in methods if method in (rule.methods or ())]
+        return {"name": "The bank's customers, with predictions of their churn", "routes": sorted(listed)}, 200
+
     @app.get("/health")
     def health() -> Answer:
         """The health of this API alone: restarting it would not help if the model server is down."""

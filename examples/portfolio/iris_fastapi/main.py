@@ -10,7 +10,13 @@ from sklearn.ensemble import RandomForestClassifier
 app = FastAPI(title="Iris")
 
 flowers = load_iris()
+EXAMPLE = "sepal_length=5.1&sepal_width=3.5&petal_length=1.4&petal_width=0.2"
 model = RandomForestClassifier(random_state=42).fit(flowers.data, flowers.target)
+
+
+@app.get("/")
+def routes() -> dict[str, str]:
+    return {"docs": "/docs", "predict": f"/predict?{EXAMPLE}"}
 
 
 @app.get("/predict")
