@@ -246,4 +246,4 @@ def test_without_an_engine_the_remedy_is_named(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(NotFound) as caught:
         run_plan.plan(UpRequest(lambda: project.load(tmp_path), ["absent"]))
     assert "no container engine works here (docker: not installed; podman: not installed)." in caught.value.message
-    assert "or start docker or podman, which run its image." in str(caught.value.hint)
+    assert "Start docker or podman, which run its image, or set `command`" in str(caught.value.hint)

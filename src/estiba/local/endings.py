@@ -9,8 +9,6 @@ from estiba.core.process_group import ProcessGroup
 KILLED_IN_CONTAINER = 128 + signal.SIGKILL
 """The exit code of a container engine for a program that SIGKILL ended."""
 
-OUT_OF_MEMORY = "SIGKILL mostly means that the system ran out of memory."
-
 
 def unkillable(group: ProcessGroup) -> str:
     """A sentence about processes that SIGKILL did not end; empty without any."""

@@ -74,11 +74,12 @@ def _add_with_dependencies(
     """Select a service and its dependencies; raise NotFound where one of them cannot run here."""
     if reason := missing(name):
         needed = f", and {needed_by} needs it" if needed_by else ""
-        install = "Install its program on this machine"
-        give = f"Set `command` in [services.{name}] to a program of this machine"
-        engine = " or start docker or podman, which run its image" if plan[name].build is None else ""
-        compose = "run the project in containers: estiba compose"
-        hint = f"{install if plan[name].command else give},{engine or ' or ' + compose}."
+        if plan[name].build is not None:
+            hint = "Install its program on this machine, or run the project in containers: estiba compose"
+        elif plan[name].command:
+            hint = "Install its program on this machine, or start docker or podman, which run its image."
+        else:
+            hint = f"Start docker or podman, which run its image, or set `command` in [services.{name}]."
         raise NotFound(f"The service {name} cannot run here: {reason}{needed}.", hint=hint)
     if name in selected:
         return

@@ -20,7 +20,7 @@ from estiba.deploy.plan.plan import Command, Service
 from estiba.deploy.plan.service_options import Condition
 from estiba.deploy.plan.timing import MAX_HEALTH_FAILURES
 from estiba.local import health_probe
-from estiba.local.endings import KILLED_IN_CONTAINER, OUT_OF_MEMORY, ending, unkillable
+from estiba.local.endings import KILLED_IN_CONTAINER, ending, unkillable
 from estiba.local.status import FINISHED, TRANSITIONS, Launch, RunContext, State, Status
 
 SHOWN_LINES = 20
@@ -338,7 +338,7 @@ class ServiceRunner:
 
     def _advice(self, code: int, launch: Launch) -> str:
         if code == -signal.SIGKILL:
-            return OUT_OF_MEMORY
+            return "SIGKILL mostly means that the system ran out of memory."
         if launch.removal and code == KILLED_IN_CONTAINER:
             return f"It was killed, mostly as it needs more memory: memory in [services.{self.name}]."
         return f"To try it by hand: cd {shlex.quote(str(launch.folder))} && {shlex.join(launch.command)}"
