@@ -54,7 +54,8 @@ CLICK = (
 """Messages of click, which has no translations of its own."""
 
 WORDS = (
-    "error:", "hint:", "warning:", "note:", "fix:", "probably ",
+    "error", "errors", "warning", "warnings", "note", "notes", "file", "files", "container", "containers",
+    "in", "No fault found", "error:", "hint:", "warning:", "note:", "fix:", "probably ",
     "model", "version", "engine", "parity", "metrics", "alias", "created (UTC)", "digest", "service", "state",
     "seconds",     "field", "kind", "accepted", "example", "fact", "value", "part", "left out of", "because",
     "answer", "proof", "data", "why python", "profile", "made with", "libraries",

@@ -80,7 +80,8 @@ ORDER = {
         """,
     "estiba.deploy.image.slim": "elf trim_packages rootfs",
     "estiba.deploy.compose": """
-        reverse_proxy render project container_state port_check stability_check compare rolling_update start deploy
+        reverse_proxy render development project container_state port_check stability_check compare
+        rolling_update start deploy
         """,
     "estiba.deploy.kubernetes": """
         options config_maps model_init_container workloads networking autoscaling render image_digests cluster compare

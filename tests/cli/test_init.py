@@ -80,6 +80,7 @@ def check_product(url: str, *, cached: bool) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         asked(f"{url}/api/predict", {**FLOWER, "sepal_length": -1})
     assert refused.value.code == 422
+    refused.value.close()
     with urllib.request.urlopen(url, timeout=5) as page:
         assert b"<form>" in page.read()
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from editor import attached, value_at_the_breakpoint
 
 from estiba.core.errors import EstibaError, NotFound
 from estiba.core.ports import free
@@ -61,35 +59,6 @@ def test_ports_are_allotted_and_unknown_names_refused() -> None:
         debugger.allot(["apj"], ["api"])
 
 
-class Editor:
-    """A client of the debug adapter protocol, as an editor is."""
-
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), 20)
-        self.file = self.socket.makefile("rb")
-        self.sent = 0
-
-    def send(self, command: str, **arguments: Any) -> int:
-        self.sent += 1
-        body = json.dumps({"seq": self.sent, "type": "request", "command": command, "arguments": arguments}).encode()
-        self.socket.sendall(b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
-        return self.sent
-
-    def wait(self, **wanted: Any) -> dict[str, Any]:
-        while True:
-            size = 0
-            while line := self.file.readline().strip():
-                if line.lower().startswith(b"content-length:"):
-                    size = int(line.split(b":")[1])
-            message: dict[str, Any] = json.loads(self.file.read(size))
-            if all(message.get(key) == value for key, value in wanted.items()):
-                return message
-
-    def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
-        body: dict[str, Any] = self.wait(type="response", request_seq=self.send(command, **arguments)).get("body", {})
-        return body
-
-
 @pytest.mark.slow
 def test_an_editor_stops_at_a_breakpoint_and_reads_a_variable(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(PROGRAM)
@@ -106,31 +75,13 @@ def test_an_editor_stops_at_a_breakpoint_and_reads_a_variable(tmp_path: Path) ->
             assert running.poll() is None, (tmp_path / "log").read_text()
             assert time.monotonic() < until, (tmp_path / "log").read_text()
             time.sleep(0.1)
-        assert secret_at_the_breakpoint(tmp_path, port) == "36"
+        source = str(tmp_path / "app.py")
+        editor = attached(debugger.FIRST_PORT, source, BREAK_LINE)
+        ask = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/abcde').read())"
+        asking = subprocess.Popen([sys.executable, "-c", ask], stdout=subprocess.PIPE)
+        assert value_at_the_breakpoint(editor, source, "secret") == "36"
+        assert b"36" in asking.communicate(timeout=20)[0]
     finally:
         running.send_signal(signal.SIGINT)
         assert running.wait(30) == 0
         log.close()
-
-
-def secret_at_the_breakpoint(folder: Path, port: int) -> str:
-    editor = Editor(debugger.FIRST_PORT)
-    editor.ask("initialize", adapterID="test")
-    attached = editor.send("attach", connect={"host": "127.0.0.1", "port": debugger.FIRST_PORT})
-    editor.wait(event="initialized")
-    source = {"path": str(folder / "app.py")}
-    editor.ask("setBreakpoints", source=source, breakpoints=[{"line": BREAK_LINE}])
-    editor.ask("configurationDone")
-    editor.wait(type="response", request_seq=attached)
-    asking = subprocess.Popen(
-        [sys.executable, "-c", f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/abcde').read())"],
-        stdout=subprocess.PIPE,
-    )
-    thread = editor.wait(event="stopped")["body"]["threadId"]
-    frame = editor.ask("stackTrace", threadId=thread)["stackFrames"][0]
-    value = str(editor.ask("evaluate", expression="secret", frameId=frame["id"], context="watch")["result"])
-    editor.ask("setBreakpoints", source=source, breakpoints=[])
-    editor.ask("continue", threadId=thread)
-    assert b"36" in asking.communicate(timeout=20)[0]
-    editor.socket.close()
-    return value

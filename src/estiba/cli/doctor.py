@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from estiba.cli.common_options import json_option
+from estiba.core.language import translated
 
 if TYPE_CHECKING:
     from estiba.core.errors import EstibaError, MissingExtra
@@ -42,7 +43,7 @@ def doctor(path: Path | None, explain: str | None, running: bool, as_json: bool)
     from estiba.cli import terminal
 
     if explain is not None:
-        terminal.line(_explained(explain))
+        terminal.line("\n\n".join(map(translated, _explained(explain).split("\n\n"))))
         return 0
     report = _running(path) if running else _files(path or Path())
     if as_json:
@@ -116,7 +117,6 @@ def _running(path: Path | None) -> Report:
 
 def _show(report: Report, running: bool) -> None:
     from estiba.cli import terminal
-    from estiba.core.language import translated
 
     for finding in report.findings:
         severity = click.style(translated(f"{finding.severity}:"), fg=_COLOURS[finding.severity], bold=True)
@@ -136,7 +136,10 @@ def _show(report: Report, running: bool) -> None:
 def _summary(report: Report, subject: str) -> str:
     """Count findings and examined files or containers, such as `1 warning in 2 files: Dockerfile, requirements.txt.`"""
     counts = [(severity, sum(f.severity == severity for f in report.findings)) for severity in _COLOURS]
-    findings = ", ".join(f"{count} {severity}{'s' if count > 1 else ''}" for severity, count in counts if count)
+    findings = ", ".join(
+        f"{count} {translated(f'{severity}s' if count > 1 else severity)}" for severity, count in counts if count
+    )
     names = ", ".join(report.looked_at[:MAX_NAMES]) + (", ..." if len(report.looked_at) > MAX_NAMES else "")
     number = len(report.looked_at)
-    return f"{findings or 'No fault found'} in {number} {subject}{'s' if number != 1 else ''}: {names}."
+    places = translated(f"{subject}s" if number != 1 else subject)
+    return f"{findings or translated('No fault found')} {translated('in')} {number} {places}: {names}."

@@ -33,7 +33,7 @@ def allot(names: Sequence[str], services: Collection[str]) -> dict[str, int]:
         if name not in services:
             hint = f"Applications that run: {', '.join(services) or 'none'}."
             raise NotFound(f"There is no application {name!r} to debug{did_you_mean(name, services)}", hint=hint)
-    if names and find_spec("debugpy") is None:
+    if names and folder() is None:
         raise MissingExtra("debugpy", "debug")
     allotted = {name: FIRST_PORT + number for number, name in enumerate(dict.fromkeys(names))}
     for name, port in allotted.items():
@@ -55,7 +55,10 @@ def wrap(name: str, argv: Sequence[str], port: int) -> list[str]:
         EstibaError: the program is no Python program.
     """
     interpreter, target = _python(name, Path(argv[0]), argv[1:])
-    return [*interpreter, str(_folder()), "--listen", f"{LOOPBACK}:{port}", *target]
+    package = folder()
+    if package is None:
+        raise MissingExtra("debugpy", "debug")
+    return [*interpreter, str(package), "--listen", f"{LOOPBACK}:{port}", *target]
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
@@ -63,11 +66,10 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
     return {**ENVIRONMENT, **given}
 
 
-def _folder() -> Path:
+def folder() -> Path | None:
+    """The folder of debugpy; None where it is not installed."""
     spec = find_spec("debugpy")
-    if spec is None or spec.origin is None:
-        raise MissingExtra("debugpy", "debug")
-    return Path(spec.origin).parent
+    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
 
 
 def _python(name: str, program: Path, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
