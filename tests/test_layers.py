@@ -16,8 +16,8 @@ ORDER = {
         core state model serving client gateway monitoring deploy serve project planning doctor local cli __main__
         """,
     "estiba.core": """
-        errors language log ids suggest addresses child termination cpus memory options stores guard shell cli_program
-        process_group ports
+        errors variables language log ids suggest addresses child termination cpus memory options stores guard shell
+        cli_program process_group ports
         """,
     "estiba.core.stores": "disk files",
     "estiba.state": "options database sqlite postgres migrations store",
@@ -52,8 +52,8 @@ ORDER = {
         """,
     "estiba.model.training": "fingerprints mlflow runner worker",
     "estiba.serving": """
-        http exchange telemetry options pipeline batcher tensor_batcher protocols catalog version_metrics server_status
-        pages api server workers
+        http exchange telemetry options memory_share pipeline batcher tensor_batcher protocols catalog version_metrics
+        server_status pages api server workers
         """,
     "estiba.serving.http": """
         listen request trace_context deadline problem_details buffered header_checks unsent connection

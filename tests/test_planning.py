@@ -13,6 +13,7 @@ import estiba
 from estiba import project
 from estiba.core.errors import NotTrusted
 from estiba.deploy.image import requirements
+from estiba.deploy.image.spec import image_spec
 from estiba.model.artifact.artifact import write
 from estiba.model.registry.registry import open_registry
 from estiba.model.training import fingerprints
@@ -45,6 +46,15 @@ def test_images_hold_code_that_the_project_trained_or_trusts(tmp_path: Path) -> 
     (fingerprints.fingerprint_file(tmp_path, "double").with_suffix(".digest")).unlink()
     file.write_text(f"{TOML}[images]\ntrust = true\n")
     assert lower(project.load(tmp_path)).services
+
+
+def test_a_server_that_follows_a_registry_trusts_the_versions_of_its_plan_alone(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"a": np.arange(20.0)})
+    packed = estiba.pack(lambda f: f["a"] * 2, rows, name="double", registry=tmp_path / "registry", quiet=True)
+    (tmp_path / "estiba.toml").write_text(f'{TOML}[images]\ntrust = true\nmodels = "registry"\n')
+    plan = lower(project.load(tmp_path))
+    assert plan["models"].environment == {"ESTIBA_TRUSTED": f"sha256:{packed.artifact.digest}"}
+    assert "--trust" not in image_spec(plan, plan["models"]).process.command
 
 
 def test_a_pickle_whose_manifest_names_no_code_is_not_trusted_either(tmp_path: Path) -> None:

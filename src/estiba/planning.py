@@ -14,8 +14,10 @@ from estiba import __version__
 from estiba.core.errors import BadProject, NotFound, NotTrusted
 from estiba.core.stores.disk import explained
 from estiba.core.stores.files import libraries
+from estiba.core.variables import TRUSTED
 from estiba.deploy.kubernetes.options import canary_name
 from estiba.deploy.plan import image_options
+from estiba.deploy.plan.image_options import ImageOptions
 from estiba.deploy.plan.model_source import secrets
 from estiba.deploy.plan.plan import SERVER_PORT, Build, Command, File, Health, Http, Plan, PlannedModel, Service, Tcp
 from estiba.deploy.plan.service_options import MODELS, Condition, ServiceOptions, start_order
@@ -154,10 +156,16 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
         cpus=options.cpus,
         memory=image_options.size(options.memory),
         stop_grace=project.server.shutdown_delay + project.server.drain + EXTRA_STOP_SECONDS,
-        environment=options.registry_environment,
+        environment={**options.registry_environment, **_trusted(options, models)},
         secrets=secrets(options.registry_environment),
         models=models,
     )
+
+
+def _trusted(options: ImageOptions, models: tuple[PlannedModel, ...]) -> dict[str, str]:
+    """The variable that lets a server with a registry run code of these versions, and not of later ones."""
+    digests = [f"sha256:{model.digest}" for model in models if model.engine == "python"]
+    return {TRUSTED: " ".join(digests)} if options.models == "registry" and digests else {}
 
 
 def _fetched(project: Project, models: tuple[PlannedModel, ...]) -> Iterator[str]:

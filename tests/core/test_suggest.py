@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from estiba.core.suggest import MAX_NAME_CHARACTERS, did_you_mean, nearest
+from estiba.core.suggest import MAX_NAME_CHARACTERS, did_you_mean, nearest, shortened
 
 KNOWN = ["host", "port", "workers", "max_body", "web", "age"]
 
@@ -45,3 +45,9 @@ def test_a_long_name_gets_no_suggestion_and_takes_no_time() -> None:
     start = time.perf_counter()
     assert nearest("xy" * 500_000, ["xy" * 400_000]) == ""
     assert time.perf_counter() - start < 0.1
+
+
+def test_a_long_text_keeps_its_ends() -> None:
+    assert shortened("x" * 1000) == "x" * 1000
+    assert shortened("begin" + "x" * 50_000_000 + "end", 24) == "beginxxxxxxxx ... xxxend"
+    assert len(shortened("x" * 1001)) == 1000

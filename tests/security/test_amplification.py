@@ -53,6 +53,38 @@ def test_a_table_of_millions_of_lines_or_cells(target: Target, path: str, text: 
     assert 0 <= target.growth() < MOST
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("path", "begin", "end", "kind"),
+    [
+        ("/models/toy/predict", '{"records":[{"', '":1}]}', "application/json"),
+        ("/models/toy/predict", '{"', '":1}', "application/json"),
+        ("/models/toy/predict", "x0,", "\n1,2\n", "text/csv"),
+        ("/v1/models/toy:predict", '{"instances":[{"', '":1}]}', "application/json"),
+        ("/v2/models/toy/infer", '{"id":"', '","inputs":[]}', "application/json"),
+        ("/invocations", '{"dataframe_split":{"columns":["', '"],"data":[[1]]}}', "application/json"),
+        ("/invocations", '{"inputs":[],"', '":1}', "application/json"),
+    ],
+)
+def test_a_name_of_fifteen_million_letters_is_not_repeated(
+    target: Target, path: str, begin: str, end: str, kind: str
+) -> None:
+    body = begin + "/é" * (5 * MIB) + end
+    target.peak()
+    status, answer = target.post(path, body.encode(), {"content-type": kind}, packed=True)
+    assert status in (400, 422)
+    assert len(answer) < 10_000
+    assert 0 <= target.growth() < MOST
+
+
+def test_of_many_unknown_names_the_first_are_named(target: Target) -> None:
+    record = {f"x{n}y": 1 for n in range(50_000)}
+    status, answer = target.post("/models/toy/predict", json.dumps({"records": [record]}).encode(), JSON)
+    errors = json.loads(answer)["errors"]
+    assert (status, len(errors)) == (422, 100)
+    assert errors[0] == {"pointer": "#/records/0/x0y", "detail": "the model has no such field; did you mean 'x0'?"}
+
+
 def test_an_output_that_is_named_again_and_again(target: Target) -> None:
     inputs = [{"name": "x", "shape": [2, 2], "datatype": "FP64", "data": [0.5, -1.0] * 2}]
     for outputs in ([{"name": "label"}] * 2, [{"name": "label"}] * 10_000):

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,17 @@ class Server:
 
 @contextmanager
 def serving(
-    registry: Path, *options: str, models: Sequence[str] = ("toy",), settings: Mapping[str, Any] | None = None
+    registry: Path,
+    *options: str,
+    models: Sequence[str] = ("toy",),
+    settings: Mapping[str, Any] | None = None,
+    limit: Callable[[int], None] = lambda pid: None,
 ) -> Iterator[Server]:
-    """A server of models of that registry, with options of the command and settings of `[server]`."""
+    """A server of models of that registry, with options of the command and settings of `[server]`.
+
+    Args:
+        limit: called with the id of its process before it starts workers.
+    """
     if settings:
         file = registry.parent / "settings.json"
         file.write_text(json.dumps(settings))
@@ -75,6 +83,7 @@ def serving(
     log = registry.parent / "server.log"
     with log.open("w") as errors:  # a pipe that nobody reads would fill up, and stop the server
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+    limit(process.pid)
     assert process.stdout is not None
     try:
         for line in process.stdout:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from estiba.cli.common_options import registry_option, server_options, state_option, trust_option
+from estiba.core.errors import EstibaError
+from estiba.core.variables import TRUSTED
 
 
 class Serve(click.Command):
@@ -51,7 +55,15 @@ Examples:
 )
 @state_option
 @trust_option
-def serve(refs: tuple[str, ...], settings: Path | None, trust: bool, **given: Any) -> None:
+@click.option(
+    "--trust-digest",
+    "digests",
+    multiple=True,
+    metavar="DIGEST",
+    envvar=TRUSTED,
+    help=f"As --trust, for the artifact with this digest alone; repeat it for others. Also ${TRUSTED}.",
+)
+def serve(refs: tuple[str, ...], settings: Path | None, trust: bool, digests: tuple[str, ...], **given: Any) -> None:
     """Serve models of the registry over HTTP.
 
     REF is a name, name@version, name@alias, or the path of an artifact directory. The server follows an alias
@@ -66,8 +78,18 @@ def serve(refs: tuple[str, ...], settings: Path | None, trust: bool, **given: An
     options = with_options(read_settings(settings), given)
     gateway = with_options(GatewayOptions(), {"keys": keys})
     store = common_options.state_location(state) if needs_keys(gateway, options) else ""
-    stores = serving.Stores(common_options.registry_location(registry), trust, store)
+    stores = serving.Stores(common_options.registry_location(registry), trust or trusted_digests(digests), store)
     serving.serve(refs, options, stores, on_ready=announce)
+
+
+def trusted_digests(texts: Sequence[str]) -> Callable[[], frozenset[str]]:
+    """The digests of the artifacts that are trusted, as `serving.serve` takes them; raises EstibaError for others."""
+    digests = frozenset(text.removeprefix("sha256:") for text in texts)
+    for digest in digests:
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            hint = "Give all 64 digits, which the refusal of a model and the name of its folder have."
+            raise EstibaError(f"{digest!r} is not the digest of an artifact.", hint=hint)
+    return lambda: digests
 
 
 def read_settings(file: Path | None) -> Any:

@@ -1,4 +1,4 @@
-"""Suggest the known name that a misspelled one was probably meant to be ("did you mean")."""
+"""Suggest the known name that a misspelled one was probably meant to be ("did you mean"); shorten names in messages."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ from collections.abc import Iterable
 MAX_NAME_CHARACTERS = 64
 """Longer names get no suggestion: the comparison takes quadratic time, and some of the names come from clients."""
 
+MAX_SHOWN_CHARACTERS = 1000
+"""Longer texts are shortened in messages: a caller's name may be as long as the body of a request."""
+
 _MIN_SIMILARITY = 0.6
 """The highest cut-off at which a swap of two letters in a name of three is still recognized."""
+
+
+def shortened(text: str, most: int = MAX_SHOWN_CHARACTERS) -> str:
+    """The text itself, or where it is longer than `most` its beginning and its end."""
+    if len(text) <= most:
+        return text
+    end = most // 4
+    return f"{text[: most - end - 5]} ... {text[-end:]}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

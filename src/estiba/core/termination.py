@@ -6,6 +6,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -56,6 +60,18 @@ def install_handlers() -> None:
 def requested() -> bool:
     """True if a termination signal came since `install_handlers`."""
     return _handler.number != 0
+
+
+def ignore(loop: asyncio.AbstractEventLoop) -> None:
+    """Ignore further termination signals in a process that is about to end; else one would decide its exit code.
+
+    The loop and the interpreter reset handlers of their own as they end, but leave a signal alone that is ignored.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    for number in SIGNALS:
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 @contextmanager

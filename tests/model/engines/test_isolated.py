@@ -16,7 +16,7 @@ from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.neighbors import KNeighborsClassifier
 
 import estiba
-from estiba.core.errors import NotTrusted, Unavailable
+from estiba.core.errors import NotTrusted, ParityError, Unavailable
 from estiba.model.inference.load import load_artifact
 
 pytestmark = pytest.mark.slow
@@ -95,6 +95,26 @@ def _pickled(model: object) -> bytes:
     stream = io.BytesIO()
     joblib.dump(model, stream)
     return stream.getvalue()
+
+
+class Nosy:
+    """A model that answers the number of the variables whose names begin with TEST_."""
+
+    def predict(self, rows: Any) -> Any:
+        return np.full(len(rows), float(len([name for name in os.environ if name.startswith("TEST_")])))
+
+
+def test_code_of_a_model_does_not_inherit_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(0).normal(size=(20, 2))
+    packed = estiba.pack(Nosy(), rows, name="nosy", registry=tmp_path)
+    monkeypatch.setenv("TEST_DATABASE_PASSWORD", "hunter2")
+    monkeypatch.setenv("TEST_ENDPOINT", "http://features")
+    apart = load_artifact(packed.artifact, threads=1, trust=True, isolated=True)
+    assert apart.predict(rows[:1])[0]["value"] == 0
+    apart.engine.close()
+    monkeypatch.setenv("ESTIBA_MODEL_ENVIRONMENT", "TEST_ENDPOINT, PATH")
+    with pytest.raises(ParityError, match="1 for"):
+        load_artifact(packed.artifact, threads=1, trust=True, isolated=True)
 
 
 def test_closing_waits_for_no_call(packed: estiba.Packed) -> None:

@@ -110,6 +110,16 @@ def test_an_upgrade_is_ignored_wherever_its_bytes_are_split(server: Live) -> Non
             assert [price(reader.answer()), price(reader.answer())] == pytest.approx([0.09, 0.02])
 
 
+@pytest.mark.parametrize("count", [2, 1000])
+def test_pipelined_upgrades_are_all_ignored(server: Live, count: int) -> None:
+    upgrade = b"GET /health/live HTTP/1.1\r\nHost: t\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
+    with server.connect() as sock:
+        sock.sendall(upgrade * count + numbered(2))
+        reader = Reader(sock)
+        assert [answer.status for _ in range(count) if (answer := reader.answer())] == [200] * count
+        assert price(reader.answer()) == pytest.approx(0.02)
+
+
 def test_an_empty_header_value_and_a_target_with_its_host(server: Live) -> None:
     first = post(extra=b"X-Empty:\r\nX-Other: 1\r\n")
     second = numbered(2).replace(b"POST /", b"POST http://example.org/")
@@ -225,6 +235,12 @@ DECEIT = {
     "unknown method": post().replace(b"POST", b"BREW"),
     "space in the target": post().replace(b"/predict", b"/pre dict"),
     "a tunnel": b"CONNECT t:80 HTTP/1.1\r\nHost: t:80\r\n\r\n",
+    "two content types": post(extra=b"Content-Type: text/csv\r\n"),
+    "the same content type twice": post(extra=b"Content-Type: application/json\r\n"),
+    "a star as the target of a GET": b"GET * HTTP/1.1\r\nHost: t\r\n\r\n",
+    "RTSP": b"DESCRIBE /models RTSP/1.0\r\nHost: t\r\n\r\n",
+    "RTSP with a method of HTTP": b"GET /models RTSP/1.0\r\nHost: t\r\n\r\n",
+    "ICE": b"SOURCE /models ICE/1.0\r\nHost: t\r\n\r\n",
     "an upgrade with two lengths": post(extra=b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 9\r\n"),
     "TLS": bytes.fromhex("16030100f1010000ed0303"),
     "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",

@@ -12,12 +12,14 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
 from constant_load import Load
 from endless import push_endless
 from supervised import BODY, Server, ask, pack, serving
 from toys import until
 
+import estiba
 from estiba.core.errors import EstibaError, NotFound, Unavailable
 from estiba.core.guard import process_stat
 from estiba.core.log import Log
@@ -134,6 +136,20 @@ def test_a_question_is_given_up_after_a_while() -> None:
 
 def refused(server: Server) -> str:
     return str(json.loads(server.get("/models")[1])["models"][0].get("refused", ""))
+
+
+def test_code_is_trusted_by_digest_and_not_in_a_later_version(tmp_path: Path) -> None:
+    registry = tmp_path / "registry"
+    rows = np.arange(20.0).reshape(-1, 1)
+    trusted, later = (
+        estiba.pack(lambda f, n=n: f.iloc[:, 0] * n, rows, name="double", registry=registry) for n in (2, 3)
+    )
+    open_registry(registry).set_alias("double", "production", 1)
+    with serving(registry, "--workers", "1", "--trust-digest", trusted.artifact.digest, models=("double",)) as server:
+        assert json.loads(server.get("/predict?x0=4")[1])["value"] == 8
+        open_registry(registry).set_alias("double", "production", 2)
+        server.wait(lambda: f"--trust-digest sha256:{later.artifact.digest}" in refused(server), 60)
+        assert json.loads(server.get("/predict?x0=4")[1])["value"] == 8
 
 
 def first(registry: Path) -> Artifact:

@@ -145,6 +145,8 @@ def test_a_bad_version_leaves_the_old_one_serving(registry: Path) -> None:
         model = json.loads(server.get("/models")[1])["models"][0]
         assert model["version"] == "1"
         assert "golden.json" in model["refused"]
+        assert str(registry) not in model["refused"]
+        assert str(registry) in server.log.read_text()
         assert server.get("/health/ready")[0] == 200
 
 
@@ -160,6 +162,40 @@ def test_sigterm_answers_everything_and_ends_with_zero(registry: Path) -> None:
     with serving(registry, "--workers", "2") as server:
         asyncio.run(run(server))
         assert server.process.returncode == 0
+
+
+@pytest.mark.parametrize("seconds", [0.002, 0.01, 0.05])
+def test_sigterm_again_and_again_ends_with_zero_and_leaves_nothing(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with serving(registry, "--workers", "1") as server:
+        while server.process.poll() is None:
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(seconds)
+        assert server.process.returncode == 0
+    assert list(tmp_path.glob("estiba-server-*")) == []
+
+
+def test_what_a_killed_server_left_is_removed_by_the_next_and_what_a_live_one_holds_is_not(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    foreign = tmp_path / "estiba-server-made-by-hand"
+    foreign.mkdir()
+    with serving(registry, "--workers", "1") as killed:
+        (left,) = set(tmp_path.glob("estiba-server-*")) - {foreign}
+        time.sleep(1.1)
+        killed.process.kill()
+    assert left.exists()
+    with serving(registry, "--workers", "1") as first:
+        assert not left.exists()
+        (held,) = set(tmp_path.glob("estiba-server-*")) - {foreign}
+        time.sleep(1.1)
+        with serving(registry, "--workers", "1"):
+            assert held.exists()
+        assert ask(first).status == 200
+    assert foreign.exists()
 
 
 def test_the_announced_delay_says_not_ready_and_answers(registry: Path) -> None:

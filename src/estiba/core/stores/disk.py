@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -165,6 +166,40 @@ def temporary(purpose: str, parent: Path | None = None) -> Iterator[Path]:
         except BaseException:  # the signal came while it was being removed
             shutil.rmtree(folder, ignore_errors=True)
             raise
+
+
+LOCK = "lock"
+"""The file of an owned temporary folder that its process holds locked; it is unlocked however the process ends."""
+
+
+@contextmanager
+def owned_temporary(purpose: str) -> Iterator[Path]:
+    """A folder as `temporary` makes it, for a process that may be killed while it uses it.
+
+    Folders of the same purpose that killed processes of this user left are removed first.
+    """
+    _remove_abandoned(purpose)
+    with temporary(purpose) as folder, explained("make", folder), (folder / LOCK).open("xb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
+def _remove_abandoned(purpose: str) -> None:
+    with suppress(OSError):
+        for folder in _temporary_place().glob(f"estiba-{purpose}-*"):
+            with suppress(OSError):
+                if folder.lstat().st_uid == os.geteuid() and not folder.is_symlink() and _is_abandoned(folder / LOCK):
+                    shutil.rmtree(folder)
+
+
+def _is_abandoned(lock: Path) -> bool:
+    """True if a lock exists and no process holds it. A process that has just made it holds it within a second."""
+    handle = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return time.time() - os.fstat(handle).st_mtime > 1
+    finally:
+        os.close(handle)
 
 
 def _temporary_place() -> Path:

@@ -208,7 +208,8 @@ def _settings(plan: Plan, service: Service) -> dict[str, object]:
 def _server(plan: Plan, service: Service, build: Build) -> Process:
     location = () if plan.registry else ("--registry", REGISTRY)
     arguments = (*[model.name for model in service.models], *location, "--settings", SETTINGS)
-    arguments += ("--trust",) * build.trust
+    # Of a registry, only what was there when the files were rendered is trusted: see core/variables.py.
+    arguments += ("--trust",) * (build.trust and not plan.registry)
     return Process(
         entrypoint=("estiba",),
         command=("serve", *arguments),

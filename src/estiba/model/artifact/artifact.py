@@ -15,14 +15,19 @@ from typing import Any, Literal
 
 import msgspec
 
-from estiba.core.errors import BadArtifact, EstibaError, NotFound
+from estiba.core.errors import BadArtifact, BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import TEMPORARY, discard, explained, place
+from estiba.core.suggest import shortened
 from estiba.model.schema.signature import Scalar, Signature
+from estiba.model.schema.signature_checks import check_sound
 
 SCHEMA = 1
 """The newest manifest schema that this Estiba reads, and the one it writes."""
 
 MANIFEST = "artifact.json"
+
+MAX_PATH_CHARACTERS = 1000
+"""Of the path of a file inside an artifact."""
 
 CODE = "code"
 """The folder of an artifact with source files of the packer's own, which is put on the import path."""
@@ -285,11 +290,11 @@ def decode(content: bytes, digest: str, where: Path | str) -> Manifest:
             hint = "Upgrade with: pip install --upgrade estiba"
             raise BadArtifact(f"{name} was made by a newer Estiba (schema {schema}, known: {SCHEMA}).", hint=hint)
         manifest = _parse(content)
-        problem = _fault(manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        problem = _fault(manifest) or _contradiction(manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         problem = f"{error}"
     if problem:
-        raise BadArtifact(f"{name} is not a manifest of Estiba: {problem}", hint=_AGAIN)
+        raise BadArtifact(f"{name} is not a manifest of Estiba: {shortened(problem)}", hint=_AGAIN)
     return manifest
 
 
@@ -316,10 +321,24 @@ def _fault(manifest: Manifest) -> str:
     return ""
 
 
+def _contradiction(manifest: Manifest) -> str:
+    """Return the contradiction in a manifest that packing would not have let through; empty where there is none."""
+    if (manifest.engine == "onnx") != (manifest.format == "onnx"):
+        return f"the engine {manifest.engine} does not run a model file in the format {manifest.format}"
+    if manifest.engine != "onnx" and manifest.signature.is_tensors:
+        return f"the engine {manifest.engine} does not run models of tensors"
+    try:
+        check_sound(manifest.signature)
+    except BadProject as error:
+        return f"{error.message}"
+    return ""
+
+
 def _inside(path: str) -> bool:
     """Check for a relative path with forward slashes that stays inside and is not reserved for Estiba's own files."""
     plain = PurePosixPath(path)
     odd = path != plain.as_posix() or plain.is_absolute() or ".." in plain.parts or "\\" in path or "\0" in path
+    odd = odd or len(path) > MAX_PATH_CHARACTERS
     return not odd and path not in (".", MANIFEST) and not path.startswith(TEMPORARY)
 
 

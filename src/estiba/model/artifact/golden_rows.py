@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from estiba.core.errors import BadArtifact, ParityError
+from estiba.core.suggest import shortened
 from estiba.model.artifact.artifact import Parity
 from estiba.model.coding.coder import Coded, Coder, Matrix
 from estiba.model.coding.predictions import positions
@@ -50,8 +51,12 @@ def unseal(content: bytes) -> Golden:
     """Return the golden rows in the content of a file; raise BadArtifact if it has none."""
     try:
         golden = msgspec.json.decode(content, type=Golden)
-    except msgspec.DecodeError as error:
-        raise BadArtifact(f"The golden rows cannot be read: {error}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadArtifact(f"The golden rows cannot be read: {shortened(str(error))}") from error
+    if not golden.records:
+        raise BadArtifact("There are no golden rows, so that the model cannot be proven.")
+    if len({len(answer) for answer in golden.answers}) > 1:
+        raise BadArtifact("The answers to the golden rows are of different lengths.")
     if len(golden.records) != len(golden.answers):
         raise BadArtifact(f"There are {len(golden.records)} golden rows but {len(golden.answers)} answers.")
     return golden
@@ -286,6 +291,9 @@ def prove(coder: Coder, golden: Golden, predict: Predict, tolerance: float) -> P
     got = np.where(np.isfinite(got), got, np.nan)  # as the answers are sealed
     if got.shape != expected.shape:
         raise ParityError(f"The model answers with shape {got.shape}; its golden rows have {expected.shape}.")
+    if got.shape[1] != coder.signature.head.width:
+        width = coder.signature.head.width
+        raise ParityError(f"The model answers with shape {got.shape}; its signature describes {width} columns.")
     parity, first = compare(coder.signature, expected, got, tolerance=tolerance)
     if first is not None:
         raise ParityError(_difference(coder.signature, golden, got, first, tolerance))

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from estiba.core.errors import BadArtifact, ParityError
+from estiba.core.suggest import shortened
 from estiba.model.artifact.artifact import Parity
 from estiba.model.coding.tensor_coder import CodedTensors, TensorCoder
 from estiba.model.schema.rows import Prediction
+from estiba.model.schema.tensor_types import ElementType
 
 TOLERANCE = 1e-4
 """Least tolerance of tensors: sums in float32 differ that much between processors."""
@@ -36,7 +38,7 @@ Run = Callable[[CodedTensors], Sequence[Prediction]]
 class Sealed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """A tensor: its elements in C order, little endian, or its texts. Of a large answer only `kept(size)` of them."""
 
-    dtype: str
+    dtype: ElementType
     shape: tuple[int, ...]
     data: bytes = b""
     texts: tuple[str, ...] = ()
@@ -73,8 +75,8 @@ def unseal(content: bytes) -> GoldenTensors:
     try:
         golden = msgspec.json.decode(content, type=GoldenTensors)
         golden.arrays()
-    except (msgspec.DecodeError, ValueError, TypeError) as error:
-        raise BadArtifact(f"The golden rows cannot be read: {error}") from error
+    except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
+        raise BadArtifact(f"The golden rows cannot be read: {shortened(str(error))}") from error
     if len(golden.records) != len(golden.answers) or not golden.records:
         raise BadArtifact(f"There are {len(golden.records)} golden rows but {len(golden.answers)} answers.")
     return golden
@@ -149,7 +151,7 @@ def _seal(array: Array, limit: int = 0) -> Sealed:
     if array.dtype.kind in "OU":
         return Sealed(dtype="string", shape=array.shape, texts=tuple(map(str, flat.tolist())))
     little = flat.astype(flat.dtype.newbyteorder("<"))
-    return Sealed(dtype=array.dtype.name, shape=array.shape, data=little.tobytes())
+    return Sealed(dtype=cast(ElementType, array.dtype.name), shape=array.shape, data=little.tobytes())
 
 
 def _open(sealed: Sealed) -> Array:

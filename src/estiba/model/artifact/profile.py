@@ -197,7 +197,7 @@ def read(artifact: Artifact) -> Profile | None:
             hint = "Upgrade with: pip install --upgrade estiba"
             raise BadArtifact(f"{path} was written by a newer Estiba (form {schema}, known: {SCHEMA}).", hint=hint)
         return msgspec.json.decode(content, type=Profile)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadArtifact(f"{path} cannot be read as a profile: {error}", hint="Pack the model again.") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,11 @@ class KnownNames:
         """The problems with the names in one record, the one at position `number`."""
         if not isinstance(row, Mapping):
             return [Problem(f"#/records/{number}", f"expected an object, got {say(row)}")]
-        unknown = [str(name) for name in row if self.refuses(name)]
+        unknown = [str(name) for name in islice(filter(self.refuses, row), MAX_PROBLEMS)]
         missing = [name for name, column in self._required if name not in row and column not in row]
         twice = [name for column, name in self.aliases.items() if name in row and column in row]
         return [
-            *(Problem(pointer(number, name), self._unknown(name)) for name in unknown[:MAX_PROBLEMS]),
+            *(Problem(pointer(number, name), self._unknown(name)) for name in unknown),
             *(Problem(pointer(number, name), "this field appears twice, under both of its names") for name in twice),
             *(Problem(pointer(number, name), "missing; it is required") for name in missing),
         ]
@@ -55,7 +56,7 @@ class KnownNames:
 
     def of_table(self, names: Sequence[str]) -> list[Problem]:
         """The problems with the names of a table's columns: unknown to the model, or used twice."""
-        unknown = [name for name in names if self.refuses(name)][:MAX_PROBLEMS]
+        unknown = list(islice(filter(self.refuses, names), MAX_PROBLEMS))
         own = [self.aliases.get(name, name) for name in names]
         twice = [name for name, count in Counter(own).items() if count > 1][:MAX_PROBLEMS]
         return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from estiba.core import memory
 from estiba.core.errors import BadInput, BadRequest, MissingExtra, Problem
 from estiba.core.suggest import did_you_mean
 from estiba.model.coding import images
@@ -19,13 +21,17 @@ from estiba.model.coding.images import PixelBudget, TooManyElements
 from estiba.model.coding.known_names import MAX_PROBLEMS
 from estiba.model.schema.json_pointer import pointer
 from estiba.model.schema.signature import Field, Signature
-from estiba.model.schema.tensor_types import MAX_ELEMENTS, MAX_REQUEST_ELEMENTS, fits, shape_text
+from estiba.model.schema.tensor_types import MAX_ELEMENTS, MAX_REQUEST_ELEMENTS, Shape, fits, shape_text
 from estiba.model.schema.values import expected, say
 
 Array = npt.NDArray[Any]
 
 Part = dict[str, Array]
 """One array per field. The first axis counts records, unless a record is all that the model takes in one run."""
+
+
+BYTES_PER_ELEMENT = 128
+"""Memory for an element of a request: in arrays, as a number of a list in JSON, and the same for one of its answer."""
 
 
 class CodedTensors(Coded, frozen=True):
@@ -38,6 +44,24 @@ class CodedTensors(Coded, frozen=True):
     counts: tuple[int, ...] = ()
 
 
+def max_request_elements(fields: Sequence[Field], least: int) -> int:
+    """Elements that a request may have in the memory that is free now, and at least those of one record.
+
+    Args:
+        least: elements of a request that has to be possible.
+    """
+    free = memory.available()
+    if free is None:
+        return MAX_REQUEST_ELEMENTS
+    own = (field.max_elements or _fixed(field.shape) for field in fields)
+    return min(MAX_REQUEST_ELEMENTS, max(free // BYTES_PER_ELEMENT, least, *own))
+
+
+def _fixed(shape: Shape) -> int:
+    """The number of elements of this shape; 0 where an axis is free."""
+    return math.prod(axis if isinstance(axis, int) else 0 for axis in shape)
+
+
 class _WrongError(ValueError):
     """A value that is not the field's; says why."""
 
@@ -45,8 +69,14 @@ class _WrongError(ValueError):
 class TensorCoder:
     """Created once per loaded model; safe to share between threads."""
 
-    def __init__(self, signature: Signature) -> None:
+    def __init__(self, signature: Signature, max_elements: int = 0) -> None:
+        """Make a coder.
+
+        Args:
+            max_elements: elements of one request; MAX_REQUEST_ELEMENTS by default.
+        """
         self.signature = signature
+        self.max_elements = max_elements or MAX_REQUEST_ELEMENTS
         self.fields = signature.fields
         self.stacks = signature.head.batch != "none"
         self._index = {field.name: field for field in self.fields}
@@ -61,7 +91,7 @@ class TensorCoder:
         """
         problems: list[Problem] = []
         coded: list[Part] = []
-        left, budget = MAX_REQUEST_ELEMENTS, PixelBudget()
+        left, budget = self.max_elements, PixelBudget()
         for number, record in enumerate(records):
             part = self._record(number, record, problems, budget)
             if len(problems) >= MAX_PROBLEMS:
@@ -69,7 +99,7 @@ class TensorCoder:
             left -= sum(array.size for array in part.values())
             if left < 0:
                 raise TooManyElements(
-                    f"The tensors of one request may have {MAX_REQUEST_ELEMENTS:,} elements together; "
+                    f"The tensors of one request may have {self.max_elements:,} elements together; "
                     f"record {number} is beyond that."
                 )
             coded.append(part)
@@ -110,8 +140,8 @@ class TensorCoder:
                 f"expected {field.dtype} of shape {shape_text(('records', *field.shape))}, got {_described(array)}"
             )
         _check_size(field, array.size // len(array))
-        if array.size > MAX_REQUEST_ELEMENTS:
-            raise TooManyElements(f"The tensor of {field.name!r} has more than {MAX_REQUEST_ELEMENTS:,} elements.")
+        if array.size > self.max_elements:
+            raise TooManyElements(f"The tensor of {field.name!r} has more than {self.max_elements:,} elements.")
         return _converted(field, array)
 
     def _record(self, number: int, record: object, problems: list[Problem], budget: PixelBudget) -> Part:

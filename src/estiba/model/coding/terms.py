@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from estiba.core.errors import BadArtifact, BadInput, Problem
+from estiba.core.suggest import shortened
 from estiba.model.coding.kernel import compiled
 from estiba.model.schema.json_pointer import pointer
 
@@ -94,9 +95,14 @@ def encode(terms: Sequence[Terms]) -> str:
 def decode(content: str) -> tuple[Terms, ...]:
     """Read terms from the graph's metadata; raises BadArtifact where they are none."""
     try:
-        return msgspec.json.decode(content, type=tuple[Terms, ...])
-    except msgspec.DecodeError as error:
-        raise BadArtifact(f"The graph's description of its text features cannot be read: {error}") from error
+        described = msgspec.json.decode(content, type=tuple[Terms, ...])
+        for terms in described:
+            re.compile(terms.pattern)
+        return described
+    except (msgspec.MsgspecError, re.error, RecursionError, OverflowError) as error:
+        raise BadArtifact(
+            f"The graph's description of its text features cannot be read: {shortened(str(error))}"
+        ) from error
 
 
 class TermColumns:

@@ -7,12 +7,14 @@ EngineSpec as JSON on standard input.
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,6 +35,22 @@ TIMEOUT_SECONDS = 60.0
 
 EXIT_SECONDS = 5.0
 """The limit on the time that a process takes to exit once it closed its channel."""
+
+
+PASSED_ON = re.compile(
+    r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|VIRTUAL_ENV|ESTIBA_UP|ESTIBA_KERNEL|LD_LIBRARY_PATH"
+    r"|(PYTHON|MALLOC_|OMP_|GOMP_|KMP_|MKL_|OPENBLAS_|BLIS_|NUMEXPR_|CUDA_|NVIDIA_|XDG_|COVERAGE_)\w*"
+)
+"""Variables that the process of a model gets from the server's environment, which may hold secrets."""
+
+ALSO_PASSED_ON = "ESTIBA_MODEL_ENVIRONMENT"
+"""The variable with the names of further ones, separated by commas, that the code of a model needs."""
+
+
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """The part of an environment that the process of a model gets."""
+    more = {name.strip() for name in environment.get(ALSO_PASSED_ON, "").split(",")}
+    return {name: text for name, text in environment.items() if name in more or PASSED_ON.fullmatch(name)}
 
 
 class EngineSpec(msgspec.Struct, frozen=True):
@@ -117,7 +135,7 @@ class IsolatedEngine:
             [sys.executable, "-P", "-m", "estiba.model.engines.isolated"],
             stdin=subprocess.PIPE,
             pass_fds=[theirs.fileno()],
-            env={**os.environ, **threads},
+            env={**inherited(os.environ), **threads},
         )
         theirs.close()
         assert self._child.stdin is not None

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from estiba.core import cpus
-from estiba.core.errors import BadArtifact, ParityError
+from estiba.core.errors import BadArtifact, MissingExtra, ParityError, Unavailable
+from estiba.core.suggest import shortened
 from estiba.model.artifact import golden_rows, golden_tensors, profile
 from estiba.model.artifact.artifact import Artifact, Parity, read
 from estiba.model.artifact.profile import Profile
 from estiba.model.coding.coder import Coded, Coder, Matrix
 from estiba.model.coding.predictions import Predictions, with_kept
-from estiba.model.coding.tensor_coder import CodedTensors, TensorCoder, tensors_of
+from estiba.model.coding.tensor_coder import CodedTensors, TensorCoder, max_request_elements, tensors_of
 from estiba.model.engines import Engine, open_engine
 from estiba.model.engines.exact import ExactEngine
 from estiba.model.engines.tensor_engine import TensorEngine
@@ -120,8 +121,9 @@ class TensorModel(Model):
     """A loaded model of tensors. It has `tensors` in place of a coder and of predictions."""
 
     def _prepare(self, golden: bytes) -> None:
-        self.tensors = TensorCoder(self.signature)
         self.golden_tensors = golden_tensors.unseal(golden)
+        least = sum(array.size for record in self.golden_tensors.arrays() for array in record.values())
+        self.tensors = TensorCoder(self.signature, max_request_elements(self.signature.fields, least))
 
     @property
     def golden_count(self) -> int:
@@ -201,19 +203,28 @@ def load_artifact(
                 hint="Install the versions it was packed with, or pack it again with these.",
             ) from error
         raise
-    except BadArtifact:
+    except (BadArtifact, MissingExtra, Unavailable):
         raise
-    except Exception as error:
+    except Exception as error:  # of whatever library reads the model file, or of a content that somebody changed
         if skew:
             raise BadArtifact(
-                f"{artifact.manifest.name} cannot be loaded: {'; '.join(skew)} ({type(error).__name__}: {error}).",
+                f"{artifact.manifest.name} cannot be loaded: {'; '.join(skew)} ({_named(error)}).",
                 hint="Install the versions it was packed with, or pack it again with these.",
             ) from error
-        raise
+        raise BadArtifact(
+            f"{artifact.manifest.name} (sha256:{artifact.digest[:12]}) cannot be loaded: its files do not fit "
+            f"together ({_named(error)}).",
+            hint="Pack the model again.",
+        ) from error
     if skew:
         rows = model.golden_count
         model.notes += tuple(f"{sentence}; all {rows} golden rows still agree" for sentence in skew)
     return model
+
+
+def _named(error: Exception) -> str:
+    """An error with the name of its class, on one line."""
+    return shortened(" ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def _proven(artifact: Artifact, engine: Engine, version: str, threads: int) -> Model:

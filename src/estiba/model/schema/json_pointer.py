@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import quote, unquote
 
+from estiba.core.suggest import shortened
+
 _FRAGMENT = "!$&'()*+,;=:@/?-._~"
 
 
@@ -17,7 +19,11 @@ def pointer(row: int, name: str, rows: str = "records") -> str:
 
 
 def escape(name: str) -> str:
-    """One step of a JSON pointer in a URI fragment: `~` and `/` as RFC 6901 says, the rest as RFC 3986 does."""
+    """One step of a JSON pointer in a URI fragment: `~` and `/` as RFC 6901 says, the rest as RFC 3986 does.
+
+    A name of thousands of characters, which no field has, is shortened.
+    """
+    name = shortened(name)
     return name if name.isalnum() and name.isascii() else quote(name.replace("~", "~0").replace("/", "~1"), _FRAGMENT)
 
 

@@ -12,6 +12,14 @@ from estiba.model.schema.tensor_types import check_tensor
 
 def validated(signature: Signature) -> Signature:
     """Return the signature itself, or raise BadProject where it contradicts itself."""
+    check_sound(signature)
+    _check_parts(signature)
+    _check_keep(signature)
+    return signature
+
+
+def check_sound(signature: Signature) -> None:
+    """Raise BadProject for a signature that no model can be served with, also for one from an artifact."""
     if name := _twice(signature.names):
         raise BadProject(f"The field {name!r} appears twice in the signature.")
     for field in signature.fields:
@@ -22,6 +30,8 @@ def validated(signature: Signature) -> Signature:
             )
         if field.kind == "category" and not field.levels:
             raise BadProject(f"The category field {field.name!r} has no levels.")
+        if level := _twice(map(str, field.levels)) if len(set(field.levels)) < len(field.levels) else "":
+            raise BadProject(f"The category field {field.name!r} has the level {level!r} twice.")
         if field.unseen == "null" and not field.nullable:
             raise BadProject(
                 f"The field {field.name!r} has unseen = 'null' but may not be missing.",
@@ -36,12 +46,37 @@ def validated(signature: Signature) -> Signature:
         if low is not None and high is not None and low > high:
             raise BadProject(f"The field {field.name!r} has minimum {low:g} above maximum {high:g}.")
         _check_tensor_field(signature, field)
+    for head in signature.head.heads or (signature.head,):
+        _check_head(head)
     _check_names(signature)
     for output in signature.each:
         _check_output(output.signature, f" for the output {output.name!r}" if output.name else "")
-    _check_parts(signature)
-    _check_keep(signature)
-    return signature
+    if len(set(signature.keep)) < len(signature.keep) or not set(signature.names).isdisjoint(signature.keep):
+        raise BadProject("A name in keep appears twice, or is a field of the model.", hint="Give it another name.")
+
+
+_CLASSES = {"probabilities": (1, None), "scores": (2, None), "outlier": (2, 2), "label": (1, None)}
+"""By kind of head, the fewest and most classes that it has."""
+
+
+def _check_head(head: Head) -> None:
+    """Raise BadProject for a head whose classes, names or tensors are not those of its kind, or not unique."""
+    fewest, most = _CLASSES.get(head.kind, (0, 0))
+    count = len(head.classes)
+    if count < fewest or (most is not None and count > most):
+        raise BadProject(f"The model answers {head.kind}, and has {count} classes.")
+    if name := _twice(map(str, head.classes)):
+        raise BadProject(f"The class {name!r} appears twice among those of the model.")
+    if (head.kind == "values") != bool(head.names):
+        raise BadProject(f"The model answers {head.kind}, and has {len(head.names)} names for values.")
+    if (head.kind == "tensors") != bool(head.tensors):
+        raise BadProject(f"The model answers {head.kind}, and has {len(head.tensors)} tensors.")
+    if name := _twice(head.names) or _twice(tensor.name for tensor in head.tensors):
+        raise BadProject(f"Two outputs of the model are called {name!r}.")
+    if (head.labelled and head.kind not in ("probabilities", "scores")) or (head.kind == "several") != bool(head.heads):
+        raise BadProject(f"The parts of the model's answer are not those of {head.kind}.")
+    for tensor in head.tensors:
+        check_tensor(tensor.name, tensor.dtype, tensor.shape, None, 0)
 
 
 def _check_parts(signature: Signature) -> None:

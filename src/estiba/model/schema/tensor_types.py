@@ -26,7 +26,7 @@ MAX_ELEMENTS = 2**24
 """Elements of one tensor, unless its field says less."""
 
 MAX_REQUEST_ELEMENTS = 2**25
-"""Elements of all tensors of one request together."""
+"""Elements of all tensors of one request together, where memory allows."""
 
 MAX_RANK = 8
 """Axes of a tensor."""

@@ -18,7 +18,7 @@ from typing import cast
 import httptools
 
 from estiba.serving.http.buffered import Buffered
-from estiba.serving.http.header_checks import Head, header_too_large
+from estiba.serving.http.header_checks import OTHER_PROTOCOLS, Head, header_too_large
 from estiba.serving.http.request import Clock, Headers, HttpOptions, Request, header_lines, origin_form
 from estiba.serving.http.unsent import unsent_bytes
 
@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol):
         self._unsent_at = 0.0
         self._held = 0  # bytes counted in the server's sum
         self._waiting = 0  # bytes of bodies that wait for the responses to earlier requests
-        self._segment = 0
+        self._segment = b""  # that is being parsed
         self._header_bytes = 0  # of the header being read; 0 between requests
         self._overhead = 0  # bytes since the last of the body: chunk extensions, and the trailer
         self._forget()
@@ -151,6 +151,8 @@ class Connection(asyncio.Protocol):
         self._app.connections.discard(self)
         self._transport = None
         self._queue.clear()
+        self._request = None
+        self._forget()  # with its parser, a connection is a cycle that stays until the next collection of garbage
         self._waiting = 0
         self._hold(0)
 
@@ -233,7 +235,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._ended:
             return
-        self._segment = len(data)
+        self._segment = data
         if self._request is None:
             if self._header_bytes > self._app.options.max_header:
                 self._refuse(431, header_too_large(self._app.options.max_header))
@@ -249,7 +251,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._read_again(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            self._refuse(400, f"This is not a valid HTTP/1.1 request: {error}")
+            self._refuse_invalid(error)
+        self._segment = b""
         if self._request is not None:
             self._hold_body()
 
@@ -281,18 +284,26 @@ class Connection(asyncio.Protocol):
             self._held = size
 
     def _read_again(self, rest: bytes) -> None:
-        """Ignore an upgrade request (RFC 9110, section 7.8): use a new parser, as this one would skip the body."""
-        if self._ended:
-            return
-        first = b"%b %b HTTP/%b\r\n" % (
-            self._parser.get_method(),
-            self._target,
-            self._parser.get_http_version().encode(),
-        )
-        head = first + header_lines([pair for pair in self._headers if pair[0] != b"upgrade"]) + b"\r\n"
-        self._parser = httptools.HttpRequestParser(self)
-        self._header_bytes = 0
-        self.data_received(head + rest)
+        """Ignore upgrade requests (RFC 9110, section 7.8): use a new parser, as this one would skip the body."""
+        while not self._ended:
+            data = self._head_without_upgrade() + rest
+            self._parser = httptools.HttpRequestParser(self)
+            self._segment, self._header_bytes = data, len(data)
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:  # the next one, in the same segment
+                rest = data[upgrade.args[0] :]
+            except httptools.HttpParserError as error:
+                self._refuse_invalid(error)
+
+    def _head_without_upgrade(self) -> bytes:
+        parser = self._parser
+        first = b"%b %b HTTP/%b\r\n" % (parser.get_method(), self._target, parser.get_http_version().encode())
+        return first + header_lines([pair for pair in self._headers if pair[0] != b"upgrade"]) + b"\r\n"
+
+    def _refuse_invalid(self, error: Exception) -> None:
+        self._refuse(400, f"This is not a valid HTTP/1.1 request: {error}")
 
     def on_message_begin(self) -> None:
         if self._ended:
@@ -322,6 +333,8 @@ class Connection(asyncio.Protocol):
         name = name.lower()
         self._headers.append((name, value))
         if name == b"content-type":
+            if self._type:
+                self._refuse(400, "A request names its content type once.")
             self._type = value
         elif name == b"content-encoding":
             self._encoding = self._encoding + b"," + value if self._encoding else value
@@ -343,10 +356,11 @@ class Connection(asyncio.Protocol):
             return
         parser, options = self._parser, self._app.options
         version = parser.get_http_version()
-        long = self._segment > options.max_header or self._header_bytes > options.max_header
+        long = len(self._segment) > options.max_header or self._header_bytes > options.max_header
         odd = version != "1.1" or self._hosts != 1 or self._codings is not None
         if long or odd or self._length > options.max_body:
-            head = Head(version, self._target, self._headers, self._hosts, self._codings, self._length)
+            http = not any(b"%b %b" % (self._target, other) in self._segment for other in OTHER_PROTOCOLS)
+            head = Head(version if http else "", self._target, self._headers, self._hosts, self._codings, self._length)
             objection = head.objection(options)
             if objection is not None:
                 self._refuse(*objection)
@@ -359,6 +373,9 @@ class Connection(asyncio.Protocol):
             return  # see _read_again
         path, _, query = self._target.partition(b"?")
         if not path.startswith(b"/"):
+            if b"://" not in path and method != b"OPTIONS":
+                self._refuse(400, "A request target is a path or a URL.")
+                return
             path = origin_form(path)
         request = Request(method, path, query, self._headers)
         request.content_type = self._type

@@ -6,12 +6,15 @@ from typing import NamedTuple
 
 from estiba.serving.http.request import Headers, HttpOptions
 
+OTHER_PROTOCOLS = (b"RTSP/", b"ICE/")
+"""Protocols whose requests the parser takes for HTTP."""
+
 
 class Head(NamedTuple):
     """The header of a request.
 
     Args:
-        version: of HTTP, such as "1.1".
+        version: of HTTP, such as "1.1"; empty for another protocol.
         hosts: number of Host headers.
         codings: all Transfer-Encoding headers, joined by commas; None without one.
         length: Content-Length; -1 without one.

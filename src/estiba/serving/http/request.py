@@ -23,7 +23,7 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         idle_timeout: between two requests on one connection.
         write_timeout: how long a client may take too little of an answer that waits for it: fewer than 8 KiB a second.
         max_buffered: bodies that arrive or wait for a thread, and answers that clients do not read, of all clients of
-            one worker together; beyond it large bodies and answers are refused.
+            one worker together, and at most a sixth of its memory; beyond it large bodies and answers are refused.
     """
 
     max_body: Annotated[int, Meta(ge=1)] = 16 * 1024 * 1024

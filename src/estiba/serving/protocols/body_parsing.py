@@ -171,9 +171,9 @@ def code_csv(coder: Coder, body: bytes | bytearray, *, header: bool | None = Tru
         BadRequest: it is not CSV in UTF-8. BadInput: it does not match the signature.
     """
     try:
-        text = body.decode("utf-8-sig")
         check_values(body, len(coder.fields))
-        filled = (line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line)
+        text = io.TextIOWrapper(io.BytesIO(body), "utf-8-sig", newline="")  # a str of all may be 4 times as large
+        filled = (line for line in csv.reader(text, strict=True) if line)
         lines = list(islice(filled, MAX_ROWS + 2))
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadRequest(f"The body is not valid CSV in UTF-8: {error}") from None

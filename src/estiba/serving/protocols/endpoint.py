@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from estiba.core.errors import BadInput, EstibaError, Problem, Unavailable
 from estiba.core.log import Log
+from estiba.core.suggest import shortened
 from estiba.model.coding.predictions import with_kept
 from estiba.serving.batcher import Batcher, ModelFailed
 from estiba.serving.exchange import Answer, Exchange
@@ -23,6 +24,7 @@ from estiba.serving.http import deadline
 from estiba.serving.http.buffered import Buffered
 from estiba.serving.http.connection import CROWDED, LARGE_BYTES
 from estiba.serving.http.request import Request
+from estiba.serving.memory_share import LargeRequests
 from estiba.serving.options import ServerOptions
 from estiba.serving.pipeline import Forbidden, TooManyRequests, Unauthorized
 from estiba.serving.protocols.body_parsing import ENCODINGS, EncodingNotSupported, decompressed
@@ -49,6 +51,7 @@ class Shared(NamedTuple):
     access: AccessLog
     executor: Executor
     buffered: Buffered
+    large: LargeRequests
     tracer: Tracer | None = None
 
 
@@ -193,13 +196,21 @@ class Endpoint(ABC):
             raise Unavailable(CROWDED)
         buffered.held += size
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._shared.executor, self._run_large, exchange)
+        future = loop.run_in_executor(self._shared.executor, self._run_and_give_back, exchange)
         future.add_done_callback(lambda done: self._finish_large(exchange, size, done))
+
+    def _run_and_give_back(self, exchange: Exchange) -> tuple[EncodedResponse, int]:
+        try:
+            return self._run_large(exchange)
+        finally:
+            self._shared.large.give_back()
 
     def _run_large(self, exchange: Exchange) -> tuple[EncodedResponse, int]:
         """The response and its number of rows."""
-        request = exchange.request
+        request, large = exchange.request, self._shared.large
         deadline.check(exchange.deadline_at)
+        if not large.fits(self._max_body if request.content_encoding else len(request.body)):
+            raise Unavailable(CROWDED)
         if request.content_encoding:
             body = decompressed(request.body, request.content_encoding, self._max_body)
             exchange.request = request.with_body(body)
@@ -263,7 +274,7 @@ class Endpoint(ABC):
         if isinstance(error, BadInput):
             return Failure(self.invalid, "", errors=error.problems)
         if isinstance(error, EstibaError) and not isinstance(error, ModelFailed):
-            return Failure(error.status, f"{error.message} {error.hint}" if error.hint else error.message)
+            return Failure(error.status, shortened(f"{error.message} {error.hint}" if error.hint else error.message))
         kind = "model-failed" if isinstance(error, ModelFailed) else "internal"
         trace = {"trace_id": trace_id} if (trace_id := exchange.trace_id) else {}
         self._shared.log.error("request failed", error=error, request_id=exchange.id, model=self.model.name, **trace)

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from estiba.core.errors import BadRequest
+from estiba.core.suggest import MAX_SHOWN_CHARACTERS
 from estiba.model.coding.coder import Coded
 from estiba.model.coding.predictions import Read, readers
 from estiba.model.inference.load import Model
@@ -133,8 +134,8 @@ class OpenInferenceEndpoint(Endpoint):
 
     def _options(self, content: Mapping[str, Any], exchange: Exchange) -> Options:
         request_id = content.get("id", exchange.id)
-        if not isinstance(request_id, str):
-            raise BadRequest("The id must be a string.")
+        if not isinstance(request_id, str) or len(request_id) > MAX_SHOWN_CHARACTERS:
+            raise BadRequest(f"The id must be a string of at most {MAX_SHOWN_CHARACTERS} characters.")
         binary = parameters(content).get("binary_data_output") is True
         wanted = content.get("outputs")
         if not wanted:

@@ -20,7 +20,7 @@ from estiba.model.coding.coder import Coded
 from estiba.model.coding.images import PixelBudget, TooManyElements
 from estiba.model.inference.load import TensorModel
 from estiba.model.schema.signature import Field
-from estiba.model.schema.tensor_types import MAX_RANK, MAX_REQUEST_ELEMENTS, shape_text
+from estiba.model.schema.tensor_types import MAX_RANK, shape_text
 from estiba.serving.batcher import Batcher
 from estiba.serving.exchange import Answer, Exchange
 from estiba.serving.protocols import tensors
@@ -104,8 +104,8 @@ class TensorInferenceEndpoint(OpenInferenceEndpoint):
         if 0 in shape:
             raise BadRequest(f"Input {name!r} has shape {shape_text(shape)}, which holds no element.")
         count = math.prod(shape)
-        if count > MAX_REQUEST_ELEMENTS:
-            raise BadRequest(f"Input {name!r} has more than {MAX_REQUEST_ELEMENTS:,} elements.")
+        if count > self._tensors.max_elements:
+            raise BadRequest(f"Input {name!r} has more than {self._tensors.max_elements:,} elements.")
         if image:
             return self._images(field, given, block, shape)
         values = self._values(given, datatype, block, name, shape)
@@ -141,7 +141,7 @@ class TensorInferenceEndpoint(OpenInferenceEndpoint):
         if block is not None:
             contents = tensors.byte_strings(bytes(block), count, field.name)
         decoded: list[Array] = []
-        left, budget = MAX_REQUEST_ELEMENTS, PixelBudget()
+        left, budget = self._tensors.max_elements, PixelBudget()
         for number, content in enumerate(contents):
             try:
                 decoded.append(self._tensors.tensor(field, content, budget))
@@ -149,7 +149,9 @@ class TensorInferenceEndpoint(OpenInferenceEndpoint):
                 raise BadRequest(f"{field.name} in row {number}: {error}") from None
             left -= decoded[-1].size
             if left < 0:
-                raise TooManyElements(f"The images of {field.name!r} have more than {MAX_REQUEST_ELEMENTS:,} elements.")
+                raise TooManyElements(
+                    f"The images of {field.name!r} have more than {self._tensors.max_elements:,} elements."
+                )
         shapes = {array.shape for array in decoded}
         if len(shapes) > 1:
             raise BadRequest(f"Input {field.name!r}: images of different sizes cannot be one tensor; send them apart.")

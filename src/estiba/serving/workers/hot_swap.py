@@ -8,6 +8,7 @@ cannot, dies, or takes too long, the old configuration stays in force in all.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,12 +50,15 @@ RESOLVE_TIMEOUT_SECONDS = 600.0
 RETRY_SECONDS = 2.0
 """Time before a reference that could not be resolved is tried again."""
 
+_FOLDERS = re.compile(r"(?:\w+://|(?<![\w./:])/)(?:[^\s/'\"()]+/)*(?=[^\s/])")
+"""Folders before the name of a file, which clients need not know; the log has them."""
+
 
 class HotSwap:
     """The configuration in force, and the next one while the workers prepare it.
 
     Attributes:
-        failed: by model, why a newer version is not served.
+        failed: by model, why a newer version is not served, for clients.
         stuck: workers that may go on for ever with a version that was refused; to be replaced by the supervisor.
     """
 
@@ -237,7 +241,7 @@ class HotSwap:
     def _refuse(self, model: ServedModel, reason: str) -> None:
         """Record that a version cannot be served: it is not tried again, and the old one stays."""
         self._refused.add(model)
-        self.failed[model.name] = f"version {model.version}: {reason}"
+        self.failed[model.name] = f"version {model.version}: {_FOLDERS.sub('', reason)}"
         self._metrics.slot("estiba_swap_failures_total", model.name).add()
         text = "the version is not served; the one before it stays"
         self._log.error(text, model=model.name, version=model.version, reason=reason)

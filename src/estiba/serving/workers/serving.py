@@ -9,13 +9,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 import estiba
-from estiba.core import cpus
 from estiba.core.log import Log
 from estiba.model.inference.load import Model
 from estiba.serving.api.asgi_bridge import Bridge
 from estiba.serving.api.management_routes import application
 from estiba.serving.catalog import CurrentCatalog, Deployment, Route, build, single, weighted
 from estiba.serving.http.buffered import Buffered
+from estiba.serving.memory_share import LargeRequests, memory_share
 from estiba.serving.options import ServerOptions
 from estiba.serving.pipeline import Pipeline
 from estiba.serving.protocols.endpoint import Shared
@@ -77,10 +77,18 @@ class Serving:
         self._pipeline = Pipeline()
         self._telemetry = telemetry = Telemetry(options, metrics_file)
         self.log, self.metrics = telemetry.log, telemetry.metrics
-        self._executor = ThreadPoolExecutor(max_workers=max(1, cpus.available()), thread_name_prefix="large")
-        buffered = Buffered(options.http.max_buffered)
+        share = memory_share(options)
+        self._executor = ThreadPoolExecutor(max_workers=share.threads, thread_name_prefix="large")
+        buffered = Buffered(share.buffered)
         self._shared = Shared(
-            options, self.metrics, self.log, telemetry.access, self._executor, buffered, telemetry.tracer
+            options,
+            self.metrics,
+            self.log,
+            telemetry.access,
+            self._executor,
+            buffered,
+            LargeRequests(),
+            telemetry.tracer,
         )
         self._versions = VersionMetrics(self.metrics)
         self.deployments: dict[ServedModel, Deployment] = {}

@@ -23,7 +23,7 @@ from estiba.core import cpus, termination
 from estiba.core.addresses import http_url
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
-from estiba.core.stores.disk import temporary
+from estiba.core.stores.disk import owned_temporary
 from estiba.serving.http.listen import listen
 from estiba.serving.options import ServerOptions
 from estiba.serving.server_status import STATUS_FILE, Status
@@ -149,6 +149,7 @@ class Supervisor:
                 process.stop()
             for process in self._auxiliary:
                 process.kill(AUXILIARY_STOP_SECONDS)
+            termination.ignore(loop)
 
     async def _first_start(self, stop: asyncio.Event) -> None:
         """Wait until every worker is ready. If one cannot start, none will: raise its reason."""
@@ -387,7 +388,7 @@ def supervise(
     programs: Programs = DEFAULT_PROGRAMS,
     on_ready: Callable[[str, int, int], None],
 ) -> None:
-    """Serve models in worker processes until a signal to stop.
+    """Serve models in worker processes until a signal to stop. This process ignores further ones, as it is to end then.
 
     Args:
         refs: what to serve, one version each.
@@ -403,7 +404,7 @@ def supervise(
         listeners = [opened.enter_context(listen(options.host, port)) for port in (options.port, *ports)]
         host, port = listeners[0].getsockname()[:2]
         url = http_url(host, port)
-        folder = opened.enter_context(temporary("server"))
+        folder = opened.enter_context(owned_temporary("server"))
         log, metrics = Log(options.log), Metrics(folder / "supervisor.metrics")
         _check_telemetry(options, log)
         hot_swap = HotSwap(refs, source, folder, log, metrics, timeout=options.start_timeout)

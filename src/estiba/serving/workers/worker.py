@@ -173,9 +173,16 @@ class Worker:
         """Load and prove a version; the seconds that it took."""
         started = time.perf_counter()
         artifact = read(Path(served.path))
-        model = load_artifact(
-            artifact, version=served.version, trust=served.trust, threads=self.spec.threads, isolated=True
-        )
+        try:
+            model = load_artifact(
+                artifact, version=served.version, trust=served.trust, threads=self.spec.threads, isolated=True
+            )
+        except NotTrusted as error:
+            hint = (
+                f"If you trust it, serve it with: --trust-digest sha256:{artifact.digest}. `estiba up` trusts what "
+                "`estiba train` makes in its project; with images, `estiba deploy` again trusts the new version."
+            )
+            raise NotTrusted(error.message, hint=hint) from None
         for note in model.notes:
             self.log.warning("model loaded with a note", model=model.name, version=model.version, note=note)
         return model, time.perf_counter() - started
@@ -273,7 +280,7 @@ class Worker:
             else:
                 _close(prepared.models)
         except NotTrusted as failure:
-            error = f"{failure.message} Serve it with --trust; estiba up trusts what estiba train makes in its project."
+            error = f"{failure}"
         except EstibaError as failure:
             error = failure.message
         except Exception as failure:

@@ -39,6 +39,15 @@ MAX_SILENCE_SECONDS = 10.0
 """Longest time without a heartbeat for a worker that computes or waits for a processor or a disk."""
 
 
+HEAP = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": "1048576",
+    "MALLOC_TRIM_THRESHOLD_": "1048576",
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+}
+"""Variables with which glibc and Arrow give the memory of large requests back; else a worker keeps twice its own."""
+
+
 class Watchdog:
     """Distinguishes a slow worker from one that has to be replaced."""
 
@@ -118,7 +127,7 @@ class Process:
             [sys.executable, "-m", self.spec.module],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.PIPE,
-            env={**os.environ, **threads, "ORT_DISABLE_TELEMETRY": "1"},
+            env={**HEAP, **os.environ, **threads, "ORT_DISABLE_TELEMETRY": "1"},
             process_group=0,  # Ctrl-C reaches the terminal's whole group, and would end a worker that is starting
         )
         theirs.close()
