@@ -49,6 +49,10 @@ CASES: dict[str, dict[str, str | bytes]] = {
         "Dockerfile": started_by('ENTRYPOINT ["python", "-m", "app.model"]\nCMD ["--port", "8000"]\n'),
         "app/model.py": "",
     },
+    "a file that somebody's base image brings": {
+        "Dockerfile": "FROM example/node-frontend:10 AS build\nWORKDIR /app\nCOPY requirements.txt .\n\n"
+        + API.replace("USER ", "COPY --from=build /nginx.conf /srv/nginx.conf\nUSER ", 1),
+    },
     "a module of a task queue": {
         "Dockerfile": started_by('CMD ["celery", "-A", "app.model", "worker"]\n'),
         "app/model.py": "",

@@ -197,3 +197,15 @@ def test_a_cache_of_apt_is_not_in_the_image(project: Path) -> None:
     install = "RUN --mount=type=cache,target=/var/lib/apt apt-get update && apt-get install -y libgomp1"
     (project / "Dockerfile").write_text(f"FROM python:3.12-slim\n{install}\n{PLAIN}")
     assert examine(project, TODAY).findings == []
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("/wheels", "with pip wheel, --wheel-dir /wheels;"), ("/site.conf", "with a RUN or COPY of that")],
+)
+def test_a_file_that_no_stage_makes(project: Path, path: str, words: str) -> None:
+    build = "FROM python:3.12-slim AS build\nWORKDIR /app\nRUN pip install numpy==2.1.0 --no-cache-dir\n\n"
+    copy = f"COPY --from=build {path} /srv/copied\nUSER "
+    finding = only(project, {"Dockerfile": build + API.replace("USER ", copy, 1)})
+    assert finding.code == "copy-missing"
+    assert words in finding.fix

@@ -17,6 +17,7 @@ from estiba.doctor.read.build_context import text as read_text
 from estiba.doctor.read.containers import Image
 from estiba.doctor.read.dockerfile_stages import Stage, Step, resolve_path
 from estiba.doctor.read.image_files import referenced_stage
+from estiba.doctor.read.image_names import parse_image_name
 from estiba.doctor.read.python_sources import MODEL_FILE
 from estiba.doctor.rule import Rule
 from estiba.doctor.rules.dockerfile import continued_comment, shell_syntax
@@ -83,7 +84,8 @@ class CopyMissing(Rule):
         system = any((path + "/").startswith(folder + "/") for folder in _SYSTEM_FOLDERS)
         if not ("$" in source or path == "/" or system or _may_make(other, path)):
             message = f"Nothing in the stage `{other.name or name}` makes `{path}`, so probably the build fails here."
-            yield cls.finding(at, message, f"Make {path} there: with pip wheel, --wheel-dir {path}.")
+            fix = f"pip wheel, --wheel-dir {path}" if "wheel" in path else "a RUN or COPY of that stage"
+            yield cls.finding(at, message, f"Make {path} there, with {fix}; or correct the path.")
 
 
 def missing_sources(image: Image) -> Iterator[MissingSource]:
@@ -184,6 +186,8 @@ def _ignoring_line(text: str | None, path: str) -> int:
 
 def _may_make(stage: Stage, path: str) -> bool:
     """Return True if a stage may make a path: it names its top folder, or works in or around that folder."""
+    if "/" in parse_image_name(stage.base).name:  # an image that is not an official one may bring any file
+        return True
     top = "/" + path.split("/")[1]
     for step in stage.all_steps:
         if step.folder != "/" and (step.folder + "/").startswith(top + "/"):
