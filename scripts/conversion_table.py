@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference" / "conversion.md"
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
+import output_cases  # noqa: E402
+import text_cases  # noqa: E402
 from conversion_cases import cases  # noqa: E402
-from conversion_check import PROBES, Verdict, judge  # noqa: E402
+from conversion_check import PROBES, Verdict, judge, judge_output, judge_text  # noqa: E402
 
 HEAD = """# What converts to ONNX, and how exactly
 
@@ -34,7 +37,31 @@ Libraries: {versions}.
 |---|---|---|---|---|
 """
 
+TABLE = """
+| Model | Engine | Difference | Labels | Why not, or what to know |
+|---|---|---|---|---|
+"""
+
+OUTPUTS = f"""
+## Several outputs, quantiles and clusters
+
+Fitted on 360 rows, and asked about 140 others. [How they answer](../guides/several-outputs.md).
+{TABLE}"""
+
+TEXTS = f"""
+## Texts
+
+Pipelines from a vectorizer to an answer, fitted on 300 texts of words, accents, scripts and signs, packed, and asked
+about 500 others. The texts are read by Estiba's kernel, without scikit-learn.
+{TABLE}"""
+
 TAIL = """
+## Tensors
+
+An ONNX file of a model of [tensors](../guides/tensor-models.md) is not converted at all: it is served byte for byte, by
+ONNX Runtime, and its answers are equal to the bit. `tests/serving/protocols/test_tensor_models.py` compares those of
+magika, silero-vad and rapidocr.
+
 ## How to read the differences
 
 Trees are compared as the library compares them: scikit-learn, XGBoost and CatBoost round their input to float32,
@@ -68,13 +95,25 @@ def verdicts_of(page: str) -> dict[str, tuple[str, str]]:
     return {name: (engine, labels.strip()) for name, engine, labels in rows}
 
 
+def outputs() -> Iterator[Verdict]:
+    """Models with several outputs, quantiles or clusters."""
+    for name, case in output_cases.CASES.items():
+        yield judge_output(name, case)
+
+
+def of_texts() -> Iterator[Verdict]:
+    for name, make in text_cases.MODELS.items():
+        yield judge_text(f"texts: {name}", make())
+
+
 def main() -> int:
-    lines = []
-    for case in cases():
-        verdict = judge(case)
-        lines.append(line(verdict))
-        print(lines[-1], flush=True)
-    page = HEAD.format(probes=PROBES, versions=versions()) + "\n".join(lines) + "\n" + TAIL
+    parts = [HEAD.format(probes=PROBES, versions=versions())]
+    for title, verdicts in (("", map(judge, cases())), (OUTPUTS, outputs()), (TEXTS, of_texts())):
+        parts.append(title)
+        for verdict in verdicts:
+            parts.append(line(verdict) + "\n")
+            print(parts[-1], end="", flush=True)
+    page = "".join(parts) + TAIL
     if "--check" not in sys.argv[1:]:
         PAGE.write_text(page)
         return 0

@@ -464,7 +464,19 @@ def cases() -> list[Case]:
             words = f"{name}, {'categories, ' if kind == 'categories' else ''}{'missing, ' if missing else ''}"
             made += [Case(f"{words}{k} classes", classifier, k, kind, missing) for k in (2, 3)]
             made.append(Case(f"{words}regression", regressor, 0, kind, missing))
+    for name, most, k in (("one-hot", 10, 0), ("one-hot", 10, 2), ("one-hot", 10, 3), ("statistics", 2, 2)):
+        words = "regression" if k == 0 else f"{k} classes"
+        made.append(Case(f"CatBoost({name}), categories, {words}", _catboost_of_categories(k, most), k, "mixed"))
     return made
+
+
+def _catboost_of_categories(classes: int, most: int) -> Callable[[], Any]:
+    """CatBoost with two columns of words: those of at most so many levels are asked about one by one."""
+    import catboost
+
+    kind = catboost.CatBoostClassifier if classes else catboost.CatBoostRegressor
+    options: dict[str, Any] = {"iterations": 20, "verbose": 0, "allow_writing_files": False, "thread_count": 1}
+    return lambda: kind(cat_features=["country", "plan"], one_hot_max_size=most, **options)
 
 
 def _others() -> list[Case]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
+import tempfile
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from conversion_cases import Case
+from output_cases import HELD_OUT, SAMPLE, OutputCase
 
+import estiba
 from estiba.model.coding.coder import Coded, Coder
 from estiba.model.convert import Converted, NotConvertible, convert
 from estiba.model.estimators.outputs import answer
@@ -130,3 +135,46 @@ def judge(case: Case) -> Verdict:
         said = np.asarray(model.predict(frame)).ravel()
         agree = int((labels(found, converted.head) == said).sum())
     return Verdict(case.name, "onnx", difference, agree, PROBES)
+
+
+def judge_output(name: str, case: OutputCase) -> Verdict:
+    """Fit, convert and compare a model with several outputs, quantiles or clusters, on rows that it has not seen."""
+    from threadpoolctl import threadpool_limits
+
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore")
+        model = case.fit()
+        try:
+            converted = convert(model, fields_of(SAMPLE, False, False), SAMPLE)
+        except NotConvertible as error:
+            return Verdict(name, "python", reason=error.message)
+        expected = answer(model, HELD_OUT, converted.head)
+        found = run(converted.onnx, HELD_OUT.to_numpy())
+    difference = float(np.abs(found - expected).max())
+    positions = sum(each.kind == "label" for each in converted.head.heads or (converted.head,))
+    if converted.head.kind == "label":
+        return Verdict(name, "onnx", difference, int((found == expected).sum()), len(HELD_OUT) * positions)
+    return Verdict(name, "onnx", difference, rows=len(HELD_OUT), labels=False)
+
+
+def judge_text(name: str, model: Any) -> Verdict:
+    """Fit, pack and compare a model of texts, which the kernel answers from the texts themselves."""
+    from text_cases import numbers, target, texts
+
+    sample = texts(300, 1)
+    wanted = target(sample)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(sample, (wanted == "spam") * 1.0 if name.endswith("ridge") else wanted)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            manifest = estiba.pack(model, sample, name="texts", registry=folder).artifact.manifest
+        if manifest.engine == "python":
+            return Verdict(name, "python", reason=manifest.reason)
+        asked = texts(500, 2)
+        said = estiba.load("texts", registry=folder).predict(asked)
+        found, expected = numbers(said, model, asked)
+    difference = float(np.abs(found - expected).max())
+    if "label" not in said[0]:
+        return Verdict(name, "onnx", difference, rows=len(asked), labels=False)
+    agree = sum(a["label"] == b for a, b in zip(said, model.predict(asked).tolist(), strict=True))
+    return Verdict(name, "onnx", difference, agree, len(asked))

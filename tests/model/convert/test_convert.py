@@ -22,7 +22,13 @@ from estiba.model.schema.signature import Field, Signature
 
 pytestmark = pytest.mark.slow
 
-PYTHON = ("KNNImputer(distance)", "SVC(probability)", "GaussianProcess", "A function of the user's own on a number")
+PYTHON = (
+    "CatBoost(statistics)",
+    "KNNImputer(distance)",
+    "SVC(probability)",
+    "GaussianProcess",
+    "A function of the user's own on a number",
+)
 """Cases that are not converted: the original estimator answers."""
 
 TOLERANCE = 1e-12

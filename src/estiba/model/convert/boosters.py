@@ -1,4 +1,4 @@
-"""Convert XGBoost, LightGBM and CatBoost: their own files are read into trees, as wrappers of scikit-learn or bare."""
+"""Convert XGBoost and LightGBM by their own files, which are read into trees, as wrappers or bare."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from estiba.core.stores.disk import temporary
 from estiba.model.convert.columns import Column, Columns, NotConvertible, Table
 from estiba.model.convert.context import Context, Want, unsupported
 from estiba.model.convert.gblinear import linear_margin
 from estiba.model.convert.graph import DOUBLE, FLOAT, Graph
-from estiba.model.convert.trees import Tree, constant, scalar_sum, single_sum, vector_sum
+from estiba.model.convert.trees import Tree, constant, empty_tree, scalar_sum, single_sum
 
 ZERO = float(np.float32(1e-35))
 """LightGBM takes numbers this near to zero for zero."""
@@ -200,7 +199,7 @@ def _nodes(tree: Any) -> list[dict[str, Any]]:
 def _lightgbm_tree(tree: Any, target: int) -> Tree:
     nodes = _nodes(tree)
     inner = [n for n in nodes if "split_feature" in n]
-    converted = _empty(len(nodes), target)
+    converted = empty_tree(len(nodes), target)
     members = dict(converted.members)
     for node in inner:
         i = node["place"]
@@ -233,19 +232,6 @@ def _threshold(printed: float) -> float:
     if -ZERO <= printed < 0:
         return float(np.nextafter(-ZERO, -np.inf))
     return math.inf if printed >= 1e300 else printed
-
-
-def _empty(count: int, target: int = 0) -> Tree:
-    none = np.full(count, -1, np.int64)
-    return Tree(
-        np.zeros(count, np.int64),
-        np.zeros(count),
-        none,
-        none.copy(),
-        np.zeros(count, bool),
-        np.zeros(count),
-        target,
-    )
 
 
 def _lightgbm_zeros(g: Graph, x: str, dump: Any) -> str:
@@ -290,107 +276,3 @@ def _lightgbm_link(g: Graph, raw: str, objective: str, want: Want) -> str:
     ):
         return raw
     raise NotConvertible(f"LightGBM with the objective {name} has no rule")
-
-
-def catboost_model(c: Context, model: Any, columns: Columns, want: Want) -> str:
-    """CatBoost on numbers: float32 input, double sums; symmetric and other trees."""
-    if model.get_text_feature_indices() or model.get_embedding_feature_indices():
-        raise unsupported(model, "reads text or embedding columns, which have no exact ONNX form")
-    content = _catboost_content(model)
-    if content["features_info"].get("categorical_features"):
-        raise unsupported(model, "computes statistics of its category features, which have no exact ONNX form")
-    features = {f["feature_index"]: f for f in content["features_info"]["float_features"]}
-    if "oblivious_trees" in content:
-        trees = [_symmetric_tree(t, features) for t in content["oblivious_trees"]]
-    else:
-        trees = [_catboost_tree(t, features) for t in content["trees"]]
-    g, x = c.graph, c.graph.as_float32(c.matrix(columns))
-    width = trees[0].value.shape[1]
-    raw = vector_sum(g, x, trees) if width > 1 else scalar_sum(g, x, [_flat(t) for t in trees])
-    scale, bias = content["scale_and_bias"]
-    if scale != 1:
-        raw = g.op("Mul", raw, g.const(float(scale)))
-    if any(np.atleast_1d(bias)):
-        raw = g.op("Add", raw, g.const(np.atleast_1d(np.asarray(bias, np.float64))[None, :]))
-    return _catboost_link(g, raw, model, want)
-
-
-def _catboost_content(model: Any) -> Any:
-    with temporary("catboost") as folder:
-        path = folder / "model.json"
-        model.save_model(str(path), format="json")
-        return json.loads(path.read_text())
-
-
-def _flat(tree: Tree) -> Tree:
-    return replace(tree, value=tree.value[:, 0])
-
-
-def _missing_left(feature: Any) -> bool:
-    """A missing value is below every border, or above all of them."""
-    return str(feature.get("nan_value_treatment")) != "AsTrue"
-
-
-def _symmetric_tree(tree: Any, features: Any) -> Tree:
-    """All nodes of a level ask the same; bit d of a leaf's number is the answer at level d from the bottom up."""
-    splits = tree.get("splits") or []
-    depth = len(splits)
-    leaves = 2**depth
-    values = np.asarray(tree["leaf_values"], np.float64).reshape(leaves, -1)
-    converted = _empty(2 * leaves - 1)
-    value = np.zeros((2 * leaves - 1, values.shape[1]))
-    for level in range(depth):
-        split = splits[depth - 1 - level]
-        feature = features[split["float_feature_index"]]
-        span = slice(2**level - 1, 2 ** (level + 1) - 1)
-        converted.feature[span] = feature["flat_feature_index"]
-        converted.threshold[span] = np.float32(split["border"])
-        converted.missing_left[span] = _missing_left(feature)
-    inner = np.arange(leaves - 1)
-    converted.left[inner], converted.right[inner] = 2 * inner + 1, 2 * inner + 2
-    value[leaves - 1 :] = values
-    return Tree(converted.feature, converted.threshold, converted.left, converted.right, converted.missing_left, value)
-
-
-def _catboost_tree(tree: Any, features: Any) -> Tree:
-    nodes: list[dict[str, Any]] = []
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        node["place"] = len(nodes)
-        nodes.append(node)
-        stack += [node[k] for k in ("right", "left") if k in node]
-    converted = _empty(len(nodes))
-    value = [np.zeros(1)] * len(nodes)
-    for i, node in enumerate(nodes):
-        if "split" not in node:
-            value[i] = np.atleast_1d(np.asarray(node["value"], np.float64))
-            continue
-        feature = features[node["split"]["float_feature_index"]]
-        converted.feature[i] = feature["flat_feature_index"]
-        converted.threshold[i] = np.float32(node["split"]["border"])
-        converted.left[i], converted.right[i] = node["left"]["place"], node["right"]["place"]
-        converted.missing_left[i] = _missing_left(feature)
-    width = max(len(v) for v in value)
-    table = np.stack([v if len(v) == width else np.zeros(width) for v in value])
-    return Tree(converted.feature, converted.threshold, converted.left, converted.right, converted.missing_left, table)
-
-
-def _catboost_link(g: Graph, raw: str, model: Any, want: Want) -> str:
-    loss = str(model.get_all_params().get("loss_function", "")).split(":")[0]
-    if want == "decision":
-        return raw
-    if loss in ("Logloss", "CrossEntropy") and want == "proba":
-        return g.pair(g.expit(raw))
-    if loss == "MultiClass":
-        return g.softmax(raw)
-    if loss in ("Poisson", "Tweedie"):
-        return g.op("Exp", raw)
-    if loss in ("RMSE", "MAE", "Quantile", "MAPE", "Huber", "LogCosh", "Expectile", "MultiRMSE", "Lq"):
-        return raw
-    if loss in ("MultiQuantile", "MultiLogloss", "MultiCrossEntropy"):  # of labels, before the logistic function
-        return raw
-    if loss == "RMSEWithUncertainty":  # a mean, and the logarithm of a standard deviation
-        mean, spread = (g.columns(raw, [i], 2) for i in (0, 1))
-        return g.concat([mean, g.op("Exp", g.op("Mul", g.const(2.0), spread))])
-    raise unsupported(model, f"with the loss {loss} has no rule")

@@ -55,39 +55,44 @@ def _refuse(imputer: Any, points: Numbers) -> None:
 
 
 def _tell_ties(c: Context, imputer: Any, points: Numbers) -> None:
-    """Refuse frequent ties, and note rare ones.
+    """Refuse frequent ties in columns that training had missing, and note all others.
 
     Of training rows at equal distances scikit-learn takes those that NumPy's argpartition happens to leave in front,
     which differs from processor to processor.
     """
-    column, share = _tied(imputer, points)
-    if share > MAX_TIED_SHARE:
+    shares = {int(column): _tied(imputer, points, int(column)) for column in np.flatnonzero(imputer._valid_mask)}
+    missing = {column: share for column, share in shares.items() if np.isnan(points[:, column]).any()}
+    column = max(missing, key=lambda name: missing[name], default=-1)
+    if missing.get(column, 0.0) > MAX_TIED_SHARE:
         raise unsupported(
             imputer,
             f"finds training rows at equal distances for its column {column}, of which scikit-learn takes any; it "
             "converts where few rows are equally far, so without columns of whole numbers",
         )
-    if share:
+    if any(shares.values()):
         c.note("KNNImputer: of training rows at equal distances the first are taken; scikit-learn takes any of them")
 
 
-def _tied(imputer: Any, points: Numbers) -> tuple[int, float]:
-    """The column with the most rows whose last neighbour and the next one are equally far, and the share of those."""
+def _tied(imputer: Any, points: Numbers, column: int) -> float:
+    """The share of rows for which donors of different values are at the distance of the last neighbour and beyond."""
     from sklearn.metrics.pairwise import nan_euclidean_distances
 
-    asked = points[:: max(1, len(points) // TIES_ASKED)]
-    worst, slack = (0, 0.0), 1e-7 * float(np.nanstd(points))  # a matrix product leaves as much of a distance of 0
-    for column in np.flatnonzero(imputer._valid_mask):
-        donors = points[~np.isnan(points[:, column])]
-        if len(donors) <= imputer.n_neighbors or len(np.unique(donors[:, column])) == 1:
-            continue
-        hidden = np.array(asked)
-        hidden[:, column] = np.nan
-        distances = np.sort(np.nan_to_num(nan_euclidean_distances(hidden, donors), nan=np.inf), axis=1)
-        last, following = distances[:, imputer.n_neighbors - 1], distances[:, imputer.n_neighbors]
-        tied = np.isfinite(following) & (following <= last * (1 + 1e-9) + slack)
-        worst = max(worst, (int(column), float(tied.mean())), key=lambda pair: pair[1])
-    return worst
+    donors = points[~np.isnan(points[:, column])]
+    if len(donors) <= imputer.n_neighbors:
+        return 0.0
+    hidden = np.array(points[:: max(1, len(points) // TIES_ASKED)])
+    hidden[:, column] = np.nan
+    distances = np.nan_to_num(nan_euclidean_distances(hidden, donors), nan=np.inf)
+    slack = 1e-7 * float(np.nanstd(points))  # a matrix product leaves as much of a distance of 0
+    tied = 0
+    for row in distances:
+        nearest = np.partition(row, (imputer.n_neighbors - 1, imputer.n_neighbors))
+        last, following = nearest[imputer.n_neighbors - 1], nearest[imputer.n_neighbors]
+        limit = last * (1 + 1e-9) + slack
+        if np.isfinite(following) and following <= limit:
+            rivals = donors[(row >= last * (1 - 1e-9) - slack) & (row <= limit), column]
+            tied += bool(np.ptp(rivals))
+    return tied / len(hidden)
 
 
 def _places(g: Graph, truths: str) -> str:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from estiba.model.convert import boosters, ensembles, forests, kernels, linear, pairwise, several, wrappers
+from estiba.model.convert import (
+    boosters,
+    catboost_trees,
+    ensembles,
+    forests,
+    kernels,
+    linear,
+    pairwise,
+    several,
+    wrappers,
+)
 from estiba.model.convert.columns import Columns
 from estiba.model.convert.context import CENTRES, Context, Want, unsupported
 from estiba.model.convert.foreign import convert_foreign
@@ -78,7 +88,7 @@ IMBALANCED: dict[str, Rule] = {
 LIBRARIES: dict[str, Rule] = {
     "xgboost": boosters.xgboost_model,
     "lightgbm": boosters.lightgbm_model,
-    "catboost": boosters.catboost_model,
+    "catboost": catboost_trees.catboost_model,
 }
 
 

@@ -6,7 +6,7 @@ their leaves, one per tree, and the vectors are looked up and added after it, in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,7 +45,21 @@ class Tree:
     missing_left: npt.NDArray[np.bool_]
     value: Numbers
     target: int = 0
-    members: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    members: dict[int, tuple[int, ...]] = field(default_factory=dict)
+
+
+def empty_tree(count: int, target: int = 0) -> Tree:
+    """A tree of so many nodes, all of them leaves of 0."""
+    none = np.full(count, -1, np.int64)
+    return Tree(
+        np.zeros(count, np.int64),
+        np.zeros(count),
+        none,
+        none.copy(),
+        np.zeros(count, bool),
+        np.zeros(count),
+        target,
+    )
 
 
 def constant(value: float, target: int = 0) -> Tree:
