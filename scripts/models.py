@@ -3,6 +3,7 @@
 python scripts/models.py --models 60 --seed 1   # the models of 60 seeds, from seed 1
 python scripts/models.py --hours 3 --write      # three hours of them, and docs/reference/models.md
 python scripts/models.py --only 1234            # one model again, with all that is known of it
+python scripts/models.py --page FILE --hours 3  # the page of a run of three hours, from the lines that --lines wrote
 
 Each seed draws a data set, changes to its columns (rare missing values, codes, nullable types), a preparation, an
 estimator and a wrapper. The original is asked about each held-out row, and about rows with unseen, missing and extreme
@@ -55,7 +56,11 @@ def main() -> int:
         result = examine(arguments.only)
         print(json.dumps(vars(result), indent=1, ensure_ascii=False) if result else "The library itself refuses this.")
         return int(bool(result and result.fault))
-    results, last = _run(arguments)
+    if arguments.page is not None:
+        results = _read(arguments.page)
+        arguments.write, arguments.seed, last = True, results[0].seed, results[-1].seed
+    else:
+        results, last = _run(arguments)
     if arguments.write:
         PAGE.write_text(page(results, arguments.hours, arguments.seed, last))
     faults = [r for r in results if r.fault]
@@ -74,6 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=int, help="one seed, with all that is known of it")
     parser.add_argument("--write", action="store_true", help="write docs/reference/models.md")
     parser.add_argument("--lines", type=Path, help="append each result to this file as a line of JSON")
+    parser.add_argument("--page", type=Path, help="write the page of the results in such a file, and run nothing")
     arguments = parser.parse_args()
     if not arguments.models and not arguments.hours:
         arguments.models = 60
@@ -91,6 +97,12 @@ def _run(arguments: argparse.Namespace) -> tuple[list[Result], int]:
             _tell(result, arguments.lines)
         seed += 1
     return results, seed - 1
+
+
+def _read(lines: Path) -> list[Result]:
+    """The results of a file of lines by seed; of a seed that was run again, the last."""
+    found = [Result(**json.loads(line)) for line in lines.read_text().splitlines()]
+    return sorted({result.seed: result for result in found}.values(), key=lambda result: result.seed)
 
 
 def _tell(result: Result, lines: Path | None) -> None:
