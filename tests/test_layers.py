@@ -16,8 +16,8 @@ ORDER = {
         core state model serving client gateway monitoring deploy serve project planning doctor local cli __main__
         """,
     "estiba.core": """
-        errors variables language log ids suggest addresses child termination cpus memory options stores guard shell
-        cli_program process_group ports
+        installation errors variables language log ids suggest addresses child termination cpus memory options stores
+        guard shell cli_program process_group ports
         """,
     "estiba.core.stores": "disk files",
     "estiba.state": "options database sqlite postgres migrations store",
@@ -71,7 +71,9 @@ ORDER = {
         supervisor
         """,
     "estiba.deploy": "plan output target observability image compose kubernetes",
-    "estiba.deploy.plan": "references service_options image_options timing plan health model_source secrets dotenv",
+    "estiba.deploy.plan": """
+        references service_options image_options timing plan known_images health model_source secrets dotenv
+        """,
     "estiba.deploy.output": "yaml files ci_pipelines",
     "estiba.deploy.observability": "alerts dashboards config_files",
     "estiba.deploy.image": """
@@ -80,8 +82,8 @@ ORDER = {
         """,
     "estiba.deploy.image.slim": "elf trim_packages rootfs",
     "estiba.deploy.compose": """
-        reverse_proxy render development project container_state port_check stability_check compare
-        rolling_update start deploy
+        reverse_proxy render development project secrets_in_use last_good container_state port_check stability_check
+        compare rolling_update failure start deploy
         """,
     "estiba.deploy.kubernetes": """
         options config_maps model_init_container workloads networking autoscaling render image_digests cluster compare

@@ -61,6 +61,9 @@ class Docker:
             ):
                 if found := set(self(*listing, *chosen).split()):
                     self.attempt(*removal, *found)
+        # `docker compose down` leaves the volumes that `estiba deploy compose` makes beside those of the services.
+        if left := self("volume", "ls", "--quiet", "--filter", f"name={self.name}").split():
+            self.attempt("volume", "rm", "--force", *left)
 
 
 @contextmanager

@@ -39,6 +39,7 @@ def compose(project: Path | None, output: Path | None, check: bool, dev: bool, a
     from estiba.cli import write_files
     from estiba.deploy.compose import development
     from estiba.deploy.compose.render import render
+    from estiba.deploy.compose.secrets_in_use import check_lost_secrets
     from estiba.deploy.plan import secrets
     from estiba.local import debugger
 
@@ -50,6 +51,8 @@ def compose(project: Path | None, output: Path | None, check: bool, dev: bool, a
         files = replace(files, texts={**files.texts, **development.render(plan, folder, debugger.folder())})
     if check:
         return write_files.stale(files, folder, as_json=as_json)
+    new = secrets.to_generate(loaded.folder, plan.secrets, folder / "secrets", plan.external_secrets)
+    check_lost_secrets(plan, plan.project, new)
     secrets.copy_to(loaded.folder, plan.secrets, folder / "secrets", plan.external_secrets)
     directory = shlex.quote(str(write_files.shown(folder)))
     chosen = "".join(f" -f {directory}/{name}" for name in ("compose.yaml", development.FILE)) if dev else ""

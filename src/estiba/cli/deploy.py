@@ -131,8 +131,8 @@ Examples:
   estiba deploy compose --plan                   only show it; no file is written
   estiba deploy compose --yes --profile monitoring
 \b
-Exit codes: 0 all is healthy; 1 a service did not become healthy, and the previous deployment was restored; 4 docker
-or an image is missing; 5 a port is taken; 6 no Docker answers.""",
+Exit codes: 0 all is healthy; 1 a service did not become healthy, and the previous deployment was restored; 4 docker,
+an image or a secret is missing; 5 a port is taken; 6 no Docker answers.""",
 )
 @project_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="By default deploy/compose.")
@@ -185,6 +185,8 @@ def _show(proposal: Proposal, parts: str, *, details: bool) -> int:
         terminal.line(f"{change.action:8} {change.title}", fg="green" if change.action == "new" else "yellow")
         if details and change.details:
             terminal.line(change.details)
+    for note in proposal.notes:
+        terminal.line(note, fg="green")
     terminal.line(f"{len(changes)} of {len(proposal.changes)} {parts} change.", bold=True)
     for warning in proposal.warnings:
         terminal.warning(warning)

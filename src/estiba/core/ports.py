@@ -20,6 +20,9 @@ _NEXT = itertools.count(random.randrange(len(_FREE)))
 _LISTENING = "0A"
 """The state of a listening socket in /proc/net/tcp."""
 
+_DOCKER_DNS = "0B00007F:"
+"""The address of Docker's name server in a container, 127.0.0.11, as /proc/net/tcp writes it."""
+
 
 def free(host: str) -> int:
     """A port that is free at the moment; each call returns another one.
@@ -82,16 +85,21 @@ def listening_ports(processes: Iterable[int]) -> list[int]:
     return sorted({port for port, link in _listening() if link in links})
 
 
-def _listening() -> Iterator[tuple[int, str]]:
+def listening_in_container(process: int) -> list[int]:
+    """The TCP ports that are listened on in the network of a container's process, sorted; empty where unknown."""
+    return sorted({port for port, _ in _listening(Path(f"/proc/{process}/net"))})
+
+
+def _listening(tables: Path = Path("/proc/net")) -> Iterator[tuple[int, str]]:
     """Ports, each with the target of the link in /proc/PID/fd of a socket that listens on it."""
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+    for name in ("tcp", "tcp6"):
         try:
-            lines = Path(table).read_text().splitlines()[1:]
+            lines = (tables / name).read_text().splitlines()[1:]
         except OSError:
             continue
         for line in lines:
             cells = line.split()
-            if cells[3] == _LISTENING:
+            if cells[3] == _LISTENING and not cells[1].startswith(_DOCKER_DNS):
                 yield int(cells[1].rpartition(":")[2], 16), f"socket:[{cells[9]}]"
 
 

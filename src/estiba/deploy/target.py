@@ -41,6 +41,10 @@ class Proposal(Protocol):
     def warnings(self) -> Sequence[str]:
         """Sentences that a person should read before agreeing."""
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """Lines on what else is created, such as secrets."""
+
 
 P = TypeVar("P", bound=Proposal)
 

@@ -11,6 +11,7 @@ from lab import Docker
 from projects import stack
 
 from estiba.cli.main import run
+from estiba.core.ports import free
 
 pytestmark = pytest.mark.slow
 
@@ -134,3 +135,40 @@ def deployed(docker: Docker) -> Path:
         f'{{{{.Label "{label}"}}}}',
     ]
     return Path(docker("ps", "--all", *question).splitlines()[0])
+
+
+SICK = """
+[project]
+name = "{name}"
+
+[services.db]
+image = "debian:bookworm-slim"
+command = ["sh", "-c", "trap 'exit 0' TERM; sleep 600 & wait"]
+port = {port}
+health = ["sh", "-c", "echo {port} - no response; exit 2"]
+
+[services.web]
+image = "debian:bookworm-slim"
+command = ["sh", "-c", "trap 'exit 0' TERM; sleep 600 & wait"]
+health = ["true"]
+needs = ["db"]
+"""
+
+
+def test_the_time_limit_holds_where_others_wait_and_the_health_check_is_quoted(
+    docker: Docker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docker.need("debian:bookworm-slim")
+    (tmp_path / "estiba.toml").write_text(SICK.format(name=f"{docker.name}-h", port=free("127.0.0.1")))
+    began = time.monotonic()
+    try:
+        assert run(["deploy", "compose", "-C", str(tmp_path), "--yes", "--timeout", "8"]) == 1
+        seconds = time.monotonic() - began
+    finally:
+        docker("compose", "down", "--timeout", "1", folder=tmp_path / "deploy" / "compose")
+    said = capsys.readouterr().err
+    assert "db is not healthy yet." in said
+    assert "The last health check ended with exit code 2: " in said
+    assert "- no response" in said
+    assert "It listens on no port, not on" in said
+    assert seconds < 20

@@ -68,3 +68,24 @@ def test_what_the_project_publishes_itself_is_no_trouble(port: int, docker: Dock
     file.write_text(file.read_text().replace("[services.web]", "[services.shop]"))
     assert deploy(tmp_path) == 0
     assert docker("ps", "--filter", f"publish={port}", "--format", "{{.Names}}") == f"{docker.name}-p-shop-1"
+
+
+def test_a_container_between_two_restarts_does_not_block_its_own_repair(
+    port: int, docker: Docker, tmp_path: Path
+) -> None:
+    """Docker lists no ports of a container that waits for its next start, and the port is taken a moment later."""
+    held = [f"--name={docker.name}-p-web-1", f"--publish=127.0.0.1:{port}:{port}", "--restart=unless-stopped"]
+    labels = {
+        "project": f"{docker.name}-p",
+        "service": "web",
+        "oneoff": "False",
+        "container-number": "1",
+        "config-hash": "1",
+    }
+    named = [f"--label=com.docker.compose.{key}={value}" for key, value in labels.items()]
+    docker("run", "--detach", docker.label, *held, *named, "debian:bookworm-slim", "sh", "-c", "sleep 0.2; exit 1")
+    try:
+        codes = [run(["deploy", "compose", "-C", str(tmp_path), "--plan"]) for _ in range(6)]
+    finally:
+        docker("rm", "--force", f"{docker.name}-p-web-1")
+    assert codes == [0] * 6

@@ -46,7 +46,10 @@ def test_one_that_ends_every_few_seconds_is_named_and_taken_back(
     assert worker("trap 'exit 0' TERM; sleep 600 & wait") == 0
     assert worker("sleep 5; echo no queue; exit 3") == 1
     said = capsys.readouterr().err
-    assert "worker has no health check, and did not stay up for 10 seconds.\nno queue" in said
+    assert (
+        "worker has no health check, and did not stay up for 10 seconds.\nworker is restarting (exit code 3).\nno queue"
+        in said
+    )
     assert "The last healthy deployment runs again." in said
 
 

@@ -13,20 +13,20 @@ def is_task(service: Mapping[str, Any]) -> bool:
     return service.get("restart") == "no"
 
 
+def has_health_check(service: Mapping[str, Any]) -> bool:
+    """Return whether compose.yaml has a health check for a service; its image may have one too."""
+    return bool(service.get("healthcheck"))
+
+
 def is_well(container: Container, service: Mapping[str, Any]) -> bool:
     """Return whether a container is in the state that its service should reach."""
     if is_task(service):
         return bool(container["State"] == "exited" and container["ExitCode"] == 0)
-    return bool(container["State"] == "running" and container["Health"] in ("", "healthy"))
+    health = "healthy" if has_health_check(service) else ""  # Docker says nothing between a start and the first check
+    return bool(container["State"] == "running" and container["Health"] in (health, "healthy"))
 
 
 def is_starting(container: Container, service: Mapping[str, Any]) -> bool:
     """Return whether a container may still become well by itself."""
-    return bool(container["State"] == "running" and (is_task(service) or container["Health"] == "starting"))
-
-
-def describe(container: Container) -> str:
-    """Return the state of a container as a person reads it."""
-    if container["State"] in ("exited", "restarting"):
-        return f"{container['State']} (exit code {container['ExitCode']})"
-    return str(container["Health"] or f"still {container['State']}")
+    begins = container["Health"] == "starting" or (not container["Health"] and has_health_check(service))
+    return bool(container["State"] == "running" and (is_task(service) or begins))

@@ -31,19 +31,23 @@ class ComposeProject:
     timeout_seconds: float = 300.0
     draft: Path | None = None
 
-    def compose(self, *arguments: str) -> shell.Finished:
-        """Run `docker compose` to its end, whatever its exit code. Raises NotFound where docker is not installed."""
+    def compose(self, *arguments: str, timeout: float | None = None) -> shell.Finished:
+        """Run `docker compose` to its end, whatever its exit code; see `shell.run`.
+
+        Raises:
+            NotFound: docker is not installed. EstibaError: it took longer than `timeout` seconds.
+        """
         profiles = [argument for name in self.profiles for argument in ("--profile", name)]
         files = [] if self.draft is None else ["--file", str(self.draft / "compose.yaml")]
         settings = self.folder / ".env"
         if self.draft is not None and not settings.exists():
             settings = self.draft / ".env"
         options = ["--project-directory", str(self.folder), *files, "--env-file", str(settings), *profiles]
-        return self.docker("compose", *options, *arguments)
+        return self.docker("compose", *options, *arguments, timeout=timeout)
 
-    def docker(self, *arguments: str) -> shell.Finished:
-        """Run `docker` to its end, whatever its exit code. Raises NotFound where it is not installed."""
-        return DOCKER.run(*arguments)
+    def docker(self, *arguments: str, timeout: float | None = None) -> shell.Finished:
+        """Run `docker` to its end, whatever its exit code. Raises as `compose` does."""
+        return DOCKER.run(*arguments, timeout=timeout)
 
     def output(self, *arguments: str) -> str:
         """Return the output of a `docker compose` command; raises EstibaError with its complaint where it fails."""
@@ -57,6 +61,11 @@ class ComposeProject:
         """The configuration, resolved by Compose, of the services that are enabled."""
         config: Mapping[str, Any] = json.loads(self.output("config", "--format", "json"))
         return config
+
+    @property
+    def name(self) -> str:
+        """The name of the Compose project."""
+        return str(self.config["name"])
 
     @property
     def services(self) -> Mapping[str, Any]:

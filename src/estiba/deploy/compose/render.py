@@ -98,7 +98,7 @@ def render(plan: Plan, options: ComposeOptions) -> Rendered:
                 copies[path] = plan.folder / file.source
     example, settings = (_settings(plan, options, with_folder=folder) for folder in (False, True))
     texts["compose.yaml"] = _HEAD.format(project=plan.project) + yaml.render(_project(plan, options, texts))
-    texts |= {".env.example": example, ".gitignore": "secrets/\n.last-good/\n.env\n.env.*\n!.env.example\n"}
+    texts |= {".env.example": example, ".gitignore": "secrets/\n.env\n.env.*\n!.env.example\n"}
     return Rendered(texts, {".env": settings}, copies)
 
 
@@ -226,7 +226,7 @@ def _hardening(service: Service, options: ComposeOptions) -> dict[str, Any]:
     if service.read_only:
         config["read_only"] = True
     owner = f",uid={service.user}" if service.user is not None else ""
-    config["tmpfs"] = [f"{path}:size=64m,mode=1777{owner}" for path in ("/tmp", *service.writable)]
+    config["tmpfs"] = [f"{path}:size={service.tmp},mode=1777{owner}" for path in ("/tmp", *service.writable)]
     config["cap_drop"] = ["ALL"]
     config["security_opt"] = ["no-new-privileges:true"]
     limits = {"cpus": f"{service.cpus:g}", "memory": str(service.memory), "pids": options.pids}

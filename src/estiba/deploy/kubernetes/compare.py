@@ -48,13 +48,14 @@ class ClusterProposal:
     Args:
         changes: one for each object of the manifests. before: the objects in the cluster, as they were last applied.
         missing_secrets: that pods need and the cluster does not have, as namespace/name.
-        warnings: for a person to read.
+        warnings, notes: for a person to read.
     """
 
     changes: Sequence[ObjectChange]
     before: Sequence[Object] = ()
     missing_secrets: Sequence[str] = ()
     warnings: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 def compare(cluster: Cluster, kustomization: Path) -> ClusterProposal:

@@ -85,6 +85,12 @@ def _make(project: Path, path: Path) -> None:
     write_whole(path, secrets.token_urlsafe(32).encode(), mode=0o600)
 
 
+def to_generate(project: Path, names: Iterable[str], target: Path, external: Collection[str] = ()) -> dict[str, Path]:
+    """By name, the file of each secret that `copy_to` would generate: it exists neither there nor in `target`."""
+    paths = {name: path_of(project, name) for name in names if name not in external and not (target / name).exists()}
+    return {name: path for name, path in paths.items() if not path.exists()}
+
+
 def copy_to(project: Path, names: Iterable[str], target: Path, external: Collection[str] = ()) -> list[str]:
     """Copy secrets into the folder that containers mount them from; existing files stay.
 
