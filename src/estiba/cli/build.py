@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from estiba.deploy.image.build_context import BuildContext
     from estiba.deploy.image.size_report import Weight
     from estiba.deploy.image.verify import Verified
-    from estiba.deploy.plan.plan import Plan
+    from estiba.deploy.plan.plan import Plan, Service
 
 
 @click.command(
@@ -139,7 +139,7 @@ def _print_dockerfiles(request: _Request) -> None:
 
 def _from_project(request: _Request, tell: Event) -> Iterator[Built]:
     from estiba.deploy.image import push
-    from estiba.deploy.image.build import build_one, contexts, select, write_layout
+    from estiba.deploy.image.build import build_each, build_one, select, temporary_context, write_layout
     from estiba.deploy.image.container_engine import find
     from estiba.deploy.image.spec import image_spec
 
@@ -149,12 +149,15 @@ def _from_project(request: _Request, tell: Event) -> Iterator[Built]:
         names = [image_spec(plan, service, options.style).image for service in selected]
         push.check(names, layout=request.oci is not None)
     engine = find(options.engine) if request.oci is None else None
-    for context in contexts(plan, selected, options, tell):
-        if engine is not None:
-            yield build_one(engine, context, plan.folder, options, tell)
-        else:
-            layout = request.layout(context.spec.service, len(selected))
-            yield write_layout(context, layout, request.base, options, plan.folder, tell)
+
+    def build(service: Service) -> Built:
+        with temporary_context(plan, service, options.style, tell) as context:
+            if engine is not None:
+                return build_one(engine, context, plan.folder, options, tell)
+            layout = request.layout(service.name, len(selected))
+            return write_layout(context, layout, request.base, options, plan.folder, tell)
+
+    yield from build_each(selected, build, tell)
 
 
 def _from_archive(request: _Request, tell: Event) -> Iterator[Built]:

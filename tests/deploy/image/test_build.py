@@ -19,6 +19,7 @@ from estiba.deploy.image import bundle, container_engine, verify
 from estiba.deploy.image.build import BuildOptions
 from estiba.deploy.image.build_context import BuildContext
 from estiba.deploy.image.container_engine import Engine, StepFailed
+from estiba.deploy.plan.plan import Service
 from estiba.model.artifact import artifact
 
 __all__ = ["copy", "engine", "made", "web"]
@@ -107,7 +108,7 @@ def test_an_application_that_ends_while_it_starts(
     tmp_path: Path, copy: BuildContext, engine: Engine, code: str, message: str
 ) -> None:
     (copy.folder / "app/server.py").write_text(code)
-    with pytest.raises(EstibaError, match=f"(?s)ended while it started.*{message}"):
+    with pytest.raises(EstibaError, match=f"(?s)ended with exit code 1 while it started.*{message}"):
         build(named(copy, image="estiba-test/web:ends"), engine, tmp_path)
     assert not engine.has("estiba-test/web:ends")
 
@@ -139,6 +140,43 @@ def test_what_needs_others_is_not_told_to_stop_while_it_starts(
     engine.remove(built.image)
     assert built.verified is not None
     assert (built.verified.start, built.verified.stop) == (None, None)
+
+
+def test_what_ends_without_its_database_is_not_verified_and_has_its_name(
+    tmp_path: Path, copy: BuildContext, engine: Engine
+) -> None:
+    (copy.folder / "app/server.py").write_text("import socket; socket.create_connection(('postgres', 5432))")
+    needs = {"standalone": False, "needs": ("postgres",)}
+    built = build(named(copy, image="estiba-test/web:database", runtime=needs), engine, tmp_path)
+    assert engine.has("estiba-test/web:database")
+    engine.remove(built.image)
+    assert built.verified is None
+    assert built.unverified.startswith("it needs postgres, and without ended with exit code 1: ")
+    assert "socket.gaierror" in built.unverified
+
+
+@pytest.mark.parametrize("code", ["import nothing_like_this", "open('/app/state', 'w')"])
+def test_needs_excuse_no_fault_of_the_image(tmp_path: Path, copy: BuildContext, engine: Engine, code: str) -> None:
+    (copy.folder / "app/server.py").write_text(code)
+    needs = {"standalone": False, "needs": ("postgres",)}
+    with pytest.raises(EstibaError, match="ended with exit code 1 while it started") as error:
+        build(named(copy, image="estiba-test/web:ends", runtime=needs), engine, tmp_path)
+    assert error.value.hint is not None
+    assert "--no-verify" in error.value.hint
+
+
+def test_one_that_cannot_be_built_keeps_no_other_from_it() -> None:
+    seen = []
+
+    def make(service: Service) -> building.Built:
+        seen.append(service.name)
+        raise NotFound(f"{service.name} has no wheel.", hint="Make one.")
+
+    services = [Service("web", "a/web:1"), Service("api", "a/api:1")]
+    with pytest.raises(EstibaError, match=r"web has no wheel.\n\napi has no wheel.") as error:
+        list(building.build_each(services, make, lambda service, step, detail: None))
+    assert seen == ["web", "api"]
+    assert error.value.exit_code == 4
 
 
 def test_a_build_replaces_the_image_of_its_name_only(copy: BuildContext, engine: Engine, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_an_application_runs(podman: Engine, web: BuildContext, tmp_path: Path) 
 def test_what_fails_is_found_out_and_gets_no_name(podman: Engine, web: BuildContext, tmp_path: Path) -> None:
     context = named(web, "localhost/estiba-test/web:ends")
     ends = changed(context.spec, runtime={"environment": {"PYTHONHOME": "/nowhere"}})
-    with pytest.raises(EstibaError, match=r"(?s)ended while it started.*encodings"):
+    with pytest.raises(EstibaError, match=r"(?s)ended with exit code 1 while it started.*encodings"):
         build(podman, BuildContext(context.folder, ends, context.left_out), tmp_path)
     assert not podman.has("localhost/estiba-test/web:ends")
 

@@ -19,7 +19,7 @@ from estiba.deploy.image import build_context, container_engine, oci_builder, oc
 from estiba.deploy.image.build_context import BuildContext
 from estiba.deploy.image.container_engine import Engine
 from estiba.deploy.image.size_report import Weight
-from estiba.deploy.image.verify import Verified, verify
+from estiba.deploy.image.verify import NeedsOthers, Verified, verify
 from estiba.deploy.plan.plan import Plan, Service
 
 KEPT = ".estiba/images"
@@ -103,13 +103,6 @@ def select(plan: Plan, names: Sequence[str], profiles: Sequence[str] = ()) -> li
     return selected
 
 
-def contexts(plan: Plan, services: Sequence[Service], options: BuildOptions, on_event: Event) -> Iterator[BuildContext]:
-    """Yield the build context of each service; its folder is removed when the next one is asked for."""
-    for service in services:
-        with temporary_context(plan, service, options.style, on_event) as context:
-            yield context
-
-
 @contextmanager
 def temporary_context(plan: Plan, service: Service, style: str | None, on_event: Event) -> Iterator[BuildContext]:
     """Assemble the build context of a service in a temporary folder."""
@@ -118,6 +111,31 @@ def temporary_context(plan: Plan, service: Service, style: str | None, on_event:
         target = folder / service.name
         target.mkdir()
         yield build_context.assemble(plan, service, target, style=style)
+
+
+def build_each(services: Sequence[Service], build: Callable[[Service], Built], on_event: Event) -> Iterator[Built]:
+    """Yield the image of each service; one that cannot be built does not keep the others from it.
+
+    Raises:
+        EstibaError: some could not be built, after all others have been.
+    """
+    failures: dict[str, EstibaError] = {}
+    for service in services:
+        try:
+            built = build(service)
+        except EstibaError as error:
+            failures.setdefault(error.message, error)
+            if len(services) > 1:
+                on_event(service.name, "failed", error.message.partition("\n")[0])
+        else:
+            yield built
+    if len(failures) == 1:
+        raise next(iter(failures.values()))
+    if failures:
+        first = next(iter(failures.values()))
+        summary = EstibaError("\n\n".join(failures), hint=first.hint)
+        summary.exit_code = first.exit_code
+        raise summary
 
 
 def build_one(engine: Engine, context: BuildContext, project: Path, options: BuildOptions, on_event: Event) -> Built:
@@ -145,8 +163,7 @@ def build_one(engine: Engine, context: BuildContext, project: Path, options: Bui
         size_report.check_budget(weight, spec.budget, spec.image)
         verified, unverified = None, _reason_not_to_run(engine, options)
         if not unverified:
-            on_event(spec.service, "running", _VERIFYING)
-            verified = verify(engine, identity, spec, context.models)
+            verified, unverified = _verify(engine, identity, context, on_event)
         base = spec.contents.base
         origin = sbom.base_image(base, _resolved_digest(base, output) or engine.digest(base))
         folder = _describe(context, project, contents, sbom.BuildRecord(identity, engine.program, origin))
@@ -228,13 +245,21 @@ def _verify_layout(
     if reason := _reason_not_to_run(engine, options):
         return None, reason
     spec = context.spec
-    on_event(spec.service, "running", _VERIFYING)
     name = f"estiba-verify/{spec.service}:{spec.image.rpartition(':')[2]}"
     oci_builder.load(engine, layout, name)
     try:
-        return verify(engine, name, spec, context.models), ""
+        return _verify(engine, name, context, on_event)
     finally:
         engine.remove(name)
+
+
+def _verify(engine: Engine, image: str, context: BuildContext, on_event: Event) -> tuple[Verified | None, str]:
+    """Verify an image; return the reason instead where that would need other services beside it."""
+    on_event(context.spec.service, "running", _VERIFYING)
+    try:
+        return verify(engine, image, context.spec, context.models), ""
+    except NeedsOthers as error:
+        return None, error.message
 
 
 def _reason_not_to_run(engine: Engine, options: BuildOptions) -> str:

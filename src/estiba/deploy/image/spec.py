@@ -86,14 +86,16 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     """The limits and mounts that a deployment gives a container of an image; verification gives it the same.
 
     Args:
-        memory: in bytes. cpus: processors. writable: folders that it may write to.
+        memory: in bytes. cpus: processors.
+        tmp: bytes of /tmp and of each writable folder. writable: folders that it may write to.
         volumes: paths of volumes in the container. secrets: names of the secrets that it reads.
         environment: variables that a deployment sets.
         start_timeout, stop_grace: in seconds.
-        standalone: whether it works without other services.
+        standalone: whether it works without other services. needs: the names of those that it needs.
     """
 
     memory: int = 512_000_000
+    tmp: int = 256_000_000
     cpus: float = 1.0
     writable: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
@@ -102,6 +104,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True):
     start_timeout: float = 60.0
     stop_grace: float = 10.0
     standalone: bool = True
+    needs: tuple[str, ...] = ()
 
 
 class ImageSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,6 +270,7 @@ def _runtime(plan: Plan, service: Service) -> Runtime:
     cache = (CACHE,) if service.models and _has_remote_registry(plan) else ()
     return Runtime(
         memory=service.memory,
+        tmp=service.tmp,
         cpus=service.cpus,
         writable=service.writable,
         volumes=cache or tuple(service.volumes.values()),
@@ -275,6 +279,7 @@ def _runtime(plan: Plan, service: Service) -> Runtime:
         start_timeout=service.start_timeout,
         stop_grace=service.stop_grace,
         standalone=not service.needs,
+        needs=tuple(service.needs),
     )
 
 

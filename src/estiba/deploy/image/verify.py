@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import secrets
 import shlex
 import socket
@@ -42,6 +43,20 @@ _BATCH_ROWS = 256
 """Golden rows in one request."""
 
 
+_FAULTS_OF_IMAGES = re.compile(
+    r"ModuleNotFoundError|ImportError|SyntaxError|Read-only file system|Permission denied|Operation not permitted"
+    r"|No module named|command not found|cannot open shared object"
+)
+"""Words of a program that ended because of its image, and not because another service was missing."""
+
+_NOT_STARTED = (125, 126, 127)
+"""Exit codes of a container whose program could not be started."""
+
+
+class NeedsOthers(EstibaError):
+    """A program ended without the services that it needs: only a deployment shows whether its image works."""
+
+
 @dataclass(frozen=True)
 class Verified:
     """The measurements of a verified image.
@@ -68,7 +83,8 @@ def verify(engine: Engine, image: str, spec: ImageSpec, models: Path) -> Verifie
         image: its id. models: the folder of a registry with the models in the image, or with those to mount.
 
     Raises:
-        ParityError: an answer differs. EstibaError: anything else would fail in a deployment; the message says what.
+        ParityError: an answer differs. NeedsOthers: it ended without a service that it needs. EstibaError: anything
+            else would fail in a deployment; the message says what.
     """
     if spec.kind == "training":
         return _verify_training(engine, image, spec)
@@ -114,7 +130,7 @@ def _running(engine: Engine, image: str, spec: ImageSpec, extra: list[str]) -> I
     for variable, value in spec.runtime.environment.items():
         argv += ["--env", f"{variable}={value}"]
     for path in ("/tmp", *spec.runtime.writable, *spec.runtime.volumes):
-        argv += ["--tmpfs", f"{path}:rw,nosuid,nodev,size=64m,mode=1777"]
+        argv += ["--tmpfs", f"{path}:rw,nosuid,nodev,size={spec.runtime.tmp},mode=1777"]
     if spec.process.port is not None:
         argv += ["--publish", f"127.0.0.1::{spec.process.port}"]
     with _random_secrets(spec) as mounts:
@@ -188,12 +204,18 @@ def _failed_health_check(engine: Engine, container: str, spec: ImageSpec) -> str
 
 def _check_ending(engine: Engine, container: str, spec: ImageSpec) -> None:
     """Raise EstibaError unless the container was a task that has done its work."""
-    if spec.process.port is None and engine.inspect("container", container)["State"]["ExitCode"] == 0:
+    code = engine.inspect("container", container)["State"]["ExitCode"]
+    if spec.process.port is None and code == 0:
         return
+    log = _log_tail(engine, container)
+    needs = ", ".join(spec.runtime.needs)
+    if needs and code not in _NOT_STARTED and not _FAULTS_OF_IMAGES.search(log):
+        raise NeedsOthers(f"it needs {needs}, and without ended with exit code {code}: {log.splitlines()[-1]}")
     raise EstibaError(
-        f"The image of {spec.service} ended while it started, read-only and without privileges:\n"
-        f"{_log_tail(engine, container)}",
-        hint="List the folders that it writes to in `writable` of the service; /tmp is always writable.",
+        f"The image of {spec.service} ended with exit code {code} while it started, read-only and without privileges:"
+        f"\n{log}",
+        hint="List the folders that it writes to in `writable` of the service; /tmp is always writable. If it needs "
+        "another service when it starts, name that in `needs`. --no-verify makes the image without running it.",
     )
 
 
