@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -48,3 +50,23 @@ def test_checks_run_on_every_python_that_is_promised() -> None:
     tested = re.search(r"python: \[(.*)\]", (ROOT / ".github/workflows/check.yml").read_text())
     assert tested is not None
     assert re.findall(r'"([\d.]+)"', tested[1]) == promised
+
+
+def test_only_jobs_that_run_no_code_of_the_project_have_an_identity() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]
+    assert [name for name, job in jobs.items() if "id-token" in job.get("permissions", {})] == ["attest", "publish"]
+    for name in ("attest", "publish"):
+        assert not [step for step in jobs[name]["steps"] if "checkout" in step.get("uses", "")]
+
+
+@pytest.mark.slow
+def test_the_wheel_of_a_release_has_the_package_and_its_kernel(tmp_path: Path) -> None:
+    """By the two commands of the workflow that build it."""
+    uv = [str(Path(sys.executable).with_name("uv")), "build", "--quiet", "--out-dir", str(tmp_path)]
+    subprocess.run([*uv, "--sdist"], cwd=ROOT, check=True)
+    (source,) = tmp_path.glob("*.tar.gz")
+    subprocess.run([*uv, "--wheel", str(source)], cwd=tmp_path, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "estiba/deploy/output/ci_templates/github.yml" in names
+    assert "estiba/model/_kernel.abi3.so" in names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def init(folder: Path, template: str, lang: str | None) -> None:
     first, *others = [path for path in files if path not in MINE]
     rest = str(folder / others[0]) if len(others) == 1 else f"{len(others)} other files"
     terminal.line(f"Created {folder / first} and {rest}.")
-    where = "" if folder == Path() else f" -C {folder}"
+    where = "" if folder == Path() else f" -C {shlex.quote(str(folder))}"
     terminal.line(f"Now run: estiba up{where}", bold=True)
 
 
@@ -80,6 +81,7 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def name_of(folder: Path) -> str:
-    """The folder's name as the name of a project."""
-    kept = "".join(c if c.isascii() and c.isalnum() else "-" for c in folder.resolve().name.lower()).strip("-")
-    return kept[:64].strip("-") or "project"
+    """The folder's name as the name of a project: letters without accents, digits and single dashes."""
+    from estiba.deploy.plan.image_options import slug
+
+    return slug(folder.resolve().name)

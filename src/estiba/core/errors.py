@@ -22,6 +22,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from estiba.core.installation import install_command
+
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing wrong with one value. `pointer` is a JSON pointer (RFC 6901) as a URI fragment, `#/records/0/age`."""
@@ -93,7 +95,7 @@ class MissingExtra(EstibaError):
     """An optional library is needed. The hint says which extra of Estiba brings it."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} is not installed.", hint=f"Install it with: pip install 'estiba[{extra}]'")
+        super().__init__(f"{what} is not installed.", hint=f"Install it with: {install_command(extra)}")
 
 
 class Unavailable(EstibaError):

@@ -206,5 +206,5 @@ def test_a_part_that_grows_too_large_is_refused_before_it_is_read(
 def test_without_openpyxl_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = workbook(tmp_path / "in.xlsx", [["a"], [1]])
     monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(MissingExtra, match=re.escape("pip install 'estiba[xlsx]'")):
+    with pytest.raises(MissingExtra, match=re.escape("[xlsx]'")):
         XlsxFile(path)

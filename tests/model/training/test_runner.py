@@ -16,6 +16,7 @@ import pytest
 import estiba
 from estiba import project
 from estiba.core.errors import MissingExtra, NotFound
+from estiba.core.installation import install_command
 from estiba.model.registry.registry import open_registry
 from estiba.model.training import fingerprints
 from estiba.model.training.runner import Event, Outcome, TrainingFailed, train
@@ -232,7 +233,7 @@ def test_a_library_of_an_extra_that_is_not_installed_is_a_sentence(tmp_path: Pat
     hidden = "import sys\n\nsys.modules['sklearn'] = None\n"  # an import then fails as without the library
     with pytest.raises(TrainingFailed) as caught:
         train(make(tmp_path, hidden + MODULE).workshop)
-    assert str(caught.value) == "scikit-learn is not installed.\nInstall it with: pip install 'estiba[train]'"
+    assert str(caught.value) == f"scikit-learn is not installed.\nInstall it with: {install_command('train')}"
     assert caught.value.output == ""
 
 

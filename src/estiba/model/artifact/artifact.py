@@ -287,7 +287,7 @@ def decode(content: bytes, digest: str, where: Path | str) -> Manifest:
     try:
         schema = msgspec.json.decode(content, type=_SchemaOnly).schema
         if schema > SCHEMA:
-            hint = "Upgrade with: pip install --upgrade estiba"
+            hint = "Install a newer version of Estiba, from where you got this one."
             raise BadArtifact(f"{name} was made by a newer Estiba (schema {schema}, known: {SCHEMA}).", hint=hint)
         manifest = _parse(content)
         problem = _fault(manifest) or _contradiction(manifest)

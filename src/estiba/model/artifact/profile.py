@@ -194,7 +194,7 @@ def read(artifact: Artifact) -> Profile | None:
         content = path.read_bytes()
         schema = msgspec.json.decode(content, type=_Form).schema
         if schema > SCHEMA:
-            hint = "Upgrade with: pip install --upgrade estiba"
+            hint = "Install a newer version of Estiba, from where you got this one."
             raise BadArtifact(f"{path} was written by a newer Estiba (form {schema}, known: {SCHEMA}).", hint=hint)
         return msgspec.json.decode(content, type=Profile)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

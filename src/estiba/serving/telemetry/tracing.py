@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from estiba.core.errors import BadProject, MissingExtra
+from estiba.core.installation import install_command
 from estiba.serving.exchange import Exchange
 from estiba.serving.http import trace_context
 from estiba.serving.http.trace_context import Trace
@@ -175,7 +176,7 @@ def complaint(options: TelemetryOptions) -> str:
     protocol = next((value for name in _PROTOCOLS if (value := environment.get(name))), "http/protobuf")
     if protocol != "http/protobuf":
         return f"the OTLP protocol is {protocol}, and this server supports http/protobuf"
-    return "" if options.endpoint or _is_installed() else "opentelemetry is missing: pip install 'estiba[otel]'"
+    return "" if options.endpoint or _is_installed() else f"opentelemetry is missing: {install_command('otel')}"
 
 
 def _is_wanted(options: TelemetryOptions) -> bool:
