@@ -17,6 +17,9 @@ from estiba.core.suggest import did_you_mean
 from estiba.deploy.compose import render as compose
 from estiba.deploy.compose.render import ComposeOptions
 from estiba.deploy.kubernetes.options import KubernetesOptions
+from estiba.deploy.output import ci_pipelines as ci
+from estiba.deploy.output.ci_pipelines import CiOptions
+from estiba.deploy.plan import known_images
 from estiba.deploy.plan import model_source as registry
 from estiba.deploy.plan import service_options as services
 from estiba.deploy.plan.image_options import ImageOptions
@@ -58,6 +61,7 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     compose: ComposeOptions = ComposeOptions()
     kubernetes: KubernetesOptions = KubernetesOptions()
     mlflow: MlflowOptions = MlflowOptions()
+    ci: CiOptions = CiOptions()
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Project:
     compose: ComposeOptions
     kubernetes: KubernetesOptions
     mlflow: MlflowOptions
+    ci: CiOptions
 
     @property
     def folder(self) -> Path:
@@ -139,7 +144,9 @@ def _project(file: Path, tree: Tree) -> Project:
     _check_default(tree)
     registry.check(tree.images)
     compose.check(tree.compose)
-    services.check(tree.services, {name: model.port for name, model in tree.models.items()}, tree.server.port)
+    ci.check(tree.ci)
+    completed = {name: known_images.complete(name, service) for name, service in tree.services.items()}
+    services.check(completed, {name: model.port for name, model in tree.models.items()}, tree.server.port)
     name = tree.project.name or file.parent.name
     return Project(
         file=file,
@@ -149,11 +156,12 @@ def _project(file: Path, tree: Tree) -> Project:
         gateway=tree.gateway,
         state=state.location(tree.state.url, file.parent),
         models=tree.models,
-        services=tree.services,
+        services=completed,
         images=tree.images,
         compose=tree.compose,
         kubernetes=tree.kubernetes,
         mlflow=_mlflow(tree.mlflow, name),
+        ci=tree.ci,
     )
 
 

@@ -57,7 +57,21 @@ def kubernetes(project: Path | None, output: Path | None, check: bool, pin: Path
         return write_files.stale(files, folder, as_json=as_json)
     steps = _next_steps(loaded, plan, folder, pinned=pin is not None)
     write_files.write(files, folder, services=len(plan.services), next_steps=steps, as_json=as_json)
+    _warn_without_registry(plan)
     return 0
+
+
+def _warn_without_registry(plan: Plan) -> None:
+    """Say where a cluster would look for images whose names have no registry."""
+    from estiba.cli import terminal
+    from estiba.deploy.plan import image_options
+
+    images = [service.image for service in plan.services if service.build and not image_options.host(service.image)]
+    if images:
+        terminal.warning(
+            f"The cluster will look for {images[0]} on Docker Hub, where the name may be somebody else's: set "
+            'repository in [images] to a registry that the cluster reads, such as "ghcr.io/OWNER/NAME".'
+        )
 
 
 def rendered(project: Path | None, pin: Path | None, keep_digests_of: Path | None = None) -> tuple[Plan, Rendered]:

@@ -17,6 +17,8 @@ from projects import STACK, compare, plan, stack
 from estiba import project
 from estiba.cli.main import run
 from estiba.core.errors import BadProject
+from estiba.deploy.compose.render import ComposeOptions
+from estiba.deploy.compose.render import render as render_compose
 from estiba.deploy.kubernetes.options import AutoscaleOptions, CanaryOptions, KubernetesOptions
 from estiba.deploy.kubernetes.render import OVERLAYS, render
 from estiba.deploy.output import files as rendered
@@ -340,9 +342,8 @@ def test_kustomize_builds_each_overlay(everything: Rendered, tmp_path: Path, ove
         pytest.skip("kubectl is not installed")
     rendered.write(everything, tmp_path)
     folder = tmp_path / "overlays" / overlay
-    if overlay != "production":  # which has all components already
-        text = (folder / "kustomization.yaml").read_text()
-        (folder / "kustomization.yaml").write_text(text + "components: [../../components/monitoring]\n")
+    text = (folder / "kustomization.yaml").read_text()
+    (folder / "kustomization.yaml").write_text(text + "components: [../../components/monitoring]\n")
     command = ["kubectl", "kustomize", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "KUBECONFIG": os.devnull})
     assert (done.returncode, done.stderr) == (0, "")
@@ -427,3 +428,45 @@ def test_the_command_writes_them_and_keeps_overlays(tmp_path: Path, capsys: pyte
     assert run(["kubernetes", "-C", str(tmp_path), "--check"]) == 0
     assert run(["kubernetes", "-C", str(tmp_path)]) == 0
     assert mine.read_text() == "mine"
+
+
+def test_no_overlay_includes_a_component_that_nobody_has_named(everything: Rendered) -> None:
+    """So production holds what staging rehearsed, and neither generated traffic nor notebooks."""
+    texts = [everything.once[f"overlays/{name}/kustomization.yaml"] for name in OVERLAYS]
+    assert ["components" in yaml.safe_load(text) for text in texts] == [False, False, False]
+    assert len({tuple(line for line in text.splitlines() if "components/" in line) for text in texts}) == 1
+
+
+def liveness(folder: Path, keys: str) -> dict[str, Any]:
+    found = plan(folder, f'[services.a]\nimage="a:1"\nuser=7\n{keys}')
+    (workload,) = [each for each in documents(render(found, KubernetesOptions())) if each["kind"] == "Deployment"]
+    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    probe: dict[str, Any] = container["livenessProbe"]
+    return probe
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ('port = 90\nhealth = "/health"', {"tcpSocket": {"port": "http"}}),
+        ('port = 90\nhealth = "/health"\nlive = "/live"', {"httpGet": {"path": "/live", "port": "http"}}),
+        ('port = 90\nhealth = ["check"]', {"tcpSocket": {"port": "tcp"}}),
+        ('health = ["check"]', {"exec": {"command": ["check"]}}),
+    ],
+)
+def test_a_health_check_that_fails_for_want_of_a_database_restarts_no_pod(
+    tmp_path: Path, keys: str, expected: dict[str, Any]
+) -> None:
+    assert expected.items() <= liveness(tmp_path, keys).items()
+
+
+def test_tmp_is_as_large_as_in_compose(tmp_path: Path) -> None:
+    found = plan(tmp_path, '[services.a]\nimage="a:1"\nuser=7\ntmp="70MB"\nwritable=["/w"]')
+    (workload,) = [each for each in documents(render(found, KubernetesOptions())) if each["kind"] == "Deployment"]
+    volumes = workload["spec"]["template"]["spec"]["volumes"]
+    assert [volume["emptyDir"]["sizeLimit"] for volume in volumes] == ["70000000", "70000000"]
+    rendered_compose = render_compose(found, ComposeOptions()).texts["compose.yaml"]
+    assert yaml.safe_load(rendered_compose)["services"]["a"]["tmpfs"] == [
+        "/tmp:size=70000000,mode=1777,uid=7",
+        "/w:size=70000000,mode=1777,uid=7",
+    ]

@@ -100,11 +100,11 @@ def test_services_stand_behind_what_they_need(tmp_path: Path) -> None:
     names = [service.name for service in found.services]
     assert names.index("web") > max(names.index("db"), names.index("setup"))
     assert found.profiles == ("apps",)
-    assert found.secrets == ("token",)
+    assert found.secrets == ("db-password", "token")  # the first is that of PostgreSQL
 
 
 def test_health_is_a_path_a_command_or_a_connection(tmp_path: Path) -> None:
-    found = plan(tmp_path, STACK + '[services.cache]\nimage = "redis:8"\nport = 6379\n')
+    found = plan(tmp_path, STACK + '[services.cache]\nimage = "acme/cache:8"\nport = 6379\n')
     assert found["web"].health == Http("/health")
     assert found["db"].health == Command(("pg_isready", "-p", "${port}"))
     assert found["cache"].health == Tcp()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ _AWAITED_KINDS = ("Job", *ROLLOUT_KINDS)
 """Kinds that are waited for, in this order: a Job that failed is the reason why others do not become ready."""
 
 _MAX_LISTED_FILES = 5
+
+_COMPONENT = re.compile(r"(?:\.\./)+(components/[\w.-]+)")
+"""A component, in a line of an overlay that is no comment."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,16 @@ class KubernetesTarget:
                 raise NotFound(f"There is no kustomization.yaml in {self.folder / self.overlay}.", hint=self._hint())
             self.cluster.check_reachable()
             proposal = compare(self.cluster, draft / self.overlay)
-        return replace(proposal, warnings=[*self._stale_files(), *proposal.warnings])
+            unrehearsed = list(self._unrehearsed(draft))
+        return replace(proposal, warnings=[*self._stale_files(), *unrehearsed, *proposal.warnings])
+
+    def _unrehearsed(self, folder: Path) -> Iterator[str]:
+        """Yield a warning for the components of production that staging does not have."""
+        if self.overlay != "overlays/production" or not (folder / "overlays/staging/kustomization.yaml").is_file():
+            return
+        staging, production = (_components(folder / f"overlays/{name}") for name in ("staging", "production"))
+        if missing := [name for name in production if name not in staging]:
+            yield f"Production includes {', '.join(missing)}, and staging does not: nothing has rehearsed that."
 
     def apply(self, proposal: ClusterProposal, report: Report) -> None:
         """Write and apply the manifests, and wait until all workloads are ready; see `DeployTarget`."""
@@ -146,3 +159,10 @@ class KubernetesTarget:
 
 def _hidden_folders(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if name.startswith(".") and (Path(folder) / name).is_dir()]
+
+
+def _components(overlay: Path) -> list[str]:
+    file = overlay / "kustomization.yaml"
+    with explained("read", file):
+        lines = [line for line in file.read_text().splitlines() if not line.lstrip().startswith("#")]
+    return _COMPONENT.findall("\n".join(lines))

@@ -111,9 +111,6 @@ def _overlay(plan: Plan, options: KubernetesOptions, name: str) -> Iterator[tupl
         "namespace": overlay_namespace,
         "resources": ["namespace.yaml", "../../base"],
     }
-    included = components if name == "production" else []
-    if included:
-        content["components"] = included
     if name == "dev":
         content["patches"] = [
             {"target": {"kind": kind}, "patch": yaml.render(patch)} for kind, patch in _DEV_PATCHES.items()
@@ -121,10 +118,9 @@ def _overlay(plan: Plan, options: KubernetesOptions, name: str) -> Iterator[tupl
     text = f"# {name}: written once by `estiba kubernetes`, and yours to edit. Apply it with:\n"
     text += f"#   estiba deploy kubernetes {name}\n"
     text += yaml.render(content)
-    if not included and components:
-        text += "# Components that can be included:\n# components:\n" + "".join(
-            f"#   - {path}\n" for path in components
-        )
+    if components:
+        text += "# Components that can be included. What production names, staging should have had before:\n"
+        text += "# components:\n" + "".join(f"#   - {path}\n" for path in components)
     yield "kustomization.yaml", text
     yield "namespace.yaml", yaml.render(_namespace_object(overlay_namespace))
 

@@ -11,6 +11,7 @@ from typing import Any
 from estiba.deploy.image.spec import USER, image_spec
 from estiba.deploy.kubernetes import config_maps, model_init_container
 from estiba.deploy.kubernetes.options import KubernetesOptions
+from estiba.deploy.plan import known_images
 from estiba.deploy.plan.image_options import version
 from estiba.deploy.plan.plan import Command, Http, Plan, Service, Tcp, in_container
 from estiba.deploy.plan.references import Reference, references, resolve
@@ -177,14 +178,14 @@ def _probes(plan: Plan, service: Service) -> dict[str, Any]:
     paths = ("/health/startup", "/health/ready", "/health/live") if service.models else None
     match service.health:
         case Http(path):
-            checks = [{"httpGet": {"path": each, "port": port_name(service)}} for each in paths or (path, path, path)]
+            checks = [{"httpGet": {"path": each, "port": port_name(service)}} for each in paths or (path, path)]
         case Tcp():
-            checks = [{"tcpSocket": {"port": port_name(service)}}] * 3
+            checks = [{"tcpSocket": {"port": port_name(service)}}] * 2
         case Command(argv):
-            checks = [{"exec": {"command": [_text(plan, service, argument) for argument in argv]}}] * 3
+            checks = [{"exec": {"command": [_text(plan, service, argument) for argument in argv]}}] * 2
         case _:
             return {}
-    startup, ready, live = checks
+    startup, ready, live = [*checks, _liveness(service, checks[0])][:3]
     # A command is a process to start, which takes processor time from the service.
     interval, timeout = (5, 10) if isinstance(service.health, Command) else (2, 2)
     attempts = max(1, math.ceil(service.start_timeout / interval))
@@ -195,13 +196,20 @@ def _probes(plan: Plan, service: Service) -> dict[str, Any]:
     }
 
 
+def _liveness(service: Service, startup: dict[str, Any]) -> dict[str, Any]:
+    """Return the check whose failure restarts a pod: not the health check, as that may fail for what others lack."""
+    if service.live:
+        return {"httpGet": {"path": service.live, "port": port_name(service)}}
+    return startup if service.port is None else {"tcpSocket": {"port": port_name(service)}}
+
+
 def _environment(plan: Plan, service: Service) -> Iterator[dict[str, Any]]:
     """Yield the environment, settings first: a value may refer only to variables before it, as $(NAME)."""
     texts = (*service.command, *service.environment.values())
     names = {ref.name for text in texts for ref in references(text, service.name) if ref.kind == "env"}
     for name in sorted(names):
         yield {"name": name, "valueFrom": {"configMapKeyRef": {"name": SETTINGS, "key": name}}}
-    for name, value in service.environment.items():
+    for name, value in (known_images.environment_in_cluster(service) | dict(service.environment)).items():
         text = _text(plan, service, value)
         if text != f"$({name})":  # it is a setting already
             yield {"name": name, "value": text}
@@ -222,9 +230,10 @@ def _text(plan: Plan, service: Service, text: str) -> str:
 
 
 def _volumes(plan: Plan, service: Service) -> Iterator[dict[str, Any]]:
-    yield {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}}
+    limit = {"sizeLimit": str(service.tmp)}
+    yield {"name": "tmp", "emptyDir": limit}
     for number, _ in enumerate(service.writable):
-        yield {"name": f"writable-{number}", "emptyDir": {"sizeLimit": "256Mi"}}
+        yield {"name": f"writable-{number}", "emptyDir": limit}
     if service.secrets:
         sources = [
             {"secret": {"name": secret_name(name), "items": [{"key": "value", "path": name}]}}

@@ -108,11 +108,13 @@ class Service:
         program: the program of the image that gets the command as its arguments; empty if unknown.
         folder: the working directory, relative to the project's folder; in an image, below /app.
         port: the port that it listens on in a container. published: the port outside, or None.
+        live: the path that answers while the program works; empty for a connection to the port.
         needs: by name of a service, the condition to wait for. A model is replaced by the service that serves it.
         stop_signal: empty for the stop signal of the image.
         environment: values with references.
         volumes: by name, the absolute path in the container.
-        memory: in bytes. cpus: processors. start_timeout, stop_grace: in seconds.
+        memory: in bytes. tmp: bytes of /tmp and of each writable folder. cpus: processors.
+        start_timeout, stop_grace: in seconds.
         models: the models that it serves; empty for an application.
     """
 
@@ -125,6 +127,7 @@ class Service:
     port: int | None = None
     published: int | None = None
     health: Health = None
+    live: str = ""
     needs: Mapping[str, Condition] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
@@ -136,6 +139,7 @@ class Service:
     replicas: int = 1
     cpus: float = 1.0
     memory: int = 512_000_000
+    tmp: int = 256_000_000
     start_timeout: float = 60.0
     stop_grace: float = 10.0
     stop_signal: str = ""

@@ -53,6 +53,9 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         port: the port that it listens on, and that is published.
         health: a path that answers 200 when the service is healthy; or a list, a command that then exits with 0. By
             default a connection to `port`.
+        live: a path that answers 200 while the program works at all; Kubernetes starts it again when it does not. By
+            default a connection to `port`, because `health` may fail for a reason that no restart mends, such as a
+            database that is away.
         needs: services and models that have to be healthy first; a table gives the condition: started, healthy or
             completed. Instead of healthy, a service without a health check has to be started, a task completed.
         environment: variables of its environment.
@@ -64,6 +67,7 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         metrics: the path of its Prometheus metrics.
         public: publish its port outside of the deployment; has no effect without a port.
         replicas: the number of containers, on targets that can run more than one.
+        tmp: the size of /tmp, and of each folder in `writable`, such as 256MB. In Compose it counts as memory.
         cpus: the limit of processors.
         memory: the limit of memory, such as 512MB.
         start_timeout: seconds in which it has to become healthy.
@@ -89,6 +93,7 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     packages: tuple[str, ...] = ()
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
     health: str | tuple[str, ...] = ""
+    live: str = ""
     needs: tuple[str, ...] | dict[str, Condition] = ()
     environment: dict[str, str] = {}
     secrets: tuple[str, ...] = ()
@@ -98,6 +103,7 @@ class ServiceOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     metrics: str = ""
     public: bool = True
     replicas: Annotated[int, Meta(ge=1)] = 1
+    tmp: Memory = "256MB"
     cpus: Annotated[float, Meta(gt=0)] = 1.0
     memory: Memory = "512MB"
     start_timeout: Annotated[float, Meta(gt=0)] = 60.0
@@ -210,6 +216,10 @@ def _check_program(path: str, options: ServiceOptions) -> None:
 
 
 def _check_health(path: str, options: ServiceOptions) -> None:
+    if options.live and not _URL_PATH.fullmatch(options.live):
+        raise BadProject(f"{path}.live: must be a path such as /live.")
+    if options.live and options.port is None:
+        raise BadProject(f"{path}.live: there is no port to send the request to.", hint=f"Add port to [{path}].")
     if options.health == ():
         raise BadProject(f"{path}.health: the command is empty.", hint="Remove it to check only the port.")
     if not isinstance(options.health, str) or not options.health:
