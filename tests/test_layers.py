@@ -24,8 +24,8 @@ ORDER = {
     "estiba.gateway": "options keys policy access worker",
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
     "estiba.model.schema": """
-        binary_tensors tensor_types signature signature_checks json_schema rows json_pointer json_values values
-        text_input estimator_columns infer
+        binary_tensors tensor_types signature answer_text signature_checks json_schema rows json_pointer json_values
+        values text_input estimator_columns infer
         """,
     "estiba.model.coding": """
         kernel terms arrow thrift_compact table_limits csv_file xlsx_file xlsx_writer pandas_series record_type
@@ -64,7 +64,7 @@ ORDER = {
         tensor_native tensor_inference tensor_instances
         """,
     "estiba.serving.api": """
-        asgi_bridge openapi_common openapi_protocols openapi protocol_routes management_routes
+        asgi_bridge openapi_common openapi_prediction openapi_protocols openapi protocol_routes management_routes
         """,
     "estiba.serving.workers": """
         messages serving worker worker_process registry_query policy_follower hot_swap acceptor auxiliary_process

@@ -141,3 +141,17 @@ def test_predict_for_scripts_and_its_mistakes(estiba: Estiba, registry: Path, tm
     assert ran.code != 0
     assert "line 2, field 'age'" in ran.err
     assert not (tmp_path / "bad.csv").exists()
+
+
+def test_show_tells_what_an_answer_means(estiba: Estiba, tmp_path: Path) -> None:
+    import pandas as pd
+    from sklearn.linear_model import LogisticRegression
+
+    import estiba as package
+
+    rows = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0] * 10})
+    names = {"0": "stays", "1": "leaves"}
+    fitted = LogisticRegression().fit(rows, (rows.x > 1).astype(int))
+    package.pack(fitted, rows, name="churn", registry=tmp_path, threshold=0.27, outputs={"class_names": names})
+    shown = estiba("models", "show", "churn", "--registry", tmp_path).out
+    assert "  label               1 (leaves) from a probability of 27 % on, otherwise 0 (stays)." in shown.splitlines()

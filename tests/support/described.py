@@ -34,9 +34,13 @@ CHURN = validated(
             Field(name="IsActiveMember", kind="boolean"),
             Field(name="EstimatedSalary", kind="number", minimum=0, description="In euros a year."),
         ),
-        head=Head(kind="probabilities", classes=("stays", "leaves")),
+        head=Head(kind="probabilities", classes=(0, 1)),
         outputs=Outputs(
-            label="churn", probability="churn_probability", bands={"risk": Band((0.3, 0.7), ("low", "medium", "high"))}
+            label="churn",
+            probability="churn_probability",
+            threshold=0.27,
+            class_names={"0": "stays", "1": "leaves"},
+            bands={"risk": Band((0.3, 0.7), ("low", "medium", "high"))},
         ),
     )
 )
@@ -68,7 +72,9 @@ CAR = validated(
             Field(name="title", kind="text", description="Headline of the advertisement."),
         ),
         head=Head(kind="values", names=("price",)),
-        outputs=Outputs(value="price", bands={"class": Band((8000, 20000), ("budget", "middle", "premium"))}),
+        outputs=Outputs(
+            value="price", unit="US dollars", bands={"class": Band((8000, 20000), ("budget", "middle", "premium"))}
+        ),
     )
 )
 
@@ -103,7 +109,15 @@ def predicted(name: str, signature: Signature) -> dict[str, Any]:
 
 def described() -> list[Described]:
     return [
-        Described("bankchurn", "3", CHURN, CHURN_ROW, predicted("bankchurn", CHURN), "Will a bank's client leave?"),
+        Described(
+            "bankchurn",
+            "3",
+            CHURN,
+            CHURN_ROW,
+            predicted("bankchurn", CHURN),
+            "Will a bank's client leave?",
+            simulated=True,
+        ),
         Described("iris", "1", IRIS, IRIS_ROW, predicted("iris", IRIS), "Species of an iris from four measurements."),
         Described("cars", "12", CAR, CAR_ROW, predicted("cars", CAR), "Asking price of a used car, in US dollars."),
     ]

@@ -142,15 +142,19 @@ def _show_facts(manifest: Manifest, profile: Profile | None) -> None:
 
 
 def _answers(signature: Signature) -> list[tuple[str, str]]:
-    """The outputs of a model, and what each says."""
-    heads = signature.head.heads or (signature.head,)
+    """The outputs of a model, and the meaning of each part of an answer."""
+    from estiba.model.schema.answer_text import part_texts
+
+    outputs = signature.each
     lines = []
-    for head in heads[:MAX_SHOWN_OUTPUTS]:
+    for output in outputs[:MAX_SHOWN_OUTPUTS]:
+        head = output.signature.head
         kind = f"{head.kind} of clusters" if head.clusters else head.kind
-        name = f"output {head.name}" if signature.head.heads else "answer"
-        lines.append((name, f"{kind}: {', '.join(map(str, head.classes or head.names or map(_tensor, head.tensors)))}"))
-    more = len(heads) - len(lines)
-    return [*lines, ("and", f"{more} more outputs")] if more else lines
+        of = ", ".join(map(str, head.classes or head.names or map(_tensor, head.tensors)))
+        lines.append((f"output {output.name}" if output.name else "answer", f"{kind}: {of}" if of else kind))
+        lines += [(f"  {part.name}", part.text) for part in part_texts(output.signature)]
+    more = len(outputs) - MAX_SHOWN_OUTPUTS
+    return [*lines, ("and", f"{more} more outputs")] if more > 0 else lines
 
 
 def _profile(profile: Profile | None) -> str:

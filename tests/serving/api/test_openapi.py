@@ -20,7 +20,8 @@ from estiba.model.coding.predictions import Predictions
 from estiba.model.schema.json_schema import json_schema
 from estiba.model.schema.signature import Field, Head, Outputs, Signature
 from estiba.serving.api import openapi
-from estiba.serving.api.openapi import Described, document, prediction_schema
+from estiba.serving.api.openapi import Described, document
+from estiba.serving.api.openapi_prediction import prediction_schema
 
 Json = dict[str, Any]
 
@@ -84,6 +85,32 @@ def test_the_short_path_needs_one_model_or_a_default() -> None:
     assert "/predict" not in made([one, two, three])["paths"]
     short = made([one, replace(two, default=True), three])["paths"]["/predict"]["post"]
     assert short["x-estiba"]["model"] == "iris"
+
+
+def test_the_schema_says_what_an_answer_means() -> None:
+    doc = made(described())
+    churn = doc["components"]["schemas"]["bankchurn.Prediction"]["properties"]
+    assert {name: schema["description"] for name, schema in churn.items()} == {
+        "churn": "1 (leaves) from a probability of 27 % on, otherwise 0 (stays).",
+        "churn_probability": "The probability of 1 (leaves).",
+        "probabilities": "The probability of each class.",
+        "risk": "low below 30 %, medium from 30 %, high from 70 %, by the probability of 1 (leaves).",
+    }
+    assert churn["churn"]["enum"] == [0, 1, None]
+    price = doc["components"]["schemas"]["cars.Prediction"]["properties"]
+    assert price["price"]["description"] == "The value, in US dollars."
+    assert "budget below 8000 US dollars" in price["class"]["description"]
+    calls = doc["paths"]
+    assert calls["/models/bankchurn/predict"]["post"]["description"].startswith("SIMULATED DATA: ")
+    assert "SIMULATED" not in calls["/models/iris/predict"]["post"]["description"]
+
+
+def test_operations_of_a_protocol_name_their_model() -> None:
+    paths = made(described())["paths"]
+    assert paths["/v2/models/iris/infer"]["post"]["x-estiba"] == {"of": "iris"}
+    assert paths["/v2/models/iris/versions/1/infer"]["post"]["x-estiba"] == {"of": "iris", "version": "1"}
+    assert paths["/models/iris/predict"]["get"]["x-estiba"] == {"of": "iris", "version": "1"}
+    assert "x-estiba" not in paths["/v2/health/live"]["get"]
 
 
 def test_a_record_may_stand_bare_or_in_a_list_and_nothing_else_is_taken() -> None:
@@ -167,4 +194,4 @@ def test_a_field_may_have_any_name(names: list[str]) -> None:
 
 
 def test_the_public_names() -> None:
-    assert openapi.__all__ == ["Described", "document", "prediction_schema"]
+    assert openapi.__all__ == ["Described", "document"]

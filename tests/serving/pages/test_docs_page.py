@@ -91,6 +91,42 @@ def test_a_filled_form_is_answered(tab: Browser, url: str) -> None:
 
 
 @needs_browser
+def test_an_answer_is_explained(tab: Browser, url: str) -> None:
+    tab.open(f"{url}/docs#bankchurn")
+    assert "Predicts 0 (stays) / 1 (leaves) from 10 fields." in text(tab, ".heading")
+    tab.click(PREDICT)
+    tab.wait(ANSWERED)
+    assert text(tab, ".headline dd") == "1 leaves"
+    assert text(tab, ".meanings").splitlines()[0] == (
+        "churn 1 (leaves) from a probability of 27 % on, otherwise 0 (stays)."
+    )
+    assert text(tab, ".classes").split()[:4] == ["probabilities", "0", "stays", "28.3"]
+
+
+@needs_browser
+def test_simulated_data_is_a_banner(tab: Browser, url: str) -> None:
+    tab.open(f"{url}/docs#bankchurn")
+    assert text(tab, ".banner").startswith("Simulated data.")
+    assert "SIMULATED" not in text(tab, ".heading")
+    tab.open(f"{url}/docs#iris")
+    assert text(tab, ".banner") == ""
+
+
+@needs_browser
+def test_endpoints_stand_with_their_model(tab: Browser, url: str) -> None:
+    tab.open(f"{url}/docs#iris")
+    summary = "each.innerText.split('\\n').slice(0, 2).join(' ')"
+    lines = f"[...card.querySelectorAll('.endpoint > summary')].map((each) => {summary})"
+    own, other = tab.run(f"return [...document.querySelectorAll('main > .card')].map((card) => {lines})")
+    assert own[:2] == ["POST /models/iris/predict", "POST /models/iris/versions/1/predict"]
+    assert {"GET /models/iris/predict", "POST /v2/models/iris/infer", "POST /v1/models/iris:predict"} <= set(own)
+    assert not [line for line in own if "cars" in line]
+    assert not [line for line in other if "iris" in line]
+    assert "GET /health" in other
+    assert len(other) < 25
+
+
+@needs_browser
 def test_a_wrong_value_is_said_beside_its_field(tab: Browser, url: str) -> None:
     tab.open(f"{url}/docs#bankchurn")
     tab.fill("Age", "17")
@@ -102,6 +138,8 @@ def test_a_wrong_value_is_said_beside_its_field(tab: Browser, url: str) -> None:
     assert tab.run("return document.activeElement.getAttribute('aria-invalid')") == "true"
     tab.click(EXAMPLE)
     assert note(tab, "Age") == ""
+    assert text(tab, ".problem") == text(tab, ".status-line") == ""
+    assert "Press Predict" in text(tab, ".answer")
     # The browser itself logs each answer of 4xx; that is the only thing said.
     assert [line for line in tab.console() if "422" not in line] == []
 
@@ -112,7 +150,7 @@ def test_an_unseen_category_is_answered_with_a_warning(tab: Browser, url: str) -
     tab.fill("model", "rambler")
     tab.click(PREDICT)
     tab.wait(ANSWERED)
-    assert text(tab, ".headline").split() == ["price", "18,450.25", "class", "middle"]
+    assert text(tab, ".headline").split() == ["price", "18,450.25", "US", "dollars", "class", "middle"]
     assert note(tab, "model") == "unseen category"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from estiba.model.artifact.artifact import Manifest
+from estiba.model.schema.answer_text import part_texts
 from estiba.model.schema.signature import Field, Signature
 from estiba.model.schema.tensor_types import Image, shape_text
 
@@ -129,19 +130,14 @@ def _answers(manifest: Manifest) -> str:
 
 def _answer(signature: Signature) -> list[str]:
     """Lines about a single output."""
-    head, outputs = signature.head, signature.outputs
+    head = signature.head
     lines = [f"- kind: {'cluster, ' if head.clusters else ''}{head.kind}"]
     lines += [f"- {tensor.name}: {tensor.dtype} of shape {shape_text(tensor.shape)}" for tensor in head.tensors]
     if head.name:
         lines.append(f"- target: {head.name}")
     if head.classes:
         lines.append(f"- {'clusters' if head.clusters else 'classes'}: {', '.join(map(str, head.classes))}")
-    if outputs.threshold is not None:
-        positive = head.classes[signature.positive]
-        lines.append(f"- {positive!r} is the label from a probability of {outputs.threshold:.6g} on")
-    for name, band in outputs.bands.items():
-        lines.append(f"- {name}: {', '.join(band.labels)}, divided at {', '.join(f'{e:g}' for e in band.edges)}")
-    return lines
+    return lines + [f"- {part.name}: {part.text}" for part in part_texts(signature)]
 
 
 def _parity(manifest: Manifest) -> str:

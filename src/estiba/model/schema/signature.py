@@ -188,6 +188,8 @@ class OutputOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     positive: Label | None = None
     threshold: float | None = None
     bands: dict[str, Band] = {}
+    unit: str | None = None
+    class_names: dict[str, str] = {}
 
 
 class Outputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -203,6 +205,8 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
         positive: the class that `probability`, `threshold` and `bands` refer to; the last of two by default.
         threshold: the positive class is the label from this probability on; without it, the most probable class.
         bands: by name, words for ranges.
+        unit: of the value, such as `US dollars`. Like `class_names`, it explains answers and changes none.
+        class_names: by class, a name for people: `{ 0 = "stays", 1 = "leaves" }`.
         tensors: of an ONNX file, the outputs to answer with: the name in an answer, and the name in the file. All of
             them by default.
         names: names of the outputs of a model that has several, in order, instead of those of training.
@@ -218,6 +222,8 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     positive: Label | None = None
     threshold: float | None = None
     bands: dict[str, Band] = {}
+    unit: str = ""
+    class_names: dict[str, str] = {}
     tensors: dict[str, str] = {}
     names: tuple[str, ...] = ()
     each: dict[str, OutputOptions] = {}

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from estiba.core.errors import BadProject
+from estiba.core.suggest import did_you_mean
 from estiba.model.schema.signature import Field, Head, Signature, is_unsafe, shown_parts
 from estiba.model.schema.tensor_types import check_tensor
 
@@ -14,6 +15,7 @@ def validated(signature: Signature) -> Signature:
     """Return the signature itself, or raise BadProject where it contradicts itself."""
     check_sound(signature)
     _check_parts(signature)
+    _check_explanations(signature)
     _check_keep(signature)
     return signature
 
@@ -172,6 +174,24 @@ def _check_output(signature: Signature, where: str) -> None:
             raise BadProject(f"outputs.bands.{name} needs a positive class or a single value{where}.")
     if where and not shown_parts(signature) and not outputs.bands:
         raise BadProject(f"The settings of outputs leave nothing to show{where}.")
+
+
+def _check_explanations(signature: Signature) -> None:
+    """Refuse the name of a class that no output has, and a unit where no output is a value."""
+    outputs = [output.signature for output in signature.each]
+    classes = list(dict.fromkeys(str(label) for output in outputs for label in output.head.classes))
+    for name in dict.fromkeys(name for output in outputs for name in output.outputs.class_names):
+        if name not in classes:
+            raise BadProject(
+                f"outputs.class_names names {name!r}, which is not a class of this model{did_you_mean(name, classes)}",
+                hint=f"Its classes are: {', '.join(classes) or 'none'}.",
+            )
+    unit = next((output.outputs.unit for output in outputs if output.outputs.unit), "")
+    if unit and not any(output.head.kind == "values" for output in outputs):
+        raise BadProject(
+            f"outputs.unit is {unit!r}, and the model predicts classes, not a value.",
+            hint="Remove it. outputs.class_names gives classes a name.",
+        )
 
 
 def _hint_about_positive(head: Head, where: str) -> str:

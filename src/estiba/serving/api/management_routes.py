@@ -265,15 +265,15 @@ def _shown(model: Model) -> tuple[Mapping[str, object], Mapping[str, object]]:
 def _described(model: Model, *, default: bool) -> openapi.Described:
     example, answer = _shown(model)
     source = model.manifest.source
-    warning = "SIMULATED DATA: its predictions mean nothing in reality. " if source and source.simulated else ""
     return openapi.Described(
         name=model.name,
         version=model.version,
         signature=model.signature,
         example=example,
         answer=answer,
-        description=f"{warning}{model.manifest.description}".strip(),
+        description=model.manifest.description,
         default=default,
+        simulated=bool(source and source.simulated),
     )
 
 

@@ -10,16 +10,17 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from estiba.core.errors import Problem
+from estiba.model.schema.answer_text import class_text
 from estiba.model.schema.json_pointer import pointer
-from estiba.model.schema.json_schema import KEPT_SCHEMA, json_schema
-from estiba.model.schema.signature import Field, Scalar, Signature
-from estiba.model.schema.tensor_types import json_schema_of, shape_text
+from estiba.model.schema.json_schema import json_schema
+from estiba.model.schema.signature import Field, Signature
+from estiba.model.schema.tensor_types import shape_text
 from estiba.model.schema.values import expected
 from estiba.serving.api.openapi_common import (
     EXAMPLE_ID,
@@ -30,9 +31,10 @@ from estiba.serving.api.openapi_common import (
     server_paths,
     server_tags,
 )
+from estiba.serving.api.openapi_prediction import prediction_schema
 from estiba.serving.api.openapi_protocols import protocol_components, protocol_paths, protocol_tags
 
-__all__ = ["Described", "document", "prediction_schema"]
+__all__ = ["Described", "document"]
 
 Json = dict[str, Any]
 
@@ -48,6 +50,7 @@ class Described:
         example: a golden record, as a caller would send it; empty where its tensors are too large to be shown.
         answer: the prediction for that record, as a caller would see it; empty as well.
         default: this model answers `POST /predict`. A model that is served alone does so anyway.
+        simulated: it was trained on generated rows.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Described:
     answer: Mapping[str, object]
     description: str = ""
     default: bool = False
+    simulated: bool = False
 
 
 def document(models: Sequence[Described], *, title: str, version: str, server_version: str) -> Json:
@@ -88,81 +92,6 @@ def document(models: Sequence[Described], *, title: str, version: str, server_ve
         "paths": {**paths, **server_paths(names), **foreign},
         "components": shared,
     }
-
-
-def prediction_schema(signature: Signature) -> Json:
-    """JSON Schema 2020-12 of one prediction, as `estiba.model.coding.predictions` shows it.
-
-    Every part may be null, which stands for a number that is not finite.
-    """
-    return _object({**{name: dict(KEPT_SCHEMA) for name in signature.keep}, **dict(_outputs(signature))})
-
-
-def _outputs(signature: Signature) -> Iterator[tuple[str, Json]]:
-    for output in signature.each:
-        parts = dict(_parts(output.signature))
-        if not output.name:
-            yield from parts.items()
-        elif output.is_plain:
-            yield output.name, next(iter(parts.values()))
-        else:
-            yield output.name, {**_object(parts), "x-estiba": {"role": "output"}}
-
-
-def _object(properties: Json) -> Json:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def _parts(signature: Signature) -> Iterator[tuple[str, Json]]:
-    """Name and schema of the parts of a single output."""
-    kind, outputs, classes = signature.head.kind, signature.outputs, signature.head.classes
-    for tensor in signature.head.tensors:
-        yield tensor.name, _shown("tensor", json_schema_of(tensor.dtype, tensor.shape, null=True))
-    if kind == "tensors":
-        return
-    if kind == "values":
-        yield outputs.value, _shown("value", _NUMBER)
-    elif signature.label_name:
-        text = "The cluster." if signature.head.clusters else "The class."
-        yield signature.label_name, _shown("label", _choices(classes), text)
-    if kind == "probabilities":
-        if outputs.probability:
-            positive = classes[signature.positive]
-            yield outputs.probability, _shown("probability", _SHARE, f"The probability of {positive}.")
-        if outputs.probabilities:
-            yield outputs.probabilities, _shown("probabilities", _by_class(signature, _SHARE), "By class.")
-    elif kind in ("scores", "outlier") and outputs.score:
-        schema = _NUMBER if signature.head.columns == 1 else _by_class(signature, _NUMBER)
-        yield outputs.score, _shown("score", schema, "The decision value; not a probability.")
-    for name, band in outputs.bands.items():
-        yield name, _shown("band", _choices(band.labels), _band_text(band.edges, band.labels))
-
-
-_NUMBER: Json = {"type": ["number", "null"]}
-_SHARE: Json = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
-
-
-def _shown(role: str, schema: Json, description: str = "") -> Json:
-    described = {"description": description} if description else {}
-    return {**schema, **described, "x-estiba": {"role": role}}
-
-
-def _choices(values: Sequence[Scalar]) -> Json:
-    return {"enum": [*values, None]}
-
-
-def _by_class(signature: Signature, each: Json) -> Json:
-    return _object({str(c): each for c in signature.head.classes})
-
-
-def _band_text(edges: Sequence[float], labels: Sequence[str]) -> str:
-    lower = [f"{label} from {edge:g}" for edge, label in zip(edges, labels[1:], strict=True)]
-    return f"{labels[0]} below {edges[0]:g}, {', '.join(lower)}." if edges else labels[0]
 
 
 def _record_schema(model: Described) -> Json:
@@ -236,7 +165,7 @@ def _predict(model: Described, name: str, operation: str, summary: str, *, short
         "post": {
             "operationId": operation,
             "summary": summary,
-            "description": model.description,
+            "description": _description(model),
             "tags": [model.name],
             "parameters": [REQUEST_ID],
             "requestBody": {"required": True, "content": _request(model, name)},
@@ -245,6 +174,8 @@ def _predict(model: Described, name: str, operation: str, summary: str, *, short
                 "model": model.name,
                 "version": model.version,
                 "predicts": _predicts(model.signature),
+                "about": model.description,
+                **({"simulated": True} if model.simulated else {}),
                 "record": _ref(f"{name}.Record")["$ref"],
                 "prediction": _ref(f"{name}.Prediction")["$ref"],
                 **({"default": True} if short else {}),
@@ -267,6 +198,7 @@ def _by_query(model: Described, name: str, operation: str, summary: str) -> Json
         "tags": [model.name],
         "parameters": [REQUEST_ID, *fields],
         "responses": _responses(model, name),
+        "x-estiba": {"of": model.name, "version": model.version},
     }
 
 
@@ -354,14 +286,20 @@ def _predicts(signature: Signature) -> str:
         names = [output.name for output in signature.each]
         return ", ".join(names[:MAX_NAMED_OUTPUTS]) + (", ..." if len(names) > MAX_NAMED_OUTPUTS else "")
     if signature.head.kind == "values":
-        return signature.outputs.value
-    classes = [str(c) for c in signature.head.classes]
+        unit = signature.outputs.unit
+        return f"{signature.outputs.value} ({unit})" if unit else signature.outputs.value
+    classes = [class_text(signature, c) for c in signature.head.classes]
     return " / ".join(classes) if len(classes) <= 4 else f"one of {len(classes)} classes"
 
 
 def _about(models: Sequence[Described], name: str) -> str:
     first = next(m for m in models if m.name == name)
-    return first.description or f"Predicts {_predicts(first.signature)}."
+    return _description(first) or f"Predicts {_predicts(first.signature)}."
+
+
+def _description(model: Described) -> str:
+    warning = "SIMULATED DATA: its predictions mean nothing in reality. " if model.simulated else ""
+    return f"{warning}{model.description}".strip()
 
 
 def _identifiers(models: Sequence[Described]) -> list[str]:

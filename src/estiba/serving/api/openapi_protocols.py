@@ -63,15 +63,24 @@ def protocol_paths(versions: Sequence[tuple[str, str]], *, default: bool) -> Jso
     paths: Json = {**_server_paths()}
     for name in names:
         plain = quote(name, safe="")
-        paths |= _v2_paths(f"/v2/models/{plain}", name, "")
-        paths[f"/v1/models/{plain}"] = {"get": _operation(V1, f"Whether {name} is ready", "TensorReady", (503,))}
-        paths[f"/v1/models/{plain}:predict"] = {"post": _predict(V1, f"Predict with {name}", "Instances")}
+        own = _v2_paths(f"/v2/models/{plain}", name, "")
+        own[f"/v1/models/{plain}"] = {"get": _operation(V1, f"Whether {name} is ready", "TensorReady", (503,))}
+        own[f"/v1/models/{plain}:predict"] = {"post": _predict(V1, f"Predict with {name}", "Instances")}
+        paths |= _belonging(own, {"of": name})
     for name, version in versions:
         base = f"/v2/models/{quote(name, safe='')}/versions/{quote(version, safe='')}"
-        paths |= _v2_paths(base, name, f", version {version}")
+        paths |= _belonging(_v2_paths(base, name, f", version {version}"), {"of": name, "version": version})
     if default:
         paths["/invocations"] = {"post": _invocations()}
     _identify(paths)
+    return paths
+
+
+def _belonging(paths: Json, owner: Json) -> Json:
+    """The paths with the model that each operation belongs to, for the docs page."""
+    for item in paths.values():
+        for operation in item.values():
+            operation["x-estiba"] = owner
     return paths
 
 

@@ -26,16 +26,17 @@ export function problemView(problem, marked, elsewhere) {
 
 function onePrediction(prediction, schema) {
   const parts = Object.entries(prediction).map(([name, value]) => {
-    const role = ((schema.properties || {})[name] || {})["x-estiba"]?.role;
-    return [role, name, value];
+    const hints = ((schema.properties || {})[name] || {})["x-estiba"] || {};
+    return [hints.role, name, value, hints];
   });
   // Short values stand side by side; objects, below them, need the whole width.
   const wide = ([, , value]) => value !== null && typeof value === "object";
   return el("div", { class: "prediction" },
     el("dl", { class: "headline" }, parts.filter((part) => !wide(part)).map(headline)),
-    parts.filter(wide).map(([role, name, value]) =>
+    meanings(parts),
+    parts.filter(wide).map(([role, name, value, hints]) =>
       role === "output" ? oneOutput(name, value, schema.properties[name])
-        : Array.isArray(value) ? arrayView(name, value) : byClass(role, name, value, prediction)));
+        : Array.isArray(value) ? arrayView(name, value) : byClass(role, name, value, prediction, hints.class_names)));
 }
 
 /** One of several outputs, as a model that has only this one would be shown. */
@@ -44,9 +45,18 @@ function oneOutput(name, value, schema) {
     el("h3", { class: "small" }, name), onePrediction(value, schema));
 }
 
-function headline([role, name, value]) {
+function headline([role, name, value, { unit, class_names: names = {} }]) {
   const text = role === "probability" && value !== null ? percent(value) : readable(value);
-  return el("div", { "data-role": role || "" }, el("dt", {}, name), el("dd", { title: String(value) }, text));
+  const known = value === null ? "" : (role === "label" && names[value]) || unit;
+  return el("div", { "data-role": role || "" }, el("dt", {}, name),
+    el("dd", { title: String(value) }, text, known ? el("span", { class: "known" }, ` ${known}`) : ""));
+}
+
+/** Sentences of the signature about the parts: the threshold, units and bands. */
+function meanings(parts) {
+  const told = parts.filter(([, , , hints]) => hints.text);
+  return told.length ? el("ul", { class: "meanings hint" }, told.map(([, name, , { text }]) =>
+    el("li", {}, el("strong", {}, name), ` ${text}`))) : "";
 }
 
 const MAX_ARRAY_TEXT = 2000;
@@ -62,7 +72,7 @@ function shapeOf(value) {
   return Array.isArray(value) ? [value.length, ...shapeOf(value[0])] : [];
 }
 
-function byClass(role, name, values, prediction) {
+function byClass(role, name, values, prediction, names = {}) {
   const largest = Math.max(...Object.values(values).map((value) => Math.abs(value ?? 0)), 1e-300);
   const isShare = role === "probabilities";
   const chosen = new Set(Object.values(prediction).filter((value) => typeof value !== "object").map(String));
@@ -72,7 +82,7 @@ function byClass(role, name, values, prediction) {
     bar.firstChild.style.width = `${(100 * Math.abs(value ?? 0)) / (isShare ? 1 : largest)}%`;
     const number = isShare && value !== null ? percent(value) : readable(value);
     return el("li", { class: chosen.has(label) ? "chosen" : null },
-      el("span", { class: "class" }, label), bar, el("span", { class: "number", title: String(value) }, number));
+      el("span", { class: "class" }, names[label] ? `${label} ${names[label]}` : label), bar, el("span", { class: "number", title: String(value) }, number));
   });
   return el("section", { class: "classes" }, el("h3", { class: "small" }, name), el("ul", {}, rows));
 }

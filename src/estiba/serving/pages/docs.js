@@ -37,7 +37,9 @@ function draw(doc, main) {
 
   function show() {
     const wanted = location.hash.slice(1);
-    const index = Math.max(0, models.findIndex(({ key }) => key === wanted || encodeURIComponent(key) === wanted));
+    const named = models.findIndex(({ key }) => key === wanted || encodeURIComponent(key) === wanted);
+    // At a model's own port, the page opens that model.
+    const index = Math.max(0, named < 0 ? models.findIndex(({ isDefault }) => isDefault) : named);
     links.forEach((link, i) => (i === index ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current")));
     const others = operations.filter(({ operation }) => !operation["x-estiba"]);
     main.replaceChildren(...(models.length ? modelPage(doc, models[index]) : [el("p", { class: "notice" }, t("No model is served."))]),
@@ -61,18 +63,22 @@ function modelsOf(operations) {
   const models = new Map();
   for (const each of operations) {
     const facts = each.operation["x-estiba"];
-    if (!facts) continue;
+    if (!facts?.model) continue;
     const id = `${facts.model}@${facts.version}`;
     // A link to the current version has no number, so that it stays valid when the version changes.
     const isCurrent = ![...models.values()].some(({ name }) => name === facts.model);
     const model = models.get(id) || { key: isCurrent ? facts.model : id, isCurrent, name: facts.model, version: facts.version, ...facts, operations: [] };
     model.operations.push(each);
+    model.isDefault ||= Boolean(facts.default);
     models.set(id, model);
   }
   for (const model of models.values()) {
     const own = model.operations.filter(({ path }) => path.startsWith("/models/"));
     own.sort((left, right) => left.path.length - right.path.length);
     model.call = own[0];
+    // A path without a version, such as /v2/models/iris, stands with the current one.
+    const belongs = ({ of, version }) => of === model.name && (version ? version === model.version : model.isCurrent);
+    model.operations.push(...operations.filter(({ operation }) => belongs(operation["x-estiba"] || {})));
   }
   return [...models.values()];
 }
@@ -86,7 +92,7 @@ function modelPage(doc, model) {
   const count = Object.values(record.properties).filter((field) => field["x-estiba"]?.kind !== "kept").length;
   const call = callView(ROOT, model);
   const result = resultView();
-  const input = inputView({ record, golden, changed: (body) => call.show(ROOT + path, body) });
+  const input = inputView({ record, golden, changed: (body) => call.show(ROOT + path, body), cleared: result.clear });
   input.form.addEventListener("submit", (event) => {
     event.preventDefault();
     predict({ url: ROOT + path, input, result, schema: resolve(doc, { $ref: model.prediction }) });
@@ -94,14 +100,26 @@ function modelPage(doc, model) {
   return [
     el("div", { class: "heading" },
       el("h1", {}, model.name, el("span", { class: "badge" }, t("version {version}", { version: model.version }))),
-      operation.description ? el("p", {}, operation.description) : "",
+      model.about ? el("p", {}, model.about) : "",
       el("p", { class: "muted" }, t("Predicts "), el("strong", {}, model.predicts), count === 1 ? t(" from 1 field.") : t(" from {count} fields.", { count }))),
+    model.simulated ? el("p", { class: "banner", role: "note" }, el("strong", {}, t("Simulated data.")), " ",
+      t("This model was trained on generated rows. Its answers and figures say nothing about the world.")) : "",
     el("div", { class: "try" }, input.form, el("div", { class: "side" }, result.element, call.element)),
-    el("section", { class: "card" }, el("h2", {}, t("Endpoints of {model}", { model: model.name })), referenceView(doc, model.operations)),
+    el("section", { class: "card" }, el("h2", {}, t("Endpoints of {model}", { model: model.name })), endpointsByTag(doc, model)),
   ];
 }
 
-function inputView({ record, golden, changed }) {
+/** Draws the endpoints of a model: its own first, then those of each standard protocol below its name. */
+function endpointsByTag(doc, model) {
+  const byTag = new Map();
+  for (const each of model.operations) {
+    const tag = each.operation.tags[0];
+    byTag.set(tag, [...(byTag.get(tag) || []), each]);
+  }
+  return [...byTag].map(([tag, list]) => [tag === model.name ? "" : el("h3", { class: "small" }, tag), referenceView(doc, list)]);
+}
+
+function inputView({ record, golden, changed, cleared }) {
   const fields = recordForm(record);
   const jsonId = newId("json");
   const json = el("textarea", { id: jsonId, spellcheck: "false", rows: 18, autocomplete: "off" });
@@ -144,6 +162,7 @@ function inputView({ record, golden, changed }) {
   }
   function reset() {
     fields.clear();
+    cleared();
     fields.write(golden);
     json.value = JSON.stringify({ records: [golden] }, null, 2);
     update();
@@ -160,11 +179,15 @@ function inputView({ record, golden, changed }) {
 
 function resultView() {
   const status = el("p", { class: "muted status-line" });
-  const content = el("div", { class: "result" }, el("p", { class: "muted" }, t("Press Predict to ask the model about this record.")));
+  const content = el("div", { class: "result" });
   const element = el("section", { class: "card answer", "aria-live": "polite" },
     el("div", { class: "card-header" }, el("h2", {}, t("Answer")), el("span", { class: "grow" }), status), content);
   return {
     element,
+    clear() {
+      status.replaceChildren();
+      content.replaceChildren(el("p", { class: "muted" }, t("Press Predict to ask the model about this record.")));
+    },
     show(line, parts) {
       status.replaceChildren(...line);
       content.replaceChildren(...parts.filter(Boolean));
