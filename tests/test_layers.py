@@ -104,9 +104,9 @@ ORDER = {
         service_runner container_launch orchestrate up model_server run_plan session reload
         """,
     "estiba.cli": """
-        translated_help terminal common_options model_table progress write_files service_display up train serve
-        keys predict pack models verify init doctor build export scan compose kubernetes deploy ci healthcheck version
-        main
+        translated_help terminal common_options group completion model_table progress write_files service_display up
+        train serve keys predict pack models verify init doctor build export scan compose kubernetes deploy ci
+        healthcheck version main
         """,
 }
 """By folder, its files and folders from the bottom up: each imports from those before it, type-checking included."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,4 +157,45 @@ def test_show_tells_what_an_answer_means(estiba: Estiba, tmp_path: Path) -> None
     fitted = LogisticRegression().fit(rows, (rows.x > 1).astype(int))
     package.pack(fitted, rows, name="churn", registry=tmp_path, threshold=0.27, outputs={"class_names": names})
     shown = estiba("models", "show", "churn", "--registry", tmp_path).out
-    assert "  label               1 (leaves) from a probability of 27 % on, otherwise 0 (stays)." in shown.splitlines()
+    assert " label 1 (leaves) from a probability of 27 % on, otherwise 0 (stays). " in " ".join(shown.split())
+
+
+def test_the_list_is_printed_as_json_without_its_name(estiba: Estiba, registry: Path) -> None:
+    assert estiba("models", "--json").out == estiba("models", "list", "--json").out
+    assert [model["name"] for model in json.loads(estiba("models", "--json").out)] == ["churn", "flats"]
+    wrong = estiba("models", "--json", "show", "churn")
+    assert wrong.code == 2
+    assert "Put --json behind the command: estiba models show --json" in wrong.err
+
+
+def test_a_name_that_is_nearly_right_is_suggested(estiba: Estiba, registry: Path) -> None:
+    assert "; did you mean 'churn'?" in estiba("serve", "chrun").err
+    assert "estiba models has no command 'shwo'; did you mean 'show'?" in estiba("models", "shwo").err
+    assert "There are: list, show, alias" in estiba("models", "foo").err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("estiba serve c", ["churn"]),
+        ("estiba models show churn@", ["churn@production", "churn@1", "churn@2"]),
+        ("estiba up c", ["churn", "client"]),
+        ("estiba up --profile d", ["dev"]),
+        ("estiba train c", ["churn"]),
+        ("estiba serve churn --registry /nowhere/at/all n", []),
+    ],
+)
+def test_names_are_completed(
+    typed: str, expected: list[str], registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "estiba.toml").write_text(
+        '[models.churn]\ntrain = "a:b"\n[services.client]\ncommand = "sleep 1"\nprofile = "dev"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    count = len(typed.split())
+    settings = {"_ESTIBA_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(count - 1)}
+    environment = {**os.environ, "ESTIBA_REGISTRY": str(registry), **settings}
+    done = subprocess.run([sys.executable, "-m", "estiba"], env=environment, capture_output=True, text=True, check=True)
+    assert [line.partition(",")[2] for line in done.stdout.splitlines() if line] == expected
+    assert done.stderr == ""

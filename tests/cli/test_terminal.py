@@ -80,13 +80,6 @@ def test_a_file_is_scored_with_a_bar(registry: Path, tmp_path: Path) -> None:
     assert "1,000 rows answered by churn@1" in screen
 
 
-def test_a_table_on_a_terminal_breaks_words_rather_than_losing_them(registry: Path) -> None:
-    code, screen = shown("models", COLUMNS="60")
-    assert code == 0
-    assert "…" not in screen
-    assert "─" in screen
-
-
 def test_a_terminal_that_can_do_nothing_gets_plain_lines(project: Path) -> None:
     (project / "line.py").write_text("raise ValueError('no luck')\n")
     code, screen = shown("train", "-C", project, TERM="dumb")
@@ -116,3 +109,24 @@ def test_what_a_builder_says_is_gone_once_it_is_done() -> None:
     assert "\x1b[2K" in after.partition("web: weighing")[0]  # erases the line
     _, screen = shown("-c", BUILDS, module="", TERM="dumb")
     assert screen.split("\r\n") == ["web: building (slim with docker)", "web: weighing", ""]
+
+
+def test_a_window_too_narrow_for_a_table_shows_blocks_in_which_nothing_is_broken(registry: Path) -> None:
+    from estiba.model.registry.registry import open_registry
+
+    version = open_registry(str(registry)).versions("churn")[0]
+    created = version.created[:16].replace("T", " ")
+    for width in ("60", "120"):
+        code, screen = shown("models", "--registry", registry, COLUMNS=width)
+        assert code == 0
+        assert version.digest[:12] in screen
+        assert created in screen
+        assert max(map(len, screen.splitlines())) <= int(width)
+    assert re.search(r"model +version +alias +created \(UTC\) +digest +metrics", screen)
+
+
+def test_the_help_of_a_group_is_not_cut_in_a_narrow_window() -> None:
+    code, screen = shown("models", "--help", COLUMNS="60")
+    assert code == 0
+    assert "..." not in screen.partition("Commands:")[2].partition("Examples:")[0]
+    assert "a server can use as its registry." in " ".join(screen.split())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from estiba.cli import terminal
+from estiba.cli import completion, terminal
 from estiba.cli.common_options import json_option, project_option
 from estiba.cli.progress import Steps
 
@@ -33,11 +33,11 @@ Examples:
   estiba build --offline all.tar.gz  from an archive of `estiba export`
 """
 )
-@click.argument("services", metavar="[SERVICE]...", nargs=-1)
+@click.argument("services", metavar="[SERVICE]...", nargs=-1, shell_complete=completion.services)
 @project_option
 @click.option("--print", "show", is_flag=True, help="Print the Dockerfile and stop.")
 @click.option("--style", type=click.Choice(["slim", "scratch"]), help="Override the style in the project file.")
-@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Include services of this profile.")
+@completion.profile_option("Include services of this profile.")
 @click.option(
     "--explain", is_flag=True, help="List the size of each part, and the files that were left out, with reasons."
 )

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from estiba.cli import terminal
+from estiba.cli import completion, terminal
 from estiba.cli.common_options import project_option
+from estiba.cli.group import Group
 
 if TYPE_CHECKING:
     from estiba.deploy.kubernetes.deploy import KubernetesTarget
@@ -20,10 +21,11 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @click.group(
+    cls=Group,
     epilog="""\b
 Examples:
   estiba deploy compose --plan        show what would change on this machine's Docker
-  estiba deploy kubernetes staging    show what changes in the cluster, ask, apply, wait"""
+  estiba deploy kubernetes staging    show what changes in the cluster, ask, apply, wait""",
 )
 def deploy() -> None:
     """Deploy the project, and wait until all services are ready.
@@ -136,7 +138,7 @@ an image or a secret is missing; 5 a port is taken; 6 no Docker answers.""",
 )
 @project_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="By default deploy/compose.")
-@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Also deploy the services of this profile.")
+@completion.profile_option("Also deploy the services of this profile.")
 @_plan_options
 @_timeout_option(300.0, "Time limit for all services to become healthy.")
 def on_compose(

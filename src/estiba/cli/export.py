@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from estiba.cli import completion
 from estiba.cli.common_options import project_option
 
 
@@ -17,7 +18,7 @@ Examples:
   estiba build --offline models.tar.gz  on the other machine
 """
 )
-@click.argument("services", metavar="[SERVICE]...", nargs=-1)
+@click.argument("services", metavar="[SERVICE]...", nargs=-1, shell_complete=completion.services)
 @project_option
 @click.option(
     "-o",
@@ -27,7 +28,7 @@ Examples:
     help="Archive to write; by default PROJECT.tar.gz.",
 )
 @click.option("--style", type=click.Choice(["slim", "scratch"]), help="Override the style in the project file.")
-@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Include services of this profile.")
+@completion.profile_option("Include services of this profile.")
 def export(
     services: tuple[str, ...], project: Path | None, output: Path | None, style: str | None, profiles: tuple[str, ...]
 ) -> None:

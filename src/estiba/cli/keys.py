@@ -10,6 +10,7 @@ import click
 
 from estiba.cli import terminal
 from estiba.cli.common_options import json_option, state_option
+from estiba.cli.group import Group
 
 if TYPE_CHECKING:
     from estiba.gateway.keys import ApiKey
@@ -33,6 +34,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.group(
+    cls=Group,
     epilog="""\b
 Examples:
   estiba keys create ada                                a key that may ask every model
@@ -40,7 +42,7 @@ Examples:
   estiba keys create prometheus --role read             may read metrics, and ask no model
   estiba keys list
   estiba keys revoke shop
-"""
+""",
 )
 def keys() -> None:
     """Make, list and revoke API keys.

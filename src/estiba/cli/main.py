@@ -82,7 +82,13 @@ class Commands(click.Group):
 @click.command(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="`estiba COMMAND --help` shows the arguments of a command, with examples.",
+    epilog="""`estiba COMMAND --help` shows the arguments of a command, with examples.
+
+    Completion of commands, models, services and profiles, here for bash; zsh_source and fish_source for other shells:
+
+    \b
+      eval "$(_ESTIBA_COMPLETE=bash_source estiba)"
+    """,
     no_args_is_help=True,
 )
 @click.version_option(estiba.__version__, message="estiba %(version)s")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from estiba.cli import common_options, model_table, terminal
+from estiba.cli import common_options, completion, model_table, terminal
 from estiba.cli.common_options import json_option, registry_option
+from estiba.cli.group import Group
 from estiba.core.language import translated
 
 if TYPE_CHECKING:
@@ -22,20 +23,28 @@ MAX_SHOWN_OUTPUTS = 20
 
 
 @click.group(
+    cls=Group,
     invoke_without_command=True,
     epilog="""\b
 Examples:
   estiba models                                  every model, version and alias
+  estiba models --json                           the same for scripts
   estiba models show bankchurn                   all facts about a model
   estiba models alias bankchurn@3 production     serve version 3 from now on
   estiba models export bankchurn@3 bank.estiba   one file, for another machine
 """,
 )
+@registry_option
+@json_option
 @click.pass_context
-def models(context: click.Context) -> None:
+def models(context: click.Context, registry: str | None, as_json: bool) -> None:
     """List, show, copy and remove models of the registry."""
-    if context.invoked_subcommand is None:
-        context.invoke(list_)
+    below = context.invoked_subcommand
+    if below is None:
+        context.invoke(list_, registry=registry, as_json=as_json)
+    elif registry is not None or as_json:
+        option = "--json" if as_json else "--registry"
+        raise click.UsageError(f"Put {option} behind the command: estiba models {below} {option}", context)
 
 
 @models.command("list", epilog="\b\nExamples:\n  estiba models list\n  estiba models list --json")
@@ -71,7 +80,7 @@ def list_(registry: str | None = None, as_json: bool = False) -> None:
 
 
 @models.command(epilog="\b\nExamples:\n  estiba models show bankchurn\n  estiba models show bankchurn@2 --json")
-@click.argument("ref")
+@click.argument("ref", shell_complete=completion.refs)
 @registry_option
 @json_option
 def show(ref: str, registry: str | None, as_json: bool) -> None:
@@ -165,7 +174,7 @@ def _profile(profile: Profile | None) -> str:
 
 
 @models.command(epilog="\b\nExamples:\n  estiba models alias bankchurn@3 production")
-@click.argument("ref", metavar="NAME@VERSION")
+@click.argument("ref", metavar="NAME@VERSION", shell_complete=completion.refs)
 @click.argument("alias")
 @registry_option
 def alias(ref: str, alias: str, registry: str | None) -> None:
@@ -177,7 +186,7 @@ def alias(ref: str, alias: str, registry: str | None) -> None:
 
 
 @models.command(epilog="\b\nExamples:\n  estiba models export bankchurn@3 bankchurn.estiba")
-@click.argument("ref")
+@click.argument("ref", shell_complete=completion.refs)
 @click.argument("file", type=click.Path(path_type=Path))
 @registry_option
 def export(ref: str, file: Path, registry: str | None) -> None:
@@ -203,7 +212,7 @@ Examples:
   estiba models pull bankchurn@3@sha256:4f1c... --registry s3://shop/models --to /registry
 """
 )
-@click.argument("refs", metavar="REF...", nargs=-1, required=True)
+@click.argument("refs", metavar="REF...", nargs=-1, required=True, shell_complete=completion.refs)
 @registry_option
 @click.option(
     "--to",
@@ -242,7 +251,7 @@ def pull(refs: tuple[str, ...], registry: str | None, target: Path, timeout: flo
 
 
 @models.command(epilog="\b\nExamples:\n  estiba models remove bankchurn@1")
-@click.argument("ref", metavar="NAME@VERSION")
+@click.argument("ref", metavar="NAME@VERSION", shell_complete=completion.refs)
 @click.option("--force", is_flag=True, help="Also remove the aliases that point at it.")
 @registry_option
 def remove(ref: str, force: bool, registry: str | None) -> None:

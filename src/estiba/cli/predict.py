@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from estiba.cli import terminal
+from estiba.cli import completion, terminal
 from estiba.cli.common_options import csv_options, json_option, registry_option, sheet_option, trust_option
 
 
@@ -24,7 +24,7 @@ Examples:
   estiba predict iris flowers.xlsx -o answers.xlsx --sheet October
 """
 )
-@click.argument("ref")
+@click.argument("ref", shell_complete=completion.refs)
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.option("-o", "--output", "target", metavar="OUT", type=click.Path(path_type=Path), required=True,
               help="File to write: .csv, .parquet, .jsonl or .xlsx.")  # fmt: skip

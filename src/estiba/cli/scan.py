@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from estiba.cli import terminal
+from estiba.cli import completion, terminal
 from estiba.cli.common_options import json_option, project_option
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ Examples:
   estiba scan models --json
 """
 )
-@click.argument("services", metavar="[SERVICE]...", nargs=-1)
+@click.argument("services", metavar="[SERVICE]...", nargs=-1, shell_complete=completion.services)
 @project_option
 @json_option
 def scan(services: tuple[str, ...], project: Path | None, as_json: bool) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from estiba.cli import completion
 from estiba.cli.common_options import registry_option, server_options, state_option, trust_option
 from estiba.core.errors import EstibaError
 from estiba.core.variables import TRUSTED
@@ -38,7 +39,7 @@ Examples:
   estiba serve ./artifacts/4f1c... --port 0 an artifact directory, on any free port
 """,
 )
-@click.argument("refs", metavar="REF...", nargs=-1, required=True)
+@click.argument("refs", metavar="REF...", nargs=-1, required=True, shell_complete=completion.refs)
 @registry_option
 @server_options
 @click.option("--threads", type=click.IntRange(1), help="Threads of native libraries in each worker.")

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+UNBROKEN_CHARACTERS = 24
+"""Columns of cells up to this width, such as dates and digests, are not wrapped: a part of one cannot be copied."""
+
+
 def console(stream: IO[str]) -> Console:
     """A rich console on a terminal; it honours NO_COLOR."""
     from rich.console import Console
@@ -69,9 +73,41 @@ def _rich_table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Coll
     from rich.table import Table
     from rich.text import Text
 
+    screen = console(sys.stdout)
+    smallest = [_smallest_width([head, *(row[i] for row in rows)]) for i, head in enumerate(heads)]
+    if sum(smallest) + 3 * len(heads) - 1 > screen.width:  # of a space at each side, and three between columns
+        _records(heads, rows, screen.width)
+        return
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for head in heads:
-        shown.add_column(head, overflow="fold", justify="right" if head in right else "left")
+    for head, width in zip(heads, smallest, strict=True):
+        shown.add_column(head, overflow="fold", justify="right" if head in right else "left", min_width=width)
     for row in rows:
         shown.add_row(*(Text(cell) for cell in row))
-    console(sys.stdout).print(shown)
+    screen.print(shown)
+
+
+def _smallest_width(cells: Sequence[str]) -> int:
+    """The width of a column in which no word is broken, and no cell that somebody may want to copy."""
+    words = max(len(word) for cell in cells for word in (cell.split() or [""]))
+    return max(words, min(max(map(len, cells)), UNBROKEN_CHARACTERS))
+
+
+def _records(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
+    """Print each row as a block of lines, for a window that the table does not fit into. No word is broken."""
+    import textwrap
+
+    indent = " " * (max(len(head) for head in heads[1:]) + 4)
+    for row in rows:
+        line(row[0], bold=True)
+        for head, cell in zip(heads[1:], row[1:], strict=True):
+            if cell:
+                begin = f"  {head}".ljust(len(indent))
+                text = textwrap.wrap(
+                    cell,
+                    max(width, len(indent) + UNBROKEN_CHARACTERS),
+                    initial_indent=begin,
+                    subsequent_indent=indent,
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+                line("\n".join(text))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from estiba.cli import completion
 from estiba.cli.common_options import json_option, project_option
 
 
@@ -17,7 +18,7 @@ Examples:
   estiba train --force --json   all models again, with the result as JSON
 """
 )
-@click.argument("names", metavar="[MODEL]...", nargs=-1)
+@click.argument("names", metavar="[MODEL]...", nargs=-1, shell_complete=completion.project_models)
 @project_option
 @click.option("--force", is_flag=True, help="Also train models that have not changed.")
 @json_option

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from estiba.cli import terminal
+from estiba.cli import completion, terminal
 from estiba.cli.common_options import project_option, server_options
 
 if TYPE_CHECKING:
@@ -37,13 +37,14 @@ Examples:
   estiba up --watch --debug api      restart at changes; an editor attaches to api at 127.0.0.1:5678
 """
 )
-@click.argument("services", metavar="[SERVICE]...", nargs=-1)
+@click.argument("services", metavar="[SERVICE]...", nargs=-1, shell_complete=completion.services)
 @project_option
-@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Also start the services of this profile.")
+@completion.profile_option("Also start the services of this profile.")
 @click.option(
     "--debug",
     multiple=True,
     metavar="SERVICE",
+    shell_complete=completion.services,
     help="Start this Python service under debugpy; an editor attaches at 127.0.0.1:5678, to further ones at 5679, ...",
 )
 @click.option("--watch", is_flag=True, help="Restart services and train models again when their files change.")

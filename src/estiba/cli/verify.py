@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from estiba.cli import completion
 from estiba.cli.common_options import json_option, registry_option, trust_option
 
 
@@ -14,7 +15,7 @@ Examples:
   estiba verify ./artifacts/4f1c... --json
 """
 )
-@click.argument("ref")
+@click.argument("ref", shell_complete=completion.refs)
 @registry_option
 @trust_option
 @json_option

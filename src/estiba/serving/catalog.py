@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from estiba.core.errors import NotFound
+from estiba.core.suggest import did_you_mean
 from estiba.model.inference.load import Model, TensorModel
 from estiba.serving.batcher import Batcher
 from estiba.serving.exchange import Exchange
@@ -123,7 +124,8 @@ class Catalog(NamedTuple):
         """The route of that name; raises NotFound."""
         if name not in self.routes:
             known = ", ".join(sorted(self.routes)) or "none"
-            raise NotFound(f"There is no model {name!r} here.", hint=f"Being served: {known}.")
+            meant = did_you_mean(name, self.routes)
+            raise NotFound(f"There is no model {name!r} here{meant}", hint=f"Being served: {known}.")
         return self.routes[name]
 
     def model(self, name: str) -> Model:

@@ -10,6 +10,7 @@ from pathlib import Path
 from estiba.core.errors import BadArtifact, Conflict, NotFound
 from estiba.core.stores.disk import temporary
 from estiba.core.stores.files import Store, open_store
+from estiba.core.suggest import did_you_mean
 from estiba.model.artifact import archive, artifact
 from estiba.model.artifact.artifact import MANIFEST, Artifact
 from estiba.model.registry.records import (
@@ -171,9 +172,10 @@ class Registry:
             version = decode_version(self._store.read(version_file(name, number)), self.url, name, number)
             if not version.removed:
                 return version
-        known = ", ".join(self.list())
+        names = self.list()
+        known = ", ".join(names)
         hint = f"It has: {known}." if known else "It is empty: check the path, or pack a model first."
-        raise NotFound(f"There is no model {name!r} in the registry {self.url}.", hint=hint)
+        raise NotFound(f"There is no model {name!r} in the registry {self.url}{did_you_mean(name, names)}", hint=hint)
 
     def fetch(self, version: Version) -> Artifact:
         """The verified artifact of a version: in place, or copied once into the cache of this machine.
@@ -280,7 +282,7 @@ class Registry:
             record = self._removable(name, version)
             pointing = [alias for alias, number in self.aliases(name).items() if number == version]
             if pointing and not force:
-                hint = "Point them at another version first, or remove them too with --force (force=True)."
+                hint = "Point them at another version first, or remove them too: --force, or force=True in Python."
                 raise Conflict(f"{name}@{version} is the version of the alias {', '.join(pointing)}.", hint=hint)
             for alias in pointing:
                 self._store.delete(alias_file(name, alias))
