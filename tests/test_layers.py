@@ -38,8 +38,8 @@ ORDER = {
         by_value own_code catboost_files saved_files
         """,
     "estiba.model.convert": """
-        graph near_ties functions columns sparse trees context tables curves kernel_maps iterative_imputer pairwise
-        gblinear boosters catboost_trees foreign forests kernels knn_imputer linear compose wrappers texts transforms
+        wire graph near_ties functions columns sparse trees context tables curves kernel_maps iterative_imputer
+        pairwise gblinear boosters catboost_trees foreign forests kernels knn_imputer linear compose wrappers texts transforms
         ensembles several models
         """,
     "estiba.model.engines": """

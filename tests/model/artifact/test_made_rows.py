@@ -136,8 +136,8 @@ def test_the_reason_names_no_row_of_the_sample() -> None:
 
     for select, named in ((choose_made, False), (choose, True)):
         chosen = select(candidate, right, 0.0)
-        proof = Proof(candidate, chosen, (rows, candidate.direct(rows)), 1e-6, must_convert=False)
-        reason = proof.of_converted(wrong, proof.of_original())[1]
+        proof = Proof(candidate, chosen, (rows, candidate.direct(rows)), 1e-6, wrong)
+        reason = proof.of_converted(proof.of_original(), must_hold=False)[1]
         assert "off by up to 0.25" in reason
         assert ("first on a row of the sample" in reason) != named
         assert ('"age":' in reason) == named

@@ -24,9 +24,9 @@ def read_tree(estimator: Any, value: Numbers | None = None, features: Any = None
         features: columns of the input that the tree's features stand for; all in order by default.
     """
     inner = estimator.tree_
-    feature = np.maximum(inner.feature, 0).astype(np.int64)
+    feature = np.asarray(inner.feature, np.int64)  # views of the tree's own memory, as a forest may be large
     if features is not None:
-        feature = np.asarray(features, np.int64)[feature]
+        feature = np.asarray(features, np.int64)[np.maximum(feature, 0)]
     missing = getattr(inner, "missing_go_to_left", None)
     return Tree(
         feature=feature,
@@ -45,8 +45,8 @@ def _own_values(estimator: Any) -> Numbers:
     if hasattr(estimator, "classes_"):
         if value.shape[1] != 1:
             raise unsupported(estimator, "answers several classifications at once")
-        return np.array(value[:, 0, :])
-    return np.array(value[:, :, 0])
+        return value[:, 0, :]
+    return value[:, :, 0]
 
 
 def _input(c: Context, columns: Columns) -> str:

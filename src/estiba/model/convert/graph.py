@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from estiba.model.coding.terms import METADATA_KEY, Terms, encode
+from estiba.model.convert.wire import model_content, node_parts
 
 if TYPE_CHECKING:
     import onnx
@@ -39,6 +40,7 @@ class Graph:
         self.width = width
         self.exact_first = exact_first
         self.nodes: list[onnx.NodeProto] = []
+        self._lists: dict[str, dict[str, Array]] = {}  # by name of the node, attributes that are long
         self.initializers: list[onnx.TensorProto] = []
         self._known: dict[Any, str] = {}
         self._count = 0
@@ -68,8 +70,12 @@ class Graph:
         if key is not None and key in self._known:
             return self._known[key]
         output = self.name()
-        self.nodes.append(made_node(kind, list(inputs), [output], domain, attributes))
+        lists = {name: value for name, value in attributes.items() if isinstance(value, np.ndarray)}
+        short = {name: value for name, value in attributes.items() if name not in lists}
+        self.nodes.append(made_node(kind, list(inputs), [output], domain, short))
         self.nodes[-1].name = output
+        if lists:
+            self._lists[output] = lists
         self.domains.add(domain)
         if key is not None:
             self._known[key] = output
@@ -168,13 +174,13 @@ class Graph:
         nodes = _needed(self.nodes)
         used = {name for node in nodes for name in _inputs(node)}
         constants = [t for t in self.initializers if t.name in used]
-        graph = helper.make_graph(nodes, "estiba", inputs, outputs, constants)
+        graph = helper.make_graph([], "estiba", inputs, outputs, constants)
         versions = {"": OPSET, ML: ML_OPSET, MICROSOFT: 1}
         opsets = [helper.make_opsetid(d, versions[d]) for d in sorted({"", ML} | (self.domains & set(versions)))]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="estiba")
         if self.terms:
             helper.set_model_props(model, {METADATA_KEY: encode(_together(self.terms))})
-        return bytes(model.SerializeToString(deterministic=True))
+        return model_content(model, (node_parts(node, self._lists.pop(node.name, {})) for node in nodes))
 
 
 def _together(terms: Sequence[Terms]) -> list[Terms]:
@@ -202,7 +208,7 @@ def made_node(
     operator = helper.make_node(kind, inputs, outputs, domain=domain, **short)
     for name in attributes.keys() - short.keys():
         operator.attribute.append(AttributeProto(name=name, type=AttributeProto.INTS))
-        operator.attribute[-1].ints.extend(attributes[name].astype(np.int64).tolist())
+        operator.attribute[-1].ints.extend(memoryview(attributes[name].astype(np.int64)))
     operator.attribute.sort(key=lambda attribute: attribute.name)
     return operator
 

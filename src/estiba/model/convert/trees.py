@@ -109,9 +109,11 @@ def vote_share(g: Graph, x: str, trees: Sequence[Tree]) -> str:
     count = float(len(trees))
     if len(trees) == 1 or trees[0].value.shape[1] != 2 or (g.exact_first and not _whole(trees)):
         return _divide(g, vector_sum(g, x, trees), count)
-    first, second = (_scalar_attributes(trees, c) for c in (0, 1))
-    votes = g.op("TreeEnsemble", x, domain=ML, **second)
-    rest = g.op("Sub", g.const(count), votes) if _whole(trees) else _rest_or_exact(g, x, votes, first, count)
+    votes = g.op("TreeEnsemble", x, domain=ML, **_scalar_attributes(trees, 1))
+    if _whole(trees):
+        rest = g.op("Sub", g.const(count), votes)
+    else:
+        rest = _rest_or_exact(g, x, votes, _scalar_attributes(trees, 0), count)
     return _divide(g, g.concat([rest, votes]), count)
 
 
@@ -125,7 +127,7 @@ def _divide(g: Graph, tensor: str, by: float) -> str:
 
 def _whole(trees: Sequence[Tree]) -> bool:
     """Check that the leaves are zeros and ones: their sums are exact, so the rest is exact too."""
-    return all(np.isin(t.value[t.left < 0], (0.0, 1.0)).all() for t in trees)
+    return all(((leaves := t.value[t.left < 0]) == leaves.astype(bool)).all() for t in trees)
 
 
 def _rest_or_exact(g: Graph, x: str, votes: str, attributes: dict[str, Any], count: float) -> str:
@@ -225,6 +227,9 @@ class _Writer:
 
 def _inner_order(tree: Tree) -> Indices:
     """Inner nodes, a parent right before its left child: near in memory when a row walks down."""
+    inner = np.flatnonzero(tree.left >= 0)
+    if np.array_equal(tree.left[inner], inner + 1):  # as scikit-learn numbers a tree that grows depth first
+        return inner
     left, right = tree.left.tolist(), tree.right.tolist()
     order: list[int] = []
     stack = [0] if left[0] >= 0 else []

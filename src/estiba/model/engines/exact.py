@@ -46,6 +46,7 @@ class ExactEngine:
         text_columns = self._read_terms(graph, len(fields))
         columns = Columns([*(_domain(field) for field in fields), *[None] * text_columns])
         outputs = lower(graph, columns, width, text_columns)
+        del graph  # a large one is laid out in less memory without it
         self._kernel = kernel.Kernel(assemble(columns, outputs, kernel.OPERATIONS))
         self._width = width
         self._threads = threads

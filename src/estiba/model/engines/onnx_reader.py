@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -58,7 +58,9 @@ def read_model(content: bytes, scan: _Scan) -> Graph:
         model = _fields(content, scan)
         if 25 in model:
             raise NotRecognised("the file defines functions")
-        return replace(_graph(_only(model, 7), scan), terms=_terms(model, scan))
+        terms = _terms(model, scan)
+        _only(model, 7)
+        return replace(_graph(model.pop(7).pop(), scan), terms=terms)
     except (ValueError, IndexError, TypeError) as error:
         raise NotRecognised(f"the file cannot be read as ONNX: {error}") from error
 
@@ -99,17 +101,26 @@ def _number(fields: Mapping[int, list[bytes]], number: int) -> int:
 
 def _graph(message: bytes, scan: _Scan) -> Graph:
     fields = _fields(message, scan)
+    del message  # each copy of a large graph counts
     if 15 in fields:
         raise NotRecognised("the graph has sparse constants")
-    constants = dict(_tensor(part, scan) for part in fields.get(5, ()))
-    return Graph(tuple(_node(part, scan) for part in fields.get(1, ())), constants)
+    constants = dict(_tensor(part, scan) for part in fields.pop(5, ()))
+    return Graph(tuple(_node(part, scan) for part in _drained(fields.get(1, []))), constants)
+
+
+def _drained(parts: list[bytes]) -> Iterator[bytes]:
+    """The parts in order, each forgotten as it is taken."""
+    parts.reverse()
+    while parts:
+        yield parts.pop()
 
 
 def _node(message: bytes, scan: _Scan) -> Node:
     fields = _fields(message, scan)
+    del message
     domain, kind = _text(fields, 7), _text(fields, 4)
     inputs, outputs = (tuple(name.decode() for name in fields.get(n, ())) for n in (1, 2))
-    attributes = dict(_attribute(part, scan) for part in fields.get(5, ()))
+    attributes = dict(_attribute(part, scan) for part in _drained(fields.get(5, [])))
     return Node(kind if domain in ("", "ai.onnx") else f"{domain}:{kind}", inputs, outputs, attributes)
 
 

@@ -212,25 +212,52 @@ class Lookup:
 class Ranks:
     """Which column of ranks each node asks, its own rank there, and where the ranks come from."""
 
-    node_column: Indices
-    node_rank: Indices
+    node_column: npt.NDArray[np.uint16]
+    node_rank: npt.NDArray[np.uint16]
     features: tuple[Feature, ...]
     thresholds: Numbers
     lookups: tuple[Lookup, ...]
     width: int
 
 
-def rank(f: Forest, columns: Columns) -> Ranks | None:
-    """Ranks of a forest's thresholds; None where one column has more of them than a rank can count."""
-    order = np.lexsort((f.threshold, f.column))
-    column, threshold = f.column[order], f.threshold[order]
+@dataclass(frozen=True)
+class Questions:
+    """The distinct questions of a forest, by column and then by threshold, and per node the number of its own."""
+
+    column: npt.NDArray[np.integer[Any]]
+    threshold: Numbers
+    asked: npt.NDArray[np.int32]
+
+    def part(self, first: int, last: int) -> Questions:
+        """Return the same for the nodes from `first` up to `last`."""
+        return replace(self, asked=self.asked[first:last])
+
+
+def distinct_questions(f: Forest) -> Questions:
+    """The distinct pairs of column and threshold that the nodes of a forest ask about."""
+    order = np.argsort(f.threshold)
+    # Small numbers are sorted by counting them, and a stable sort keeps the thresholds of a column in order.
+    column = f.column[order].astype(np.uint16 if f.column.max() <= MAX_RANK else np.int64)
+    order = order[np.argsort(column, kind="stable")]
+    column, threshold = f.column[order].astype(column.dtype), f.threshold[order]
     fresh = np.append(True, (column[1:] != column[:-1]) | (threshold[1:] != threshold[:-1]))
-    position = np.empty(len(order), np.int64)
-    position[order] = np.cumsum(fresh) - 1
-    owners, starts = np.unique(column[fresh], return_index=True)
-    counts = np.diff(np.append(starts, fresh.sum()))
+    asked = np.empty(len(order), np.int32)
+    asked[order] = np.cumsum(fresh, dtype=np.int32) - 1
+    return Questions(column[fresh], threshold[fresh], asked)
+
+
+def rank(f: Forest, questions: Questions, columns: Columns) -> Ranks | None:
+    """Ranks of a forest's thresholds; None where one column has more of them than a rank can count."""
+    used_here = np.zeros(len(questions.column), bool)
+    used_here[questions.asked] = True
+    column = questions.column[used_here]
+    starts = np.flatnonzero(np.append(True, column[1:] != column[:-1]))
+    owners = column[starts].astype(np.int64)
+    counts = np.diff(np.append(starts, len(column)))
     if counts.max() >= MAX_RANK or 2 * len(owners) > MAX_RANK:
         return None
+    sorted_thresholds = questions.threshold[used_here]
+    position = (np.cumsum(used_here, dtype=np.int32) - 1)[questions.asked]
     owner = np.searchsorted(owners, f.column)
     used = np.unique(owner * 2 + f.low)
     # Columns of one category side by side, as one look-up fills them.
@@ -242,13 +269,13 @@ def rank(f: Forest, columns: Columns) -> Ranks | None:
         (int(c), int(s), int(n), int(at[2 * i + 1]), int(at[2 * i]))
         for i, (c, s, n) in enumerate(zip(owners, starts, counts, strict=True))
     )
-    sorted_thresholds = threshold[fresh]
     lookups = tuple(
         _lookup(columns, int(c), [f for f, k in zip(features, category, strict=True) if k == c], sorted_thresholds)
         for c in np.unique(category[category >= 0])
     )
     numbers = tuple(f for f, k in zip(features, category, strict=True) if k < 0)
-    return Ranks(at[owner * 2 + f.low], position - starts[owner], numbers, sorted_thresholds, lookups, len(used))
+    node_column, node_rank = at[owner * 2 + f.low].astype(np.uint16), (position - starts[owner]).astype(np.uint16)
+    return Ranks(node_column, node_rank, numbers, sorted_thresholds, lookups, len(used))
 
 
 def _lookup(columns: Columns, category: int, features: Sequence[Feature], thresholds: Numbers) -> Lookup:
@@ -265,19 +292,25 @@ def _lookup(columns: Columns, category: int, features: Sequence[Feature], thresh
     return Lookup(category, columns.nullable(category), first, table)
 
 
-def parts(f: Forest, columns: Columns) -> list[tuple[Forest, Ranks]]:
+def parts(f: Forest, columns: Columns, questions: Questions | None = None) -> list[tuple[Forest, Ranks]]:
     """The forest with its ranks, split where it has too many thresholds for one.
+
+    Args:
+        questions: those of its nodes, where they are known.
 
     Raises:
         NotRecognised: a single tree has too many.
     """
-    ranks = rank(f, columns)
+    questions = questions or distinct_questions(f)
+    ranks = rank(f, questions, columns)
     if ranks is not None:
         return [(f, ranks)]
     if len(f.roots) == 1:
         raise NotRecognised("a tree has more thresholds in one column than can be counted")
     middle = len(f.roots) // 2
-    return [p for a, b in ((0, middle), (middle, len(f.roots))) for p in parts(f.part(a, b), columns)]
+    node = int(f.roots[middle])
+    halves = ((0, middle, 0, node), (middle, len(f.roots), node, len(f.column)))
+    return [p for a, b, start, end in halves for p in parts(f.part(a, b), columns, questions.part(start, end))]
 
 
 Leaves = npt.NDArray[Any]

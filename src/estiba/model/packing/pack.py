@@ -20,7 +20,6 @@ from estiba.model.artifact import artifact, made_rows, model_card, profile
 from estiba.model.artifact import golden_rows as golden
 from estiba.model.artifact.artifact import Artifact, Manifest, SourceCard
 from estiba.model.coding.coder import Coded
-from estiba.model.engines.onnx import runner
 from estiba.model.inference.load import GOLDEN_FILE, load_artifact
 from estiba.model.packing import pack_tensors
 from estiba.model.packing.candidate import (
@@ -32,7 +31,7 @@ from estiba.model.packing.candidate import (
     with_own_labels,
 )
 from estiba.model.packing.content import onnx_parts, python_parts
-from estiba.model.packing.proof import Proof, Rows, choose, choose_made, composed
+from estiba.model.packing.proof import Proof, Rows, choose, choose_made, composed, fast_runner
 from estiba.model.packing.training_result import Source, Trained, finite_metrics, frame_of
 from estiba.model.packing.unseen_words import as_texts, word_readers
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
@@ -259,7 +258,7 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
         onnx, reason, proof = _prepared(candidate, trained, options)
     parity = proof.of_original()
     if onnx is not None:
-        parity, reason = proof.of_converted(runner(onnx), parity)
+        parity, reason = proof.of_converted(parity, must_hold=options.engine == "onnx")
     content = python_parts(trained.model, reason) if onnx is None or reason else onnx_parts(trained.model, onnx)
     manifest = Manifest(
         name=name,
@@ -277,18 +276,19 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
     files = {
         manifest.model_file: content.model,
         GOLDEN_FILE: golden.seal(candidate.coder, proof.golden, proof.answers),
-        profile.FILE: profile.encode(_profile(candidate, trained, None if reason else onnx, proof.base)),
+        profile.FILE: profile.encode(_profile(candidate, trained, None if reason else proof.predict, proof.base)),
         **content.code,
     }
     files[model_card.FILE] = model_card.render(manifest, tuple(content.code)).encode()
     written = artifact.write(folder, manifest, files)
+    del proof, onnx, content, files  # a large model is in memory often enough
     _load_once(written)
     return written, candidate.notes
 
 
 def _candidate(trained: Trained, options: PackOptions, fields: Mapping[str, FieldOptions]) -> Candidate:
     """The model with its contract; with examples of no row of the sample, where none is to be stored."""
-    candidate = with_contract(prepare(trained, fields, options.outputs), options.extra, options.keep)
+    candidate = with_contract(prepare(trained, fields, options.outputs), trained, options.extra, options.keep)
     if options.rows == "sample":
         return candidate
     candidate = with_examples(candidate, made_rows.examples(candidate.coder, composed(candidate)), fields)
@@ -319,12 +319,12 @@ def _prepared(candidate: Candidate, trained: Trained, options: PackOptions) -> t
     rows = golden.proof_rows(candidate.coder.fields, candidate.coded)
     direct = candidate.direct(rows)  # first: a sample that the model does not take is no fault of the conversion
     onnx, reason = _converted(candidate, options)
-    predict = runner(onnx) if onnx else None
+    predict = fast_runner(onnx, candidate) if onnx else None
     if options.rows == "made":
         chosen = choose_made(candidate, predict, _apart(onnx), _holdout(candidate, trained))
     else:
         chosen = choose(candidate, predict, _apart(onnx))
-    proof = Proof(candidate, chosen, (rows, direct), options.tolerance, must_convert=options.engine == "onnx")
+    proof = Proof(candidate, chosen, (rows, direct), options.tolerance, predict)
     return onnx, reason, proof
 
 
@@ -349,9 +349,11 @@ def _apart(onnx: bytes | None) -> float:
     return golden.NEAR if onnx and decides_between_rounded(onnx) else 0.0
 
 
-def _profile(candidate: Candidate, trained: Trained, onnx: bytes | None, background: Coded | None) -> profile.Profile:
+def _profile(
+    candidate: Candidate, trained: Trained, converted: golden.Predict | None, background: Coded | None
+) -> profile.Profile:
     """The profile of held-out rows where there are some, else of the sample, as the packed model answers them."""
-    predict = runner(onnx) if onnx else candidate.original
+    predict = converted or candidate.original
     rows = _holdout(candidate, trained)
     if rows is None:
         return profile.build(candidate.signature, candidate.coded, predict, "sample", background=background)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,9 +14,25 @@ from estiba.core.errors import ParityError
 from estiba.model.artifact import golden_rows, made_rows, profile
 from estiba.model.artifact.artifact import Parity
 from estiba.model.coding.coder import Coded, Matrix
+from estiba.model.engines.exact import open_exact
+from estiba.model.engines.onnx import runner
+from estiba.model.engines.onnx_reader import NotRecognised
 from estiba.model.packing.candidate import Candidate, check_rebuilt, contradiction
 
 Rows = Literal["sample", "made"]
+
+
+LARGE_GRAPH_BYTES = 50_000_000
+"""Size of a graph that ONNX Runtime needs 15 times the memory for, which the kernel does not."""
+
+
+def fast_runner(onnx: bytes, candidate: Candidate) -> golden_rows.Predict:
+    """A function that runs a graph with ONNX Runtime, or a large one with the kernel where that knows all of it."""
+    if len(onnx) > LARGE_GRAPH_BYTES:
+        signature = candidate.signature
+        with suppress(NotRecognised):
+            return open_exact(onnx, signature.fields, signature.head.width).predict
+    return runner(onnx)
 
 
 @dataclass(frozen=True)
@@ -53,7 +70,7 @@ class Proof:
     Args:
         chosen: the golden rows.
         sample: positions of the sample rows, and the original's answers to them.
-        must_convert: a converted model that answers differently is an error.
+        predict: the converted model; None where there is none.
     """
 
     def __init__(
@@ -62,10 +79,9 @@ class Proof:
         chosen: Chosen,
         sample: tuple[npt.NDArray[np.int_], Matrix],
         tolerance: float,
-        *,
-        must_convert: bool,
+        predict: golden_rows.Predict | None,
     ) -> None:
-        self._candidate, self._tolerance, self._must_convert = candidate, tolerance, must_convert
+        self._candidate, self._tolerance, self.predict = candidate, tolerance, predict
         self._rows, self._direct = sample
         self.golden, self.base, self.answers = chosen.golden, chosen.base, candidate.original(chosen.golden)
         self._expected = np.concatenate([self.answers, self._direct])
@@ -83,11 +99,16 @@ class Proof:
         rebuilt = check_rebuilt(self._candidate, self._rows, self._direct)
         return self._compare(np.concatenate([self.answers, rebuilt]))[0]
 
-    def of_converted(self, predict: golden_rows.Predict, parity: Parity) -> tuple[Parity, str]:
-        """The proof of the converted model and why it fails; `parity`, of the original, and a reason where it does."""
+    def of_converted(self, parity: Parity, *, must_hold: bool) -> tuple[Parity, str]:
+        """The proof of the converted model and why it fails; `parity`, of the original, and a reason where it does.
+
+        Raises:
+            ParityError: it answers differently, and `must_hold`.
+        """
+        assert self.predict is not None
         sample = self._candidate.coded.take(self._rows)
         rows = golden_rows.join([self.golden, sample])
-        compared, broken = self._compare(predict(rows))
+        compared, broken = self._compare(self.predict(rows))
         if broken is None:
             return compared, ""
         where = self._shown(rows, broken)
@@ -96,7 +117,7 @@ class Proof:
             f"{compared.labels_equal} of {compared.labels_total} labels; "
             f"first on {where}."
         )
-        if self._must_convert:
+        if must_hold:
             raise ParityError(reason, hint="Raise tolerance if that is acceptable, or use engine = 'auto'.")
         return parity, reason
 
