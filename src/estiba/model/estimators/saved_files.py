@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from estiba.core.errors import BadArtifact, EstibaError, MissingExtra, NotFound, NotTrusted
 from estiba.model.artifact.artifact import Format
 from estiba.model.estimators import catboost_files, skops
 from estiba.model.estimators.object_graph import framework, libraries, reachable
+from estiba.model.estimators.old_pickles import unreadable_pickle
 
 __all__ = [
     "FORMATS",
@@ -198,17 +199,24 @@ def _explained(path: Path, format: Format) -> Iterator[None]:
         yield
     except EstibaError:
         raise
-    except ModuleNotFoundError as error:
+    except Exception as error:  # each library has its own errors for a file that is damaged
+        if format == "joblib" and (cause := unreadable_pickle(path, error)) is not None:
+            raise cause from error
+        _explain(path, format, error)
+
+
+def _explain(path: Path, format: Format, error: Exception) -> NoReturn:
+    """Raise a sentence for what a library raised."""
+    if isinstance(error, ModuleNotFoundError):
         name = (error.name or "").partition(".")[0]
         extra = {"sklearn": "train", "skops": "train", "joblib": "train"}.get(name, name)
         if extra in ("train", "xgboost", "lightgbm", "catboost"):
             raise MissingExtra(name, extra) from error
         hint = "Install the library that provides it, in the version of training."
         raise BadArtifact(f"{path} needs the module {error.name!r}, which is not installed.", hint=hint) from error
-    except Exception as error:  # each library has its own errors for a file that is damaged
-        name = FORMATS[format]
-        hint = "The file may be damaged or from another version: save the model again."
-        raise BadArtifact(f"{path} cannot be read as {name}: {type(error).__name__}: {error}", hint=hint) from error
+    name = FORMATS[format]
+    hint = "The file may be damaged or from another version: save the model again."
+    raise BadArtifact(f"{path} cannot be read as {name}: {type(error).__name__}: {error}", hint=hint) from error
 
 
 def _skews(path: Path, caught: list[warnings.WarningMessage]) -> Iterator[str]:
