@@ -35,7 +35,8 @@ ORDER = {
     "estiba.model.registry": "records registry mirror",
     "estiba.model.estimators": """
         object_graph estimator_facts booster_outputs multi_output outputs own_modules own_answers tree_checks skops
-        by_value own_code catboost_files saved_files
+        by_value own_code catboost_files booster_categories
+        old_pickles saved_files
         """,
     "estiba.model.convert": """
         wire graph near_ties functions columns sparse trees context tables curves kernel_maps iterative_imputer

@@ -13,6 +13,7 @@ from estiba.core.errors import BadProject, EstibaError, MissingExtra
 from estiba.core.stores.disk import explained
 from estiba.model.coding.csv_file import PLAIN_CSV, CsvFile, CsvOptions
 from estiba.model.coding.xlsx_file import XlsxFile, as_text
+from estiba.model.estimators.booster_categories import as_categories, named_categories
 from estiba.model.estimators.saved_files import open_file
 from estiba.model.packing.training_result import Trained
 from estiba.model.schema.estimator_columns import text_columns
@@ -56,6 +57,7 @@ def from_file(
             raise BadProject(f"{sample} holds arrays, and has no column {target!r}.", hint="Leave the target away.")
         return Trained(model=loaded.model, sample=read_arrays(sample)), loaded.notes
     rows = read_sample(sample, loaded.model, target=target, csv_options=csv_options, sheet=sheet)
+    rows = as_categories(rows, named_categories(loaded.model), sample)
     answers = None
     if target:
         if target not in rows.columns:
@@ -118,7 +120,7 @@ def _read_csv(path: Path, model: Any, target: str, options: CsvOptions) -> pd.Da
     file = CsvFile(path, options)
     names = list(file.columns)
     _check_named(path, names)
-    texts = text_columns(model, [name for name in names if name != target])
+    texts = _text_columns(model, [name for name in names if name != target])
     rows = pd.read_csv(
         path,
         sep=options.delimiter,
@@ -132,6 +134,14 @@ def _read_csv(path: Path, model: Any, target: str, options: CsvOptions) -> pd.Da
     if options.decimal == ",":
         _refuse_points(path, rows, texts)
     return rows
+
+
+def _text_columns(model: Any, names: list[str]) -> frozenset[str]:
+    """The columns that are text for the model, also those of which a booster's file names texts as categories."""
+    named = named_categories(model)
+    levels = {name: named.get(name) or named.get(name.replace(" ", "_"), ()) for name in names}
+    of_texts = {name for name, own in levels.items() if own and all(isinstance(level, str) for level in own)}
+    return text_columns(model, names) | of_texts
 
 
 def _refuse_points(path: Path, rows: pd.DataFrame, texts: frozenset[str]) -> None:
@@ -164,7 +174,7 @@ def _read_xlsx(path: Path, model: Any, target: str, sheet: str) -> pd.DataFrame:
     _check_named(path, names)
     if len(set(names)) < len(names):
         raise EstibaError(f"{path} has the column {next(name for name in names if names.count(name) > 1)!r} twice.")
-    texts = text_columns(model, [name for name in names if name != target])
+    texts = _text_columns(model, [name for name in names if name != target])
     rows = [row.cells for row in file.rows(range(len(names)))]
     cells = zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True)
     return pd.DataFrame(
