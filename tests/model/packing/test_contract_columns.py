@@ -53,6 +53,43 @@ def test_columns_that_a_column_transformer_drops_are_no_fields(tmp_path: Path) -
     assert ours == pytest.approx(model.predict_proba(ROWS)[:, 1], abs=1e-12)
 
 
+def test_predict_takes_the_frame_of_training_with_the_columns_that_were_left_out(tmp_path: Path) -> None:
+    encoder = make_column_transformer((ONE_HOT, ["plan"]), (StandardScaler(), ["age"]))
+    model = make_pipeline(encoder, LogisticRegression()).fit(ROWS, TARGET)
+    frame = ROWS.assign(left=TARGET)
+    ours = model.predict_proba(ROWS)[:, 1]
+    result = estiba.pack(model, ROWS, y=TARGET.rename("left"), name="m", registry=tmp_path, quiet=True)
+    loaded = estiba.load(result.ref, registry=tmp_path)
+    assert loaded.signature.unread == ("customer_id", "balance", "left")
+    for rows in (frame, frame.to_dict("records")):
+        assert [row["probabilities"]["1"] for row in loaded.predict(rows)] == pytest.approx(ours, abs=1e-12)
+    with pytest.raises(BadInput, match="the model has no such field"):
+        loaded.predict(frame.assign(other=1))
+    with pytest.raises(BadInput, match=r'the model does not read it.*extra = "ignore"'):
+        loaded.coder.check(frame.to_dict("records")[:1])  # as a server does
+
+
+def test_columns_to_keep_or_to_ignore_are_not_left_out(tmp_path: Path) -> None:
+    encoder = make_column_transformer((ONE_HOT, ["plan"]), (StandardScaler(), ["age"]))
+    model = make_pipeline(encoder, LogisticRegression()).fit(ROWS, TARGET)
+    loaded, _ = packed(model, ROWS, tmp_path, keep=["customer_id"])
+    assert loaded.predict(ROWS[:1])[0]["customer_id"] == "C-0"
+    assert loaded.signature.unread == ("balance",)
+    assert packed(model, ROWS, tmp_path, extra="ignore")[0].signature.unread == ()
+
+
+def test_a_text_that_an_encoder_reads_too_is_a_reason_with_the_remedy(tmp_path: Path) -> None:
+    texts = ROWS.assign(text=RANDOM.choice(["red apple", "green pear", "blue plum"], 300))
+    encoder = make_column_transformer((TfidfVectorizer(), "text"), (ONE_HOT, ["text"]))
+    model = make_pipeline(encoder, LogisticRegression()).fit(texts, TARGET)
+    loaded, _ = packed(model, texts, tmp_path)
+    assert "is a text for a vectorizer and a category for OneHotEncoder" in loaded.manifest.reason
+    again = make_column_transformer((TfidfVectorizer(), "text"), (ONE_HOT, ["copy"]))
+    texts = texts.assign(copy=texts.text)
+    loaded, _ = packed(make_pipeline(again, LogisticRegression()).fit(texts, TARGET), texts, tmp_path)
+    assert loaded.manifest.engine == "onnx"
+
+
 def test_a_target_or_an_index_left_in_the_sample_is_no_field(tmp_path: Path) -> None:
     model = RandomForestClassifier(5, random_state=0).fit(ROWS[["age", "balance"]], TARGET)
     sample = ROWS.assign(target=TARGET).reset_index().rename(columns={"index": "Unnamed: 0"})

@@ -28,6 +28,7 @@ class KnownNames:
         self._known = frozenset((*self.all, *self.aliases))
         self._required = tuple((field.name, field.source) for field in signature.fields if not field.nullable)
         self._ignores = signature.extra == "ignore"
+        self._unread = frozenset(signature.unread)
 
     def refuses(self, name: object) -> bool:
         """Tell if a name is to be refused: neither of a field nor of a value to keep."""
@@ -50,6 +51,12 @@ class KnownNames:
             *(Problem(pointer(number, name), "missing; it is required") for name in missing),
         ]
 
+    def without_unread(self, records: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The records without values that the model did not read in training either."""
+        if not self._unread or not any(self._unread & record.keys() for record in records):
+            return records
+        return [{name: value for name, value in record.items() if name not in self._unread} for record in records]
+
     def renamed(self, values: Any) -> dict[str, Any]:
         """A record or columns with the names of fields instead of those of the columns of training."""
         return {self.aliases.get(name, name): value for name, value in values.items()}
@@ -67,6 +74,8 @@ class KnownNames:
     def _unknown(self, name: str) -> str:
         if not name:
             return "this column has no name, as pandas' index: write it with index=False, or name the column"
+        if name in self._unread:
+            return 'the model does not read it, as in training: leave it out, or pack the model with extra = "ignore"'
         return "the model has no such field" + did_you_mean(name, self.all, otherwise="")
 
 

@@ -44,11 +44,23 @@ def apply(c: Context, transformer: Any, columns: Columns) -> Columns:
     return _transformed(c, transformer, columns, name if ours else "")
 
 
+def _why_no_text(field: str, transformer: Any) -> str:
+    reader = type(transformer).__name__
+    if hasattr(transformer, "categories_"):
+        return (
+            f"the field {field!r} is a text for a vectorizer and a category for {reader}, and a field is one of them: "
+            f"train with a copy of the column under another name for {reader}"
+        )
+    return (
+        f"the field {field!r} is a text that {reader} reads, and texts convert only behind scikit-learn's vectorizers"
+    )
+
+
 def _transformed(c: Context, transformer: Any, columns: Columns, name: str) -> Columns:
     """The columns after one transformer; `name` is its class in scikit-learn, empty for one of another library."""
     for column in columns.columns:
         if isinstance(column, Text):
-            raise NotConvertible(f"the field {column.field!r} is a text, which only Python code can read")
+            raise NotConvertible(_why_no_text(column.field, transformer))
     output = kept(transformer.transform(columns.sample))
     if output.shape[0] != columns.sample.shape[0]:
         raise unsupported(transformer, "takes one column as a list, not a table")

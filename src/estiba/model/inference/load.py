@@ -72,13 +72,15 @@ class Model:
         Args:
             rows: records by field name, one such record, or a DataFrame with the fields as columns, in any order. Also
                 a Series (one record), tables of polars and Arrow, and arrays and lists with the fields in their order.
+                Columns that the model did not read in training, and its target, are left out.
 
         A number that is not finite is None, with a RuntimeWarning.
 
         Raises:
             BadInput: values that do not match the signature, each named. BadRequest: `rows` holds no records.
         """
-        coded = self.coder.check(records_of(rows, lambda: self.signature.names))
+        records = records_of(rows, lambda: self.signature.names)
+        coded = self.coder.check(self.coder.names.without_unread(records))
         if not len(coded):
             return []
         predictions, nulls = self.predictions.with_warnings(self.answer(coded))

@@ -218,10 +218,20 @@ def with_own_labels(candidate: Candidate) -> Candidate:
     return dataclasses.replace(candidate, signature=signature, coder=Coder(signature))
 
 
-def with_contract(candidate: Candidate, extra: Extra, keep: tuple[str, ...]) -> Candidate:
+def with_contract(candidate: Candidate, trained: Trained, extra: Extra, keep: tuple[str, ...]) -> Candidate:
     """The same model with what becomes of the values of a record that are not its fields."""
-    signature = validated(msgspec.structs.replace(candidate.signature, extra=extra, keep=keep))
+    own = {*keep, *candidate.signature.names, *candidate.coder.names.aliases}
+    unread = () if extra == "ignore" else tuple(name for name in _unread(candidate, trained) if name not in own)
+    signature = validated(msgspec.structs.replace(candidate.signature, extra=extra, keep=keep, unread=unread))
     return dataclasses.replace(candidate, signature=signature, coder=Coder(signature))
+
+
+def _unread(candidate: Candidate, trained: Trained) -> tuple[str, ...]:
+    """The columns of the sample that the model does not read, and the names of its target."""
+    sample = [field_name(label) for label in trained.sample.columns]
+    fewer = len(candidate.sample.columns) < len(sample)
+    left = [name for name in sample if fewer and name not in candidate.sample.columns]
+    return tuple(dict.fromkeys((*left, *target_names(trained.target))))
 
 
 def with_examples(

@@ -49,7 +49,7 @@ def read_part(
             return sample, ()
     names = ", ".join(map(repr, unread[:12])) + (f" and {len(unread) - 12} more" if len(unread) > 12 else "")
     several = "columns are" if len(unread) > 1 else "column is"
-    remedy = 'To accept rows that have it all the same, pack with extra = "ignore".'
+    remedy = 'In Python, predict leaves out what it does not read; requests may have it with extra = "ignore".'
     return part, (f"The model does not read {names}: the {several} no part of its fields. {remedy}",)
 
 

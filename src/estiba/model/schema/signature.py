@@ -272,6 +272,8 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     Args:
         extra: `refuse` a record with a field that the model does not have, or `ignore` that field.
         keep: names of values that are no input of the model and are handed through to the answer, such as a key.
+        unread: columns of the sample that the model does not read, and its target: left out in Python, and refused in
+            requests unless `extra` ignores them.
     """
 
     fields: tuple[Field, ...]
@@ -279,6 +281,7 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     outputs: Outputs = Outputs()
     extra: Extra = "refuse"
     keep: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     def field(self, name: str) -> Field:
         for field in self.fields:
