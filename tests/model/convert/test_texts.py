@@ -11,6 +11,9 @@ import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
+from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from text_cases import MODELS, numbers, target, texts
@@ -37,6 +40,29 @@ def test_a_model_of_texts_answers_as_the_original(name: str, tmp_path: Path) -> 
     np.testing.assert_allclose(*numbers(predictions, model, asked), rtol=0, atol=1e-12)
     if "label" in predictions[0]:
         assert [p["label"] for p in predictions] == model.predict(asked).tolist()
+
+
+SEVERAL = {
+    "vectorizer inside": lambda: MultiOutputClassifier(make_pipeline(TfidfVectorizer(), LogisticRegression())),
+    "vectorizer before": lambda: make_pipeline(CountVectorizer(), MultiOutputClassifier(MultinomialNB())),
+    "chain": lambda: make_pipeline(TfidfVectorizer(), ClassifierChain(LogisticRegression())),
+    "labels": lambda: OneVsRestClassifier(make_pipeline(TfidfVectorizer(), LogisticRegression())),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_answers_to_one_text(name: str, tmp_path: Path) -> None:
+    sample, asked = texts(400, 1), texts(400, 2)
+    y = np.column_stack([target(sample) == "spam", [len(text) % 2 for text in sample]]).astype(int)
+    model = SEVERAL[name]().fit(sample, y)
+    packed = estiba.pack(model, sample, name="texts", registry=tmp_path, outputs={"names": ["spam", "odd"]})
+    assert packed.artifact.manifest.engine == "onnx", packed.artifact.manifest.reason
+    predictions = estiba.load("texts", registry=tmp_path).predict(asked)
+    own = model.predict_proba(asked)
+    expected = np.column_stack([each[:, 1] for each in own]) if isinstance(own, list) else own
+    got = [[p[output]["probabilities"]["1"] for output in ("spam", "odd")] for p in predictions]
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+    assert [[p[output]["label"] for output in ("spam", "odd")] for p in predictions] == model.predict(asked).tolist()
 
 
 def test_texts_beside_numbers_and_categories(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ ROWS = pd.DataFrame({"age": np.arange(18, 58), "balance": np.linspace(-5, 40, 40
 LINE = LinearRegression().fit(ROWS[["age"]], ROWS["balance"])
 
 
-def models() -> dict[str, Any]:
+def models() -> dict[str, Any]:  # noqa: C901 - one small model after the other
     """By name, models that are defined inside a function: they go by value, and need no process of their own."""
 
     def array(frame: pd.DataFrame) -> Any:
@@ -37,6 +37,15 @@ def models() -> dict[str, Any]:
 
     def matrix(frame: pd.DataFrame) -> Any:
         return np.column_stack([frame["age"], frame["balance"]])
+
+    def mixed(frame: pd.DataFrame) -> Any:
+        late = np.where(frame["age"] > 50, "late", "early")
+        return pd.DataFrame(
+            {"half": frame["balance"] / 2, "when": pd.Categorical(late), "plus": frame["plan"] == "plus"}
+        )
+
+    def pairs(frame: pd.DataFrame) -> Any:
+        return np.column_stack([(frame["age"] / 2).astype(object), np.where(frame["age"] > 50, "late", "early")])
 
     def words(frame: pd.DataFrame) -> Any:
         return np.where(frame["balance"] < 0, "overdrawn", np.where(frame["plan"] == "plus", "good", "plain"))
@@ -72,6 +81,8 @@ Expected = Callable[[pd.DataFrame], list[dict[str, Any]]]
         ("table", lambda f: MODELS["table"](f).to_dict("records")),
         ("dicts", MODELS["dicts"]),
         ("matrix", lambda f: [{"value0": a, "value1": b} for a, b in MODELS["matrix"](f)]),
+        ("mixed", lambda f: MODELS["mixed"](f).to_dict("records")),
+        ("pairs", lambda f: [{"value0": a, "value1": b} for a, b in MODELS["pairs"](f)]),
         ("words", lambda f: [{"label": v} for v in MODELS["words"](f)]),
         ("yes_or_no", lambda f: [{"label": bool(v)} for v in MODELS["yes_or_no"](f)]),
         ("object", lambda f: [{"value": v} for v in f["age"] * 1.5]),
@@ -98,6 +109,10 @@ def test_any_callable_and_any_predict_answers_as_itself(name: str, expected: Exp
         (lambda f: [object()] * len(f), "which is no label"),
         (lambda f: ["old" if age > 30 else None for age in f["age"]], "answers None, which is no label"),
         (lambda f: f[["age", "age"]], "two columns 'age'"),
+        (lambda f: f[["plan", "plan"]], "two columns 'plan'"),
+        (lambda f: f.assign(why=[f"because {a}" for a in f["age"]]), "'why' is another text for nearly every row"),
+        (lambda f: f.assign(plan="basic"), "The output 'plan' answers 1 different labels on the sample"),
+        (lambda f: f.assign(plan=f["plan"].where(f["age"] > 20)), "The output 'plan' answers nan, which is no label"),
         (lambda f: np.ones((len(f), 2 + (len(f) == 1))), "has 3 columns, and it had 2 when it was packed"),
         (lambda f: [{"a": 1}] + [{"b": 1}] * 39, r"different keys: \['a'\], and in row 1 \['b'\]"),
         (MODELS["Scorer"], "Scorer is a class"),
@@ -119,6 +134,20 @@ def test_a_label_that_the_sample_has_not_shown_may_be_stated(tmp_path: Path) -> 
     rate.classes_ = ["young", "adult", "old"]  # type: ignore[attr-defined]
     estiba.pack(rate, ROWS, name="rate", registry=tmp_path)
     assert estiba.load("rate", registry=tmp_path, trust=True).predict(older) == [{"label": "old"}]
+
+
+def test_a_label_of_several_outputs_is_one_that_the_sample_showed(tmp_path: Path) -> None:
+    def rate(frame: pd.DataFrame) -> Any:
+        return {"twice": frame["age"] * 2, "rate": ["old" if age > 60 else "young" for age in frame["age"]]}
+
+    older = {"age": 70, "balance": 1.0, "plan": "plus"}
+    shown = ROWS.assign(age=ROWS["age"] + 20)
+    estiba.pack(rate, shown, name="rate", registry=tmp_path)
+    assert estiba.load("rate", registry=tmp_path, trust=True).predict(older) == [{"twice": 140.0, "rate": "old"}]
+    with pytest.raises(EstibaError, match="The output 'rate' answers 1 different labels"):
+        estiba.pack(rate, ROWS, name="rate", registry=tmp_path)
+    estiba.pack(MODELS["pairs"], ROWS, name="own", registry=tmp_path, outputs={"names": ["half", "when"]})
+    assert estiba.load("own", registry=tmp_path, trust=True).predict(older) == [{"half": 35.0, "when": "late"}]
 
 
 def test_answers_that_depend_on_the_other_rows_are_noted(tmp_path: Path) -> None:

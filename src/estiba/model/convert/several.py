@@ -121,6 +121,12 @@ def regressor_chain(c: Context, model: Any, columns: Columns, want: Want) -> str
 
 def _with_answer(c: Context, columns: Columns, answer: str, estimator: Any) -> Columns:
     """The columns with an estimator's answer, of one column, behind them."""
+    if hasattr(columns.sample, "tocsr"):  # terms of texts, which stay sparse
+        from scipy.sparse import csr_matrix, hstack
+
+        said = csr_matrix(np.asarray(estimator.predict(columns.sample), np.float64)[:, None])
+        sample = hstack([columns.sample, said], format="csr")
+        return columns.same((*columns.columns, *slots(answer, 1)), sample)
     rows = np.asarray(columns.sample, np.float64)
     said = np.asarray(estimator.predict(rows), np.float64).reshape(len(rows), 1)
     width = len(columns.columns) + 1

@@ -37,4 +37,5 @@ def _first_parts(model: Any) -> list[Any]:
     return list(members) if isinstance(members, list) and type(model).__name__.startswith(_JOINED) else []
 
 
-_JOINED = ("Voting", "Stacking")
+_JOINED = ("Voting", "Stacking", "MultiOutput", "OneVsRest")
+"""Beginnings of the names of estimators whose members all see the same rows."""
