@@ -29,9 +29,9 @@ ORDER = {
         """,
     "estiba.model.coding": """
         kernel terms arrow thrift_compact table_limits csv_file xlsx_file xlsx_writer pandas_series record_type
-        known_names coder predictions npy npz images tensor_coder
+        known_names coder handover predictions npy npz images tensor_coder
         """,
-    "estiba.model.artifact": "artifact archive golden_rows golden_tensors profile made_rows model_card",
+    "estiba.model.artifact": "tail artifact archive golden_rows golden_tensors profile made_rows model_card",
     "estiba.model.registry": "records registry mirror",
     "estiba.model.estimators": """
         object_graph estimator_facts booster_outputs multi_output outputs own_modules own_answers tree_checks skops
@@ -44,12 +44,12 @@ ORDER = {
         transforms ensembles several models
         """,
     "estiba.model.engines": """
-        onnx_reader columns trees rules lower_onnx program exact onnx tensor_engine own_code python isolated
+        onnx_reader columns trees rules lower_onnx program exact onnx tensor_engine own_code tail python isolated
         """,
     "estiba.model.onnx_import": "inspect_graph several_outputs wrapping_nodes wrap tensor_graph",
     "estiba.model.inference": "load score_files",
     "estiba.model.packing": """
-        training_result model_columns candidate unseen_words from_file content pack_tensors proof pack
+        training_result model_columns candidate unseen_words from_file converted content split pack_tensors proof pack
         """,
     "estiba.model.training": "fingerprints mlflow runner worker",
     "estiba.serving": """

@@ -128,7 +128,10 @@ def _model(store: Registry, ref: str, hint: str) -> PlannedModel:
     number, needed = str(version.version), manifest.libraries
     pickled = f"a pickle, {manifest.model_file}" if manifest.format == "joblib" else ""
     code = manifest.code_summary or pickled  # whoever writes a manifest may leave out what its pickle holds
-    return PlannedModel(version.name, number, artifact.digest, artifact.path, manifest.engine, needed, size, code)
+    split = bool(manifest.tail)
+    return PlannedModel(
+        version.name, number, artifact.digest, artifact.path, manifest.engine, needed, size, code, split
+    )
 
 
 def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> Service:

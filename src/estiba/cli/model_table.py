@@ -15,14 +15,16 @@ HEADS = ("model", "version", "engine", "parity", "metrics")
 
 def row(manifest: Manifest, version: str) -> tuple[str, ...]:
     """The cells of a model under HEADS."""
-    return (manifest.name, version, manifest.engine, parity(manifest), metrics(manifest.metrics))
+    return (manifest.name, version, manifest.engine_name, parity(manifest), metrics(manifest.metrics))
 
 
 def models(entries: Sequence[tuple[Manifest, str]]) -> None:
     """Print a table of models, with a warning about simulated data and the reason for a python engine."""
     terminal.table(HEADS, [row(manifest, version) for manifest, version in entries])
     for manifest, _ in entries:
-        if manifest.reason:
+        if manifest.tail:
+            terminal.line(f"{manifest.name}: {manifest.engine_summary} ({manifest.reason})")
+        elif manifest.reason:
             terminal.line(f"{manifest.name} runs on the python engine: {manifest.reason}")
     warn_simulated([manifest for manifest, _ in entries])
 
@@ -46,7 +48,7 @@ def data(manifest: Manifest) -> str:
 
 def parity(manifest: Manifest) -> str:
     """The proof in a few words."""
-    if manifest.engine == "python":
+    if manifest.engine == "python" and not manifest.tail:
         return "the original"
     return proof(manifest.parity) if manifest.parity else ""
 

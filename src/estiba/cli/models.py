@@ -140,7 +140,7 @@ def _show_facts(manifest: Manifest, profile: Profile | None) -> None:
     head, source = manifest.signature.head, manifest.source
     origin = f"{source.name}, {model_table.data(manifest)}" if source else "not stated"
     facts = _answers(manifest.signature)
-    facts += [("engine", manifest.engine), ("proof", model_table.parity(manifest)), ("data", origin)]
+    facts += [("engine", manifest.engine_summary), ("proof", model_table.parity(manifest)), ("data", origin)]
     facts += [("why python", manifest.reason)] if manifest.reason else []
     facts += [("profile", "none; tensors have no distribution by field" if head.tensors else _profile(profile))]
     facts += [("made with", f"{manifest.framework}, Python {manifest.python}")]

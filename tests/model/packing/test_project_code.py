@@ -134,7 +134,7 @@ def test_it_answers_as_the_original_far_from_its_project(made: Made, tmp_path: P
     folder, digest, answers, rows = made
     shutil.copytree(folder / "registry/artifacts" / digest, tmp_path / digest)
     model = estiba.load(tmp_path / digest, trust=True)
-    assert probabilities(model.predict(rows)) == answers
+    assert probabilities(model.predict(rows)) == pytest.approx(answers, abs=1e-12)
     assert "features" not in sys.modules
     model.engine.close()
     read(tmp_path / digest)  # running it has left no file behind
@@ -154,7 +154,7 @@ def test_two_versions_of_one_module_live_side_by_side(made: Made, tmp_path: Path
     registry.push(store.fetch(store.resolve("other")))
     with supervised.serving(tmp_path / "registry", "--trust", models=("own", "other")) as server:
         for name, expected in (("own", answers), ("other", other_answers)):
-            assert probabilities(ask(server.port, name, rows)) == expected
+            assert probabilities(ask(server.port, name, rows)) == pytest.approx(expected, abs=1e-12)
 
 
 def ask(port: int, name: str, rows: list[dict[str, float]]) -> list[Any]:

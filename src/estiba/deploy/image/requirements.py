@@ -101,7 +101,7 @@ def serving(models: Sequence[PlannedModel], extra: Sequence[str] = ()) -> Lock:
 
 def _without_onnxruntime(models: Sequence[PlannedModel]) -> dict[str, str]:
     """The reason not to install ONNX Runtime; empty if it is needed."""
-    graphs = [model for model in models if model.engine == "onnx"]
+    graphs = [model for model in models if model.engine == "onnx" or model.split]
     if not models:
         return {}
     if not graphs:
@@ -114,7 +114,10 @@ def _without_onnxruntime(models: Sequence[PlannedModel]) -> dict[str, str]:
 def _runs_in_kernel(model: PlannedModel) -> bool:
     from estiba.model.artifact.artifact import read
     from estiba.model.engines import open_engine
+    from estiba.model.engines.tail import open_tail
 
+    if model.split:
+        return open_tail(read(model.path, verify=False))[0] == "estiba kernel"
     return open_engine(read(model.path, verify=False)).runtime == "estiba kernel"
 
 

@@ -45,6 +45,7 @@ class PlannedModel:
         engine: `onnx` or `python`. libraries: by distribution, the exact version that loads it.
         size: of the artifact, in bytes.
         code: Python code of its author, in a few words; empty where there is none.
+        split: some of its steps were converted, and run behind those of the python engine.
     """
 
     name: str
@@ -55,6 +56,7 @@ class PlannedModel:
     libraries: Mapping[str, str]
     size: int = 0
     code: str = ""
+    split: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import msgspec
 from estiba.core.errors import BadArtifact, BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import TEMPORARY, discard, explained, place
 from estiba.core.suggest import shortened
+from estiba.model.artifact.tail import Tail
 from estiba.model.schema.signature import Scalar, Signature
 from estiba.model.schema.signature_checks import check_sound
 
@@ -94,6 +95,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         python: the version of Python that packed it.
         source: the origin of the training data.
         reason: why the python engine was chosen; empty otherwise.
+        tail: the steps of a pipeline on the python engine that were converted; absent where there are none.
         by_value: functions and classes of the packer's own that the model file itself holds, as bytecode.
         files: every file but artifact.json itself, by path; `write` fills it in.
     """
@@ -115,7 +117,21 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     description: str = ""
     notes: str = ""
     by_value: tuple[str, ...] = ()
+    tail: Tail | msgspec.UnsetType = msgspec.UNSET
     files: tuple[FileEntry, ...] = ()
+
+    @property
+    def engine_name(self) -> str:
+        """The engine as people read it: `python + kernel` where some steps of a pipeline were converted."""
+        return "python + kernel" if self.tail else self.engine
+
+    @property
+    def engine_summary(self) -> str:
+        """The engine as people read it, with the steps that each part runs."""
+        if not self.tail:
+            return self.engine
+        python, converted = ", ".join(self.tail.python_steps), ", ".join(self.tail.converted_steps)
+        return f"{self.engine_name}: {python} in Python; {converted} converted"
 
     @property
     def code_files(self) -> tuple[str, ...]:
@@ -318,6 +334,8 @@ def _fault(manifest: Manifest) -> str:
         return "its files are not in order, or one is named twice"
     if manifest.model_file not in paths:
         return f"the model file {manifest.model_file!r} is not one of its files"
+    if manifest.tail and manifest.tail.file not in paths:
+        return f"the file {manifest.tail.file!r} of its converted steps is not one of its files"
     return ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from estiba.model.artifact.artifact import Manifest
+from estiba.model.artifact.artifact import Manifest, Parity
 from estiba.model.schema.answer_text import part_texts
 from estiba.model.schema.signature import Field, Signature
 from estiba.model.schema.tensor_types import Image, shape_text
@@ -142,23 +142,35 @@ def _answer(signature: Signature) -> list[str]:
 
 def _parity(manifest: Manifest) -> str:
     parity = manifest.parity
+    if manifest.tail and parity is not None:
+        return _section("Proof", f"{_steps(manifest)}\n\n{_compared(parity, 'The whole was compared')}")
     if manifest.engine == "python":
         return _section("Proof", f"The original estimator answers (the python engine). {manifest.reason}".strip())
     if parity is None:
         return ""
-    worst = max(parity.max_abs_error.values(), default=0.0)
-    labels = f", {parity.labels_equal:,} of {parity.labels_total:,} labels equal" if parity.labels_total else ""
     if manifest.signature.is_tensors:
+        worst = max(parity.max_abs_error.values(), default=0.0)
         return _section(
             "Proof",
             f"The ONNX file is packed unchanged and was compared with itself on {parity.note}: largest difference "
             f"{worst:.3g}; accepted up to {parity.tolerance:g}.",
         )
-    return _section(
-        "Proof",
-        f"Converted to ONNX and compared with the original on {parity.rows:,} rows ({parity.note}): "
-        f"largest difference {worst:.3g}{labels}; accepted up to {parity.tolerance:g}.",
+    return _section("Proof", _compared(parity, "Converted to ONNX and compared"))
+
+
+def _compared(parity: Parity, what: str) -> str:
+    worst = max(parity.max_abs_error.values(), default=0.0)
+    labels = f", {parity.labels_equal:,} of {parity.labels_total:,} labels equal" if parity.labels_total else ""
+    return (
+        f"{what} with the original on {parity.rows:,} rows ({parity.note}): "
+        f"largest difference {worst:.3g}{labels}; accepted up to {parity.tolerance:g}."
     )
+
+
+def _steps(manifest: Manifest) -> str:
+    """The steps of a pipeline that run in Python, and those that were converted."""
+    why = f" The reason: {manifest.reason.removesuffix('.')}." if manifest.reason else ""
+    return f"{manifest.engine_summary[0].upper()}{manifest.engine_summary[1:]}.{why}"
 
 
 def _code(manifest: Manifest, code: Sequence[str]) -> str:

@@ -27,7 +27,7 @@ from estiba.model.schema.text_input import takes_texts
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Converted", "NotConvertible", "convert"]
+__all__ = ["Converted", "NotConvertible", "convert", "failing_step"]
 
 SAMPLE_ROWS = 256
 """Rows of the sample that go through the original's steps to check the tables."""
@@ -68,6 +68,27 @@ def convert(
     if takes_texts(model):
         columns = columns.same(columns.columns, sample.head(SAMPLE_ROWS).iloc[:, 0])
     return Converted(graph.model(_answer(context, model, columns, head), head.width), head, tuple(context.notes))
+
+
+def failing_step(
+    steps: Sequence[Any], fields: Sequence[Field], sample: pd.DataFrame, head: Head
+) -> tuple[int, NotConvertible] | None:
+    """The first of the fitted transformers, one after the other, that has no exact form, and why; None where all do.
+
+    Args:
+        fields, sample: as for `convert`. head: any.
+    """
+    context = Context(Graph(len(fields)), emit, apply)
+    position = 0
+    try:
+        columns = _ordered(steps[0], _input(context.graph, fields, head, sample.head(SAMPLE_ROWS)), sample)
+        if takes_texts(steps[0]):
+            columns = columns.same(columns.columns, sample.head(SAMPLE_ROWS).iloc[:, 0])
+        for position, step in enumerate(steps):  # noqa: B007 - for the error
+            columns = context.apply(step, columns)
+    except NotConvertible as error:
+        return position, error
+    return None
 
 
 def _answer(c: Context, model: object, columns: Columns, head: Head) -> str:

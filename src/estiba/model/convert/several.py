@@ -124,11 +124,11 @@ def _with_answer(c: Context, columns: Columns, answer: str, estimator: Any) -> C
     if hasattr(columns.sample, "tocsr"):  # terms of texts, which stay sparse
         from scipy.sparse import csr_matrix, hstack
 
-        said = csr_matrix(np.asarray(estimator.predict(columns.sample), np.float64)[:, None])
-        sample = hstack([columns.sample, said], format="csr")
+        own = csr_matrix(np.asarray(estimator.predict(columns.sample), np.float64)[:, None])
+        sample = hstack([columns.sample, own], format="csr")
         return columns.same((*columns.columns, *slots(answer, 1)), sample)
     rows = np.asarray(columns.sample, np.float64)
-    said = np.asarray(estimator.predict(rows), np.float64).reshape(len(rows), 1)
+    own = np.asarray(estimator.predict(rows), np.float64).reshape(len(rows), 1)
     width = len(columns.columns) + 1
     joined = c.graph.concat([c.matrix(columns), answer])
-    return columns.same(slots(joined, width), np.concatenate([rows, said], axis=1))
+    return columns.same(slots(joined, width), np.concatenate([rows, own], axis=1))

@@ -81,6 +81,8 @@ def _transformed(c: Context, transformer: Any, columns: Columns, name: str) -> C
     if rule is None:
         alone = "does not turn each category column, one by one, into what the sample shows"
         raise unsupported(transformer, alone if columns.tables else _why_not(transformer))
+    if name == "FunctionTransformer" and _ufunc(transformer) is None:
+        raise unsupported(transformer, _why_not(transformer))
     result = rule(c.graph, transformer, c.matrix(columns))
     return columns.same(slots(result, output.shape[1]), output)
 

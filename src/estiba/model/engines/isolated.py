@@ -71,7 +71,10 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """The answer to a request with its shape, or an error by the name of its class."""
+    """The answer to a request with its shape, or an error by the name of its class.
+
+    The first one, which says that the engine is ready, has its runtime as the message.
+    """
 
     shape: tuple[int, int] = (0, 0)
     matrix: bytes = b""
@@ -82,8 +85,6 @@ class Reply(msgspec.Struct, frozen=True):
 
 class IsolatedEngine:
     """Asks a python engine that runs in a child process. A process that died is started anew by the next call."""
-
-    runtime = "Python, in a process of its own"
 
     def __init__(self, artifact: Artifact, *, threads: int = 1, trust: bool = False) -> None:
         self._artifact = artifact
@@ -146,7 +147,7 @@ class IsolatedEngine:
         self._poll = select.poll()  # made once: Connection.poll makes one for each call
         self._poll.register(self._channel, select.POLLIN)
         try:
-            self._receive()
+            self.runtime = f"{self._receive().message}, in a process of its own"
         except BaseException:
             self._end()
             raise
@@ -213,7 +214,7 @@ def main() -> None:
     except Exception as error:
         channel.send_bytes(msgspec.msgpack.encode(_failed(error)))
         return
-    channel.send_bytes(msgspec.msgpack.encode(Reply()))
+    channel.send_bytes(msgspec.msgpack.encode(Reply(message=engine.runtime)))
     while True:
         try:
             request = msgspec.msgpack.decode(channel.recv_bytes(), type=Request)

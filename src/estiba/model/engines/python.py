@@ -6,22 +6,29 @@ import functools
 import importlib
 import importlib.metadata
 import platform
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from estiba.model.coding.coder import Coder
+from estiba.model.engines.tail import SplitPipeline, open_tail
 from estiba.model.estimators import own_answers
 from estiba.model.estimators.object_graph import reachable
 from estiba.model.estimators.outputs import answer
 from estiba.model.estimators.saved_files import open_file
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from estiba.model.artifact.artifact import Artifact, Manifest
     from estiba.model.coding.coder import Coded, Matrix
+    from estiba.model.schema.signature import Head
 
 
 class PythonEngine:
     """Ask the estimator itself, with at most `threads` native threads for one call.
+
+    Of a pipeline whose last steps were converted it runs the first ones, and the kernel or ONNX Runtime the others.
 
     With `one_thread`, all calls are made by the thread that makes this object.
 
@@ -30,16 +37,22 @@ class PythonEngine:
         BadArtifact, MissingExtra: it cannot be read, or a library is missing.
     """
 
-    runtime = "Python"
-
     def __init__(self, artifact: Artifact, *, threads: int = 1, trust: bool = False, one_thread: bool = False) -> None:
         manifest = artifact.manifest
         self._model = open_file(artifact.file(manifest.model_file), manifest.format, trust=trust).model
         self._coder = Coder(manifest.signature)
-        self._answer = own_answers.answer if own_answers.is_own(self._model) else answer
+        self.runtime = "Python"
+        self._ask: Callable[[pd.DataFrame, Head], Matrix]
         self._threads = threads
         for item in reachable(self._model):
             _limit(item, threads)
+        if manifest.tail:
+            name, predict = open_tail(artifact, threads)
+            self.runtime = f"Python + {name}"
+            self._ask = SplitPipeline(self._model, manifest.tail, predict).answer
+        else:
+            asked = own_answers.answer if own_answers.is_own(self._model) else answer
+            self._ask = functools.partial(asked, self._model)
         self._pools = _pools()
         if one_thread and self._pools is not None:
             self._pools.limit(limits=threads)
@@ -48,7 +61,7 @@ class PythonEngine:
     def predict(self, coded: Coded) -> Matrix:
         frame = self._coder.frame(coded)
         with self._limited():
-            return self._answer(self._model, frame, self._coder.signature.head)
+            return self._ask(frame, self._coder.signature.head)
 
     def close(self) -> None:
         """Do nothing: it holds only memory."""

@@ -8,6 +8,7 @@ import re
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 _NUMERIC = frozenset({"joblib", "numpy", "pandas", "scikit-learn", "scipy"})
@@ -50,6 +51,17 @@ def _inside(item: Any) -> Iterator[Any]:
         yield from getattr(item, "__dict__", {}).values()
 
 
+def packages() -> Mapping[str, Sequence[str]]:
+    """The installed distributions by the top-level names that they bring; read again where something was installed."""
+    folders = [folder for folder in map(Path, sys.path) if folder.is_dir()]
+    return _packages(tuple((folder, folder.stat().st_mtime_ns) for folder in folders))
+
+
+@functools.lru_cache(1)
+def _packages(changed: tuple[tuple[Path, int], ...]) -> Mapping[str, Sequence[str]]:
+    return importlib.metadata.packages_distributions()
+
+
 def libraries(model: object, format: str = "", imported: Iterable[str] = ()) -> dict[str, str]:
     """The exact version, by distribution name, of every library that the python engine needs to run `model`.
 
@@ -57,7 +69,7 @@ def libraries(model: object, format: str = "", imported: Iterable[str] = ()) -> 
         format: how the model is saved (`estiba.model.artifact.artifact.Format`); what reads that format is added.
         imported: distributions that code of the user's own imports.
     """
-    installed = importlib.metadata.packages_distributions()
+    installed = packages()
     names = {"numpy", "pandas"}  # the engine itself builds a DataFrame
     names |= {format} & {"joblib", "skops"}
     names |= set(imported)
@@ -77,7 +89,7 @@ def framework(model: object) -> str:
     if isinstance(model, bytes):
         return _producer(model)
     top = module_of(type(last_step(model))).partition(".")[0]
-    names = sorted(importlib.metadata.packages_distributions().get(top, ()))
+    names = sorted(packages().get(top, ()))
     if not names:
         return "code of your own" if top not in sys.stdlib_module_names else "Python"
     return f"{_FRAMEWORKS.get(names[0], names[0])} {importlib.metadata.version(names[0])}"

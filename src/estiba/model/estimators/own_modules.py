@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.metadata
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +12,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path, PurePosixPath
 
 from estiba.core.errors import EstibaError
+from estiba.model.estimators.object_graph import packages
 
 MAX_FILES = 500
 MAX_BYTES = 5_000_000
@@ -78,7 +78,7 @@ def gather(modules: Iterable[str]) -> Gathered:
 
 def distributions(tops: Iterable[str]) -> set[str]:
     """The installed distributions that bring top-level modules."""
-    installed = importlib.metadata.packages_distributions()
+    installed = packages()
     return {sorted(installed[top])[0] for top in tops if top in installed}
 
 

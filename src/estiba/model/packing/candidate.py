@@ -43,6 +43,7 @@ class Candidate:
             (rows, outputs); None where it says no labels.
         own_rule: the label is to be the one of predict, and not of a threshold of the user's.
         notes: sentences that whoever packs the model should read.
+        estimator: the original itself; None for a function and for an ONNX file.
     """
 
     signature: Signature
@@ -54,6 +55,7 @@ class Candidate:
     labels: Callable[[pd.DataFrame], npt.NDArray[np.int_] | None] = lambda frame: None
     own_rule: bool = False
     notes: tuple[str, ...] = ()
+    estimator: Any = None
 
     def ask(self, frame: pd.DataFrame) -> Matrix:
         return self.answer(frame, self.signature.head)
@@ -138,10 +140,11 @@ def _of_estimator(
         _code(coder, sample),
         sample,
         lambda frame, head: answer(model, frame, head),
-        lambda head: convert(model, signature.fields, sample, head, exact_first=_decides_by_first(signature)).onnx,
+        lambda head: convert(model, signature.fields, sample, head, exact_first=decides_by_first(signature)).onnx,
         lambda frame: own_labels(model, frame, head),
         own_rule,
         notes,
+        model,
     )
 
 
@@ -152,7 +155,7 @@ def _of_function(model: Any, sample: pd.DataFrame, fields: Mapping[str, FieldOpt
 
     head, name = own_answers.head_from(model, sample)
     name = "" if name in sample.columns else name  # arithmetic on a column has its name
-    if outputs.names and len(head.names) > 1:
+    if outputs.names and len(head.heads or head.names) > 1:
         head, outputs = own_answers.with_names(head, outputs.names), msgspec.structs.replace(outputs, names=())
     if name and outputs.value == Outputs().value:
         outputs = msgspec.structs.replace(outputs, value=name)
@@ -198,7 +201,7 @@ def _named(head: Head, outputs: Outputs, targets: Sequence[str]) -> Head:
     return renamed(head, targets) if len(targets) == count else head
 
 
-def _decides_by_first(signature: Signature) -> bool:
+def decides_by_first(signature: Signature) -> bool:
     """Tell whether a threshold or a band is about the probability of the first of two classes."""
     outputs = signature.outputs
     return len(signature.head.classes) == 2 and signature.positive == 0 and bool(outputs.threshold or outputs.bands)

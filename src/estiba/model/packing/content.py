@@ -9,6 +9,7 @@ from typing import Any
 
 from estiba.core.errors import ParityError
 from estiba.model.artifact.artifact import CODE
+from estiba.model.packing.converted import Converted
 
 
 @dataclass(frozen=True)
@@ -18,21 +19,34 @@ class Content:
     Args:
         model: the bytes of the model file.
         described: members of the manifest about it.
-        code: source files of the user's own by path inside the artifact.
+        files: source files of the user's own, and the graph of converted steps, by path inside the artifact.
     """
 
     model: bytes
     described: dict[str, Any]
-    code: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def code_files(self) -> tuple[str, ...]:
+        """Paths of the source files of the user's own."""
+        return tuple(path for path in self.files if path.startswith(f"{CODE}/"))
 
 
-def onnx_parts(model: object, onnx: bytes) -> Content:
-    """The content of an artifact whose model was converted."""
+def converted_parts(model: object, form: Converted) -> Content:
+    """The content of an artifact whose model was converted, as a whole or from a step on.
+
+    Raises:
+        EstibaError: the steps that run in Python cannot be saved.
+    """
     from estiba.model.estimators.saved_files import framework
 
+    if form.tail is not None:
+        held = python_parts(list(form.steps), form.reason)
+        described = {**held.described, "framework": framework(model), "tail": form.tail}
+        return Content(held.model, described, {**held.files, form.tail.file: form.onnx})
     libraries = {name: version(name) for name in ("numpy", "onnxruntime")}
     described = {"engine": "onnx", "format": "onnx", "model_file": "model.onnx", "libraries": libraries}
-    return Content(onnx, {**described, "framework": framework(model)})
+    return Content(form.onnx, {**described, "framework": framework(model)})
 
 
 def python_parts(model: object, reason: str) -> Content:

@@ -30,8 +30,10 @@ from estiba.model.packing.candidate import (
     with_examples,
     with_own_labels,
 )
-from estiba.model.packing.content import onnx_parts, python_parts
+from estiba.model.packing.content import converted_parts, python_parts
+from estiba.model.packing.converted import Converted
 from estiba.model.packing.proof import Proof, Rows, choose, choose_made, composed, fast_runner
+from estiba.model.packing.split import converted
 from estiba.model.packing.training_result import Source, Trained, finite_metrics, frame_of
 from estiba.model.packing.unseen_words import as_texts, word_readers
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
@@ -107,7 +109,7 @@ class Packed:
         manifest = self.artifact.manifest
         parity, lines = (
             manifest.parity,
-            [f"{self.ref} sha256:{self.artifact.digest[:12]}", f"engine: {manifest.engine}"],
+            [f"{self.ref} sha256:{self.artifact.digest[:12]}", f"engine: {manifest.engine_summary}"],
         )
         if parity is not None:
             worst = max(parity.max_abs_error.values(), default=0.0)
@@ -245,21 +247,22 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
         settings = (options.fields, options.outputs, options.batch, options.tolerance)
         return pack_tensors.build(trained, name, settings, folder, options.description)
     candidate = _candidate(trained, options, options.fields)
-    onnx, reason, proof = _prepared(candidate, trained, options)
+    form, reason, proof = _prepared(candidate, trained, options)
     if readers := word_readers(candidate, max(options.tolerance, golden.TOLERANCE)):
         texts = as_texts(candidate.signature, readers, options.fields)
         candidate = _candidate(trained, options, texts)
         note = "The model reads the words of {!r} and answers unseen ones differently, such as {!r}: the field is text."
         notes = tuple(note.format(name, level) for name, level in readers.items())
         candidate = dataclasses.replace(candidate, notes=(*candidate.notes, *notes))
-        onnx, reason, proof = _prepared(candidate, trained, options)
+        form, reason, proof = _prepared(candidate, trained, options)
     if note := proof.contradiction():
         candidate = dataclasses.replace(with_own_labels(candidate), notes=(*candidate.notes, note))
-        onnx, reason, proof = _prepared(candidate, trained, options)
+        form, reason, proof = _prepared(candidate, trained, options)
     parity = proof.of_original()
-    if onnx is not None:
-        parity, reason = proof.of_converted(parity, must_hold=options.engine == "onnx")
-    content = python_parts(trained.model, reason) if onnx is None or reason else onnx_parts(trained.model, onnx)
+    if form is not None:
+        parity, failure = proof.of_converted(form, parity, must_hold=options.engine == "onnx")
+        form, reason = (None, failure) if failure else (form, reason)
+    content = python_parts(trained.model, reason) if form is None else converted_parts(trained.model, form)
     manifest = Manifest(
         name=name,
         signature=candidate.signature,
@@ -276,12 +279,12 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
     files = {
         manifest.model_file: content.model,
         GOLDEN_FILE: golden.seal(candidate.coder, proof.golden, proof.answers),
-        profile.FILE: profile.encode(_profile(candidate, trained, None if reason else proof.predict, proof.base)),
-        **content.code,
+        profile.FILE: profile.encode(_profile(candidate, trained, form, proof.base)),
+        **content.files,
     }
-    files[model_card.FILE] = model_card.render(manifest, tuple(content.code)).encode()
+    files[model_card.FILE] = model_card.render(manifest, content.code_files).encode()
     written = artifact.write(folder, manifest, files)
-    del proof, onnx, content, files  # a large model is in memory often enough
+    del proof, form, content, files  # a large model is in memory often enough
     _load_once(written)
     return written, candidate.notes
 
@@ -314,46 +317,33 @@ def _load_once(written: Artifact) -> None:
         ) from error
 
 
-def _prepared(candidate: Candidate, trained: Trained, options: PackOptions) -> tuple[bytes | None, str, Proof]:
-    """The model as ONNX (or None, and why not), and what is to be proven of it."""
+def _prepared(candidate: Candidate, trained: Trained, options: PackOptions) -> tuple[Converted | None, str, Proof]:
+    """The converted model (or None, and why it is none), and what is to be proven of it."""
     rows = golden.proof_rows(candidate.coder.fields, candidate.coded)
     direct = candidate.direct(rows)  # first: a sample that the model does not take is no fault of the conversion
-    onnx, reason = _converted(candidate, options)
-    predict = fast_runner(onnx, candidate) if onnx else None
+    form, reason = converted(candidate, options.engine, options.tolerance, fast_runner)
+    whole = form if form and not form.tail else None
+    predict, apart = (whole.predict, _apart(whole.onnx)) if whole else (None, 0.0)
     if options.rows == "made":
-        chosen = choose_made(candidate, predict, _apart(onnx), _holdout(candidate, trained))
+        chosen = choose_made(candidate, predict, apart, _holdout(candidate, trained))
     else:
-        chosen = choose(candidate, predict, _apart(onnx))
+        chosen = choose(candidate, predict, apart)
     proof = Proof(candidate, chosen, (rows, direct), options.tolerance, predict)
-    return onnx, reason, proof
+    return form, reason, proof
 
 
-def _converted(candidate: Candidate, options: PackOptions) -> tuple[bytes | None, str]:
-    """The model as ONNX, or why not."""
-    from estiba.model.convert import NotConvertible
-
-    if options.engine == "python":
-        return None, "The project asks for the python engine."
-    try:
-        return candidate.convert(), ""
-    except NotConvertible as error:
-        if options.engine == "onnx":
-            raise
-        return None, error.message
-
-
-def _apart(onnx: bytes | None) -> float:
+def _apart(onnx: bytes) -> float:
     """The distance of golden rows from the model's jumps."""
     from estiba.model.convert.near_ties import decides_between_rounded
 
-    return golden.NEAR if onnx and decides_between_rounded(onnx) else 0.0
+    return golden.NEAR if decides_between_rounded(onnx) else 0.0
 
 
 def _profile(
-    candidate: Candidate, trained: Trained, converted: golden.Predict | None, background: Coded | None
+    candidate: Candidate, trained: Trained, form: Converted | None, background: Coded | None
 ) -> profile.Profile:
     """The profile of held-out rows where there are some, else of the sample, as the packed model answers them."""
-    predict = converted or candidate.original
+    predict = form.predict if form else candidate.original
     rows = _holdout(candidate, trained)
     if rows is None:
         return profile.build(candidate.signature, candidate.coded, predict, "sample", background=background)

@@ -18,6 +18,8 @@ from estiba.model.engines.exact import open_exact
 from estiba.model.engines.onnx import runner
 from estiba.model.engines.onnx_reader import NotRecognised
 from estiba.model.packing.candidate import Candidate, check_rebuilt, contradiction
+from estiba.model.packing.converted import Converted
+from estiba.model.packing.split import with_tail
 
 Rows = Literal["sample", "made"]
 
@@ -99,16 +101,21 @@ class Proof:
         rebuilt = check_rebuilt(self._candidate, self._rows, self._direct)
         return self._compare(np.concatenate([self.answers, rebuilt]))[0]
 
-    def of_converted(self, parity: Parity, *, must_hold: bool) -> tuple[Parity, str]:
+    def of_converted(self, form: Converted, parity: Parity, *, must_hold: bool) -> tuple[Parity, str]:
         """The proof of the converted model and why it fails; `parity`, of the original, and a reason where it does.
 
         Raises:
             ParityError: it answers differently, and `must_hold`.
         """
-        assert self.predict is not None
         sample = self._candidate.coded.take(self._rows)
         rows = golden_rows.join([self.golden, sample])
-        compared, broken = self._compare(self.predict(rows))
+        try:
+            answers = form.predict(rows)
+        except ValueError as error:
+            if form.tail is None:
+                raise
+            return parity, with_tail(form.reason, str(error))  # the converted steps refuse what is handed over
+        compared, broken = self._compare(answers)
         if broken is None:
             return compared, ""
         where = self._shown(rows, broken)
