@@ -40,8 +40,8 @@ ORDER = {
         """,
     "estiba.model.convert": """
         wire graph near_ties functions columns sparse trees context tables curves kernel_maps iterative_imputer
-        pairwise gblinear boosters catboost_trees foreign forests kernels knn_imputer linear compose wrappers texts
-        transforms ensembles several models
+        pairwise gblinear boosters catboost_trees foreign forests nearest_ties kernels knn_imputer linear compose
+        wrappers texts transforms ensembles several models
         """,
     "estiba.model.engines": """
         onnx_reader columns trees rules lower_onnx program exact onnx tensor_engine own_code tail python isolated

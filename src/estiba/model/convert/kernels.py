@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from estiba.model.convert.columns import Columns
 from estiba.model.convert.context import Context, Want, unsupported
 from estiba.model.convert.graph import DOUBLE, Graph
+from estiba.model.convert.nearest_ties import MAX_TIED_SHARE, TIES_ASKED, tied_share
 from estiba.model.convert.pairwise import pair_votes
 
 MAX_POINTS = 20_000
-"""Nearest neighbours of more training rows than this are slow in any graph, and large."""
+MAX_POINT_NUMBERS = 10_000_000
+"""Nearest neighbours of more training rows, or numbers in them, are slow in any graph, and large."""
 
 
 def _kernel(g: Graph, model: Any, x: str) -> str:
@@ -106,12 +109,15 @@ def _most_voted(g: Graph, pairs: str, classes: int) -> str:
 def neighbours(c: Context, model: Any, columns: Columns, want: Want) -> str:
     """KNeighborsClassifier and -Regressor with the Euclidean or Manhattan distance, every distance computed."""
     g = c.graph
-    points = np.asarray(model._fit_X, np.float64)
+    fitted = model._fit_X
+    if fitted.shape[0] > MAX_POINTS or fitted.shape[0] * fitted.shape[1] > MAX_POINT_NUMBERS:
+        size = f"{fitted.shape[0]} training rows of {fitted.shape[1]} numbers"
+        raise unsupported(model, f"looks through {size}, more than a graph should hold")
+    points = np.asarray(fitted.toarray() if hasattr(fitted, "toarray") else fitted, np.float64)
     metric = (model.effective_metric_, (model.effective_metric_params_ or {}).get("p", 2))
     if metric[0] != "euclidean" and metric != ("minkowski", 2):
         raise unsupported(model, f"with the metric {metric[0]} has no rule")
-    if len(points) > MAX_POINTS:
-        raise unsupported(model, f"looks through {len(points)} training rows, more than a graph should hold")
+    _tell_ties(c, model, points)
     distances = _squared_distance(g, c.matrix(columns), points)
     near, index = g.name(), g.name()
     from onnx import helper
@@ -124,6 +130,24 @@ def neighbours(c: Context, model: Any, columns: Columns, want: Want) -> str:
     targets = np.asarray(model._y, np.float64).reshape(len(points), -1)
     answers = g.op("Gather", g.const(targets), index, axis=0)
     return _mean_of_neighbours(g, answers, weights, model.n_neighbors)
+
+
+def _tell_ties(c: Context, model: Any, points: npt.NDArray[np.float64]) -> None:
+    """Refuse a model whose answers often depend on the choice among training rows at equal distances; note few."""
+    from sklearn.metrics.pairwise import euclidean_distances
+
+    asked = points[:: max(1, len(points) // TIES_ASKED)]
+    answers = np.asarray(model._y, np.float64).reshape(len(points), -1)
+    share = tied_share(euclidean_distances(asked, points), model.n_neighbors, answers, 1e-7 * float(points.std()))
+    if share > MAX_TIED_SHARE:
+        raise unsupported(
+            model,
+            f"finds training rows at equal distances for {share:.0%} of its rows, of which scikit-learn takes any; it "
+            "converts where few rows are equally far, so with columns that are not all whole numbers or categories",
+        )
+    if share:
+        name = type(model).__name__
+        c.note(f"{name}: of training rows at equal distances the first are taken; scikit-learn takes any of them")
 
 
 def _weights(g: Graph, model: Any, near: str) -> str:

@@ -11,14 +11,9 @@ from estiba.model.convert.columns import Column, Columns, slots
 from estiba.model.convert.context import Context, unsupported
 from estiba.model.convert.graph import BOOL, DOUBLE, Graph
 from estiba.model.convert.kernels import MAX_POINTS
+from estiba.model.convert.nearest_ties import MAX_TIED_SHARE, TIES_ASKED, tied_share
 
 Numbers = npt.NDArray[np.float64]
-
-TIES_ASKED = 200
-"""Training rows that are asked whether their nearest neighbours are at equal distances."""
-
-MAX_TIED_SHARE = 0.02
-"""Largest share of such rows in a model that converts."""
 
 
 def knn_imputer(c: Context, imputer: Any, columns: Columns, output: Any) -> Columns:
@@ -57,8 +52,7 @@ def _refuse(imputer: Any, points: Numbers) -> None:
 def _tell_ties(c: Context, imputer: Any, points: Numbers) -> None:
     """Refuse frequent ties in columns that training had missing, and note all others.
 
-    Of training rows at equal distances scikit-learn takes those that NumPy's argpartition happens to leave in front,
-    which differs from processor to processor.
+    Of training rows at equal distances scikit-learn takes any (`nearest_ties.py`).
     """
     shares = {int(column): _tied(imputer, points, int(column)) for column in np.flatnonzero(imputer._valid_mask)}
     missing = {column: share for column, share in shares.items() if np.isnan(points[:, column]).any()}
@@ -78,21 +72,11 @@ def _tied(imputer: Any, points: Numbers, column: int) -> float:
     from sklearn.metrics.pairwise import nan_euclidean_distances
 
     donors = points[~np.isnan(points[:, column])]
-    if len(donors) <= imputer.n_neighbors:
-        return 0.0
     hidden = np.array(points[:: max(1, len(points) // TIES_ASKED)])
     hidden[:, column] = np.nan
     distances = np.nan_to_num(nan_euclidean_distances(hidden, donors), nan=np.inf)
     slack = 1e-7 * float(np.nanstd(points))  # a matrix product leaves as much of a distance of 0
-    tied = 0
-    for row in distances:
-        nearest = np.partition(row, (imputer.n_neighbors - 1, imputer.n_neighbors))
-        last, following = nearest[imputer.n_neighbors - 1], nearest[imputer.n_neighbors]
-        limit = last * (1 + 1e-9) + slack
-        if np.isfinite(following) and following <= limit:
-            rivals = donors[(row >= last * (1 - 1e-9) - slack) & (row <= limit), column]
-            tied += bool(np.ptp(rivals))
-    return tied / len(hidden)
+    return tied_share(distances, imputer.n_neighbors, donors[:, column : column + 1], slack)
 
 
 def _places(g: Graph, truths: str) -> str:

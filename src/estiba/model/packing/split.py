@@ -62,6 +62,12 @@ def converted(
         if engine == "onnx":
             raise
         reason = error.message
+    except EstibaError:
+        raise
+    except Exception as error:  # a fault of a rule of ours must not keep a model from being packed
+        reason = f"A rule of Estiba's failed on this model, which is a fault of Estiba: {type(error).__name__}: {error}"
+        if engine == "onnx":
+            raise NotConvertible(reason) from error
     try:
         form = split(candidate, tolerance)
     except NotConvertible as error:
