@@ -146,4 +146,4 @@ def test_without_the_driver_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(MissingExtra, match=r"psycopg.* is not installed") as caught:
         open_state("postgresql://nobody@127.0.0.1:1/none")
-    assert "estiba[postgres]" in str(caught.value.hint)
+    assert "[postgres]" in str(caught.value.hint)

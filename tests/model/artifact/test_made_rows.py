@@ -24,6 +24,7 @@ from estiba.model.coding.coder import Coded, Coder, Matrix
 from estiba.model.engines.onnx import runner
 from estiba.model.inference.load import Model
 from estiba.model.packing.candidate import prepare
+from estiba.model.packing.converted import Converted
 from estiba.model.packing.proof import Proof, choose, choose_made
 from estiba.model.packing.training_result import Trained
 from estiba.model.schema.infer import FieldOptions
@@ -136,8 +137,8 @@ def test_the_reason_names_no_row_of_the_sample() -> None:
 
     for select, named in ((choose_made, False), (choose, True)):
         chosen = select(candidate, right, 0.0)
-        proof = Proof(candidate, chosen, (rows, candidate.direct(rows)), 1e-6, wrong)
-        reason = proof.of_converted(proof.of_original(), must_hold=False)[1]
+        proof = Proof(candidate, chosen, (rows, candidate.direct(rows)), 1e-6)
+        reason = proof.of_converted(Converted(b"", wrong), proof.of_original(), must_hold=False)[1]
         assert "off by up to 0.25" in reason
         assert ("first on a row of the sample" in reason) != named
         assert ('"age":' in reason) == named

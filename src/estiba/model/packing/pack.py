@@ -328,7 +328,7 @@ def _prepared(candidate: Candidate, trained: Trained, options: PackOptions) -> t
         chosen = choose_made(candidate, predict, apart, _holdout(candidate, trained))
     else:
         chosen = choose(candidate, predict, apart)
-    proof = Proof(candidate, chosen, (rows, direct), options.tolerance, predict)
+    proof = Proof(candidate, chosen, (rows, direct), options.tolerance)
     return form, reason, proof
 
 

@@ -72,7 +72,6 @@ class Proof:
     Args:
         chosen: the golden rows.
         sample: positions of the sample rows, and the original's answers to them.
-        predict: the converted model; None where there is none.
     """
 
     def __init__(
@@ -81,9 +80,8 @@ class Proof:
         chosen: Chosen,
         sample: tuple[npt.NDArray[np.int_], Matrix],
         tolerance: float,
-        predict: golden_rows.Predict | None,
     ) -> None:
-        self._candidate, self._tolerance, self.predict = candidate, tolerance, predict
+        self._candidate, self._tolerance = candidate, tolerance
         self._rows, self._direct = sample
         self.golden, self.base, self.answers = chosen.golden, chosen.base, candidate.original(chosen.golden)
         self._expected = np.concatenate([self.answers, self._direct])

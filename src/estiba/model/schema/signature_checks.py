@@ -16,7 +16,6 @@ def validated(signature: Signature) -> Signature:
     check_sound(signature)
     _check_parts(signature)
     _check_explanations(signature)
-    _check_keep(signature)
     return signature
 
 
@@ -53,8 +52,7 @@ def check_sound(signature: Signature) -> None:
     _check_names(signature)
     for output in signature.each:
         _check_output(output.signature, f" for the output {output.name!r}" if output.name else "")
-    if len(set(signature.keep)) < len(signature.keep) or not set(signature.names).isdisjoint(signature.keep):
-        raise BadProject("A name in keep appears twice, or is a field of the model.", hint="Give it another name.")
+    _check_keep(signature)
 
 
 _CLASSES = {"probabilities": (1, None), "scores": (2, None), "outlier": (2, 2), "label": (1, None)}
