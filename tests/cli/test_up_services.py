@@ -120,6 +120,7 @@ workers = 1
 command = "python client.py ${{port}}"
 port = {ports.free("127.0.0.1")}
 health = "/"
+secrets = ["password"]
 needs = ["iris"]
 environment.MODEL = "${{models.iris.url}}"
 watch = ["client.py"]
@@ -150,6 +151,8 @@ def test_services_and_models_come_up_together_and_go_together(flowers: Path) -> 
     lines = running.lines
     assert code == 0
     assert any(line.startswith("db: left out: ") and "postgres:17" in line for line in lines)
+    assert "client asks for a secret: cat .estiba/secrets/password" in lines
+    assert len((flowers / ".estiba/secrets/password").read_text()) == 43
     assert f"client   healthy     http://127.0.0.1:{port(flowers)}" in running.text
     assert "dying: restarting: ended with exit code 3; starting again in 1 s" in lines
     assert lines[lines.index("dying: its last lines were:") + 1] == "    I die"

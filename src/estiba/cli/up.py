@@ -5,10 +5,9 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -140,19 +139,30 @@ def _display(plan: RunPlan, running: Sequence[Running], *, watch: bool, as_json:
     if as_json:
         return Events()
     if not plan.selection.services and not watch:
-        return ServerLog(lambda: _announce_all(running))
+        return ServerLog(lambda: _announce_all(running, plan))
     selection = plan.selection
     names = [*([MODELS] if selection.models else []), *selection.services, *selection.left_out]
-    return Board(names, lambda: _announce_all(running, plan.target.debuggers))
+    return Board(names, lambda: _announce_all(running, plan))
 
 
-def _announce_all(running: Sequence[Running], debuggers: Mapping[str, int] = MappingProxyType({})) -> None:
+def _announce_all(running: Sequence[Running], plan: RunPlan) -> None:
     for server in running:
         announce(server)
     if not running:
         terminal.line("Ctrl-C stops.", bold=True)
-    for name, port in debuggers.items():
+    for name, port in plan.target.debuggers.items():
         terminal.line(f"The debugger of {name} listens on 127.0.0.1:{port}: attach to it with debugpy.")
+    for service in plan.applications:
+        for secret in service.secrets if service.public else ():
+            terminal.line(f"{service.name} asks for a secret: cat {_shown(plan.project.folder, secret)}")
+
+
+def _shown(project: Path, secret: str) -> str:
+    """The file of a secret, relative to the working directory where it is below that."""
+    from estiba.deploy.plan.secrets import path_of
+
+    file = path_of(project, secret)
+    return shlex.quote(str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file))
 
 
 def with_options(options: Any, given: dict[str, Any]) -> Any:

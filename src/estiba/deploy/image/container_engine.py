@@ -21,7 +21,10 @@ _HINTS = (
         "no space left",
         "A disk is full: the container engine's (docker system prune), or that of temporary files (TMPDIR).",
     ),
-    Hint("buildx component is missing", "Install Docker's plugin buildx (docker-buildx), or pass --builder podman."),
+    Hint(
+        "buildx component is missing",
+        "Install Docker's plugin buildx (docker-buildx), pass --builder podman, or build without an engine: --oci DIR.",
+    ),
     Hint(
         "error setting rlimit",
         "The container engine may not raise limits here: lower default_ulimits in containers.conf.",
