@@ -49,9 +49,14 @@ def start_server(toy_registry: Path, tmp_path_factory: pytest.TempPathFactory) -
     running: list[subprocess.Popen[str]] = []
     folder = tmp_path_factory.mktemp("servers")
 
-    def start(*models: str, registry: str = "", keys: str = "", **settings: Any) -> Live:
+    def start(*models: str, registry: str = "", gateway: dict[str, Any] | None = None, **settings: Any) -> Live:
         log = folder / f"{len(running)}.log"
-        spec = {"registry": registry or str(toy_registry), "models": models, "settings": settings, "keys": keys}
+        spec = {
+            "registry": registry or str(toy_registry),
+            "models": models,
+            "settings": settings,
+            "gateway": gateway or {},
+        }
         script = str(Path(__file__).parent / "support" / "toy_server.py")
         with log.open("w") as stderr:
             command = [sys.executable, script, msgspec.json.encode(spec).decode()]

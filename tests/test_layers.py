@@ -21,7 +21,7 @@ ORDER = {
         """,
     "estiba.core.stores": "disk files",
     "estiba.state": "options database sqlite postgres migrations store",
-    "estiba.gateway": "options keys policy access worker",
+    "estiba.gateway": "options keys prediction_log log_retention log_query policy access worker",
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
     "estiba.model.schema": """
         binary_tensors tensor_types signature answer_text signature_checks json_schema rows json_pointer json_values
@@ -106,7 +106,7 @@ ORDER = {
         """,
     "estiba.cli": """
         translated_help terminal common_options group completion model_table progress write_files service_display up
-        train serve keys predict pack models verify init doctor build export scan compose kubernetes deploy ci
+        train serve keys log predict pack models verify init doctor build export scan compose kubernetes deploy ci
         healthcheck version main
         """,
 }

@@ -61,11 +61,16 @@ def lower(project: Project, *, canaries: bool = False, local: bool = False) -> P
 
 
 def _check_keys(project: Project) -> None:
-    """Refuse a project whose keys containers would not ask for."""
+    """Refuse a project with policies that containers would not keep."""
     if project.gateway.keys == "required":
         raise BadProject(
             'gateway.keys is "required", and servers in containers do not ask for keys yet.',
             hint='Set keys = "auto", and put a proxy that authenticates before what others can reach.',
+        )
+    if project.gateway.log.enabled:
+        raise BadProject(
+            "gateway.log is enabled, and servers in containers do not log predictions yet.",
+            hint="Set enabled = false in [gateway.log] for what runs in containers.",
         )
 
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from estiba.core.errors import BadArtifact
+from estiba.gateway.options import Gateway
 from estiba.model.artifact import artifact
 from estiba.model.artifact.artifact import Artifact
 from estiba.model.registry.registry import Registry, open_registry
@@ -48,12 +49,12 @@ class Stores:
         registry: folder or URL of the registry.
         trust: allow models whose file can run code when it is read; or a function that returns the digests of those
             that are allowed, which may become more.
-        keys: URL of the state store with the keys that requests need; empty where they need none.
+        gateway: the policies for requests.
     """
 
     registry: str
     trust: bool | Callable[[], Collection[str]] = False
-    keys: str = ""
+    gateway: Gateway = Gateway()  # noqa: RUF009 - it is frozen
 
 
 def serve(
@@ -86,22 +87,22 @@ def serve(
 
     def ready(url: str, workers: int, threads: int) -> None:
         examples = {model.name: _example(Path(model.path)) for model in first.values()}
-        on_ready(Running(url, workers, threads, examples, ports, bool(stores.keys)))
+        on_ready(Running(url, workers, threads, examples, ports, stores.gateway.needs_keys))
 
     source = Source(resolve, store.stamp, options.poll)
-    supervise(options, refs, source, ports=ports, programs=_programs(stores.keys), on_ready=ready)
+    supervise(options, refs, source, ports=ports, programs=_programs(stores.gateway), on_ready=ready)
 
 
-def _programs(keys: str) -> Programs:
-    """The programs of a server: plain workers, or those that ask for keys."""
+def _programs(gateway: Gateway) -> Programs:
+    """The programs of a server: plain workers, or those that ask policies."""
     from estiba.serving.workers.supervisor import Programs
 
-    if not keys:
+    if not gateway.has_policies:
         return Programs()
     from estiba.gateway.policy import StoredPolicy
     from estiba.serving.workers.policy_follower import PolicySource
 
-    return Programs(worker="estiba.gateway.worker", policies=PolicySource(StoredPolicy(keys).read))
+    return Programs(worker="estiba.gateway.worker", policies=PolicySource(StoredPolicy(gateway).read))
 
 
 def find(ref: str, store: Registry) -> tuple[Artifact, str]:

@@ -38,12 +38,17 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def live(database: Database, start_server: Callable[..., Live]) -> Live:
-    return start_server("churn", "price", default="price", keys=f"sqlite:///{_file(database)}")
+    return start_server("churn", "price", default="price", gateway=keys_in(f"sqlite:///{_file(database)}"))
 
 
 @pytest.fixture(scope="module")
 def ada(database: Database, live: Live) -> str:
     return make(database, live, KeyRequest("ada"))
+
+
+def keys_in(url: str) -> dict[str, Any]:
+    """The policies of a server whose keys are in a state store."""
+    return {"state": url, "needs_keys": True}
 
 
 def _file(database: Database) -> Path:
@@ -154,7 +159,7 @@ def test_a_key_ends_when_it_expires(live: Live, database: Database) -> None:
 def test_a_key_that_is_revoked_is_refused_by_every_worker_within_a_second(
     database: Database, start_server: Callable[..., Live]
 ) -> None:
-    live = start_server("price", keys=f"sqlite:///{_file(database)}", workers=3)
+    live = start_server("price", gateway=keys_in(f"sqlite:///{_file(database)}"), workers=3)
     key = bearer(make(database, live, KeyRequest("leaked")))
     clients = [httpx.Client(base_url=live.url, headers=key) for _ in range(9)]
     assert until(lambda: all(client.post("/predict", json=ROW).status_code == 200 for client in clients), 5)
@@ -169,7 +174,7 @@ def test_a_key_that_is_revoked_is_refused_by_every_worker_within_a_second(
 def test_a_worker_that_is_restarted_asks_for_keys_too(
     database: Database, ada: str, start_server: Callable[..., Live]
 ) -> None:
-    live = start_server("price", keys=f"sqlite:///{_file(database)}")
+    live = start_server("price", gateway=keys_in(f"sqlite:///{_file(database)}"))
     (worker,) = children(live.process.pid)
     os.kill(worker, signal.SIGKILL)
     assert until(lambda: children(live.process.pid) not in ([], [worker]), 10)
@@ -183,7 +188,7 @@ def test_a_store_that_is_lost_keeps_the_keys_in_force_and_is_said(
 ) -> None:
     file = tmp_path / "state.db"
     own = open_state(f"sqlite:///{file}")
-    live = start_server("price", keys=f"sqlite:///{file}")
+    live = start_server("price", gateway=keys_in(f"sqlite:///{file}"))
     key = make(own, live, KeyRequest("ada"))
     own.close()
     for part in tmp_path.glob("state.db*"):
@@ -202,7 +207,7 @@ def test_a_store_that_is_lost_keeps_the_keys_in_force_and_is_said(
 def test_without_its_store_a_server_starts_and_refuses_all(tmp_path: Path, start_server: Callable[..., Live]) -> None:
     file = tmp_path / "state.db"
     file.write_text("no database " * 100)
-    live = start_server("price", keys=f"sqlite:///{file}")
+    live = start_server("price", gateway=keys_in(f"sqlite:///{file}"))
     answer = ask(live, "/predict")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert "keys of this server cannot be read" in answer.json()["detail"]

@@ -29,7 +29,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     server: Postgres = request.getfixturevalue("postgres")
     database = open_state(server.url)
     with database.transaction() as writing:
-        writing.script("DROP TABLE api_key; DROP TABLE change; DROP TABLE schema_version;")
+        writing.script("DROP TABLE api_key; DROP TABLE change; DROP TABLE state_version;")
     database.close()
     return server.url
 
@@ -88,12 +88,12 @@ def test_many_processes_that_start_at_once_migrate_once(url: str) -> None:
 def test_a_store_of_a_newer_estiba_is_refused(url: str) -> None:
     database = open_state(url)
     with database.transaction() as writing:
-        writing.execute("INSERT INTO schema_version VALUES (?)", [999])
+        writing.execute("INSERT INTO state_version VALUES (?)", [999])
     with pytest.raises(EstibaError, match="version 999 of its tables") as caught:
         open_state(url)
     assert "newer Estiba" in str(caught.value.hint)
     with database.transaction() as writing:
-        writing.execute("DELETE FROM schema_version WHERE number = ?", [999])
+        writing.execute("DELETE FROM state_version WHERE number = ?", [999])
     database.close()
 
 

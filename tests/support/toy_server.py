@@ -7,6 +7,7 @@ import sys
 import msgspec
 
 from estiba import serve
+from estiba.gateway.options import Gateway
 from estiba.serving.options import ServerOptions
 
 
@@ -15,7 +16,7 @@ def main() -> None:
     serve.serve(
         spec["models"],
         msgspec.convert({"port": 0, "log": "json", "workers": 1, **spec.get("settings", {})}, ServerOptions),
-        serve.Stores(spec["registry"], spec.get("trust", False), spec.get("keys", "")),
+        serve.Stores(spec["registry"], spec.get("trust", False), msgspec.convert(spec.get("gateway", {}), Gateway)),
         ports={int(port): model for port, model in spec.get("ports", {}).items()},
         on_ready=lambda running: print(running.url, flush=True),
     )

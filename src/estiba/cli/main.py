@@ -30,6 +30,7 @@ CHAPTERS = {
     "Serve": {
         "serve": ("serve", "Serve models of the registry over HTTP."),
         "keys": ("keys", "Make, list and revoke API keys."),
+        "log": ("log", "Show what models were asked, and what they answered."),
         "healthcheck": ("healthcheck", "Check that a server is ready."),
     },
     "Ship": {

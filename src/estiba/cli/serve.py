@@ -54,6 +54,7 @@ Examples:
     type=click.Choice(("auto", "required", "off")),
     help="Require an API key with each request; auto, the default: where other machines reach the server.",
 )
+@click.option("--log", is_flag=True, help="Keep input and output of each prediction in the state store.")
 @state_option
 @trust_option
 @click.option(
@@ -73,13 +74,15 @@ def serve(refs: tuple[str, ...], settings: Path | None, trust: bool, digests: tu
     from estiba import serve as serving
     from estiba.cli import common_options
     from estiba.cli.up import announce, with_options
-    from estiba.gateway.options import GatewayOptions, needs_keys
+    from estiba.gateway.options import GatewayOptions, LogOptions, gateway_of
 
-    registry, state, keys = (given.pop(name) for name in ("registry", "state", "keys"))
+    registry, state, keys, log = (given.pop(name) for name in ("registry", "state", "keys", "log"))
     options = with_options(read_settings(settings), given)
-    gateway = with_options(GatewayOptions(), {"keys": keys})
-    store = common_options.state_location(state) if needs_keys(gateway, options) else ""
-    stores = serving.Stores(common_options.registry_location(registry), trust or trusted_digests(digests), store)
+    gateway = with_options(GatewayOptions(log=LogOptions(enabled=log)), {"keys": keys})
+    policies = gateway_of(gateway, options, "")
+    if policies.has_policies:
+        policies = gateway_of(gateway, options, common_options.state_location(state))
+    stores = serving.Stores(common_options.registry_location(registry), trust or trusted_digests(digests), policies)
     serving.serve(refs, options, stores, on_ready=announce)
 
 

@@ -32,7 +32,7 @@ class KeyAccess:
     """Admits the holders of keys. Health checks are never asked."""
 
     def __init__(self, policy: Policy) -> None:
-        self._by_digest = {bytes.fromhex(key.digest): _holder(key) for key in policy.keys}
+        self._by_digest = {bytes.fromhex(key.digest): _holder(key) for key in policy.keys or ()}
         self._seen: dict[bytes, _Holder] = {}  # by header, so that a key is hashed once
 
     def __call__(self, exchange: Exchange) -> None:

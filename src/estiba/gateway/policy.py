@@ -8,6 +8,9 @@ import time
 import msgspec
 
 from estiba.gateway import keys
+from estiba.gateway.log_retention import LogKeeper
+from estiba.gateway.options import Gateway
+from estiba.gateway.prediction_log import LogSettings
 from estiba.state.database import Database
 from estiba.state.store import open_state
 
@@ -32,22 +35,23 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     """The policies in force.
 
     Args:
-        keys: that requests need one of.
+        keys: that requests need one of; None where they need none.
+        log: the log of predictions; None where there is none.
     """
 
-    keys: tuple[KeyRecord, ...] = ()
+    keys: tuple[KeyRecord, ...] | None = None
+    log: LogSettings | None = None
 
 
 class StoredPolicy:
     """Reads the policies from a state store, which is opened when it is first needed, and again after an error."""
 
-    def __init__(self, url: str) -> None:
-        """Open nothing yet.
-
-        Args:
-            url: of the state store.
-        """
-        self._url = url
+    def __init__(self, gateway: Gateway) -> None:
+        """Open nothing yet."""
+        self._gateway = gateway
+        log = gateway.log
+        self._log = LogSettings(gateway.state, log.sample, log.redact) if log.enabled else None
+        self._keeper = LogKeeper(gateway.state, log.keep_days) if log.enabled else None
         self._lock = threading.Lock()
         self._database: Database | None = None
         self._generation = -1
@@ -60,6 +64,10 @@ class StoredPolicy:
             EstibaError: the state store cannot be read.
         """
         with self._lock:
+            if self._keeper is not None:
+                self._keeper.tick()
+            if not self._gateway.needs_keys:
+                return msgspec.json.encode(Policy(log=self._log))
             try:
                 return self._read()
             except BaseException:
@@ -73,10 +81,10 @@ class StoredPolicy:
             self._database.close()
             self._database, self._generation = None, -1
         if self._database is None:
-            self._database = open_state(self._url)
+            self._database = open_state(self._gateway.state)
         generation = keys.generation(self._database)
         if generation != self._generation:
-            self._content = msgspec.json.encode(Policy(keys=_in_force(self._database)))
+            self._content = msgspec.json.encode(Policy(_in_force(self._database), self._log))
             self._generation = generation
             self._database.checkpoint()
         return self._content

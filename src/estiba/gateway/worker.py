@@ -6,19 +6,30 @@ import msgspec
 
 from estiba.gateway.access import KeyAccess, refuse_all
 from estiba.gateway.policy import Policy
+from estiba.gateway.prediction_log import PredictionLog
 from estiba.serving.pipeline import Pipeline
 from estiba.serving.telemetry.metrics import Metrics
 from estiba.serving.workers import worker
 
-MODULE = __name__
 
+class PolicyWorker:
+    """Builds the pipeline of the policies. The log of predictions stays open when others change."""
 
-def build_pipeline(content: bytes, metrics: Metrics) -> Pipeline:
-    """Build the pipeline of the policies; without any, because the state store was never read, refuse all requests."""
-    if not content:
-        return Pipeline(admit=(refuse_all,))
-    return Pipeline(admit=(KeyAccess(msgspec.json.decode(content, type=Policy)),))
+    def __init__(self) -> None:
+        self._log: PredictionLog | None = None
+
+    def build_pipeline(self, content: bytes, metrics: Metrics) -> Pipeline:
+        """Build a pipeline; without any policies, because the state store was never read, refuse all requests."""
+        if not content:
+            return Pipeline(admit=(refuse_all,))
+        policy = msgspec.json.decode(content, type=Policy)
+        if policy.log is not None and (self._log is None or self._log.settings != policy.log):
+            self._log = PredictionLog(policy.log, metrics)
+        admit = () if policy.keys is None else (KeyAccess(policy),)
+        if policy.log is None or self._log is None:
+            return Pipeline(admit=admit)
+        return Pipeline(admit=admit, observe=(self._log.observe,), close=self._log.close)
 
 
 if __name__ == "__main__":
-    worker.main(build_pipeline)
+    worker.main(PolicyWorker().build_pipeline)

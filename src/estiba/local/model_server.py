@@ -14,6 +14,7 @@ import msgspec
 from estiba.core import child
 from estiba.core.child import Failed
 from estiba.core.errors import EstibaError
+from estiba.gateway.options import Gateway
 from estiba.model.training import fingerprints
 from estiba.serve import Running, Stores, serve
 from estiba.serving.options import ServerOptions
@@ -32,7 +33,7 @@ class ModelServerSpec(msgspec.Struct, frozen=True, kw_only=True):
     registry: str
     trusted: list[str]
     ports: dict[int, str]
-    keys: str = ""
+    gateway: Gateway = Gateway()
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -76,7 +77,7 @@ def main() -> int:
         report(Ready(running.url, running.workers, running.threads, examples))
 
     trust = TrustedArtifacts(Path(spec.folder), spec.refs, spec.trusted).digests
-    stores = Stores(spec.registry, trust, spec.keys)
+    stores = Stores(spec.registry, trust, spec.gateway)
     try:
         serve(spec.refs, spec.options, stores, ports=spec.ports, on_ready=ready)
     except EstibaError as error:

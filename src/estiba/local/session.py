@@ -19,7 +19,7 @@ from estiba.core.log import Format
 from estiba.core.process_group import Guard, marked
 from estiba.deploy.plan.plan import Service
 from estiba.deploy.plan.service_options import MODELS
-from estiba.gateway.options import needs_keys
+from estiba.gateway.options import gateway_of, needs_keys
 from estiba.local import orchestrate
 from estiba.local.host_gateway import HostGateway
 from estiba.local.model_server import ModelServerSpec, Report
@@ -164,7 +164,7 @@ class Session:
             registry=project.registry,
             trusted=sorted(self.plan.trusted),
             ports=model_ports(project),
-            keys=project.state if needs_keys(project.gateway, options) else "",
+            gateway=gateway_of(project.gateway, options, project.state),
         )
         return Launch(
             command=[sys.executable, "-m", "estiba.local.model_server"],

@@ -83,11 +83,12 @@ class Cache(Protocol):
 
 
 class Pipeline(NamedTuple):
-    """The policies in force. Empty fields cost nothing."""
+    """The policies in force. Empty fields cost nothing. `close` is called when the worker ends."""
 
     admit: tuple[Admit, ...] = ()
     cache: Cache | None = None
     observe: tuple[Observe, ...] = ()
+    close: Callable[[], None] | None = None
 
 
 class Guard:

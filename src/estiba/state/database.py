@@ -21,6 +21,10 @@ class Transaction(ABC):
         """Run one statement and return its rows; raises EstibaError."""
 
     @abstractmethod
+    def many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        """Run one statement for each row of parameters; raises EstibaError."""
+
+    @abstractmethod
     def script(self, statements: str) -> None:
         """Run several statements without parameters; raises EstibaError."""
 

@@ -115,6 +115,10 @@ class _PostgresTransaction(Transaction):
             cursor = self._connection.execute(statement.replace("?", "%s"), parameters)
             return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
 
+    def many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        with self._database._explained(), self._connection.cursor() as cursor:
+            cursor.executemany(statement.replace("?", "%s"), rows)
+
     def script(self, statements: str) -> None:
         with self._database._explained():
             self._connection.execute(statements.replace(" BLOB ", " BYTEA "))

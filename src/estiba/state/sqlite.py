@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from estiba.core.errors import EstibaError, Unavailable
 from estiba.core.stores.disk import explained
@@ -32,8 +33,12 @@ _HINTS = {
 class SqliteDatabase(Database):
     """An SQLite file."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file, or create it; raises EstibaError."""
+    def __init__(self, path: Path, *, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:
+        """Open the file, or create it; raises EstibaError.
+
+        Args:
+            synchronous: with NORMAL commits do not wait for disks, and a crash of the machine may lose some seconds.
+        """
         self.path = path
         with explained("write", path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +49,7 @@ class SqliteDatabase(Database):
             )
         try:
             with self._explained():
-                for setting in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=0"):
+                for setting in ("journal_mode=WAL", f"synchronous={synchronous}", "wal_autocheckpoint=0"):
                     self._connection.execute(f"PRAGMA {setting}")
         except EstibaError:
             self._connection.close()
@@ -104,6 +109,10 @@ class _SqliteTransaction(Transaction):
     def execute(self, statement: str, parameters: Sequence[object] = ()) -> list[Row]:
         with self._database._explained():
             return self._database._connection.execute(statement, parameters).fetchall()
+
+    def many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        with self._database._explained():
+            self._database._connection.executemany(statement, rows)
 
     def script(self, statements: str) -> None:
         for statement in _split(statements):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from estiba.state.database import Database
-from estiba.state.migrations import migrate
+from estiba.state.migrations import Kind, migrate
 from estiba.state.options import SQLITE
 from estiba.state.sqlite import SqliteDatabase
+
+LOG_FILE = "log.db"
+"""Name of the SQLite file of logged predictions, in the folder of the state store."""
 
 
 def open_state(url: str) -> Database:
@@ -19,9 +22,23 @@ def open_state(url: str) -> Database:
     Raises:
         EstibaError: it cannot be opened. MissingExtra: PostgreSQL needs a library that is not installed.
     """
-    database = _opened(url)
+    return _migrated(_opened(url), "state")
+
+
+def open_log(url: str) -> Database:
+    """Open the log of predictions of a state store: in SQLite a file beside it, so that neither waits for the other.
+
+    Args and raises as `open_state`.
+    """
+    if url.startswith(SQLITE):
+        path = Path(url.removeprefix(SQLITE)).with_name(LOG_FILE)
+        return _migrated(SqliteDatabase(path, synchronous="NORMAL"), "log")
+    return _migrated(_opened(url), "log")
+
+
+def _migrated(database: Database, kind: Kind) -> Database:
     try:
-        migrate(database)
+        migrate(database, kind)
     except BaseException:
         database.close()
         raise

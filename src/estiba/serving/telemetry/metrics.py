@@ -104,6 +104,8 @@ METRICS = (
     Metric("estiba_workers", "gauge", "Worker processes.", ("state",)),
     Metric("estiba_worker_restarts_total", "counter", "Workers replaced.", ("reason",)),
     Metric("estiba_swap_failures_total", "counter", "Newer versions that were not taken into service.", ("model",)),
+    Metric("estiba_log_rows_total", "counter", "Rows for the log of predictions.", ("outcome",)),
+    Metric("estiba_log_failing", "gauge", "Workers that cannot write the log of predictions now."),
     Metric("estiba_policy_age_seconds", "gauge", "Time since the policies, such as keys, were last read."),
     Metric(
         "estiba_build_info", "gauge", "The server itself; always 1.", ("version", "python"), aggregate="max"

@@ -135,7 +135,9 @@ class Serving:
         self.server.draining = self.health.draining = True
 
     def close(self) -> None:
-        """Stop threads and engines."""
+        """Stop threads and engines, and let policies write what they hold."""
+        if self._pipeline.close is not None:
+            self._pipeline.close()
         self._executor.shutdown(wait=False, cancel_futures=True)
         for batcher in self.current.catalog.batchers():
             batcher.close()

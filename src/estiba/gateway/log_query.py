@@ -1,0 +1,179 @@
+"""Read the log of predictions."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import msgspec
+
+from estiba.core.errors import BadRequest
+from estiba.core.suggest import did_you_mean
+from estiba.state.database import Database, Row
+
+PAGE_ROWS = 1_000
+"""Rows of one transaction."""
+
+MAX_EXAMINED_ROWS = 1_000_000
+"""Rows that a query with conditions on values examines at most."""
+
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge, "<=": operator.le, "!=": operator.ne, "=": operator.eq, ">": operator.gt, "<": operator.lt,
+}  # fmt: skip
+_CONDITION = re.compile(r"\s*(?P<name>[^<>=!]+?)\s*(?P<operator>>=|<=|!=|=|>|<)\s*(?P<value>.*?)\s*")
+
+
+class Logged(msgspec.Struct, frozen=True):
+    """A prediction of the log.
+
+    Args:
+        at: ISO 8601, in UTC. id, row: the request, and the row within it.
+        key: the name of the caller's API key; empty without one.
+        ms: time of its batch in the model.
+    """
+
+    at: str
+    id: str
+    row: int
+    model: str
+    version: str
+    key: str
+    trace: str
+    ms: float
+    input: dict[str, Any]
+    output: dict[str, Any]
+
+
+class Condition(NamedTuple):
+    """A comparison of a value of the input, of the output, or of `version` or `key`."""
+
+    name: str
+    operator: str
+    value: str
+
+    def holds(self, logged: Logged) -> bool:
+        """Return True if the prediction has a value of that name for which the comparison holds."""
+        value = self._value_of(logged)
+        if value is None:
+            return self.operator == "=" and self.value == "null"
+        if isinstance(value, bool):
+            value = str(value).lower()
+        if isinstance(value, int | float):
+            try:
+                return _COMPARE[self.operator](value, float(self.value))
+            except ValueError:
+                return self.operator == "!="
+        return _COMPARE[self.operator](str(value), self.value)
+
+    def _value_of(self, logged: Logged) -> Any:
+        for values in (logged.input, logged.output):
+            if self.name in values:
+                return values[self.name]
+        return {"version": logged.version, "key": logged.key}.get(self.name)
+
+
+class Query(NamedTuple):
+    """A question to the log.
+
+    Args:
+        model: its name; empty for all. since, until: in seconds since 1970.
+        conditions: all of them hold. limit: the newest rows, at most so many; 0 for all.
+    """
+
+    model: str = ""
+    since: float = 0.0
+    until: float = 1e11
+    conditions: Sequence[Condition] = ()
+    limit: int = 0
+
+
+def condition(text: str) -> Condition:
+    """Read a condition such as `age>=40` or `country=ES`; raises BadRequest."""
+    found = _CONDITION.fullmatch(text)
+    if found is None:
+        raise BadRequest(
+            f"{text!r} is no condition.", hint="Write NAME OPERATOR VALUE, such as age>=40; operators: = != < <= > >=."
+        )
+    return Condition(found["name"], found["operator"], found["value"])
+
+
+def find(database: Database, query: Query) -> list[Logged]:
+    """The newest predictions that a query asks for, oldest first.
+
+    Raises:
+        BadRequest: no prediction within its time has a value that a condition names, or too many would be examined.
+    """
+    kept: list[Logged] = []
+    for examined, logged in enumerate(_newest(database, query), start=1):
+        if examined > MAX_EXAMINED_ROWS:
+            hint = "Ask for less: --since, --until, or a model."
+            raise BadRequest(f"The query examines more than {MAX_EXAMINED_ROWS:,} rows.", hint=hint)
+        if examined == 1:
+            _check_names(logged, query)
+        if all(each.holds(logged) for each in query.conditions):
+            kept.append(logged)
+            if len(kept) == query.limit:
+                break
+    return kept[::-1]
+
+
+def follow(database: Database, query: Query, after: float) -> tuple[list[Logged], float]:
+    """Predictions that were written since `after`, oldest first, and the time to go on from.
+
+    Args:
+        after: in seconds since 1970.
+    """
+    newer = find(database, query._replace(since=after, limit=0))
+    last = max((datetime.fromisoformat(logged.at).timestamp() for logged in newer), default=after)
+    return newer, last + 1e-6 if newer else after
+
+
+def _newest(database: Database, query: Query) -> Iterator[Logged]:
+    """Predictions from the newest to the oldest, page by page, so that no transaction is long."""
+    until, skip = int(query.until * 1e6), 0
+    while True:
+        where = "at >= ? AND at <= ?" + (" AND prediction.model = ?" if query.model else "")
+        values = [int(query.since * 1e6), until, *([query.model] if query.model else [])]
+        statement = (
+            "SELECT at, request, row, prediction.model, prediction.version, caller, trace, ms, input, output, fields"
+            " FROM prediction JOIN deployment"
+            " ON deployment.digest = prediction.digest AND deployment.version = prediction.version"
+            f" WHERE {where} ORDER BY at DESC, request DESC, row DESC LIMIT ? OFFSET ?"
+        )
+        with database.transaction(write=False) as reading:
+            rows = reading.execute(statement, [*values, PAGE_ROWS, skip])
+        yield from map(_logged, rows)
+        if len(rows) < PAGE_ROWS:
+            return
+        last = int(rows[-1][0])
+        same = sum(int(row[0]) == last for row in rows)  # rows of one moment may go over the end of a page
+        skip = skip + len(rows) if last == until else same
+        until = last
+
+
+def _check_names(logged: Logged, query: Query) -> None:
+    known = [*logged.input, *logged.output, "version", "key"]
+    for each in query.conditions:
+        if query.model and each.name not in known:
+            hint = f"Names: {', '.join(known)}."
+            raise BadRequest(f"{query.model} has no value {each.name!r}{did_you_mean(each.name, known)}", hint=hint)
+
+
+def _logged(row: Row) -> Logged:
+    at, request, number, model, version, caller, trace, ms, packed, output, fields = row
+    names = msgspec.json.decode(fields, type=list[str])
+    return Logged(
+        at=datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="microseconds"),
+        id=request,
+        row=number,
+        model=model,
+        version=version,
+        key=caller,
+        trace=trace,
+        ms=ms,
+        input=dict(zip(names, msgspec.msgpack.decode(packed), strict=True)),
+        output=msgspec.msgpack.decode(output),
+    )

@@ -1,0 +1,197 @@
+"""Write answered rows to the log of predictions, from a thread, so that no answer waits for it."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from estiba.core.errors import EstibaError
+from estiba.model.coding.coder import Coded, Matrix
+from estiba.model.inference.load import Model
+from estiba.serving.exchange import Exchange
+from estiba.serving.pipeline import Batch
+from estiba.serving.telemetry.metrics import Metrics
+from estiba.serving.telemetry.sink import Sink
+from estiba.state.database import Database
+from estiba.state.store import open_log
+
+DELAY_SECONDS = 0.1
+"""Time from a batch to its writing: what the death of a worker may lose."""
+
+MAX_WAITING_ROWS = 50_000
+"""Rows that may wait for the log; further ones are dropped and counted."""
+
+ROWS_AT_ONCE = 2_000
+"""Rows of one transaction, so that other workers of an SQLite file wait for a moment only."""
+
+RETRY_SECONDS = 1.0
+"""Time before a log that could not be written is tried again."""
+
+_INSERT = "INSERT INTO prediction VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+class LogSettings(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The settings of the log.
+
+    Args:
+        url: of the state store. sample: the share of requests that are logged, 0 to 1.
+        redact: names of fields whose values are not kept.
+    """
+
+    url: str
+    sample: float = 1.0
+    redact: tuple[str, ...] = ()
+
+
+class _Part(NamedTuple):
+    """The rows of one exchange in a batch. `first` is the number of the first one within its request."""
+
+    request: str
+    rows: int
+    first: int
+    caller: str
+    trace: str
+    is_logged: bool
+
+
+class _Entry(NamedTuple):
+    """A batch that waits to be written."""
+
+    model: Model
+    coded: Coded
+    raw: Matrix
+    parts: tuple[_Part, ...]
+    at: float
+    ms: float
+
+
+class PredictionLog:
+    """The log of one worker. `observe` is called on the event loop, everything else happens in a thread.
+
+    Every row is counted as offered, and later as written or dropped: what a worker took with it when it died is the
+    difference.
+    """
+
+    def __init__(self, settings: LogSettings, metrics: Metrics) -> None:
+        """Open nothing yet."""
+        self.settings = settings
+        self._offered, self._written, self._dropped = (
+            metrics.slot("estiba_log_rows_total", outcome) for outcome in ("offered", "written", "dropped")
+        )
+        self._failing = metrics.slot("estiba_log_failing")
+        self._added = self._taken = 0  # rows, each changed by one thread only
+        self._large: dict[str, int] = {}  # rows seen of requests that run as several batches
+        self._database: Database | None = None
+        self._known: set[tuple[str, str]] = set()
+        self._try_at = 0.0
+        self._sink = Sink[_Entry](
+            "prediction-log", self._drain, max_items=MAX_WAITING_ROWS, delay=DELAY_SECONDS, dropped=self._dropped
+        )
+
+    def observe(self, batch: Batch) -> None:
+        """Take a batch, or drop it where too many rows wait."""
+        parts = self._parts(batch)
+        rows = sum(part.rows for part in parts if part.is_logged)
+        if not rows:
+            return
+        self._offered.add(rows)
+        if self._added - self._taken + rows > MAX_WAITING_ROWS:
+            self._dropped.add(rows)
+            return
+        self._added += rows
+        ms = (batch.ended_at - batch.began_at) * 1000
+        self._sink.offer(_Entry(batch.model, batch.coded, batch.raw, parts, time.time(), ms))
+
+    def close(self) -> None:
+        """Write what waits, within a second."""
+        self._sink.close()
+
+    def _parts(self, batch: Batch) -> tuple[_Part, ...]:
+        if len(batch.exchanges) == 1 and batch.exchanges[0].count != len(batch.coded):
+            return (self._slice(batch.exchanges[0], len(batch.coded)),)
+        return tuple(self._part(exchange, exchange.count, 0) for exchange in batch.exchanges)
+
+    def _slice(self, exchange: Exchange, count: int) -> _Part:
+        """A slice of a large request."""
+        first = self._large.pop(exchange.id, 0)
+        if first + count < exchange.count:
+            self._large[exchange.id] = first + count
+        return self._part(exchange, count, first)
+
+    def _part(self, exchange: Exchange, count: int, first: int) -> _Part:
+        # Drawn by the id, so that it is the same for all slices of a request.
+        is_logged = self.settings.sample >= 1.0 or random.Random(exchange.id).random() < self.settings.sample
+        return _Part(exchange.id, count, first, exchange.caller, exchange.trace_id, is_logged)
+
+    # In the thread
+
+    def _drain(self, entries: deque[_Entry], closing: threading.Event) -> None:
+        if not closing.is_set() and time.monotonic() < self._try_at:
+            return
+        while entries:
+            taken: list[_Entry] = []
+            rows = 0
+            for entry in entries:
+                if taken and rows + len(entry.coded) > ROWS_AT_ONCE:
+                    break
+                taken.append(entry)
+                rows += len(entry.coded)
+            lines = [line for entry in taken for line in self._lines(entry)]
+            try:
+                self._write(taken, lines)
+            except EstibaError:
+                self._failing.set(1)
+                self._try_at = time.monotonic() + RETRY_SECONDS
+                self._forget()
+                return
+            for _ in taken:
+                entries.popleft()
+            self._taken += len(lines)
+            self._written.add(len(lines))
+            self._failing.set(0)
+
+    def _write(self, taken: Sequence[_Entry], lines: Sequence[tuple[object, ...]]) -> None:
+        if self._database is not None and self._database.is_replaced():
+            self._forget()
+        if self._database is None:
+            self._database = open_log(self.settings.url)
+        with self._database.transaction() as writing:
+            for model in {(entry.model.digest, entry.model.version): entry.model for entry in taken}.values():
+                key = (model.digest, model.version)
+                if key not in self._known:
+                    known = writing.execute("SELECT 1 FROM deployment WHERE digest = ? AND version = ?", key)
+                    fields = msgspec.json.encode(model.signature.names).decode()
+                    if not known:
+                        row = (model.digest, model.name, model.version, fields)
+                        writing.execute("INSERT INTO deployment VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
+            writing.many(_INSERT, lines)
+        self._known |= {(entry.model.digest, entry.model.version) for entry in taken}
+
+    def _forget(self) -> None:
+        if self._database is not None:
+            self._database.close()
+        self._database, self._known = None, set()
+
+    def _lines(self, entry: _Entry) -> list[tuple[object, ...]]:
+        """The rows of a batch as the table has them."""
+        model = entry.model
+        records = model.coder.rows(entry.coded)
+        answers = model.predictions.rows(entry.raw)
+        hidden = [name in self.settings.redact for name in model.signature.names]
+        at = int(entry.at * 1e6)
+        places = [(part, number) for part in entry.parts for number in range(part.rows)]
+        lines: list[tuple[object, ...]] = []
+        for (part, number), record, answer in zip(places, records, answers, strict=True):
+            if not part.is_logged:
+                continue
+            values = [None if hide else value for hide, value in zip(hidden, record.values(), strict=True)]
+            about = (model.name, model.version, model.digest, part.caller, part.trace, entry.ms)
+            packed = (msgspec.msgpack.encode(values), msgspec.msgpack.encode(answer))
+            lines.append((at, part.request, part.first + number, *about, *packed))
+        return lines
