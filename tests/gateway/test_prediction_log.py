@@ -85,7 +85,7 @@ def test_every_row_that_was_answered_is_in_the_log(tmp_path: Path, start_server:
     found = logged(f"sqlite:///{tmp_path}/state.db")
     asked = [sign * (i + 0.5) for i in range(800) for sign in (1, -1)]
     assert sorted(each.input["x"] for each in found) == sorted(asked)
-    assert counts(live) == {"offered": 1600, "written": 1600, "dropped": 0}
+    assert counts(live) == {"offered": 1600, "written": 1600, "dropped": 0, "failed": 0}
 
 
 def test_rows_of_a_large_request_are_numbered_through(tmp_path: Path, start_server: Start) -> None:

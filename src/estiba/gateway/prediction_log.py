@@ -74,15 +74,15 @@ class _Entry(NamedTuple):
 class PredictionLog:
     """The log of one worker. `observe` is called on the event loop, everything else happens in a thread.
 
-    Every row is counted as offered, and later as written or dropped: what a worker took with it when it died is the
-    difference.
+    Every row is counted as offered, and later as written, dropped (there was no room) or failed (it cannot be kept).
+    The difference is what a worker took with it when it died.
     """
 
     def __init__(self, settings: LogSettings, metrics: Metrics) -> None:
         """Open nothing yet."""
         self.settings = settings
-        self._offered, self._written, self._dropped = (
-            metrics.slot("estiba_log_rows_total", outcome) for outcome in ("offered", "written", "dropped")
+        self._offered, self._written, self._dropped, self._failed = (
+            metrics.slot("estiba_log_rows_total", outcome) for outcome in ("offered", "written", "dropped", "failed")
         )
         self._failing = metrics.slot("estiba_log_failing")
         self._added = self._taken = 0  # rows, each changed by one thread only
@@ -142,19 +142,23 @@ class PredictionLog:
                     break
                 taken.append(entry)
                 rows += len(entry.coded)
-            lines = [line for entry in taken for line in self._lines(entry)]
+            logged = sum(part.rows for entry in taken for part in entry.parts if part.is_logged)
             try:
-                self._write(taken, lines)
+                self._write(taken, [line for entry in taken for line in self._lines(entry)])
             except EstibaError:
                 self._failing.set(1)
                 self._try_at = time.monotonic() + RETRY_SECONDS
                 self._forget()
                 return
+            except Exception:  # a value that cannot be kept must not hold up all others
+                self._failed.add(logged)
+                self._forget()
+            else:
+                self._written.add(logged)
+                self._failing.set(0)
             for _ in taken:
                 entries.popleft()
-            self._taken += len(lines)
-            self._written.add(len(lines))
-            self._failing.set(0)
+            self._taken += logged
 
     def _write(self, taken: Sequence[_Entry], lines: Sequence[tuple[object, ...]]) -> None:
         if self._database is not None and self._database.is_replaced():

@@ -23,7 +23,7 @@ class PolicyWorker:
         if not content:
             return Pipeline(admit=(refuse_all,))
         policy = msgspec.json.decode(content, type=Policy)
-        if policy.log is not None and (self._log is None or self._log.settings != policy.log):
+        if policy.log is not None and self._log is None:  # its settings are those of the server's start
             self._log = PredictionLog(policy.log, metrics)
         admit = () if policy.keys is None else (KeyAccess(policy),)
         if policy.log is None or self._log is None:
