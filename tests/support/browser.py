@@ -147,6 +147,10 @@ def browsing(profile: Path) -> Iterator[Browser]:
             browser.close()
         finally:
             driver.terminate()
+            try:
+                driver.wait(10)
+            except subprocess.TimeoutExpired:  # it was seen to ignore SIGTERM, with its browser gone
+                driver.kill()
 
 
 def _started() -> tuple[subprocess.Popen[str], int]:
