@@ -15,7 +15,6 @@ import pytest
 
 from estiba.model.inference.load import load, load_artifact
 from estiba.serving.options import ServerOptions
-from estiba.serving.pipeline import Pipeline
 from estiba.serving.telemetry.metrics import INITIAL_BYTES, METRICS, Metrics
 from estiba.serving.version_metrics import MAX_RETIRED_VERSIONS
 from estiba.serving.workers.messages import Configuration, ServedModel
@@ -150,7 +149,7 @@ def test_a_server_keeps_the_numbers_of_some_versions_and_lets_go_of_their_models
     for version in range(1, 100):
         model.version = f"{version}"
         served = ServedModel("price", "price", model.version, "")
-        serving.apply(Configuration(version, (served,)), {served: (model, 0.0)}, Pipeline())
+        serving.apply(Configuration(version, (served,)), {served: (model, 0.0)})
         serving.current.catalog.route("price").primary.batcher.settle()
         model = load_artifact(model.artifact, threads=1)
     assert first() is None

@@ -140,10 +140,10 @@ def test_a_generation_that_is_discarded_is_not_kept(versions: list[ServedModel],
 
 def test_a_configuration_larger_than_a_packet_is_applied(versions: list[ServedModel], tmp_path: Path) -> None:
     old, new = versions
-    policy = msgspec.Raw(msgspec.json.encode(["x" * 100] * 10_000))
+    new = msgspec.structs.replace(new, ref="x" * 1_000_000)
     with working(tmp_path, old) as (channel, _):
         assert channel.hear() == messages.Ready()
-        Configuration(2, (new,), policy=policy).write(tmp_path)
+        Configuration(2, (new,)).write(tmp_path)
         assert (tmp_path / "configuration-2.json").stat().st_size > messages.MAX_PACKET_BYTES
         channel.tell(messages.Prepare(2))
         assert channel.hear() == messages.Prepared(2)

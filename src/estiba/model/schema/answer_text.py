@@ -42,9 +42,11 @@ def part_texts(signature: Signature) -> Iterator[PartText]:
             text = f"The probability of {positive_class(signature)}."
             yield PartText("probability", outputs.probability, text, True)
         if outputs.probabilities:
-            yield PartText("probabilities", outputs.probabilities, "The probability of each class.", False)
+            text = "The probability of each class."
+            yield PartText("probabilities", outputs.probabilities, text, False)
     elif kind in ("scores", "outlier") and outputs.score:
-        yield PartText("score", outputs.score, "The decision value; not a probability.", True)
+        text = "The decision value; not a probability."
+        yield PartText("score", outputs.score, text, True)
     for name, band in outputs.bands.items():
         yield PartText("band", name, _band(signature, band), True)
 
@@ -66,17 +68,22 @@ def percent(share: float) -> str:
 def _label(signature: Signature) -> tuple[str, bool]:
     head, outputs = signature.head, signature.outputs
     if head.clusters:
-        return "The cluster.", False
+        text = "The cluster."
+        return text, False
     classes = [class_text(signature, label) for label in head.classes]
     if outputs.threshold is not None and len(classes) == 2 and not head.says_label:
         limit = percent(outputs.threshold)
         other = classes[1 - signature.positive]
-        return f"{positive_class(signature)} from a probability of {limit} on, otherwise {other}.", True
-    most = "most probable " if head.kind == "probabilities" and not head.says_label else ""
+        text = f"{positive_class(signature)} from a probability of {limit} on, otherwise {other}."
+        return text, True
+    # Whole sentences, so that each can be translated.
+    text = "The class."
+    if head.kind == "probabilities" and not head.says_label:
+        text = "The most probable class."
     if not outputs.class_names:
-        return f"The {most}class.", False
+        return text, False
     listed = ", ".join(classes[:MAX_LISTED_CLASSES]) + (", ..." if len(classes) > MAX_LISTED_CLASSES else "")
-    return f"The {most}class: {listed}.", True
+    return f"{text.removesuffix('.')}: {listed}.", True
 
 
 def _band(signature: Signature, band: Band) -> str:

@@ -73,7 +73,9 @@ def _check_head(head: Head) -> None:
         raise BadProject(f"The model answers {head.kind}, and has {len(head.tensors)} tensors.")
     if name := _twice(head.names) or _twice(tensor.name for tensor in head.tensors):
         raise BadProject(f"Two outputs of the model are called {name!r}.")
-    if (head.labelled and head.kind not in ("probabilities", "scores")) or (head.kind == "several") != bool(head.heads):
+    if (head.labelled and head.kind not in ("probabilities", "scores", "outlier")) or (head.kind == "several") != bool(
+        head.heads
+    ):
         raise BadProject(f"The parts of the model's answer are not those of {head.kind}.")
     for tensor in head.tensors:
         check_tensor(tensor.name, tensor.dtype, tensor.shape, None, 0)
