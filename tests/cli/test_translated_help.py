@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SPANISH = {**os.environ, "ESTIBA_LANG": "es", "COLUMNS": "100"}
 ENGLISH = {**os.environ, "ESTIBA_LANG": "en", "LANG": "es_MX.UTF-8"}
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 START = "import os, signal, sys\nfrom estiba.core import termination\ntermination.install_handlers()\n"
 
 

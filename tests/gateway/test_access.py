@@ -25,6 +25,8 @@ from estiba.serving.telemetry.metrics import Metrics
 from estiba.state.database import Database
 from estiba.state.store import open_state
 
+pytestmark = pytest.mark.slow
+
 ROW = {"x": 1.0}
 PREDICT = "/models/price/predict"
 

@@ -9,6 +9,8 @@ import pytest
 from attacked import MIB, Target, limit_memory
 from supervised import pack, serving
 
+pytestmark = pytest.mark.slow
+
 JSON = {"content-type": "application/json"}
 MOST = 150 * MIB
 MANY = 2_500_000

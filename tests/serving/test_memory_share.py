@@ -8,6 +8,8 @@ from estiba.core import cpus, memory
 from estiba.serving.memory_share import LargeRequests, memory_share
 from estiba.serving.options import ServerOptions
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 
 

@@ -12,6 +12,8 @@ import pytest
 from policies import policy_server
 from toys import CHURN_ROW, Live, children, until
 
+pytestmark = pytest.mark.slow
+
 KEY = {"x-key": "ada"}
 
 

@@ -16,6 +16,8 @@ from estiba.deploy.image.build_context import BuildContext
 from estiba.deploy.image.requirements import sha256
 from estiba.deploy.image.size_report import Contents
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["made"]
 
 LIBSSL = b"""Package: libssl3

@@ -30,6 +30,8 @@ from estiba.model.packing.training_result import Trained
 from estiba.model.schema.infer import FieldOptions
 from estiba.model.schema.signature import Outputs
 
+pytestmark = pytest.mark.slow
+
 RANDOM = np.random.default_rng(0)
 COUNT = 300
 PEOPLE = pd.DataFrame(

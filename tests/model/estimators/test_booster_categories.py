@@ -16,6 +16,8 @@ from estiba.core.errors import BadProject
 from estiba.model.packing.from_file import from_file
 from estiba.model.packing.pack import PackOptions, register
 
+pytestmark = pytest.mark.slow
+
 RANDOM = np.random.default_rng(0)
 ROWS = pd.DataFrame(
     {

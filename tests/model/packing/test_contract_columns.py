@@ -22,6 +22,8 @@ from estiba.core.errors import BadInput
 from estiba.model.inference.load import Model
 from estiba.model.schema.signature import Field
 
+pytestmark = pytest.mark.slow
+
 RANDOM = np.random.default_rng(0)
 ROWS = pd.DataFrame(
     {

@@ -17,6 +17,8 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 import estiba
 from estiba.core.errors import BadProject
 
+pytestmark = pytest.mark.slow
+
 RANDOM = np.random.default_rng(0)
 CITIES = pd.DataFrame(
     {"city": RANDOM.choice(["Paris", "paris", "LYON", "Lyon"], 200), "code": RANDOM.choice([3, 7], 200)}

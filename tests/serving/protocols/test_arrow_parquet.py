@@ -12,6 +12,8 @@ import pyarrow.parquet
 import pytest
 from toys import CHURN_ROW
 
+pytestmark = pytest.mark.slow
+
 ARROW = "application/vnd.apache.arrow.stream"
 PARQUET = "application/vnd.apache.parquet"
 ROWS = [

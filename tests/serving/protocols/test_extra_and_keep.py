@@ -19,6 +19,8 @@ from estiba.model.registry.registry import open_registry
 from estiba.model.schema.signature import Field, Head, Signature
 from estiba.model.schema.signature_checks import validated
 
+pytestmark = pytest.mark.slow
+
 FIELDS = (Field(name="x", kind="number", example=1.0), Field(name="city", kind="category", levels=("A", "B")))
 TRACKED = Signature(fields=FIELDS, head=Head(kind="values", names=("y",)), keep=("id", "note"))
 LOOSE = msgspec.structs.replace(TRACKED, extra="ignore", keep=())

@@ -15,6 +15,8 @@ from toys import LOST_ROW, Live
 
 import estiba
 
+pytestmark = pytest.mark.slow
+
 WARNING = {"code": "not-finite", "pointer": "#/predictions/1/value"}
 ROWS = [{"x": 1.0}, {"x": LOST_ROW}]
 
