@@ -21,7 +21,7 @@ ORDER = {
         """,
     "estiba.core.stores": "disk files",
     "estiba.state": "options database sqlite postgres migrations store",
-    "estiba.gateway": "options keys prediction_log log_retention log_query policy access worker",
+    "estiba.gateway": "options keys policy access prediction_log log_retention log_query worker",
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
     "estiba.model.schema": """
         binary_tensors tensor_types signature answer_text signature_checks json_schema rows json_pointer json_values
@@ -68,7 +68,7 @@ ORDER = {
         asgi_bridge openapi_common openapi_prediction openapi_protocols openapi protocol_routes management_routes
         """,
     "estiba.serving.workers": """
-        messages serving worker worker_process registry_query policy_follower hot_swap acceptor auxiliary_process
+        messages serving worker worker_process store_query policy_follower hot_swap acceptor auxiliary_process
         supervisor
         """,
     "estiba.deploy": "plan output target observability image compose kubernetes",

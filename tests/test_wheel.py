@@ -53,6 +53,8 @@ def test_from_init_to_an_answer(estiba: Path, tmp_path: Path) -> None:
     run(project, estiba, "predict", "iris", "rows.csv", "--output", "answers.csv")
     (scored,) = csv.DictReader((project / "answers.csv").read_text().splitlines())
     assert scored["species"] == "setosa"
+    assert run(project, estiba, "keys", "create", "ada").startswith("est_")  # the tables of its store are in the wheel
+    assert "ada" in run(project, estiba, "keys", "list")
     command = [estiba, "serve", "iris", "--port", "0", "--workers", "1"]
     with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True) as server:
         try:

@@ -89,6 +89,10 @@ def serve(
         examples = {model.name: _example(Path(model.path)) for model in first.values()}
         on_ready(Running(url, workers, threads, examples, ports, stores.gateway.needs_keys))
 
+    if stores.gateway.log.enabled:
+        from estiba.gateway.log_retention import LogKeeper
+
+        LogKeeper(stores.gateway.state, stores.gateway.log.keep_days).start()
     source = Source(resolve, store.stamp, options.poll)
     supervise(options, refs, source, ports=ports, programs=_programs(stores.gateway), on_ready=ready)
 

@@ -18,8 +18,15 @@ from toys import CHURN_ROW, Live, children, until
 from estiba.core.errors import BadRequest
 from estiba.gateway import keys
 from estiba.gateway.keys import KeyRequest
-from estiba.gateway.log_query import Condition, Logged, Query, condition, find
+from estiba.gateway.log_query import Condition, Follower, Logged, Query, condition, find
 from estiba.gateway.log_retention import LogKeeper
+from estiba.gateway.options import LogOptions
+from estiba.gateway.prediction_log import PredictionLog
+from estiba.model.inference.load import load
+from estiba.serving.exchange import Exchange
+from estiba.serving.http.request import Request
+from estiba.serving.pipeline import Batch
+from estiba.serving.telemetry.metrics import Metrics
 from estiba.state.store import open_log, open_state
 
 pytestmark = pytest.mark.slow
@@ -163,8 +170,7 @@ def test_postgresql_keeps_the_log_too(start_server: Start) -> None:
         assert until(lambda: len(logged(server.url)) == 3, 15)
         keeper = LogKeeper(server.url, 1e-9)
         keeper.tick()
-        assert keeper._database is not None
-        keeper._database.close()
+        keeper.close()
         assert logged(server.url) == []
         live.stop()
 
@@ -173,18 +179,66 @@ def test_old_rows_are_removed_and_new_ones_stay(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/state.db"
     fill(url, 12_000, at=time.time() - 3 * 86400)
     fill(url, 10, at=time.time())
+    for keep_days, left in ((4, 12_010), (2, 10)):
+        keeper = LogKeeper(url, keep_days)
+        keeper.tick()
+        keeper.close()
+        assert len(logged(url)) == left
+
+
+def test_rows_of_one_moment_are_removed_however_many_they_are(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    fill(url, 12_000, at=time.time() - 3 * 86400, moments=1)
+    fill(url, 10, at=time.time())
     keeper = LogKeeper(url, keep_days=2)
-    assert until(lambda: (keeper.tick(), len(logged(url)) == 10)[1], 10)
-    LogKeeper(url, keep_days=4).tick()
+    keeper.tick()
+    keeper.close()
     assert len(logged(url)) == 10
 
 
-def fill(url: str, rows: int, at: float) -> None:
+def test_followers_see_each_row_once_also_those_that_are_written_late(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/state.db"
+    now = time.time()
+    fill(url, 3, at=now - 60)
+    database = open_log(url)
+    follower = Follower(database, Query(), since=now - 2)
+    assert follower.newer() == []
+    fill(url, 2, at=now)
+    assert [each.id for each in follower.newer()] == ["r0", "r1"]
+    fill(url, 1, at=now - 1)  # another worker wrote what was answered before
+    assert [each.id for each in follower.newer()] == ["r0"]
+    assert follower.newer() == []
+    database.close()
+
+
+def test_a_batch_that_cannot_be_kept_is_counted_and_holds_up_no_other(tmp_path: Path, toy_registry: Path) -> None:
+    model = load("price", registry=toy_registry)
+    metrics = Metrics(tmp_path / "metrics")
+    kept = PredictionLog(f"sqlite:///{tmp_path}/state.db", LogOptions(enabled=True), metrics)
+    coded = model.coder.check([{"x": 1.0}])
+    for width in (0, 1):  # the first has no answer for its row
+        exchange = Exchange(None, Request(b"POST", b"/predict", b"", []), f"r{width}")  # type: ignore[arg-type]
+        exchange.count = 1
+        kept.observe(Batch(model, (exchange,), coded, model.answer(coded)[:width], 0.0, 0.1))
+        assert until(lambda: len(kept._sink._items) == 0, 5)
+        time.sleep(0.2)
+    kept.close()
+    assert [each.id for each in logged(f"sqlite:///{tmp_path}/state.db")] == ["r1"]
+    shown = metrics.render().decode()
+    for outcome, rows in (("offered", 2), ("written", 1), ("failed", 1), ("dropped", 0)):
+        assert f'estiba_log_rows_total{{outcome="{outcome}"}} {rows}' in shown
+
+
+def fill(url: str, rows: int, at: float, *, moments: int = 7) -> None:
+    """Write rows, in SQLite; several share a moment, and with `moments` of 1 all do."""
     database = open_log(url)
     with database.transaction() as writing:
         writing.execute("INSERT INTO deployment VALUES ('d', 'price', '1', '[\"x\"]') ON CONFLICT DO NOTHING")
         line = "INSERT INTO prediction VALUES (?, ?, ?, 'price', '1', 'd', '', '', 0.1, ?, ?)"
-        writing.many(line, [(int(at * 1e6) + i // 7, f"r{i}", 0, b"\x91\x01", b"\x80") for i in range(rows)])
+        writing.many(
+            line,
+            [(int(at * 1e6) + (i // 7 if moments > 1 else 0), f"r{i}", 0, b"\x91\x01", b"\x80") for i in range(rows)],
+        )
     database.close()
 
 

@@ -14,7 +14,7 @@ from estiba.cli.common_options import json_option, state_option
 from estiba.cli.keys import Duration
 
 if TYPE_CHECKING:
-    from estiba.gateway.log_query import Logged, Query
+    from estiba.gateway.log_query import Follower, Logged
     from estiba.state.database import Database
 
 FOLLOW_SECONDS = 0.5
@@ -54,7 +54,7 @@ def log(model: str, conditions: Sequence[str], follow: bool, parquet: Path | Non
     )
     database = _opened(given["state"])
     if follow:
-        _follow(database, query._replace(until=1e11), as_json)
+        _follow(log_query.Follower(database, query, now), as_json)
         return
     predictions = log_query.find(database, query)
     if parquet is not None:
@@ -76,16 +76,12 @@ def _opened(state: str | None) -> Database:
     return open_log(state_location(state))
 
 
-def _follow(database: Database, query: Query, as_json: bool) -> None:
-    from estiba.gateway import log_query
-
-    after = time.time()
+def _follow(follower: Follower, as_json: bool) -> None:
     while True:
-        newer, after = log_query.follow(database, query, after)
         if as_json:
-            _print_lines(newer)
+            _print_lines(follower.newer())
         else:
-            for each in newer:
+            for each in follower.newer():
                 terminal.line("  ".join(part for part in _row(each) if part))
         time.sleep(FOLLOW_SECONDS)
 

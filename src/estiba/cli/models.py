@@ -237,11 +237,11 @@ def pull(refs: tuple[str, ...], registry: str | None, target: Path, timeout: flo
     """
     from estiba.core.errors import Unavailable
     from estiba.model.registry import mirror as pulling
-    from estiba.serving.workers.registry_query import RegistryQuery
+    from estiba.serving.workers.store_query import StoreQuery
 
     location = common_options.registry_location(registry)
     # A bucket that hangs must not hang the pod that asks it.
-    query = RegistryQuery(lambda: list(pulling.pull(location, refs, target)), timeout)
+    query = StoreQuery(lambda: list(pulling.pull(location, refs, target)), timeout)
     query.wait()
     if query.timed_out:
         hint = "Check the network, and raise --timeout if the models are large."

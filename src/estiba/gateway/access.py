@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from estiba.core.errors import BadRequest, Unavailable
 from estiba.gateway import keys
-from estiba.gateway.policy import KeyRecord, Policy
+from estiba.gateway.keys import ApiKey
+from estiba.gateway.policy import Policy
 from estiba.serving.exchange import Exchange
 from estiba.serving.http.request import Request
 from estiba.serving.pipeline import Forbidden, Unauthorized
@@ -32,7 +33,7 @@ class KeyAccess:
     """Admits the holders of keys. Health checks are never asked."""
 
     def __init__(self, policy: Policy) -> None:
-        self._by_digest = {bytes.fromhex(key.digest): _holder(key) for key in policy.keys or ()}
+        self._by_digest = {key.digest: _holder(key) for key in policy.keys or ()}
         self._seen: dict[bytes, _Holder] = {}  # by header, so that a key is hashed once
 
     def __call__(self, exchange: Exchange) -> None:
@@ -77,14 +78,14 @@ def refuse_all(exchange: Exchange) -> None:
     raise Unavailable("The keys of this server cannot be read yet.")
 
 
-def _holder(key: KeyRecord) -> _Holder:
+def _holder(key: ApiKey) -> _Holder:
     admin = "admin" in key.roles
     return _Holder(
         name=key.name,
         predict=admin or "predict" in key.roles,
         read=admin or "read" in key.roles,
         models=frozenset(key.models),
-        expires=key.expires or float("inf"),
+        expires=float("inf") if key.expires is None else key.expires,
     )
 
 

@@ -32,7 +32,7 @@ _FORM = re.compile(rb"est_[0-9A-Za-z]{49}")
 
 
 class ApiKey(NamedTuple):
-    """A key as the state store knows it.
+    """A key as the state store knows it, and as workers get it.
 
     Args:
         digest: SHA-256 of the key.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -18,7 +19,10 @@ PAGE_ROWS = 1_000
 """Rows of one transaction."""
 
 MAX_EXAMINED_ROWS = 1_000_000
-"""Rows that a query with conditions on values examines at most."""
+"""Rows that a query reads at most."""
+
+LOOK_BACK_SECONDS = 5.0
+"""Time from an answer to its row: workers write at different moments, so a row may come after a later one."""
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge, "<=": operator.le, "!=": operator.ne, "=": operator.eq, ">": operator.gt, "<": operator.lt,
@@ -104,13 +108,13 @@ def find(database: Database, query: Query) -> list[Logged]:
     """The newest predictions that a query asks for, oldest first.
 
     Raises:
-        BadRequest: no prediction within its time has a value that a condition names, or too many would be examined.
+        BadRequest: the model has no value that a condition names, or there are too many rows.
     """
     kept: list[Logged] = []
     for examined, logged in enumerate(_newest(database, query), start=1):
         if examined > MAX_EXAMINED_ROWS:
             hint = "Ask for less: --since, --until, or a model."
-            raise BadRequest(f"The query examines more than {MAX_EXAMINED_ROWS:,} rows.", hint=hint)
+            raise BadRequest(f"The query reads more than {MAX_EXAMINED_ROWS:,} rows.", hint=hint)
         if examined == 1:
             _check_names(logged, query)
         if all(each.holds(logged) for each in query.conditions):
@@ -120,15 +124,28 @@ def find(database: Database, query: Query) -> list[Logged]:
     return kept[::-1]
 
 
-def follow(database: Database, query: Query, after: float) -> tuple[list[Logged], float]:
-    """Predictions that were written since `after`, oldest first, and the time to go on from.
+class Follower:
+    """Finds predictions that have come since the last look, each once, also where an older one is written later."""
 
-    Args:
-        after: in seconds since 1970.
-    """
-    newer = find(database, query._replace(since=after, limit=0))
-    last = max((datetime.fromisoformat(logged.at).timestamp() for logged in newer), default=after)
-    return newer, last + 1e-6 if newer else after
+    def __init__(self, database: Database, query: Query, since: float) -> None:
+        """Read nothing yet.
+
+        Args:
+            since: in seconds since 1970; older predictions are left out.
+        """
+        self._database = database
+        self._query = query._replace(until=Query().until, limit=0)
+        self._since = since
+        self._seen: set[tuple[str, str, int]] = set()
+
+    def newer(self) -> list[Logged]:
+        """Predictions that no look has found yet, oldest first."""
+        since = max(self._since, time.time() - LOOK_BACK_SECONDS)
+        found = find(self._database, self._query._replace(since=since))
+        keys = [(logged.at, logged.id, logged.row) for logged in found]
+        fresh = [logged for key, logged in zip(keys, found, strict=True) if key not in self._seen]
+        self._seen = set(keys)
+        return fresh
 
 
 def _newest(database: Database, query: Query) -> Iterator[Logged]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from estiba.core.errors import EstibaError
@@ -12,20 +13,26 @@ LOOK_SECONDS = 60.0
 """Time between looks for rows that are too old."""
 
 CHECKPOINT_SECONDS = 1.0
+PAUSE_SECONDS = 0.01
+"""Time for writers between two statements."""
+
 ROWS_AT_ONCE = 5_000
-MAX_SECONDS = 0.2
-"""Rows of one statement, and time for all of one look, as keys are read in the same thread."""
+"""Rows of one statement."""
 
 
 class LogKeeper:
-    """Keeps the log of a server in bounds; one for each server, in the supervisor."""
+    """Keeps the log of a server in bounds; one for each server, in a thread of the supervisor."""
 
     def __init__(self, url: str, keep_days: float) -> None:
         """Open nothing yet."""
         self._url = url
         self._keep_seconds = keep_days * 86400
         self._database: Database | None = None
-        self._looked_at = self._checkpointed_at = -LOOK_SECONDS
+        self._looked_at = -LOOK_SECONDS
+
+    def start(self) -> None:
+        """Start the thread, which ends with the process: a log that hangs must not hold up keys."""
+        threading.Thread(target=self._run, name="log-retention", daemon=True).start()
 
     def tick(self) -> None:
         """Do what is due now. A log that cannot be used is tried again at the next look."""
@@ -33,29 +40,36 @@ class LogKeeper:
         try:
             if now >= self._looked_at + LOOK_SECONDS:
                 self._looked_at = now
-                self._remove_old(now + MAX_SECONDS)
-            if self._database is not None and now >= self._checkpointed_at + CHECKPOINT_SECONDS:
-                self._checkpointed_at = now
+                self._remove_old()
+            if self._database is not None:
                 self._database.checkpoint()
         except EstibaError:
-            if self._database is not None:
-                self._database.close()
-            self._database = None
+            self.close()
 
-    def _remove_old(self, until: float) -> None:
-        if self._database is not None and self._database.is_replaced():
+    def close(self) -> None:
+        """Close the log; the next look opens it again."""
+        if self._database is not None:
             self._database.close()
-            self._database = None
+        self._database = None
+
+    def _run(self) -> None:
+        while True:
+            self.tick()
+            time.sleep(CHECKPOINT_SECONDS)
+
+    def _remove_old(self) -> None:
+        if self._database is not None and self._database.is_replaced():
+            self.close()
         if self._database is None:
             self._database = open_log(self._url)
         oldest = int((time.time() - self._keep_seconds) * 1e6)
-        while time.monotonic() < until:
+        while True:
             with self._database.transaction() as writing:
-                next_page = writing.execute(
-                    "SELECT at FROM prediction WHERE at < ? ORDER BY at LIMIT 1 OFFSET ?", (oldest, ROWS_AT_ONCE)
-                )
-                border = int(next_page[0][0]) if next_page else oldest
-                writing.execute("DELETE FROM prediction WHERE at < ?", (border,))
+                page = "SELECT at FROM prediction WHERE at < ? ORDER BY at LIMIT 1 OFFSET ?"
+                next_page = writing.execute(page, (oldest, ROWS_AT_ONCE))
+                # All rows of one moment at once: those of a large batch share theirs, and may be more than a page.
+                last = next_page[0][0] if next_page else oldest - 1
+                writing.execute("DELETE FROM prediction WHERE at <= ?", (last,))
             if not next_page:
                 return
-        self._looked_at -= LOOK_SECONDS  # more is left: go on at the next tick
+            time.sleep(PAUSE_SECONDS)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from estiba.core.errors import EstibaError
+from estiba.gateway.options import LogOptions
 from estiba.model.coding.coder import Coded, Matrix
 from estiba.model.inference.load import Model
 from estiba.serving.exchange import Exchange
@@ -34,19 +35,6 @@ RETRY_SECONDS = 1.0
 """Time before a log that could not be written is tried again."""
 
 _INSERT = "INSERT INTO prediction VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-
-
-class LogSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The settings of the log.
-
-    Args:
-        url: of the state store. sample: the share of requests that are logged, 0 to 1.
-        redact: names of fields whose values are not kept.
-    """
-
-    url: str
-    sample: float = 1.0
-    redact: tuple[str, ...] = ()
 
 
 class _Part(NamedTuple):
@@ -78,9 +66,14 @@ class PredictionLog:
     The difference is what a worker took with it when it died.
     """
 
-    def __init__(self, settings: LogSettings, metrics: Metrics) -> None:
-        """Open nothing yet."""
-        self.settings = settings
+    def __init__(self, url: str, options: LogOptions, metrics: Metrics) -> None:
+        """Open nothing yet.
+
+        Args:
+            url: of the state store.
+        """
+        self._url = url
+        self._options = options
         self._offered, self._written, self._dropped, self._failed = (
             metrics.slot("estiba_log_rows_total", outcome) for outcome in ("offered", "written", "dropped", "failed")
         )
@@ -126,7 +119,7 @@ class PredictionLog:
 
     def _part(self, exchange: Exchange, count: int, first: int) -> _Part:
         # Drawn by the id, so that it is the same for all slices of a request.
-        is_logged = self.settings.sample >= 1.0 or random.Random(exchange.id).random() < self.settings.sample
+        is_logged = self._options.sample >= 1.0 or random.Random(exchange.id).random() < self._options.sample
         return _Part(exchange.id, count, first, exchange.caller, exchange.trace_id, is_logged)
 
     # In the thread
@@ -164,16 +157,13 @@ class PredictionLog:
         if self._database is not None and self._database.is_replaced():
             self._forget()
         if self._database is None:
-            self._database = open_log(self.settings.url)
+            self._database = open_log(self._url)
         with self._database.transaction() as writing:
             for model in {(entry.model.digest, entry.model.version): entry.model for entry in taken}.values():
                 key = (model.digest, model.version)
                 if key not in self._known:
-                    known = writing.execute("SELECT 1 FROM deployment WHERE digest = ? AND version = ?", key)
-                    fields = msgspec.json.encode(model.signature.names).decode()
-                    if not known:
-                        row = (model.digest, model.name, model.version, fields)
-                        writing.execute("INSERT INTO deployment VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
+                    row = (model.digest, model.name, model.version, msgspec.json.encode(model.signature.names).decode())
+                    writing.execute("INSERT INTO deployment VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
             writing.many(_INSERT, lines)
         self._known |= {(entry.model.digest, entry.model.version) for entry in taken}
 
@@ -187,7 +177,7 @@ class PredictionLog:
         model = entry.model
         records = model.coder.rows(entry.coded)
         answers = model.predictions.rows(entry.raw)
-        hidden = [name in self.settings.redact for name in model.signature.names]
+        hidden = [name in self._options.redact for name in model.signature.names]
         at = int(entry.at * 1e6)
         places = [(part, number) for part in entry.parts for number in range(part.rows)]
         lines: list[tuple[object, ...]] = []

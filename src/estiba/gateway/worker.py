@@ -23,10 +23,10 @@ class PolicyWorker:
         if not content:
             return Pipeline(admit=(refuse_all,))
         policy = msgspec.json.decode(content, type=Policy)
-        if policy.log is not None and self._log is None:  # its settings are those of the server's start
-            self._log = PredictionLog(policy.log, metrics)
+        if policy.log.enabled and self._log is None:  # its options are those of the server's start
+            self._log = PredictionLog(policy.state, policy.log, metrics)
         admit = () if policy.keys is None else (KeyAccess(policy),)
-        if policy.log is None or self._log is None:
+        if self._log is None:
             return Pipeline(admit=admit)
         return Pipeline(admit=admit, observe=(self._log.observe,), close=self._log.close)
 

@@ -28,7 +28,7 @@ from estiba.model.registry.registry import open_registry
 from estiba.serving.telemetry.metrics import Metrics
 from estiba.serving.workers.hot_swap import HotSwap, Source
 from estiba.serving.workers.messages import ServedModel
-from estiba.serving.workers.registry_query import RegistryQuery
+from estiba.serving.workers.store_query import StoreQuery
 
 pytestmark = pytest.mark.slow
 
@@ -105,7 +105,7 @@ def test_an_alias_that_moves_back_while_the_other_version_loads(registry: Path) 
 
 
 def test_a_question_is_answered_in_its_own_thread() -> None:
-    asked = RegistryQuery(threading.current_thread, 5)
+    asked = StoreQuery(threading.current_thread, 5)
     while not asked.done:
         time.sleep(0.01)
     assert asked.result() is not threading.current_thread()
@@ -116,7 +116,7 @@ def test_a_question_that_fails_says_why() -> None:
         raise error
 
     for error, said in ((NotFound("no such model"), "no such model"), (OSError("odd"), "OSError: odd")):
-        asked = RegistryQuery(lambda error=error: fail(error), 5)  # type: ignore[misc]
+        asked = StoreQuery(lambda error=error: fail(error), 5)  # type: ignore[misc]
         while not asked.done:
             time.sleep(0.01)
         with pytest.raises(EstibaError, match=said):
@@ -125,7 +125,7 @@ def test_a_question_that_fails_says_why() -> None:
 
 def test_a_question_is_given_up_after_a_while() -> None:
     enough = threading.Event()
-    asked = RegistryQuery(enough.wait, 0.05)
+    asked = StoreQuery(enough.wait, 0.05)
     assert not asked.done
     time.sleep(0.1)
     assert asked.done

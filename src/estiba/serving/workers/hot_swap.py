@@ -20,7 +20,7 @@ from estiba.core.log import Log
 from estiba.serving.telemetry.metrics import Metrics
 from estiba.serving.workers import messages
 from estiba.serving.workers.messages import Configuration, ServedModel
-from estiba.serving.workers.registry_query import RegistryQuery
+from estiba.serving.workers.store_query import StoreQuery
 from estiba.serving.workers.worker_process import Process
 
 Resolve = Callable[[str], ServedModel]
@@ -82,9 +82,9 @@ class HotSwap:
         self._timeout = timeout
         self._last_generation = 0
         self._seen_stamp: object = None
-        self._stamp_query: RegistryQuery[object] | None = None
+        self._stamp_query: StoreQuery[object] | None = None
         self._stamp_read_at = 0.0
-        self._queries: dict[str, RegistryQuery[ServedModel]] = {}
+        self._queries: dict[str, StoreQuery[ServedModel]] = {}
         self._due: dict[str, float] = {}  # references to resolve, and when
         self._logged: dict[str, str] = {}
         self._wanted: dict[str, ServedModel] = {}  # newer versions that wait for their turn
@@ -160,18 +160,18 @@ class HotSwap:
             self._warn("", "it does not answer")
         if self._stamp_query is None and time.monotonic() > self._stamp_read_at + self._poll:
             self._stamp_read_at = time.monotonic()
-            self._stamp_query = RegistryQuery(self._stamp, STAMP_TIMEOUT_SECONDS)
+            self._stamp_query = StoreQuery(self._stamp, STAMP_TIMEOUT_SECONDS)
 
     def _query_due(self) -> None:
         now = time.monotonic()
         for ref in [ref for ref, at in self._due.items() if at <= now and ref not in self._queries]:
             del self._due[ref]
-            self._queries[ref] = RegistryQuery(
+            self._queries[ref] = StoreQuery(
                 lambda ref=ref: self._resolve(ref),  # type: ignore[misc]
                 RESOLVE_TIMEOUT_SECONDS,
             )
 
-    def _take(self, ref: str, query: RegistryQuery[ServedModel]) -> None:
+    def _take(self, ref: str, query: StoreQuery[ServedModel]) -> None:
         """Compare the version that a reference means now with what is served."""
         try:
             model = query.result()

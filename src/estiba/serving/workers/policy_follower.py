@@ -15,7 +15,7 @@ from estiba.core.errors import EstibaError
 from estiba.core.log import Log
 from estiba.serving.telemetry.metrics import Metrics
 from estiba.serving.workers import messages
-from estiba.serving.workers.registry_query import RegistryQuery
+from estiba.serving.workers.store_query import StoreQuery
 from estiba.serving.workers.worker_process import Process
 
 READ_TIMEOUT_SECONDS = 10.0
@@ -53,7 +53,7 @@ class PolicyFollower:
         self._log = log
         self._age = metrics.slot("estiba_policy_age_seconds")
         self._content = b""
-        self._query: RegistryQuery[bytes] | None = None
+        self._query: StoreQuery[bytes] | None = None
         self._began_at = 0.0
         self._read_at = time.monotonic()
         self.error = ""
@@ -77,10 +77,10 @@ class PolicyFollower:
             self._query = self._ask()
         self._age.set(time.monotonic() - self._read_at)
 
-    def _ask(self) -> RegistryQuery[bytes]:
-        return RegistryQuery(self._source.read, READ_TIMEOUT_SECONDS, "The store of the policies")
+    def _ask(self) -> StoreQuery[bytes]:
+        return StoreQuery(self._source.read, READ_TIMEOUT_SECONDS, "The store of the policies")
 
-    def _take(self, query: RegistryQuery[bytes]) -> bool:
+    def _take(self, query: StoreQuery[bytes]) -> bool:
         """Write what was read to the policy file; True if it is new."""
         try:
             content = query.result()

@@ -20,7 +20,7 @@ SLOW_SECONDS = 10.0
 """Time after which an unfinished query counts as slow."""
 
 
-class RegistryQuery(Generic[Result]):
+class StoreQuery(Generic[Result]):
     """A query that runs from its creation. Its thread cannot be stopped: a result after the timeout is ignored."""
 
     def __init__(self, function: Callable[[], Result], timeout: float, about: str = "The registry") -> None:
@@ -34,7 +34,7 @@ class RegistryQuery(Generic[Result]):
         self._timeout = timeout
         self._began_at = time.monotonic()
         self._future: Future[Result] = Future()
-        threading.Thread(target=self._run, args=(function,), name="registry", daemon=True).start()
+        threading.Thread(target=self._run, args=(function,), name="store", daemon=True).start()
 
     def _run(self, function: Callable[[], Result]) -> None:
         if not self._future.set_running_or_notify_cancel():
