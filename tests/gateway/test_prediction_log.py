@@ -213,7 +213,7 @@ def test_followers_see_each_row_once_also_those_that_are_written_late(tmp_path: 
 
 def test_a_batch_that_cannot_be_kept_is_counted_and_holds_up_no_other(tmp_path: Path, toy_registry: Path) -> None:
     model = load("price", registry=toy_registry)
-    metrics = Metrics(tmp_path / "metrics")
+    metrics = Metrics(tmp_path / "0.metrics")
     kept = PredictionLog(f"sqlite:///{tmp_path}/state.db", LogOptions(enabled=True), metrics)
     coded = model.coder.check([{"x": 1.0}])
     for width in (0, 1):  # the first has no answer for its row
