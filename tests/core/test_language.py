@@ -89,6 +89,10 @@ def test_the_catalogue_of_estiba_is_used(monkeypatch: pytest.MonkeyPatch) -> Non
     assert translated("There is no service 'wbe'; did you mean 'web'?") == (
         "No existe el servicio 'wbe'; ¿quería decir 'web'?"
     )
+    # The template of the whole message behind its place wins over a general one, "{path} is not {value}."
+    assert translated("/p/estiba.toml: state.url: 'x' is not the URL of a state store.") == (
+        "/p/estiba.toml: state.url: 'x' no es la URL de un almacén de estado."
+    )
     monkeypatch.setenv("ESTIBA_LANG", "en")
     assert translated("There is no service 'wbe'.") == "There is no service 'wbe'."
     assert len(catalogue("es").messages) > 1000

@@ -147,21 +147,30 @@ class Catalogue:
         if suggestion := _SUGGESTION.search(message):
             head = self.translate(message[: suggestion.start()] + ".", depth).removesuffix(".")
             return head + self.messages.get(_SUGGESTION_ID, _SUGGESTION_ID).format(suggestion=suggestion[1])
+        return self._matched(message, depth)[1]
+
+    def _matched(self, message: str, depth: int) -> tuple[int, str]:
+        """The translation of a message by a template, and how much of the message is the template's own text.
+
+        A message behind a place, such as `estiba.toml: ` or `#/records/0/age: `, may be a template's as a whole, or
+        without its place: the template that explains more of it decides.
+        """
+        whole = (0, message)
         for template in self._templates:
             values = template.values(message)
             if values is not None:
-                return _filled(template.msgstr, {name: self._value(value, depth) for name, value in values.items()})
-        return self._tail(message, depth)
+                shown = {name: self._value(value, depth) for name, value in values.items()}
+                whole = (template.weight, _filled(template.msgstr, shown))
+                break
+        place, colon, rest = message.partition(": ")
+        if not colon or " " in place or depth >= _MAX_DEPTH:
+            return whole
+        known = self.messages.get(rest)
+        weight, behind = (len(rest), known) if known is not None else self._matched(rest, depth + 1)
+        return (weight, f"{place}: {behind}") if weight > whole[0] else whole
 
     def _value(self, value: str, depth: int) -> str:
         return self.translate(value, depth + 1) if " " in value and depth < _MAX_DEPTH else value
-
-    def _tail(self, message: str, depth: int) -> str:
-        """A message behind a place, such as `estiba.toml: `; `#/records/0/age: `."""
-        place, colon, rest = message.partition(": ")
-        if colon and " " not in place and depth < _MAX_DEPTH:
-            return f"{place}: {self.translate(rest, depth + 1)}"
-        return message
 
 
 def _filled(msgstr: str, values: Mapping[str, str]) -> str:

@@ -14,8 +14,6 @@ DEFAULT_STATE = "sqlite:///.estiba/state.db"
 SQLITE = "sqlite:///"
 POSTGRES = ("postgresql://", "postgres://")
 
-_HINT = "Use sqlite:///PATH (relative to the project), sqlite:////PATH (absolute) or postgresql://USER@HOST/DATABASE."
-
 
 class StateOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """`[state]` of the project file: where keys are kept.
@@ -43,7 +41,11 @@ def location(url: str, folder: Path, *, override: bool = True) -> str:
     if url.startswith(POSTGRES):
         return url
     if not url.startswith(SQLITE) or len(url) == len(SQLITE):
-        raise BadProject(f"state.url: {shown(url)!r} is not the URL of a state store.", hint=_HINT)
+        raise BadProject(
+            f"state.url: {shown(url)!r} is not the URL of a state store.",
+            hint="Use sqlite:///PATH (relative to the project), sqlite:////PATH (absolute) or "
+            "postgresql://USER@HOST/DATABASE.",
+        )
     return f"{SQLITE}{folder.absolute() / url.removeprefix(SQLITE)}"
 
 
