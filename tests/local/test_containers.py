@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from lab import Docker, docker_engine
 
 from estiba import project
+from estiba.cli import main
 from estiba.core import ports
 from estiba.core.errors import NotFound
 from estiba.core.guard import process_stat
@@ -247,3 +249,21 @@ def test_without_an_engine_the_remedy_is_named(tmp_path: Path, monkeypatch: pyte
         run_plan.plan(UpRequest(lambda: project.load(tmp_path), ["absent"]))
     assert "no container engine works here (docker: not installed; podman: not installed)." in caught.value.message
     assert "Start docker or podman, which run its image, or set `command`" in str(caught.value.hint)
+
+
+def test_a_lost_secret_of_a_volume_is_not_made_again(
+    folder: Path, docker: Docker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The volume is the engine's and outlives .estiba, and what is in it was made with the old secret."""
+    with up(folder) as running:
+        running.wait(lambda: "healthy" in running.states("redis"))
+    shutil.rmtree(folder / ".estiba")
+    assert main.run(["up", "-C", str(folder)]) == 4
+    said = capsys.readouterr().err
+    (volume,) = docker("volume", "ls", "--quiet", "--filter", "name=clinic-redis-data-").split()
+    assert f"The secret pass is not in {folder}/.estiba/secrets/pass, but its service has data in {volume}," in said
+    assert f"docker volume rm {volume}" in said
+    assert not (folder / ".estiba").exists()
+    docker("volume", "rm", volume)
+    with up(folder) as running:
+        running.wait(lambda: "healthy" in running.states("redis"))

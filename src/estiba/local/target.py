@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Collection, Mapping
@@ -13,13 +14,14 @@ from pathlib import Path
 from estiba.core.addresses import bracketed, http_url
 from estiba.core.errors import BadProject
 from estiba.core.stores.disk import explained, make_folder, write_whole
+from estiba.deploy.compose.secrets_in_use import kept_data
 from estiba.deploy.observability import config_files
 from estiba.deploy.observability.config_files import Surroundings
 from estiba.deploy.plan import secrets
 from estiba.deploy.plan.plan import Command, File, Http, Plan, Service, in_container
 from estiba.deploy.plan.references import Reference, resolve
 from estiba.deploy.plan.service_options import MODELS
-from estiba.local.containers import HOST, Containers
+from estiba.local.containers import ENGINE_TIMEOUT_SECONDS, HOST, Containers, volume_of
 
 _EXEC = re.compile(r"\bexec\s+([A-Za-z0-9_./-]+)")
 """The program that a shell replaces itself with, in images whose command has to read a secret first."""
@@ -140,7 +142,13 @@ class LocalTarget:
         return f"{'http' if isinstance(service.health, Http) else 'tcp'}://{host}:{service.port}"
 
     def check(self, services: Collection[Service]) -> None:
-        """Resolve every reference of some services; raise BadProject, or EstibaError for an empty secret."""
+        """Resolve every reference of some services, and generate their secrets.
+
+        Raises:
+            BadProject: a reference has no value. NotFound: a secret is lost, and there are data made with it.
+            EstibaError: a secret is empty.
+        """
+        self._check_lost_secrets(services)
         for service in services:
             secrets.ensure(self.plan.folder, service.secrets)
             self.argv(service)
@@ -148,6 +156,29 @@ class LocalTarget:
             if isinstance(service.health, Command):
                 for argument in service.health.argv:
                     self.resolved(service, argument)
+
+    def _check_lost_secrets(self, services: Collection[Service]) -> None:
+        """Check that secrets without a file are not in use: a database keeps the password that it was made with."""
+        for service in services:
+            paths = {name: secrets.path_of(self.plan.folder, name) for name in service.secrets}
+            lost = [(name, path) for name, path in paths.items() if not path.exists()]
+            if lost and (found := self._data(service)):
+                raise kept_data(*lost[0], *found)
+
+    def _data(self, service: Service) -> tuple[str, str] | None:
+        """The place of a service's data of earlier runs, and the command that removes them; None without data."""
+        engine = self.containers.engine if self.in_container(service) else None
+        for name in service.volumes:
+            if engine is not None:
+                volume = volume_of(self.plan, service, name)
+                if engine.try_to("volume", "inspect", volume, timeout=ENGINE_TIMEOUT_SECONDS).code == 0:
+                    return volume, f"{engine.program} volume rm {volume}"
+            else:
+                folder = self._volume(service, name)
+                with explained("read", folder):
+                    if folder.is_dir() and any(folder.iterdir()):
+                        return str(folder), f"rm -r {shlex.quote(str(folder))}"
+        return None
 
     def create_files(self, service: Service, running: Collection[str]) -> None:
         """Create the volumes of a service, and the files that Estiba generates for it.

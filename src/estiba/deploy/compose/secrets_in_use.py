@@ -44,7 +44,7 @@ def check_lost_secrets(plan: Plan, project: str, lost: Mapping[str, Path]) -> No
             if secret in service.secrets and service.name not in running:
                 for name in service.volumes:
                     if kept := volumes.get(f"{service.name}-{name}"):
-                        raise _kept(secret, path, kept)
+                        raise kept_data(secret, path, kept, f"docker volume rm {kept}")
 
 
 def _mounted(secret: str, path: Path, container: Mapping[str, Any]) -> NotFound:
@@ -58,12 +58,17 @@ def _mounted(secret: str, path: Path, container: Mapping[str, Any]) -> NotFound:
     )
 
 
-def _kept(secret: str, path: Path, volume: str) -> NotFound:
+def kept_data(secret: str, path: Path, data: str, removal: str) -> NotFound:
+    """The error of a secret without a file whose service has data.
+
+    Args:
+        path: the file that the secret should be in. data: their volume or folder. removal: the command to remove them.
+    """
     return NotFound(
-        f"The secret {secret} is not in {path}, but its service has data in the volume {volume}, which was made with "
+        f"The secret {secret} is not in {path}, but its service has data in {data}, which was made with "
         "it. A new one would lock the project out of its data. Nothing was changed.",
         hint=f"Write the old secret into that file, or a new one if the service never had it. To delete the data "
-        f"instead: docker volume rm {volume}.",
+        f"instead: {removal}.",
     )
 
 
