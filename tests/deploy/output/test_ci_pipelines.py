@@ -248,3 +248,18 @@ def test_a_fresh_project_passes_the_linter_of_its_pipeline(template: str, langua
         text=True,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_the_runner_that_deploys_needs_no_root_and_no_package_of_the_system() -> None:
+    """It is the machine that is deployed to: its shell has no apt-get, and pip may not write outside of `.venv`."""
+    for pipeline in (WHOLE, BARE):
+        jobs = yaml.safe_load(ci_pipelines.render(pipeline, "gitlab"))
+        assert "default" not in jobs
+        for name in ("check", "images") if pipeline is BARE else ():
+            assert any("apt-get" in line for line in jobs[jobs[name]["extends"]]["before_script"])
+        deploy = jobs["deploy"]
+        assert not {"image", "extends"} & set(deploy)
+        lines = [*deploy["before_script"], *deploy["script"]]
+        assert not [line for line in lines if "apt-get" in line]
+        assert lines[:2] == [f"python{pipeline.python} -m venv .venv", ". .venv/bin/activate"]
+        assert any(line.startswith("pip install '") and "estiba" in line for line in lines)
