@@ -130,3 +130,16 @@ def test_the_help_of_a_group_is_not_cut_in_a_narrow_window() -> None:
     assert code == 0
     assert "..." not in screen.partition("Commands:")[2].partition("Examples:")[0]
     assert "a server can use as its registry." in " ".join(screen.split())
+
+
+RECORDS = """
+from estiba.cli import terminal
+terminal.table(("model", "data"), [("data", "data"), ("model", "x" * 70)])
+"""
+
+
+def test_names_of_users_are_not_translated() -> None:
+    code, screen = shown("-c", RECORDS, module="", COLUMNS="40", ESTIBA_LANG="es")
+    assert code == 0
+    assert screen.split("\r\n")[0] == "data"
+    assert re.search(r"datos +data\r\n", screen)

@@ -42,7 +42,7 @@ Examples:
     "--lang", type=click.Choice(LANGUAGES), help="Language of comments and README; by default the terminal's."
 )
 def init(folder: Path, template: str, lang: str | None) -> None:
-    """Create a small example project: estiba.toml, and a training function in iris.py."""
+    """Create an example project: estiba.toml and the code that it names."""
     from estiba.cli import terminal
     from estiba.core.errors import Conflict
     from estiba.core.stores.disk import explained

@@ -40,7 +40,12 @@ def json(value: Any) -> None:
 
 def line(text: str = "", **style: Any) -> None:
     """Print a line in the user's language; click's style options apply on a terminal only."""
-    click.secho(translated(text), color=False if os.environ.get("NO_COLOR") else None, **style)
+    _data(translated(text), **style)
+
+
+def _data(text: str, **style: Any) -> None:
+    """Print a line as it is, such as a name that the user has chosen."""
+    click.secho(text, color=False if os.environ.get("NO_COLOR") else None, **style)
 
 
 def warning(text: str) -> None:
@@ -98,7 +103,7 @@ def _records(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) ->
 
     indent = " " * (max(len(head) for head in heads[1:]) + 4)
     for row in rows:
-        line(row[0], bold=True)
+        _data(row[0], bold=True)
         for head, cell in zip(heads[1:], row[1:], strict=True):
             if cell:
                 begin = f"  {head}".ljust(len(indent))
@@ -110,4 +115,4 @@ def _records(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) ->
                     break_long_words=False,
                     break_on_hyphens=False,
                 )
-                line("\n".join(text))
+                _data("\n".join(text))
