@@ -162,12 +162,12 @@ class Catalogue:
                 shown = {name: self._value(value, depth) for name, value in values.items()}
                 whole = (template.weight, _filled(template.msgstr, shown))
                 break
-        place, colon, rest = message.partition(": ")
-        if not colon or " " in place or depth >= _MAX_DEPTH:
+        location, colon, rest = message.partition(": ")
+        if not colon or " " in location or depth >= _MAX_DEPTH:
             return whole
         known = self.messages.get(rest)
         weight, behind = (len(rest), known) if known is not None else self._matched(rest, depth + 1)
-        return (weight, f"{place}: {behind}") if weight > whole[0] else whole
+        return (weight, f"{location}: {behind}") if weight > whole[0] else whole
 
     def _value(self, value: str, depth: int) -> str:
         return self.translate(value, depth + 1) if " " in value and depth < _MAX_DEPTH else value
