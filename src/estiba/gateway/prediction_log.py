@@ -175,16 +175,18 @@ class PredictionLog:
     def _lines(self, entry: _Entry) -> list[tuple[object, ...]]:
         """The rows of a batch as the table has them."""
         model = entry.model
-        records = model.coder.rows(entry.coded)
+        rows = model.coder.values(entry.coded)
         answers = model.predictions.rows(entry.raw)
-        hidden = [name in self._options.redact for name in model.signature.names]
+        hidden = [i for i, name in enumerate(model.signature.names) if name in self._options.redact]
         at = int(entry.at * 1e6)
         places = [(part, number) for part in entry.parts for number in range(part.rows)]
         lines: list[tuple[object, ...]] = []
-        for (part, number), record, answer in zip(places, records, answers, strict=True):
+        for (part, number), row, answer in zip(places, rows, answers, strict=True):
             if not part.is_logged:
                 continue
-            values = [None if hide else value for hide, value in zip(hidden, record.values(), strict=True)]
+            values = list(row)
+            for i in hidden:
+                values[i] = None
             about = (model.name, model.version, model.digest, part.caller, part.trace, entry.ms)
             packed = (msgspec.msgpack.encode(values), msgspec.msgpack.encode(answer))
             lines.append((at, part.request, part.first + number, *about, *packed))

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -355,9 +355,12 @@ class Coder:
 
     def rows(self, coded: Coded) -> list[dict[str, Scalar | None]]:
         """Coded rows back to rows of plain values, as a caller would send them. Unseen levels become a fixed word."""
-        columns = [self._column(i, coded) for i in range(len(self.fields))]
         names = self.signature.names
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        return [dict(zip(names, row, strict=True)) for row in self.values(coded)]
+
+    def values(self, coded: Coded) -> Iterator[tuple[Scalar | None, ...]]:
+        """The same rows as tuples, in the order of the fields."""
+        return zip(*(self._column(i, coded) for i in range(len(self.fields))), strict=True)
 
     def _column(self, i: int, coded: Coded) -> list[Any]:
         field = self.fields[i]

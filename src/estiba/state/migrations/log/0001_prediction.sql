@@ -25,4 +25,3 @@ CREATE TABLE prediction (
 
 CREATE INDEX prediction_at ON prediction (at);
 CREATE INDEX prediction_model ON prediction (model, at);
-CREATE INDEX prediction_request ON prediction (request);
