@@ -29,7 +29,7 @@ ORDER = {
         """,
     "estiba.model.coding": """
         kernel terms arrow thrift_compact table_limits csv_file xlsx_file xlsx_writer pandas_series record_type
-        known_names coder handover predictions npy npz images tensor_coder
+        known_names coder handover predictions npy bounded_zip npz images tensor_coder
         """,
     "estiba.model.artifact": "tail artifact archive golden_rows golden_tensors profile made_rows model_card",
     "estiba.model.registry": "records registry mirror",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tracemalloc
 import zipfile
 from datetime import datetime
 from pathlib import Path
@@ -208,3 +209,18 @@ def test_without_openpyxl_the_error_names_the_extra(tmp_path: Path, monkeypatch:
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(MissingExtra, match=re.escape("[xlsx]'")):
         XlsxFile(path)
+
+
+@pytest.mark.parametrize("part", ["[Content_Types].xml", "xl/workbook.xml", "xl/styles.xml"])
+def test_a_part_is_not_decompressed_beyond_its_stated_size(part: str, tmp_path: Path) -> None:
+    path = replaced(workbook(tmp_path / "in.xlsx", [["a"], [1]]), part, b" " * 50_000_000)
+    content = bytearray(path.read_bytes())
+    place = content.index(part.encode(), content.index(b"PK\x01\x02")) - 46 + 24
+    content[place : place + 4] = (100).to_bytes(4, "little")
+    path.write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(EstibaError, match="not a workbook that can be read: Bad CRC-32"):
+        XlsxFile(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000_000

@@ -10,15 +10,13 @@ from collections.abc import Mapping
 
 from estiba.core.errors import BadRequest, EstibaError
 from estiba.model.coding import npy
+from estiba.model.coding.bounded_zip import BoundedZip, count_entries
 from estiba.model.coding.npy import Array
 
 MEDIA_TYPE = b"application/x-npz"
 
 MAX_ENTRIES = 1000
 """Arrays in one file; each costs memory before its name is known."""
-
-_ENTRY_MARK = b"PK\x01\x02"
-"""The first bytes of each entry of a zip's directory (APPNOTE 4.3.12)."""
 
 _SUFFIX = ".npy"
 
@@ -51,10 +49,10 @@ def read(body: bytes | bytearray | memoryview, max_bytes: int) -> dict[str, Arra
         BadRequest: it is no such file, a name appears twice, or an array cannot be read.
     """
     content = bytes(body)
-    if content.count(_ENTRY_MARK) > MAX_ENTRIES:
+    if count_entries(content) > MAX_ENTRIES:
         raise TooLargeWhenRead(f"The .npz file has more than {MAX_ENTRIES:,} arrays.")
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        with BoundedZip(io.BytesIO(content)) as archive:
             entries = archive.infolist()
             _check(entries, max_bytes)
             files = {entry.filename: archive.read(entry) for entry in entries}
@@ -69,7 +67,7 @@ def _check(entries: list[zipfile.ZipInfo], max_bytes: int) -> None:
         raise BadRequest(f"The .npz file has {wrong[0]!r}, which is no .npy file.")
     if twice := [name for name in names if names.count(name) > 1]:
         raise BadRequest(f"The .npz file has {twice[0].removesuffix(_SUFFIX)!r} twice.")
-    size = sum(entry.file_size for entry in entries)  # of which zipfile reads no more
+    size = sum(entry.file_size for entry in entries)  # of which BoundedZip reads no more
     if size > max_bytes:
         raise TooLargeWhenRead(f"The arrays of the .npz file are larger than {max_bytes:,} bytes together.")
     if odd := [e.filename for e in entries if e.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import warnings
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from xml.etree import ElementTree
 from estiba.core.errors import EstibaError, MissingExtra
 from estiba.core.stores.disk import explained
 from estiba.core.suggest import did_you_mean
+from estiba.model.coding.bounded_zip import BoundedZip
 
 MAX_SHEET_BYTES = 2 * 1024**3
 """Bytes of a sheet once decompressed, at most. It is read as a stream."""
@@ -159,6 +159,8 @@ def as_text(value: Any) -> Any:
 def _open(path: Path) -> Any:
     """The workbook without its sheets, of which openpyxl's load_workbook would read those without a dimension."""
     book = openpyxl("reader.excel").ExcelReader(path, read_only=True, data_only=True, keep_links=False)
+    book.archive.close()
+    book.archive = BoundedZip(path)  # its own would inflate parts beyond their stated size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of styles that openpyxl does not know
         book.read_manifest()
@@ -218,9 +220,9 @@ class _Stream:
 
 
 def _check_sizes(path: Path) -> None:
-    """Refuse a workbook with a file that grows too large; zipfile reads no more of it than its stated size."""
+    """Refuse a workbook with a file that grows too large; no more of it is read than its stated size."""
     types = "[Content_Types].xml"
-    with zipfile.ZipFile(path) as archive:
+    with BoundedZip(path) as archive:
         entries = archive.infolist()
         largest = max((entry.file_size for entry in entries if entry.filename == types), default=0)
         kinds: dict[str, set[str]] = {}
