@@ -28,8 +28,8 @@ ORDER = {
         values text_input estimator_columns infer
         """,
     "estiba.model.coding": """
-        kernel terms arrow thrift_compact table_limits csv_file xlsx_file xlsx_writer pandas_series record_type
-        known_names coder handover predictions npy bounded_zip npz images tensor_coder
+        kernel terms arrow thrift_compact table_limits csv_file bounded_zip xlsx_file xlsx_writer pandas_series
+        record_type known_names coder handover predictions npy npz images tensor_coder
         """,
     "estiba.model.artifact": "tail artifact archive golden_rows golden_tensors profile made_rows model_card",
     "estiba.model.registry": "records registry mirror",

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from supervised import serving
+from tensor_toys import graph
 
 import estiba
 from estiba.cli.main import run
 from estiba.model.artifact import archive
 from estiba.model.registry.registry import open_registry
+from estiba.model.schema.signature_checks import check_sound
+from estiba.model.schema.tensor_types import TensorOutput
 from estiba.model.training import fingerprints
 
 WRITTEN = Path(__file__).parent / "written_by_0_1"
@@ -94,3 +103,42 @@ def test_a_server_serves_it(registry: Path) -> None:
         listed = json.loads(server.get("/models")[1])
         assert "SIMULATED" in server.get("/models/churn/card")[1]
     assert {model["name"]: model["version"] for model in listed["models"]} == {"churn": "1", "price": "1"}
+
+
+def with_signature(folder: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """An artifact whose manifest has another signature, as JSON."""
+    manifest = json.loads((folder / "artifact.json").read_bytes())
+    change(manifest["signature"])
+    content = json.dumps(manifest).encode()
+    other = Path(shutil.copytree(folder, target / hashlib.sha256(content).hexdigest()))
+    (other / "artifact.json").write_bytes(content)
+    return other
+
+
+def doubled(signature: dict[str, Any]) -> None:
+    """Levels that come twice, which users could give, and classes of one name, which functions could answer."""
+    (country,) = [field for field in signature["fields"] if field["name"] == "country"]
+    country["levels"].append(country["levels"][0])
+    signature["head"]["classes"] = [0, "0"]
+    signature["outputs"]["positive"] = 0
+
+
+def test_levels_that_come_twice_and_classes_of_one_name_are_still_served(registry: Path, tmp_path: Path) -> None:
+    model = estiba.load(with_signature(registry / "artifacts" / CHURN, tmp_path, doubled))
+    (answer,) = model.predict(ROW)
+    assert answer["probabilities"]["0"] in (0.0, 1.0)
+
+
+def test_outputs_of_more_axes_and_elements_than_inputs_may_have_are_served(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    shape = ["n", 1, 1, 1, 1, 1, 1, 1, 1, 3]
+    model = graph(
+        [("x", TensorProto.FLOAT, ["n", 3])], [("y", TensorProto.FLOAT, shape)], nodes, shape=np.array([-1, *shape[1:]])
+    )
+    sample = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    packed = estiba.pack(model, sample, name="wide", registry=tmp_path, quiet=True)
+    loaded = estiba.load("wide", registry=tmp_path)
+    assert [answer["y"].shape for answer in loaded.predict(sample)] == [tuple(shape[1:])] * 2
+    large = TensorOutput(name="y", dtype="float32", shape=(2**13, 2**13))
+    signature = packed.artifact.manifest.signature
+    check_sound(msgspec.structs.replace(signature, head=msgspec.structs.replace(signature.head, tensors=(large,))))

@@ -14,6 +14,7 @@ from estiba.model.schema.tensor_types import check_tensor
 def validated(signature: Signature) -> Signature:
     """Return the signature itself, or raise BadProject where it contradicts itself."""
     check_sound(signature)
+    _check_distinct(signature)
     _check_parts(signature)
     _check_explanations(signature)
     return signature
@@ -31,8 +32,6 @@ def check_sound(signature: Signature) -> None:
             )
         if field.kind == "category" and not field.levels:
             raise BadProject(f"The category field {field.name!r} has no levels.")
-        if level := _twice(map(str, field.levels)) if len(set(field.levels)) < len(field.levels) else "":
-            raise BadProject(f"The category field {field.name!r} has the level {level!r} twice.")
         if field.unseen == "null" and not field.nullable:
             raise BadProject(
                 f"The field {field.name!r} has unseen = 'null' but may not be missing.",
@@ -65,8 +64,7 @@ def _check_head(head: Head) -> None:
     count = len(head.classes)
     if count < fewest or (most is not None and count > most):
         raise BadProject(f"The model answers {head.kind}, and has {count} classes.")
-    if name := _twice(map(str, head.classes)):
-        raise BadProject(f"The class {name!r} appears twice among those of the model.")
+    _refuse_class(_twice(f"{type(label).__name__} {label}" for label in head.classes).partition(" ")[2])
     if (head.kind == "values") != bool(head.names):
         raise BadProject(f"The model answers {head.kind}, and has {len(head.names)} names for values.")
     if (head.kind == "tensors") != bool(head.tensors):
@@ -77,8 +75,20 @@ def _check_head(head: Head) -> None:
         head.heads
     ):
         raise BadProject(f"The parts of the model's answer are not those of {head.kind}.")
-    for tensor in head.tensors:
-        check_tensor(tensor.name, tensor.dtype, tensor.shape, None, 0)
+
+
+def _refuse_class(twice: str) -> None:
+    if twice:
+        raise BadProject(f"The class {twice!r} appears twice among those of the model.")
+
+
+def _check_distinct(signature: Signature) -> None:
+    """Refuse levels, and names of classes such as 1 and "1", that come twice. Older artifacts with them are served."""
+    for field in signature.fields:
+        if level := _twice(map(str, field.levels)) if len(set(field.levels)) < len(field.levels) else "":
+            raise BadProject(f"The category field {field.name!r} has the level {level!r} twice.")
+    for head in signature.head.heads or (signature.head,):
+        _refuse_class(_twice(map(str, head.classes)))
 
 
 def _check_parts(signature: Signature) -> None:
