@@ -85,7 +85,7 @@ def loaded(page: browser.Browser, url: str) -> bool:
 
 
 def shows(page: browser.Browser, tab: str, button: str) -> bool:
-    """Click a tab, and tell if its button comes. Streamlit loses a click while the page connects; people click again."""
+    """Click a tab, and tell if its button comes. Streamlit loses a click while the page connects."""
     page.click(tab)
     return until(lambda: page.run(THERE, button), 5)
 
