@@ -21,7 +21,10 @@ ORDER = {
         """,
     "estiba.core.stores": "disk files",
     "estiba.state": "options database sqlite postgres migrations store",
-    "estiba.gateway": "options keys policy access prediction_log log_retention log_query worker",
+    "estiba.gateway": """
+        options keys policy access answer_form feedback quality feedback_store prediction_log log_retention log_query
+        worker
+        """,
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
     "estiba.model.schema": """
         binary_tensors tensor_types signature answer_text signature_checks json_schema rows json_pointer json_values
@@ -65,7 +68,8 @@ ORDER = {
         tensor_native tensor_inference tensor_instances
         """,
     "estiba.serving.api": """
-        asgi_bridge openapi_common openapi_prediction openapi_protocols openapi protocol_routes management_routes
+        asgi_bridge openapi_common openapi_prediction openapi_protocols openapi feedback_routes protocol_routes
+        management_routes
         """,
     "estiba.serving.workers": """
         messages serving worker worker_process store_query policy_follower hot_swap acceptor auxiliary_process
@@ -106,8 +110,8 @@ ORDER = {
         """,
     "estiba.cli": """
         translated_help terminal common_options group completion model_table progress write_files service_display up
-        train serve keys log predict pack models verify init doctor build export scan compose kubernetes deploy ci
-        healthcheck version main
+        train serve keys log feedback quality predict pack models verify init doctor build export scan compose
+        kubernetes deploy ci healthcheck version main
         """,
 }
 """By folder, its files and folders from the bottom up: each imports from those before it, type-checking included."""

@@ -21,7 +21,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     database = open_log(url)
     with database.transaction() as writing:
         for model in ("price", "other"):
-            writing.execute("INSERT INTO deployment VALUES (?, ?, '3', '[\"x\"]')", (model, model))
+            writing.execute("INSERT INTO deployment VALUES (?, ?, '3', '[\"x\"]', '')", (model, model))
         line = "INSERT INTO prediction VALUES (?, ?, 0, ?, '3', ?, 'ada', '', 0.5, ?, ?)"
         for i in range(1, 101):
             model = "other" if i == 100 else "price"

@@ -233,7 +233,7 @@ def fill(url: str, rows: int, at: float, *, moments: int = 7) -> None:
     """Write rows, in SQLite; several share a moment, and with `moments` of 1 all do."""
     database = open_log(url)
     with database.transaction() as writing:
-        writing.execute("INSERT INTO deployment VALUES ('d', 'price', '1', '[\"x\"]') ON CONFLICT DO NOTHING")
+        writing.execute("INSERT INTO deployment VALUES ('d', 'price', '1', '[\"x\"]', '') ON CONFLICT DO NOTHING")
         line = "INSERT INTO prediction VALUES (?, ?, ?, 'price', '1', 'd', '', '', 0.1, ?, ?)"
         writing.many(
             line,

@@ -31,6 +31,8 @@ CHAPTERS = {
         "serve": ("serve", "Serve models of the registry over HTTP."),
         "keys": ("keys", "Make, list and revoke API keys."),
         "log": ("log", "Show what models were asked, and what they answered."),
+        "feedback": ("feedback", "Keep the labels that became known for predictions."),
+        "quality": ("quality", "Show how right a model was, from the labels of its predictions."),
         "healthcheck": ("healthcheck", "Check that a server is ready."),
     },
     "Ship": {

@@ -15,6 +15,9 @@ from estiba.serving.pipeline import Forbidden, Unauthorized
 
 REALM = 'Bearer realm="estiba"'
 INVALID = f'{REALM}, error="invalid_token"'
+FEEDBACK = b"/feedback"
+"""Path of labels, for those who may predict."""
+
 DESCRIPTIONS = (b"/models", b"/v1/models", b"/v2", b"/openapi.json", b"/docs")
 """Beginnings of the paths that describe models: those who may predict may read them."""
 
@@ -55,6 +58,9 @@ class KeyAccess:
                 raise _forbidden("predict", "This key may not ask models: it lacks the role predict.")
             if holder.models and exchange.route not in holder.models:
                 raise _forbidden("predict", f"This key is not for the model {exchange.route!r}.")
+        elif exchange.request.path == FEEDBACK:
+            if not holder.predict:
+                raise _forbidden("predict", "This key may not send labels: it lacks the role predict.")
         elif not holder.read and not exchange.request.path.startswith(DESCRIPTIONS) and exchange.request.path != b"/":
             raise _forbidden("read", "This key may not read this: it lacks the role read.")
 

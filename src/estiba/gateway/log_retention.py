@@ -71,5 +71,7 @@ class LogKeeper:
                 last = next_page[0][0] if next_page else oldest - 1
                 writing.execute("DELETE FROM prediction WHERE at <= ?", (last,))
             if not next_page:
-                return
+                break
             time.sleep(PAUSE_SECONDS)
+        with self._database.transaction() as writing:
+            writing.execute("DELETE FROM feedback WHERE predicted_at < ?", (oldest,))

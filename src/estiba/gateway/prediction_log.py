@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from estiba.core.errors import EstibaError
+from estiba.gateway.answer_form import answer_form
 from estiba.gateway.options import LogOptions
 from estiba.model.coding.coder import Coded, Matrix
 from estiba.model.inference.load import Model
@@ -34,6 +35,10 @@ ROWS_AT_ONCE = 2_000
 RETRY_SECONDS = 1.0
 """Time before a log that could not be written is tried again."""
 
+_INSERT_DEPLOYMENT = (
+    "INSERT INTO deployment (digest, version, model, fields, answer) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (digest, version) DO UPDATE SET answer = excluded.answer"
+)
 _INSERT = "INSERT INTO prediction VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -162,8 +167,9 @@ class PredictionLog:
             for model in {(entry.model.digest, entry.model.version): entry.model for entry in taken}.values():
                 key = (model.digest, model.version)
                 if key not in self._known:
-                    row = (model.digest, model.name, model.version, msgspec.json.encode(model.signature.names).decode())
-                    writing.execute("INSERT INTO deployment VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
+                    names, form = model.signature.names, answer_form(model.signature)
+                    row = (*key, model.name, *(msgspec.json.encode(each).decode() for each in (names, form)))
+                    writing.execute(_INSERT_DEPLOYMENT, row)
             writing.many(_INSERT, lines)
         self._known |= {(entry.model.digest, entry.model.version) for entry in taken}
 

@@ -1,4 +1,4 @@
-"""Policies of serving that admit a request, cache its answer and observe what the model computed.
+"""Policies of serving that admit a request, cache its answer, observe what the model computed and take labels.
 
 Serving defines these extension points and calls them; other packages implement them. A pipeline is built when the
 configuration changes and replaced as a whole. Policies are plain synchronous calls on the event loop, so they must not
@@ -8,7 +8,7 @@ block.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
@@ -82,12 +82,23 @@ class Cache(Protocol):
         """Remember the answer to an exchange that was not found."""
 
 
+class Feedback(Protocol):
+    """Labels that become known for answered predictions. Called in threads; raises EstibaError."""
+
+    def record(self, body: bytes, content_type: str, caller: str, *, skip_unknown: bool) -> dict[str, Any]:
+        """Keep the labels of a body, all of them or none; returns how many as JSON."""
+
+    def quality(self, model: str, *, since: float, window: float) -> dict[str, Any]:
+        """The quality of a model by window as JSON. Both times are in seconds."""
+
+
 class Pipeline(NamedTuple):
     """The policies in force. Empty fields cost nothing. `close` is called when the worker ends."""
 
     admit: tuple[Admit, ...] = ()
     cache: Cache | None = None
     observe: tuple[Observe, ...] = ()
+    feedback: Feedback | None = None
     close: Callable[[], None] | None = None
 
 

@@ -98,7 +98,7 @@ class _Answer:
 
 
 def _scope(exchange: Exchange, refusal: BaseException | None) -> dict[str, Any]:
-    """The ASGI scope. Its state has the request's id, the port of its connection, and the error if it is refused."""
+    """The ASGI scope. Its state has the request's id, the port, the caller's name, and the error if it is refused."""
     request = exchange.request
     return {
         "type": "http",
@@ -113,5 +113,10 @@ def _scope(exchange: Exchange, refusal: BaseException | None) -> dict[str, Any]:
         "headers": request.headers,
         "client": None,
         "server": None,
-        "state": {"request_id": exchange.id, "port": exchange.connection.port, "refusal": refusal},
+        "state": {
+            "request_id": exchange.id,
+            "port": exchange.connection.port,
+            "caller": exchange.caller,
+            "refusal": refusal,
+        },
     }

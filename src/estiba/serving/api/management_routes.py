@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,10 +15,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import estiba
-from estiba.core.errors import EstibaError, NotFound
+from estiba.core.errors import BadInput, EstibaError, NotFound, Problem
 from estiba.model.inference.load import Model, TensorModel
 from estiba.model.schema.json_schema import json_schema
-from estiba.serving.api import openapi, protocol_routes
+from estiba.serving.api import feedback_routes, openapi, protocol_routes
 from estiba.serving.catalog import CurrentCatalog
 from estiba.serving.http.problem_details import error_response
 from estiba.serving.pages import CONTENT_SECURITY_POLICY, page
@@ -62,6 +62,7 @@ def application(current: CurrentCatalog, health: Health, metrics: Metrics) -> St
     application = Starlette(
         routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
         + [Route(path, routes.not_served, methods=anything) for path in not_served]
+        + feedback_routes.routes(current)
         + protocol_routes.routes(current, health),
         middleware=[Middleware(_Refusals)],
         exception_handlers={HTTPException: _http_error, EstibaError: _estiba_error},  # type: ignore[dict-item]
@@ -282,10 +283,16 @@ def _json(body: Any, status: int = 200, *, content_type: str = "application/json
 
 
 def _problem(
-    request: Request, status: int, detail: str, *, kind: str = "", headers: dict[str, str] | None = None
+    request: Request,
+    status: int,
+    detail: str,
+    *,
+    kind: str = "",
+    headers: dict[str, str] | None = None,
+    errors: Sequence[Problem] = (),
 ) -> Response:
     """An error response, with the body of the protocol that the path belongs to."""
-    pairs, body = error_response(status, detail, kind=kind, request_id=request.state.request_id)
+    pairs, body = error_response(status, detail, kind=kind, request_id=request.state.request_id, errors=errors)
     common = {name.decode(): value.decode() for name, value in pairs}
     foreign = protocol_routes.error_body(request.scope["path"], status, detail)
     if foreign is not None:
@@ -304,7 +311,8 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
 
 async def _estiba_error(request: Request, error: EstibaError) -> Response:
     text = f"{error.message} {error.hint}" if error.hint else error.message
-    return _problem(request, error.status, text, headers=_error_headers(error))
+    wrong = error.problems if isinstance(error, BadInput) else ()
+    return _problem(request, error.status, text, headers=_error_headers(error), errors=wrong)
 
 
 def _error_headers(error: EstibaError) -> dict[str, str]:

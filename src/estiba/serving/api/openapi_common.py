@@ -92,6 +92,8 @@ def server_paths(models: Sequence[str]) -> Json:
         "/models/{model}/schema": _get("show_schema", "Models", about, schema, named),
         "/models/{model}/parity": _get("show_parity", "Models", proof, _json(_OBJECT), named),
         "/models/{model}/card": _get("show_card", "Models", "The model card", card, named),
+        "/models/{model}/quality": _quality(named),
+        "/feedback": {"post": _FEEDBACK},
         "/health": _summary(),
         "/health/live": _get("health_live", "Server", "The process works", _json(_ref("Health"))),
         "/health/ready": _probe("health_ready", "Every model is loaded, verified and warmed"),
@@ -109,6 +111,19 @@ def _get(operation: str, tag: str, summary: str, content: Json, parameters: Sequ
     if parameters:
         get["parameters"] = list(parameters)
     return {"get": get}
+
+
+def _quality(named: Sequence[Json]) -> Json:
+    """The endpoint of a model's quality by window."""
+    span: Json = {"type": "string", "pattern": r"^\d{1,6}[smhdw]$"}
+    since = {"name": "since", "in": "query", "description": "How far back.", "schema": {**span, "default": "7d"}}
+    window = {
+        "name": "window", "in": "query", "description": "Length of a window.", "schema": {**span, "default": "1d"}
+    }  # fmt: skip
+    summary = "How right it was, by version and window, from the labels of its predictions"
+    path = _get("show_quality", "Models", summary, _json(_OBJECT), [*named, since, window])
+    path["get"]["responses"] |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in (400, 503)}
+    return path
 
 
 def _summary() -> Json:
@@ -193,6 +208,52 @@ _MODELS: Json = {
     "type": "object",
     "properties": {"models": {"type": "array", "items": _ref("Model")}},
     "required": ["models"],
+}
+
+_LABEL: Json = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "X-Request-ID of the answer."},
+        "label": {"description": "The class or value that turned out to be right."},
+        "row": {"type": "integer", "minimum": 0, "description": "The row, where the request had several."},
+    },
+    "required": ["id", "label"],
+}
+
+_FEEDBACK: Json = {
+    "operationId": "feedback",
+    "tags": ["Models"],
+    "summary": "Labels that became known for predictions of the log",
+    "parameters": [
+        {
+            "name": "unknown",
+            "in": "query",
+            "description": "Refuse or leave out labels of predictions that are not in the log.",
+            "schema": {"type": "string", "enum": ["refuse", "skip"], "default": "refuse"},
+        }
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"oneOf": [_LABEL, {"type": "array", "items": _LABEL, "minItems": 1}]}},
+            "text/csv": {"schema": _TEXT, "example": "id,label\n01k9zq3v8m5t2c7x4b6n0d1e9f,leave\n"},
+        },
+    },
+    "responses": {
+        "200": {
+            "description": "The labels are kept.",
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {name: {"type": "integer"} for name in ("accepted", "repeated", "unknown")},
+                    }
+                }
+            },
+        },
+        **{str(status): {"$ref": f"#/components/responses/{status}"} for status in (400, 404, 413, 503)},
+        "422": {"description": "Labels are wrong; none was kept.", "content": _json(_ref("Problem"))},
+    },
 }
 
 _HEALTH: Json = {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}

@@ -85,15 +85,17 @@ def problem(
     return msgspec.json.encode({**body, **extra})
 
 
-def error_response(status: int, detail: str, *, kind: str = "", request_id: str = "") -> tuple[Headers, bytes]:
+def error_response(
+    status: int, detail: str, *, kind: str = "", request_id: str = "", errors: Sequence[Problem] = ()
+) -> tuple[Headers, bytes]:
     """Headers and body of a problem+json response; a 503 asks the client to retry after a second.
 
     Args:
-        kind: as for `problem`.
+        kind, errors: as for `problem`.
     """
     headers = [(b"content-type", CONTENT_TYPE)]
     if request_id:
         headers.append((b"x-request-id", request_id.encode()))
     if status == 503:
         headers.append((b"retry-after", b"1"))
-    return headers, problem(status, detail, kind=kind, request_id=request_id)
+    return headers, problem(status, detail, kind=kind, request_id=request_id, errors=errors)
