@@ -170,6 +170,7 @@ def test_every_file_has_a_place_in_the_order_of_its_folder() -> None:
         (
             "starlette",
             {
+                "estiba.serving.api.feedback_routes",
                 "estiba.serving.api.management_routes",
                 "estiba.serving.api.protocol_routes",
                 "estiba.serving.api.asgi_bridge",

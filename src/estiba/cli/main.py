@@ -16,7 +16,7 @@ from estiba.core.suggest import did_you_mean
 
 CHAPTERS = {
     "Project": {
-        "init": ("init", "Create a small example project."),
+        "init": ("init", "Create an example project."),
         "up": ("up", "Train the models that have changed and run the project."),
         "doctor": ("doctor", "Find common faults in Dockerfiles and compose files, with remedies."),
     },
@@ -32,7 +32,7 @@ CHAPTERS = {
         "keys": ("keys", "Make, list and revoke API keys."),
         "log": ("log", "Show what models were asked, and what they answered."),
         "feedback": ("feedback", "Keep the labels that became known for predictions."),
-        "quality": ("quality", "Show how right a model was, from the labels of its predictions."),
+        "quality": ("quality", "Show how right a model was, by version and time, from the labels of its predictions."),
         "healthcheck": ("healthcheck", "Check that a server is ready."),
     },
     "Ship": {
