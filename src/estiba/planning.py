@@ -21,6 +21,7 @@ from estiba.deploy.plan.image_options import ImageOptions
 from estiba.deploy.plan.model_source import secrets
 from estiba.deploy.plan.plan import SERVER_PORT, Build, Command, File, Health, Http, Plan, PlannedModel, Service, Tcp
 from estiba.deploy.plan.service_options import MODELS, Condition, ServiceOptions, start_order
+from estiba.gateway.options import has_limits
 from estiba.model.registry.registry import Registry, open_registry
 from estiba.model.training import fingerprints
 from estiba.project import Project
@@ -71,6 +72,11 @@ def _check_keys(project: Project) -> None:
         raise BadProject(
             "gateway.log is enabled, and servers in containers do not log predictions yet.",
             hint="Set enabled = false in [gateway.log] for what runs in containers.",
+        )
+    if has_limits(project.gateway.limits):
+        raise BadProject(
+            "[gateway.limits] limits requests, and servers in containers do not yet.",
+            hint="Leave the section out for what runs in containers, and limit requests in a proxy before it.",
         )
 
 

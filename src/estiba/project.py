@@ -24,7 +24,7 @@ from estiba.deploy.plan import model_source as registry
 from estiba.deploy.plan import service_options as services
 from estiba.deploy.plan.image_options import ImageOptions
 from estiba.deploy.plan.service_options import ServiceOptions
-from estiba.gateway.options import GatewayOptions
+from estiba.gateway.options import GatewayOptions, check_limits
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
 from estiba.model.training import runner
 from estiba.model.training.mlflow import MlflowOptions
@@ -142,6 +142,7 @@ def _project(file: Path, tree: Tree) -> Project:
     for name, model in tree.models.items():
         runner.check(name, model)
     _check_default(tree)
+    _check_limits(tree)
     registry.check(tree.images)
     compose.check(tree.compose)
     ci.check(tree.ci)
@@ -171,6 +172,16 @@ def _check_default(tree: Tree) -> None:
         meant = did_you_mean(default, tree.models)
         known = ", ".join(tree.models) or "none"
         raise BadProject(f"server.default: there is no model {default!r}{meant}", hint=f"Models: {known}.")
+
+
+def _check_limits(tree: Tree) -> None:
+    check_limits(tree.gateway.limits)
+    for name in tree.gateway.limits.models:
+        if name not in tree.models:
+            meant, known = did_you_mean(name, tree.models), ", ".join(tree.models) or "none"
+            raise BadProject(
+                f"gateway.limits.models.{name}: there is no model {name!r}{meant}", hint=f"Models: {known}."
+            )
 
 
 def _name(name: str) -> str:

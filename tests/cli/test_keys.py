@@ -61,3 +61,21 @@ def test_the_state_option_comes_first(estiba: Estiba, tmp_path: Path, state: Pat
     assert not state.exists()
     assert estiba("keys", "list", "--state", "mysql://ada:geheim@host/db").code == 2
     assert "geheim" not in estiba("keys", "list", "--state", "mysql://ada:geheim@host/db").err
+
+
+def test_limits_are_given_shown_and_replaced(estiba: Estiba) -> None:
+    made = estiba("keys", "create", "shop", "--rate", "100", "--burst", "300", "--rows-per-day", "5000")
+    assert "limits: 100/s, 300 at once; 5000 rows a day" in made.err
+    assert "100/s, 300 at once; 5000 rows a day" in estiba("keys", "list").out
+    (shop,) = json.loads(estiba("keys", "list", "--json").out)
+    assert shop["limits"] == {"rate": 100.0, "burst": 300, "rows_per_day": 5000}
+    assert "2 at a time" in estiba("keys", "limit", "shop", "--concurrent", "2").out
+    assert json.loads(estiba("keys", "limit", "shop", "--rate", "0.5", "--json").out) == {
+        "name": "shop", "limits": {"rate": 0.5}
+    }  # fmt: skip
+    assert "has no limits of its own" in estiba("keys", "limit", "shop").out
+    burst = estiba("keys", "limit", "shop", "--burst", "3")
+    assert (burst.code, "A burst needs a rate." in burst.err) == (1, True)
+    assert estiba("keys", "limit", "shp", "--rate", "3").code == 4
+    for wrong in ("0", "-1", "many"):
+        assert estiba("keys", "limit", "shop", "--rate", wrong).code == 2

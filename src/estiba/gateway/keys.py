@@ -19,6 +19,7 @@ import msgspec
 
 from estiba.core.errors import Conflict, EstibaError, NotFound
 from estiba.core.suggest import did_you_mean
+from estiba.gateway.options import Limit
 from estiba.model.registry.records import check_name
 from estiba.state.database import Database, Row, Transaction
 
@@ -26,6 +27,7 @@ Role = Literal["predict", "read", "admin"]
 ROLES: tuple[str, ...] = get_args(Role)
 
 PREFIX = "est_"
+_COLUMNS = "hash, name, roles, models, created, expires, revoked, limits"
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SECRET_LENGTH, _CHECKSUM_LENGTH = 43, 6
 _FORM = re.compile(rb"est_[0-9A-Za-z]{49}")
@@ -38,6 +40,7 @@ class ApiKey(NamedTuple):
         digest: SHA-256 of the key.
         models: those that it may ask; empty for all.
         created, expires, revoked: in seconds since 1970; None for never.
+        limits: its own, which come before those of the project file.
     """
 
     digest: bytes
@@ -47,6 +50,7 @@ class ApiKey(NamedTuple):
     created: int
     expires: int | None
     revoked: int | None
+    limits: Limit = Limit()
 
     @property
     def state(self) -> str:
@@ -62,12 +66,14 @@ class KeyRequest(NamedTuple):
     Args:
         models: those that it may ask; empty for all.
         lifetime: seconds until it expires; None for never.
+        limits: its own, which come before those of the project file.
     """
 
     name: str
     roles: Sequence[str] = ("predict",)
     models: Sequence[str] = ()
     lifetime: float | None = None
+    limits: Limit = Limit()
 
 
 def digest_of(key: bytes) -> bytes:
@@ -84,9 +90,10 @@ def create(database: Database, request: KeyRequest) -> tuple[str, ApiKey]:
     """Make a key. It is returned once and can never be read again.
 
     Raises:
-        EstibaError: a name or role is invalid. Conflict: a key of that name exists and is not revoked.
+        EstibaError: a name, role or limit is invalid. Conflict: a key of that name exists and is not revoked.
     """
     check_name(request.name)
+    check_limit(request.limits)
     for role in request.roles:
         if role not in ROLES:
             hint = f"Roles: {', '.join(ROLES)}."
@@ -94,25 +101,23 @@ def create(database: Database, request: KeyRequest) -> tuple[str, ApiKey]:
     secret = _generate()
     now = int(time.time())
     expires = None if request.lifetime is None else now + int(request.lifetime)
-    key = ApiKey(
-        digest_of(secret.encode()), request.name, tuple(request.roles), tuple(request.models), now, expires, None
-    )
+    rights = tuple(request.roles), tuple(request.models)
+    key = ApiKey(digest_of(secret.encode()), request.name, *rights, now, expires, None, request.limits)
     with database.transaction() as writing:
         if _live(writing, request.name):
             hint = f"Choose another name, or revoke it first: estiba keys revoke {request.name}"
             raise Conflict(f"There is a key {request.name!r} already.", hint=hint)
         roles, models = (msgspec.json.encode(each).decode() for each in (key.roles, key.models))
-        row = (key.digest, key.name, roles, models, now, expires, None)
-        writing.execute("INSERT INTO api_key VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        row = (key.digest, key.name, roles, models, now, expires, None, _encoded(key.limits))
+        writing.execute(f"INSERT INTO api_key ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         _changed(writing)
     return secret, key
 
 
 def listed(database: Database) -> list[ApiKey]:
     """All keys, the newest last; also those that expired or were revoked."""
-    columns = "hash, name, roles, models, created, expires, revoked"
     with database.transaction(write=False) as reading:
-        rows = reading.execute(f"SELECT {columns} FROM api_key ORDER BY created, name")
+        rows = reading.execute(f"SELECT {_COLUMNS} FROM api_key ORDER BY created, name")
     return [_key(row) for row in rows]
 
 
@@ -123,12 +128,32 @@ def revoke(database: Database, name: str) -> None:
         NotFound: there is no such key, or it is revoked already.
     """
     with database.transaction() as writing:
-        if not _live(writing, name):
-            known = [str(each) for (each,) in writing.execute("SELECT name FROM api_key WHERE revoked IS NULL")]
-            hint = f"Keys: {', '.join(sorted(known))}." if known else "There is no key that could be revoked."
-            raise NotFound(f"There is no key {name!r}{did_you_mean(name, known)}", hint=hint)
+        _find(writing, name)
         writing.execute("UPDATE api_key SET revoked = ? WHERE name = ? AND revoked IS NULL", [int(time.time()), name])
         _changed(writing)
+
+
+def limit(database: Database, name: str, limits: Limit) -> None:
+    """Replace the limits of a key: servers follow within a second.
+
+    Args:
+        limits: all of its own; an empty one leaves those of the project file.
+
+    Raises:
+        NotFound: there is no such key, or it is revoked. EstibaError: a burst without a rate.
+    """
+    check_limit(limits)
+    with database.transaction() as writing:
+        _find(writing, name)
+        values = [_encoded(limits), name]
+        writing.execute("UPDATE api_key SET limits = ? WHERE name = ? AND revoked IS NULL", values)
+        _changed(writing)
+
+
+def check_limit(limits: Limit) -> None:
+    """Raise EstibaError for a burst without a rate."""
+    if limits.burst is not None and limits.rate is None:
+        raise EstibaError("A burst needs a rate.", hint="Give the requests a second as well: --rate 100")
 
 
 def generation(database: Database) -> int:
@@ -136,6 +161,14 @@ def generation(database: Database) -> int:
     with database.transaction(write=False) as reading:
         ((number,),) = reading.execute("SELECT generation FROM change")
     return int(number)
+
+
+def _find(transaction: Transaction, name: str) -> None:
+    """Raise NotFound unless a key of that name is in force."""
+    if not _live(transaction, name):
+        known = [str(each) for (each,) in transaction.execute("SELECT name FROM api_key WHERE revoked IS NULL")]
+        hint = f"Keys: {', '.join(sorted(known))}." if known else "There is no key that could be revoked."
+        raise NotFound(f"There is no key {name!r}{did_you_mean(name, known)}", hint=hint)
 
 
 def _live(transaction: Transaction, name: str) -> bool:
@@ -147,8 +180,13 @@ def _changed(transaction: Transaction) -> None:
 
 
 def _key(row: Row) -> ApiKey:
-    digest, name, roles, models, created, expires, revoked = row
-    return ApiKey(bytes(digest), name, _texts(roles), _texts(models), created, expires, revoked)
+    digest, name, roles, models, created, expires, revoked, limits = row
+    own = msgspec.json.decode(limits, type=Limit)
+    return ApiKey(bytes(digest), name, _texts(roles), _texts(models), created, expires, revoked, own)
+
+
+def _encoded(limits: Limit) -> str:
+    return msgspec.json.encode(limits).decode()
 
 
 def _texts(column: str) -> tuple[str, ...]:

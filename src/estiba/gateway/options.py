@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from estiba.core.addresses import is_loopback
-from estiba.core.errors import EstibaError
+from estiba.core.errors import BadProject, EstibaError
 from estiba.serving.options import ServerOptions
 
 
@@ -28,6 +28,57 @@ class LogOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     keep_days: Annotated[float, Meta(gt=0)] = 30.0
 
 
+class Limit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The limits of one key, or of one model. A field that is left out limits nothing.
+
+    Args:
+        rate: requests a second, over time.
+        burst: requests that may arrive at once; by default those of one second.
+        concurrent: requests that are answered at the same time.
+        rows_per_day: rows of requests between midnight and midnight (UTC).
+    """
+
+    rate: Annotated[float, Meta(gt=0, le=1e6)] | None = None
+    burst: Annotated[int, Meta(ge=1, le=10**6)] | None = None
+    concurrent: Annotated[int, Meta(ge=1, le=10**6)] | None = None
+    rows_per_day: Annotated[int, Meta(ge=1, le=10**12)] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """True if it limits nothing."""
+        return self.rate is None and self.concurrent is None and self.rows_per_day is None
+
+    def over(self, default: Limit) -> Limit:
+        """Return these limits, and those of `default` where this has none."""
+        return Limit(
+            rate=default.rate if self.rate is None else self.rate,
+            burst=default.burst if self.rate is None and self.burst is None else self.burst,
+            concurrent=default.concurrent if self.concurrent is None else self.concurrent,
+            rows_per_day=default.rows_per_day if self.rows_per_day is None else self.rows_per_day,
+        )
+
+
+class LimitsOptions(Limit, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`[gateway.limits]` of the project file: the limits of each key that has none of its own.
+
+    Args:
+        rate: requests a second, over time.
+        burst: requests that may arrive at once; by default those of one second.
+        concurrent: requests that are answered at the same time.
+        rows_per_day: rows of requests between midnight and midnight (UTC).
+        models: by name, the limits of a model for all callers together.
+        headers: send the fields RateLimit and RateLimit-Policy with each answer.
+    """
+
+    models: dict[str, Limit] = {}
+    headers: bool = True
+
+    @property
+    def for_keys(self) -> Limit:
+        """The limits of each key that has none of its own."""
+        return Limit(rate=self.rate, burst=self.burst, concurrent=self.concurrent, rows_per_day=self.rows_per_day)
+
+
 class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """`[gateway]` of the project file.
 
@@ -38,6 +89,7 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     keys: Literal["auto", "required", "off"] = "auto"
     log: LogOptions = LogOptions()
+    limits: LimitsOptions = LimitsOptions()
 
 
 class Gateway(msgspec.Struct, frozen=True):
@@ -51,11 +103,26 @@ class Gateway(msgspec.Struct, frozen=True):
     state: str = ""
     needs_keys: bool = False
     log: LogOptions = LogOptions()
+    limits: LimitsOptions = LimitsOptions()
 
     @property
     def has_policies(self) -> bool:
         """True if a server asks any policy."""
-        return self.needs_keys or self.log.enabled
+        return self.needs_keys or self.log.enabled or has_limits(self.limits)
+
+
+def has_limits(options: LimitsOptions) -> bool:
+    """Return True if the project file limits anything."""
+    return not options.is_empty or any(not limit.is_empty for limit in options.models.values())
+
+
+def check_limits(options: LimitsOptions) -> None:
+    """Raise BadProject for a burst without a rate."""
+    sections = {"gateway.limits": options.for_keys}
+    sections |= {f"gateway.limits.models.{name}": limit for name, limit in options.models.items()}
+    for path, limit in sections.items():
+        if limit.burst is not None and limit.rate is None:
+            raise BadProject(f"{path}.burst: there is no rate.", hint=f"Add rate, requests a second, to [{path}].")
 
 
 def needs_keys(options: GatewayOptions, server: ServerOptions) -> bool:
@@ -82,4 +149,4 @@ def gateway_of(options: GatewayOptions, server: ServerOptions, state: str) -> Ga
     Args:
         state: URL of the state store.
     """
-    return Gateway(state, needs_keys(options, server), options.log)
+    return Gateway(state, needs_keys(options, server), options.log, options.limits)

@@ -9,7 +9,7 @@ import msgspec
 
 from estiba.gateway import keys
 from estiba.gateway.keys import ApiKey
-from estiba.gateway.options import Gateway, LogOptions
+from estiba.gateway.options import Gateway, LimitsOptions, LogOptions
 from estiba.state.database import Database
 from estiba.state.store import open_state
 
@@ -25,6 +25,7 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     state: str
     keys: tuple[ApiKey, ...] | None = None
     log: LogOptions = LogOptions()
+    limits: LimitsOptions = LimitsOptions()
 
 
 class StoredPolicy:
@@ -67,7 +68,7 @@ class StoredPolicy:
 
     def _encoded(self, in_force: Iterable[ApiKey] | None) -> bytes:
         known = None if in_force is None else tuple(in_force)
-        return msgspec.json.encode(Policy(self._gateway.state, known, self._gateway.log))
+        return msgspec.json.encode(Policy(self._gateway.state, known, self._gateway.log, self._gateway.limits))
 
     def _forget(self) -> None:
         """Open the store again before the next read, and read all of it: it may be another one by then."""

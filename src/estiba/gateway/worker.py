@@ -6,6 +6,8 @@ import msgspec
 
 from estiba.gateway.access import KeyAccess, refuse_all
 from estiba.gateway.feedback_store import FeedbackStore
+from estiba.gateway.limit_memory import LimitMemory
+from estiba.gateway.limits import Limits, are_needed
 from estiba.gateway.policy import Policy
 from estiba.gateway.prediction_log import PredictionLog
 from estiba.serving.pipeline import Pipeline
@@ -14,11 +16,12 @@ from estiba.serving.workers import worker
 
 
 class PolicyWorker:
-    """Builds the pipeline of the policies. The log of predictions stays open when others change."""
+    """Builds the pipeline of the policies. The log of predictions and the counters of limits stay open meanwhile."""
 
     def __init__(self) -> None:
         self._log: PredictionLog | None = None
         self._feedback: FeedbackStore | None = None
+        self._memory: LimitMemory | None = None
 
     def build_pipeline(self, content: bytes, metrics: Metrics) -> Pipeline:
         """Build a pipeline; without any policies, because the state store was never read, refuse all requests."""
@@ -29,10 +32,23 @@ class PolicyWorker:
             self._log = PredictionLog(policy.state, policy.log, metrics)
             self._feedback = FeedbackStore(policy.state)
         admit = () if policy.keys is None else (KeyAccess(policy),)
-        if self._log is None or self._feedback is None:
-            return Pipeline(admit=admit)
-        self._feedback.allow(policy.keys or ())
-        return Pipeline(admit=admit, observe=(self._log.observe,), feedback=self._feedback, close=self._log.close)
+        observe = () if self._log is None else (self._log.observe,)
+        if self._feedback is not None:
+            self._feedback.allow(policy.keys or ())
+        pipeline = Pipeline(admit=admit, observe=observe, feedback=self._feedback, close=self._close)
+        return self._limited(pipeline, policy, metrics) if are_needed(policy) else pipeline
+
+    def _limited(self, pipeline: Pipeline, policy: Policy, metrics: Metrics) -> Pipeline:
+        if self._memory is None:
+            assert metrics.folder is not None
+            self._memory = LimitMemory(metrics.folder)
+        limits = Limits(policy, self._memory, metrics)
+        return pipeline._replace(gate=limits.gate, charge=limits.charge if limits.counts_rows else None)
+
+    def _close(self) -> None:
+        for part in (self._log, self._memory):
+            if part is not None:
+                part.close()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from estiba.model.coding.coder import Coded, Warned
@@ -29,7 +29,13 @@ class Answer(NamedTuple):
 
 
 class Responder(Protocol):
-    """The part of an endpoint that completes an exchange."""
+    """The part of an endpoint that a server and policies need."""
+
+    def handle(self, exchange: Exchange) -> None:
+        """Decode the request and answer it, now or later."""
+
+    def reject(self, exchange: Exchange, error: BaseException) -> None:
+        """Send the response to an exchange that was never passed to `handle`."""
 
     def finish(self, exchange: Exchange, answer: Answer) -> None:
         """Encode and send the answer."""
@@ -56,6 +62,8 @@ class Exchange:
         count: number of rows, once decoded.
         answer_options: the protocol's own options for encoding the answer.
         cache_key: for the cache of the pipeline.
+        limit_fields: header lines of its response, each ended by CRLF, about the caller's limits.
+        release: called when it is completed, if a policy has set it.
     """
 
     __slots__ = (
@@ -68,7 +76,9 @@ class Exchange:
         "deadline_at",
         "endpoint",
         "id",
+        "limit_fields",
         "records",
+        "release",
         "request",
         "route",
         "trace",
@@ -87,7 +97,8 @@ class Exchange:
         self.records: Sequence[Record] = ()
         self.coded: Coded | None = None
         self.answer_options: Any = None
-        self.cache_key = b""
+        self.cache_key = self.limit_fields = b""
+        self.release: Callable[[], None] | None = None
 
     @property
     def trace_id(self) -> str:

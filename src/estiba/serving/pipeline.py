@@ -38,13 +38,21 @@ class Forbidden(EstibaError):
 
 
 class TooManyRequests(EstibaError):
-    """The caller exceeded a rate limit. `retry_after` is in whole seconds."""
+    """The caller exceeded a limit.
+
+    Attributes:
+        retry_after: whole seconds until a request may be admitted.
+        policies: names of the limits that were exceeded, as the field RateLimit-Policy has them.
+    """
 
     status = 429
 
-    def __init__(self, message: str, *, hint: str | None = None, retry_after: int = 1) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, retry_after: int = 1, policies: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after = retry_after
+        self.policies = policies
 
 
 class Batch(NamedTuple):
@@ -67,6 +75,12 @@ class Batch(NamedTuple):
 
 Admit = Callable[[Exchange], None]
 """Called before a prediction request is decoded. Raises EstibaError to refuse it, such as Unauthorized."""
+
+Done = Callable[[Exchange, EstibaError | None], None]
+"""Called with an exchange that may go on, or with the error that refuses it."""
+
+Ask = Callable[[Exchange, Done], None]
+"""A policy that may have to ask another process. It calls its second argument once, on the event loop, now or later."""
 
 Observe = Callable[[Batch], None]
 """Called once per batch, after the model has run and before the answers are sent."""
@@ -93,9 +107,17 @@ class Feedback(Protocol):
 
 
 class Pipeline(NamedTuple):
-    """The policies in force. Empty fields cost nothing. `close` is called when the worker ends."""
+    """The policies in force. Empty fields cost nothing.
+
+    Args:
+        gate: asked before a prediction request is decoded, after `admit`.
+        charge: asked once its rows are known, before the cache and the model.
+        close: called when the worker ends.
+    """
 
     admit: tuple[Admit, ...] = ()
+    gate: Ask | None = None
+    charge: Ask | None = None
     cache: Cache | None = None
     observe: tuple[Observe, ...] = ()
     feedback: Feedback | None = None

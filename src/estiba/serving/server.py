@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection
 from urllib.parse import unquote_to_bytes
 
+from estiba.core.errors import EstibaError
 from estiba.core.ids import Ids
 from estiba.serving.api.asgi_bridge import Bridge
 from estiba.serving.catalog import CurrentCatalog
@@ -77,6 +78,9 @@ class Server(App):
                 return
             if entry is not None and entry.weighted:
                 endpoint = exchange.endpoint = entry.route.choose(exchange).endpoints[entry.protocol]
+            if entry is not None and (gate := catalog.pipeline.gate) is not None:
+                gate(exchange, _pass_gate)
+                return
             endpoint.handle(exchange)
         except Exception as error:
             self._log.error("request failed", error=error, path=path.decode("latin-1"))
@@ -118,3 +122,10 @@ class Server(App):
             self._held.set(self.buffered.held)
             for batcher in self._current.catalog.batchers():
                 batcher.expire()
+
+
+def _pass_gate(exchange: Exchange, error: EstibaError | None) -> None:
+    if error is None:
+        exchange.endpoint.handle(exchange)
+    else:
+        exchange.endpoint.reject(exchange, error)

@@ -10,7 +10,7 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -26,7 +26,7 @@ from estiba.serving.http.connection import CROWDED, LARGE_BYTES
 from estiba.serving.http.request import Request
 from estiba.serving.memory_share import LargeRequests
 from estiba.serving.options import ServerOptions
-from estiba.serving.pipeline import Forbidden, TooManyRequests, Unauthorized
+from estiba.serving.pipeline import Ask, Forbidden, TooManyRequests, Unauthorized
 from estiba.serving.protocols.body_parsing import ENCODINGS, EncodingNotSupported, decompressed
 from estiba.serving.protocols.repeated_keys import check_of
 from estiba.serving.telemetry.access_log import AccessLog
@@ -62,6 +62,8 @@ class Failure(NamedTuple):
     detail: str
     kind: str = ""
     errors: Sequence[Problem] = ()
+    policies: Sequence[str] = ()
+    """Names of the limits that were exceeded."""
 
 
 EncodedResponse = tuple[bytes, bytes]
@@ -148,14 +150,30 @@ class Endpoint(ABC):
             exchange.count = len(exchange.records) if coded is None else len(coded)
             if exchange.trace is not None:
                 exchange.trace.decoded_at = time.perf_counter()
-            cache = self.batcher.pipeline.cache
-            answer = None if cache is None else cache.get(exchange)
-            if answer is None:
-                self.batcher.submit(exchange)
+            charge = self.batcher.pipeline.charge
+            if charge is None:
+                self._ask_model(exchange)
             else:
-                self.finish(exchange, answer)
+                charge(exchange, self._pass_charge)
         except Exception as error:
             self.refuse(exchange, error)
+
+    def _ask_model(self, exchange: Exchange) -> None:
+        """Answer a decoded exchange from the cache, or by the model."""
+        cache = self.batcher.pipeline.cache
+        answer = None if cache is None else cache.get(exchange)
+        if answer is None:
+            self.batcher.submit(exchange)
+        else:
+            self.finish(exchange, answer)
+
+    def _pass_charge(self, exchange: Exchange, error: EstibaError | None) -> None:
+        try:
+            if error is not None:
+                raise error
+            self._ask_model(exchange)
+        except Exception as failure:
+            self.refuse(exchange, failure)
 
     def finish(self, exchange: Exchange, answer: Answer) -> None:
         """Encode and send the answer."""
@@ -175,6 +193,8 @@ class Endpoint(ABC):
 
     def reject(self, exchange: Exchange, error: BaseException) -> None:
         """Send the response to an exchange that was not admitted, and so was never passed to `handle`."""
+        if exchange.release is not None:
+            exchange.release()
         failure = self._failure(exchange, error)
         status = failure.status
         self._code(status).add()
@@ -183,7 +203,7 @@ class Endpoint(ABC):
         if reason:
             self._shared.metrics.slot("estiba_rejected_total", self.model.name, reason).add()
         headers, body = self.problem(exchange, failure)
-        more = self._error_headers(error, status)
+        more = self._error_headers(error, status) + exchange.limit_fields
         if exchange.trace is not None:
             more += b"traceresponse: %b\r\n" % exchange.trace.header
         head = b"%b%b%b\r\n%b" % (headers, self._headers, exchange.id.encode(), more)
@@ -196,16 +216,16 @@ class Endpoint(ABC):
             raise Unavailable(CROWDED)
         buffered.held += size
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._shared.executor, self._run_and_give_back, exchange)
+        future = loop.run_in_executor(self._shared.executor, self._run_and_give_back, exchange, loop)
         future.add_done_callback(lambda done: self._finish_large(exchange, size, done))
 
-    def _run_and_give_back(self, exchange: Exchange) -> tuple[EncodedResponse, int]:
+    def _run_and_give_back(self, exchange: Exchange, loop: asyncio.AbstractEventLoop) -> tuple[EncodedResponse, int]:
         try:
-            return self._run_large(exchange)
+            return self._run_large(exchange, loop)
         finally:
             self._shared.large.give_back()
 
-    def _run_large(self, exchange: Exchange) -> tuple[EncodedResponse, int]:
+    def _run_large(self, exchange: Exchange, loop: asyncio.AbstractEventLoop) -> tuple[EncodedResponse, int]:
         """The response and its number of rows."""
         request, large = exchange.request, self._shared.large
         deadline.check(exchange.deadline_at)
@@ -220,6 +240,9 @@ class Endpoint(ABC):
         deadline.check(exchange.deadline_at)
         if exchange.trace is not None:
             exchange.trace.decoded_at = time.perf_counter()
+        charge = self.batcher.pipeline.charge
+        if charge is not None:
+            _charge_from_thread(charge, exchange, loop)
         try:
             answer = self.batcher.run_large(exchange)
         except EstibaError:
@@ -248,7 +271,9 @@ class Endpoint(ABC):
         self._in_flight.add(-1)
         self._ok.add()
         self._count(exchange, 200, rows)
-        head = b"%b%b%b\r\n" % (headers, self._headers, exchange.id.encode())
+        if exchange.release is not None:
+            exchange.release()
+        head = b"%b%b%b\r\n%b" % (headers, self._headers, exchange.id.encode(), exchange.limit_fields)
         if exchange.trace is not None:
             head += b"traceresponse: %b\r\n" % exchange.trace.header
         exchange.connection.respond(exchange.request, 200, head, body)
@@ -274,7 +299,9 @@ class Endpoint(ABC):
         if isinstance(error, BadInput):
             return Failure(self.invalid, "", errors=error.problems)
         if isinstance(error, EstibaError) and not isinstance(error, ModelFailed):
-            return Failure(error.status, shortened(f"{error.message} {error.hint}" if error.hint else error.message))
+            policies = error.policies if isinstance(error, TooManyRequests) else ()
+            text = f"{error.message} {error.hint}" if error.hint else error.message
+            return Failure(error.status, shortened(text), policies=policies)
         kind = "model-failed" if isinstance(error, ModelFailed) else "internal"
         trace = {"trace_id": trace_id} if (trace_id := exchange.trace_id) else {}
         self._shared.log.error("request failed", error=error, request_id=exchange.id, model=self.model.name, **trace)
@@ -297,6 +324,29 @@ class Endpoint(ABC):
             labels = (self.model.name, self.model.version, "", self.protocol, str(status))
             self._codes[status] = self._shared.metrics.slot("estiba_requests_total", *labels)
         return self._codes[status]
+
+
+def _charge_from_thread(charge: Ask, exchange: Exchange, loop: asyncio.AbstractEventLoop) -> None:
+    """Ask a policy, which lives on the event loop, from another thread, and wait for it; raises its error."""
+    asked: Future[None] = Future()
+
+    def done(_: Exchange, error: EstibaError | None) -> None:
+        if error is None:
+            asked.set_result(None)
+        else:
+            asked.set_exception(error)
+
+    def ask() -> None:
+        try:
+            charge(exchange, done)
+        except Exception as error:
+            asked.set_exception(error)
+
+    loop.call_soon_threadsafe(ask)
+    try:
+        asked.result(max(0.001, exchange.deadline_at - time.perf_counter()))
+    except TimeoutError:
+        raise deadline.Expired from None
 
 
 def request_id(request: Request) -> str:

@@ -191,8 +191,10 @@ class NativeEndpoint(Endpoint):
         return msgspec.Raw(b"[%b]" % b",".join([self._encode(predictions[i : i + SLICE_ROWS])[1:-1] for i in starts]))
 
     def problem(self, exchange: Exchange, failure: Failure) -> EncodedResponse:
-        status, detail, kind, errors = failure
-        about = {"model": self.model.name, "version": self.model.version}
+        about: dict[str, Any] = {"model": self.model.name, "version": self.model.version}
+        if failure.policies:
+            about["violated-policies"] = failure.policies
+        status, detail, kind, errors, _ = failure
         body = problem(status, detail, kind=kind, request_id=exchange.id, errors=errors, **about)
         return (b"content-type: %b\r\n" % CONTENT_TYPE, body)
 

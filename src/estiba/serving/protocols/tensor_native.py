@@ -161,8 +161,10 @@ class TensorNativeEndpoint(Endpoint):
         return (JSON, msgspec.json.encode({**content, **shown[0], **content} if options.flat else content))
 
     def problem(self, exchange: Exchange, failure: Failure) -> EncodedResponse:
-        status, detail, kind, errors = failure
-        about = {"model": self.model.name, "version": self.model.version}
+        about: dict[str, Any] = {"model": self.model.name, "version": self.model.version}
+        if failure.policies:
+            about["violated-policies"] = failure.policies
+        status, detail, kind, errors, _ = failure
         body = problem(status, detail, kind=kind, request_id=exchange.id, errors=errors, **about)
         return (b"content-type: %b\r\n" % CONTENT_TYPE, body)
 

@@ -82,6 +82,10 @@ METRICS = (
     Metric("estiba_log_lines_skipped_total", "counter", "Lines of requests left out of the log, over its limit."),
     Metric("estiba_spans_dropped_total", "counter", "Spans that were not sent, by requests.", ("reason",)),
     Metric("estiba_requests_in_flight", "gauge", "Prediction requests being answered now.", ("model",)),
+    Metric(
+        "estiba_limited_total", "counter", "Requests refused by a limit of a key or a model.",
+        ("model", "key", "policy"),
+    ),
     Metric("estiba_rejected_total", "counter", "Requests refused before the model.", ("model", "reason")),
     Metric(
         "estiba_unseen_category_total", "counter", "Values that the model never saw in training.", ("model", "feature")
