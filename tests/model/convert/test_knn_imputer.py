@@ -48,6 +48,13 @@ def test_training_rows_at_equal_distances_are_a_reason() -> None:
         convert(_pipeline(sample), fields_of(sample, True, False), sample)
 
 
+def test_one_neighbour_among_rows_at_equal_distances_is_a_reason() -> None:
+    sample = frame("counts", missing=False).astype(float)
+    sample.iloc[::9, 0] = np.nan
+    with pytest.raises(NotConvertible, match="equal distances for its column"):
+        convert(_pipeline(sample, n_neighbors=1), fields_of(sample, True, False), sample)
+
+
 def test_rare_ties_are_a_note() -> None:
     sample = frame("numbers", missing=False)
     sample.loc[0, ["a", "c", "d"]] = np.nan  # b alone is left, which is rounded

@@ -23,6 +23,16 @@ def test_rows_whose_answer_depends_on_the_choice_are_counted() -> None:
     assert tied_share(distances, 4, values, 1e-9) == 0
 
 
+def test_a_row_does_not_hide_the_ties_of_others() -> None:
+    """A training row is its own nearest one; a row of a caller's beside it is not among them."""
+    distances = np.array([[0.0, 1.0, 1.0, 2.0], [0.0, 1.0, 2.0, 3.0]])
+    values = np.array([[7.0], [8.0], [9.0], [9.0]])
+    assert tied_share(distances, 1, values, 1e-9) == 0
+    assert tied_share(distances, 1, values, 1e-9, np.array([0, 0])) == 0.5
+    assert tied_share(distances, 1, values, 1e-9, np.array([-1, 0])) == 0
+    assert tied_share(distances, 2, values, 1e-9, np.array([0, 0])) == 0.5  # as before: 8 or 9
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [KNeighborsRegressor, KNeighborsClassifier])
 def test_words_before_neighbours_run_in_python_and_answer_as_the_original(tmp_path: Path, kind: type) -> None:
@@ -36,6 +46,14 @@ def test_words_before_neighbours_run_in_python_and_answer_as_the_original(tmp_pa
     assert "finds training rows at equal distances" in (packed.artifact.manifest.reason or "")
     answers = estiba.load("words", registry=tmp_path, trust=True).predict(X)
     assert [next(iter(answer.values())) for answer in answers] == list(model.predict(X))
+
+
+@pytest.mark.slow
+def test_one_neighbour_of_rows_on_a_grid_runs_in_python(tmp_path: Path) -> None:
+    X = pd.DataFrame({"a": np.repeat(np.arange(20), 20), "b": np.tile(np.arange(20), 20)})
+    y = np.random.default_rng(0).normal(size=400)
+    packed = estiba.pack(KNeighborsRegressor(1).fit(X, y), X, name="grid", registry=tmp_path, quiet=True)
+    assert "finds training rows at equal distances" in packed.artifact.manifest.reason
 
 
 @pytest.mark.slow

@@ -136,9 +136,10 @@ def _tell_ties(c: Context, model: Any, points: npt.NDArray[np.float64]) -> None:
     """Refuse a model whose answers often depend on the choice among training rows at equal distances; note few."""
     from sklearn.metrics.pairwise import euclidean_distances
 
-    asked = points[:: max(1, len(points) // TIES_ASKED)]
+    own = np.arange(0, len(points), max(1, len(points) // TIES_ASKED))
     answers = np.asarray(model._y, np.float64).reshape(len(points), -1)
-    share = tied_share(euclidean_distances(asked, points), model.n_neighbors, answers, 1e-7 * float(points.std()))
+    distances = euclidean_distances(points[own], points)
+    share = tied_share(distances, model.n_neighbors, answers, 1e-7 * float(points.std()), own)
     if share > MAX_TIED_SHARE:
         raise unsupported(
             model,

@@ -42,7 +42,11 @@ def _refuse(imputer: Any, points: Numbers) -> None:
     if imputer.missing_values == imputer.missing_values:
         raise unsupported(imputer, "for a missing value other than NaN has no rule")
     if imputer.weights != "uniform":
-        raise unsupported(imputer, "weighs neighbours by distances, which no graph rounds alike; 'uniform' converts")
+        raise unsupported(
+            imputer,
+            "weighs neighbours by distances, which near 0 are rounding errors: scikit-learn itself fills a row by up "
+            "to 1e-5 of a column's spread differently alone and among others; 'uniform' converts",
+        )
     if imputer.metric != "nan_euclidean" or (imputer.keep_empty_features and not imputer._valid_mask.all()):
         raise unsupported(imputer, "with a metric of its own or keep_empty_features has no rule")
     if len(points) > MAX_POINTS:
@@ -71,12 +75,15 @@ def _tied(imputer: Any, points: Numbers, column: int) -> float:
     """The share of rows for which donors of different values are at the distance of the last neighbour and beyond."""
     from sklearn.metrics.pairwise import nan_euclidean_distances
 
-    donors = points[~np.isnan(points[:, column])]
-    hidden = np.array(points[:: max(1, len(points) // TIES_ASKED)])
+    known = ~np.isnan(points[:, column])
+    donors = points[known]
+    asked = np.arange(0, len(points), max(1, len(points) // TIES_ASKED))
+    own = np.where(known[asked], np.cumsum(known)[asked] - 1, -1)
+    hidden = points[asked]
     hidden[:, column] = np.nan
     distances = np.nan_to_num(nan_euclidean_distances(hidden, donors), nan=np.inf)
     slack = 1e-7 * float(np.nanstd(points))  # a matrix product leaves as much of a distance of 0
-    return tied_share(distances, imputer.n_neighbors, donors[:, column : column + 1], slack)
+    return tied_share(distances, imputer.n_neighbors, donors[:, column : column + 1], slack, own)
 
 
 def _places(g: Graph, truths: str) -> str:

@@ -16,7 +16,12 @@ MAX_TIED_SHARE = 0.02
 """Largest share of such rows in a model that converts."""
 
 
-def tied_share(distances: npt.NDArray[np.float64], count: int, values: npt.NDArray[np.float64], slack: float) -> float:
+Numbers = npt.NDArray[np.float64]
+
+
+def tied_share(
+    distances: Numbers, count: int, values: Numbers, slack: float, own: npt.NDArray[np.int_] | None = None
+) -> float:
     """The share of rows whose answer depends on the choice among training rows at equal distances.
 
     Args:
@@ -24,7 +29,19 @@ def tied_share(distances: npt.NDArray[np.float64], count: int, values: npt.NDArr
         count: nearest neighbours that a row has.
         values: answers of the training rows, shape (rows, width).
         slack: the difference up to which distances count as equal.
+        own: position of each asked row among the training rows, or -1. Such rows are asked again without themselves:
+            as the nearest of all they would hide the ties of others, and with one neighbour all of them.
     """
+    share = _share(distances, count, values, slack)
+    if own is None:
+        return share
+    others = distances.copy()
+    known = np.flatnonzero(own >= 0)
+    others[known, own[known]] = np.inf
+    return max(share, _share(others, count, values, slack))
+
+
+def _share(distances: Numbers, count: int, values: Numbers, slack: float) -> float:
     if distances.shape[1] <= count:
         return 0.0
     tied = 0
