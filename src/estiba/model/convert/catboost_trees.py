@@ -13,7 +13,10 @@ from estiba.core.stores.disk import temporary
 from estiba.model.convert.columns import Column, Columns, Table
 from estiba.model.convert.context import Context, Want, unsupported
 from estiba.model.convert.graph import Graph
-from estiba.model.convert.trees import Tree, empty_tree, scalar_sum, vector_sum
+from estiba.model.convert.trees import Indices, Tree, empty_tree, scalar_sum, vector_sum
+
+Features = Mapping[tuple[str, int], Any]
+Side = int | Indices
 
 
 def catboost_model(c: Context, model: Any, columns: Columns, want: Want) -> str:
@@ -70,7 +73,7 @@ def _check_splits(model: Any, trees: Any, columns: Columns) -> None:
         )
 
 
-def _features(content: Any) -> dict[tuple[str, int], Any]:
+def _features(content: Any) -> Features:
     """Features by the kind of split that asks about them, and their number there."""
     numbers, words = (content["features_info"].get(k) or [] for k in ("float_features", "categorical_features"))
     found = {("FloatFeature", int(f["feature_index"])): f for f in numbers}
@@ -95,21 +98,22 @@ def _category_codes(model: Any, content: Any, columns: Columns) -> Columns:
     return columns.same(tuple(coded), columns.sample)
 
 
-def _ask(tree: Tree, node: int, sides: tuple[int, int], split: Any, features: Mapping[tuple[str, int], Any]) -> None:
-    """Write what a node asks; `sides` are the nodes for no and for yes.
+def _ask(tree: Tree, nodes: slice, sides: tuple[Side, Side], split: Any, features: Features) -> None:
+    """Write what nodes ask; `sides` are the nodes for no and for yes.
 
     A number is asked if it is above the border, which is right; a category if it is one, and members go left.
     """
     kind = split["split_type"]
     feature = features[kind, int(split["float_feature_index" if kind == "FloatFeature" else "cat_feature_index"])]
-    tree.feature[node] = feature["flat_feature_index"]
+    tree.feature[nodes] = feature["flat_feature_index"]
     if kind == "FloatFeature":
-        tree.threshold[node] = np.float32(split["border"])
-        tree.missing_left[node] = _missing_left(feature)
-        tree.left[node], tree.right[node] = sides
+        tree.threshold[nodes] = np.float32(split["border"])
+        tree.missing_left[nodes] = _missing_left(feature)
+        tree.left[nodes], tree.right[nodes] = sides
         return
-    tree.members[node] = (feature["values"].index(split["value"]),)
-    tree.right[node], tree.left[node] = sides
+    member = (feature["values"].index(split["value"]),)
+    tree.members.update(dict.fromkeys(range(nodes.start, nodes.stop), member))
+    tree.right[nodes], tree.left[nodes] = sides
 
 
 def _flat(tree: Tree) -> Tree:
@@ -121,7 +125,7 @@ def _missing_left(feature: Any) -> bool:
     return str(feature.get("nan_value_treatment")) != "AsTrue"
 
 
-def _symmetric_tree(tree: Any, features: Mapping[tuple[str, int], Any]) -> Tree:
+def _symmetric_tree(tree: Any, features: Features) -> Tree:
     """All nodes of a level ask the same; bit d of a leaf's number is the answer at level d from the bottom up."""
     splits = tree.get("splits") or []
     depth = len(splits)
@@ -130,13 +134,14 @@ def _symmetric_tree(tree: Any, features: Mapping[tuple[str, int], Any]) -> Tree:
     converted = empty_tree(2 * leaves - 1)
     value = np.zeros((2 * leaves - 1, values.shape[1]))
     for level in range(depth):
-        for node in range(2**level - 1, 2 ** (level + 1) - 1):
-            _ask(converted, node, (2 * node + 1, 2 * node + 2), splits[depth - 1 - level], features)
+        nodes = slice(2**level - 1, 2 ** (level + 1) - 1)
+        below = 2 * np.arange(nodes.start, nodes.stop) + 1
+        _ask(converted, nodes, (below, below + 1), splits[depth - 1 - level], features)
     value[leaves - 1 :] = values
     return replace(converted, value=value)
 
 
-def _catboost_tree(tree: Any, features: Mapping[tuple[str, int], Any]) -> Tree:
+def _catboost_tree(tree: Any, features: Features) -> Tree:
     nodes: list[dict[str, Any]] = []
     stack = [tree]
     while stack:
@@ -150,7 +155,7 @@ def _catboost_tree(tree: Any, features: Mapping[tuple[str, int], Any]) -> Tree:
         if "split" not in node:
             value[i] = np.atleast_1d(np.asarray(node["value"], np.float64))
             continue
-        _ask(converted, i, (node["left"]["place"], node["right"]["place"]), node["split"], features)
+        _ask(converted, slice(i, i + 1), (node["left"]["place"], node["right"]["place"]), node["split"], features)
     width = max(len(v) for v in value)
     return replace(converted, value=np.stack([v if len(v) == width else np.zeros(width) for v in value]))
 
