@@ -52,7 +52,8 @@ ORDER = {
     "estiba.model.onnx_import": "inspect_graph several_outputs wrapping_nodes wrap tensor_graph",
     "estiba.model.inference": "load score_files",
     "estiba.model.packing": """
-        training_result model_columns candidate unseen_words from_file converted content split pack_tensors proof pack
+        training_result model_columns candidate unseen_words from_file converted content split_probe split pack_tensors
+        proof pack
         """,
     "estiba.model.training": "fingerprints mlflow runner worker",
     "estiba.serving": """

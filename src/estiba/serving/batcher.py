@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from estiba.core.errors import EstibaError, Unavailable
+from estiba.core.errors import BadInput, EstibaError, Unavailable
 from estiba.core.log import Log
 from estiba.model.coding.coder import Coded, Matrix, Warned
 from estiba.model.inference.load import Model
@@ -222,7 +222,8 @@ class Batcher:
         except Exception as error:
             if len(exchanges) > 1:  # one request's rows must not make others fail
                 return [self._answer([exchange])[0] for exchange in exchanges]
-            return [_failure(error)]
+            # Steps in Python of a model's own may make of a row what the steps behind them do not take.
+            return [error if isinstance(error, BadInput) else _failure(error)]
         return [answer] if len(exchanges) == 1 else _split(exchanges, answer)
 
     def _run(self, exchanges: list[Exchange], coded: Coded) -> Answer:

@@ -8,10 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from estiba.core.errors import BadInput
+from estiba.core.errors import BadInput, Problem
 from estiba.model.coding.coder import Coded, Coder, Matrix
+from estiba.model.coding.known_names import MAX_PROBLEMS
+from estiba.model.schema.json_pointer import escape, unescape
 from estiba.model.schema.rows import field_name
 from estiba.model.schema.signature import Field, Head, Signature
+
+
+class NotTaken(BadInput, ValueError):
+    """Rows of a caller became values that the converted steps do not take, as the original does not."""
 
 
 class Handover:
@@ -39,8 +45,8 @@ class Handover:
         """The coded form of `count` rows.
 
         Raises:
-            ValueError: there are other columns or more or fewer rows than in training, or a value is none that the
-                converted steps take, as it was when the model was packed.
+            NotTaken: a value is none that the converted steps take, as it was when the model was packed.
+            ValueError: there are other columns or more or fewer rows than in training.
         """
         columns = _Columns(rows, self._sources, self._step)
         if columns.rows != count:
@@ -60,7 +66,7 @@ class Handover:
             values = {self._fields[i].name: _listed(columns.column(i)) for i in self._words}
             coded = self._coder.check_columns(values, count)
         except BadInput as error:
-            raise ValueError(f"{self._step} hands over a value that was not seen when packing: {error}") from error
+            raise NotTaken([self._named(problem) for problem in error.problems]) from None
         matrix[:, self._words] = coded.matrix
         return Coded(matrix, coded.texts)
 
@@ -71,11 +77,21 @@ class Handover:
             return
         bad = ~(finite | (np.isnan(numbers) & self._nullable) | (np.isinf(numbers) & self._infinite))
         if bad.any():
-            row, column = (int(n) for n in np.argwhere(bad)[0])
-            raise ValueError(
-                f"{self._step} hands over {numbers[row, column]} in {self._sources[self._numbers[column]]!r} for row "
-                f"{row}, which the step behind it does not take"
-            )
+            raise NotTaken([self._problem(numbers, *place) for place in np.argwhere(bad)[:MAX_PROBLEMS].tolist()])
+
+    def _problem(self, numbers: Matrix, row: int, column: int) -> Problem:
+        detail = (
+            f"{self._step} hands over {numbers[row, column]} in {self._sources[self._numbers[column]]!r} for row "
+            f"{row}, which the step behind it does not take"
+        )
+        return Problem(f"#/records/{row}", detail)
+
+    def _named(self, problem: Problem) -> Problem:
+        """A problem with a word that is handed over as one with the record that it was made of."""
+        _, _, row, step = problem.pointer.split("/", 3)
+        source = next((field.source for field in self._fields if escape(field.name) == step), unescape(step))
+        detail = f"{self._step} hands over in {source!r} what the step behind it does not take: "
+        return Problem(f"#/records/{row}", detail + problem.detail)
 
 
 class _Columns:

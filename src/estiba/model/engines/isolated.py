@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 
 from estiba.core import child, cpus, errors
-from estiba.core.errors import BadArtifact, EstibaError, Unavailable
+from estiba.core.errors import BadArtifact, BadInput, EstibaError, Problem, Unavailable
 
 if TYPE_CHECKING:
     from estiba.model.artifact.artifact import Artifact
@@ -81,6 +81,7 @@ class Reply(msgspec.Struct, frozen=True):
     error: str = ""
     message: str = ""
     hint: str | None = None
+    problems: tuple[Problem, ...] = ()
 
 
 class IsolatedEngine:
@@ -160,6 +161,8 @@ class IsolatedEngine:
             reply = msgspec.msgpack.decode(self._channel.recv_bytes(), type=Reply)
         except (EOFError, OSError):
             self._give_up(closed=True)
+        if reply.problems:
+            raise BadInput(reply.problems, hint=reply.hint)
         if reply.error:
             kind = getattr(errors, reply.error, None)
             if kind is None:
@@ -230,6 +233,8 @@ def main() -> None:
 
 
 def _failed(error: Exception) -> Reply:
+    if isinstance(error, BadInput):
+        return Reply(error=BadInput.__name__, message=error.message, hint=error.hint, problems=error.problems)
     if isinstance(error, EstibaError):
         known = type(error).__name__ if hasattr(errors, type(error).__name__) else BadArtifact.__name__
         return Reply(error=known, message=error.message, hint=error.hint)

@@ -109,7 +109,8 @@ def score(
     done = not_finite = 0
     with _atomic(target) as file, _writer(target, file) as write:
         for chunk in reader.chunks(model.coder, keep):
-            raw = model.answer(chunk.coded)
+            with _counted(source, done):
+                raw = model.answer(chunk.coded)
             write({**chunk.kept, **model.predictions.columns(raw)})
             not_finite += int((~np.isfinite(raw).all(axis=1)).sum())
             done += len(chunk.coded)
@@ -279,6 +280,19 @@ def _of_field(field: Field, cells: Sequence[Any]) -> Sequence[Any]:
 def _text_hint(detail: str) -> str:
     number = "expected a number" in detail or "expected an integer" in detail
     return "The cell holds text: convert it to a number in the workbook." if number and detail.endswith('"') else ""
+
+
+@contextmanager
+def _counted(path: Path, done: int) -> Iterator[None]:
+    """Turn positions in what the model was asked into positions in the file; of rows that only the model refuses."""
+    try:
+        yield
+    except BadInput as error:
+        problem = error.problems[0]
+        row = done + int(problem.pointer.split("/")[2]) + 1
+        raise EstibaError(
+            f"{path}, row {row} below the header: {problem.detail}.", hint="Nothing was written."
+        ) from None
 
 
 @contextmanager

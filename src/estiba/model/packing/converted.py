@@ -7,6 +7,7 @@ from typing import Any
 
 from estiba.model.artifact.golden_rows import Predict
 from estiba.model.artifact.tail import Tail
+from estiba.model.coding.coder import Coded
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Converted:
     Args:
         onnx: the graph. predict: coded rows of the model to raw answers.
         steps: fitted transformers before the graph, which run in Python. tail: the description of the split.
-        reason: why those steps run in Python.
+        reason: why those steps run in Python. handed: what they make of the sample, coded.
     """
 
     onnx: bytes
@@ -24,3 +25,4 @@ class Converted:
     steps: tuple[Any, ...] = ()
     tail: Tail | None = None
     reason: str = ""
+    handed: Coded | None = None

@@ -7,9 +7,8 @@ such: on rows of that sample, and on golden rows of theirs with unseen, missing 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
@@ -17,11 +16,11 @@ import numpy as np
 from estiba.core.errors import EstibaError
 from estiba.model.artifact import golden_rows as golden
 from estiba.model.artifact.tail import Tail
-from estiba.model.coding.coder import Coded, Coder
-from estiba.model.coding.handover import Handover
+from estiba.model.coding.coder import Coded, Coder, Matrix
 from estiba.model.packing.candidate import Candidate, check_rebuilt, decides_by_first
 from estiba.model.packing.converted import Converted
 from estiba.model.packing.model_columns import read_part
+from estiba.model.packing.split_probe import Handed, Probe
 from estiba.model.packing.training_result import frame_of
 from estiba.model.packing.unseen_words import word_readers
 from estiba.model.schema.infer import infer
@@ -32,14 +31,6 @@ if TYPE_CHECKING:
 
 EngineChoice = Literal["auto", "onnx", "python"]
 Steps = list[tuple[str, Any]]
-
-
-class _Handed(NamedTuple):
-    """The rows that a step hands over for the sample; without names of their own if it returns an array."""
-
-    step: str
-    sample: pd.DataFrame
-    is_named: bool
 
 
 def converted(
@@ -103,9 +94,7 @@ def split(candidate: Candidate, tolerance: float) -> Converted | None:
         if not count:
             return None
         model = _joined(steps[count:])
-        tail, infinite = _candidate(candidate, model, handed)
-        onnx = tail.convert()
-        _prove(tail, infinite, onnx, tolerance)
+        tail, infinite, onnx = _converted_tail(candidate, model, handed, tolerance)
     except NotConvertible:
         raise
     except EstibaError as error:
@@ -119,7 +108,11 @@ def split(candidate: Candidate, tolerance: float) -> Converted | None:
     python = tuple(step for _, step in steps[:count])
     chained = SplitPipeline(python, described, runner(onnx))
     coder, head = candidate.coder, candidate.signature.head
-    return Converted(onnx, lambda coded: chained.answer(coder.frame(coded), head), python, described, reason)
+
+    def predict(coded: Coded) -> Matrix:
+        return chained.answer(coder.frame(coded), head)
+
+    return Converted(onnx, predict, python, described, reason, tail.coded)
 
 
 def _steps(model: Any) -> Steps:
@@ -150,14 +143,14 @@ def _joined(steps: Steps) -> Any:
     return Pipeline(steps) if len(steps) > 1 else steps[0][1]
 
 
-def _python_steps(candidate: Candidate, steps: Steps) -> tuple[int, str, _Handed]:
+def _python_steps(candidate: Candidate, steps: Steps) -> tuple[int, str, Handed]:
     """The number of steps up to the last one without an exact form, why, and the rows that it hands over."""
     from estiba.model.convert import NotConvertible, failing_step
     from estiba.model.estimators.estimator_facts import rows_for
 
     count, reason, head = 0, "", candidate.signature.head
     fields: Sequence[Field] = candidate.signature.fields
-    handed = _Handed("", candidate.sample, True)
+    handed = Handed("", candidate.sample, True)
     rows = rows_for(candidate.estimator, candidate.sample.copy())  # as a step may write into what it is given
     while count < len(steps) - 1:
         failing = failing_step([step for _, step in steps[count:-1]], fields, handed.sample, head)
@@ -170,7 +163,7 @@ def _python_steps(candidate: Candidate, steps: Steps) -> tuple[int, str, _Handed
         name = steps[count - 1][0]
         if hasattr(rows, "tocsr"):
             raise NotConvertible(f"the step {name!r} hands over a sparse matrix")
-        handed = _Handed(name, frame_of(rows), hasattr(rows, "columns"))
+        handed = Handed(name, frame_of(rows), hasattr(rows, "columns"))
         if len(handed.sample) != len(candidate.sample) or not handed.sample.columns.is_unique:
             raise NotConvertible(f"the step {name!r} hands over other rows, or two columns of one name")
         model = _joined(steps[count:])
@@ -194,82 +187,56 @@ def _plain(field: Field) -> Field:
     return msgspec.structs.replace(field, kind="number", dtype=dtype, missing="")
 
 
-def _candidate(candidate: Candidate, model: Any, handed: _Handed) -> tuple[Candidate, frozenset[str]]:
-    """The converted steps as a model of their own, and the names of the fields that may be infinite."""
+def _converted_tail(
+    candidate: Candidate, model: Any, handed: Handed, tolerance: float
+) -> tuple[Candidate, frozenset[str], bytes]:
+    """The converted steps as a model of their own, the names of its fields that may be infinite, and its graph.
+
+    Missing and unseen categories that the sample does not have are refused where their conversion does not hold.
+    """
+    signature = msgspec.structs.replace(
+        candidate.signature, fields=_fields(model, handed.sample, candidate.signature), extra="refuse", keep=()
+    )
+    probe = Probe(model, signature, handed)
+    wider = msgspec.structs.replace(signature, fields=probe.widened())
+    try:
+        return _proven_tail(model, wider, probe, handed.sample, tolerance)
+    except EstibaError:
+        if wider == signature:
+            raise
+    return _proven_tail(model, signature, probe, handed.sample, tolerance)
+
+
+def _proven_tail(
+    model: Any, signature: Signature, probe: Probe, sample: pd.DataFrame, tolerance: float
+) -> tuple[Candidate, frozenset[str], bytes]:
+    tail, infinite = _candidate(model, signature, probe, sample)
+    onnx = tail.convert()
+    _prove(tail, infinite, onnx, tolerance)
+    return tail, infinite, onnx
+
+
+def _candidate(
+    model: Any, signature: Signature, probe: Probe, sample: pd.DataFrame
+) -> tuple[Candidate, frozenset[str]]:
+    """The steps as a model of their own, and the names of the fields that may be infinite."""
     from estiba.model.convert import convert
     from estiba.model.estimators.outputs import answer
 
-    sample = handed.sample
-    signature = msgspec.structs.replace(
-        candidate.signature, fields=_fields(model, sample, candidate.signature), extra="refuse", keep=()
-    )
-    asked = _Asked(model, signature, handed)
-    nullable = asked.taken(math.nan) | {field.name for field in signature.fields if field.nullable}
-    infinite = asked.taken(math.inf) & asked.taken(-math.inf)
+    nullable = probe.taken(math.nan) | {field.name for field in signature.fields if field.nullable}
+    infinite = probe.taken(math.inf) & probe.taken(-math.inf)
     fields = tuple(msgspec.structs.replace(field, nullable=field.name in nullable) for field in signature.fields)
     signature = msgspec.structs.replace(signature, fields=fields)
     exact_first = decides_by_first(signature)
     tail = Candidate(
         signature,
         Coder(signature),
-        asked.coded,
+        probe.coded,
         sample,
         lambda frame, head: answer(model, frame, head),
         lambda head: convert(model, fields, sample, head, exact_first=exact_first).onnx,
     )
     return tail, infinite
-
-
-def _code(fields: Sequence[Field], handed: _Handed) -> Coded:
-    """The rows that a step hands over, with whatever numbers they have."""
-    from estiba.model.convert import NotConvertible
-
-    try:
-        return Handover(fields, [field.name for field in fields], f"the step {handed.step!r}").code(
-            handed.sample, len(handed.sample)
-        )
-    except ValueError as error:
-        raise NotConvertible(str(error)) from error
-
-
-class _Asked:
-    """Finds out by asking which numbers of its input a model takes though its sample may not have them."""
-
-    def __init__(self, model: Any, signature: Signature, handed: _Handed) -> None:
-        self._model, self._head = model, signature.head
-        self._fields = signature.fields
-        fields = tuple(_nullable(field) for field in signature.fields)
-        self._coder = Coder(msgspec.structs.replace(signature, fields=fields))
-        self._numbers = [i for i, field in enumerate(fields) if field.kind == "number"]
-        self.coded = _code(fields, handed)
-
-    def taken(self, value: float) -> frozenset[str]:
-        """The names of the number fields whose value may be this one: the model gives a finite answer."""
-        finite = np.flatnonzero(np.isfinite(self.coded.matrix[:, self._numbers]).all(axis=1))
-        base = int(finite[0]) if len(finite) else 0
-        rows = self.coded.take(np.full(len(self._numbers), base))
-        rows.matrix[np.arange(len(self._numbers)), self._numbers] = value
-        answers = self._finite(rows)
-        if answers is None:
-            each = [self._finite(rows.take(np.array([n]))) for n in range(len(rows))]
-            answers = [answer is not None and answer[0] for answer in each]
-        return frozenset(self._fields[i].name for i, ok in zip(self._numbers, answers, strict=True) if ok)
-
-    def _finite(self, rows: Coded) -> list[bool] | None:
-        """By row, if the model's answer is finite; None where it refuses the rows."""
-        from estiba.model.estimators.outputs import answer
-
-        try:
-            with warnings.catch_warnings(), np.errstate(all="ignore"):
-                warnings.simplefilter("ignore")
-                answers = answer(self._model, self._coder.frame(rows), self._head)
-        except Exception:  # every library has its own errors for such a value
-            return None
-        return [bool(np.isfinite(row).all()) for row in answers]
-
-
-def _nullable(field: Field) -> Field:
-    return msgspec.structs.replace(field, nullable=True) if field.kind == "number" else field
 
 
 def _prove(tail: Candidate, infinite: Collection[str], onnx: bytes, tolerance: float) -> None:
