@@ -118,6 +118,16 @@ def test_texts_have_only_words_that_several_rows_have(tmp_path: Path) -> None:
     assert b"refund" in content
 
 
+def test_few_different_rows_are_fewer_golden_rows_and_not_those_of_the_sample(tmp_path: Path) -> None:
+    """All pairs of two levels but one are in the sample: the golden rows are that one and unseen levels."""
+    pairs = [(a, b) for a in "abc" for b in "xyz" if (a, b) != ("a", "z")]
+    sample = pd.DataFrame(pairs * 20, columns=["left", "right"])
+    model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), DecisionTreeClassifier(random_state=0))
+    ours = packed(model.fit(sample, sample.left == "b"), sample, tmp_path, rows="made")
+    assert shared(ours, sample)[:2] == [0, 0]
+    assert {"left": "a", "right": "z"} in ours.golden.records
+
+
 def test_where_every_possible_row_is_in_the_sample_they_are_kept(tmp_path: Path) -> None:
     """One field of two levels has two rows; without them nothing would be proven."""
     sample = pd.DataFrame({"member": PEOPLE.member})
@@ -177,6 +187,21 @@ def test_rare_levels_are_named_and_examples_of_the_user_kept(tmp_path: Path) -> 
     result = estiba.pack(model, sample, name="m", registry=tmp_path, quiet=True, rows="made", fields=fields)
     assert any("plan = 'founder'" in note for note in result.notes)
     assert result.artifact.manifest.signature.field("age").example == 33
+
+
+def test_rare_levels_that_a_step_in_python_makes_are_named(tmp_path: Path) -> None:
+    titles = pd.DataFrame({"title": np.where(PEOPLE.index > 0, PEOPLE.plan.str.upper(), "COUNTESS OF LOVELACE")})
+    model = make_pipeline(
+        FunctionTransformer(lambda rows: rows.assign(title=rows.title.str.lower())),
+        OneHotEncoder(handle_unknown="ignore"),
+        DecisionTreeClassifier(random_state=0),
+    ).fit(titles, TARGET)
+    fields = {"title": {"kind": "text"}}
+    result = estiba.pack(model, titles, name="m", registry=tmp_path, quiet=True, rows="made", fields=fields)
+    assert result.artifact.manifest.tail
+    named = "title = 'countess of lovelace' behind the step 'functiontransformer'"
+    assert [named in note for note in result.notes] == [True]
+    assert named in result.artifact.manifest.notes
 
 
 def test_settings_are_checked(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ FEW_ROWS = 5
 """A level, or a word of a text, in fewer rows of the sample is rare: it may point to a person."""
 
 MIN_DIFFERENT_ROWS = 32
-"""The least number of rows that differ from all of the sample: where fewer would be left, all are kept."""
+"""The least number of composed rows that differ from all of the sample: where they are fewer, all are taken."""
 
 _DAY_SECONDS = 86_400.0
 _MAX_WORDS, _MAX_TEXT_WORDS = 5_000, 100
@@ -115,13 +115,9 @@ def _texts(draw: Random, own: Sequence[str | None]) -> list[str | None]:
 
 
 def without_rows_of(sample: Coded, rows: Coded) -> Coded:
-    """The rows that equal no row of the sample; all of them where too few would be left.
-
-    Few fields of few values have few different rows, and many people have each of them.
-    """
+    """The rows that equal no row of the sample."""
     own = _keys_among(sample, rows)
-    kept = np.flatnonzero([key not in own for key in _keys(rows)])
-    return rows.take(kept) if len(kept) >= MIN_DIFFERENT_ROWS else rows
+    return rows.take(np.array([i for i, key in enumerate(_keys(rows)) if key not in own], int))
 
 
 def _keys_among(sample: Coded, rows: Coded) -> set[bytes]:
@@ -166,8 +162,12 @@ def examples(coder: Coder, rows: Coded) -> dict[str, Scalar]:
     return chosen
 
 
-def rare_levels(fields: Sequence[Field], sample: Coded) -> str:
-    """A sentence about levels that few rows have, which the signature and the model name in any case; else empty."""
+def rare_levels(fields: Sequence[Field], sample: Coded, behind: str = "") -> str:
+    """A sentence about levels that few rows have, which the artifact and the model name in any case; else empty.
+
+    Args:
+        behind: the step of a pipeline that made these fields; empty for the fields of the model.
+    """
     rare: list[str] = []
     for i, field in enumerate(fields):
         if field.kind == "category":
@@ -179,7 +179,8 @@ def rare_levels(fields: Sequence[Field], sample: Coded) -> str:
     if not rare:
         return ""
     more = f" and {len(rare) - 3} more" if len(rare) > 3 else ""
+    where = f" behind the step {behind!r}" if behind else ""
     return (
-        f"Fewer than {FEW_ROWS} rows of the sample have {', '.join(rare[:3])}{more}: the signature and the model name "
-        "these levels. If they point to people, merge rare levels before training."
+        f"Fewer than {FEW_ROWS} rows of the sample have {', '.join(rare[:3])}{more}{where}: the signature and the "
+        "model name these levels. If they point to people, merge rare levels before training."
     )

@@ -19,6 +19,7 @@ from estiba.core.stores.disk import temporary
 from estiba.model.artifact import artifact, made_rows, model_card, profile
 from estiba.model.artifact import golden_rows as golden
 from estiba.model.artifact.artifact import Artifact, Manifest, SourceCard
+from estiba.model.artifact.tail import Tail
 from estiba.model.coding.coder import Coded
 from estiba.model.inference.load import GOLDEN_FILE, load_artifact
 from estiba.model.packing import pack_tensors
@@ -262,6 +263,8 @@ def build(trained: Trained, name: str, options: PackOptions, folder: Path) -> tu
     if form is not None:
         parity, failure = proof.of_converted(form, parity, must_hold=options.engine == "onnx")
         form, reason = (None, failure) if failure else (form, reason)
+    if form is not None and form.tail is not None and options.rows == "made":
+        candidate = _with_rare_levels_behind(candidate, form, form.tail)
     content = python_parts(trained.model, reason) if form is None else converted_parts(trained.model, form)
     manifest = Manifest(
         name=name,
@@ -296,6 +299,13 @@ def _candidate(trained: Trained, options: PackOptions, fields: Mapping[str, Fiel
         return candidate
     candidate = with_examples(candidate, made_rows.examples(candidate.coder, composed(candidate)), fields)
     note = made_rows.rare_levels(candidate.signature.fields, candidate.coded)
+    return dataclasses.replace(candidate, notes=(*candidate.notes, note)) if note else candidate
+
+
+def _with_rare_levels_behind(candidate: Candidate, form: Converted, tail: Tail) -> Candidate:
+    """The candidate with a note of rare levels that only the steps in Python make, and the artifact names."""
+    assert form.handed is not None
+    note = made_rows.rare_levels(tail.fields, form.handed, tail.python_steps[-1])
     return dataclasses.replace(candidate, notes=(*candidate.notes, note)) if note else candidate
 
 

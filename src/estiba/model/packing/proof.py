@@ -59,11 +59,18 @@ def choose(candidate: Candidate, predict: golden_rows.Predict | None, apart: flo
 def choose_made(
     candidate: Candidate, predict: golden_rows.Predict | None, apart: float, holdout: Coded | None = None
 ) -> Chosen:
-    """Choose golden rows that are composed, and differ from each row of the sample and from the held-out rows."""
+    """Choose golden rows that are composed, and differ from each row of the sample and from the held-out rows.
+
+    Few fields of few values have few different rows, and many people have each of them: where hardly a composed row
+    differs from all of the sample, all are taken.
+    """
     own = candidate.coded if holdout is None else golden_rows.join([candidate.coded, holdout])
-    base = made_rows.without_rows_of(own, composed(candidate))
+    rows = composed(candidate)
+    base = made_rows.without_rows_of(own, rows)
+    few = len(base) < made_rows.MIN_DIFFERENT_ROWS
+    base = rows if few else base
     chosen = golden_rows.choose(candidate.coder, base, predict, apart, made_rows.THRESHOLD_PAIRS)
-    return Chosen(made_rows.without_rows_of(own, chosen), base)
+    return Chosen(chosen if few else made_rows.without_rows_of(own, chosen), base)
 
 
 class Proof:
