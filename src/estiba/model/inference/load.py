@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from estiba.core import cpus
-from estiba.core.errors import BadArtifact, MissingExtra, ParityError, Unavailable
+from estiba.core.errors import BadArtifact, BadInput, EstibaError, ParityError, Unavailable
 from estiba.core.suggest import shortened
 from estiba.model.artifact import golden_rows, golden_tensors, profile
 from estiba.model.artifact.artifact import Artifact, Parity, read
@@ -205,9 +205,11 @@ def load_artifact(
                 hint="Install the versions it was packed with, or pack it again with these.",
             ) from error
         raise
-    except (BadArtifact, MissingExtra, Unavailable):
-        raise
     except Exception as error:  # of whatever library reads the model file, or of a content that somebody changed
+        if isinstance(error, EstibaError) and not isinstance(error, BadInput):  # golden rows are no caller's
+            raise
+        if isinstance(error, OSError | MemoryError) or (isinstance(error, ModuleNotFoundError) and not skew):
+            raise _of_machine(artifact.manifest.name, error) from error
         if skew:
             raise BadArtifact(
                 f"{artifact.manifest.name} cannot be loaded: {'; '.join(skew)} ({_named(error)}).",
@@ -222,6 +224,22 @@ def load_artifact(
         rows = model.golden_count
         model.notes += tuple(f"{sentence}; all {rows} golden rows still agree" for sentence in skew)
     return model
+
+
+def _of_machine(name: str, error: OSError | MemoryError | ModuleNotFoundError) -> EstibaError:
+    """The sentence for an error that is no fault of the artifact's files."""
+    if isinstance(error, ModuleNotFoundError):
+        return BadArtifact(
+            f"{name} cannot be loaded: it needs the module {error.name!r}, which is not installed.",
+            hint="Install the library that provides it, in the version of training.",
+        )
+    if isinstance(error, MemoryError):
+        return Unavailable(
+            f"{name} cannot be loaded: there is not enough memory.",
+            hint="Give the process more of it, or fewer models.",
+        )
+    file = f" ({error.filename})" if error.filename else ""
+    return Unavailable(f"{name} cannot be loaded: {error.strerror or error}{file}.", hint="Check this machine's files.")
 
 
 def _named(error: Exception) -> str:
