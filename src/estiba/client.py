@@ -38,13 +38,17 @@ class Client:
 
         Args:
             url: base URL of the server, such as `http://localhost:8000`; a path prefix is kept.
-            key: an API key, where the server asks for one; by default $ESTIBA_KEY.
+            key: an API key, where the server asks for one; by default $ESTIBA_KEY. Spaces and line breaks around it,
+                as files of secrets have them, are left out.
             timeout: seconds to wait for a connection, and then for each response.
+
+        Raises:
+            EstibaError: the key has other characters than printable ASCII.
         """
         self.url = url.rstrip("/")
         self._headers = {"user-agent": f"estiba/{estiba.__version__}"}
-        if key := key or os.environ.get("ESTIBA_KEY"):
-            self._headers["authorization"] = f"Bearer {key}"
+        if key := (key or os.environ.get("ESTIBA_KEY") or "").strip():
+            self._headers["authorization"] = f"Bearer {_checked(key)}"
         self._pool = urllib3.PoolManager(retries=_RETRIED, timeout=timeout, maxsize=8)
 
     def predict(self, rows: Rows, *, model: str | None = None, version: str | int | None = None) -> list[Prediction]:
@@ -151,6 +155,16 @@ class Client:
         if answer.status == 200:
             return msgspec.json.decode(answer.data)
         raise _error(answer.status, answer.data)
+
+
+def _checked(key: str) -> str:
+    """The key itself; raises EstibaError for one that no header of HTTP can carry, and does not repeat it."""
+    if not (key.isascii() and key.isprintable()):
+        raise EstibaError(
+            "The API key holds characters that a key cannot have: a line break, or letters beyond ASCII.",
+            hint="Copy the key again from where it was shown, all of it and nothing else.",
+        )
+    return key
 
 
 def _is_array(rows: Rows) -> bool:

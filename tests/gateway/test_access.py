@@ -227,9 +227,12 @@ def test_the_client_sends_its_key(live: Live, ada: str, monkeypatch: pytest.Monk
         assert client.ready()
     with estiba.Client(live.url) as client, pytest.raises(EstibaError, match="A key is missing"):
         client.predict([ROW], model="price")
-    monkeypatch.setenv("ESTIBA_KEY", ada)
+    monkeypatch.setenv("ESTIBA_KEY", f"{ada}\r\n")  # as a file of secrets has it
     with estiba.Client(live.url) as client:
         assert len(client.models()) == 2
+    monkeypatch.setenv("ESTIBA_KEY", "\n")
+    with estiba.Client(live.url) as client, pytest.raises(EstibaError, match="A key is missing"):
+        client.predict([ROW], model="price")
 
 
 def test_the_metrics_tell_the_age_of_the_policies(live: Live, database: Database) -> None:
