@@ -21,6 +21,7 @@ from sklearn.neighbors import LocalOutlierFactor, NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC, NuSVC, OneClassSVM
+from sklearn.tree import DecisionTreeClassifier
 
 import estiba
 
@@ -100,6 +101,7 @@ def test_a_threshold_of_catboost(tmp_path: Path) -> None:
         (NearestCentroid, "python"),
         (lambda: OneVsOneClassifier(LogisticRegression(max_iter=50)), "onnx"),
         (lambda: OneVsRestClassifier(LinearSVC()), "onnx"),
+        (lambda: OneVsRestClassifier(DecisionTreeClassifier(max_depth=2, random_state=0)), "onnx"),  # many ties
         (lambda: OneVsRestClassifier(SGDClassifier(loss="log_loss", random_state=0)), "onnx"),
         (lambda: SGDClassifier(loss="log_loss", random_state=0), "onnx"),
         (lambda: OutputCodeClassifier(LogisticRegression(max_iter=50), random_state=0), "python"),

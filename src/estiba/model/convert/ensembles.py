@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -189,7 +190,8 @@ def one_vs_rest(c: Context, model: Any, columns: Columns, want: Want) -> str:
     if want == "decision":
         return g.concat([c.emit(e, columns, "decision") for e in model.estimators_])
     if want == "label":
-        return _last_largest(g, [_confidence(c, e, columns) for e in model.estimators_])
+        scores = [_confidence(c, e, columns) for e in model.estimators_]
+        return g.argmax(g.concat(scores)) if _takes_first(model) else _last_largest(g, scores)
     columns_of = [g.columns(c.emit(e, columns, "proba"), [1], 2) for e in model.estimators_]
     if binary:
         return g.pair(columns_of[0])
@@ -204,7 +206,16 @@ def _confidence(c: Context, estimator: Any, columns: Columns) -> str:
     return c.graph.columns(c.emit(estimator, columns, "proba"), [1], 2)
 
 
+def _takes_first(model: Any) -> bool:
+    """Tell whether `predict` takes the first of equal scores: scikit-learn's versions differ, so it is asked."""
+    from sklearn.dummy import DummyClassifier
+
+    tied = copy(model)
+    tied.estimators_ = [DummyClassifier(strategy="prior").fit([[0.0], [0.0]], [0, 1])] * len(model.estimators_)
+    return bool(tied.predict(np.zeros((1, 1)))[0] == model.classes_[0])
+
+
 def _last_largest(g: Graph, scores: list[str]) -> str:
-    """Position of the last largest score of each row, as OneVsRestClassifier's predict chooses, int64 (n, 1)."""
+    """Position of the last largest score of each row, int64 (n, 1)."""
     from_the_end = g.cast(g.argmax(g.concat(scores[::-1])), DOUBLE)
     return g.cast(g.op("Sub", g.const(len(scores) - 1.0), from_the_end), INT64)
