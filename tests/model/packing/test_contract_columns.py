@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestClassifier, StackingClassifier, VotingClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -177,3 +178,19 @@ def test_a_column_whose_words_a_vectorizer_reads_is_text(tmp_path: Path) -> None
     (answer,) = loaded.predict({"review": "great film"})
     expected = model.predict_proba(pd.DataFrame({"review": ["great film"]}))[0, 1]
     assert answer["probabilities"]["True"] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("encoder", [ONE_HOT, OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=2)])
+def test_levels_that_only_some_members_of_a_calibrated_model_know(encoder: Any, tmp_path: Path) -> None:
+    """A level of one row is in all folds but one, where the encoder takes it for unseen."""
+    sample = ROWS[["age", "plan"]].assign(plan=ROWS.plan.where(ROWS.index % 97 > 0, "founder"))
+    sample.loc[5, "plan"] = "only one"
+    inner = make_pipeline(make_column_transformer((encoder, ["plan"]), remainder="passthrough"), LogisticRegression())
+    model = CalibratedClassifierCV(inner, cv=3).fit(sample, TARGET)
+    loaded, fields = packed(model, sample, tmp_path)
+    assert set(fields["plan"].levels) == {"basic", "pro", "founder", "only one"}
+    assert fields["plan"].unseen == "other"
+    assert loaded.manifest.engine == "onnx"
+    asked = sample.tail(20).assign(plan=["only one", "founder", "nobody", "pro"] * 5)
+    ours = [row["probabilities"]["1"] for row in loaded.predict(asked)]
+    assert ours == pytest.approx(model.predict_proba(asked)[:, 1], abs=1e-12)

@@ -136,6 +136,9 @@ def _branches(model: Any, columns: list[str], alone: bool) -> list[tuple[Any, li
     if type(model).__name__ in _OF_SEVERAL.split():
         rest = ["passthrough"] if getattr(model, "passthrough", False) else []
         return [(part, columns, False) for part in (*model.estimators_, *rest)]
+    calibrated = getattr(model, "calibrated_classifiers_", None)
+    if calibrated:  # an encoder inside each member knows the levels of its own folds
+        return [(member.estimator, columns, False) for member in calibrated]
     inner = _inner(model)
     return None if inner is None else [(inner, columns, False)]
 
@@ -147,8 +150,7 @@ def _inner(model: Any) -> Any:
             return getattr(model, name)
     if type(model).__name__ in _OF_ONE_BY_CLASS:
         return getattr(model, "estimator_", None)
-    calibrated = getattr(model, "calibrated_classifiers_", None)
-    return calibrated[0].estimator if calibrated else None
+    return None
 
 
 def _keeps_columns(step: Any) -> bool:
