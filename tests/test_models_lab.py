@@ -33,6 +33,14 @@ def test_models_drawn_at_random_answer_as_their_originals(lab: Any) -> None:
     assert "**0 faults**" in page
 
 
+@pytest.mark.parametrize("kind", ["classifiers", "regressors", "unsupervised", "scalers", "imputers", "encoders"])
+def test_everything_that_can_be_drawn_can_be_made(kind: str) -> None:
+    import models_made
+
+    options = getattr(models_made, kind)()
+    assert all(make() is not None for make in options.values())
+
+
 @pytest.mark.parametrize(
     ("own", "answer", "fault"),
     [

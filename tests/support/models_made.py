@@ -142,7 +142,7 @@ def unsupervised() -> dict[str, Callable[[], Any]]:
     from sklearn import cluster, covariance, ensemble, linear_model, mixture, neighbors, svm
 
     return {
-        "IsolationForest": lambda: ensemble.IsolationForest(12, random_state=0),
+        "IsolationForest": lambda: ensemble.IsolationForest(n_estimators=12, random_state=0),
         "OneClassSVM": lambda: svm.OneClassSVM(nu=0.1),
         "SGDOneClassSVM": lambda: linear_model.SGDOneClassSVM(random_state=0),
         "LocalOutlierFactor": lambda: neighbors.LocalOutlierFactor(novelty=True),
