@@ -85,8 +85,9 @@ def _kernel(artifact: Artifact, threads: int) -> Engine | None:
     from estiba.model.engines.onnx_reader import NotRecognised
 
     manifest = artifact.manifest
-    content = artifact.file(manifest.model_file).read_bytes()
     try:
-        return open_exact(content, manifest.signature.fields, manifest.signature.head.width, threads)
+        return open_exact(
+            artifact.file(manifest.model_file), manifest.signature.fields, manifest.signature.head.width, threads
+        )
     except NotRecognised:
         return None

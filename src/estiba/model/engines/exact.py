@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,7 @@ class ExactEngine:
     """Runs a graph as `OnnxEngine` does: the same operations on each number in the same order.
 
     Args:
-        model: the file.
+        model: the file's content, or its path: then the content of a large one is not held while it is laid out.
         fields: of its input `x`.
         width: of its output `y`.
 
@@ -38,11 +39,11 @@ class ExactEngine:
 
     runtime = "estiba kernel"
 
-    def __init__(self, model: bytes, fields: Sequence[Field], width: int, threads: int = 1) -> None:
+    def __init__(self, model: bytes | Path, fields: Sequence[Field], width: int, threads: int = 1) -> None:
         kernel = compiled()
         if kernel is None:
             raise NotRecognised("Estiba was installed without a C compiler, and so without its kernel")
-        graph = read_model(model, kernel.scan)
+        graph = read_model(model if isinstance(model, bytes) else model.read_bytes(), kernel.scan)
         text_columns = self._read_terms(graph, len(fields))
         columns = Columns([*(_domain(field) for field in fields), *[None] * text_columns])
         outputs = lower(graph, columns, width, text_columns)
@@ -92,10 +93,14 @@ class ExactTextEngine(ExactEngine):
         return self._run(x)
 
 
-def open_exact(model: bytes, fields: Sequence[Field], width: int, threads: int = 1) -> ExactEngine:
-    """The kernel on a graph, which may read texts; raises NotRecognised as ExactEngine."""
-    kind = ExactTextEngine if METADATA_KEY.encode() in model else ExactEngine
+def open_exact(model: bytes | Path, fields: Sequence[Field], width: int, threads: int = 1) -> ExactEngine:
+    """The kernel on a graph, which may read texts; arguments and errors as of ExactEngine."""
+    kind = ExactTextEngine if _reads_texts(model) else ExactEngine
     return kind(model, fields, width, threads)
+
+
+def _reads_texts(model: bytes | Path) -> bool:
+    return METADATA_KEY.encode() in (model if isinstance(model, bytes) else model.read_bytes())
 
 
 def _domain(field: Field) -> Numbers | None:

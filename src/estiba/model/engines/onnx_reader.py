@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,11 @@ Array = npt.NDArray[Any]
 
 FLOAT, INT64, BOOL, DOUBLE = 1, 7, 9, 11
 _TYPES = {FLOAT: "<f4", 2: "u1", INT64: "<i8", BOOL: "?", DOUBLE: "<f8"}
+
+LONG_LIST = 10_000
+"""Integers of an attribute from which on they are kept in fewer bytes than eight each."""
+
+Part = TypeVar("Part")
 
 _Scan = Callable[[bytes], list[tuple[int, int, bytes]]]
 
@@ -56,6 +61,7 @@ def read_model(content: bytes, scan: _Scan) -> Graph:
     """
     try:
         model = _fields(content, scan)
+        del content  # each copy of a large graph counts
         if 25 in model:
             raise NotRecognised("the file defines functions")
         terms = _terms(model, scan)
@@ -101,18 +107,18 @@ def _number(fields: Mapping[int, list[bytes]], number: int) -> int:
 
 def _graph(message: bytes, scan: _Scan) -> Graph:
     fields = _fields(message, scan)
-    del message  # each copy of a large graph counts
+    del message
     if 15 in fields:
         raise NotRecognised("the graph has sparse constants")
     constants = dict(_tensor(part, scan) for part in fields.pop(5, ()))
-    return Graph(tuple(_node(part, scan) for part in _drained(fields.get(1, []))), constants)
+    return Graph(tuple(_drained(fields.pop(1, []), _node, scan)), constants)
 
 
-def _drained(parts: list[bytes]) -> Iterator[bytes]:
-    """The parts in order, each forgotten as it is taken."""
+def _drained(parts: list[bytes], read: Callable[[bytes, _Scan], Part], scan: _Scan) -> Iterator[Part]:
+    """The parts in order as they are read; of each only the reader holds the bytes, and may forget them."""
     parts.reverse()
     while parts:
-        yield parts.pop()
+        yield read(parts.pop(), scan)
 
 
 def _node(message: bytes, scan: _Scan) -> Node:
@@ -120,12 +126,13 @@ def _node(message: bytes, scan: _Scan) -> Node:
     del message
     domain, kind = _text(fields, 7), _text(fields, 4)
     inputs, outputs = (tuple(name.decode() for name in fields.get(n, ())) for n in (1, 2))
-    attributes = dict(_attribute(part, scan) for part in _drained(fields.get(5, [])))
+    attributes = dict(_drained(fields.pop(5, []), _attribute, scan))
     return Node(kind if domain in ("", "ai.onnx") else f"{domain}:{kind}", inputs, outputs, attributes)
 
 
 def _attribute(message: bytes, scan: _Scan) -> tuple[str, Any]:
     fields = _fields(message, scan)
+    del message
     name, kind = _text(fields, 1), _number(fields, 20)
     if kind == 1:
         return name, float(np.frombuffer(_only(fields, 2), "<f4")[0])
@@ -134,16 +141,27 @@ def _attribute(message: bytes, scan: _Scan) -> tuple[str, Any]:
     if kind == 3:
         return name, _text(fields, 4)
     if kind == 4:
-        return name, _tensor(_only(fields, 5), scan)[1]
+        _only(fields, 5)
+        return name, _tensor(fields[5].pop(), scan)[1]
     if kind == 5:
-        return name, _graph(_only(fields, 6), scan)
+        _only(fields, 6)
+        return name, _graph(fields[6].pop(), scan)
     if kind == 7:
-        return name, _numbers(fields, 8)
+        return name, _narrow(_numbers(fields, 8))
     raise NotRecognised(f"the attribute {name!r} is of kind {kind}")
+
+
+def _narrow(numbers: npt.NDArray[np.int64]) -> Array:
+    """Numbers of a long list, such as those of a forest, in as few bytes as hold them."""
+    if len(numbers) < LONG_LIST or numbers.min() < 0:
+        return numbers
+    largest = int(numbers.max())
+    return numbers.astype(np.int8 if largest < 2**7 else np.int32) if largest < 2**31 else numbers
 
 
 def _tensor(message: bytes, scan: _Scan) -> tuple[str, Array]:
     fields = _fields(message, scan)
+    del message
     name, kind = _text(fields, 8), _number(fields, 2)
     shape = tuple(_numbers(fields, 1).tolist())
     if kind not in _TYPES or 14 in fields or (9 not in fields and prod(shape)):

@@ -41,12 +41,12 @@ def open_tail(artifact: Artifact, threads: int = 1) -> tuple[str, Callable[[Code
     """The converted steps of an artifact: a name for what executes them, and the function."""
     tail = artifact.manifest.tail
     assert tail
-    content = artifact.file(tail.file).read_bytes()
+    file = artifact.file(tail.file)
     if os.environ.get("ESTIBA_KERNEL", "") != "off":
         try:
-            engine = open_exact(content, tail.fields, artifact.manifest.signature.head.width, threads)
+            engine = open_exact(file, tail.fields, artifact.manifest.signature.head.width, threads)
         except NotRecognised:
             pass
         else:
             return engine.runtime, engine.predict
-    return "ONNX Runtime", runner(content, threads)
+    return "ONNX Runtime", runner(file.read_bytes(), threads)

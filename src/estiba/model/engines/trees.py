@@ -47,10 +47,15 @@ class Forest:
     targets: int
     single: bool
 
+    @property
+    def count(self) -> int:
+        """The number of inner nodes."""
+        return len(self.leaf[0])
+
     def part(self, first: int, last: int) -> Forest:
         """Return the trees from `first` up to `last` as a forest."""
         start = int(self.roots[first])
-        end = int(self.roots[last]) if last < len(self.roots) else len(self.column)
+        end = int(self.roots[last]) if last < len(self.roots) else self.count
         cut = slice(start, end)
         child = tuple(
             np.where(leaf[cut], c[cut], c[cut] - start) for c, leaf in zip(self.child, self.leaf, strict=True)
@@ -63,6 +68,12 @@ class Forest:
             child=(child[0], child[1]),
             leaf=(self.leaf[0][cut], self.leaf[1][cut]),
             roots=self.roots[first:last] - start,
+        )
+
+    def ranked(self) -> Forest:
+        """Return the same without what its ranks stand for: in a large forest each list counts."""
+        return replace(
+            self, column=self.column[:0].copy(), threshold=self.threshold[:0].copy(), low=self.low[:0].copy()
         )
 
 
@@ -83,15 +94,15 @@ def read_forest(attributes: Mapping[str, Any], columns: Columns, x: Sequence[int
     feature = _list(attributes, "nodes_featureids")
     sides = [_list(attributes, f"nodes_{side}nodeids") for side in ("true", "false")]
     leaves = [_list(attributes, f"nodes_{side}leafs").astype(bool) for side in ("true", "false")]
-    modes = attributes["nodes_modes"].astype(np.int64)
+    modes = attributes["nodes_modes"]
     low = _list(attributes, "nodes_missing_value_tracks_true", len(feature)).astype(bool)
     if not len(feature) or feature.min() < 0 or feature.max() >= len(x):
         raise NotRecognised("a tree ensemble asks for columns that are not there")
-    stored = np.asarray([columns.stored(c) for c in x], np.int64)
+    stored: Any = np.asarray([columns.stored(c) for c in x], np.int32)
     column, threshold = _questions(attributes, columns, stored[feature], modes, low)
     forest = Forest(
         column, threshold, low, (sides[0], sides[1]), (leaves[0], leaves[1]), _list(attributes, "tree_roots"),
-        attributes["leaf_weights"].astype(np.float64), _list(attributes, "leaf_targetids"),
+        attributes["leaf_weights"].astype(np.float64, copy=False), _list(attributes, "leaf_targetids"),
         int(attributes["n_targets"]), single,
     )  # fmt: skip
     _check(forest)
@@ -107,19 +118,21 @@ def _questions(
     attributes: Mapping[str, Any], columns: Columns, column: Indices, modes: Indices, low: npt.NDArray[np.bool_]
 ) -> tuple[Indices, Numbers]:
     """The column that each node compares, and the highest number that goes left."""
-    threshold = attributes["nodes_splits"].astype(np.float64)
+    threshold = attributes["nodes_splits"].astype(np.float64, copy=False)
     if not (len(column) == len(threshold) == len(modes) == len(low)):
         raise NotRecognised("the lists of a tree ensemble differ in length")
     strict = modes == LESS
-    if not np.isin(modes, (LESS_OR_EQUAL, LESS, MEMBER)).all() or np.isnan(threshold).any():
+    asking = np.flatnonzero(modes == MEMBER)
+    known = np.count_nonzero(modes == LESS_OR_EQUAL) + np.count_nonzero(strict) + len(asking)
+    if known < len(modes) or np.isnan(threshold).any():
         raise NotRecognised("a tree ensemble has comparisons that the converter never writes")
     if np.isneginf(threshold[strict]).any():
         raise NotRecognised("a tree ensemble asks for less than minus infinity")
-    threshold = np.where(strict, np.nextafter(threshold, -np.inf), threshold)
-    asking = np.flatnonzero(modes == MEMBER)
+    if strict.any():
+        threshold = np.where(strict, np.nextafter(threshold, -np.inf), threshold)
     if len(asking):
         sets = _sets(attributes["membership_values"].astype(np.float64), len(asking))
-        column = column.copy()
+        column, threshold = column.copy(), threshold.copy()
         column[asking] = [_outside(columns, int(column[n]), s, bool(low[n])) for n, s in zip(asking, sets, strict=True)]
         threshold[asking] = 0.5
     return column, threshold
@@ -151,7 +164,8 @@ def _check(f: Forest) -> None:
     if not fits or not len(f.roots) or f.roots[0] != 0 or (np.diff(f.roots) <= 0).any() or f.roots[-1] >= count:
         raise NotRecognised("the lists of a tree ensemble do not fit together")
     for child, leaf in zip(f.child, f.leaf, strict=True):
-        if (child < 0).any() or (child >= np.where(leaf, len(f.weight), count)).any():
+        of_leaves, of_nodes = child[leaf].max(initial=-1), child[~leaf].max(initial=-1)
+        if child.min() < 0 or of_leaves >= len(f.weight) or of_nodes >= count:
             raise NotRecognised("a node of a tree ensemble has a child that is not there")
     if f.targets < 1 or (f.target < 0).any() or (f.target >= f.targets).any():
         raise NotRecognised("a leaf of a tree ensemble adds to an output that is not there")
@@ -169,7 +183,7 @@ def depths(f: Forest) -> tuple[npt.NDArray[np.uint16], float]:
     level = 0
     while len(node):
         level, seen = level + 1, seen + len(node)
-        if seen > len(f.column) or level >= MAX_RANK:
+        if seen > f.count or level >= MAX_RANK:
             raise NotRecognised("a tree ensemble is not made of trees")
         deepest[tree] = level
         inner = [~leaf[node] for leaf in f.leaf]
@@ -184,7 +198,7 @@ def depths(f: Forest) -> tuple[npt.NDArray[np.uint16], float]:
 
 def tree_targets(f: Forest) -> npt.NDArray[np.uint32]:
     """The output that each tree adds to; raises NotRecognised where one tree adds to several."""
-    tree = np.repeat(np.arange(len(f.roots)), np.diff(np.append(f.roots, len(f.column))))
+    tree = np.repeat(np.arange(len(f.roots)), np.diff(np.append(f.roots, f.count)))
     pairs = [(tree[leaf], f.target[child[leaf]]) for child, leaf in zip(f.child, f.leaf, strict=True)]
     trees, targets = (np.concatenate(part) for part in zip(*pairs, strict=True))
     first = np.zeros(len(f.roots), np.uint32)
@@ -304,12 +318,12 @@ def parts(f: Forest, columns: Columns, questions: Questions | None = None) -> li
     questions = questions or distinct_questions(f)
     ranks = rank(f, questions, columns)
     if ranks is not None:
-        return [(f, ranks)]
+        return [(f.ranked(), ranks)]
     if len(f.roots) == 1:
         raise NotRecognised("a tree has more thresholds in one column than can be counted")
     middle = len(f.roots) // 2
     node = int(f.roots[middle])
-    halves = ((0, middle, 0, node), (middle, len(f.roots), node, len(f.column)))
+    halves = ((0, middle, 0, node), (middle, len(f.roots), node, f.count))
     return [p for a, b, start, end in halves for p in parts(f.part(a, b), columns, questions.part(start, end))]
 
 
@@ -322,7 +336,7 @@ def lay_out(f: Forest, r: Ranks, leaf_values: Leaves) -> tuple[npt.NDArray[Any],
 
     A tree lies together, its root first; then, for each inner node in the file's order, its two children side by side.
     """
-    count = len(f.column)
+    count = f.count
     sizes = np.diff(np.append(f.roots, count))
     tree = np.repeat(np.arange(len(f.roots)), sizes)
     below = 2 * np.arange(count) + tree + 1
