@@ -78,7 +78,7 @@ ORDER = {
         """,
     "estiba.deploy": "plan output target observability image compose kubernetes",
     "estiba.deploy.plan": """
-        references service_options image_options timing plan known_images health model_source secrets dotenv
+        references service_options image_options timing plan known_images health model_source policies secrets dotenv
         """,
     "estiba.deploy.output": "yaml files ci_pipelines",
     "estiba.deploy.observability": "alerts dashboards config_files",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,6 +12,8 @@ import urllib3
 
 import estiba
 from estiba.core.errors import BadInput, BadRequest, EstibaError, NotFound, Problem, Unavailable
+from estiba.core.stores.disk import explained
+from estiba.core.variables import KEY_FILE
 from estiba.model.schema import binary_tensors
 from estiba.model.schema.json_pointer import unescape
 from estiba.model.schema.json_values import plain_records
@@ -38,8 +41,8 @@ class Client:
 
         Args:
             url: base URL of the server, such as `http://localhost:8000`; a path prefix is kept.
-            key: an API key, where the server asks for one; by default $ESTIBA_KEY. Spaces and line breaks around it,
-                as files of secrets have them, are left out.
+            key: an API key, where the server asks for one; by default $ESTIBA_KEY, or the content of the file
+                $ESTIBA_KEY_FILE. Spaces and line breaks around it, as files of secrets have them, are left out.
             timeout: seconds to wait for a connection, and then for each response.
 
         Raises:
@@ -47,7 +50,7 @@ class Client:
         """
         self.url = url.rstrip("/")
         self._headers = {"user-agent": f"estiba/{estiba.__version__}"}
-        if key := (key or os.environ.get("ESTIBA_KEY") or "").strip():
+        if key := (key or os.environ.get("ESTIBA_KEY") or _key_in_file()).strip():
             self._headers["authorization"] = f"Bearer {_checked(key)}"
         self._pool = urllib3.PoolManager(retries=_RETRIED, timeout=timeout, maxsize=8)
 
@@ -211,3 +214,11 @@ def _error(status: int, content: bytes) -> EstibaError:
     kinds: dict[int, type[EstibaError]] = {400: BadRequest, 404: NotFound, 503: Unavailable}
     instance = body.get("instance", "")
     return kinds.get(status, EstibaError)(detail, hint=f"The request was {instance}." if instance else None)
+
+
+def _key_in_file() -> str:
+    """The key in the file of $ESTIBA_KEY_FILE; empty without one."""
+    if not (name := os.environ.get(KEY_FILE)):
+        return ""
+    with explained("read", Path(name)):
+        return Path(name).read_text()

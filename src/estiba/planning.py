@@ -11,15 +11,29 @@ from pathlib import Path
 import msgspec
 
 from estiba import __version__
+from estiba.core.addresses import is_loopback
 from estiba.core.errors import BadProject, NotFound, NotTrusted
 from estiba.core.stores.disk import explained
 from estiba.core.stores.files import libraries
 from estiba.core.variables import TRUSTED
 from estiba.deploy.kubernetes.options import canary_name
-from estiba.deploy.plan import image_options
+from estiba.deploy.plan import image_options, policies
 from estiba.deploy.plan.image_options import ImageOptions
 from estiba.deploy.plan.model_source import secrets
-from estiba.deploy.plan.plan import SERVER_PORT, Build, Command, File, Health, Http, Plan, PlannedModel, Service, Tcp
+from estiba.deploy.plan.plan import (
+    SERVER_PORT,
+    Build,
+    Command,
+    File,
+    Health,
+    Http,
+    Plan,
+    PlannedModel,
+    Policies,
+    Service,
+    Tcp,
+)
+from estiba.deploy.plan.policies import Reach
 from estiba.deploy.plan.service_options import MODELS, Condition, ServiceOptions, start_order
 from estiba.gateway.options import has_limits
 from estiba.model.registry.registry import Registry, open_registry
@@ -39,12 +53,12 @@ def lower(project: Project, *, canaries: bool = False, local: bool = False) -> P
 
     Raises:
         NotFound, BadArtifact: the registry does not have a model. BadProject: a file of a service does not exist, or
-            keys are required.
+            containers cannot use the state store.
         NotTrusted: a model runs code of its author, and this project has not trained it.
         EstibaError: the registry cannot be reached.
     """
     if not local:
-        _check_keys(project)
+        _check_limits(project)
     models = tuple(_resolved(project))
     serving = {MODELS: _serving(project, MODELS, models)} if models else {}
     for model in models:
@@ -55,24 +69,49 @@ def lower(project: Project, *, canaries: bool = False, local: bool = False) -> P
     if not (local or project.images.trust):
         _check_trust(project, [*models, *(model for service in beside for model in service.models)])
     services = (*serving.values(), *beside, *applications)
-    registry = project.registry if project.images.models == "registry" else ""
     return Plan(
-        image_options.slug(project.name), project.folder, services, project.server.drain, project.server, registry
+        project=image_options.slug(project.name),
+        folder=project.folder,
+        services=services,
+        drain=project.server.drain,
+        server=project.server,
+        registry=project.registry if project.images.models == "registry" else "",
+        policies=Policies(project.gateway) if local else _policies(project),
     )
 
 
-def _check_keys(project: Project) -> None:
-    """Refuse a project with policies that containers would not keep."""
-    if project.gateway.keys == "required":
-        raise BadProject(
-            'gateway.keys is "required", and servers in containers do not ask for keys yet.',
-            hint='Set keys = "auto", and put a proxy that authenticates before what others can reach.',
-        )
-    if project.gateway.log.enabled:
-        raise BadProject(
-            "gateway.log is enabled, and servers in containers do not log predictions yet.",
-            hint="Set enabled = false in [gateway.log] for what runs in containers.",
-        )
+def lower_for_compose(project: Project) -> Plan:
+    """The plan for Docker Compose, with the state store of model servers; raises as `lower`."""
+    options = project.compose
+    replicas, setting = project.images.replicas, "images.replicas = 1"
+    if options.front and replicas == 1:
+        replicas, setting = 2, 'compose.front = ""'  # while a container is replaced
+    return policies.apply(lower(project), Reach(options.bind, replicas, setting))
+
+
+def lower_for_kubernetes(project: Project) -> Plan:
+    """The plan for Kubernetes, with canaries and the state store of model servers; raises as `lower`.
+
+    Without `host`, only services of the plan reach the servers.
+    """
+    options = project.kubernetes
+    address = options.host or "127.0.0.1"
+    setting = "minimum = 1 and maximum = 1 in [kubernetes.autoscale]"
+    return policies.apply(lower(project, canaries=True), Reach(address, options.autoscale.maximum, setting))
+
+
+def _policies(project: Project) -> Policies:
+    """The policies of model servers in containers, where any target has some."""
+    options, server = project.gateway, project.server
+    reachable = bool(project.kubernetes.host) or not is_loopback(project.compose.bind)
+    asked = options.keys == "required" or (options.keys == "auto" and reachable and not server.insecure)
+    if not project.models or not (asked or options.log.enabled):
+        return Policies(options)
+    return policies.describe(options, project.state_options, project.services)
+
+
+def _check_limits(project: Project) -> None:
+    """Refuse a project with limits that several containers would not keep together."""
     if has_limits(project.gateway.limits):
         raise BadProject(
             "[gateway.limits] limits requests, and servers in containers do not yet.",
@@ -156,7 +195,7 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
     )
     settings = msgspec.json.encode(project.server).decode()
     contents = _fetched(project, models) if options.models == "registry" else [model.digest for model in models]
-    tag = _tag(build.style, build.python, __version__, settings, *contents)
+    tag = _tag(build.style, build.python, __version__, settings, *contents, *_policy_parts(project))
     published = project.server.port if name == MODELS else project.models[models[0].name].port
     return Service(
         name=name,
@@ -174,6 +213,13 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
         secrets=secrets(options.registry_environment),
         models=models,
     )
+
+
+def _policy_parts(project: Project) -> list[str]:
+    """The inputs of an image that its policies add; empty without any."""
+    found = _policies(project)
+    parts = [msgspec.json.encode(found.options).decode(), found.store]
+    return parts if found != Policies() else []
 
 
 def _trusted(options: ImageOptions, models: tuple[PlannedModel, ...]) -> dict[str, str]:

@@ -19,10 +19,11 @@ from estiba.deploy.compose.render import ComposeOptions
 from estiba.deploy.kubernetes.options import KubernetesOptions
 from estiba.deploy.output import ci_pipelines as ci
 from estiba.deploy.output.ci_pipelines import CiOptions
-from estiba.deploy.plan import known_images
+from estiba.deploy.plan import known_images, secrets
 from estiba.deploy.plan import model_source as registry
 from estiba.deploy.plan import service_options as services
 from estiba.deploy.plan.image_options import ImageOptions
+from estiba.deploy.plan.references import Reference, resolve
 from estiba.deploy.plan.service_options import ServiceOptions
 from estiba.gateway.options import GatewayOptions, check_limits
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
@@ -71,7 +72,8 @@ class Project:
     Args:
         file: the absolute path of the project file.
         registry: an absolute folder or a URL.
-        state: the URL of the state store, with an absolute path.
+        state: the URL of the state store on this machine, with absolute paths.
+        state_options: as in the project file, for containers.
     """
 
     file: Path
@@ -80,6 +82,7 @@ class Project:
     server: ServerOptions
     gateway: GatewayOptions
     state: str
+    state_options: StateOptions
     models: dict[str, ModelOptions]
     services: dict[str, ServiceOptions]
     images: ImageOptions
@@ -155,7 +158,8 @@ def _project(file: Path, tree: Tree) -> Project:
         registry=_registry(file.parent, tree.project.registry),
         server=tree.server,
         gateway=tree.gateway,
-        state=state.location(tree.state.url, file.parent),
+        state=_state(file.parent, tree.state.url),
+        state_options=tree.state,
         models=tree.models,
         services=completed,
         images=tree.images,
@@ -197,6 +201,17 @@ def _registry(folder: Path, named: str) -> str:
     if override := os.environ.get("ESTIBA_REGISTRY"):
         return override if "://" in override else str(Path(override).absolute())
     return named if "://" in named else str(folder / named)
+
+
+def _state(folder: Path, url: str) -> str:
+    """The URL of the state store on this machine, where a secret is a file of the project."""
+
+    def path(reference: Reference) -> str:
+        if reference.kind != "secrets":
+            raise BadProject("state.url: only ${secrets.NAME} can be referred to here.")
+        return str(secrets.path_of(folder, reference.name))
+
+    return state.location(resolve(url, path) if "${" in url else url, folder)
 
 
 def _mlflow(named: MlflowOptions, project: str) -> MlflowOptions:

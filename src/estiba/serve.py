@@ -29,7 +29,7 @@ class Running:
     Args:
         threads: of native libraries, in each worker.
         examples: by model, a record to try it with.
-        needs_key: requests need an API key.
+        needs_key: requests need an API key. key_file: of the first one; empty for none.
         ports: further ports, each with the model that answers there.
     """
 
@@ -39,6 +39,7 @@ class Running:
     examples: Mapping[str, Mapping[str, Any]]
     ports: Mapping[int, str] = field(default_factory=dict)
     needs_key: bool = False
+    key_file: str = ""
 
 
 @dataclass(frozen=True)

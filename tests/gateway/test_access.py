@@ -111,7 +111,7 @@ def test_a_path_that_only_looks_like_a_health_check_is_none(live: Live) -> None:
 
 def test_wrong_keys_are_named_as_such(live: Live, ada: str, database: Database) -> None:
     other = "est_" + "0" * 43 + "0A0A0A"
-    foreign = keys._generate()
+    foreign = keys.generate()
     for given, text in (
         (ada[:-1], "no key of Estiba"), (other, "no key of Estiba"), (foreign, "not valid here")
     ):  # fmt: skip
@@ -221,7 +221,7 @@ def test_without_its_store_a_server_starts_and_refuses_all(tmp_path: Path, start
     own.close()
 
 
-def test_the_client_sends_its_key(live: Live, ada: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_client_sends_its_key(live: Live, ada: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with estiba.Client(live.url, key=ada) as client:
         assert client.predict([ROW], model="price") == [{"value": pytest.approx(0.01)}]
         assert client.ready()
@@ -233,6 +233,11 @@ def test_the_client_sends_its_key(live: Live, ada: str, monkeypatch: pytest.Monk
     monkeypatch.setenv("ESTIBA_KEY", "\n")
     with estiba.Client(live.url) as client, pytest.raises(EstibaError, match="A key is missing"):
         client.predict([ROW], model="price")
+    (file := tmp_path / "key").write_text(ada + "\n")
+    monkeypatch.delenv("ESTIBA_KEY")
+    monkeypatch.setenv("ESTIBA_KEY_FILE", str(file))
+    with estiba.Client(live.url) as client:
+        assert len(client.models()) == 2
 
 
 def test_the_metrics_tell_the_age_of_the_policies(live: Live, database: Database) -> None:

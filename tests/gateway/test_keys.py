@@ -83,3 +83,18 @@ def test_every_change_is_counted(database: Database) -> None:
     assert keys.generation(database) == before + 1
     keys.revoke(database, "ada")
     assert keys.generation(database) == before + 2
+
+
+def test_a_key_made_elsewhere_is_admitted_once_and_ends_the_one_before(database: Database) -> None:
+    first, second = keys.generate(), keys.generate()
+    for secret in (first, first, second, first):  # a container of the first is started again at last
+        keys.admit(database, "deployment", ("predict", "read"), secret)
+    states = {key.digest: key.state for key in keys.listed(database)}
+    assert states == {keys.digest_of(first.encode()): "revoked", keys.digest_of(second.encode()): "active"}
+    before = keys.generation(database)
+    keys.revoke(database, "deployment")
+    keys.admit(database, "deployment", ("predict", "read"), second)
+    assert {key.state for key in keys.listed(database)} == {"revoked"}
+    assert keys.generation(database) == before + 1
+    with pytest.raises(EstibaError, match="does not have the form of a key"):
+        keys.admit(database, "deployment", ("predict",), first[:-1])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from estiba.core.errors import BadProject
-from estiba.state.options import location, shown
+from estiba.state.options import location, shown, without_password_file
 
 
 def test_a_path_is_relative_to_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +31,15 @@ def test_a_password_is_never_shown(tmp_path: Path) -> None:
     with pytest.raises(BadProject) as caught:
         location("mysql://ada:geheim@host/db", tmp_path)
     assert "geheim" not in str(caught.value)
+
+
+def test_the_file_of_a_password_is_no_parameter_of_the_driver() -> None:
+    for url, expected in (
+        ("postgresql://a@h/d?password_file=/run/p", ("postgresql://a@h/d", "/run/p")),
+        (
+            "postgresql://a@h/d?sslmode=require&password_file=%2Frun%2Fp",
+            ("postgresql://a@h/d?sslmode=require", "/run/p"),
+        ),
+        ("postgresql://a@h/d?sslmode=require", ("postgresql://a@h/d?sslmode=require", "")),
+    ):
+        assert without_password_file(url) == expected

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from estiba.core.errors import NotFound
+from estiba.core.variables import STATE
 from estiba.model.registry.records import DEFAULT_REGISTRY
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -93,11 +95,15 @@ def registry_location(named: str | None) -> str:
 
 def state_location(named: str | None) -> str:
     """The URL of the state store; see the help of --state."""
-    from estiba import project
     from estiba.state.options import DEFAULT_STATE, location
 
     if named:
         return location(named, Path.cwd(), override=False)
+    # An image that only serves has neither a project nor the code that reads one.
+    if os.environ.get(STATE) or find_spec("estiba.deploy") is None:
+        return location(DEFAULT_STATE, Path.cwd())
+    from estiba import project
+
     try:
         file = project.find()
     except NotFound:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from estiba.cli.common_options import json_option, project_option
+
+if TYPE_CHECKING:
+    from estiba.deploy.plan.plan import Plan
 
 FOLDER = "deploy/compose"
 
@@ -44,7 +48,7 @@ def compose(project: Path | None, output: Path | None, check: bool, dev: bool, a
     from estiba.local import debugger
 
     loaded = estiba.project.load(project)
-    plan = planning.lower(loaded)
+    plan = planning.lower_for_compose(loaded)
     files = render(plan, loaded.compose)
     folder = output or loaded.folder / FOLDER
     if dev:
@@ -58,4 +62,17 @@ def compose(project: Path | None, output: Path | None, check: bool, dev: bool, a
     chosen = "".join(f" -f {directory}/{name}" for name in ("compose.yaml", development.FILE)) if dev else ""
     steps = ["estiba build", f"docker compose --project-directory {directory}{chosen} up --detach --wait"]
     write_files.write(files, folder, services=len(plan.services), next_steps=steps, as_json=as_json)
+    if plan.policies.needs_keys and not as_json:
+        show_key(plan, folder)
     return 0
+
+
+def show_key(plan: Plan, folder: Path) -> None:
+    """Print where the key of the deployment is, and how to make others."""
+    from estiba.cli import write_files
+    from estiba.deploy.plan.plan import API_KEY
+
+    server = next(service.name for service in plan.services if service.models)
+    directory = shlex.quote(str(write_files.shown(folder)))
+    command = f"docker compose --project-directory {directory} exec {server} estiba keys create"
+    write_files.about_key(str(write_files.shown(folder / "secrets" / API_KEY)), command)

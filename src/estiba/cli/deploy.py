@@ -151,13 +151,13 @@ def on_compose(
     """
     import estiba.project
     from estiba import planning
-    from estiba.cli.compose import FOLDER
+    from estiba.cli.compose import FOLDER, show_key
     from estiba.deploy.compose import render, reverse_proxy
     from estiba.deploy.compose.deploy import ComposeTarget
     from estiba.deploy.compose.project import ComposeProject
 
     loaded = estiba.project.load(project)
-    plan = planning.lower(loaded)
+    plan = planning.lower_for_compose(loaded)
     files = render.render(plan, loaded.compose)
     behind_proxy = reverse_proxy.behind(plan) if loaded.compose.front else ()
     folder = (output or loaded.folder / FOLDER).absolute()
@@ -165,6 +165,8 @@ def on_compose(
         ComposeProject(folder, profiles, timeout), plan, files, frozenset(service.name for service in behind_proxy)
     )
     _deploy(target, only_plan=only_plan, yes=yes)
+    if plan.policies.needs_keys and not only_plan:
+        show_key(plan, folder)
 
 
 def _deploy(target: DeployTarget[P], *, only_plan: bool, yes: bool, details: bool = False) -> None:

@@ -57,8 +57,25 @@ def kubernetes(project: Path | None, output: Path | None, check: bool, pin: Path
         return write_files.stale(files, folder, as_json=as_json)
     steps = _next_steps(loaded, plan, folder, pinned=pin is not None)
     write_files.write(files, folder, services=len(plan.services), next_steps=steps, as_json=as_json)
+    if plan.policies.needs_keys and not as_json:
+        _show_key(loaded, plan)
     _warn_without_registry(plan)
     return 0
+
+
+def _show_key(project: Project, plan: Plan) -> None:
+    from estiba.cli import write_files
+    from estiba.deploy.kubernetes.render import namespace
+    from estiba.deploy.plan import secrets
+    from estiba.deploy.plan.plan import API_KEY
+
+    server = next(service for service in plan.services if service.models)
+    kind = "statefulset" if server.volumes else "deployment"
+    staging = namespace(plan, project.kubernetes, "staging")
+    path = str(write_files.shown(secrets.path_of(project.folder, API_KEY)))
+    if project.kubernetes.external_secrets:
+        path = f"the secret {API_KEY} of the cluster"
+    write_files.about_key(path, f"kubectl exec -n {staging} {kind}/{server.name} -- estiba keys create")
 
 
 def _warn_without_registry(plan: Plan) -> None:
@@ -88,7 +105,7 @@ def rendered(project: Path | None, pin: Path | None, keep_digests_of: Path | Non
     from estiba.deploy.kubernetes.render import render
 
     loaded = estiba.project.load(project)
-    plan = planning.lower(loaded, canaries=True)
+    plan = planning.lower_for_kubernetes(loaded)
     if pin is not None:
         plan = push.pinned(plan, pin)
     elif keep_digests_of is not None:

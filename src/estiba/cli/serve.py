@@ -7,14 +7,18 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from estiba.cli import completion
 from estiba.cli.common_options import registry_option, server_options, state_option, trust_option
 from estiba.core.errors import EstibaError
-from estiba.core.variables import TRUSTED
+from estiba.core.variables import KEYS, SERVER_KEY_FILE, TRUSTED
+
+if TYPE_CHECKING:
+    from estiba.gateway.options import GatewayOptions
+    from estiba.serving.options import ServerOptions
 
 
 class Serve(click.Command):
@@ -47,12 +51,21 @@ Examples:
     "--settings",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Keys of [server] as JSON; options of the command line take precedence.",
+    help="Keys of [server] as JSON, and [gateway] as its member gateway; options of the command line take precedence.",
 )
 @click.option(
     "--keys",
     type=click.Choice(("auto", "required", "off")),
-    help="Require an API key with each request; auto, the default: where other machines reach the server.",
+    envvar=KEYS,
+    help="Require an API key with each request; auto, the default: where other machines reach the server. "
+    f"Also ${KEYS}.",
+)
+@click.option(
+    "--key-file",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    envvar=SERVER_KEY_FILE,
+    help=f"File with an API key to admit, under the name deployment. Also ${SERVER_KEY_FILE}.",
 )
 @click.option("--log", is_flag=True, help="Keep input and output of each prediction in the state store.")
 @state_option
@@ -74,14 +87,18 @@ def serve(refs: tuple[str, ...], settings: Path | None, trust: bool, digests: tu
     from estiba import serve as serving
     from estiba.cli import common_options
     from estiba.cli.up import announce, with_options
-    from estiba.gateway.options import GatewayOptions, LogOptions, gateway_of
+    from estiba.gateway.options import gateway_of
 
     registry, state, keys, log = (given.pop(name) for name in ("registry", "state", "keys", "log"))
-    options = with_options(read_settings(settings), given)
-    gateway = with_options(GatewayOptions(log=LogOptions(enabled=log)), {"keys": keys})
+    key_file = given.pop("key_file") or ""
+    read = read_settings(settings)
+    options = with_options(read.server, given)
+    gateway = with_options(
+        read.gateway, {"keys": keys, "log": with_options(read.gateway.log, {"enabled": log or None})}
+    )
     policies = gateway_of(gateway, options, "")
     if policies.has_policies:
-        policies = gateway_of(gateway, options, common_options.state_location(state))
+        policies = gateway_of(gateway, options, common_options.state_location(state), key_file)
     stores = serving.Stores(common_options.registry_location(registry), trust or trusted_digests(digests), policies)
     serving.serve(refs, options, stores, on_ready=announce)
 
@@ -96,8 +113,15 @@ def trusted_digests(texts: Sequence[str]) -> Callable[[], frozenset[str]]:
     return lambda: digests
 
 
-def read_settings(file: Path | None) -> Any:
-    """Read server options from a JSON file; without a file, return the defaults.
+class Settings(NamedTuple):
+    """The settings of a server: `[server]` and `[gateway]` of the project file."""
+
+    server: ServerOptions
+    gateway: GatewayOptions
+
+
+def read_settings(file: Path | None) -> Settings:
+    """Read the settings of a server from a JSON file; without a file, return the defaults.
 
     Raises:
         NotFound: there is no such file. BadProject: a mistake in it, named by its path.
@@ -107,13 +131,16 @@ def read_settings(file: Path | None) -> Any:
     from estiba.core import options
     from estiba.core.errors import BadProject
     from estiba.core.stores.disk import explained
+    from estiba.gateway.options import GatewayOptions
     from estiba.serving.options import ServerOptions
 
     if file is None:
-        return ServerOptions()
+        return Settings(ServerOptions(), GatewayOptions())
     with explained("read", file):
         content = file.read_bytes()
     try:
-        return options.read(msgspec.json.decode(content, type=dict[str, Any]), ServerOptions)
+        members = msgspec.json.decode(content, type=dict[str, Any])
+        gateway = options.read(members.pop("gateway", {}), GatewayOptions)
+        return Settings(options.read(members, ServerOptions), gateway)
     except msgspec.MsgspecError as error:
         raise BadProject(f"{file}: not JSON: {error}") from None

@@ -192,6 +192,8 @@ def announce(running: Running) -> None:
     if running.needs_key:
         text = "Requests need a key; the commands below take it from $ESTIBA_KEY. Make one: estiba keys create NAME"
         terminal.line(text)
+        if running.key_file:
+            terminal.line(f"The key of the project's own services is in {running.key_file}")
     else:
         terminal.line(f"Forms and reference: {running.url}/docs")
     if running.ports:

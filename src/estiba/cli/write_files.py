@@ -29,6 +29,11 @@ def stale(files: Rendered, folder: Path, *, as_json: bool) -> int:
     return 1 if paths else 0
 
 
+def about_key(path: str, command: str) -> None:
+    """Print where the key of a deployment is, and how to make others."""
+    terminal.line(f"Callers need a key. The first one is in {path}; make others: {command} NAME")
+
+
 def write(files: Rendered, folder: Path, *, services: int, next_steps: Sequence[str], as_json: bool) -> None:
     """Write the files, and list those that are new or changed, and the commands to run next."""
     written = rendered.write(files, folder)

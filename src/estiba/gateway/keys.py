@@ -86,6 +86,12 @@ def is_well_formed(key: bytes) -> bool:
     return _FORM.fullmatch(key) is not None and key[-_CHECKSUM_LENGTH:] == _checksum(key[:-_CHECKSUM_LENGTH])
 
 
+def generate() -> str:
+    """Return a new key, which no store knows yet."""
+    body = PREFIX + _base62(secrets.randbits(256), _SECRET_LENGTH)
+    return body + _checksum(body.encode()).decode()
+
+
 def create(database: Database, request: KeyRequest) -> tuple[str, ApiKey]:
     """Make a key. It is returned once and can never be read again.
 
@@ -98,7 +104,7 @@ def create(database: Database, request: KeyRequest) -> tuple[str, ApiKey]:
         if role not in ROLES:
             hint = f"Roles: {', '.join(ROLES)}."
             raise EstibaError(f"There is no role {role!r}{did_you_mean(role, ROLES)}", hint=hint)
-    secret = _generate()
+    secret = generate()
     now = int(time.time())
     expires = None if request.lifetime is None else now + int(request.lifetime)
     rights = tuple(request.roles), tuple(request.models)
@@ -112,6 +118,28 @@ def create(database: Database, request: KeyRequest) -> tuple[str, ApiKey]:
         writing.execute(f"INSERT INTO api_key ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         _changed(writing)
     return secret, key
+
+
+def admit(database: Database, name: str, roles: Sequence[str], secret: str) -> None:
+    """Admit a key that was made elsewhere, such as in the secret file of a deployment. An older one of that name ends.
+
+    Nothing changes where the store knows the key: one that was revoked stays so.
+
+    Raises:
+        EstibaError: it has not the form of a key.
+    """
+    if not is_well_formed(secret.encode()):
+        raise EstibaError(f"The key {name!r} does not have the form of a key: is its file complete?")
+    digest, now = digest_of(secret.encode()), int(time.time())
+    with database.transaction() as writing:
+        writing.lock_migrations()  # replicas that start together admit the same key
+        if writing.execute("SELECT 1 FROM api_key WHERE hash = ?", [digest]):
+            return
+        writing.execute("UPDATE api_key SET revoked = ? WHERE name = ? AND revoked IS NULL", [now, name])
+        rights = msgspec.json.encode(tuple(roles)).decode()
+        row = (digest, name, rights, "[]", now, None, None, _encoded(Limit()))
+        writing.execute(f"INSERT INTO api_key ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        _changed(writing)
 
 
 def listed(database: Database) -> list[ApiKey]:
@@ -191,11 +219,6 @@ def _encoded(limits: Limit) -> str:
 
 def _texts(column: str) -> tuple[str, ...]:
     return tuple(msgspec.json.decode(column, type=list[str]))
-
-
-def _generate() -> str:
-    body = PREFIX + _base62(secrets.randbits(256), _SECRET_LENGTH)
-    return body + _checksum(body.encode()).decode()
 
 
 def _checksum(body: bytes) -> bytes:

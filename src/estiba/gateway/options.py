@@ -11,6 +11,11 @@ from estiba.core.addresses import is_loopback
 from estiba.core.errors import BadProject, EstibaError
 from estiba.serving.options import ServerOptions
 
+DEPLOYMENT_KEY = "deployment"
+"""Name of the key that a deployment makes for its own services and its user, in a secret file."""
+
+DEPLOYMENT_ROLES = ("predict", "read")
+
 
 class LogOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """`[gateway.log]` of the project file: the log of predictions, in the state store.
@@ -98,12 +103,14 @@ class Gateway(msgspec.Struct, frozen=True):
     Args:
         state: URL of the state store.
         needs_keys: requests need an API key.
+        key_file: a file with a key that is admitted as DEPLOYMENT_KEY; empty for none.
     """
 
     state: str = ""
     needs_keys: bool = False
     log: LogOptions = LogOptions()
     limits: LimitsOptions = LimitsOptions()
+    key_file: str = ""
 
     @property
     def has_policies(self) -> bool:
@@ -143,10 +150,11 @@ def needs_keys(options: GatewayOptions, server: ServerOptions) -> bool:
     return True
 
 
-def gateway_of(options: GatewayOptions, server: ServerOptions, state: str) -> Gateway:
+def gateway_of(options: GatewayOptions, server: ServerOptions, state: str, key_file: str = "") -> Gateway:
     """The policies of a server; raises as `needs_keys`.
 
     Args:
         state: URL of the state store.
+        key_file: a file with the key of the deployment; empty for none.
     """
-    return Gateway(state, needs_keys(options, server), options.log, options.limits)
+    return Gateway(state, needs_keys(options, server), options.log, options.limits, key_file)

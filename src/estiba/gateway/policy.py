@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 
 import msgspec
 
+from estiba.core.stores.disk import explained
 from estiba.gateway import keys
 from estiba.gateway.keys import ApiKey
-from estiba.gateway.options import Gateway, LimitsOptions, LogOptions
+from estiba.gateway.options import DEPLOYMENT_KEY, DEPLOYMENT_ROLES, Gateway, LimitsOptions, LogOptions
 from estiba.state.database import Database
 from estiba.state.store import open_state
 
@@ -59,12 +61,20 @@ class StoredPolicy:
             self._forget()
         if self._database is None:
             self._database = open_state(self._gateway.state)
+            self._admit_deployment_key(self._database)
         generation = keys.generation(self._database)
         if generation != self._generation:
             self._content = self._encoded(key for key in keys.listed(self._database) if key.state == "active")
             self._generation = generation
             self._database.checkpoint()
         return self._content
+
+    def _admit_deployment_key(self, database: Database) -> None:
+        if self._gateway.key_file:
+            file = Path(self._gateway.key_file)
+            with explained("read", file):
+                key = file.read_text().strip()
+            keys.admit(database, DEPLOYMENT_KEY, DEPLOYMENT_ROLES, key)
 
     def _encoded(self, in_force: Iterable[ApiKey] | None) -> bytes:
         known = None if in_force is None else tuple(in_force)

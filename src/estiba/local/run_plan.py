@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from estiba.core import addresses
-from estiba.deploy.plan import dotenv
-from estiba.deploy.plan.plan import Http, Service
+from estiba.deploy.plan import dotenv, policies, secrets
+from estiba.deploy.plan.plan import API_KEY, Http, Service
 from estiba.deploy.plan.service_options import MODELS
 from estiba.gateway.options import needs_keys
 from estiba.local import debugger, orchestrate, port_offset
@@ -78,6 +78,11 @@ class RunPlan:
         )
 
     @property
+    def needs_keys(self) -> bool:
+        """True if requests to the model server need a key."""
+        return self.selection.models and needs_keys(self.project.gateway, self.project.server)
+
+    @property
     def in_containers(self) -> list[Service]:
         """The selected services that run in containers."""
         return [service for service in self.applications if self.target.in_container(service)]
@@ -143,7 +148,12 @@ def plan_again(before: RunPlan) -> RunPlan:
 
 
 def _with_serving(planned: RunPlan, serving: Sequence[Service]) -> RunPlan:
-    whole = replace(planned.target.plan, services=(*serving, *planned.target.plan.services))
+    plan = planned.target.plan
+    found = replace(plan.policies, needs_keys=planned.needs_keys)
+    if found.needs_keys:
+        secrets.ensure(plan.folder, [API_KEY])
+    applications = (policies.with_metrics_key(service, found) for service in plan.services)
+    whole = replace(plan, services=(*serving, *applications), policies=found)
     return replace(planned, target=replace(planned.target, plan=whole))
 
 

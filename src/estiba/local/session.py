@@ -17,9 +17,10 @@ from estiba.core.child import Failed
 from estiba.core.errors import EstibaError
 from estiba.core.log import Format
 from estiba.core.process_group import Guard, marked
-from estiba.deploy.plan.plan import Service
+from estiba.deploy.plan import secrets
+from estiba.deploy.plan.plan import API_KEY, Service
 from estiba.deploy.plan.service_options import MODELS
-from estiba.gateway.options import gateway_of, needs_keys
+from estiba.gateway.options import gateway_of
 from estiba.local import orchestrate
 from estiba.local.host_gateway import HostGateway
 from estiba.local.model_server import ModelServerSpec, Report
@@ -164,7 +165,7 @@ class Session:
             registry=project.registry,
             trusted=sorted(self.plan.trusted),
             ports=model_ports(project),
-            gateway=gateway_of(project.gateway, options, project.state),
+            gateway=gateway_of(project.gateway, options, project.state, self._key_file()),
         )
         return Launch(
             command=[sys.executable, "-m", "estiba.local.model_server"],
@@ -174,6 +175,10 @@ class Session:
             on_message=lambda line: self._receive(line, ready),
             ready=ready,
         )
+
+    def _key_file(self) -> str:
+        """The file of the key for services of the project; empty where keys are not needed."""
+        return str(secrets.path_of(self.plan.project.folder, API_KEY)) if self.plan.needs_keys else ""
 
     def _receive(self, line: str, ready: asyncio.Event) -> None:
         report = msgspec.json.decode(line, type=Report)
@@ -188,8 +193,9 @@ class Session:
         if not self._announced:
             self._announced = True
             examples, ports = MappingProxyType(report.examples), model_ports(self.plan.project)
-            needs_key = needs_keys(self.plan.project.gateway, self.plan.project.server)
-            running = Running(report.url, report.workers, report.threads, examples, ports, needs_key)
+            running = Running(
+                report.url, report.workers, report.threads, examples, ports, self.plan.needs_keys, self._key_file()
+            )
             self._guarded(self.observer.on_ready)(running)
 
     # Applications

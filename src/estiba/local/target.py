@@ -18,7 +18,7 @@ from estiba.deploy.compose.secrets_in_use import kept_data
 from estiba.deploy.observability import config_files
 from estiba.deploy.observability.config_files import Surroundings
 from estiba.deploy.plan import secrets
-from estiba.deploy.plan.plan import Command, File, Http, Plan, Service, in_container
+from estiba.deploy.plan.plan import API_KEY, Command, File, Http, Plan, Service, in_container
 from estiba.deploy.plan.references import Reference, resolve
 from estiba.deploy.plan.service_options import MODELS
 from estiba.local.containers import ENGINE_TIMEOUT_SECONDS, HOST, Containers, volume_of
@@ -160,7 +160,9 @@ class LocalTarget:
     def _check_lost_secrets(self, services: Collection[Service]) -> None:
         """Check that secrets without a file are not in use: a database keeps the password that it was made with."""
         for service in services:
-            paths = {name: secrets.path_of(self.plan.folder, name) for name in service.secrets}
+            # An API key is none: a new one is admitted in place of the old one.
+            names = (name for name in service.secrets if name != API_KEY)
+            paths = {name: secrets.path_of(self.plan.folder, name) for name in names}
             lost = [(name, path) for name, path in paths.items() if not path.exists()]
             if lost and (found := self._data(service)):
                 raise kept_data(*lost[0], *found)
@@ -198,6 +200,7 @@ class LocalTarget:
         around = Surroundings(
             lambda other: self._address(other, HOST if boxed else ""),
             lambda other, file: file.target if boxed else str(self.file(other, file)),
+            secret=lambda name: f"/run/secrets/{name}" if boxed else str(secrets.path_of(self.plan.folder, name)),
         )
         for file in service.files.values():
             if file.generated:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 
@@ -14,15 +14,21 @@ DEFAULT_STATE = "sqlite:///.estiba/state.db"
 SQLITE = "sqlite:///"
 POSTGRES = ("postgresql://", "postgres://")
 
+PASSWORD_FILE = "password_file"
+"""Parameter of a PostgreSQL URL: the path of a file with the password."""
+
 
 class StateOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """`[state]` of the project file: where keys are kept.
+    """`[state]` of the project file: where keys and the log of predictions are kept.
 
     Args:
-        url: an SQLite file, relative to the project file, or a PostgreSQL database. $ESTIBA_STATE overrides it.
+        url: an SQLite file, relative to the project file, or a PostgreSQL database, whose password may be in a file:
+            `postgresql://USER@HOST/DATABASE?password_file=${secrets.NAME}`. $ESTIBA_STATE overrides it.
+        service: a PostgreSQL service of the project, whose database the model servers use in containers.
     """
 
     url: str = DEFAULT_STATE
+    service: str = ""
 
 
 def location(url: str, folder: Path, *, override: bool = True) -> str:
@@ -47,6 +53,17 @@ def location(url: str, folder: Path, *, override: bool = True) -> str:
             "postgresql://USER@HOST/DATABASE.",
         )
     return f"{SQLITE}{folder.absolute() / url.removeprefix(SQLITE)}"
+
+
+def without_password_file(url: str) -> tuple[str, str]:
+    """The URL of a PostgreSQL database as its driver takes it, and the path of the file with the password, or ""."""
+    parts = urlsplit(url)
+    parameters = parse_qsl(parts.query, keep_blank_values=True)
+    file = next((value for name, value in parameters if name == PASSWORD_FILE), "")
+    if not file:
+        return url, ""
+    others = [(name, value) for name, value in parameters if name != PASSWORD_FILE]
+    return parts._replace(query=urlencode(others)).geturl(), file
 
 
 def shown(url: str) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from estiba.core.errors import EstibaError, MissingExtra, Unavailable
+from estiba.core.stores.disk import explained
 from estiba.state.database import Database, Row, Transaction
-from estiba.state.options import shown
+from estiba.state.options import shown, without_password_file
 
 if TYPE_CHECKING:
     import psycopg
@@ -41,8 +43,10 @@ class PostgresDatabase(Database):
     def _connect(self) -> psycopg.Connection[Any]:
         if self.connection is None or self.connection.closed:
             options = f"-c statement_timeout={STATEMENT_MILLISECONDS} -c lock_timeout={STATEMENT_MILLISECONDS}"
+            url, file = without_password_file(self.url)
+            password = _password(Path(file)) if file else None
             self.connection = self._psycopg.connect(
-                self.url, connect_timeout=CONNECT_SECONDS, options=options, application_name="estiba"
+                url, connect_timeout=CONNECT_SECONDS, options=options, application_name="estiba", password=password
             )
         return self.connection
 
@@ -125,6 +129,12 @@ class _PostgresTransaction(Transaction):
 
     def lock_migrations(self) -> None:
         self.execute("SELECT pg_advisory_xact_lock(?)", [MIGRATION_LOCK])
+
+
+def _password(file: Path) -> str:
+    """The password in a file, read for each connection, so that it may change; raises EstibaError."""
+    with explained("read", file):
+        return file.read_text().rstrip("\r\n")
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
+from estiba.core.errors import EstibaError
 from estiba.state.database import Database
 from estiba.state.migrations import Kind, migrate
 from estiba.state.options import SQLITE
-from estiba.state.sqlite import SqliteDatabase
 
 LOG_FILE = "log.db"
 """Name of the SQLite file of logged predictions, in the folder of the state store."""
@@ -32,7 +33,7 @@ def open_log(url: str) -> Database:
     """
     if url.startswith(SQLITE):
         path = Path(url.removeprefix(SQLITE)).with_name(LOG_FILE)
-        return _migrated(SqliteDatabase(path, synchronous="NORMAL"), "log")
+        return _migrated(_sqlite(path, synchronous="NORMAL"), "log")
     return _migrated(_opened(url), "log")
 
 
@@ -47,7 +48,18 @@ def _migrated(database: Database, kind: Kind) -> Database:
 
 def _opened(url: str) -> Database:
     if url.startswith(SQLITE):
-        return SqliteDatabase(Path(url.removeprefix(SQLITE)))
+        return _sqlite(Path(url.removeprefix(SQLITE)))
     from estiba.state.postgres import PostgresDatabase
 
     return PostgresDatabase(url)
+
+
+def _sqlite(path: Path, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> Database:
+    try:
+        from estiba.state.sqlite import SqliteDatabase
+    except ModuleNotFoundError:  # such as an image that was built for a state store in PostgreSQL
+        raise EstibaError(
+            f"The state store {path} cannot be used: this Python has no SQLite.",
+            hint="Name a PostgreSQL database, with $ESTIBA_STATE or url in [state].",
+        ) from None
+    return SqliteDatabase(path, synchronous=synchronous)

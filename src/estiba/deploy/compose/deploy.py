@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from estiba.core.addresses import is_loopback
 from estiba.core.cli_program import DOCKER
 from estiba.core.errors import EstibaError
 from estiba.core.stores.disk import temporary
-from estiba.deploy.compose import last_good
+from estiba.deploy.compose import last_good, reverse_proxy
 from estiba.deploy.compose.compare import ServiceChange, compare, is_up_to_date
 from estiba.deploy.compose.project import ComposeProject
+from estiba.deploy.compose.render import BIND
 from estiba.deploy.compose.rolling_update import rolling_update
 from estiba.deploy.compose.secrets_in_use import check_lost_secrets
 from estiba.deploy.compose.start import start, unwell
@@ -59,7 +61,20 @@ class ComposeTarget:
             new = self._new_secrets()
             check_lost_secrets(self.plan, project.name, new)
             notes = [f"new      secret {name}  will be generated in {path}" for name, path in new.items()]
-            return ComposeProposal(compare(project), notes=notes)
+            return ComposeProposal(compare(project), warnings=self._open_ports(project), notes=notes)
+
+    def _open_ports(self, project: ComposeProject) -> list[str]:
+        """Warnings of model servers that .env lets others reach, although the project file does not ask for keys."""
+        if self.plan.policies.needs_keys or self.plan.server.insecure:
+            return []
+        servers = {service.name for service in self.plan.services if service.models} | {reverse_proxy.NAME}
+        return [
+            f"{name} is published at {address}: whoever reaches it may use the models without a key. Set bind in "
+            f'[compose] to that address instead of {BIND}, or keys = "required" in [gateway].'
+            for name, service in project.services.items()
+            for address in sorted({str(port.get("host_ip", "0.0.0.0")) for port in service.get("ports", ())})
+            if name in servers and not is_loopback(address)
+        ]
 
     def _new_secrets(self) -> Mapping[str, Path]:
         folder = self.project.folder / "secrets"

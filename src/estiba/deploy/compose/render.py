@@ -191,7 +191,7 @@ def _lifecycle(plan: Plan, service: Service) -> dict[str, Any]:
     if service.needs:
         config["depends_on"] = {
             # A task does not run again because a service that it needs was restarted.
-            name: {"condition": _CONDITIONS[condition], "restart": condition != "completed" and service.restart}
+            name: {"condition": _CONDITIONS[condition], "restart": _restarts(service, condition)}
             for name, condition in service.needs.items()
         }
     config["init"] = True
@@ -201,6 +201,11 @@ def _lifecycle(plan: Plan, service: Service) -> dict[str, Any]:
     config["stop_grace_period"] = _seconds(service.stop_grace)
     config["networks"] = ["frontend", "backend"] if service.public else ["backend"]
     return config
+
+
+def _restarts(service: Service, condition: Condition) -> bool:
+    """Return True if a service restarts with one that it needs: model servers do without their database for a while."""
+    return condition != "completed" and service.restart and not service.models
 
 
 def _mounts(plan: Plan, service: Service) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from estiba.core.cli_program import DOCKER
 from estiba.core.errors import NotFound
-from estiba.deploy.plan.plan import Plan
+from estiba.deploy.plan.plan import API_KEY, Plan
 
 _PROJECT = "com.docker.compose.project"
 
@@ -41,7 +41,8 @@ def check_lost_secrets(plan: Plan, project: str, lost: Mapping[str, Path]) -> No
         running = {row["Config"]["Labels"].get(_SERVICE) for row in containers}
         for service in plan.services:
             # A service that runs without the secret does not depend on it yet.
-            if secret in service.secrets and service.name not in running:
+            # Nor does one depend on an API key: a new one is admitted in place of the old one.
+            if secret in service.secrets and service.name not in running and secret != API_KEY:
                 for name in service.volumes:
                     if kept := volumes.get(f"{service.name}-{name}"):
                         raise kept_data(secret, path, kept, f"docker volume rm {kept}")

@@ -119,9 +119,10 @@ def _packages(plan: Plan, service: Service, spec: ImageSpec, folder: Path) -> Ma
 
 
 def _serving(service: Service, spec: ImageSpec) -> requirements.Lock:
+    driver = requirements.POSTGRES_DRIVER if spec.contents.store == "postgres" else ()
     if not spec.contents.registry:
-        return requirements.serving(service.models)
-    return requirements.serving(service.models, extra=["onnxruntime", *libraries(spec.contents.registry)])
+        return requirements.serving(service.models, extra=driver)
+    return requirements.serving(service.models, extra=["onnxruntime", *libraries(spec.contents.registry), *driver])
 
 
 def _locked(lock: requirements.Lock, python: str) -> tuple[Path, dict[str, str]]:

@@ -31,6 +31,9 @@ _NOT_SERVED = {
 CPU_BUILDS = {"xgboost": "xgboost-cpu", "tensorflow": "tensorflow-cpu"}
 """By package, its build without the parts for graphics cards; the version numbers are equal."""
 
+POSTGRES_DRIVER = ("psycopg", "psycopg-binary")
+"""Packages of a state store in PostgreSQL."""
+
 _GRAPHICS = re.compile(r"nvidia-.*|.*-cu1[0-9]|triton|cuda-.*|cupy.*")
 
 _PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^]]*\])?\s*(?P<rest>.*)", re.DOTALL)

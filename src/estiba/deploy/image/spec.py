@@ -12,7 +12,7 @@ import estiba
 from estiba.core.errors import BadProject, EstibaError
 from estiba.deploy.plan import health
 from estiba.deploy.plan.model_source import CACHE, MOUNT_PATH, is_folder
-from estiba.deploy.plan.plan import SERVER_PORT, Build, Http, Plan, Service, in_container
+from estiba.deploy.plan.plan import SERVER_PORT, STATE_FOLDER, Build, Http, Plan, Service, in_container
 from estiba.deploy.plan.references import Reference, resolve
 
 USER = 10001
@@ -50,6 +50,7 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
         models: by name, version and digest of the models that it serves.
         settings: of the model server.
         registry: the registry that a container gets its models from; empty where the image holds them.
+        store: the state store that a container can use, `sqlite` or `postgres`; empty for none.
     """
 
     python: str
@@ -60,6 +61,7 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, tuple[str, str]] = {}
     settings: dict[str, object] = {}
     registry: str = ""
+    store: str = ""
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,13 +184,14 @@ def _contents(plan: Plan, service: Service, build: Build) -> Contents:
     )
     if not service.models:
         return msgspec.structs.replace(common, include=build.include)
-    remote = "registry" if _has_remote_registry(plan) else "onnx"
+    remote = "registry" if _has_remote_registry(plan) else plan.policies.store or "onnx"
     return msgspec.structs.replace(
         common,
         trim_level="models" if build.trust else remote,
         models={model.name: (model.version, model.digest) for model in service.models},
         settings=_settings(plan, service),
         registry=plan.registry,
+        store=plan.policies.store,
     )
 
 
@@ -205,7 +208,8 @@ def _settings(plan: Plan, service: Service) -> dict[str, object]:
         workers=plan.server.workers or max(1, math.floor(service.cpus)),
     )
     settings: dict[str, object] = msgspec.to_builtins(options)
-    return settings
+    gateway = msgspec.to_builtins(plan.policies.options)
+    return settings | ({"gateway": gateway} if gateway else {})
 
 
 def _server(plan: Plan, service: Service, build: Build) -> Process:
@@ -267,13 +271,14 @@ def _health_path(service: Service) -> str:
 
 
 def _runtime(plan: Plan, service: Service) -> Runtime:
-    cache = (CACHE,) if service.models and _has_remote_registry(plan) else ()
+    folders = {CACHE} if service.models and _has_remote_registry(plan) else set()
+    folders |= {STATE_FOLDER} if service.models and plan.policies.store == "sqlite" else set()
     return Runtime(
         memory=service.memory,
         tmp=service.tmp,
         cpus=service.cpus,
         writable=service.writable,
-        volumes=cache or tuple(service.volumes.values()),
+        volumes=tuple(dict.fromkeys((*service.volumes.values(), *sorted(folders)))),
         secrets=service.secrets,
         environment={name: _resolved(plan, service, value) for name, value in service.environment.items()},
         start_timeout=service.start_timeout,

@@ -6,11 +6,14 @@ import math
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from typing import Any
+from urllib.parse import urlsplit
 
 from estiba.core.errors import BadProject
+from estiba.core.variables import KEYS, SERVER_KEY_FILE, STATE
 from estiba.deploy.kubernetes.options import RegistryOptions
 from estiba.deploy.plan.model_source import MOUNT_PATH, RegistryServer, check_reachable, is_folder, registry_servers
-from estiba.deploy.plan.plan import Plan, Service
+from estiba.deploy.plan.plan import API_KEY, Plan, Service
+from estiba.deploy.plan.references import references, resolve
 from estiba.model.registry.mirror import pinned
 
 NAME = "fetch-models"
@@ -28,6 +31,7 @@ _SHARED: tuple[str, ...] = ("image", "imagePullPolicy", "env", "resources", "sec
 """Settings that the init container shares with the server's container."""
 
 _HTTPS_PORT = 443
+_POSTGRES_PORT = 5432
 _ALL_ADDRESSES = ("0.0.0.0/0", "::/0")
 
 
@@ -85,11 +89,34 @@ def init_container(plan: Plan, service: Service, options: RegistryOptions, like:
     return {"name": NAME, **shared, **arguments, **termination, "volumeMounts": mounts}
 
 
-def server(container: dict[str, Any]) -> dict[str, Any]:
-    """Return the server's container beside it: it reads the copies, and has no credentials of the registry."""
+def server(plan: Plan, container: dict[str, Any]) -> dict[str, Any]:
+    """Return the server's container beside it: it reads the copies, and has no credentials of the registry.
+
+    Of its variables and secrets it has those of its state store and of keys.
+    """
     mounts = [mount for mount in container["volumeMounts"] if mount["name"] != "secrets"]
     mounts.append({"name": MODELS_VOLUME, "mountPath": MOUNT_PATH, "readOnly": True})
-    return {key: value for key, value in container.items() if key != "env"} | {"volumeMounts": mounts}
+    variables = [each for each in container.get("env", ()) if each["name"] in (STATE, KEYS, SERVER_KEY_FILE)]
+    if variables:
+        paths = {f"/run/secrets/{name}": name for name in (API_KEY, *_passwords(plan)) if name in plan.secrets}
+        mounts += [
+            {"name": "secrets", "mountPath": path, "subPath": name, "readOnly": True} for path, name in paths.items()
+        ]
+    rest = {key: value for key, value in container.items() if key != "env"}
+    return rest | ({"env": variables} if variables else {}) | {"volumeMounts": mounts}
+
+
+def _passwords(plan: Plan) -> Iterator[str]:
+    return (ref.name for ref in references(plan.policies.url, "state.url") if ref.kind == "secrets")
+
+
+def state_egress(plan: Plan) -> Iterator[dict[str, Any]]:
+    """Yield the rule of a NetworkPolicy that allows a state store that is no service of the project."""
+    parts = urlsplit(resolve(plan.policies.url, lambda _: ""))
+    if plan.policies.service or plan.policies.store != "postgres" or not parts.hostname:
+        return
+    endpoint = RegistryServer(parts.hostname, parts.port or _POSTGRES_PORT)
+    yield {"to": list(_peers(endpoint, RegistryOptions())), "ports": [{"protocol": "TCP", "port": endpoint.port}]}
 
 
 def volumes(service: Service, options: RegistryOptions) -> Iterator[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from estiba.core.variables import STATE
 from estiba.deploy.kubernetes import model_init_container
 from estiba.deploy.kubernetes.config_maps import headless_name
 from estiba.deploy.kubernetes.options import KubernetesOptions, canary_name
@@ -107,6 +108,8 @@ def policy(plan: Plan, service: Service, options: KubernetesOptions) -> dict[str
     ]
     if plan.registry and service.models:
         egress += model_init_container.egress(plan, service, options.registry)
+    if service.models and STATE in service.environment:
+        egress += model_init_container.state_egress(plan)
     if egress:
         allowed["egress"] = egress
     return _policy(service.name, allowed)

@@ -13,7 +13,7 @@ from estiba.deploy.kubernetes.options import KubernetesOptions, canary_name
 from estiba.deploy.observability import alerts
 from estiba.deploy.output import yaml
 from estiba.deploy.output.files import Rendered
-from estiba.deploy.plan.plan import Plan, Service
+from estiba.deploy.plan.plan import API_KEY, Plan, Service
 from estiba.deploy.plan.service_options import MODELS
 
 OVERLAYS = ("dev", "staging", "production")
@@ -31,7 +31,7 @@ def render(plan: Plan, options: KubernetesOptions) -> Rendered:
     _check(plan, options)
     texts = {}
     for service in plan.services:
-        folder = f"components/{service.profile}" if service.profile else "base"
+        folder = f"components/{service.profile}" if plan.profiles_of(service) else "base"
         texts[f"{folder}/{service.name}.yaml"] = yaml.render_all(list(_objects(plan, service, options)))
     texts["base/common.yaml"] = yaml.render_all(list(_common(plan, options)))
     if options.monitoring:
@@ -65,7 +65,8 @@ def _objects(plan: Plan, service: Service, options: KubernetesOptions) -> Iterat
         if canary is not None:
             maximum = max(canary.replicas, scale.maximum)
             scale = msgspec.structs.replace(scale, minimum=canary.replicas, maximum=maximum)
-        yield autoscaling.autoscaler(plan, service, scale)
+        if not service.volumes:  # a StatefulSet with a state store in SQLite has one pod
+            yield autoscaling.autoscaler(plan, service, scale)
         yield autoscaling.disruption_budget(plan, service)
 
 
@@ -103,7 +104,8 @@ def _kustomization(folder: str, resources: list[str]) -> dict[str, Any]:
 def _overlay(plan: Plan, options: KubernetesOptions, name: str) -> Iterator[tuple[str, str]]:
     """Yield the files of an overlay, which are written once: the namespace, the components, and patches."""
     overlay_namespace = namespace(plan, options, name)
-    components = [f"../../components/{profile}" for profile in plan.profiles]
+    profiles = sorted({service.profile for service in plan.services if plan.profiles_of(service)})
+    components = [f"../../components/{profile}" for profile in profiles]
     components += ["../../components/operator"] * options.monitoring
     content: dict[str, Any] = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -150,7 +152,11 @@ def _namespace_object(name: str) -> dict[str, Any]:
 def _operator(plan: Plan) -> Iterator[dict[str, Any]]:
     for service in plan.services:
         if service.metrics:
-            endpoint = {"port": workloads.port_name(service), "path": service.metrics, "interval": "15s"}
+            endpoint: dict[str, Any] = {"port": workloads.port_name(service), "path": service.metrics}
+            endpoint["interval"] = "15s"
+            if service.models and plan.policies.needs_keys:
+                key = {"name": workloads.secret_name(API_KEY), "key": "value"}
+                endpoint["authorization"] = {"type": "Bearer", "credentials": key}
             yield {
                 "apiVersion": "monitoring.coreos.com/v1",
                 "kind": "ServiceMonitor",

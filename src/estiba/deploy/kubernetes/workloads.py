@@ -114,7 +114,7 @@ def _pod(plan: Plan, service: Service, options: KubernetesOptions) -> dict[str, 
     if plan.registry and service.models:
         server = containers["containers"][0]
         init_container = model_init_container.init_container(plan, service, options.registry, server)
-        containers = {"initContainers": [init_container], "containers": [model_init_container.server(server)]}
+        containers = {"initContainers": [init_container], "containers": [model_init_container.server(plan, server)]}
         volumes += model_init_container.volumes(service, options.registry)
     return {
         "serviceAccountName": service.name,

@@ -20,7 +20,7 @@ from typing import Any
 from estiba.core.errors import BadProject
 from estiba.deploy.observability import alerts, dashboards
 from estiba.deploy.output import yaml
-from estiba.deploy.plan.plan import File, Plan, Service
+from estiba.deploy.plan.plan import API_KEY, File, Plan, Service
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ class Surroundings:
         address: `host:port` at which one service reaches another.
         path: the path of a file of a service, as the service sees it.
         replicas: a DNS name of all replicas of a service; None where `address` is the only one.
+        secret: the path of the file of a secret.
     """
 
     address: Callable[[Service], str]
     path: Callable[[Service, File], str]
     replicas: Callable[[Service], str] | None = None
+    secret: Callable[[str], str] = "/run/secrets/{}".format
 
 
 def in_containers(plan: Plan) -> Surroundings:
@@ -81,6 +83,7 @@ def _prometheus(plan: Plan, service: Service, surroundings: Surroundings) -> dic
             {
                 "job_name": other.name,
                 "metrics_path": other.metrics,
+                **_authorization(plan, other, surroundings),
                 **_targets(other, surroundings, plan.project),
             }
             for other in scraped
@@ -92,6 +95,13 @@ def _prometheus(plan: Plan, service: Service, surroundings: Surroundings) -> dic
     if manager is not None:
         config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [surroundings.address(manager)]}]}]}
     return config
+
+
+def _authorization(plan: Plan, service: Service, surroundings: Surroundings) -> dict[str, Any]:
+    """Return the key for the metrics of a model server, where it asks for one."""
+    if not (service.models and plan.policies.needs_keys):
+        return {}
+    return {"authorization": {"credentials_file": surroundings.secret(API_KEY)}}
 
 
 def _targets(service: Service, surroundings: Surroundings, project: str) -> dict[str, Any]:

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from estiba.deploy.plan.references import Reference
 from estiba.deploy.plan.service_options import MODELS, Condition
+from estiba.gateway.options import GatewayOptions
 from estiba.serving.options import ServerOptions
 
 SERVER_PORT = 8000
 """The port that a model server listens on inside a container."""
+
+API_KEY = "estiba-key"
+"""Name of the secret with the key of a deployment, for its services and its user."""
+
+STATE_FOLDER = "/state"
+"""The folder in a container, on a volume, of a state store in SQLite."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +162,24 @@ class Service:
 
 
 @dataclass(frozen=True)
+class Policies:
+    """The policies of model servers in containers, and their state store.
+
+    Args:
+        options: `[gateway]` of the project file.
+        store: the state store that images are made for; empty where no target needs one.
+        url: of the state store, with references. service: of the project that it is the database of, or empty.
+        needs_keys: requests need a key on the target that the plan is for.
+    """
+
+    options: GatewayOptions = field(default_factory=GatewayOptions)
+    store: Literal["", "sqlite", "postgres"] = ""
+    url: str = ""
+    service: str = ""
+    needs_keys: bool = False
+
+
+@dataclass(frozen=True)
 class Plan:
     """A deployment.
 
@@ -163,6 +189,7 @@ class Plan:
         drain: seconds that a model server drains at most.
         server: settings of the model servers; the target sets host and port.
         registry: the folder or URL that containers get models from; empty if the images hold them.
+        policies: of the model servers.
     """
 
     project: str
@@ -171,6 +198,7 @@ class Plan:
     drain: float = 10.0
     server: ServerOptions = field(default_factory=ServerOptions)
     registry: str = ""
+    policies: Policies = field(default_factory=Policies)
 
     @property
     def profiles(self) -> tuple[str, ...]:
@@ -184,8 +212,10 @@ class Plan:
 
     @property
     def external_secrets(self) -> tuple[str, ...]:
-        """Names of the secrets that cannot be generated: they are the registry credentials of model servers."""
-        return tuple(sorted({name for service in self.services if service.models for name in service.secrets}))
+        """Names of the secrets that cannot be generated: credentials of model servers for what is elsewhere."""
+        names = {name for service in self.services if service.models for name in service.secrets}
+        own = {name for service in self.services if service.name == self.policies.service for name in service.secrets}
+        return tuple(sorted(names - own - {API_KEY}))
 
     def profiles_of(self, service: Service) -> tuple[str, ...]:
         """Profiles that start a service: its own, and those of services that need it. Empty if it always starts."""

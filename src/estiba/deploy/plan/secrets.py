@@ -10,6 +10,7 @@ from pathlib import Path
 
 from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.core.stores.disk import explained, make_folder, write_whole
+from estiba.deploy.plan.plan import API_KEY
 
 VARIABLE = "ESTIBA_SECRETS"
 """The environment variable that names another folder of secrets than the project's."""
@@ -37,7 +38,7 @@ def path_of(project: Path, name: str) -> Path:
 
 
 def ensure(project: Path, names: Iterable[str], external: Collection[str] = ()) -> dict[str, Path]:
-    """Generate the secrets that do not exist yet: 43 random URL-safe characters, in files that only their owner reads.
+    """Generate the secrets that do not exist yet: 43 random URL-safe characters, or an API key, in files of mode 0600.
 
     Args:
         external: names of secrets that cannot be generated, such as the credentials of a bucket.
@@ -82,7 +83,10 @@ def _make(project: Path, path: Path) -> None:
         if path.parent.is_relative_to(project / ".estiba"):
             path.parent.chmod(0o700)
             (path.parent / ".gitignore").write_text("*\n")
-    write_whole(path, secrets.token_urlsafe(32).encode(), mode=0o600)
+    from estiba.gateway import keys
+
+    value = keys.generate() if path.name == API_KEY else secrets.token_urlsafe(32)
+    write_whole(path, value.encode(), mode=0o600)
 
 
 def to_generate(project: Path, names: Iterable[str], target: Path, external: Collection[str] = ()) -> dict[str, Path]:

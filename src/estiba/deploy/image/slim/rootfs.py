@@ -133,7 +133,14 @@ _SERVING = (
 )
 """Further files that an image leaves out if it serves models without their training library."""
 
-_LEVELS = {"app": _ANY, "compiler": _ANY, "models": _ANY, "onnx": _ANY + _SERVING, "registry": _ANY}
+_STORES = {"sqlite": ("sqlite3/*", "lib-dynload/_sqlite3*"), "postgres": ("zoneinfo/*", "lib-dynload/_zoneinfo*")}
+"""By level of a state store, the patterns of `_SERVING` that it needs all the same."""
+
+_LEVELS = {
+    **dict.fromkeys(("app", "compiler", "models", "registry"), _ANY),
+    "onnx": _ANY + _SERVING,
+    **{level: _ANY + tuple(rule for rule in _SERVING if rule[0] not in kept) for level, kept in _STORES.items()},
+}
 
 _NAME_SERVICE = ("libnss_dns.so.2", "libnss_files.so.2", "libresolv.so.2")
 """Libraries that the C library loads by name when it looks up a host."""

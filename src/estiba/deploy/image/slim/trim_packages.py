@@ -126,12 +126,13 @@ LEVELS = {
     "app": _APP,
     "server": _SERVER,
     "models": _BUCKETS + _PACKAGES,
-    "onnx": _PACKAGES + _ONNX_ONLY,
+    **dict.fromkeys(("onnx", "sqlite", "postgres"), _PACKAGES + _ONNX_ONLY),
     "registry": _BUCKETS + _PACKAGES + _ONNX_ONLY,
 }
 """By level, the files that are left out.
 
 `server` is Estiba itself, `registry` is `onnx` with object storage, `compiler` is an application with a compiler.
+`sqlite` and `postgres` are `onnx` with a state store.
 """
 
 

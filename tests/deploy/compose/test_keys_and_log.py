@@ -1,0 +1,126 @@
+"""Keys and the log of predictions in containers, on a real Docker: in PostgreSQL, and on a volume with SQLite."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+import pytest
+from images_made import PYTHON
+from lab import Docker
+from toys import CHURN_ROW, until
+
+from estiba.cli.main import run
+from estiba.core.ports import free
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+TOML = """
+[project]
+name = "{name}"
+registry = "{registry}"
+[server]
+port = {port}
+[models.churn]
+train = "shop:train"
+[gateway]
+keys = "required"
+[gateway.log]
+enabled = true
+"""
+
+POSTGRES = """
+[state]
+service = "db"
+[services.db]
+image = "postgres:17"
+environment = { POSTGRES_USER = "shop" }
+"""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A project with one model, up in Compose."""
+
+    folder: Path
+    docker: Docker
+    port: int
+
+    @property
+    def files(self) -> Path:
+        return self.folder / "deploy" / "compose"
+
+    def compose(self, *words: str) -> str:
+        return self.docker("compose", *words, folder=self.files, seconds=200)
+
+    def estiba(self, *words: str) -> str:
+        """Run a command in the container of the server."""
+        return self.compose("exec", "-T", "models", "estiba", *words)
+
+    def status(self, key: str) -> int:
+        """Ask for a prediction, and return the status of the answer."""
+        headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+        address, body = f"http://127.0.0.1:{self.port}/models/churn/predict", json.dumps(CHURN_ROW).encode()
+        try:
+            with urllib.request.urlopen(urllib.request.Request(address, body, headers), timeout=10) as answer:
+                return int(answer.status)
+        except HTTPError as error:
+            return error.code
+
+    def logged(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.estiba("log", "churn", "--json").splitlines()]
+
+
+@pytest.fixture(params=["postgres", "sqlite"])
+def stack(request: pytest.FixtureRequest, docker: Docker, toy_registry: Path, tmp_path: Path) -> Iterator[Stack]:
+    """The image built and verified, and all services healthy."""
+    docker.need(f"python:{PYTHON}-slim", *(["postgres:17"] if request.param == "postgres" else []))
+    text = TOML.format(name=docker.name, registry=toy_registry, port=(port := free("127.0.0.1")))
+    (tmp_path / "estiba.toml").write_text(text + POSTGRES * (request.param == "postgres"))
+    project = ["-C", str(tmp_path)]
+    assert run(["compose", *project]) == 0
+    assert run(["build", *project]) == 0
+    made = Stack(tmp_path, docker, port)
+    try:
+        made.compose("up", "--detach", "--wait")
+        yield made
+    finally:
+        made.compose("down", "--volumes", "--timeout", "1")
+
+
+def test_containers_ask_for_keys_and_log_predictions(stack: Stack) -> None:
+    first = (stack.files / "secrets" / "estiba-key").read_text()
+    assert (stack.status(""), stack.status(first)) == (401, 200)
+
+    shop = stack.estiba("keys", "create", "shop", "--model", "churn")
+    assert until(lambda: stack.status(shop) == 200, 2)
+    assert until(lambda: [row["key"] for row in stack.logged()] == ["deployment", "shop"], 5), stack.logged()
+    assert stack.logged()[0]["input"].keys() == CHURN_ROW.keys()
+
+    stack.estiba("keys", "revoke", "shop")
+    time.sleep(1)
+    assert stack.status(shop) == 401
+    states = {key["name"]: key["state"] for key in json.loads(stack.estiba("keys", "list", "--json"))}
+    assert states == {"deployment": "active", "shop": "revoked"}
+
+    stack.compose("up", "--detach", "--wait", "--force-recreate")  # the store outlives the containers
+    assert (stack.status(shop), stack.status(first)) == (401, 200)
+    assert len(stack.logged()) == 3
+    no_secret_is_readable(stack)
+
+
+def no_secret_is_readable(stack: Stack) -> None:
+    """Look for the secrets where whoever may use Docker, or has the files, could read them."""
+    values = [path.read_text() for path in (stack.files / "secrets").iterdir() if path.name != ".gitignore"]
+    texts = [path.read_text() for path in stack.files.glob("*") if path.is_file()]
+    for container in stack.compose("ps", "--quiet").split():
+        image = stack.docker("inspect", "--format={{.Image}}", container)
+        texts += [stack.docker("inspect", container), stack.docker("inspect", image)]
+    assert values
+    assert not [value for value in values for text in texts if value in text]
