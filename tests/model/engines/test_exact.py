@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from estiba.model.convert import convert
 from estiba.model.convert.graph import Graph
 from estiba.model.convert.trees import Tree, scalar_sum, vector_sum
 from estiba.model.engines.columns import Columns
-from estiba.model.engines.exact import ExactEngine
+from estiba.model.engines.exact import ExactEngine, open_exact
 from estiba.model.engines.lower_onnx import lower
 from estiba.model.engines.onnx import session
 from estiba.model.engines.onnx_reader import NotRecognised, read_model
@@ -126,6 +127,24 @@ def test_more_thresholds_than_a_rank_can_count(vectors: bool) -> None:
     x = np.concatenate([x, np.nextafter(x, -np.inf), np.nextafter(x, np.inf)])
     engine = ExactEngine(model, NUMBER, 1 + vectors)
     assert same(session(model).run(["y"], {"x": x})[0], engine.predict(Coded(x)))
+
+
+@pytest.mark.slow
+def test_a_large_forest_is_read_in_a_few_copies(tmp_path: Path) -> None:
+    """A node is 17 bytes of the file, and 20 in the kernel."""
+    rng = np.random.default_rng(0)
+    forest = [balanced(np.sort(rng.normal(size=2**12 - 1))) for _ in range(40)]
+    nodes = sum(len(tree.left) for tree in forest)
+    file = tmp_path / "model.onnx"
+    file.write_bytes(graph_of(forest))
+    tracemalloc.start()
+    engine = open_exact(file, NUMBER, 1)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 25 * nodes
+    assert peak < 55 * nodes
+    x = rng.normal(size=(50, 1))
+    assert same(session(file.read_bytes()).run(["y"], {"x": x})[0], engine.predict(Coded(x)))
 
 
 def test_one_tree_with_more_thresholds_is_not_recognised() -> None:
