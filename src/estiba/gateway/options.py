@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import msgspec
@@ -84,6 +85,18 @@ class LimitsOptions(Limit, frozen=True, kw_only=True, omit_defaults=True, forbid
         return Limit(rate=self.rate, burst=self.burst, concurrent=self.concurrent, rows_per_day=self.rows_per_day)
 
 
+class BrowserOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`[gateway.browsers]` of the project file: pages that may ask models from the browser (CORS).
+
+    Args:
+        origins: of those pages, such as `https://app.example.com`; other pages cannot read answers.
+        max_age: seconds for which a browser may keep the permission.
+    """
+
+    origins: tuple[str, ...] = ()
+    max_age: Annotated[int, Meta(ge=0, le=86_400)] = 600
+
+
 class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """`[gateway]` of the project file.
 
@@ -95,6 +108,7 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     keys: Literal["auto", "required", "off"] = "auto"
     log: LogOptions = LogOptions()
     limits: LimitsOptions = LimitsOptions()
+    browsers: BrowserOptions = BrowserOptions()
 
 
 class Gateway(msgspec.Struct, frozen=True):
@@ -111,11 +125,12 @@ class Gateway(msgspec.Struct, frozen=True):
     log: LogOptions = LogOptions()
     limits: LimitsOptions = LimitsOptions()
     key_file: str = ""
+    browsers: BrowserOptions = BrowserOptions()
 
     @property
     def has_policies(self) -> bool:
         """True if a server asks any policy."""
-        return self.needs_keys or self.log.enabled or has_limits(self.limits)
+        return self.needs_keys or self.log.enabled or has_limits(self.limits) or bool(self.browsers.origins)
 
 
 def has_limits(options: LimitsOptions) -> bool:
@@ -157,4 +172,22 @@ def gateway_of(options: GatewayOptions, server: ServerOptions, state: str, key_f
         state: URL of the state store.
         key_file: a file with the key of the deployment; empty for none.
     """
-    return Gateway(state, needs_keys(options, server), options.log, options.limits, key_file)
+    return Gateway(state, needs_keys(options, server), options.log, options.limits, key_file, options.browsers)
+
+
+def check_origins(options: BrowserOptions) -> None:
+    """Raise BadProject for an origin that no browser sends: it sends scheme, host and a port that is not the usual."""
+    for origin in options.origins:
+        _check_origin(origin)
+
+
+def _check_origin(origin: str) -> None:
+    usual = {"http": ":80", "https": ":443"}
+    scheme, _, rest = origin.partition("://")
+    if not re.fullmatch(
+        r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?", origin
+    ) or rest.endswith(usual.get(scheme, "")):
+        raise BadProject(
+            f"gateway.browsers.origins: {origin!r} is no origin as browsers send it.",
+            hint='Write scheme, host and an unusual port, in small letters and without a path: "https://app.example.com".',
+        )

@@ -11,7 +11,7 @@ import msgspec
 from estiba.core.stores.disk import explained
 from estiba.gateway import keys
 from estiba.gateway.keys import ApiKey
-from estiba.gateway.options import DEPLOYMENT_KEY, DEPLOYMENT_ROLES, Gateway, LimitsOptions, LogOptions
+from estiba.gateway.options import DEPLOYMENT_KEY, DEPLOYMENT_ROLES, BrowserOptions, Gateway, LimitsOptions, LogOptions
 from estiba.state.database import Database
 from estiba.state.store import open_state
 
@@ -28,6 +28,7 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     keys: tuple[ApiKey, ...] | None = None
     log: LogOptions = LogOptions()
     limits: LimitsOptions = LimitsOptions()
+    browsers: BrowserOptions = BrowserOptions()
 
 
 class StoredPolicy:
@@ -78,7 +79,8 @@ class StoredPolicy:
 
     def _encoded(self, in_force: Iterable[ApiKey] | None) -> bytes:
         known = None if in_force is None else tuple(in_force)
-        return msgspec.json.encode(Policy(self._gateway.state, known, self._gateway.log, self._gateway.limits))
+        gateway = self._gateway
+        return msgspec.json.encode(Policy(gateway.state, known, gateway.log, gateway.limits, gateway.browsers))
 
     def _forget(self) -> None:
         """Open the store again before the next read, and read all of it: it may be another one by then."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from estiba.gateway.access import KeyAccess, refuse_all
+from estiba.gateway.browsers import BrowserAccess
 from estiba.gateway.feedback_store import FeedbackStore
 from estiba.gateway.limit_memory import LimitMemory
 from estiba.gateway.limits import Limits, are_needed
@@ -35,7 +36,8 @@ class PolicyWorker:
         observe = () if self._log is None else (self._log.observe,)
         if self._feedback is not None:
             self._feedback.allow(policy.keys or ())
-        pipeline = Pipeline(admit=admit, observe=observe, feedback=self._feedback, close=self._close)
+        browsers = BrowserAccess(policy.browsers) if policy.browsers.origins else None
+        pipeline = Pipeline(admit, observe=observe, feedback=self._feedback, browsers=browsers, close=self._close)
         return self._limited(pipeline, policy, metrics) if are_needed(policy) else pipeline
 
     def _limited(self, pipeline: Pipeline, policy: Policy, metrics: Metrics) -> Pipeline:

@@ -15,6 +15,7 @@ from estiba.core.log import Log
 from estiba.model.coding.coder import Coded, Matrix
 from estiba.model.inference.load import Model
 from estiba.serving.exchange import Answer, Exchange
+from estiba.serving.http.request import Request
 
 
 class Unauthorized(EstibaError):
@@ -106,6 +107,16 @@ class Feedback(Protocol):
         """The quality of a model by window as JSON. Both times are in seconds."""
 
 
+class Browsers(Protocol):
+    """Pages of other origins that may ask from the browser (CORS)."""
+
+    def headers(self, request: Request) -> bytes:
+        """Header lines that every answer gets."""
+
+    def preflight(self, request: Request) -> bytes | None:
+        """More of them for the answer to a preflight request, which is admitted; None if it is no preflight."""
+
+
 class Pipeline(NamedTuple):
     """The policies in force. Empty fields cost nothing.
 
@@ -121,6 +132,7 @@ class Pipeline(NamedTuple):
     cache: Cache | None = None
     observe: tuple[Observe, ...] = ()
     feedback: Feedback | None = None
+    browsers: Browsers | None = None
     close: Callable[[], None] | None = None
 
 

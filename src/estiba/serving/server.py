@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from urllib.parse import unquote_to_bytes
 
 from estiba.core.errors import EstibaError
@@ -45,6 +45,7 @@ class Server(App):
         self.clock = Clock()
         self.buffered = shared.buffered
         self.draining = False
+        self.answer_headers: Callable[[Request], bytes] | None = None
         self._current = current
         self._management = management
         self._log = shared.log
@@ -74,6 +75,11 @@ class Server(App):
             else:
                 endpoint = exchange.endpoint = entry.endpoint
                 exchange.route = entry.route.name
+            if catalog.pipeline.browsers is not None:
+                preflight = catalog.pipeline.browsers.preflight(request)
+                if preflight is not None:
+                    connection.respond(request, 200, preflight, b"")
+                    return
             if catalog.pipeline.admit and not self._is_admitted(exchange, endpoint, catalog.pipeline):
                 return
             if entry is not None and entry.weighted:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Protocol as Interface
 from typing import cast
@@ -52,6 +52,7 @@ class App(Interface):
         buffered: what is held for all clients together.
         draining: responses close their connection.
         ports: ports with a default model of their own.
+        answer_headers: gives header lines that every answer gets; None where there are none.
     """
 
     options: HttpOptions
@@ -60,6 +61,7 @@ class App(Interface):
     buffered: Buffered
     draining: bool
     ports: Collection[int]
+    answer_headers: Callable[[Request], bytes] | None = None
 
     def handle(self, connection: Connection, request: Request) -> None:
         """Answer `request`, now or later, by exactly one call of `connection.respond`. Must not raise."""
@@ -466,6 +468,8 @@ class Connection(asyncio.Protocol):
         self._busy = False
         if transport is None:
             return
+        if self._app.answer_headers is not None:
+            headers += self._app.answer_headers(request)
         last = (self._ended or self._app.draining) and not self._queue and self._refusal is None
         head = b"%bdate: %b\r\n%bcontent-length: %d\r\n%b\r\n" % (
             _STATUS.get(status) or f"HTTP/1.1 {status} Unknown\r\n".encode(),

@@ -101,6 +101,7 @@ class Serving:
     def use(self, pipeline: Pipeline) -> None:
         """Ask these policies from now on."""
         self._pipeline = pipeline
+        self.server.answer_headers = None if pipeline.browsers is None else pipeline.browsers.headers
         for deployment in self.deployments.values():
             deployment.batcher.pipeline = pipeline
         self.current.catalog = self.current.catalog._replace(pipeline=pipeline)
