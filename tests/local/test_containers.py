@@ -23,7 +23,7 @@ from estiba.core import ports
 from estiba.core.errors import NotFound
 from estiba.core.guard import process_stat
 from estiba.local import run_plan
-from estiba.local.containers import FOLDER_LABEL
+from estiba.local.containers import FOLDER_LABEL, PID_LABEL, Containers
 from estiba.local.run_plan import UpRequest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -267,3 +267,53 @@ def test_a_lost_secret_of_a_volume_is_not_made_again(
     docker("volume", "rm", volume)
     with up(folder) as running:
         running.wait(lambda: "healthy" in running.states("redis"))
+
+
+QUIET = """
+[services.quiet]
+image = "redis:8"
+command = ["bash", "-c", 'echo "$LDAP_ADMIN_PASSWORD" "$HTTP_PROXY" "$GOOGLE_KEY"; exit 3']
+restart = false
+secrets = ["pass"]
+
+[services.quiet.environment]
+LDAP_ADMIN_PASSWORD = "hushed-one"
+HTTP_PROXY = "http://me:hushed-two@proxy:1"
+GOOGLE_KEY = "hushed\\nthree"
+"""
+
+
+def test_no_value_of_a_variable_is_on_the_command_line(folder: Path) -> None:
+    """Everybody on the machine sees the command line, and the advice for a service that ended prints it."""
+    (folder / "estiba.toml").write_text(f'[project]\nname = "clinic"\n{QUIET}')
+    with up(folder) as running:
+        assert running.child.wait(60) == 1
+    assert running.lines("quiet") == ["hushed-one http://me:hushed-two@proxy:1 hushed", "three"]
+    hint = running.statuses("quiet")[-1]["hint"]
+    assert "docker run" in hint
+    assert "hushed" not in hint
+    kept = folder / ".estiba/containers/quiet"
+    assert (kept / ".env").stat().st_mode & 0o777 == 0o600
+    assert kept.stat().st_mode & 0o777 == 0o700
+    assert (kept / ".gitignore").read_text() == "*\n"
+
+
+def test_a_container_is_left_if_its_process_has_become_another(folder: Path, docker: Docker) -> None:
+    own = process_stat(os.getpid()).start_ticks
+    child = subprocess.Popen(["sleep", "60"])
+    started = process_stat(child.pid).start_ticks
+    labels = {
+        "ours": f"{os.getpid()}:{own}",
+        "lives": f"{child.pid}:{started}",
+        "reused": f"{child.pid}:{started - 1}",
+        "before": str(child.pid),
+    }
+    try:
+        for name, label in labels.items():
+            words = ("--label", f"{FOLDER_LABEL}={folder}", "--label", f"{PID_LABEL}={label}")
+            docker("create", "--name", f"clinic-{name}", *words, "redis:8")
+        assert sorted(Containers("docker").remove_left(folder)) == ["clinic-ours", "clinic-reused"]
+        assert sorted(containers(docker, folder)) == ["clinic-before", "clinic-lives"]
+    finally:
+        child.kill()
+        child.wait()

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from estiba.core.process_group import marked
-from estiba.core.stores.disk import explained, make_folder, write_whole
+from estiba.core.stores.disk import write_whole
 from estiba.deploy.image.container_engine import Engine
 from estiba.deploy.plan import secrets
 from estiba.deploy.plan.plan import Command, Service
@@ -18,6 +18,9 @@ from estiba.local.host_gateway import HostGateway
 from estiba.local.service_runner import ServiceRunner
 from estiba.local.status import Launch
 from estiba.local.target import LocalTarget
+
+ENV_FILE = ".env"
+"""The file of variables beside a service's copies of secrets, none of which has a name that begins with a dot."""
 
 
 async def prepare(target: LocalTarget, runner: ServiceRunner, mark: str, gateway: HostGateway) -> Launch:
@@ -39,7 +42,8 @@ async def prepare(target: LocalTarget, runner: ServiceRunner, mark: str, gateway
     mounts = await asyncio.to_thread(_mounts, target, service)
     argv, own = target.argv(service), target.environment(service, None)
     port = target.container_ports.get(service.name)
-    spec = ContainerSpec(target.plan, service, argv, own, mounts, address, port)
+    spec = ContainerSpec(target.plan, service, argv, own, mounts, _folder(target, service) / ENV_FILE, address, port)
+    await asyncio.to_thread(_write_hidden, spec)
     environment = marked(spec.client_environment(), mark, service.name)
     return Launch(
         command=spec.command(engine),
@@ -49,6 +53,18 @@ async def prepare(target: LocalTarget, runner: ServiceRunner, mark: str, gateway
         stop_signal=await asyncio.to_thread(containers.stop_signal, engine, service.image),
         removal=containers.removal(engine, spec.name),
     )
+
+
+def _folder(target: LocalTarget, service: Service) -> Path:
+    return target.folder / "containers" / service.name
+
+
+def _write_hidden(spec: ContainerSpec) -> None:
+    """Write the variables that neither the engine's program nor the list of processes may have."""
+    if spec.hidden:
+        secrets.make_private(spec.env_file.parent)
+        lines = [f"{name}={value}\n" for name, value in spec.hidden.items()]
+        write_whole(spec.env_file, "".join(lines).encode(), mode=0o600)
 
 
 def _probe(
@@ -70,9 +86,7 @@ def _mounts(target: LocalTarget, service: Service) -> dict[str, Path]:
 
 def _copy_of_secret(target: LocalTarget, service: Service, name: str) -> Path:
     """Copy a secret into a folder that only its owner enters: the container reads the file as another user."""
-    folder = target.folder / "containers" / service.name
-    with explained("write", folder):
-        make_folder(folder)
-        folder.chmod(0o700)
+    folder = _folder(target, service)
+    secrets.make_private(folder)
     write_whole(folder / name, secrets.read(target.plan.folder, name).encode(), mode=0o644)
     return folder / name

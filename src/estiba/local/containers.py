@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from estiba.core.errors import EstibaError
+from estiba.core.guard import process_stat
 from estiba.core.process_group import OnLine, ProcessGroup
 from estiba.deploy.image import container_engine
 from estiba.deploy.image.container_engine import Engine
@@ -32,13 +33,17 @@ HOST_GATEWAY = "host-gateway"
 
 FOLDER_LABEL = "org.estiba.folder"
 PID_LABEL = "org.estiba.up"
-"""The label of the `estiba up` that a container belongs to: its process."""
+"""The label of the `estiba up` that a container belongs to: its process and when that started, `812:3456789`."""
 
 ENGINE_TIMEOUT_SECONDS = 60.0
 SHOWN_LINES = 20
 
 _CLIENT_VARIABLE = re.compile(
-    r"PATH|HOME|TMPDIR|ESTIBA_UP|.*_PROXY|(XDG|DOCKER|CONTAINER|CONTAINERS|SSL|LD|GO|STORAGE)_?.*", re.IGNORECASE
+    r"PATH|HOME|TMPDIR|ESTIBA_UP|(HTTP|HTTPS|FTP|NO|ALL)_PROXY|(http|https|ftp|no|all)_proxy"
+    r"|DOCKER_(HOST|CONFIG|CONTEXT|TLS|TLS_VERIFY|CERT_PATH|API_VERSION|DEFAULT_PLATFORM|CUSTOM_HEADERS|AUTH_CONFIG)"
+    r"|DOCKER_(CONTENT_TRUST|CONTENT_TRUST_SERVER|HIDE_LEGACY_COMMANDS|CLI_\w+)"
+    r"|CONTAINER_(HOST|SSHKEY|PASSPHRASE|CONNECTION)|CONTAINERS_\w+|STORAGE_(DRIVER|OPTS)|REGISTRY_AUTH_FILE"
+    r"|XDG_\w+|LD_\w+|SSL_CERT_(FILE|DIR)|GO(DEBUG|GC|MAXPROCS|MEMLIMIT|TRACEBACK)"
 )
 """Variables that docker and podman read themselves, so that a container's own value must not reach them."""
 
@@ -89,7 +94,7 @@ class Containers:
         if self.engine.program == "docker":
             form = f'{{{{.Names}}}} {{{{.Label "{PID_LABEL}"}}}}'
         lines = self.engine.ask(*listing, "--format", form, timeout=ENGINE_TIMEOUT_SECONDS).splitlines()
-        left = [name for name, pid in (line.split() for line in lines) if not _lives(int(pid))]
+        left = [name for name, pid in (line.split() for line in lines) if not _lives(pid)]
         for name in left:
             self.engine.try_to("rm", "--force", "--volumes", name, timeout=ENGINE_TIMEOUT_SECONDS)
         return left
@@ -108,14 +113,26 @@ class Containers:
         return addresses[0] if done.code == 0 and addresses else HOST_GATEWAY
 
 
-def _lives(pid: int) -> bool:
+def _lives(label: str) -> bool:
+    """Tell if the `estiba up` of a label runs: its number may have become another process's, or this one's."""
+    pid, _, start = label.partition(":")
+    if int(pid) == os.getpid():
+        return False
     try:
-        os.kill(pid, 0)
+        os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    return not start or _start(int(pid)) in ("", start)
+
+
+def _start(pid: int) -> str:
+    """The time at which a process started, as the kernel counts it; empty where that is unknown."""
+    try:
+        return str(process_stat(pid).start_ticks)
+    except OSError:
+        return ""
 
 
 def name_of(plan: Plan, service: Service) -> str:
@@ -138,6 +155,7 @@ class ContainerSpec:
 
     Args:
         environment: its variables. mounts: by path in the container, the file or folder of this machine, read-only.
+        env_file: holds those variables whose values must not reach the engine's program.
         gateway: the address of `HOST`. port: that the image listens on, if it is not the published one.
     """
 
@@ -146,6 +164,7 @@ class ContainerSpec:
     argv: Sequence[str]
     environment: Mapping[str, str]
     mounts: Mapping[str, Path]
+    env_file: Path
     gateway: str = HOST_GATEWAY
     port: int | None = None
 
@@ -157,7 +176,10 @@ class ContainerSpec:
         """The command line that runs the container in the foreground."""
         service = self.service
         command = [engine.program, "run", "--rm", "--name", self.name, "--pull=never"]
-        command += [f"--label={FOLDER_LABEL}={self.plan.folder}", f"--label={PID_LABEL}={os.getpid()}"]
+        command += [
+            f"--label={FOLDER_LABEL}={self.plan.folder}",
+            f"--label={PID_LABEL}={os.getpid()}:{_start(os.getpid())}",
+        ]
         # Docker alone always has an init; without one, a program that sets no handler ignores SIGTERM.
         command += ["--init"] if engine.program == "docker" else ["--security-opt=label=disable"]
         command += ["--security-opt=no-new-privileges", f"--add-host={HOST}:{self.gateway}"]
@@ -167,19 +189,24 @@ class ContainerSpec:
             command.append(f"--user={service.user}")
         command += [f"--memory={service.memory}", f"--cpus={service.cpus:g}"]
         command += [f"--tmpfs={path}:mode=1777" for path in service.writable]
-        command += [f"--env={given}" for given in self._variables()]
+        command += [f"--env={name}" for name in self.environment if name not in self.hidden]
+        command += [f"--env-file={self.env_file}"] * bool(self.hidden)
         command += [option for mount in self._mounts() for option in ("--mount", mount)]
         return [*command, service.image, *self.argv]
 
     def client_environment(self) -> dict[str, str]:
         """The environment of `docker run`: values in it are not seen in the list of processes."""
-        own = {name: value for name, value in self.environment.items() if not _CLIENT_VARIABLE.fullmatch(name)}
+        own = {name: value for name, value in self.environment.items() if name not in self.hidden}
         return {**os.environ, **own}
 
-    def _variables(self) -> list[str]:
-        return [
-            f"{name}={value}" if _CLIENT_VARIABLE.fullmatch(name) else name for name, value in self.environment.items()
-        ]
+    @cached_property
+    def hidden(self) -> dict[str, str]:
+        """The variables that the engine's program would read itself. A file of variables has no lines in a value."""
+        return {
+            name: value
+            for name, value in self.environment.items()
+            if _CLIENT_VARIABLE.fullmatch(name) and not re.search(r"[\r\n]", value)
+        }
 
     def _mounts(self) -> list[str]:
         volumes = [

@@ -78,15 +78,23 @@ def read(project: Path, name: str) -> str:
 
 def _make(project: Path, path: Path) -> None:
     """Write a random file of mode 0600, in a folder of mode 0700 that has a .gitignore of its own."""
-    with explained("write", path):
-        make_folder(path.parent)
-        if path.parent.is_relative_to(project / ".estiba"):
-            path.parent.chmod(0o700)
-            (path.parent / ".gitignore").write_text("*\n")
+    if path.parent.is_relative_to(project / ".estiba"):
+        make_private(path.parent)
+    else:
+        with explained("write", path):
+            make_folder(path.parent)
     from estiba.gateway import keys
 
     value = keys.generate() if path.name == API_KEY else secrets.token_urlsafe(32)
     write_whole(path, value.encode(), mode=0o600)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that only its owner enters and that git ignores; raises EstibaError."""
+    with explained("write", folder):
+        make_folder(folder)
+        folder.chmod(0o700)
+        (folder / ".gitignore").write_text("*\n")
 
 
 def to_generate(project: Path, names: Iterable[str], target: Path, external: Collection[str] = ()) -> dict[str, Path]:
@@ -112,9 +120,6 @@ def copy_to(project: Path, names: Iterable[str], target: Path, external: Collect
     """
     missing = [name for name in names if not (target / name).exists()]
     for name in ensure(project, missing, external):
-        with explained("write", target):
-            make_folder(target)
-            target.chmod(0o700)
-            (target / ".gitignore").write_text("*\n")
+        make_private(target)
         write_whole(target / name, read(project, name).encode(), mode=0o644)
     return missing
