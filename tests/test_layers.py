@@ -17,7 +17,7 @@ ORDER = {
         """,
     "estiba.core": """
         installation errors variables language log ids suggest addresses child termination cpus memory options stores
-        guard shell cli_program process_group ports
+        guard shell cli_program process_group ports python_command
         """,
     "estiba.core.stores": "disk files",
     "estiba.state": "options database sqlite postgres migrations store",
@@ -52,8 +52,8 @@ ORDER = {
     "estiba.model.onnx_import": "inspect_graph several_outputs wrapping_nodes wrap tensor_graph",
     "estiba.model.inference": "load score_files",
     "estiba.model.packing": """
-        training_result model_columns candidate unseen_words from_file converted content split_probe split pack_tensors
-        proof pack
+        training_result model_columns candidate unseen_words sample_size from_file converted content split_probe split
+        pack_tensors proof pack
         """,
     "estiba.model.training": "fingerprints mlflow runner worker",
     "estiba.serving": """

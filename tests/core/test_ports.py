@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +39,13 @@ def test_it_is_this_process_that_listens(family: socket.AddressFamily) -> None:
         assert ports.conflict(host, port).startswith(f"Address already in use, by process {os.getpid()} (")
     assert ports.listening_process(port) == ""
     assert ports.conflict("127.0.0.1", port) == ""
+
+
+def test_ports_of_a_container_are_unknown_where_its_process_is_another_machines() -> None:
+    """The number of a process of another machine is mostly that of a process of this one, too."""
+    groups = Path("/proc/self/cgroup").read_text()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert port in (ports.listening_in_container(os.getpid(), groups) or ())
+        assert ports.listening_in_container(os.getpid(), "0" * 64) is None
+        assert ports.listening_in_container(2**22 + 1, groups) is None

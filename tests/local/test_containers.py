@@ -28,7 +28,11 @@ from estiba.local.run_plan import UpRequest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
-START_REDIS = "sleep 1; exec redis-server --port ${port} --dir ${volumes.data} --requirepass $$(cat ${secrets.pass})"
+IN_IMAGE = "exec 3>&1"
+"""Makes a shell's command one of the image alone: no machine has a program of that name, but many have Redis."""
+
+OPTIONS = "--port ${port} --dir ${volumes.data} --requirepass $$(cat ${secrets.pass})"
+START_REDIS = f"sleep 1; {IN_IMAGE}; exec redis-server {OPTIONS}"
 
 STORE = f"""
 [project]
@@ -269,17 +273,17 @@ def test_a_lost_secret_of_a_volume_is_not_made_again(
         running.wait(lambda: "healthy" in running.states("redis"))
 
 
-QUIET = """
+QUIET = f"""
 [services.quiet]
 image = "redis:8"
-command = ["bash", "-c", 'echo "$LDAP_ADMIN_PASSWORD" "$HTTP_PROXY" "$GOOGLE_KEY"; exit 3']
+command = ["bash", "-c", '{IN_IMAGE}; echo "$$LDAP_PASSWORD" "$$HTTP_PROXY" "$$GO_KEY"; exit 3']
 restart = false
 secrets = ["pass"]
 
 [services.quiet.environment]
-LDAP_ADMIN_PASSWORD = "hushed-one"
+LDAP_PASSWORD = "hushed-one"
 HTTP_PROXY = "http://me:hushed-two@proxy:1"
-GOOGLE_KEY = "hushed\\nthree"
+GO_KEY = "hushed\\nthree"
 """
 
 
@@ -317,3 +321,36 @@ def test_a_container_is_left_if_its_process_has_become_another(folder: Path, doc
     finally:
         child.kill()
         child.wait()
+
+
+WEB = """
+import socket, sys
+server = socket.create_server(("0.0.0.0", int(sys.argv[1])))
+while True:
+    server.accept()[0].sendall(sys.argv[1].encode() + b"\\n")
+"""
+READER = f"""
+[services.reader]
+image = "redis:8"
+command = ["bash", "-c", "until exec 3<>/dev/tcp/$$AT; do sleep .2; done; head -1 <&3; sleep 600"]
+environment = {{ AT = "${{services.web.host}}/${{services.web.port}}" }}
+stop_grace = 0
+
+[services.web]
+command = "{sys.executable} web.py ${{port}}"
+port = @web@
+"""
+
+
+def test_containers_do_not_hinder_a_program_on_all_addresses_and_follow_its_port(folder: Path) -> None:
+    """The reader needs nothing, so it starts first; then the port of the project file changes."""
+    before, now = ports.free("127.0.0.1"), ports.free("127.0.0.1")
+    (folder / "web.py").write_text("import time; time.sleep(3)" + WEB)
+    text = '[project]\nname = "clinic"\n' + READER
+    (folder / "estiba.toml").write_text(text.replace("@web@", str(before)))
+    with up(folder, "--watch") as running:
+        running.wait(lambda: str(before) in running.lines("reader"))
+        (folder / "web.py").write_text(WEB.replace("0.0.0.0", "127.0.0.1"))
+        (folder / "estiba.toml").write_text(text.replace("@web@", str(now)))
+        running.wait(lambda: str(now) in running.lines("reader"))
+        assert "restarting" not in running.states("web")

@@ -13,6 +13,7 @@ from editor import attached, value_at_the_breakpoint
 
 from estiba.core.errors import EstibaError, NotFound
 from estiba.core.ports import free
+from estiba.deploy.compose.development import FIRST_PORT
 from estiba.local import debugger
 
 PROGRAM = """\
@@ -38,6 +39,8 @@ def test_the_command_of_a_python_program_is_wrapped(tmp_path: Path) -> None:
     wrapped = debugger.wrap("api", ["/usr/bin/python3", "-u", "-m", "app", "-v"], 5678)
     assert (wrapped[:2], wrapped[3:]) == (["/usr/bin/python3", "-u"], [*end, "-m", "app", "-v"])
     assert (Path(wrapped[2]) / "__main__.py").is_file()
+    wrapped = debugger.wrap("api", ["/usr/bin/python3", "-X", "dev", "-um", "app"], 5678)
+    assert (wrapped[1:4], wrapped[5:]) == (["-X", "dev", "-u"], [*end, "-m", "app"])
     (tmp_path / "python").touch()
     script = tmp_path / "uvicorn"
     script.write_text(f"#!{tmp_path}/python\nprint()\n")
@@ -76,7 +79,7 @@ def test_an_editor_stops_at_a_breakpoint_and_reads_a_variable(tmp_path: Path) ->
             assert time.monotonic() < until, (tmp_path / "log").read_text()
             time.sleep(0.1)
         source = str(tmp_path / "app.py")
-        editor = attached(debugger.FIRST_PORT, source, BREAK_LINE)
+        editor = attached(FIRST_PORT, source, BREAK_LINE)
         ask = f"import urllib.request as u; print(u.urlopen('http://127.0.0.1:{port}/abcde').read())"
         asking = subprocess.Popen([sys.executable, "-c", ask], stdout=subprocess.PIPE)
         assert value_at_the_breakpoint(editor, source, "secret") == "36"

@@ -7,8 +7,10 @@ import itertools
 import os
 import random
 import socket
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from estiba.core.errors import EstibaError
 
@@ -20,7 +22,7 @@ _NEXT = itertools.count(random.randrange(len(_FREE)))
 _LISTENING = "0A"
 """The state of a listening socket in /proc/net/tcp."""
 
-_DOCKER_DNS = "0B00007F:"
+_DOCKER_DNS = "0B00007F"
 """The address of Docker's name server in a container, 127.0.0.11, as /proc/net/tcp writes it."""
 
 
@@ -70,7 +72,7 @@ def listening_process(port: int) -> str:
 
     Empty where it is unknown: another user's process, another container's, or a system without /proc.
     """
-    sockets = {link for known, link in _listening() if known == port}
+    sockets = {listener.link for listener in _listening() if listener.port == port}
     if not sockets:
         return ""
     for entry in sorted(Path("/proc").glob("[0-9]*")):
@@ -82,16 +84,47 @@ def listening_process(port: int) -> str:
 def listening_ports(processes: Iterable[int]) -> list[int]:
     """The TCP ports that some processes listen on, sorted; empty where they are unknown."""
     links = {link for process in processes for link in _open_files(Path(f"/proc/{process}"))}
-    return sorted({port for port, link in _listening() if link in links})
+    return sorted({listener.port for listener in _listening() if listener.link in links})
 
 
-def listening_in_container(process: int) -> list[int]:
-    """The TCP ports that are listened on in the network of a container's process, sorted; empty where unknown."""
-    return sorted({port for port, _ in _listening(Path(f"/proc/{process}/net"))})
+def listening_elsewhere(address: str) -> set[int]:
+    """The TCP ports of this machine that are listened on at any address but one of IPv4; empty where unknown."""
+    number = int.from_bytes(socket.inet_aton(address), sys.byteorder)
+    return {listener.port for listener in _listening() if listener.address != f"{number:08X}"}
 
 
-def _listening(tables: Path = Path("/proc/net")) -> Iterator[tuple[int, str]]:
-    """Ports, each with the target of the link in /proc/PID/fd of a socket that listens on it."""
+def listening_in_container(process: int, container: str) -> list[int] | None:
+    """The TCP ports that are listened on in the network of a container, sorted.
+
+    None where they are unknown: its engine runs on another machine or in a virtual one, where numbers of processes are
+    others.
+
+    Args:
+        process: of the container. container: its whole identity, which is a part of the names of its control groups.
+    """
+    folder = Path(f"/proc/{process}")
+    try:
+        if container not in (folder / "cgroup").read_text():
+            return None
+        (folder / "net/tcp").read_bytes()
+    except OSError:
+        return None
+    return sorted({listener.port for listener in _listening(folder / "net")})
+
+
+class _Listener(NamedTuple):
+    """A listening socket.
+
+    Args:
+        address: as /proc/net/tcp writes it. link: the target of the link to the socket in /proc/PID/fd.
+    """
+
+    address: str
+    port: int
+    link: str
+
+
+def _listening(tables: Path = Path("/proc/net")) -> Iterator[_Listener]:
     for name in ("tcp", "tcp6"):
         try:
             lines = (tables / name).read_text().splitlines()[1:]
@@ -99,8 +132,9 @@ def _listening(tables: Path = Path("/proc/net")) -> Iterator[tuple[int, str]]:
             continue
         for line in lines:
             cells = line.split()
-            if cells[3] == _LISTENING and not cells[1].startswith(_DOCKER_DNS):
-                yield int(cells[1].rpartition(":")[2], 16), f"socket:[{cells[9]}]"
+            address, _, port = cells[1].rpartition(":")
+            if cells[3] == _LISTENING and address != _DOCKER_DNS:
+                yield _Listener(address, int(port, 16), f"socket:[{cells[9]}]")
 
 
 def _open_files(process: Path) -> Iterator[str]:

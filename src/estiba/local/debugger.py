@@ -7,20 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from estiba.core import ports
+from estiba.core import ports, python_command
 from estiba.core.errors import EstibaError, MissingExtra, NotFound
 from estiba.core.suggest import did_you_mean
+from estiba.deploy.compose.development import DEBUGPY_ENVIRONMENT, FIRST_PORT
 from estiba.local.target import LOOPBACK
-
-FIRST_PORT = 5678
-"""The port at which editors look for debugpy; further services get the ports above it."""
-
-ENVIRONMENT = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-"""Keeps debugpy from warning that breakpoints in Python's own frozen modules are not met."""
 
 _PYTHON = re.compile(r"python[\d.]*")
 _MAX_HEAD_BYTES = 400
-_TARGETS = ("-m", "-c")
 
 
 def allot(names: Sequence[str], services: Collection[str]) -> dict[str, int]:
@@ -63,7 +57,7 @@ def wrap(name: str, argv: Sequence[str], port: int) -> list[str]:
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
     """The environment of a service under debugpy."""
-    return {**ENVIRONMENT, **given}
+    return {**DEBUGPY_ENVIRONMENT, **given}
 
 
 def folder() -> Path | None:
@@ -75,10 +69,8 @@ def folder() -> Path | None:
 def _python(name: str, program: Path, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """An interpreter with its options, and the script or module that it runs with its arguments."""
     if _PYTHON.fullmatch(program.name):
-        options = 0
-        while options < len(arguments) and arguments[options].startswith("-") and arguments[options] not in _TARGETS:
-            options += 1
-        return [str(program), *arguments[:options]], list(arguments[options:])
+        options, target = python_command.split(arguments)
+        return [str(program), *options], target
     interpreter = program.parent / "python"  # a script that pip installed lies beside it
     if _is_python_script(program) and interpreter.exists():
         return [str(interpreter)], [str(program), *arguments]

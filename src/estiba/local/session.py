@@ -207,6 +207,7 @@ class Session:
     async def change(self, plan: RunPlan) -> list[str]:
         """Replace the plan by another one of the same services; return those that differ, which are restarted."""
         before, self.plan = self.plan, plan
+        self.gateway.targets = plan.host_ports()
         changed: list[ServiceRunner] = []
         for service in plan.applications:
             runner = self.runner(service.name)

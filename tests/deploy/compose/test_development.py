@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -38,13 +39,18 @@ PROJECT = """
 name = "{name}"
 
 [services.api]
-command = "python api/main.py"
+command = "python -u api/main.py"
 include = ["api"]
 port = 8031
 public = false
 health = "/"
 environment = {{ HOST = "${{host}}", PORT = "${{port}}" }}
 stop_signal = "SIGINT"
+
+[services.prepare]
+command = "python -u api/prepare.py"
+include = ["api"]
+restart = false
 
 [services.db]
 image = "postgres:17"
@@ -64,12 +70,16 @@ def test_applications_get_the_code_a_reloader_and_a_debugger_on_loopback(tmp_pat
     project(tmp_path, "shop")
     assert run(["compose", "--dev", "-C", str(tmp_path)]) == 0
     services = yaml.safe_load((tmp_path / "deploy/compose" / development.FILE).read_text())["services"]
-    assert list(services) == ["api"]
+    assert list(services) == ["api", "prepare"]
     assert services["api"]["entrypoint"] == ["python", "/dev-tools/reloader.py", "/app", "5678"]
     assert services["api"]["ports"] == [{"host_ip": "127.0.0.1", "published": "5678", "target": 5678}]
     mounts = {mount["target"]: mount for mount in services["api"]["volumes"]}
     assert mounts["/app/api"] == {"type": "bind", "source": "../../api", "target": "/app/api", "read_only": True}
     assert all(mount["read_only"] for mount in mounts.values())
+    # A program that runs once would never end under the reloader, and what needs it would never start.
+    assert services["prepare"] == {"volumes": [mounts["/app/api"]]}
+    for path in ("reloader.py", "python_command.py"):
+        assert (tmp_path / "deploy/compose" / mounts[f"/dev-tools/{path}"]["source"]).is_file()
 
 
 def test_without_the_option_nothing_is_written_for_development(tmp_path: Path) -> None:
@@ -79,10 +89,22 @@ def test_without_the_option_nothing_is_written_for_development(tmp_path: Path) -
     assert not (tmp_path / "deploy/compose" / development.TOOLS).exists()
 
 
+def test_the_reloader_keeps_the_options_of_the_interpreter(tmp_path: Path) -> None:
+    """debugpy stands between them and the program, and takes no options of Python."""
+    (tmp_path / "debugpy").mkdir()
+    (tmp_path / "reloader.py").write_text(development.SOURCE.read_text())
+    shutil.copy(development.COMMAND_LINES, tmp_path)
+    code = "import reloader; print(reloader.debugged(['python', '-Wignore', '-um', 'app', '-v'], 5678)[1:])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    debugpy = str(tmp_path / "debugpy")
+    assert done.stdout.strip() == str(["-Wignore", "-u", debugpy, "--listen", "0.0.0.0:5678", "-m", "app", "-v"])
+
+
 @pytest.mark.slow
 def test_the_reloader_starts_the_program_again_and_ends_it(tmp_path: Path) -> None:
     program = tmp_path.with_name("reloader.py")
     program.write_text(development.SOURCE.read_text())
+    shutil.copy(development.COMMAND_LINES, program.parent)
     (tmp_path / "app.py").write_text("import time; print('one', flush=True); time.sleep(100)")
     command = [sys.executable, str(program), str(tmp_path), "0", sys.executable, str(tmp_path / "app.py")]
     log = (tmp_path / "log.pyc").open("w")

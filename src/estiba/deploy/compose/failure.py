@@ -42,7 +42,7 @@ def examine(project: ComposeProject, container: Container) -> Failure:
     code = _exit_code(project, container["ID"]) if again else None
     listening, check = _listening(facts), list(_health(facts))
     lines = [f"{service} is {_state(container, code)}.", *check]
-    if check and code is None:
+    if check and code is None and listening is not None:
         lines.append(_where(listening, port))
     log = project.log_tail(container["ID"])
     message = "\n".join([*lines, log or "(it printed nothing)"])
@@ -94,9 +94,10 @@ def _exit_code(project: ComposeProject, container: str) -> int | None:
     return int(codes[-1]) if codes else None
 
 
-def _listening(facts: Mapping[str, Any]) -> list[int]:
+def _listening(facts: Mapping[str, Any]) -> list[int] | None:
+    """Return the ports that a container listens on; None where they are unknown."""
     process = facts.get("State", {}).get("Pid")
-    return ports.listening_in_container(process) if process else []
+    return ports.listening_in_container(process, facts["Id"]) if process else None
 
 
 def _port(service: Mapping[str, Any]) -> int | None:

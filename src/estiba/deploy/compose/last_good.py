@@ -68,12 +68,15 @@ def copy(source: Path, target: Path) -> None:
 @contextmanager
 def _container(project: ComposeProject, name: str) -> Iterator[str]:
     """A container that mounts the volume and is never started: Docker copies files through containers only."""
-    image = _ask(project, "inspect", "--format", "{{.Image}}", project.containers()[0]["ID"])
+    present = project.containers()
+    if not present:
+        raise EstibaError(f"{project.name} has no container, whose image Docker needs to reach the volume {name}.")
+    image = _ask(project, "inspect", "--format", "{{.Image}}", present[0]["ID"])
     container = _ask(project, "create", f"--volume={name}:{_MOUNTED}", "--entrypoint=true", image)
     try:
         yield container
     finally:
-        project.docker("rm", "--force", container)
+        project.docker("rm", "--force", "--volumes", container)
 
 
 def _ask(project: ComposeProject, *arguments: str) -> str:
