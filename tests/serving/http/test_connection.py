@@ -237,6 +237,7 @@ DECEIT = {
     "a tunnel": b"CONNECT t:80 HTTP/1.1\r\nHost: t:80\r\n\r\n",
     "two content types": post(extra=b"Content-Type: text/csv\r\n"),
     "the same content type twice": post(extra=b"Content-Type: application/json\r\n"),
+    "an empty content type first": post().replace(b"Host: t", b"Content-Type:\r\nHost: t"),
     "a star as the target of a GET": b"GET * HTTP/1.1\r\nHost: t\r\n\r\n",
     "RTSP": b"DESCRIBE /models RTSP/1.0\r\nHost: t\r\n\r\n",
     "RTSP with a method of HTTP": b"GET /models RTSP/1.0\r\nHost: t\r\n\r\n",

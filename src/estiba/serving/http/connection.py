@@ -317,7 +317,8 @@ class Connection(asyncio.Protocol):
     def _forget(self) -> None:
         self._target = b""
         self._headers: Headers = []
-        self._type = self._encoding = self._id = self._timeout = b""
+        self._type: bytes | None = None
+        self._encoding = self._id = self._timeout = b""
         self._codings: bytes | None = None
         self._hosts = 0
         self._length = -1
@@ -335,7 +336,7 @@ class Connection(asyncio.Protocol):
         name = name.lower()
         self._headers.append((name, value))
         if name == b"content-type":
-            if self._type:
+            if self._type is not None:
                 self._refuse(400, "A request names its content type once.")
             self._type = value
         elif name == b"content-encoding":
@@ -380,7 +381,7 @@ class Connection(asyncio.Protocol):
                 return
             path = origin_form(path)
         request = Request(method, path, query, self._headers)
-        request.content_type = self._type
+        request.content_type = self._type or b""
         request.content_encoding = self._encoding
         request.request_id, request.timeout = self._id, self._timeout
         # An HTTP/1.0 client would need a Connection: keep-alive header in the response.
