@@ -21,6 +21,9 @@ from estiba.model.schema.json_pointer import pointer
 MAX_PARTS = 20_000
 """Pages of a Parquet file, or messages of an Arrow stream."""
 
+_WIDEST_BYTES = 12
+"""The widest value of a type with a width of its own, INT96."""
+
 MAX_FOOTER_BYTES = 256 * 1024
 """The footer of a Parquet file; a reader makes of it hundreds of times its size."""
 
@@ -88,6 +91,31 @@ def _check_pages(body: memoryview, max_bytes: int, max_rows: int) -> None:
                     raise TableTooLarge(f"The Parquet file has more than {MAX_PARTS:,} pages.")
             if values != number(chunk, 5) or values != rows or rows > max_rows:
                 raise ValueError(values)
+
+
+def value_bytes(body: memoryview) -> int:
+    """Bytes that the values of a Parquet file become, without repeating the texts of dictionaries.
+
+    Raises:
+        BadRequest: its sizes contradict each other, or it has an encoding without bounds.
+    """
+    try:
+        return sum(_column_bytes(body))
+    except (ValueError, IndexError, RecursionError, struct.error):
+        raise BadRequest("It is not a valid Parquet file: its sizes contradict each other.") from None
+
+
+def _column_bytes(body: memoryview) -> Iterator[int]:
+    length = struct.unpack_from("<I", body, len(body) - 8)[0]
+    footer = CompactReader(body, len(body) - 8 - length).struct()
+    leaves = [element for element in structs(footer, 2) if not number(element, 5, default=0)]
+    widths = [max(number(element, 2, default=0), _WIDEST_BYTES) for element in leaves]
+    for row_group in structs(footer, 4):
+        if not number(row_group, 3):  # without rows it may have no pages
+            continue
+        for width, column in zip(widths, structs(row_group, 1), strict=True):
+            pages = list(_pages(body, column.get(3), number(row_group, 3)))
+            yield max(sum(size for size, _ in pages), width * sum(count for _, count in pages))
 
 
 def check_footer(body: memoryview) -> None:

@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from estiba.core.errors import BadProject, EstibaError, MissingExtra
+from estiba.core.errors import BadProject, BadRequest, EstibaError, MissingExtra
 from estiba.core.stores.disk import explained
 from estiba.model.coding.csv_file import PLAIN_CSV, CsvFile, CsvOptions
 from estiba.model.coding.xlsx_file import XlsxFile, as_text
 from estiba.model.estimators.booster_categories import as_categories, named_categories
 from estiba.model.estimators.saved_files import open_file
+from estiba.model.packing import sample_size
 from estiba.model.packing.training_result import Trained
 from estiba.model.schema.estimator_columns import text_columns
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_WRITE_AGAIN = "Write it again with pandas: df.to_parquet(path)."
 
 _POINTED = re.compile(r"-?\d{1,3}(\.\d{3})+(,\d+)?")
 
@@ -75,6 +78,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
     """
     with explained("read", path):
         try:
+            sample_size.check_arrays(path)
             content = np.load(path, allow_pickle=False)
             return {"": content} if isinstance(content, np.ndarray) else {name: content[name] for name in content.files}
         except (ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -105,9 +109,14 @@ def read_sample(
         raise EstibaError(f"{path} has no sheets.", hint="A sheet is chosen in .xlsx files alone.")
     with explained("read", path):
         try:
-            return _read_csv(path, model, target, csv_options) if suffix == ".csv" else pd.read_parquet(path)
+            if suffix == ".csv":
+                return _read_csv(path, model, target, csv_options)
+            sample_size.check_parquet(path)
+            return pd.read_parquet(path)
         except ImportError:
             raise MissingExtra("pyarrow", "parquet") from None
+        except BadRequest as error:
+            raise EstibaError(f"{path} cannot be read as a table: {error.message}", hint=_WRITE_AGAIN) from None
         except ValueError as error:  # what pandas' parsers raise
             raise EstibaError(
                 f"{path} cannot be read as a table: {error}", hint="Is it a table with a header?"
