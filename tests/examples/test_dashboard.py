@@ -111,6 +111,17 @@ def test_the_market_pages_read_the_same_rows_as_training() -> None:
     pd.testing.assert_frame_equal(found.table[columns], trained[columns], check_dtype=False)
 
 
+def test_models_are_compared_where_all_cars_are_of_one_make() -> None:
+    summaries = module("summaries")
+    models = ["mercedes-benz c-class", "ford focus", "mercedes-benz c-class", "mercedes-benz"]
+    table = pd.DataFrame({"model": models, "make": map(module("cars").make, models), "price": [1.0, 9.0, 3.0, 5.0]})
+    word, offered = summaries.most_offered(table)
+    assert (word, offered["kind"].tolist()) == ("Make", ["Mercedes-Benz", "Ford"])
+    word, offered = summaries.most_offered(table[table["make"] == "Mercedes-Benz"])
+    assert (word, offered["kind"].tolist()) == ("Model", ["c-class", "mercedes-benz"])
+    assert offered["median"].tolist() == [2.0, 5.0]
+
+
 def test_a_foreign_table_is_refused_by_name(tmp_path: Path) -> None:
     cars = module("cars")
     (tmp_path / cars.FILE).write_text("price,model\n1,x\n")
@@ -181,9 +192,9 @@ def turn(tab: Browser, name: str) -> str:
 
 def test_every_tab_is_drawn_and_nothing_is_asked_of_others(tab: Browser, tmp_path: Path) -> None:
     texts = [turn(tab, name) for name in TABS]
-    for text, expected in zip(
-        texts, ("Makes on offer", "Price by mileage", "Model card", "Describe the car"), strict=True
-    ):
+    cars = module("cars")
+    offer = f"{module('summaries').kinds(cars.read(cars.find()).table)[0]}s on offer"
+    for text, expected in zip(texts, (offer, "Price by mileage", "Model card", "Describe the car"), strict=True):
         assert expected in text
     tab.screenshot(Path(os.environ.get("ESTIBA_SCREENSHOTS", tmp_path)) / "dashboard.png")
     assert [url for url in tab.requested() if url.startswith("http") and "//127.0.0.1" not in url] == []

@@ -19,6 +19,7 @@ import pandas as pd
 import quality
 import server
 import streamlit as st
+import summaries
 
 URL = "http://127.0.0.1:8000"
 
@@ -66,8 +67,9 @@ def _state(url: str) -> None:
 
 
 def _filtered(table: pd.DataFrame) -> pd.DataFrame:
-    makes = table["make"].value_counts().index.tolist()
-    chosen = st.multiselect("Makes", makes, placeholder="All makes", key="makes")
+    word, kind = summaries.kinds(table)
+    offered = kind.value_counts().index.tolist()
+    chosen = st.multiselect(f"{word}s", offered, placeholder=f"All {word.lower()}s", key=f"{word.lower()}s")
     first, last = int(table["model_year"].min()), int(table["model_year"].max())
     years = st.slider("Model years", first, last, (first, last), key="years")
     top = int(table["price"].quantile(0.999) // 5_000 * 5 + 5)
@@ -75,7 +77,7 @@ def _filtered(table: pd.DataFrame) -> pd.DataFrame:
     keep = table["model_year"].between(*years) & (table["price"] >= low * 1_000)
     if high < top:  # at its end the slider means no limit
         keep &= table["price"] <= high * 1_000
-    return table[keep & (table["make"].isin(chosen) if chosen else True)]
+    return table[keep & (kind.isin(chosen) if chosen else True)]
 
 
 def main() -> None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import altair as alt
 import numpy as np
 import pandas as pd
+import streamlit as st
 
 TALL = 300
 """Height of a chart in pixels."""
 
 MAIN, OTHER, QUIET = "#0f9488", "#d97706", "#94a3b8"
 MONEY = "$,.0f"
+
+
+def text_color() -> str:
+    """The colour of text inside a chart, which unlike that of axes does not come from the theme."""
+    return "#cbd5e1" if st.context.theme.type == "dark" else "#475569"
 
 
 def histogram(values: pd.Series, *, title: str, step: float, top: float) -> alt.Chart:
@@ -46,13 +52,13 @@ def bars(table: pd.DataFrame, *, value: str, name: str, title: str, style: str =
             y=alt.Y(f"{name}:N", title=None, sort=None, axis=alt.Axis(labelOverlap=False, labelLimit=200)),
             tooltip=tooltip,
         )
-        .properties(height=max(TALL, 24 * len(table)))
+        .properties(height=max(TALL, 60 + 27 * len(table)))
     )
 
 
 def _short(style: str) -> str:
     """The format of an axis for values that are shown as `style` elsewhere."""
-    return style if "%" in style else f"{style[0]}~s" if "$" in style else "~s"
+    return f"{style[0]}~s" if "$" in style else style
 
 
 def columns(table: pd.DataFrame, *, x: str, y: str, title: str) -> alt.Chart:
@@ -92,7 +98,9 @@ def curves(table: pd.DataFrame, *, x: str, y: str, name: str, titles: tuple[str,
         .encode(
             x=alt.X(f"{x}:Q", title=titles[0], axis=alt.Axis(tickMinStep=1)),
             y=alt.Y(f"{y}:Q", title=titles[1], axis=alt.Axis(format="%", tickCount=6)),
-            color=alt.Color(f"{name}:N", title=None, sort=None, legend=alt.Legend(orient="top", labelLimit=240)),
+            color=alt.Color(
+                f"{name}:N", title=None, sort=None, legend=alt.Legend(orient="top", columns=3, labelLimit=110)
+            ),
             tooltip=[alt.Tooltip(f"{name}:N", title="Model"), f"{x}:Q", alt.Tooltip(f"{y}:Q", format=".0%")],
         )
         .properties(height=TALL)
@@ -147,6 +155,6 @@ def what_if(table: pd.DataFrame, *, x: str, title: str, here: float | None) -> a
     )
     line = base.mark_line(color=MAIN)
     if here is None:
-        return alt.layer(line).properties(height=240)
+        return alt.layer(line).properties(height=200)
     point = base.mark_circle(color=OTHER, size=110, opacity=1).transform_filter(alt.datum[x] == here)
-    return (line + point).properties(height=240)
+    return (line + point).properties(height=200)

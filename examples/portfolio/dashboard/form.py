@@ -15,6 +15,9 @@ import summaries
 WIDE = 3
 """Number of fields side by side."""
 
+UNKNOWN_NUMBER = "–"
+"""Between its buttons, a number has no space for a word."""
+
 Schema = dict[str, Any]
 
 
@@ -93,10 +96,10 @@ def _widget(name: str, schema: Schema) -> None:
         index = options.index(start) if start in options else None
         st.selectbox(label, options, index=index, placeholder="unknown", help=help, key=key)
     elif "integer" in kinds:
-        st.number_input(label, value=start, step=1, format="%d", placeholder="unknown", help=help, key=key)
+        st.number_input(label, value=start, step=1, format="%d", placeholder=UNKNOWN_NUMBER, help=help, key=key)
     elif "number" in kinds:
         step = 1000.0 if schema.get("maximum", 0) >= 10_000 else 1.0
-        st.number_input(label, value=start, step=step, format="%.10g", placeholder="unknown", help=help, key=key)
+        st.number_input(label, value=start, step=step, format="%.10g", placeholder=UNKNOWN_NUMBER, help=help, key=key)
     elif "boolean" in kinds:
         st.selectbox(label, [True, False], index=None, placeholder="unknown", help=help, key=key)
     else:
@@ -201,16 +204,14 @@ def _what_if(record: dict[str, Any], fields: dict[str, Schema], url: str, table:
         "odometer": ("Odometer, miles", [float(miles) for miles in range(10_000, 240_001, 10_000)]),
     }
     st.caption("The same car with another model year or another mileage:")
-    for column, (name, (title, values)) in zip(st.columns(2), ranges.items(), strict=True):
+    for name, (title, values) in ranges.items():  # one below the other: side by side they are too narrow
         here = record.get(name)
         allowed = sorted({v for v in [*values, here] if v is not None and _within(v, fields[name])})
         try:
             prices = server.price(url, [{**record, name: value} for value in allowed]).prices
         except (server.Refused, server.Unreachable):
             continue  # the price itself stands; this is an extra
-        column.altair_chart(
-            charts.what_if(pd.DataFrame({name: allowed, "price": prices}), x=name, title=title, here=here)
-        )
+        st.altair_chart(charts.what_if(pd.DataFrame({name: allowed, "price": prices}), x=name, title=title, here=here))
 
 
 def _within(value: float, schema: Schema) -> bool:

@@ -20,9 +20,10 @@ def show(table: pd.DataFrame, url: str) -> None:
         st.altair_chart(charts.quartiles(years, x="model_year", title="Model year"))
         st.caption("Line: median. Band: the middle half of the adverts.")
     with right:
-        st.subheader("Price by make")
-        makes = summaries.top_makes(table).sort_values("median", ascending=False)
-        st.altair_chart(charts.bars(makes, value="median", name="make", title="Median price", style="$,.0f"))
+        word, offered = summaries.most_offered(table)
+        st.subheader(f"Price by {word.lower()}")
+        ordered = offered.sort_values("median", ascending=False)
+        st.altair_chart(charts.bars(ordered, value="median", name="kind", title="Median price", style="$,.0f"))
     left, right = st.columns(2, gap="large")
     with left:
         _depreciation(table)
@@ -38,8 +39,12 @@ def _depreciation(table: pd.DataFrame) -> None:
     st.subheader("How models keep their price")
     common = table["model"].value_counts()
     models = common.index[common >= 2 * summaries.ENOUGH].tolist()
-    chosen = st.multiselect("Models to compare", models, default=models[:3], max_selections=5, key="compared")
+    shown = dict(zip(models, summaries.names(table, pd.Series(models, dtype="str")), strict=True))
+    chosen = st.multiselect(
+        "Models to compare", models, default=models[:3], max_selections=5, key="compared", format_func=shown.__getitem__
+    )
     shares = summaries.depreciation(table, chosen)
+    shares = shares.assign(model=shares["model"].map(shown))
     if shares.empty:
         st.info("Too few adverts for a curve. Choose a commoner model or widen the filters.")
         return
@@ -58,8 +63,10 @@ def _opportunities(table: pd.DataFrame, url: str) -> None:
     gap = priced["modelled"] - priced["price"]
     cheap = priced.assign(saved=gap, share=(gap / priced["modelled"]).round(2)).query("0.15 <= share <= 0.6")
     columns = ["make", "model", "model_year", "odometer", "condition", "price", "modelled", "share"]
+    rows = cheap.nlargest(12, "saved")[columns].round({"modelled": 0})
+    one_make = table["make"].nunique() == 1
     st.dataframe(
-        cheap.nlargest(12, "saved")[columns].round({"modelled": 0}),
+        rows.assign(model=summaries.names(table, rows["model"])).drop(columns=["make"] if one_make else []),
         hide_index=True,
         height="content",
         column_config={

@@ -19,9 +19,9 @@ def show(adverts: Adverts, table: pd.DataFrame) -> None:
         step = 1_000 if top < 80_000 else 2_500
         st.altair_chart(charts.histogram(table["price"], title="Price asked", step=step, top=top // step * step + step))
     with right:
-        st.subheader("Makes on offer")
-        makes = summaries.top_makes(table)
-        st.altair_chart(charts.bars(makes, value="adverts", name="make", title="Adverts"))
+        word, offered = summaries.most_offered(table)
+        st.subheader(f"{word}s on offer")
+        st.altair_chart(charts.bars(offered, value="adverts", name="kind", title="Adverts"))
     left, right = st.columns(2, gap="large")
     with left:
         st.subheader("Model years")
@@ -55,7 +55,7 @@ def _quality(adverts: Adverts, table: pd.DataFrame) -> None:
     else:
         labels = missing.assign(field=missing["field"].str.replace("_", " "))
         chart = charts.bars(labels, value="share", name="field", title="Adverts without it", style=".0%")
-        st.altair_chart(chart.properties(height=220))
+        st.altair_chart(chart.properties(height=280))
     dropped = adverts.rows - len(adverts.table)
     st.caption(
         f"Of {adverts.rows:,} adverts in the file, {dropped:,} are left out here and in training: no model year or one "

@@ -79,7 +79,9 @@ def _against_baselines(metrics: dict[str, float]) -> None:
     )
     own = alt.condition(alt.datum.who == "The model", alt.value(charts.MAIN), alt.value(charts.QUIET))
     bars = base.mark_bar(cornerRadiusEnd=3).encode(color=own)
-    text = base.mark_text(align="left", dx=6, color="#64748b").encode(text=alt.Text("rmse:Q", format=charts.MONEY))
+    text = base.mark_text(align="left", dx=6, color=charts.text_color()).encode(
+        text=alt.Text("rmse:Q", format=charts.MONEY)
+    )
     st.altair_chart((bars + text).properties(height=240))
     if "cv_rmse_mean" in metrics:
         st.caption(

@@ -45,11 +45,32 @@ def missing(table: pd.DataFrame) -> pd.DataFrame:
     return found[found["share"] > 0]
 
 
-def top_makes(table: pd.DataFrame, count: int = 12) -> pd.DataFrame:
-    """Makes with the most adverts: `adverts` and the `median` price in US dollars."""
-    groups = table.groupby("make")["price"]
+def kinds(table: pd.DataFrame) -> tuple[str, pd.Series]:
+    """The word for the kinds of cars that are worth comparing, and the kind of each advert.
+
+    They are makes, or, where all cars are of one make, its models.
+    """
+    if table["make"].nunique() > 1:
+        return "Make", table["make"]
+    return "Model", names(table, table["model"])
+
+
+def names(table: pd.DataFrame, models: pd.Series) -> pd.Series:
+    """Names of models, without their make where all cars of the table are of one make."""
+    makes = table["make"].unique()
+    if len(makes) != 1:
+        return models
+    prefix = f"{makes[0].lower()} "
+    short = models.str.removeprefix(prefix)
+    return short.where(short != "", models)
+
+
+def most_offered(table: pd.DataFrame, count: int = 12) -> tuple[str, pd.DataFrame]:
+    """The word for kinds of cars, and those with the most adverts: `kind`, `adverts` and the `median` price."""
+    word, kind = kinds(table)
+    groups = table.groupby(kind.rename("kind"))["price"]
     found = pd.DataFrame({"adverts": groups.size(), "median": groups.median()})
-    return found.sort_values("adverts", ascending=False).head(count).reset_index()
+    return word, found.sort_values("adverts", ascending=False).head(count).reset_index()
 
 
 def similar(table: pd.DataFrame, model: str, year: int | None) -> pd.DataFrame:
