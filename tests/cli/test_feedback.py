@@ -21,9 +21,10 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     form = '{"kind":"class","name":"label","classes":["stays","leaves"]}'
     with database.transaction() as writing:
         writing.execute("INSERT INTO deployment VALUES ('d', 'churn', '3', '[\"x\"]', ?)", [form])
-        line = "INSERT INTO prediction VALUES (?, ?, 0, 'churn', '3', 'd', '', '', 0.5, ?, ?)"
+        about = ("churn", "3", "d", "", "", 0.5)
         at = int((time.time() - 60) * 1e6)
-        writing.many(line, [(at, f"r{i}", bytes([0x91, i]), b"\x81\xa5label\xa5stays") for i in range(10)])
+        said = b"\x81\xa5label\xa5stays"
+        writing.insert("prediction", [(at, f"r{i}", 0, *about, bytes([0x91, i]), said) for i in range(10)])
     database.close()
 
 

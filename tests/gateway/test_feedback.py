@@ -206,9 +206,9 @@ def test_labels_of_many_writers_are_all_kept_and_go_with_their_predictions(tmp_p
     with database.transaction() as writing:
         form = '{"kind":"value","name":"value"}'
         writing.execute("INSERT INTO deployment VALUES ('d', 'price', '3', '[\"x\"]', ?)", [form])
-        line = "INSERT INTO prediction VALUES (?, ?, 0, 'price', '3', 'd', '', '', 0.5, ?, ?)"
-        rows = [(1_000_000 * i, f"r{i}", bytes([0x91, 1]), b"\x81\xa5value\x01") for i in range(200)]
-        writing.many(line, rows)
+        about = ("price", "3", "d", "", "", 0.5)
+        rows = [(1_000_000 * i, f"r{i}", 0, *about, bytes([0x91, 1]), b"\x81\xa5value\x01") for i in range(200)]
+        writing.insert("prediction", rows)
 
     def write(first: int) -> None:
         own = open_log(url)

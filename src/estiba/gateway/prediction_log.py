@@ -39,7 +39,6 @@ _INSERT_DEPLOYMENT = (
     "INSERT INTO deployment (digest, version, model, fields, answer) VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT (digest, version) DO UPDATE SET answer = excluded.answer"
 )
-_INSERT = "INSERT INTO prediction VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class _Part(NamedTuple):
@@ -170,7 +169,7 @@ class PredictionLog:
                     names, form = model.signature.names, answer_form(model.signature)
                     row = (*key, model.name, *(msgspec.json.encode(each).decode() for each in (names, form)))
                     writing.execute(_INSERT_DEPLOYMENT, row)
-            writing.many(_INSERT, lines)
+            writing.insert("prediction", lines)
         self._known |= {(entry.model.digest, entry.model.version) for entry in taken}
 
     def _forget(self) -> None:

@@ -21,8 +21,8 @@ class Transaction(ABC):
         """Run one statement and return its rows; raises EstibaError."""
 
     @abstractmethod
-    def many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
-        """Run one statement for each row of parameters; raises EstibaError."""
+    def insert(self, table: str, rows: Sequence[Sequence[object]]) -> None:
+        """Add rows with a value for each column of the table, in few statements; raises EstibaError."""
 
     @abstractmethod
     def script(self, statements: str) -> None:

@@ -119,9 +119,14 @@ class _PostgresTransaction(Transaction):
             cursor = self._connection.execute(statement.replace("?", "%s"), parameters)
             return [tuple(row) for row in cursor.fetchall()] if cursor.description else []
 
-    def many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
-        with self._database._explained(), self._connection.cursor() as cursor:
-            cursor.executemany(statement.replace("?", "%s"), rows)
+    def insert(self, table: str, rows: Sequence[Sequence[object]]) -> None:
+        with (
+            self._database._explained(),
+            self._connection.cursor() as cursor,
+            cursor.copy(f"COPY {table} FROM STDIN") as copy,
+        ):
+            for row in rows:
+                copy.write_row(row)
 
     def script(self, statements: str) -> None:
         with self._database._explained():

@@ -20,6 +20,9 @@ from estiba.state.database import Database, Row, Transaction
 BUSY_SECONDS = 5.0
 """Time to wait for another process that writes."""
 
+MAX_PARAMETERS = 999
+"""Parameters of one statement that every SQLite takes (`SQLITE_MAX_VARIABLE_NUMBER` before 3.32)."""
+
 _HINTS = {
     sqlite3.SQLITE_BUSY: "Another process keeps it locked: try again, or find it with: fuser {path}",
     sqlite3.SQLITE_FULL: "The disk is full: free some space and try again.",
@@ -110,9 +113,20 @@ class _SqliteTransaction(Transaction):
         with self._database._explained():
             return self._database._connection.execute(statement, parameters).fetchall()
 
-    def many(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
-        with self._database._explained():
-            self._database._connection.executemany(statement, rows)
+    def insert(self, table: str, rows: Sequence[Sequence[object]]) -> None:
+        """Add rows, many in one statement: with each statement this thread gives the interpreter lock away and waits.
+
+        Their numbers are powers of two, so that the connection's cache of statements has them all.
+        """
+        width = len(rows[0]) if rows else 1
+        marks = f"({', '.join('?' * width)})"
+        start, size = 0, 1 << ((MAX_PARAMETERS // width).bit_length() - 1)
+        while start < len(rows):
+            while size > len(rows) - start:
+                size //= 2
+            values = [value for row in rows[start : start + size] for value in row]
+            self.execute(f"INSERT INTO {table} VALUES {', '.join([marks] * size)}", values)
+            start += size
 
     def script(self, statements: str) -> None:
         for statement in _split(statements):
