@@ -6,11 +6,13 @@ python traffic.py http://127.0.0.1:8000
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 EACH_SECOND = 5.0
@@ -23,9 +25,16 @@ WRONG = 0.02
 def ask(url: str, body: Any = None) -> Any:
     """The JSON at a URL; a body makes it a POST."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    headers = {"content-type": "application/json", **key()}
+    request = urllib.request.Request(url, data, headers)
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)
+
+
+def key() -> dict[str, str]:
+    """The header with the API key in the file of $ESTIBA_KEY_FILE; empty without one."""
+    file = os.environ.get("ESTIBA_KEY_FILE", "")
+    return {"x-api-key": Path(file).read_text().strip()} if file else {}
 
 
 def examples(server: str) -> dict[str, dict[str, Any]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -102,12 +104,18 @@ def _ask(method: str, url: str, body: Any = None) -> Any:
 
 def _send(method: str, url: str, body: Any = None) -> requests.Response:
     try:
-        answer = requests.request(method, url, json=body, timeout=TIMEOUT_SECONDS)
+        answer = requests.request(method, url, json=body, headers=_key(), timeout=TIMEOUT_SECONDS)
     except requests.RequestException as error:
         raise Unreachable(_why(error, url)) from None
     if answer.status_code >= 400:
         raise _refused(answer)
     return answer
+
+
+def _key() -> dict[str, str]:
+    """The header with the API key in the file of $ESTIBA_KEY_FILE; empty without one."""
+    file = os.environ.get("ESTIBA_KEY_FILE", "")
+    return {"x-api-key": Path(file).read_text().strip()} if file else {}
 
 
 def _why(error: requests.RequestException, url: str) -> str:

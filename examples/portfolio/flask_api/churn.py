@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import urllib3
@@ -37,10 +39,16 @@ class Churn:
 
     def _ask(self, method: str, path: str, body: Any = None) -> tuple[int, dict[str, Any]]:
         try:
-            answer = self._pool.request(method, self.url + path, json=body)
+            answer = self._pool.request(method, self.url + path, json=body, headers=_key())
             found: dict[str, Any] = answer.json()
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             raise Unavailable(f"The model server at {self.url} does not answer: {type(error).__name__}.") from None
         if answer.status >= 500:
             raise Unavailable(f"The model server at {self.url} says {answer.status}: {found.get('title', '')}")
         return int(answer.status), found
+
+
+def _key() -> dict[str, str]:
+    """The header with the API key in the file of $ESTIBA_KEY_FILE; empty without one."""
+    file = os.environ.get("ESTIBA_KEY_FILE", "")
+    return {"x-api-key": Path(file).read_text().strip()} if file else {}

@@ -16,8 +16,10 @@ from images_made import PYTHON
 from lab import Docker
 from toys import CHURN_ROW, until
 
+from estiba import project
 from estiba.cli.main import run
 from estiba.core.ports import free
+from estiba.planning import lower
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -83,9 +85,9 @@ def stack(request: pytest.FixtureRequest, docker: Docker, toy_registry: Path, tm
     docker.need(f"python:{PYTHON}-slim", *(["postgres:17"] if request.param == "postgres" else []))
     text = TOML.format(name=docker.name, registry=toy_registry, port=(port := free("127.0.0.1")))
     (tmp_path / "estiba.toml").write_text(text + POSTGRES * (request.param == "postgres"))
-    project = ["-C", str(tmp_path)]
-    assert run(["compose", *project]) == 0
-    assert run(["build", *project]) == 0
+    folder = ["-C", str(tmp_path)]
+    assert run(["compose", *folder]) == 0
+    assert run(["build", *folder]) == 0
     made = Stack(tmp_path, docker, port)
     try:
         made.compose("up", "--detach", "--wait")
@@ -124,3 +126,23 @@ def no_secret_is_readable(stack: Stack) -> None:
         texts += [stack.docker("inspect", container), stack.docker("inspect", image)]
     assert values
     assert not [value for value in values for text in texts if value in text]
+
+
+def test_a_plan_warns_of_a_setting_that_opens_servers_without_keys(
+    docker: Docker, toy_registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docker.need(f"python:{PYTHON}-slim")
+    text = TOML.format(name=docker.name, registry=toy_registry, port=free("127.0.0.1"))
+    (tmp_path / "estiba.toml").write_text(text.partition("[gateway]")[0])
+    image = lower(project.load(tmp_path))["models"].image
+    assert run(["compose", "-C", str(tmp_path)]) == 0
+    settings = tmp_path / "deploy" / "compose" / ".env"
+    settings.write_text(settings.read_text().replace("# ESTIBA_BIND=127.0.0.1", "ESTIBA_BIND=0.0.0.0"))
+    docker("tag", f"python:{PYTHON}-slim", image)
+    try:
+        assert run(["deploy", "compose", "--plan", "-C", str(tmp_path)]) == 0
+    finally:
+        docker("rmi", image)
+    assert (
+        "models is published at 0.0.0.0: whoever reaches it may use the models without a key" in capsys.readouterr().err
+    )

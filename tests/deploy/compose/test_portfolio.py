@@ -67,6 +67,17 @@ def answers(stack: Stack) -> None:
     assert stack.ask(5001, "/health")["status"] == "ok"
 
 
+def test_what_was_asked_is_in_the_log_that_all_servers_share(stack: Stack) -> None:
+    answers(stack)
+
+    def logged() -> list[dict[str, object]]:
+        lines = stack.compose("exec", "--no-TTY", "models", "estiba", "log", "bankchurn", "--json").splitlines()
+        return [json.loads(line) for line in lines]
+
+    assert until(lambda: len(logged()) > 0, 10)
+    assert (logged()[-1]["input"], logged()[-1]["key"]) == (BANK, "")
+
+
 def test_prometheus_reaches_all_that_it_watches(stack: Stack) -> None:
     def up() -> set[str]:
         targets = stack.ask(9090, "/api/v1/targets")["data"]["activeTargets"]

@@ -51,7 +51,7 @@ def stack(docker: Docker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 def test_every_container_is_hardened(stack: Stack) -> None:
     rows = stack.containers()
-    assert {row["Service"] for row in rows} == {"models", "training", *LONG_RUNNING}
+    assert {row["Service"] for row in rows} == {"models", "training", "postgres", *LONG_RUNNING}
     for row in rows:
         seen = json.loads(stack.docker("inspect", row["ID"]))[0]
         limits = seen["HostConfig"]

@@ -216,3 +216,24 @@ def test_settings_of_an_image_hold_the_policies_and_change_its_tag(tmp_path: Pat
     assert spec.contents.settings["gateway"] == {"keys": "required", "log": {"enabled": True}}
     assert (spec.contents.store, spec.runtime.volumes) == ("sqlite", ("/state",))
     assert "gateway" not in image_spec(plain, plain["models"]).contents.settings
+
+
+def test_a_server_whose_models_an_init_container_fetches_has_its_keys_and_not_the_registry_s_credentials(
+    tmp_path: Path,
+) -> None:
+    plan = keyed(tmp_path, REQUIRED, IN_POSTGRES)
+    registry = {"AWS_SHARED_CREDENTIALS_FILE": "${secrets.s3}"}
+    first = replace(
+        plan["models"],
+        environment={**registry, **plan["models"].environment},
+        secrets=("s3", *plan["models"].secrets),
+    )
+    plan = replace(plan, registry="s3://bucket/models", services=(first, *plan.services[1:]))
+    objects = list(yaml.safe_load_all(kubernetes.render(plan, KubernetesOptions()).texts["base/models.yaml"]))
+    pod = next(each for each in objects if each["kind"] == "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert [each["name"] for each in container["env"]] == ["ESTIBA_STATE", "ESTIBA_KEYS", "ESTIBA_SERVER_KEY_FILE"]
+    mounted = {each["mountPath"] for each in container["volumeMounts"]}
+    assert {"/run/secrets/estiba-key", "/run/secrets/db-password"} <= mounted
+    assert not mounted & {"/run/secrets", "/run/secrets/s3"}
+    assert plan.external_secrets == ("s3",)
