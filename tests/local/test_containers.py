@@ -300,6 +300,10 @@ def test_no_value_of_a_variable_is_on_the_command_line(folder: Path) -> None:
     assert (kept / ".env").stat().st_mode & 0o777 == 0o600
     assert kept.stat().st_mode & 0o777 == 0o700
     assert (kept / ".gitignore").read_text() == "*\n"
+    (folder / "estiba.toml").write_text('[project]\nname = "clinic"\n' + QUIET.partition("[services.quiet.env")[0])
+    with up(folder) as running:
+        assert running.child.wait(60) == 1
+    assert not (kept / ".env").exists()
 
 
 def test_a_container_is_left_if_its_process_has_become_another(folder: Path, docker: Docker) -> None:

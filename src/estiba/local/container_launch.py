@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from estiba.core.process_group import marked
-from estiba.core.stores.disk import write_whole
+from estiba.core.stores.disk import explained, write_whole
 from estiba.deploy.image.container_engine import Engine
 from estiba.deploy.plan import secrets
 from estiba.deploy.plan.plan import Command, Service
@@ -65,6 +65,9 @@ def _write_hidden(spec: ContainerSpec) -> None:
         secrets.make_private(spec.env_file.parent)
         lines = [f"{name}={value}\n" for name, value in spec.hidden.items()]
         write_whole(spec.env_file, "".join(lines).encode(), mode=0o600)
+        return
+    with explained("remove", spec.env_file):
+        spec.env_file.unlink(missing_ok=True)  # of a run before, with values that nothing needs any more
 
 
 def _probe(
