@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from estiba.core.errors import Unavailable
 from estiba.gateway.limit_memory import DAY_SECONDS, Left, LimitMemory, Meter, Refusal
+from estiba.gateway.limits_redis import RedisCounters
 from estiba.gateway.options import Limit, has_limits
 from estiba.gateway.policy import Policy
 from estiba.serving.exchange import Exchange
@@ -36,6 +38,7 @@ class Plan(NamedTuple):
         policy_field: the header line RateLimit-Policy.
         fields: both header lines; `%d` stands for what is left, and for seconds until it is more.
         release: ends a request that was admitted; None where nothing is held.
+        release_stored: the same where the store has counted it.
     """
 
     meters: tuple[Meter, ...]
@@ -44,6 +47,7 @@ class Plan(NamedTuple):
     policy_field: bytes = b""
     fields: bytes = b""
     release: Callable[[], None] | None = None
+    release_stored: Callable[[], None] | None = None
 
 
 NO_LIMITS = Plan(())
@@ -57,13 +61,21 @@ def are_needed(policy: Policy) -> bool:
 class Limits:
     """The limits of one worker; the counters are shared with others."""
 
-    def __init__(self, policy: Policy, memory: LimitMemory, metrics: Metrics) -> None:
+    def __init__(
+        self, policy: Policy, memory: LimitMemory, metrics: Metrics, store: RedisCounters | None = None
+    ) -> None:
         """Compile the limits of all keys and models.
+
+        Args:
+            memory: the counters of this server.
+            store: those of several servers; without it those of this one hold.
 
         Raises:
             EstibaError: there are too many of them.
         """
         self._memory = memory
+        self._store = store
+        self._without_store = policy.limits.without_store
         self._metrics = metrics
         self._headers = policy.limits.headers
         default = policy.limits.for_keys
@@ -82,6 +94,9 @@ class Limits:
         if not plan.meters:
             done(exchange, None)
             return
+        if self._store is not None:
+            self._store.admit(plan.meters, partial(self._judge_stored, exchange, plan, done))
+            return
         verdict = self._memory.admit(plan.meters)
         if isinstance(verdict, Refusal):
             done(exchange, self._refused(exchange, plan, verdict))
@@ -91,14 +106,54 @@ class Limits:
             exchange.limit_fields = plan.fields % _numbers(plan, verdict)
         done(exchange, None)
 
+    def _judge_stored(self, exchange: Exchange, plan: Plan, done: Done, verdict: Left | Refusal | None) -> None:
+        """Take the decision of the store, or decide without it."""
+        release = plan.release_stored
+        if verdict is None:
+            if self._decide_without_store(exchange, done):
+                return
+            verdict, release = self._memory.admit([meter.shared(self._servers) for meter in plan.meters]), plan.release
+        if isinstance(verdict, Refusal):
+            done(exchange, self._refused(exchange, plan, verdict))
+            return
+        exchange.release = release
+        if self._headers:
+            exchange.limit_fields = plan.fields % _numbers(plan, verdict)
+        done(exchange, None)
+
+    def _decide_without_store(self, exchange: Exchange, done: Done) -> bool:
+        """Admit or refuse a request that the store cannot judge; False where this server's counters decide."""
+        self._metrics.slot("estiba_limits_without_store_total", self._without_store).add()
+        if self._without_store == "local":
+            return False
+        closed = Unavailable("The limits of this request cannot be checked now.", hint="Retry after a second.")
+        done(exchange, closed if self._without_store == "closed" else None)
+        return True
+
+    @property
+    def _servers(self) -> int:
+        return 1 if self._store is None else self._store.servers
+
     def charge(self, exchange: Exchange, done: Done) -> None:
         """Count the rows of a request, or refuse it with TooManyRequests."""
         plan = self._plan(exchange)
-        refusal = self._memory.charge(plan.counted, exchange.count) if plan.counted else None
-        if refusal is None:
+        if not plan.counted:
             done(exchange, None)
+        elif self._store is not None:
+            self._store.charge(plan.counted, exchange.count, partial(self._charge_stored, exchange, plan, done))
         else:
-            done(exchange, self._refused(exchange, plan, refusal))
+            self._finish_charge(exchange, plan, done, self._memory.charge(plan.counted, exchange.count))
+
+    def _charge_stored(self, exchange: Exchange, plan: Plan, done: Done, verdict: Refusal | bool | None) -> None:
+        if verdict is None:
+            if self._decide_without_store(exchange, done):
+                return
+            shares = [meter.shared(self._servers) for meter in plan.counted]
+            verdict = self._memory.charge(shares, exchange.count)
+        self._finish_charge(exchange, plan, done, verdict if isinstance(verdict, Refusal) else None)
+
+    def _finish_charge(self, exchange: Exchange, plan: Plan, done: Done, refusal: Refusal | None) -> None:
+        done(exchange, None if refusal is None else self._refused(exchange, plan, refusal))
 
     @property
     def counts_rows(self) -> bool:
@@ -127,10 +182,13 @@ class Limits:
             return NO_LIMITS
         held = tuple(meter.at for meter in meters if meter.concurrent)
         release = partial(self._memory.hold, held, -1) if held else None
+        stored = None
+        if held and self._store is not None:
+            stored = partial(self._store.release, [meter.subject for meter in meters if meter.concurrent])
         policies = ", ".join(item for meter in meters for item in _policies(meter))
         field = f"ratelimit-policy: {policies}\r\n".encode()
         fields = field + f"ratelimit: {', '.join(item for meter in meters for item in _states(meter))}\r\n".encode()
-        return Plan(meters, tuple(meter for meter in meters if meter.rows), held, field, fields, release)
+        return Plan(meters, tuple(meter for meter in meters if meter.rows), held, field, fields, release, stored)
 
     def _refused(self, exchange: Exchange, plan: Plan, refusal: Refusal) -> TooManyRequests:
         meter, kind, wait, _ = refusal

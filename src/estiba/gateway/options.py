@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +18,9 @@ DEPLOYMENT_KEY = "deployment"
 """Name of the key that a deployment makes for its own services and its user, in a secret file."""
 
 DEPLOYMENT_ROLES = ("predict", "read")
+
+LIMITS_STORE = "ESTIBA_LIMITS_STORE"
+"""Environment variable with the URL of the store of limits."""
 
 
 class LogOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -74,10 +79,18 @@ class LimitsOptions(Limit, frozen=True, kw_only=True, omit_defaults=True, forbid
         rows_per_day: rows of requests between midnight and midnight (UTC).
         models: by name, the limits of a model for all callers together.
         headers: send the fields RateLimit and RateLimit-Policy with each answer.
+        store: URL of a Redis or Valkey server, such as redis://HOST:6379/0, that counts over several servers; empty:
+            each server counts alone. $ESTIBA_LIMITS_STORE overrides it.
+        timeout: seconds after which an answer of that store is late.
+        without_store: while it cannot be reached, `local`: each server counts alone, its share of the limits; `open`:
+            nothing is limited; `closed`: requests with limits are refused.
     """
 
     models: dict[str, Limit] = {}
     headers: bool = True
+    store: str = ""
+    timeout: Annotated[float, Meta(gt=0, le=5)] = 0.05
+    without_store: Literal["local", "open", "closed"] = "local"
 
     @property
     def for_keys(self) -> Limit:
@@ -111,6 +124,26 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     browsers: BrowserOptions = BrowserOptions()
 
 
+class StoreAddress(NamedTuple):
+    """The parts of a URL such as redis://user:password@host:6379/0; rediss:// is encrypted."""
+
+    host: str
+    port: int
+    encrypted: bool
+    login: tuple[str, ...]
+    database: int
+
+    @classmethod
+    def of(cls, url: str) -> StoreAddress:
+        """Read a URL; raises ValueError."""
+        parts = urlsplit(url)
+        database = parts.path.strip("/") or "0"
+        if parts.scheme not in ("redis", "rediss") or not parts.hostname or not database.isdigit():
+            raise ValueError(url)
+        login = tuple(unquote(each) for each in (parts.username, parts.password) if each)
+        return cls(parts.hostname, parts.port or 6379, parts.scheme == "rediss", login, int(database))
+
+
 class Gateway(msgspec.Struct, frozen=True):
     """The policies of one server, as its address and the project file decide them.
 
@@ -139,12 +172,25 @@ def has_limits(options: LimitsOptions) -> bool:
 
 
 def check_limits(options: LimitsOptions) -> None:
-    """Raise BadProject for a burst without a rate."""
+    """Raise BadProject for a burst without a rate, or a store that is none of Redis."""
+    if options.store:
+        check_store(options.store, "gateway.limits.store")
     sections = {"gateway.limits": options.for_keys}
     sections |= {f"gateway.limits.models.{name}": limit for name, limit in options.models.items()}
     for path, limit in sections.items():
         if limit.burst is not None and limit.rate is None:
             raise BadProject(f"{path}.burst: there is no rate.", hint=f"Add rate, requests a second, to [{path}].")
+
+
+def check_store(url: str, where: str) -> None:
+    """Raise BadProject for a URL that is none of Redis."""
+    try:
+        StoreAddress.of(url)
+    except ValueError:
+        raise BadProject(
+            f"{where}: this is not the URL of a Redis server.",
+            hint="Use redis://HOST:6379/0, or rediss:// for TLS; a user and a password go before the host, with @.",
+        ) from None
 
 
 def needs_keys(options: GatewayOptions, server: ServerOptions) -> bool:
@@ -166,13 +212,17 @@ def needs_keys(options: GatewayOptions, server: ServerOptions) -> bool:
 
 
 def gateway_of(options: GatewayOptions, server: ServerOptions, state: str, key_file: str = "") -> Gateway:
-    """The policies of a server; raises as `needs_keys`.
+    """The policies of a server; raises as `needs_keys` and `check_store`.
 
     Args:
         state: URL of the state store.
         key_file: a file with the key of the deployment; empty for none.
     """
-    return Gateway(state, needs_keys(options, server), options.log, options.limits, key_file, options.browsers)
+    limits = options.limits
+    if store := os.environ.get(LIMITS_STORE):
+        check_store(store, f"${LIMITS_STORE}")
+        limits = msgspec.structs.replace(limits, store=store)
+    return Gateway(state, needs_keys(options, server), options.log, limits, key_file, options.browsers)
 
 
 def check_origins(options: BrowserOptions) -> None:

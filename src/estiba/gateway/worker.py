@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 import msgspec
 
+from estiba.core.log import Log
 from estiba.gateway.access import KeyAccess, refuse_all
 from estiba.gateway.browsers import BrowserAccess
 from estiba.gateway.feedback_store import FeedbackStore
 from estiba.gateway.limit_memory import LimitMemory
 from estiba.gateway.limits import Limits, are_needed
+from estiba.gateway.limits_redis import RedisCounters
+from estiba.gateway.options import StoreAddress
 from estiba.gateway.policy import Policy
 from estiba.gateway.prediction_log import PredictionLog
 from estiba.serving.pipeline import Pipeline
@@ -23,6 +29,7 @@ class PolicyWorker:
         self._log: PredictionLog | None = None
         self._feedback: FeedbackStore | None = None
         self._memory: LimitMemory | None = None
+        self._counters: RedisCounters | None = None
 
     def build_pipeline(self, content: bytes, metrics: Metrics) -> Pipeline:
         """Build a pipeline; without any policies, because the state store was never read, refuse all requests."""
@@ -44,11 +51,22 @@ class PolicyWorker:
         if self._memory is None:
             assert metrics.folder is not None
             self._memory = LimitMemory(metrics.folder)
-        limits = Limits(policy, self._memory, metrics)
-        return pipeline._replace(gate=limits.gate, charge=limits.charge if limits.counts_rows else None)
+        if policy.limits.store and self._counters is None:  # its options are those of the server's start
+            failing = metrics.slot("estiba_limits_store_failing")
+            self._counters = RedisCounters(StoreAddress.of(policy.limits.store), policy.limits.timeout, Log(), failing)
+            with contextlib.suppress(RuntimeError):  # in a thread: the first request connects
+                asyncio.get_running_loop().call_soon(self._counters.start)
+        limits = Limits(policy, self._memory, metrics, self._counters)
+        charge = limits.charge if limits.counts_rows else None
+        return pipeline._replace(gate=limits.gate, charge=charge, detail=self._detail)
+
+    def _detail(self) -> str:
+        if self._counters is None or not self._counters.failing:
+            return ""
+        return "The store of the limits cannot be reached. The server's log says why."
 
     def _close(self) -> None:
-        for part in (self._log, self._memory):
+        for part in (self._log, self._memory, self._counters):
             if part is not None:
                 part.close()
 

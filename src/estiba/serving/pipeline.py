@@ -123,6 +123,7 @@ class Pipeline(NamedTuple):
     Args:
         gate: asked before a prediction request is decoded, after `admit`.
         charge: asked once its rows are known, before the cache and the model.
+        detail: why a policy is not fully kept, for readiness checks; empty if it is.
         close: called when the worker ends.
     """
 
@@ -133,6 +134,7 @@ class Pipeline(NamedTuple):
     observe: tuple[Observe, ...] = ()
     feedback: Feedback | None = None
     browsers: Browsers | None = None
+    detail: Callable[[], str] | None = None
     close: Callable[[], None] | None = None
 
 

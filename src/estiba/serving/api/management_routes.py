@@ -123,7 +123,8 @@ class _Routes:
         state = self._health.state
         if state == "ready":
             status = self._health.status
-            return _json({"status": state, **_policy_detail(status)})
+            pipeline = self._current.catalog.pipeline
+            return _json({"status": state, **_policy_detail(status, pipeline.detail() if pipeline.detail else "")})
         return _problem(request, 503, f"The server is {state}.", kind="not-ready")
 
     async def metrics(self, request: Request) -> Response:
@@ -216,10 +217,11 @@ class _Routes:
         return self._current.catalog.model(request.path_params["name"])
 
 
-def _policy_detail(status: Status | None) -> dict[str, str]:
-    if status is None or not status.policy_error:
-        return {}
-    return {"detail": "The keys are not up to date, as their store cannot be read. The server's log says why."}
+def _policy_detail(status: Status | None, own: str) -> dict[str, str]:
+    details = [own] if own else []
+    if status is not None and status.policy_error:
+        details.append("The keys are not up to date, as their store cannot be read. The server's log says why.")
+    return {"detail": " ".join(details)} if details else {}
 
 
 def _workers(status: Status | None) -> dict[str, Any]:

@@ -86,6 +86,11 @@ METRICS = (
         "estiba_limited_total", "counter", "Requests refused by a limit of a key or a model.",
         ("model", "key", "policy"),
     ),
+    Metric("estiba_limits_store_failing", "gauge", "Workers that cannot reach the store of the limits now."),
+    Metric(
+        "estiba_limits_without_store_total", "counter", "Requests with limits while their store could not be reached.",
+        ("decision",),
+    ),
     Metric("estiba_rejected_total", "counter", "Requests refused before the model.", ("model", "reason")),
     Metric(
         "estiba_unseen_category_total", "counter", "Values that the model never saw in training.", ("model", "feature")
