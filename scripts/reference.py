@@ -25,7 +25,10 @@ from estiba.project import Tree
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 NOTICE = "Written by `python scripts/reference.py`; do not edit."
-ROOM = {"models": "NAME", "fields": "FIELD", "bands": "BAND", "services": "NAME", "canary": "MODEL", "each": "OUTPUT"}
+ROOM = {
+    "models": "NAME", "fields": "FIELD", "bands": "BAND", "services": "NAME", "canary": "MODEL", "each": "OUTPUT",
+    "routes": "MODEL",
+}  # fmt: skip
 """The placeholder of a key that the user chooses, by the table that it is in."""
 
 SAME_WORDS = {FieldOptions: Field, OutputOptions: Outputs}
@@ -197,6 +200,8 @@ def _type(kind: Any) -> str:
         return f"table of {_type(get_args(kind)[1])}"
     if get_origin(kind) is tuple:
         return f"list of {_type(get_args(kind)[0])}"
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return f"table of {', '.join(field.encode_name for field in msgspec.structs.fields(kind))}"
     return WORDS.get(kind, str(kind))
 
 

@@ -23,19 +23,19 @@ ORDER = {
     "estiba.state": "options database sqlite postgres migrations store",
     "estiba.gateway": """
         options keys policy access browsers limit_memory redis_connection limits_redis limits answer_form feedback
-        quality feedback_store prediction_log log_retention log_query worker
+        quality feedback_store prediction_log log_retention log_query routes worker
         """,
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
     "estiba.model.schema": """
-        binary_tensors tensor_types signature answer_text signature_checks json_schema rows json_pointer json_values
-        values text_input estimator_columns infer
+        binary_tensors tensor_types signature signature_difference answer_text signature_checks json_schema rows
+        json_pointer json_values values text_input estimator_columns infer
         """,
     "estiba.model.coding": """
         kernel terms arrow thrift_compact table_limits csv_file bounded_zip xlsx_file xlsx_writer pandas_series
         record_type known_names coder handover predictions npy npz images tensor_coder
         """,
     "estiba.model.artifact": "tail artifact archive golden_rows golden_tensors profile made_rows model_card",
-    "estiba.model.registry": "records registry mirror",
+    "estiba.model.registry": "records route_record registry routes mirror",
     "estiba.model.estimators": """
         object_graph estimator_facts booster_outputs multi_output outputs own_modules own_answers tree_checks skops
         by_value own_code catboost_files booster_categories
@@ -57,8 +57,8 @@ ORDER = {
         """,
     "estiba.model.training": "fingerprints mlflow runner worker",
     "estiba.serving": """
-        http exchange telemetry options memory_share pipeline batcher tensor_batcher protocols catalog version_metrics
-        server_status pages api server workers
+        http exchange telemetry options memory_share pipeline batcher tensor_batcher protocols route_spec routing
+        catalog field_split shadow version_metrics server_status pages api server workers
         """,
     "estiba.serving.http": """
         listen request trace_context deadline problem_details buffered header_checks unsent connection
@@ -70,10 +70,10 @@ ORDER = {
         """,
     "estiba.serving.api": """
         asgi_bridge openapi_common openapi_prediction openapi_protocols openapi feedback_routes protocol_routes
-        management_routes
+        route_api management_routes
         """,
     "estiba.serving.workers": """
-        messages serving worker worker_process store_query policy_follower hot_swap acceptor auxiliary_process
+        messages routes serving worker worker_process store_query policy_follower hot_swap acceptor auxiliary_process
         supervisor
         """,
     "estiba.deploy": "plan output target observability image compose kubernetes",
@@ -111,7 +111,7 @@ ORDER = {
         """,
     "estiba.cli": """
         translated_help terminal common_options group completion model_table progress write_files service_display up
-        train serve keys log feedback quality predict pack models verify init doctor build export scan compose
+        train serve keys route log feedback quality predict pack models verify init doctor build export scan compose
         kubernetes deploy ci healthcheck version main
         """,
 }

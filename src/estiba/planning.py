@@ -59,6 +59,7 @@ def lower(project: Project, *, canaries: bool = False, local: bool = False) -> P
     """
     if not local:
         _check_limits(project)
+        _check_routes(project)
     models = tuple(_resolved(project))
     serving = {MODELS: _serving(project, MODELS, models)} if models else {}
     for model in models:
@@ -94,6 +95,10 @@ def lower_for_kubernetes(project: Project) -> Plan:
 
     Without `host`, only services of the plan reach the servers.
     """
+    if project.gateway.routes:
+        name = next(iter(project.gateway.routes))
+        text = f"gateway.routes.{name}: pods hold one version of each model, so they cannot follow a route."
+        raise BadProject(text, hint="Use [kubernetes.canary], or remove the section.")
     options = project.kubernetes
     address = options.host or "127.0.0.1"
     setting = "minimum = 1 and maximum = 1 in [kubernetes.autoscale]"
@@ -116,6 +121,16 @@ def _check_limits(project: Project) -> None:
         raise BadProject(
             "[gateway.limits] limits requests, and servers in containers do not yet.",
             hint="Leave the section out for what runs in containers, and limit requests in a proxy before it.",
+        )
+
+
+def _check_routes(project: Project) -> None:
+    """Refuse routes where images hold one version of each model only."""
+    if project.gateway.routes and project.images.models != "registry":
+        name = next(iter(project.gateway.routes))
+        raise BadProject(
+            f"gateway.routes.{name}: images hold one version of each model, so they cannot follow a route.",
+            hint='Set models = "registry" in [images], for Compose; or use [kubernetes.canary].',
         )
 
 

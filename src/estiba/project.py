@@ -25,6 +25,7 @@ from estiba.deploy.plan import service_options as services
 from estiba.deploy.plan.image_options import ImageOptions
 from estiba.deploy.plan.references import Reference, resolve
 from estiba.deploy.plan.service_options import ServiceOptions
+from estiba.gateway import routes
 from estiba.gateway.options import GatewayOptions, check_limits, check_origins
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
 from estiba.model.training import runner
@@ -147,6 +148,7 @@ def _project(file: Path, tree: Tree) -> Project:
     _check_default(tree)
     _check_limits(tree)
     check_origins(tree.gateway.browsers)
+    routes.check_pinned(tree.gateway.routes, tree.models)
     registry.check(tree.images)
     compose.check(tree.compose)
     ci.check(tree.ci)

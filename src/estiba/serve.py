@@ -10,7 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from estiba.core.errors import BadArtifact
+from estiba.core.addresses import is_loopback
+from estiba.core.errors import BadArtifact, BadRequest, NotFound
 from estiba.gateway.options import Gateway
 from estiba.model.artifact import artifact
 from estiba.model.artifact.artifact import Artifact
@@ -19,6 +20,7 @@ from estiba.serving.options import ServerOptions
 from estiba.serving.workers.messages import ServedModel
 
 if TYPE_CHECKING:
+    from estiba.serving.workers.hot_swap import Resolved
     from estiba.serving.workers.supervisor import Programs
 
 
@@ -66,7 +68,7 @@ def serve(
     ports: Mapping[int, str] = MappingProxyType({}),
     on_ready: Callable[[Running], None],
 ) -> None:
-    """Serve models until a signal to stop. An alias that moves is followed.
+    """Serve models until a signal to stop. An alias that moves is followed, and so is a route.
 
     Args:
         refs: references into the registry, or paths of artifact directories.
@@ -94,20 +96,46 @@ def serve(
         from estiba.gateway.log_retention import LogKeeper
 
         LogKeeper(stores.gateway.state, stores.gateway.log.keep_days).start()
-    source = Source(resolve, store.stamp, options.poll)
-    supervise(options, refs, source, ports=ports, programs=_programs(stores.gateway), on_ready=ready)
+    source = Source(resolve, store.stamp, options.poll, lambda model: _routed(model, store, stores))
+    supervise(options, refs, source, ports=ports, programs=_programs(stores, options), on_ready=ready)
 
 
-def _programs(gateway: Gateway) -> Programs:
+def _programs(stores: Stores, options: ServerOptions) -> Programs:
     """The programs of a server: plain workers, or those that ask policies."""
+    from estiba.serving.route_spec import RouteHome
     from estiba.serving.workers.supervisor import Programs
 
+    gateway = stores.gateway
+    # Without keys, only clients on this machine may decide what others get.
+    may_change = gateway.needs_keys or is_loopback(options.host)
+    routes = RouteHome(stores.registry, tuple(gateway.routes), may_change)
     if not gateway.has_policies:
-        return Programs()
+        return Programs(routes=routes)
     from estiba.gateway.policy import StoredPolicy
     from estiba.serving.workers.policy_follower import PolicySource
 
-    return Programs(worker="estiba.gateway.worker", policies=PolicySource(StoredPolicy(gateway).read))
+    policies = PolicySource(StoredPolicy(gateway).read)
+    return Programs(worker="estiba.gateway.worker", policies=policies, routes=routes)
+
+
+def _routed(model: ServedModel, store: Registry, stores: Stores) -> Resolved:
+    """All versions of a reference that was resolved: where its model has a route, those of the route."""
+    from estiba.gateway.routes import follows_route, route_of
+    from estiba.serving.workers.hot_swap import Resolved
+
+    alone = Resolved((model,), None, model.error)
+    if model.error or not follows_route(model.ref):
+        return alone
+    try:
+        followed = route_of(store, model.name, stores.gateway.routes)
+        if followed is None:
+            return alone
+        route, versions = followed
+        artifacts = {str(version.version): store.fetch(version) for version in versions.values()}
+    except (NotFound, BadRequest, BadArtifact) as error:
+        return Resolved((model,), None, error.message)
+    entries = (_entry(model.ref, version, each, stores.trust) for version, each in artifacts.items())
+    return Resolved(tuple(sorted(entries, key=lambda entry: entry != model)), route)
 
 
 def find(ref: str, store: Registry) -> tuple[Artifact, str]:
@@ -136,6 +164,10 @@ def _served(ref: str, store: Registry, trust: bool | Callable[[], Collection[str
             raise
         named = store.resolve(ref)
         return ServedModel(ref, named.name, str(named.version), "", False, error.message)
+    return _entry(ref, version, model, trust)
+
+
+def _entry(ref: str, version: str, model: Artifact, trust: bool | Callable[[], Collection[str]]) -> ServedModel:
     trusted = trust if isinstance(trust, bool) else model.digest in trust()
     size = model.file(model.manifest.model_file).stat().st_size
     return ServedModel(ref, model.manifest.name, version, str(model.path), trusted, model_bytes=size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from estiba.core.errors import BadRequest, Unavailable
 from estiba.gateway import keys
@@ -21,11 +22,15 @@ FEEDBACK = b"/feedback"
 DESCRIPTIONS = (b"/models", b"/v1/models", b"/v2", b"/openapi.json", b"/docs")
 """Beginnings of the paths that describe models: those who may predict may read them."""
 
+CHANGES = (b"PUT", b"DELETE", b"PATCH")
+"""Methods that change what is served."""
+
 
 class _Holder(NamedTuple):
     """The holder of a key. `models` is empty for all; `expires` is infinite for never."""
 
     name: str
+    admin: bool
     predict: bool
     read: bool
     models: frozenset[str]
@@ -61,6 +66,8 @@ class KeyAccess:
         elif exchange.request.path == FEEDBACK:
             if not holder.predict:
                 raise _forbidden("predict", "This key may not send labels: it lacks the role predict.")
+        elif exchange.request.method in CHANGES and exchange.request.path.startswith(b"/models/"):
+            _check_change(holder, exchange.request.path)
         elif not holder.read and not exchange.request.path.startswith(DESCRIPTIONS) and exchange.request.path != b"/":
             raise _forbidden("read", "This key may not read this: it lacks the role read.")
 
@@ -88,11 +95,21 @@ def _holder(key: ApiKey) -> _Holder:
     admin = "admin" in key.roles
     return _Holder(
         name=key.name,
+        admin=admin,
         predict=admin or "predict" in key.roles,
         read=admin or "read" in key.roles,
         models=frozenset(key.models),
         expires=float("inf") if key.expires is None else key.expires,
     )
+
+
+def _check_change(holder: _Holder, path: bytes) -> None:
+    """Raise Forbidden unless the holder may change that model."""
+    if not holder.admin:
+        raise _forbidden("admin", "This key may not change what is served: it lacks the role admin.")
+    model = unquote(path.split(b"/")[2].decode("latin-1"))
+    if holder.models and model not in holder.models:
+        raise _forbidden("admin", f"This key is not for the model {model!r}.")
 
 
 def _given(request: Request) -> bytes:

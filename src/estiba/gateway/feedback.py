@@ -181,7 +181,7 @@ def _look_up(reading: Transaction, labels: Sequence[GivenLabel]) -> dict[tuple[s
         "SELECT request, row, prediction.model, prediction.version, prediction.digest, at, output, answer"
         " FROM prediction JOIN deployment"
         " ON deployment.digest = prediction.digest AND deployment.version = prediction.version"
-        f" WHERE request IN ({_marks(ids)}) AND row IN ({_marks(rows)}) ORDER BY at"
+        f" WHERE request IN ({_marks(ids)}) AND row IN ({_marks(rows)}) AND variant <> 'shadow' ORDER BY at"
     )
     forms: dict[str, AnswerForm] = {}
     return {(line[0], int(line[1])): _logged(line, forms) for line in reading.execute(statement, [*ids, *rows])}

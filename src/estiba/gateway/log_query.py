@@ -37,6 +37,7 @@ class Logged(msgspec.Struct, frozen=True):
         at: ISO 8601, in UTC. id, row: the request, and the row within it.
         key: the name of the caller's API key; empty without one.
         ms: time of its batch in the model.
+        variant: the target of the model's route; empty without one, `shadow` for a copy that nobody got an answer to.
     """
 
     at: str
@@ -49,10 +50,11 @@ class Logged(msgspec.Struct, frozen=True):
     ms: float
     input: dict[str, Any]
     output: dict[str, Any]
+    variant: str = ""
 
 
 class Condition(NamedTuple):
-    """A comparison of a value of the input, of the output, or of `version` or `key`."""
+    """A comparison of a value of the input, of the output, or of `version`, `variant` or `key`."""
 
     name: str
     operator: str
@@ -76,7 +78,7 @@ class Condition(NamedTuple):
         for values in (logged.input, logged.output):
             if self.name in values:
                 return values[self.name]
-        return {"version": logged.version, "key": logged.key}.get(self.name)
+        return {"version": logged.version, "variant": logged.variant, "key": logged.key}.get(self.name)
 
 
 class Query(NamedTuple):
@@ -155,7 +157,8 @@ def _newest(database: Database, query: Query) -> Iterator[Logged]:
         where = "at >= ? AND at <= ?" + (" AND prediction.model = ?" if query.model else "")
         values = [int(query.since * 1e6), until, *([query.model] if query.model else [])]
         statement = (
-            "SELECT at, request, row, prediction.model, prediction.version, caller, trace, ms, input, output, fields"
+            "SELECT at, request, row, prediction.model, prediction.version, caller, trace, ms, input, output, fields,"
+            " variant"
             " FROM prediction JOIN deployment"
             " ON deployment.digest = prediction.digest AND deployment.version = prediction.version"
             f" WHERE {where} ORDER BY at DESC, request DESC, row DESC LIMIT ? OFFSET ?"
@@ -172,7 +175,7 @@ def _newest(database: Database, query: Query) -> Iterator[Logged]:
 
 
 def _check_names(logged: Logged, query: Query) -> None:
-    known = [*logged.input, *logged.output, "version", "key"]
+    known = [*logged.input, *logged.output, "version", "key", "variant"]
     for each in query.conditions:
         if query.model and each.name not in known:
             hint = f"Names: {', '.join(known)}."
@@ -180,7 +183,7 @@ def _check_names(logged: Logged, query: Query) -> None:
 
 
 def _logged(row: Row) -> Logged:
-    at, request, number, model, version, caller, trace, ms, packed, output, fields = row
+    at, request, number, model, version, caller, trace, ms, packed, output, fields, variant = row
     names = msgspec.json.decode(fields, type=list[str])
     return Logged(
         at=datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="microseconds"),
@@ -193,4 +196,5 @@ def _logged(row: Row) -> Logged:
         ms=ms,
         input=dict(zip(names, msgspec.msgpack.decode(packed), strict=True)),
         output=msgspec.msgpack.decode(output),
+        variant=variant,
     )

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from estiba.core.addresses import is_loopback
 from estiba.core.errors import BadProject, EstibaError
+from estiba.model.registry.route_record import RouteOptions
 from estiba.serving.options import ServerOptions
 
 DEPLOYMENT_KEY = "deployment"
@@ -116,12 +117,15 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     Args:
         keys: `required`: every request but health checks needs an API key; `off`: none does; `auto`: they are required
             where other machines can reach the server, unless it is `insecure`.
+        routes: by model, which version answers which share of its requests. Then this file decides, and `estiba route`
+            does not.
     """
 
     keys: Literal["auto", "required", "off"] = "auto"
     log: LogOptions = LogOptions()
     limits: LimitsOptions = LimitsOptions()
     browsers: BrowserOptions = BrowserOptions()
+    routes: dict[str, RouteOptions] = {}
 
 
 class StoreAddress(NamedTuple):
@@ -151,6 +155,7 @@ class Gateway(msgspec.Struct, frozen=True):
         state: URL of the state store.
         needs_keys: requests need an API key.
         key_file: a file with a key that is admitted as DEPLOYMENT_KEY; empty for none.
+        routes: of the project file, by model.
     """
 
     state: str = ""
@@ -159,6 +164,7 @@ class Gateway(msgspec.Struct, frozen=True):
     limits: LimitsOptions = LimitsOptions()
     key_file: str = ""
     browsers: BrowserOptions = BrowserOptions()
+    routes: dict[str, RouteOptions] = {}
 
     @property
     def has_policies(self) -> bool:
@@ -222,7 +228,8 @@ def gateway_of(options: GatewayOptions, server: ServerOptions, state: str, key_f
     if store := os.environ.get(LIMITS_STORE):
         check_store(store, f"${LIMITS_STORE}")
         limits = msgspec.structs.replace(limits, store=store)
-    return Gateway(state, needs_keys(options, server), options.log, limits, key_file, options.browsers)
+    required, routes = needs_keys(options, server), options.routes
+    return Gateway(state, required, options.log, limits, key_file, options.browsers, routes)
 
 
 def check_origins(options: BrowserOptions) -> None:

@@ -35,6 +35,9 @@ ROWS_AT_ONCE = 2_000
 RETRY_SECONDS = 1.0
 """Time before a log that could not be written is tried again."""
 
+SHADOW = "shadow"
+"""The variant of rows that were copied for a candidate whose answers nobody gets."""
+
 _INSERT_DEPLOYMENT = (
     "INSERT INTO deployment (digest, version, model, fields, answer) VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT (digest, version) DO UPDATE SET answer = excluded.answer"
@@ -50,6 +53,7 @@ class _Part(NamedTuple):
     caller: str
     trace: str
     is_logged: bool
+    variant: str
 
 
 class _Entry(NamedTuple):
@@ -83,7 +87,7 @@ class PredictionLog:
         )
         self._failing = metrics.slot("estiba_log_failing")
         self._added = self._taken = 0  # rows, each changed by one thread only
-        self._large: dict[str, int] = {}  # rows seen of requests that run as several batches
+        self._large: dict[tuple[str, str], int] = {}  # rows seen of requests that run as several batches, by variant
         self._database: Database | None = None
         self._known: set[tuple[str, str]] = set()
         self._try_at = 0.0
@@ -111,20 +115,22 @@ class PredictionLog:
 
     def _parts(self, batch: Batch) -> tuple[_Part, ...]:
         if len(batch.exchanges) == 1 and batch.exchanges[0].count != len(batch.coded):
-            return (self._slice(batch.exchanges[0], len(batch.coded)),)
-        return tuple(self._part(exchange, exchange.count, 0) for exchange in batch.exchanges)
+            return (self._slice(batch.exchanges[0], len(batch.coded), batch.is_shadow),)
+        return tuple(self._part(exchange, exchange.count, 0, batch.is_shadow) for exchange in batch.exchanges)
 
-    def _slice(self, exchange: Exchange, count: int) -> _Part:
+    def _slice(self, exchange: Exchange, count: int, is_shadow: bool) -> _Part:
         """A slice of a large request."""
-        first = self._large.pop(exchange.id, 0)
+        key = (exchange.id, SHADOW if is_shadow else "")
+        first = self._large.pop(key, 0)
         if first + count < exchange.count:
-            self._large[exchange.id] = first + count
-        return self._part(exchange, count, first)
+            self._large[key] = first + count
+        return self._part(exchange, count, first, is_shadow)
 
-    def _part(self, exchange: Exchange, count: int, first: int) -> _Part:
+    def _part(self, exchange: Exchange, count: int, first: int, is_shadow: bool) -> _Part:
         # Drawn by the id, so that it is the same for all slices of a request.
         is_logged = self._options.sample >= 1.0 or random.Random(exchange.id).random() < self._options.sample
-        return _Part(exchange.id, count, first, exchange.caller, exchange.trace_id, is_logged)
+        variant = SHADOW if is_shadow else exchange.variant
+        return _Part(exchange.id, count, first, exchange.caller, exchange.trace_id, is_logged, variant)
 
     # In the thread
 
@@ -194,5 +200,5 @@ class PredictionLog:
                 values[i] = None
             about = (model.name, model.version, model.digest, part.caller, part.trace, entry.ms)
             packed = (msgspec.msgpack.encode(values), msgspec.msgpack.encode(answer))
-            lines.append((at, part.request, part.first + number, *about, *packed))
+            lines.append((at, part.request, part.first + number, *about, *packed, part.variant))
         return lines

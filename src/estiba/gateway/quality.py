@@ -139,7 +139,8 @@ def _labelled(reading: Transaction, model: str, edges: Sequence[int]) -> list[_L
 
 
 def _count(reading: Transaction, model: str, begin: int, end: int) -> int:
-    rows = f"SELECT 1 FROM prediction WHERE model = ? AND at >= ? AND at < ? LIMIT {MAX_COUNTED_ROWS}"
+    where = "model = ? AND at >= ? AND at < ? AND variant <> 'shadow'"
+    rows = f"SELECT 1 FROM prediction WHERE {where} LIMIT {MAX_COUNTED_ROWS}"
     return int(reading.execute(f"SELECT count(*) FROM ({rows}) AS counted", (model, begin, end))[0][0])
 
 

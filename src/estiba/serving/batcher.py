@@ -247,7 +247,7 @@ class Batcher:
             return exchanges[0].coded or coder.pack(exchanges[0].records)
         if all(exchange.coded is None for exchange in exchanges):
             return coder.pack([record for exchange in exchanges for record in exchange.records])
-        return _join([exchange.coded or coder.pack(exchange.records) for exchange in exchanges])
+        return join([exchange.coded or coder.pack(exchange.records) for exchange in exchanges])
 
     def _slices(self, exchange: Exchange) -> Iterator[Coded]:
         """Slices of a large request's rows; records are coded slice by slice, with their warnings.
@@ -284,8 +284,10 @@ def _split(exchanges: list[Exchange], answer: Answer) -> list[Answer | EstibaErr
     return answers
 
 
-def _join(parts: list[Coded]) -> Coded:
-    """Concatenate the coded rows of several exchanges."""
+def join(parts: Sequence[Coded]) -> Coded:
+    """Concatenate coded rows."""
+    if len(parts) == 1:
+        return parts[0]
     warnings: list[Warned] = []
     start = 0
     for part in parts:

@@ -5,9 +5,7 @@ A catalog is immutable. It is built when the configuration changes and takes eff
 
 from __future__ import annotations
 
-import random
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -25,6 +23,7 @@ from estiba.serving.protocols.open_inference import OpenInferenceEndpoint
 from estiba.serving.protocols.tensor_inference import TensorInferenceEndpoint
 from estiba.serving.protocols.tensor_instances import TensorMlflowEndpoint, TensorV1Endpoint
 from estiba.serving.protocols.tensor_native import TensorNativeEndpoint
+from estiba.serving.route_spec import RouteSpec
 from estiba.serving.tensor_batcher import TensorBatcher
 
 ENDPOINTS: tuple[type[Endpoint], ...] = (NativeEndpoint, OpenInferenceEndpoint, MlflowEndpoint, KserveV1Endpoint)
@@ -38,6 +37,9 @@ TENSOR_ENDPOINTS: tuple[type[Endpoint], ...] = (
 """The same for models of tensors."""
 
 
+Choose = Callable[[Exchange], "Target"]
+
+
 class Deployment:
     """One version of one model, loaded and proven, behind every protocol.
 
@@ -49,53 +51,66 @@ class Deployment:
         self.model = model
         parts = (shared.metrics, shared.options.max_queued_rows, shared.log)
         self.batcher = TensorBatcher(model, *parts) if isinstance(model, TensorModel) else Batcher(model, *parts)
-        kinds = TENSOR_ENDPOINTS if model.signature.is_tensors else ENDPOINTS
-        self.endpoints = {each.protocol: each(self.batcher, shared) for each in kinds}
+        self._shared = shared
+        self.endpoints = self.endpoints_before(self.batcher)
+        self._variants: dict[str, Mapping[str, Endpoint]] = {}
+
+    def endpoints_before(self, batcher: Batcher, variant: str = "") -> Mapping[str, Endpoint]:
+        """Make endpoints by protocol, before a batcher."""
+        shared = self._shared._replace(variant=variant)
+        kinds = TENSOR_ENDPOINTS if self.model.signature.is_tensors else ENDPOINTS
+        return {each.protocol: each(batcher, shared) for each in kinds}
+
+    def endpoints_of(self, variant: str) -> Mapping[str, Endpoint]:
+        """The endpoints by protocol whose answers name a variant."""
+        if variant not in self._variants:
+            self._variants[variant] = self.endpoints_before(self.batcher, variant)
+        return self._variants[variant]
 
 
 class Target(NamedTuple):
-    """A deployment of a route, and the upper end of its share: shares are cumulative and the last one ends at 1."""
+    """A deployment that answers requests of a route, and its endpoints by protocol, which name the variant."""
 
     deployment: Deployment
-    until: float
+    endpoints: Mapping[str, Endpoint]
 
 
 class Route(NamedTuple):
     """The deployments that answer for a name.
 
     Args:
+        targets: the one that represents the model is the first.
+        endpoints: by protocol, those that take the requests for which nothing is chosen before they are decoded.
+        choose: the target of a request; None where `endpoints` take all requests.
         shadow: gets a copy of the requests, and answers none.
+        spec: what it was built from; None for a model without a route.
     """
 
     name: str
     targets: tuple[Target, ...]
+    endpoints: Mapping[str, Endpoint]
+    choose: Choose | None = None
     shadow: Deployment | None = None
+    spec: RouteSpec | None = None
 
     @property
     def primary(self) -> Deployment:
         """The deployment that represents the route: the first target."""
         return self.targets[0].deployment
 
-    def choose(self, exchange: Exchange) -> Deployment:
-        """Draw a deployment by weight; always the same one for the same known caller."""
-        draw = random.random()
-        if exchange.caller:
-            draw = zlib.crc32(f"{self.name} {exchange.caller}".encode()) / 2**32
-        return next((target.deployment for target in self.targets if draw < target.until), self.targets[-1].deployment)
-
 
 class PathEntry(NamedTuple):
     """An entry of the route table: the route that a path asks, and the protocol that it speaks.
 
     Args:
-        endpoint: the primary deployment's endpoint of that protocol.
-        weighted: the route has several targets.
+        endpoint: the route's endpoint of that protocol.
+        choose: of the route.
     """
 
     route: Route
     protocol: str
     endpoint: Endpoint
-    weighted: bool
+    choose: Choose | None
 
 
 class Catalog(NamedTuple):
@@ -156,17 +171,8 @@ class CurrentCatalog:
 
 def single(deployment: Deployment) -> Route:
     """A route with one target."""
-    return Route(deployment.model.name, (Target(deployment, 1.0),))
-
-
-def weighted(name: str, weights: Sequence[tuple[Deployment, float]], shadow: Deployment | None = None) -> Route:
-    """A route whose targets share its requests by weight; the first is the primary one."""
-    total = sum(weight for _, weight in weights)
-    targets, until = [], 0.0
-    for deployment, weight in weights:
-        until += weight / total
-        targets.append(Target(deployment, until))
-    return Route(name, tuple(targets), shadow)
+    target = Target(deployment, deployment.endpoints)
+    return Route(deployment.model.name, (target,), deployment.endpoints)
 
 
 def build(
@@ -219,4 +225,4 @@ def _paths(route: Route, deployments: Sequence[Deployment], is_default: bool) ->
 
 
 def _entry(path: str, route: Route, protocol: str) -> tuple[bytes, PathEntry]:
-    return path.encode(), PathEntry(route, protocol, route.primary.endpoints[protocol], len(route.targets) > 1)
+    return path.encode(), PathEntry(route, protocol, route.endpoints[protocol], route.choose)

@@ -29,7 +29,9 @@ class Answer(NamedTuple):
 
 
 class Responder(Protocol):
-    """The part of an endpoint that a server and policies need."""
+    """The part of an endpoint that a server and policies need. `variant` is the target of a route, or empty."""
+
+    variant: str
 
     def handle(self, exchange: Exchange) -> None:
         """Decode the request and answer it, now or later."""
@@ -104,6 +106,12 @@ class Exchange:
     def trace_id(self) -> str:
         """The 32 hexadecimal digits of its trace, recorded here or only by the caller; empty if there is none."""
         return self.trace.trace_id if self.trace is not None else trace_context.trace_id(self.request)
+
+    @property
+    def variant(self) -> str:
+        """The target of the model's route that answers; empty without a route."""
+        endpoint = getattr(self, "endpoint", None)  # unset until the server has chosen one
+        return "" if endpoint is None else endpoint.variant
 
     def refuse(self, error: BaseException) -> None:
         """Send the response to an exchange that failed."""

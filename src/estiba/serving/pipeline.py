@@ -64,6 +64,7 @@ class Batch(NamedTuple):
     Args:
         raw: the model's answers, float64 of shape (rows, width), as the signature's head describes them.
         began_at, ended_at: on the clock of `time.perf_counter`.
+        is_shadow: a copy for a candidate, whose answers nobody gets.
     """
 
     model: Model
@@ -72,6 +73,7 @@ class Batch(NamedTuple):
     raw: Matrix
     began_at: float
     ended_at: float
+    is_shadow: bool = False
 
 
 Admit = Callable[[Exchange], None]

@@ -82,8 +82,8 @@ class Server(App):
                     return
             if catalog.pipeline.admit and not self._is_admitted(exchange, endpoint, catalog.pipeline):
                 return
-            if entry is not None and entry.weighted:
-                endpoint = exchange.endpoint = entry.route.choose(exchange).endpoints[entry.protocol]
+            if entry is not None and entry.choose is not None:
+                endpoint = exchange.endpoint = entry.choose(exchange).endpoints[entry.protocol]
             if entry is not None and (gate := catalog.pipeline.gate) is not None:
                 gate(exchange, _pass_gate)
                 return

@@ -19,7 +19,9 @@ from estiba.core.stores import files
 from estiba.core.stores.files import Store, open_store
 from estiba.model.artifact import artifact
 from estiba.model.artifact.artifact import Artifact
+from estiba.model.registry import routes
 from estiba.model.registry.registry import Registry, open_registry
+from estiba.model.registry.route_record import RouteOptions
 
 pytestmark = pytest.mark.slow
 
@@ -104,6 +106,7 @@ def test_a_registry_without_permission_to_write_can_be_read(forbidden: Path) -> 
         lambda: registry.remove_alias("iris", "production"),
         lambda: registry.remove("iris", 1, force=True),
         lambda: registry.push(registry.fetch(registry.resolve("iris")), ["blue"]),
+        lambda: routes.set_route(registry, "iris", RouteOptions(weights={"1": 100})),
     ]
     for change in changes:
         with pytest.raises(EstibaError, match="Permission denied") as caught:

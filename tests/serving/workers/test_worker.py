@@ -19,12 +19,12 @@ from raw import Reader
 from supervised import BODY, pack
 
 from estiba.serving.options import ServerOptions
+from estiba.serving.route_spec import RouteSpec, RouteTarget
 from estiba.serving.workers import messages
 from estiba.serving.workers.messages import (
     HEARTBEAT_BYTES,
     MAX_CONNECTIONS,
     Configuration,
-    RouteSpec,
     ServedModel,
     WorkerSpec,
 )
@@ -155,8 +155,8 @@ def test_a_configuration_larger_than_a_packet_is_applied(versions: list[ServedMo
 @pytest.mark.parametrize(
     ("route", "reason"),
     [
-        (RouteSpec("toy", {"1": 1.0, "9": 1.0}), "version 9, which is not served"),
-        (RouteSpec("toy", {"1": 0.0}), "weights of 0 or more"),
+        (RouteSpec("toy", (RouteTarget("a", "1", 1.0), RouteTarget("b", "9", 1.0))), "version 9, which is not served"),
+        (RouteSpec("toy", (RouteTarget("a", "1", 0.0),)), "weights of 0 or more"),
     ],
 )
 def test_a_generation_that_cannot_be_applied_is_refused_and_the_old_one_stays(
@@ -178,7 +178,8 @@ def test_versions_share_requests_by_weight_and_each_keeps_its_own_path(
 ) -> None:
     with working(tmp_path, versions[0]) as (channel, _):
         assert channel.hear() == messages.Ready()
-        Configuration(2, tuple(versions), (RouteSpec("toy", {"1": 3.0, "2": 1.0}),)).write(tmp_path)
+        route = RouteSpec("toy", (RouteTarget("main", "1", 3.0), RouteTarget("candidate", "2", 1.0)))
+        Configuration(2, tuple(versions), (route,)).write(tmp_path)
         channel.tell(messages.Prepare(2))
         assert channel.hear() == messages.Prepared(2)
         channel.tell(messages.Apply(2))

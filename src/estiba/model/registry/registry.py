@@ -12,7 +12,7 @@ from estiba.core.stores.disk import temporary
 from estiba.core.stores.files import Store, open_store
 from estiba.core.suggest import did_you_mean
 from estiba.model.artifact import archive, artifact
-from estiba.model.artifact.artifact import MANIFEST, Artifact
+from estiba.model.artifact.artifact import MANIFEST, Artifact, Manifest
 from estiba.model.registry.records import (
     NAME,
     PRODUCTION,
@@ -31,6 +31,14 @@ from estiba.model.registry.records import (
     now,
     numbers,
     version_file,
+)
+from estiba.model.registry.route_record import (
+    KEPT_GENERATIONS,
+    StoredRoute,
+    decode_route,
+    encode_route,
+    newest_route,
+    route_file,
 )
 
 __all__ = ["PRODUCTION", "Alias", "Ref", "Registry", "Version", "check_alias", "check_name", "open_registry"]
@@ -60,7 +68,7 @@ def _default_cache() -> Path:
 class Registry:
     """Versions and aliases of models. Safe for several writers at once; readers never see a partial change.
 
-    Layout: artifacts/DIGEST/..., models/NAME/versions/N.json, models/NAME/aliases/ALIAS.json.
+    Layout: artifacts/DIGEST/..., and in models/NAME/: versions/N.json, aliases/ALIAS.json, routes/N.json.
     All methods raise EstibaError when the storage itself fails (no permission, full, not reachable).
     """
 
@@ -259,13 +267,14 @@ class Registry:
         """Delete an alias, also one whose record is damaged.
 
         Raises:
-            NotFound: there is no such alias.
+            NotFound: there is no such alias. Conflict: the model's route names it.
         """
         check_name(name)
         check_alias(alias)
         with self._store.lock():
             if f"{alias}.json" not in self._store.names(f"models/{name}/aliases"):
                 raise NotFound(f"{name} has no alias {alias!r} in {self.url}.", hint="Nothing was changed.")
+            self._check_not_routed(name, alias)
             self._store.delete(alias_file(name, alias))
 
     def remove(self, name: str, version: int, *, force: bool = False) -> None:
@@ -275,7 +284,7 @@ class Registry:
             force: also remove the aliases that point at it; without it, they are a reason to refuse.
 
         Raises:
-            NotFound: there is no such version. Conflict: an alias points at it.
+            NotFound: there is no such version. Conflict: an alias points at it, or the model's route names it.
         """
         check_name(name)
         with self._store.lock():
@@ -284,6 +293,7 @@ class Registry:
             if pointing and not force:
                 hint = "Point them at another version first, or remove them too: --force, or force=True in Python."
                 raise Conflict(f"{name}@{version} is the version of the alias {', '.join(pointing)}.", hint=hint)
+            self._check_not_routed(name, str(version), *pointing)
             for alias in pointing:
                 self._store.delete(alias_file(name, alias))
             self._store.replace(version_file(name, version), encode(as_removed(record)))
@@ -322,8 +332,48 @@ class Registry:
         with temporary("import") as folder:
             return self.push(archive.load(file, folder), aliases)
 
+    def manifest(self, version: Version) -> Manifest:
+        """The manifest of a version, without its other files; raises NotFound, or BadArtifact if it is damaged."""
+        folder = artifact_folder(version.digest)
+        return artifact.decode(self._store.read(f"{folder}/{MANIFEST}"), version.digest, f"{self.url}/{folder}")
+
+    def route(self, name: str) -> StoredRoute | None:
+        """The newest record of a model's route, which may say that it was removed; None if it never had one.
+
+        Raises:
+            BadArtifact: the record is damaged; names the file.
+        """
+        check_name(name)
+        generation = newest_route(self._store.names(f"models/{name}/routes"))
+        if not generation:
+            return None
+        return decode_route(self._store.read(route_file(name, generation)), self.url, name, generation)
+
+    def route_generation(self, name: str) -> int:
+        """The generation of a model's route, also of one whose record is damaged; 0 if it never had one."""
+        check_name(name)
+        return newest_route(self._store.names(f"models/{name}/routes"))
+
+    def put_route(self, route: StoredRoute) -> None:
+        """Store the next generation of a model's route; of two writers, one gets Conflict."""
+        self._store.create(route_file(route.name, route.generation), encode_route(route))
+        for old in numbers(self._store.names(f"models/{route.name}/routes")):
+            if old <= route.generation - KEPT_GENERATIONS:
+                self._store.delete(route_file(route.name, old))
+
+    def _check_not_routed(self, name: str, *targets: str) -> None:
+        """Raise Conflict if the model's route names one of these aliases or version numbers."""
+        try:
+            route = self.route(name)
+        except BadArtifact:
+            return
+        named = [each for each in targets if route is not None and route.options and each in route.options.every]
+        if named:
+            hint = f"Change the route first: estiba route {name}"
+            raise Conflict(f"The route of {name} names {', '.join(named)}.", hint=hint)
+
     def stamp(self) -> str:
-        """A value that changes when any version or alias does, but does not name the change. Cheap, for polling."""
+        """A value that changes when any version, alias or route does. Cheap, for polling."""
         return self._store.stamp("models")
 
     def _records(self, name: str) -> dict[int, Version | BadArtifact]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,24 +19,30 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import estiba
 from estiba.core.errors import BadInput, EstibaError, NotFound, Problem
 from estiba.model.inference.load import Model, TensorModel
+from estiba.model.registry.route_record import RouteOptions
+from estiba.model.registry.routes import Change
 from estiba.model.schema.json_schema import json_schema
-from estiba.serving.api import feedback_routes, openapi, protocol_routes
+from estiba.serving.api import feedback_routes, openapi, protocol_routes, route_api
 from estiba.serving.catalog import CurrentCatalog
 from estiba.serving.http.problem_details import error_response
 from estiba.serving.pages import CONTENT_SECURITY_POLICY, page
 from estiba.serving.pipeline import Forbidden, TooManyRequests, Unauthorized
+from estiba.serving.route_spec import RouteHome
 from estiba.serving.server_status import Health, Status
 from estiba.serving.telemetry.metrics import CONTENT_TYPE as METRICS_CONTENT_TYPE
 from estiba.serving.telemetry.metrics import Metrics
 
+FOLLOW_SECONDS = 10.0
+"""Time that the answer to a changed route waits until this server follows it."""
 
-def application(current: CurrentCatalog, health: Health, metrics: Metrics) -> Starlette:
+
+def application(current: CurrentCatalog, health: Health, metrics: Metrics, home: RouteHome | None = None) -> Starlette:
     """The ASGI application of a worker.
 
     Args:
-        current: holds the catalog that it describes.
+        current: holds the catalog that it describes. home: the registry of the routes.
     """
-    routes = _Routes(current, health, metrics)
+    routes = _Routes(current, health, metrics, home)
     gets = {
         "/": routes.home,
         "/health": routes.health,
@@ -50,6 +58,7 @@ def application(current: CurrentCatalog, health: Health, metrics: Metrics) -> St
         "/models/{name}/schema": routes.schema,
         "/models/{name}/parity": routes.parity,
         "/models/{name}/card": routes.card,
+        "/models/{name}/route": routes.route,
         "/openapi.json": routes.openapi,
         "/docs": routes.page,
         "/docs/": routes.docs,
@@ -61,6 +70,7 @@ def application(current: CurrentCatalog, health: Health, metrics: Metrics) -> St
     not_served = ("/predict", "/models/{name}/predict", "/models/{name}/versions/{version}/predict")
     application = Starlette(
         routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
+        + [Route("/models/{name}/route", routes.change_route, methods=["PUT", "DELETE"])]
         + [Route(path, routes.not_served, methods=anything) for path in not_served]
         + feedback_routes.routes(current)
         + protocol_routes.routes(current, health),
@@ -90,7 +100,8 @@ class _Refusals:
 
 
 class _Routes:
-    def __init__(self, current: CurrentCatalog, health: Health, metrics: Metrics) -> None:
+    def __init__(self, current: CurrentCatalog, health: Health, metrics: Metrics, home: RouteHome | None) -> None:
+        self._home = home
         self._current = current
         self._health = health
         self._metrics = metrics
@@ -160,6 +171,38 @@ class _Routes:
     async def card(self, request: Request) -> Response:
         model = self._find(request)
         return Response(model.artifact.file("card.md").read_bytes(), media_type="text/markdown; charset=utf-8")
+
+    async def route(self, request: Request) -> Response:
+        return self._route(request.path_params["name"], {})
+
+    async def change_route(self, request: Request) -> Response:
+        """Change the route in the registry, and wait for a moment until this server follows it."""
+        name = self._find(request).name
+        options = route_api.read_options(await request.body()) if request.method == "PUT" else None
+        expected = route_api.expected_generation(request.headers.get("if-match", ""))
+        change = Change(by=request.state.caller, expected=expected)
+        generation = await asyncio.to_thread(route_api.change, self._home, name, options, change)
+        return self._route(name, await self._followed(name, generation, options))
+
+    async def _followed(self, name: str, generation: int, options: RouteOptions | None) -> dict[str, Any]:
+        """The members that say what became of a change."""
+        until = time.monotonic() + FOLLOW_SECONDS
+        while time.monotonic() < until:
+            spec = self._current.catalog.route(name).spec
+            if (options is None and spec is None) or (spec is not None and spec.generation >= generation):
+                return {"followed": True}
+            await asyncio.sleep(0.05)
+        return {"followed": False}
+
+    def _route(self, name: str, more: dict[str, Any]) -> Response:
+        catalog, status = self._current.catalog, self._health.status
+        body = {**route_api.describe(catalog, name, self._home), **more}
+        if status is not None and name in status.failed:
+            body["refused"] = status.failed[name]
+        response = _json(body)
+        if tag := route_api.entity_tag(catalog, name):
+            response.headers["etag"] = tag
+        return response
 
     async def openapi(self, request: Request) -> Response:
         catalog, port = self._current.catalog, request.state.port

@@ -86,6 +86,7 @@ def server_paths(models: Sequence[str]) -> Json:
     named = [parameter] if models else [{**parameter, "schema": {"type": "string"}}]
     schema, card = {"application/schema+json": {"schema": _OBJECT}}, {"text/markdown": {"schema": _TEXT}}
     about, proof = "JSON Schema of one record", "The proof that it answers as it did in training"
+    share = "Which version answers which share of the requests"
     return {
         "/models": _get("list_models", "Models", "The models that are served", _json(_MODELS)),
         "/models/{model}": _get("show_model", "Models", "One model", _json(_ref("Model")), named),
@@ -94,6 +95,7 @@ def server_paths(models: Sequence[str]) -> Json:
         "/models/{model}/card": _get("show_card", "Models", "The model card", card, named),
         "/models/{model}/quality": _quality(named),
         "/feedback": {"post": _FEEDBACK},
+        "/models/{model}/route": _get("show_route", "Models", share, _json(_OBJECT), named),
         "/health": _summary(),
         "/health/live": _get("health_live", "Server", "The process works", _json(_ref("Health"))),
         "/health/ready": _probe("health_ready", "Every model is loaded, verified and warmed"),

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 from estiba.core.errors import BadInput, EstibaError, Problem, Unavailable
 from estiba.core.log import Log
@@ -43,7 +43,7 @@ _REASONS = {401: "unauthorized", 403: "forbidden", 429: "rate", 503: "full", 504
 
 
 class Shared(NamedTuple):
-    """Objects that all models of a worker share."""
+    """Objects that all models of a worker share, and the variant of a route whose requests an endpoint answers."""
 
     options: ServerOptions
     metrics: Metrics
@@ -53,6 +53,7 @@ class Shared(NamedTuple):
     buffered: Buffered
     large: LargeRequests
     tracer: Tracer | None = None
+    variant: str = ""
 
 
 class Failure(NamedTuple):
@@ -71,7 +72,7 @@ EncodedResponse = tuple[bytes, bytes]
 
 
 class Endpoint(ABC):
-    """One version of one model behind one protocol.
+    """One version of one model behind one protocol, and behind one variant of a route if it has one.
 
     Class attributes:
         protocol: its label in metrics.
@@ -88,6 +89,7 @@ class Endpoint(ABC):
         self.batcher = batcher
         self.check_keys = check_of(len(model.signature.fields))
         self._shared = shared
+        self.variant = shared.variant
         self._timeout = shared.options.request_timeout
         self._max_body = shared.options.http.max_body
         images = any(field.image is not None for field in model.signature.fields)
@@ -99,7 +101,8 @@ class Endpoint(ABC):
         named = {"name": model.name, "version": model.version, "protocol": self.protocol}
         self._attributes: dict[str, Any] = {f"estiba.model.{key}": value for key, value in named.items()}
         self._keeps = bool(model.signature.keep)
-        self._headers = b"x-model-version: %b\r\nx-request-id: " % model.version.encode()
+        variant = b"x-model-variant: %b\r\n" % self.variant.encode() if self.variant else b""
+        self._headers = b"x-model-version: %b\r\n%bx-request-id: " % (model.version.encode(), variant)
 
     # Made on first use, so that a protocol that is not used leaves no series in the metrics.
 
@@ -251,17 +254,17 @@ class Endpoint(ABC):
             raise ModelFailed(f"{type(error).__name__}: {error}") from error
         if exchange.trace is not None:
             exchange.trace.began_at, exchange.trace.ended_at = answer.began_at, answer.ended_at
-        response = self._encode_kept(exchange, answer) if self._keeps else self.encode(exchange, answer)
-        return response, len(answer.predictions)
+        # The endpoint of the version that answered, where a field of the rows has decided which one it is.
+        return cast(Endpoint, exchange.endpoint)._encoded(exchange, answer), len(answer.predictions)
 
     def _finish_large(self, exchange: Exchange, size: int, done: asyncio.Future[tuple[EncodedResponse, int]]) -> None:
         self._shared.buffered.held -= size
         self.batcher.settle()
         error = done.exception() if not done.cancelled() else Unavailable("The server is shutting down.")
         if error is None:
-            self._respond(exchange, *done.result())
+            cast(Endpoint, exchange.endpoint)._respond(exchange, *done.result())
         else:
-            self.refuse(exchange, error)
+            exchange.refuse(error)
 
     def _respond(self, exchange: Exchange, response: EncodedResponse, rows: int) -> None:
         headers, body = response
@@ -277,6 +280,9 @@ class Endpoint(ABC):
         if exchange.trace is not None:
             head += b"traceresponse: %b\r\n" % exchange.trace.header
         exchange.connection.respond(exchange.request, 200, head, body)
+
+    def _encoded(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
+        return self._encode_kept(exchange, answer) if self._keeps else self.encode(exchange, answer)
 
     def _encode_kept(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
         """Format an answer with the values that the request hands through, which no cache of answers has seen."""
@@ -321,7 +327,7 @@ class Endpoint(ABC):
 
     def _code(self, status: int) -> Slot:
         if status not in self._codes:
-            labels = (self.model.name, self.model.version, "", self.protocol, str(status))
+            labels = (self.model.name, self.model.version, self.variant, self.protocol, str(status))
             self._codes[status] = self._shared.metrics.slot("estiba_requests_total", *labels)
         return self._codes[status]
 

@@ -81,6 +81,14 @@ METRICS = (
     Metric("estiba_connections_refused_total", "counter", "Connections refused, as the server held as many as it can."),
     Metric("estiba_log_lines_skipped_total", "counter", "Lines of requests left out of the log, over its limit."),
     Metric("estiba_spans_dropped_total", "counter", "Spans that were not sent, by requests.", ("reason",)),
+    Metric(
+        "estiba_shadow_rows_total", "counter", "Rows copied for a candidate whose answers nobody gets.",
+        ("model", "version", "outcome"),
+    ),
+    Metric(
+        "estiba_shadow_duration_seconds", "histogram", "Time in the candidate, per run of copies.",
+        ("model", "version"), SECONDS,
+    ),
     Metric("estiba_requests_in_flight", "gauge", "Prediction requests being answered now.", ("model",)),
     Metric(
         "estiba_limited_total", "counter", "Requests refused by a limit of a key or a model.",

@@ -1,22 +1,24 @@
 """Follow the registry and replace what is served in all workers at once (hot swap).
 
-The registry is asked in threads, reference by reference. A newer version becomes part of the next configuration. Every
-worker prepares it: loads the version beside the one that it serves, and proves it. One worker begins, because loading
-may end its process for want of memory; once it is through, the others follow. Once all have, all apply it. If one
-cannot, dies, or takes too long, the old configuration stays in force in all.
+The registry is asked in threads, reference by reference. A newer version, or another route with the versions that it
+names, becomes part of the next configuration. Every worker prepares it: loads the versions beside those that it serves,
+and proves them. One worker begins, because loading may end its process for want of memory; once it is through, the
+others follow. Once all have, all apply it. If one cannot, dies, or takes too long, the old configuration stays in force
+in all.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from estiba.core import memory
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
+from estiba.serving.route_spec import RouteSpec
 from estiba.serving.telemetry.metrics import Metrics
 from estiba.serving.workers import messages
 from estiba.serving.workers.messages import Configuration, ServedModel
@@ -27,18 +29,54 @@ Resolve = Callable[[str], ServedModel]
 Stamp = Callable[[], object]
 
 
+class Resolved(NamedTuple):
+    """The versions that a reference means now.
+
+    Args:
+        models: the one that represents the model is the first.
+        route: their shares of its requests; None where the first answers all.
+        error: why the route cannot be followed, where that is known before any worker tried.
+    """
+
+    models: tuple[ServedModel, ...]
+    route: RouteSpec | None = None
+    error: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.models[0].name
+
+    @property
+    def is_routed(self) -> bool:
+        """The model has a route, also if it cannot be followed."""
+        return self.route is not None or (bool(self.error) and not self.models[0].error)
+
+    @property
+    def text(self) -> str:
+        """The versions, for people."""
+        if self.route is not None:
+            return f"its route ({', '.join(f'{each.variant} = version {each.version}' for each in self.route.every)})"
+        return "its route" if self.is_routed else f"version {self.models[0].version}"
+
+
+def _alone(model: ServedModel) -> Resolved:
+    return Resolved((model,), None, model.error)
+
+
 class Source(NamedTuple):
     """The registry.
 
     Args:
         resolve: the version that a reference means now.
-        stamp: changes whenever `resolve` may give another result.
+        stamp: changes whenever `resolve` or `route` may give another result.
         poll: seconds between reads of the stamp.
+        route: all versions of a reference that was resolved, where its model has a route.
     """
 
     resolve: Resolve
     stamp: Stamp
     poll: float
+    route: Callable[[ServedModel], Resolved] = _alone
 
 
 STAMP_TIMEOUT_SECONDS = 30.0
@@ -72,7 +110,8 @@ class HotSwap:
             timeout: seconds that a worker may take to prepare a configuration.
         """
         self._refs = tuple(refs)
-        self._resolve, self._stamp, self._poll = source
+        self._source = source
+        self._stamp, self._poll = source.stamp, source.poll
         self._folder = folder
         self._log = log
         self._metrics = metrics
@@ -84,13 +123,14 @@ class HotSwap:
         self._seen_stamp: object = None
         self._stamp_query: StoreQuery[object] | None = None
         self._stamp_read_at = 0.0
-        self._queries: dict[str, StoreQuery[ServedModel]] = {}
+        self._queries: dict[str, StoreQuery[Resolved]] = {}
         self._due: dict[str, float] = {}  # references to resolve, and when
         self._logged: dict[str, str] = {}
-        self._wanted: dict[str, ServedModel] = {}  # newer versions that wait for their turn
-        self._refused: set[ServedModel] = set()
+        self._served: dict[str, Resolved] = {}  # by reference, what the configuration in force serves
+        self._wanted: dict[str, Resolved] = {}  # newer versions and routes that wait for their turn
+        self._refused: dict[str, list[Resolved]] = {}
         self._next: Configuration | None = None
-        self._next_model: ServedModel | None = None
+        self._next_resolved: tuple[str, Resolved] | None = None
         self._preparing: set[Process] = set()
         self._prepared: set[Process] = set()
         self._expires_at = 0.0
@@ -101,15 +141,39 @@ class HotSwap:
         return self.configuration.generation
 
     def start(self) -> None:
-        """Resolve all references for the first time; raises EstibaError."""
+        """Resolve all references for the first time; raises EstibaError.
+
+        A route that cannot be followed keeps no model from being served: its own version answers.
+        """
         self._seen_stamp = self._stamp()
-        self.configuration = self._write(tuple(self._resolve(ref) for ref in self._refs))
+        for ref in self._refs:
+            resolved = self._resolve(ref)
+            self._served[ref] = resolved
+            if resolved.error:
+                self._served[ref] = _alone(self._source.resolve(ref))
+                self._refuse(ref, resolved, resolved.error)
+        self.configuration = self._write(self._served)
         for model in self.configuration.models:  # present at 0, or Prometheus would not see the first one as a rise
             self._metrics.slot("estiba_swap_failures_total", model.name)
 
-    def _write(self, models: tuple[ServedModel, ...]) -> Configuration:
+    def without_routes(self, reason: str) -> bool:
+        """Serve every reference by its own version, as a worker could not start with the routes; False without any."""
+        routed = {ref: resolved for ref, resolved in self._served.items() if resolved.route is not None}
+        for ref, resolved in routed.items():
+            self._served[ref] = _alone(self._source.resolve(ref))
+            self._refuse(ref, resolved, reason)
+        if routed:
+            self.configuration = self._write(self._served)
+        return bool(routed)
+
+    def _resolve(self, ref: str) -> Resolved:
+        return self._source.route(self._source.resolve(ref))
+
+    def _write(self, served: Mapping[str, Resolved]) -> Configuration:
         self._last_generation += 1
-        configuration = Configuration(self._last_generation, models)
+        models = dict.fromkeys(model for resolved in served.values() for model in resolved.models)
+        routes = {resolved.name: resolved.route for resolved in served.values() if resolved.route is not None}
+        configuration = Configuration(self._last_generation, tuple(models), tuple(routes.values()))
         configuration.write(self._folder)
         return configuration
 
@@ -129,16 +193,17 @@ class HotSwap:
             elif query.slow:
                 self._warn(ref, "it takes long")
         if self._next is None and self._wanted and workers:
-            self._begin(self._wanted.pop(next(iter(self._wanted))), workers)
+            ref = next(iter(self._wanted))
+            self._begin(ref, self._wanted.pop(ref), workers)
 
-    def _begin(self, model: ServedModel, workers: Sequence[Process]) -> None:
-        """Begin to prepare a version, unless it cannot fit into memory."""
+    def _begin(self, ref: str, resolved: Resolved, workers: Sequence[Process]) -> None:
+        """Begin to prepare versions, unless they cannot fit into memory."""
         free = memory.available()
-        if free is not None and model.model_bytes > free:
-            self._refuse(model, f"its model has {model.model_bytes / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free")
+        size = sum(model.model_bytes for model in resolved.models if model not in self.configuration.models)
+        if free is not None and size > free:
+            self._refuse(ref, resolved, f"its model has {size / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free")
             return
-        models = tuple(model if old.ref == model.ref else old for old in self.configuration.models)
-        self._next_model, self._next = model, self._write(models)
+        self._next_resolved, self._next = (ref, resolved), self._write({**self._served, ref: resolved})
         self._preparing, self._prepared = set(), set()
         self._expires_at = time.monotonic() + self._timeout
         self._prepare(workers)
@@ -171,25 +236,25 @@ class HotSwap:
                 RESOLVE_TIMEOUT_SECONDS,
             )
 
-    def _take(self, ref: str, query: StoreQuery[ServedModel]) -> None:
-        """Compare the version that a reference means now with what is served."""
+    def _take(self, ref: str, query: StoreQuery[Resolved]) -> None:
+        """Compare the versions that a reference means now with what is served."""
         try:
-            model = query.result()
+            resolved = query.result()
         except EstibaError as error:
             self._warn(ref, error.message)
             self._due.setdefault(ref, time.monotonic() + RETRY_SECONDS)
             return
         self._logged.pop(ref, None)
         self._wanted.pop(ref, None)
-        if model in self.configuration.models:
-            self.failed.pop(model.name, None)
-            self._refused = {each for each in self._refused if each.ref != ref}  # whoever returns to it may try it
-        elif model in self._refused or model == self._next_model:
+        if resolved == self._served[ref]:
+            self.failed.pop(resolved.name, None)
+            self._refused.pop(ref, None)  # whoever returns to one may try it
+        elif resolved in self._refused.get(ref, ()) or (ref, resolved) == self._next_resolved:
             pass
-        elif model.error:
-            self._refuse(model, model.error)
+        elif resolved.error:
+            self._refuse(ref, resolved, resolved.error)
         else:
-            self._wanted[ref] = model
+            self._wanted[ref] = resolved
 
     def _warn(self, ref: str, reason: str) -> None:
         """Log a failure only when its reason changes."""
@@ -203,9 +268,10 @@ class HotSwap:
     def _prepare(self, workers: Sequence[Process]) -> None:
         """Let workers prepare the next configuration: one at first, and the others once it has."""
         assert self._next is not None
-        if not self._prepared and any(not (worker.ended or worker.draining) for worker in self._preparing):
+        at_once = self._prepared or set(self._next.models) <= set(self.configuration.models)  # nothing is loaded
+        if not at_once and any(not (worker.ended or worker.draining) for worker in self._preparing):
             return
-        for worker in workers if self._prepared else workers[:1]:
+        for worker in workers if at_once else workers[:1]:
             if worker not in self._preparing:
                 worker.tell(messages.Prepare(self._next.generation))
                 self._preparing.add(worker)
@@ -230,45 +296,55 @@ class HotSwap:
             self._give_up(f"a worker ended while it was loaded: {ending}")
 
     def _give_up(self, reason: str) -> None:
-        """Refuse the version that is being prepared; all workers stay with what they serve."""
-        if self._next is None or self._next_model is None:
+        """Refuse the versions that are being prepared; all workers stay with what they serve."""
+        if self._next is None or self._next_resolved is None:
             return
-        self._refuse(self._next_model, reason)
+        self._refuse(*self._next_resolved, reason)
         for worker in self._preparing:
             worker.tell(messages.Discard(self._next.generation))
-        self._end(self._next_model)
+        self._end()
 
-    def _refuse(self, model: ServedModel, reason: str) -> None:
-        """Record that a version cannot be served: it is not tried again, and the old one stays."""
-        self._refused.add(model)
-        self.failed[model.name] = f"version {model.version}: {_FOLDERS.sub('', reason)}"
-        self._metrics.slot("estiba_swap_failures_total", model.name).add()
-        text = "the version is not served; the one before it stays"
-        self._log.error(text, model=model.name, version=model.version, reason=reason)
+    def _refuse(self, ref: str, resolved: Resolved, reason: str) -> None:
+        """Record that versions cannot be served: they are not tried again, and the old ones stay."""
+        self._refused.setdefault(ref, []).append(resolved)
+        self.failed[resolved.name] = f"{resolved.text}: {_FOLDERS.sub('', reason)}"
+        self._metrics.slot("estiba_swap_failures_total", resolved.name).add()
+        if not resolved.is_routed:
+            text = "the version is not served; the one before it stays"
+            self._log.error(text, model=resolved.name, version=resolved.models[0].version, reason=reason)
+        else:
+            self._log.error("the route is not followed; the one before it stays", model=resolved.name, reason=reason)
 
     def advance(self, workers: Sequence[Process]) -> None:
         """Apply the next configuration once every worker has prepared it; workers that are new prepare it too."""
-        configuration, model = self._next, self._next_model
-        if configuration is None or model is None or not workers:
+        if self._next is None or not workers:
             return
         self._prepare(workers)
         if self._prepared.issuperset(workers):
-            self._apply(configuration, model, workers)
+            self._apply(self._next, workers)
         elif time.monotonic() > self._expires_at:
             self.stuck |= self._preparing - self._prepared
             self._give_up(f"a worker did not load it within {self._timeout:g} seconds (start_timeout in [server])")
 
-    def _apply(self, configuration: Configuration, model: ServedModel, workers: Sequence[Process]) -> None:
+    def _apply(self, configuration: Configuration, workers: Sequence[Process]) -> None:
+        assert self._next_resolved is not None
+        ref, resolved = self._next_resolved
+        before, self._served[ref] = self._served[ref], resolved
         self.configuration = configuration
         for worker in workers:
             worker.tell(messages.Apply(configuration.generation))
             worker.generation = configuration.generation
-        self.failed.pop(model.name, None)
-        self._end(model)
-        self._log.info("now serving", model=model.name, version=model.version)
+        self.failed.pop(resolved.name, None)
+        self._end()
+        if resolved.models[:1] != before.models[:1] or resolved.route is None:
+            self._log.info("now serving", model=resolved.name, version=resolved.models[0].version)
+        if resolved.route is not None:
+            targets = {each.variant: f"{each.version} ({each.weight:g})" for each in resolved.route.targets}
+            self._log.info("now following a route", model=resolved.name, targets=targets)
 
-    def _end(self, model: ServedModel) -> None:
+    def _end(self) -> None:
         """End the swap. The reference may have moved meanwhile, or back, so it is resolved again."""
-        self._next = self._next_model = None
+        assert self._next_resolved is not None
+        self._due[self._next_resolved[0]] = 0.0
+        self._next = self._next_resolved = None
         self._preparing = set()
-        self._due[model.ref] = 0.0

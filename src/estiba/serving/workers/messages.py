@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from estiba.serving.options import ServerOptions
+from estiba.serving.route_spec import RouteHome, RouteSpec
 
 MAX_PACKET_BYTES = 64 * 1024
 
@@ -56,19 +57,6 @@ class ServedModel(msgspec.Struct, frozen=True):
     model_bytes: int = 0
 
 
-class RouteSpec(msgspec.Struct, frozen=True):
-    """The shares of a model's versions in its requests.
-
-    Args:
-        weights: by version; the first is the primary one.
-        shadow: a version that gets a copy of the requests; empty for none.
-    """
-
-    name: str
-    weights: dict[str, float]
-    shadow: str = ""
-
-
 class Configuration(msgspec.Struct, frozen=True):
     """The models and routes that every worker serves.
 
@@ -110,6 +98,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
         channel: descriptor of the socket to the supervisor.
         ports: by port, the model that short paths ask there.
         module: the Python module that runs as the worker.
+        routes: the registry of the routes; None where there is none.
     """
 
     index: int
@@ -122,6 +111,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     channel: int = -1
     ports: dict[int, str] = {}
     module: str = WORKER_MODULE
+    routes: RouteHome | None = None
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):

@@ -13,20 +13,23 @@ from estiba.core.log import Log
 from estiba.model.inference.load import Model
 from estiba.serving.api.asgi_bridge import Bridge
 from estiba.serving.api.management_routes import application
-from estiba.serving.catalog import CurrentCatalog, Deployment, Route, build, single, weighted
+from estiba.serving.catalog import CurrentCatalog, Deployment, Route, build, single
 from estiba.serving.http.buffered import Buffered
 from estiba.serving.memory_share import LargeRequests, memory_share
 from estiba.serving.options import ServerOptions
 from estiba.serving.pipeline import Pipeline
 from estiba.serving.protocols.endpoint import Shared
+from estiba.serving.route_spec import RouteHome, RouteSpec
 from estiba.serving.server import Server
 from estiba.serving.server_status import Health
+from estiba.serving.shadow import Shadow
 from estiba.serving.telemetry import tracing
 from estiba.serving.telemetry.access_log import AccessLog
 from estiba.serving.telemetry.metrics import Metrics
 from estiba.serving.telemetry.tracing import Tracer
 from estiba.serving.version_metrics import VersionMetrics
 from estiba.serving.workers.messages import Configuration, ServedModel
+from estiba.serving.workers.routes import BuiltRoute, build_route
 
 
 class Telemetry:
@@ -71,6 +74,7 @@ class Serving:
         ports: Mapping[int, str] = MappingProxyType({}),
         metrics_file: Path | None = None,
         status_file: Path | None = None,
+        routes: RouteHome | None = None,
     ) -> None:
         self._options = options
         self._ports = ports
@@ -92,9 +96,10 @@ class Serving:
         )
         self._versions = VersionMetrics(self.metrics)
         self.deployments: dict[ServedModel, Deployment] = {}
+        self._routes: dict[str, BuiltRoute] = {}
         self.health = Health(status_file)
         self.current = CurrentCatalog()
-        app = application(self.current, self.health, self.metrics)
+        app = application(self.current, self.health, self.metrics, routes)
         management = Bridge(app, self.log, telemetry.access, telemetry.tracer)
         self.server = Server(self.current, management, self._shared, ports=ports)
 
@@ -102,8 +107,7 @@ class Serving:
         """Ask these policies from now on."""
         self._pipeline = pipeline
         self.server.answer_headers = None if pipeline.browsers is None else pipeline.browsers.headers
-        for deployment in self.deployments.values():
-            deployment.batcher.pipeline = pipeline
+        self._attach()
         self.current.catalog = self.current.catalog._replace(pipeline=pipeline)
 
     def apply(self, configuration: Configuration, models: Mapping[ServedModel, tuple[Model, float]]) -> None:
@@ -120,16 +124,50 @@ class Serving:
             self._versions.retire(old[entry])
         for entry, deployment in new.items():
             self._versions.serve(deployment, models[entry][1])
-        for deployment in deployments.values():
-            deployment.batcher.pipeline = self._pipeline
         self.deployments = deployments
+        routes = self._build_routes(configuration)
+        self._attach()
         self.current.catalog = build(
-            _routes(configuration, deployments),
+            routes,
             default=self._options.default,
             ports=self._ports,
             pipeline=self._pipeline,
             generation=configuration.generation,
         )
+
+    def _build_routes(self, configuration: Configuration) -> list[Route]:
+        by_version = {(entry.name, entry.version): each for entry, each in self.deployments.items()}
+        old, self._routes = self._routes, {}
+        for spec in configuration.routes:
+            members = {each.version: by_version[spec.name, each.version] for each in spec.every}
+            self._routes[spec.name] = self._build_route(old.pop(spec.name, None), spec, members)
+        for gone in old.values():
+            if gone.shadow is not None:
+                gone.shadow.close()
+        routes = {
+            entry.name: single(each) for entry, each in self.deployments.items() if entry.name not in self._routes
+        }
+        return [*routes.values(), *(built.route for built in self._routes.values())]
+
+    def _build_route(self, old: BuiltRoute | None, spec: RouteSpec, members: Mapping[str, Deployment]) -> BuiltRoute:
+        """Build a route, unless it is as it was. Copies that wait for a shadow stay where the shadow does."""
+        if old is not None and (old.spec, old.members) == (spec, members):
+            return old
+        route = build_route(spec, members)
+        shadow = None if old is None else old.shadow
+        if shadow is not None and shadow.deployment is not route.shadow:
+            shadow.close()
+            shadow = None
+        if shadow is None and route.shadow is not None:
+            shadow = Shadow(route.shadow, self.metrics, self.log)
+        return BuiltRoute(spec, members, route, shadow)
+
+    def _attach(self) -> None:
+        """Give every deployment the policies, and those of routes their shadows."""
+        for deployment in self.deployments.values():
+            deployment.batcher.pipeline = self._pipeline
+        for built in self._routes.values():
+            built.attach(self._pipeline)
 
     def drain(self) -> None:
         """Close connections with their responses, and report that the worker is not ready."""
@@ -150,13 +188,3 @@ def _served(configuration: Configuration) -> list[ServedModel]:
     routed = {route.name for route in configuration.routes}
     last = {model.name: model for model in configuration.models}
     return [model for model in configuration.models if model.name in routed or last[model.name] == model]
-
-
-def _routes(configuration: Configuration, deployments: Mapping[ServedModel, Deployment]) -> list[Route]:
-    by_version = {(entry.name, entry.version): deployment for entry, deployment in deployments.items()}
-    routes = {entry.name: single(deployment) for entry, deployment in deployments.items()}
-    for spec in configuration.routes:
-        weights = [(by_version[spec.name, version], weight) for version, weight in spec.weights.items()]
-        shadow = by_version[spec.name, spec.shadow] if spec.shadow else None
-        routes[spec.name] = weighted(spec.name, weights, shadow)
-    return list(routes.values())

@@ -26,6 +26,7 @@ from estiba.core.log import Log
 from estiba.core.stores.disk import owned_temporary
 from estiba.serving.http.listen import listen
 from estiba.serving.options import ServerOptions
+from estiba.serving.route_spec import RouteHome
 from estiba.serving.server_status import STATUS_FILE, Status
 from estiba.serving.telemetry import tracing
 from estiba.serving.telemetry.metrics import Metrics
@@ -54,11 +55,13 @@ class Programs(NamedTuple):
         worker: the module of the workers; it calls `worker.main`.
         auxiliary: further processes to keep alive.
         policies: the source of the policies that the workers' module builds its pipeline from.
+        routes: the registry of the routes, for workers.
     """
 
     worker: str = WORKER_MODULE
     auxiliary: tuple[AuxiliarySpec, ...] = ()
     policies: PolicySource | None = None
+    routes: RouteHome | None = None
 
 
 DEFAULT_PROGRAMS = Programs()
@@ -93,7 +96,7 @@ class Supervisor:
         self._threads = options.threads or max(1, processors // self._count)
         self._metrics = metrics
         self._hot_swap = hot_swap
-        self._module = programs.worker
+        self._module, self._routes = programs.worker, programs.routes
         source = programs.policies
         self._policies = None if source is None else PolicyFollower(source, self._folder, log, metrics)
         self._auxiliary = [AuxiliaryProcess(spec, self._folder, log) for spec in programs.auxiliary]
@@ -159,9 +162,19 @@ class Supervisor:
                     await asyncio.sleep(TICK_SECONDS)  # its last message may still be on the way
                     if stop.is_set():  # an init system may have signalled the worker too
                         return
-                    raise worker.failure or self._cannot_start(worker, reason)
+                    failure = worker.failure or self._cannot_start(worker, reason)
+                    if not self._hot_swap.without_routes(failure.message):
+                        raise failure
+                    self._begin_again()
+                    break
             await asyncio.sleep(0.005)
         self._publish()
+
+    def _begin_again(self) -> None:
+        """Start all workers again, with the configuration in force by now."""
+        for worker in self._workers:
+            worker.kill()
+        self._workers = [self._begin(index) for index in range(self._count)]
 
     def _cannot_start(self, worker: Process, reason: str) -> EstibaError:
         if reason != "slow start":
@@ -194,6 +207,7 @@ class Supervisor:
             threads=self._threads,
             ports=self._ports,
             module=self._module,
+            routes=self._routes,
         )
         return Process(spec, self._message, start_at)
 

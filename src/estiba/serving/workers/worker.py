@@ -118,7 +118,13 @@ class Worker:
             self.memory = memoryview(mmap.mmap(state.fileno(), HEARTBEAT_BYTES + MAX_CONNECTIONS))
         self.folder = Path(spec.folder)
         status_file = self.folder / STATUS_FILE
-        self.serving = Serving(spec.options, ports=spec.ports, metrics_file=Path(spec.metrics), status_file=status_file)
+        self.serving = Serving(
+            spec.options,
+            ports=spec.ports,
+            metrics_file=Path(spec.metrics),
+            status_file=status_file,
+            routes=spec.routes,
+        )
         self.server, self.log = self.serving.server, self.serving.log
         self._prepared: dict[int, _Prepared] = {}  # by generation
         self._preparing: dict[int, bool] = {}  # by generation: False if it was discarded meanwhile
@@ -343,10 +349,11 @@ def _check_routes(configuration: Configuration) -> None:
     """Raise EstibaError for a route to a version that is not among the models, or without any weight."""
     known = {(model.name, model.version) for model in configuration.models}
     for route in configuration.routes:
-        for version in (*route.weights, *([route.shadow] if route.shadow else [])):
-            if (route.name, version) not in known:
-                raise EstibaError(f"The route {route.name} names version {version}, which is not served.")
-        if not sum(route.weights.values()) > 0 or min(route.weights.values()) < 0:
+        for target in route.every:
+            if (route.name, target.version) not in known:
+                raise EstibaError(f"The route {route.name} names version {target.version}, which is not served.")
+        weights = [target.weight for target in route.targets]
+        if not sum(weights) > 0 or min(weights) < 0:
             raise EstibaError(f"The route {route.name} needs weights of 0 or more, and one above 0.")
 
 
