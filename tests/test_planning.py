@@ -11,13 +11,13 @@ import pytest
 
 import estiba
 from estiba import project
-from estiba.core.errors import NotTrusted
+from estiba.core.errors import BadProject, NotTrusted
 from estiba.deploy.image import requirements
 from estiba.deploy.image.spec import image_spec
 from estiba.model.artifact.artifact import write
 from estiba.model.registry.registry import open_registry
 from estiba.model.training import fingerprints
-from estiba.planning import lower
+from estiba.planning import lower, lower_for_compose, lower_for_kubernetes
 
 pytestmark = pytest.mark.slow
 
@@ -69,3 +69,18 @@ def test_a_pickle_whose_manifest_names_no_code_is_not_trusted_either(tmp_path: P
     (tmp_path / "estiba.toml").write_text(TOML)
     with pytest.raises(NotTrusted, match=r"a pickle, model\.pkl"):
         lower(project.load(tmp_path))
+
+
+def test_only_servers_that_follow_a_registry_take_the_routes_of_the_project_file(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"a": np.arange(20.0)})
+    estiba.pack(lambda f: f["a"] * 2, rows, name="double", registry=tmp_path / "registry", quiet=True)
+    route = "[gateway.routes.double]\nweights = { production = 95, candidate = 5 }\n[images]\ntrust = true\n"
+    (tmp_path / "estiba.toml").write_text(TOML + route)
+    with pytest.raises(BadProject, match=r"gateway\.routes\.double: images hold one version"):
+        lower_for_compose(project.load(tmp_path))
+    (tmp_path / "estiba.toml").write_text(f'{TOML}{route}models = "registry"\n')
+    with pytest.raises(BadProject, match=r"gateway\.routes\.double: pods hold one version"):
+        lower_for_kubernetes(project.load(tmp_path))
+    plan = lower_for_compose(project.load(tmp_path))
+    settings = image_spec(plan, plan["models"]).contents.settings
+    assert settings["gateway"] == {"routes": {"double": {"weights": {"production": 95, "candidate": 5}}}}
