@@ -55,6 +55,8 @@ def test_other_methods_and_models_are_refused(http: Any) -> None:
     assert "POST" in refused(http.get(PATH), 405)
     assert "nobody" in refused(http.post("/v1/models/nobody:predict", json={"instances": [1]}), 404)
     assert "/v1/other" in refused(http.get("/v1/other"), 404)
+    assert ":predict" in refused(http.post("/v1/models/churn:explain", json={"instances": [CHURN_ROW]}), 404)
+    assert "nobody" in refused(http.post("/v1/models/nobody:explain", json={"instances": [1]}), 404)
 
 
 def test_calls_are_counted(http: Any) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from toys import CHURN_ROW, Live
+from toys import CHURN_ROW, Live, toy
+
+from estiba.model.registry.registry import open_registry
+from estiba.model.schema.signature import Field, Head, Signature
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -32,6 +36,7 @@ def refused(answer: Any, status: int = 400) -> str:
 
 
 TABLE = [list(ROW.values()), list(OTHER.values())]
+POSITIONAL = [list({**CHURN_ROW, **row}.values()) for row in (ROW, OTHER)]
 FORMS: list[dict[str, Any]] = [
     {"dataframe_split": {"columns": NAMES, "data": TABLE}},
     {"dataframe_split": {"columns": NAMES[::-1], "data": [row[::-1] for row in TABLE], "index": [3, 4]}},
@@ -39,8 +44,10 @@ FORMS: list[dict[str, Any]] = [
     {"instances": [ROW, OTHER]},
     {"inputs": {name: [ROW[name], OTHER[name]] for name in NAMES}},
     {"inputs": {name: [[ROW[name]], [OTHER[name]]] for name in NAMES}, "params": None},
-    {"instances": [list({**CHURN_ROW, **row}.values()) for row in (ROW, OTHER)]},
+    {"instances": POSITIONAL},
     {"dataframe_records": [ROW, OTHER], "params": {}},
+    {"dataframe_split": {"columns": list(range(6)), "index": ["a", "b"], "data": POSITIONAL}},
+    {"dataframe_split": {"columns": None, "index": None, "data": POSITIONAL}},
 ]
 
 
@@ -86,6 +93,20 @@ def test_what_is_no_header_is_not_guessed(http: Any, first: str, kind: str, said
     assert said in answer.text
 
 
+def test_a_first_line_of_counted_columns_is_refused(start_server: Callable[..., Live], tmp_path: Path) -> None:
+    fields = tuple(Field(name=name, kind="number") for name in "abc")
+    signature = Signature(fields=fields, head=Head(kind="values", names=("sum",)))
+    open_registry(tmp_path / "registry").push(toy("three", signature, dict.fromkeys("abc", 1.0), tmp_path))
+    live = start_server("three", registry=str(tmp_path / "registry"))
+    with httpx.Client(base_url=live.url, timeout=30) as client:
+        text = "0,1,2\n4,5,6\n"
+        assert "header=absent" in refused(invoke(client, text, "text/csv"))
+        assert len(invoke(client, text, "text/csv; header=absent").json()["predictions"]) == 2
+        assert len(invoke(client, "0,1,2\n", "text/csv").json()["predictions"]) == 1
+        assert len(invoke(client, "0,1,3\n4,5,6\n", "text/csv").json()["predictions"]) == 2
+    assert live.stop() == 0
+
+
 def test_one_part_of_a_prediction_as_a_plain_list(http: Any) -> None:
     found = invoke(http, {"dataframe_records": [ROW, OTHER], "params": {"output": "label"}}).json()
     assert found == {"predictions": [p["label"] for p in expected(http)]}
@@ -116,6 +137,9 @@ def test_pythons_nan_is_a_missing_value(http: Any) -> None:
         ({"dataframe_split": {"columns": [*NAMES[1:], "agee"], "data": TABLE}}, "did you mean 'age'"),
         ({"dataframe_split": {"columns": [*NAMES[1:], NAMES[1]], "data": TABLE}}, "twice"),
         ({"dataframe_split": [TABLE]}, "columns and data"),
+        ({"dataframe_split": {"columns": [0, 1, 2], "data": [[1, 2, 3]]}}, "array of names"),
+        ({"dataframe_split": {"columns": NAMES, "data": TABLE, "index": [0]}}, '"index"'),
+        ({"dataframe_split": {"columns": NAMES, "data": TABLE, "index": 2}}, '"index"'),
         ({"inputs": {**ROW, "age": [41, 20]}}, "one array per field"),
         ({"inputs": {name: [] for name in NAMES}}, "one array per field"),
         ({"inputs": {}}, "missing"),

@@ -48,6 +48,7 @@ def routes(current: CurrentCatalog, health: Health) -> list[Route]:
         "/v2/repository/index": pages.index,
         "/v2/repository/models/{name}/load": pages.managed,
         "/v2/repository/models/{name}/unload": pages.managed,
+        "/v1/models/{name}:explain": pages.explain,
     }
     not_served = (f"{model}/infer", f"{version}/infer", "/v1/models/{name}:predict", "/invocations")
     return [
@@ -94,17 +95,21 @@ class _Pages:
     async def index(self, request: Request) -> Response:
         body = await request.body()
         query = parse_json(body) if body else {}
-        if not isinstance(query, dict) or not isinstance(query.get("ready", False), bool):
+        only_ready = query.get("ready") if isinstance(query, dict) else ""
+        if not isinstance(only_ready, bool | None):
             raise BadRequest('Expected an object: {"ready": true}, {"ready": false} or {}.')
         models, ready = self._current.catalog.models(), self._health.state == "ready"
-        only_ready = query.get("ready", False)
-        return _json(open_inference.repository_index(models, ready=ready, only_ready=only_ready))
+        return _json(open_inference.repository_index(models, ready=ready, only_ready=only_ready is True))
 
     async def managed(self, request: Request) -> Response:
         raise NotImplementedHere(
             "This server does not load or unload models on a client's request.",
             hint="Push a version and move the alias in the registry; the server follows it.",
         )
+
+    async def explain(self, request: Request) -> Response:
+        name = self._find(request).name
+        raise NotFound(f"This server does not explain predictions; ask /v1/models/{name}:predict.")
 
     async def v1_models(self, request: Request) -> Response:
         return _json({"models": [model.name for model in self._current.catalog.models()]})

@@ -179,6 +179,8 @@ def code_csv(coder: Coder, body: bytes | bytearray, *, header: bool | None = Tru
         raise BadRequest(f"The body is not valid CSV in UTF-8: {error}") from None
     if lines:
         _check_separator(lines[0], len(coder.fields))
+    if header is None and len(lines) > 1:
+        _check_numbered(lines[0], len(coder.fields))
     if lines and not (header if header is not None else _is_header(coder, lines[0])):
         lines.insert(0, list(coder.signature.names))
     if len(lines) < 2:
@@ -200,6 +202,19 @@ def _check_separator(line: Sequence[str], fields: int) -> None:
             "decimal point, or send JSON.",
         )
 
+
+def _check_numbered(line: Sequence[str], fields: int) -> None:
+    """Raise BadRequest for the first of several lines that counts the fields: pandas' header of nameless columns."""
+    if fields >= MIN_COUNTED_FIELDS and list(line) == [str(number) for number in range(fields)]:
+        raise BadRequest(
+            f"The first line of the CSV, the numbers 0 to {fields - 1}, may be a row or pandas' header of columns "
+            "without names.",
+            hint="Leave a header out (header=False in pandas) and send Content-Type: text/csv; header=absent.",
+        )
+
+
+MIN_COUNTED_FIELDS = 3
+"""From this many fields on, a line 0,1,2 is more likely pandas' header than a row."""
 
 _SEPARATORS = {";": "';'", "\t": "a tab", "|": "'|'"}
 

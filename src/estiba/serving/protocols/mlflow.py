@@ -98,7 +98,12 @@ class MlflowEndpoint(Endpoint):
         if not fits or not isinstance(content.get("data"), list) or not content["data"]:
             raise BadRequest('"dataframe_split" must be an object of columns and data, one row or more.')
         check_count(len(content["data"]))
-        names = content.get("columns", list(self.model.signature.names))
+        index = content.get("index")
+        if index is not None and not (isinstance(index, list) and len(index) == len(content["data"])):
+            raise BadRequest('"index" must be an array with one label per row of data. It is not used.')
+        names, own = content.get("columns"), list(self.model.signature.names)
+        if names is None or names == list(range(len(own))):  # pandas numbers columns that have no names
+            names = own
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise BadRequest('"columns" must be an array of names.')
         return code_table(self.model.coder, names, content["data"])

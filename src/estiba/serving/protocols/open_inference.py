@@ -133,7 +133,9 @@ class OpenInferenceEndpoint(Endpoint):
         return {each.name: each.values for each in given}
 
     def _options(self, content: Mapping[str, Any], exchange: Exchange) -> Options:
-        request_id = content.get("id", exchange.id)
+        request_id = content.get("id")
+        if request_id is None:  # MLServer's types write what is not given as null
+            request_id = exchange.id
         if not isinstance(request_id, str) or len(request_id) > MAX_SHOWN_CHARACTERS:
             raise BadRequest(f"The id must be a string of at most {MAX_SHOWN_CHARACTERS} characters.")
         binary = parameters(content).get("binary_data_output") is True
@@ -157,7 +159,10 @@ class OpenInferenceEndpoint(Endpoint):
         settings = parameters(output)
         if "classification" in settings:
             raise BadRequest("The classification extension is not supported; the label is an output of its own.")
-        return self._outputs[name], settings.get("binary_data", binary) is True
+        if "shared_memory_region" in settings:
+            raise BadRequest(f"Output {name!r}: shared memory is not supported; outputs are in the body of the answer.")
+        own = settings.get("binary_data")
+        return self._outputs[name], (binary if own is None else own) is True
 
     def encode(self, exchange: Exchange, answer: Answer) -> EncodedResponse:
         predictions, warnings = answer.predictions, answer.warnings
@@ -252,7 +257,7 @@ def parameters(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def content_type(given: Mapping[str, Any], name: str) -> str:
     """MLServer's content type of a request or an input, empty for none; raises BadRequest for an unknown one."""
-    found = parameters(given).get("content_type", "")
+    found = parameters(given).get("content_type") or ""
     if found and found not in CONTENT_TYPES:
         where = f"input {name!r}" if name else "the request"
         raise BadRequest(
