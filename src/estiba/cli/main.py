@@ -29,7 +29,7 @@ CHAPTERS = {
     },
     "Serve": {
         "serve": ("serve", "Serve models of the registry over HTTP."),
-        "keys": ("keys", "Make, list and revoke API keys."),
+        "keys": ("keys", "Make, limit, list and revoke API keys."),
         "route": ("route", "Choose which version of a model answers which requests."),
         "log": ("log", "Show what models were asked, and what they answered."),
         "feedback": ("feedback", "Keep the labels that became known for predictions."),
