@@ -35,7 +35,6 @@ from estiba.deploy.plan.plan import (
 )
 from estiba.deploy.plan.policies import Reach
 from estiba.deploy.plan.service_options import MODELS, Condition, ServiceOptions, start_order
-from estiba.gateway.options import has_limits
 from estiba.model.registry.registry import Registry, open_registry
 from estiba.model.training import fingerprints
 from estiba.project import Project
@@ -58,7 +57,6 @@ def lower(project: Project, *, canaries: bool = False, local: bool = False) -> P
         EstibaError: the registry cannot be reached.
     """
     if not local:
-        _check_limits(project)
         _check_routes(project)
     models = tuple(_resolved(project))
     serving = {MODELS: _serving(project, MODELS, models)} if models else {}
@@ -113,15 +111,6 @@ def _policies(project: Project) -> Policies:
     if not project.models or not (asked or options.log.enabled):
         return Policies(options)
     return policies.describe(options, project.state_options, project.services)
-
-
-def _check_limits(project: Project) -> None:
-    """Refuse a project with limits that several containers would not keep together."""
-    if has_limits(project.gateway.limits):
-        raise BadProject(
-            "[gateway.limits] limits requests, and servers in containers do not yet.",
-            hint="Leave the section out for what runs in containers, and limit requests in a proxy before it.",
-        )
 
 
 def _check_routes(project: Project) -> None:

@@ -8,6 +8,9 @@ TRUSTED = "ESTIBA_TRUSTED"
 STATE = "ESTIBA_STATE"
 """URL of the state store."""
 
+LIMITS_STORE = "ESTIBA_LIMITS_STORE"
+"""URL of the store of limits."""
+
 KEYS = "ESTIBA_KEYS"
 """`auto`, `required` or `off`: as `--keys` of `estiba serve`."""
 

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from estiba.core.addresses import is_loopback
 from estiba.core.errors import BadProject, EstibaError
+from estiba.core.variables import LIMITS_STORE
 from estiba.model.registry.route_record import RouteOptions
 from estiba.serving.options import ServerOptions
 
@@ -19,9 +20,6 @@ DEPLOYMENT_KEY = "deployment"
 """Name of the key that a deployment makes for its own services and its user, in a secret file."""
 
 DEPLOYMENT_ROLES = ("predict", "read")
-
-LIMITS_STORE = "ESTIBA_LIMITS_STORE"
-"""Environment variable with the URL of the store of limits."""
 
 
 class LogOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -82,6 +80,7 @@ class LimitsOptions(Limit, frozen=True, kw_only=True, omit_defaults=True, forbid
         headers: send the fields RateLimit and RateLimit-Policy with each answer.
         store: URL of a Redis or Valkey server, such as redis://HOST:6379/0, that counts over several servers; empty:
             each server counts alone. $ESTIBA_LIMITS_STORE overrides it.
+        service: a Redis or Valkey service of the project, which counts for the model servers in containers.
         timeout: seconds after which an answer of that store is late.
         without_store: while it cannot be reached, `local`: each server counts alone, its share of the limits; `open`:
             nothing is limited; `closed`: requests with limits are refused.
@@ -90,6 +89,7 @@ class LimitsOptions(Limit, frozen=True, kw_only=True, omit_defaults=True, forbid
     models: dict[str, Limit] = {}
     headers: bool = True
     store: str = ""
+    service: str = ""
     timeout: Annotated[float, Meta(gt=0, le=5)] = 0.05
     without_store: Literal["local", "open", "closed"] = "local"
 
@@ -181,6 +181,9 @@ def check_limits(options: LimitsOptions) -> None:
     """Raise BadProject for a burst without a rate, or a store that is none of Redis."""
     if options.store:
         check_store(options.store, "gateway.limits.store")
+    if options.store and options.service:
+        hint = "Keep one of them: a service of this project, or a server elsewhere."
+        raise BadProject("gateway.limits: both store and service say what counts in containers.", hint=hint)
     sections = {"gateway.limits": options.for_keys}
     sections |= {f"gateway.limits.models.{name}": limit for name, limit in options.models.items()}
     for path, limit in sections.items():

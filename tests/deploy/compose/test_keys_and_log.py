@@ -1,4 +1,4 @@
-"""Keys and the log of predictions in containers, on a real Docker: in PostgreSQL, and on a volume with SQLite."""
+"""Keys, limits and the log in containers, on a real Docker: in PostgreSQL and Redis, and in the only container."""
 
 from __future__ import annotations
 
@@ -35,14 +35,19 @@ train = "shop:train"
 keys = "required"
 [gateway.log]
 enabled = true
+[gateway.limits]
+rows_per_day = 3
 """
 
-POSTGRES = """
+SERVICES = """
+service = "cache"
 [state]
 service = "db"
 [services.db]
 image = "postgres:17"
 environment = { POSTGRES_USER = "shop" }
+[services.cache]
+image = "redis:8"
 """
 
 
@@ -82,9 +87,9 @@ class Stack:
 @pytest.fixture(params=["postgres", "sqlite"])
 def stack(request: pytest.FixtureRequest, docker: Docker, toy_registry: Path, tmp_path: Path) -> Iterator[Stack]:
     """The image built and verified, and all services healthy."""
-    docker.need(f"python:{PYTHON}-slim", *(["postgres:17"] if request.param == "postgres" else []))
+    docker.need(f"python:{PYTHON}-slim", *(["postgres:17", "redis:8"] if request.param == "postgres" else []))
     text = TOML.format(name=docker.name, registry=toy_registry, port=(port := free("127.0.0.1")))
-    (tmp_path / "estiba.toml").write_text(text + POSTGRES * (request.param == "postgres"))
+    (tmp_path / "estiba.toml").write_text(text + SERVICES * (request.param == "postgres"))
     folder = ["-C", str(tmp_path)]
     assert run(["compose", *folder]) == 0
     assert run(["build", *folder]) == 0
@@ -114,6 +119,9 @@ def test_containers_ask_for_keys_and_log_predictions(stack: Stack) -> None:
     stack.compose("up", "--detach", "--wait", "--force-recreate")  # the store outlives the containers
     assert (stack.status(shop), stack.status(first)) == (401, 200)
     assert len(stack.logged()) == 3
+    assert [stack.status(first) for _ in range(3)] == [200, 200, 429]  # it has asked once since then
+    if "cache" in stack.compose("ps", "--services"):
+        assert int(stack.compose("exec", "-T", "cache", "redis-cli", "dbsize")) > 0
     no_secret_is_readable(stack)
 
 

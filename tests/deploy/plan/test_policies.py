@@ -21,7 +21,7 @@ from estiba.deploy.plan import policies, secrets
 from estiba.deploy.plan.plan import API_KEY, Build, Http, Plan, PlannedModel, Service
 from estiba.deploy.plan.policies import Reach
 from estiba.gateway.keys import is_well_formed
-from estiba.gateway.options import GatewayOptions, LogOptions
+from estiba.gateway.options import GatewayOptions, LimitsOptions, LogOptions
 from estiba.planning import lower, lower_for_compose, lower_for_kubernetes
 from estiba.state.options import StateOptions
 
@@ -182,6 +182,56 @@ def test_one_sqlite_file_serves_one_pod(tmp_path: Path, toy_registry: Path) -> N
 def test_a_state_store_that_containers_cannot_use_is_refused(tmp_path: Path, state: StateOptions, message: str) -> None:
     with pytest.raises(BadProject, match=message):
         keyed(tmp_path, REQUIRED, state)
+
+
+def limited(**options: Any) -> GatewayOptions:
+    return GatewayOptions(limits=LimitsOptions(rate=50, **options))
+
+
+def test_several_containers_count_limits_in_redis(tmp_path: Path) -> None:
+    plan = keyed(tmp_path, limited(service="db"), IN_SQLITE)  # any service with a port
+    found = compose_services(plan)["models"]
+    assert found["environment"] == {"ESTIBA_LIMITS_STORE": "redis://db:5432/0"}
+    assert found["depends_on"] == {"db": {"condition": "service_healthy", "restart": False}}
+    plan = keyed(tmp_path, limited(store="redis://limits.example:7000/1"), IN_SQLITE)
+    assert "environment" not in compose_services(plan)["models"]  # it is in the settings of the image
+    objects = yaml.safe_load_all(kubernetes.render(plan, KubernetesOptions()).texts["base/models.yaml"])
+    (policy,) = [each for each in objects if each["kind"] == "NetworkPolicy"]
+    assert [rule["ports"] for rule in policy["spec"]["egress"]] == [[{"protocol": "TCP", "port": 7000}]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"service": "rediss"}, "there is no service 'rediss'"),
+        ({"service": "setup"}, "setup has no port"),
+        ({"store": "redis://:secret@limits.example/0"}, "its password would be readable"),
+        ({"store": "redis://localhost/0"}, "means the container itself"),
+    ],
+)
+def test_a_store_of_limits_that_containers_cannot_use_is_refused(
+    tmp_path: Path, options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(BadProject, match=message):
+        keyed(tmp_path, limited(**options), IN_SQLITE)
+
+
+@pytest.mark.parametrize(
+    ("toml", "more", "message"),
+    [("", "port = 8001\n", "Here 2 serve models"), ("[images]\nreplicas = 3", "", "Here up to 3 may run")],
+)
+def test_containers_do_not_count_limits_apart(
+    tmp_path: Path, toy_registry: Path, toml: str, more: str, message: str
+) -> None:
+    found = loaded(tmp_path, toy_registry, "[gateway.limits]\nrate = 50\n" + toml, more)
+    with pytest.raises(BadProject, match=message):
+        lower_for_compose(found)
+
+
+def test_the_only_container_counts_limits_itself(tmp_path: Path, toy_registry: Path) -> None:
+    plan = lower_for_compose(loaded(tmp_path, toy_registry, "[gateway.limits]\nrate = 50\n"))
+    assert plan.policies.options.limits.rate == 50
+    assert "environment" not in compose_services(plan)["models"]
 
 
 def test_a_database_elsewhere_is_reached_with_a_password_that_nobody_generates(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Keys and the log of predictions in containers: the state store that model servers share, and the first key."""
+"""Keys, the log of predictions and limits in containers: the stores that model servers share, and the first key."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import msgspec
 from estiba.core.addresses import is_loopback
 from estiba.core.errors import BadProject
 from estiba.core.suggest import did_you_mean
-from estiba.core.variables import KEYS, SERVER_KEY_FILE, STATE
+from estiba.core.variables import KEYS, LIMITS_STORE, SERVER_KEY_FILE, STATE
 from estiba.deploy.plan.plan import API_KEY, STATE_FOLDER, Plan, Policies, Service
 from estiba.deploy.plan.references import references
 from estiba.deploy.plan.service_options import Condition, ServiceOptions
-from estiba.gateway.options import GatewayOptions, needs_keys
+from estiba.gateway.options import GatewayOptions, LimitsOptions, has_limits, needs_keys
 from estiba.state.options import POSTGRES, StateOptions, shown, without_password_file
 
 SQLITE_URL = f"sqlite:///{STATE_FOLDER}/state.db"
@@ -60,13 +60,14 @@ def apply(plan: Plan, reach: Reach) -> Plan:
     """The plan for a target: model servers have the state store, and the secret file of the first key.
 
     Raises:
-        BadProject: several containers would share an SQLite file. EstibaError: others could use the models without a
-            key, and the project file does not allow it.
+        BadProject: several containers would share an SQLite file, or count limits apart.
+        EstibaError: others could use the models without a key, and the project file does not allow it.
     """
     server = msgspec.structs.replace(plan.server, host=reach.address)
     policies = replace(plan.policies, needs_keys=needs_keys(plan.policies.options, server))
     if not any(service.models for service in plan.services):
         return plan
+    plan = _with_limits(plan, policies.options.limits, reach)
     if not (policies.needs_keys or policies.options.log.enabled):
         return replace(plan, policies=policies)
     if policies.store == "sqlite":
@@ -79,6 +80,64 @@ def apply(plan: Plan, reach: Reach) -> Plan:
         for service in plan.services
     )
     return replace(plan, policies=policies, services=tuple(services))
+
+
+def _with_limits(plan: Plan, limits: LimitsOptions, reach: Reach) -> Plan:
+    """The plan whose model servers count limits together; raises BadProject where they would count apart."""
+    if limits.service:
+        url = _url_of_redis(plan, limits.service)
+        services = tuple(_counted(each, url, plan[limits.service]) if each.models else each for each in plan.services)
+        return replace(plan, services=services)
+    if limits.store:
+        _check_redis(limits.store)
+    elif has_limits(limits):
+        servers = [service.name for service in plan.services if service.models]
+        if len(servers) > 1 or reach.replicas > 1:
+            count = f"{len(servers)} serve models" if len(servers) > 1 else f"up to {reach.replicas} may run"
+            allowing = "" if len(servers) > 1 else f"; or allow one container: {reach.setting}"
+            raise BadProject(
+                f"gateway.limits: each container would count alone, and allow all of a limit. Here {count}.",
+                hint=f"Name a Redis service of the project: service in [gateway.limits]; or a server: store{allowing}.",
+            )
+    return plan
+
+
+def _url_of_redis(plan: Plan, name: str) -> str:
+    """The URL, with references, of a Redis service."""
+    if name not in [service.name for service in plan.services]:
+        known = [service.name for service in plan.services if not service.models]
+        hint = f"Services: {', '.join(known) or 'none'}."
+        raise BadProject(f"gateway.limits.service: there is no service {name!r}{did_you_mean(name, known)}", hint=hint)
+    if plan[name].port is None:
+        hint = 'Give it `port`, or an image such as "redis:8".'
+        raise BadProject(f"gateway.limits.service: {name} has no port.", hint=hint)
+    return f"redis://${{services.{name}.host}}:${{services.{name}.port}}/0"
+
+
+def _counted(server: Service, url: str, redis: Service) -> Service:
+    """A model server that counts limits in Redis. It starts after it, and answers without it all the same."""
+    condition: Condition = "started" if redis.health is None else "healthy"
+    return replace(
+        server,
+        environment={**server.environment, LIMITS_STORE: url},
+        needs={**server.needs, redis.name: condition},
+    )
+
+
+def _check_redis(url: str) -> None:
+    """Raise BadProject where containers cannot use the URL of a Redis server."""
+    parts = urlsplit(url)
+    if parts.password:
+        raise BadProject(
+            "gateway.limits.store: its password would be readable in images and in `docker inspect`.",
+            hint="Name a Redis service of the project without one, service in [gateway.limits], which only the plan's "
+            "services reach.",
+        )
+    if is_loopback(parts.hostname or ""):
+        raise BadProject(
+            f"gateway.limits.store: {url} means the container itself.",
+            hint="Use the name that containers reach it by; or, for a service of the project, service.",
+        )
 
 
 def _server(service: Service, policies: Policies, condition: Condition) -> Service:
