@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from typing import Any
 
 import pytest
@@ -50,3 +52,16 @@ def test_an_output_in_shared_memory_is_refused(http: Any) -> None:
     answer = http.post(PATH, json={"inputs": [INPUT], "outputs": [wanted]})
     assert answer.status_code == 400
     assert "shared memory" in answer.json()["error"]
+
+
+def test_data_in_both_forms_are_refused(http: Any) -> None:
+    content = {**INPUT, "parameters": {"binary_data_size": 16}}
+    for data, status in ((INPUT["data"], 400), ([], 400), (None, 200)):
+        header = json.dumps({"inputs": [{**content, "data": data}]}).encode()
+        headers = {"inference-header-content-length": str(len(header))}
+        answer = http.post(PATH, content=header + struct.pack("<dd", 1.0, 2.5), headers=headers)
+        assert answer.status_code == status, answer.text
+        if status == 200:
+            assert outputs(answer) == outputs(http.post(PATH, json={"inputs": [INPUT]}))
+        else:
+            assert "both" in answer.json()["error"]

@@ -314,6 +314,9 @@ def test_an_image_in_every_form_is_its_pixels(kind: str, client: httpx.Client) -
     length = {"inference-header-content-length": str(len(header))}
     binary = client.post("/v2/models/bright/infer", content=header + block, headers=length).json()
     assert binary["outputs"][0]["data"] == expected["mean"]
+    header = header.replace(b"null", b'["x"]')
+    length = {"inference-header-content-length": str(len(header))}
+    assert "both" in client.post("/v2/models/bright/infer", content=header + block, headers=length).json()["error"]
 
 
 def test_an_image_of_too_many_elements_is_refused(client: httpx.Client) -> None:

@@ -217,21 +217,28 @@ class _Inputs:
         if size is None:
             values = tensors.from_json(tensors.flatten(given.get("data"), shape, name), datatype, name)
         else:
-            values = tensors.from_binary(self._take(size, name), datatype, math.prod(shape), name)
+            values = tensors.from_binary(self._take(given, name), datatype, math.prod(shape), name)
         if kind == "base64" and datatype == "BYTES":
             values = tensors.from_base64(values, name)
         return _Input(name, datatype, tuple(shape), values)
 
-    def _take(self, size: Any, name: str) -> memoryview:
-        taken = binary_block(self._block, self.at, size, name)
-        self.at += size
+    def _take(self, given: Mapping[str, Any], name: str) -> memoryview:
+        taken = binary_block(self._block, self.at, given, name)
+        self.at += len(taken)
         return taken
 
 
-def binary_block(block: memoryview, at: int, size: Any, name: str) -> memoryview:
-    """The `size` bytes from position `at` of the binary data of a request; raises BadRequest where there are fewer."""
+def binary_block(block: memoryview, at: int, given: Mapping[str, Any], name: str) -> memoryview:
+    """The binary data of an input, from position `at` of a request's.
+
+    Raises:
+        BadRequest: there are fewer bytes than `binary_data_size`, or the input has data in JSON too.
+    """
+    size: Any = parameters(given).get("binary_data_size")
     if not is_size(size) or at + size > len(block):
         raise BadRequest(f"The binary data of input {name!r} is incomplete.")
+    if given.get("data") is not None:
+        raise BadRequest(f"Input {name!r} has both data and binary_data_size; send one of them.")
     return block[at : at + size]
 
 

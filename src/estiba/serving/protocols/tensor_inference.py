@@ -71,7 +71,7 @@ class TensorInferenceEndpoint(OpenInferenceEndpoint):
                 raise BadRequest("Every input needs a name.")
             self._check_name(name, arrays)
             size = parameters(given).get("binary_data_size")
-            part = None if size is None else binary_block(block, at, size, name)
+            part = None if size is None else binary_block(block, at, given, name)
             at += 0 if part is None else len(part)
             arrays[name] = self._array(self.model.signature.field(name), given, part)
         if at != len(block):
