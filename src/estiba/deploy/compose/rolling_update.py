@@ -47,7 +47,8 @@ def _start_beside(project: ComposeProject, name: str, count: int, old: Sequence[
 
     They are kept from the reverse proxy meanwhile: requests to one that has not loaded its models would wait.
     """
-    done = project.compose("up", "--no-start", "--no-deps", "--no-recreate", "--scale", f"{name}={count}", name)
+    # Not --no-deps: the containers would be made without `depends_on`, and be outdated for the next `up`.
+    done = project.compose("up", "--no-start", "--no-recreate", "--scale", f"{name}={count}", name)
     new += [row["ID"] for row in project.containers() if row["Service"] == name and row["ID"] not in old]
     if done.code or not new:
         raise DeploymentFailed(f"{name}: {done.said}")

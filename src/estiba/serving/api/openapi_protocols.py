@@ -141,7 +141,7 @@ def _invocations() -> Json:
 
 def _index() -> Json:
     operation = _operation(V2, "The models and their states", "Index", (400,))
-    body: Json = {"type": "object", "properties": {"ready": {"type": "boolean"}}}
+    body: Json = {"type": "object", "properties": {"ready": {"type": ["boolean", "null"]}}}
     return {**operation, "requestBody": {"content": {"application/json": {"schema": body}}}}
 
 
