@@ -49,6 +49,7 @@ def test_a_file_of_labels_gives_the_quality(estiba: Estiba, tmp_path: Path, cont
     assert [each["recall"] for each in version["classes"]] == [1.0, 0.0]
 
 
+@pytest.mark.slow
 def test_wrong_files_say_what_to_do(estiba: Estiba, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("id,label\nr0,stays\nr77,stays\n")
     ran = estiba("feedback", tmp_path / "labels.csv")

@@ -200,6 +200,7 @@ def test_postgresql_keeps_labels_and_measures_them(start_server: Start) -> None:
         assert version["log_loss"] == pytest.approx(metrics.log_loss([0, 1], probability), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_labels_of_many_writers_are_all_kept_and_go_with_their_predictions(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/state.db"
     database = open_log(url)
@@ -230,6 +231,7 @@ def test_labels_of_many_writers_are_all_kept_and_go_with_their_predictions(tmp_p
     database.close()
 
 
+@pytest.mark.slow
 def test_too_many_labels_are_refused() -> None:
     body = b"id,label\n" + b"a,1\n" * (MAX_LABELS + 1)
     with pytest.raises(BadRequest, match="100,001 labels"):

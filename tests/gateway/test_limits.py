@@ -23,7 +23,6 @@ from estiba.core.errors import BadProject, EstibaError, NotFound
 from estiba.gateway import keys
 from estiba.gateway.keys import KeyRequest
 from estiba.gateway.options import Limit, LimitsOptions, check_limits
-from estiba.planning import lower
 from estiba.state.database import Database
 from estiba.state.store import open_state
 
@@ -246,8 +245,9 @@ def test_the_project_file_names_models_that_it_has(tmp_path: Path) -> None:
     file.write_text(models + "[gateway.limits]\nrate = 50\n[gateway.limits.models.price]\nconcurrent = 4\n")
     limits = project.load(file).gateway.limits
     assert (limits.for_keys, limits.models) == (Limit(rate=50), {"price": Limit(concurrent=4)})
-    with pytest.raises(BadProject, match=r"\[gateway\.limits\] limits requests, and servers in containers do not yet"):
-        lower(project.load(file))
+    file.write_text(models + '[gateway.limits]\nrate = 50\nstore = "redis://a.example"\nservice = "cache"\n')
+    with pytest.raises(BadProject, match=r"gateway\.limits: both store and service say"):
+        project.load(file)
     for wrong, said in {
         "[gateway.limits.models.prise]\nrate = 1": "gateway.limits.models.prise: there is no model 'prise'; did",
         "[gateway.limits]\nburst = 5": "gateway.limits.burst: there is no rate",
