@@ -16,8 +16,8 @@ ORDER = {
         core state model serving client gateway monitoring deploy serve project planning doctor local cli __main__
         """,
     "estiba.core": """
-        installation errors variables language log ids suggest addresses child termination cpus memory options stores
-        guard shell cli_program process_group ports python_command
+        installation errors durations variables language log ids suggest addresses child termination cpus memory options
+        stores guard shell cli_program process_group ports python_command
         """,
     "estiba.core.stores": "disk files",
     "estiba.state": "options database sqlite postgres migrations store",

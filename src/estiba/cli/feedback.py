@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import IO
 
 import click
@@ -37,7 +38,8 @@ def feedback(file: IO[bytes], skip_unknown: bool, state: str | None, as_json: bo
 
     content = file.read()
     labels = read_labels(content, _content_type(content), limit=None)
-    kept = record(open_log(state_location(state)), labels, skip_unknown=skip_unknown)
+    with closing(open_log(state_location(state))) as log:
+        kept = record(log, labels, skip_unknown=skip_unknown)
     if as_json:
         terminal.json(msgspec.to_builtins(kept))
         return

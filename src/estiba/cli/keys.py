@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +11,7 @@ import click
 from estiba.cli import terminal
 from estiba.cli.common_options import json_option, state_option
 from estiba.cli.group import Group
+from estiba.core.durations import seconds
 
 if TYPE_CHECKING:
     from estiba.gateway.keys import ApiKey
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from estiba.state.database import Database
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
@@ -31,10 +29,10 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
-        found = re.fullmatch(r"(\d{1,6})([smhdw])", value)
-        if found is None or int(found[1]) == 0:
+        length = seconds(value)
+        if length is None:
             self.fail(f"{value!r} is no duration: give a whole number above 0 and s, m, h, d or w, such as 90d.")
-        return float(int(found[1]) * _UNITS[found[2]])
+        return length
 
 
 @click.group(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
@@ -39,7 +40,8 @@ def quality(model: str, since: float, window: float, state: str | None, as_json:
     from estiba.gateway.quality import quality as measured
     from estiba.state.store import open_log
 
-    result = measured(open_log(state_location(state)), model, since=since, window=min(window, since))
+    with closing(open_log(state_location(state))) as log:
+        result = measured(log, model, since=since, window=min(window, since))
     if as_json:
         terminal.json(msgspec.to_builtins(result))
         return

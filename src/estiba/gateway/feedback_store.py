@@ -12,7 +12,7 @@ from estiba.core.errors import EstibaError, Unavailable
 from estiba.gateway import feedback
 from estiba.gateway.keys import ApiKey
 from estiba.gateway.quality import quality
-from estiba.state.database import Database
+from estiba.state.database import Database, LazyDatabase
 from estiba.state.store import open_log
 
 Result = TypeVar("Result")
@@ -27,10 +27,9 @@ class FeedbackStore:
         Args:
             url: of the state store.
         """
-        self._url = url
         self._models: dict[str, tuple[str, ...]] = {}
         self._lock = threading.Lock()
-        self._database: Database | None = None
+        self._database = LazyDatabase(lambda: open_log(url))
 
     def allow(self, keys: Iterable[ApiKey]) -> None:
         """Take labels from the holders of these keys, for the models that each may use."""
@@ -55,19 +54,10 @@ class FeedbackStore:
 
     def _ask(self, question: Callable[[Database], Result]) -> Result:
         with self._lock:
-            if self._database is not None and self._database.is_replaced():
-                self._forget()
             try:
-                if self._database is None:
-                    self._database = open_log(self._url)
-                return question(self._database)
+                return question(self._database.get())
             except EstibaError as error:
                 if error.status < 500:
                     raise
-                self._forget()
+                self._database.close()
                 raise Unavailable("The log of predictions cannot be used now; no label was kept.") from error
-
-    def _forget(self) -> None:
-        if self._database is not None:
-            self._database.close()
-        self._database = None

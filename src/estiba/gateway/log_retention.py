@@ -6,7 +6,7 @@ import threading
 import time
 
 from estiba.core.errors import EstibaError
-from estiba.state.database import Database
+from estiba.state.database import LazyDatabase
 from estiba.state.store import open_log
 
 LOOK_SECONDS = 60.0
@@ -25,9 +25,8 @@ class LogKeeper:
 
     def __init__(self, url: str, keep_days: float) -> None:
         """Open nothing yet."""
-        self._url = url
         self._keep_seconds = keep_days * 86400
-        self._database: Database | None = None
+        self._database = LazyDatabase(lambda: open_log(url))
         self._looked_at = -LOOK_SECONDS
 
     def start(self) -> None:
@@ -41,16 +40,14 @@ class LogKeeper:
             if now >= self._looked_at + LOOK_SECONDS:
                 self._looked_at = now
                 self._remove_old()
-            if self._database is not None:
-                self._database.checkpoint()
+            if self._database.opened is not None:
+                self._database.opened.checkpoint()
         except EstibaError:
             self.close()
 
     def close(self) -> None:
         """Close the log; the next look opens it again."""
-        if self._database is not None:
-            self._database.close()
-        self._database = None
+        self._database.close()
 
     def _run(self) -> None:
         while True:
@@ -58,13 +55,10 @@ class LogKeeper:
             time.sleep(CHECKPOINT_SECONDS)
 
     def _remove_old(self) -> None:
-        if self._database is not None and self._database.is_replaced():
-            self.close()
-        if self._database is None:
-            self._database = open_log(self._url)
+        database = self._database.get()
         oldest = int((time.time() - self._keep_seconds) * 1e6)
         while True:
-            with self._database.transaction() as writing:
+            with database.transaction() as writing:
                 page = "SELECT at FROM prediction WHERE at < ? ORDER BY at LIMIT 1 OFFSET ?"
                 next_page = writing.execute(page, (oldest, ROWS_AT_ONCE))
                 # All rows of one moment at once: those of a large batch share theirs, and may be more than a page.
@@ -73,5 +67,5 @@ class LogKeeper:
             if not next_page:
                 break
             time.sleep(PAUSE_SECONDS)
-        with self._database.transaction() as writing:
+        with database.transaction() as writing:
             writing.execute("DELETE FROM feedback WHERE predicted_at < ?", (oldest,))

@@ -12,7 +12,7 @@ from estiba.core.stores.disk import explained
 from estiba.gateway import keys
 from estiba.gateway.keys import ApiKey
 from estiba.gateway.options import DEPLOYMENT_KEY, DEPLOYMENT_ROLES, BrowserOptions, Gateway, LimitsOptions, LogOptions
-from estiba.state.database import Database
+from estiba.state.database import Database, LazyDatabase
 from estiba.state.store import open_state
 
 
@@ -38,7 +38,7 @@ class StoredPolicy:
         """Open nothing yet."""
         self._gateway = gateway
         self._lock = threading.Lock()
-        self._database: Database | None = None
+        self._database = LazyDatabase(self._open)
         self._generation = -1
         self._content = b""
 
@@ -54,21 +54,28 @@ class StoredPolicy:
             try:
                 return self._read()
             except BaseException:
-                self._forget()
+                self._database.close()
                 raise
 
     def _read(self) -> bytes:
-        if self._database is not None and self._database.is_replaced():
-            self._forget()
-        if self._database is None:
-            self._database = open_state(self._gateway.state)
-            self._admit_deployment_key(self._database)
-        generation = keys.generation(self._database)
+        database = self._database.get()
+        generation = keys.generation(database)
         if generation != self._generation:
-            self._content = self._encoded(key for key in keys.listed(self._database) if key.state == "active")
+            self._content = self._encoded(key for key in keys.listed(database) if key.state == "active")
             self._generation = generation
-            self._database.checkpoint()
+            database.checkpoint()
         return self._content
+
+    def _open(self) -> Database:
+        """Open the store, of which all must be read then: it may be another one than before."""
+        database = open_state(self._gateway.state)
+        try:
+            self._admit_deployment_key(database)
+        except BaseException:
+            database.close()
+            raise
+        self._generation = -1
+        return database
 
     def _admit_deployment_key(self, database: Database) -> None:
         if self._gateway.key_file:
@@ -81,9 +88,3 @@ class StoredPolicy:
         known = None if in_force is None else tuple(in_force)
         gateway = self._gateway
         return msgspec.json.encode(Policy(gateway.state, known, gateway.log, gateway.limits, gateway.browsers))
-
-    def _forget(self) -> None:
-        """Open the store again before the next read, and read all of it: it may be another one by then."""
-        if self._database is not None:
-            self._database.close()
-        self._database, self._generation = None, -1

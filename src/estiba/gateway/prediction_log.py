@@ -20,7 +20,7 @@ from estiba.serving.exchange import Exchange
 from estiba.serving.pipeline import Batch
 from estiba.serving.telemetry.metrics import Metrics
 from estiba.serving.telemetry.sink import Sink
-from estiba.state.database import Database
+from estiba.state.database import Database, LazyDatabase
 from estiba.state.store import open_log
 
 DELAY_SECONDS = 0.1
@@ -88,7 +88,7 @@ class PredictionLog:
         self._failing = metrics.slot("estiba_log_failing")
         self._added = self._taken = 0  # rows, each changed by one thread only
         self._large: dict[tuple[str, str], int] = {}  # rows seen of requests that run as several batches, by variant
-        self._database: Database | None = None
+        self._database = LazyDatabase(self._open)
         self._known: set[tuple[str, str]] = set()
         self._try_at = 0.0
         self._sink = Sink[_Entry](
@@ -151,11 +151,11 @@ class PredictionLog:
             except EstibaError:
                 self._failing.set(1)
                 self._try_at = time.monotonic() + RETRY_SECONDS
-                self._forget()
+                self._database.close()
                 return
             except Exception:  # a value that cannot be kept must not hold up all others
                 self._failed.add(logged)
-                self._forget()
+                self._database.close()
             else:
                 self._written.add(logged)
                 self._failing.set(0)
@@ -164,11 +164,7 @@ class PredictionLog:
             self._taken += logged
 
     def _write(self, taken: Sequence[_Entry], lines: Sequence[tuple[object, ...]]) -> None:
-        if self._database is not None and self._database.is_replaced():
-            self._forget()
-        if self._database is None:
-            self._database = open_log(self._url)
-        with self._database.transaction() as writing:
+        with self._database.get().transaction() as writing:
             for model in {(entry.model.digest, entry.model.version): entry.model for entry in taken}.values():
                 key = (model.digest, model.version)
                 if key not in self._known:
@@ -178,10 +174,9 @@ class PredictionLog:
             writing.insert("prediction", lines)
         self._known |= {(entry.model.digest, entry.model.version) for entry in taken}
 
-    def _forget(self) -> None:
-        if self._database is not None:
-            self._database.close()
-        self._database, self._known = None, set()
+    def _open(self) -> Database:
+        self._known = set()
+        return open_log(self._url)
 
     def _lines(self, entry: _Entry) -> list[tuple[object, ...]]:
         """The rows of a batch as the table has them."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -119,11 +121,14 @@ def quality(database: Database, model: str, *, since: float, window: float, now:
         logged = [_count(reading, model, *edge) for edge in pairwise(edges)]
         forms = _forms(reading, model)
     truncated = len(labelled) > MAX_LABELS
-    windows = []
-    for (begin, stop), rows in zip(pairwise(edges), logged, strict=True):
-        inside = [each for each in labelled[:MAX_LABELS] if begin <= each.at < stop]
-        windows.append(Window(_shown(begin), _shown(stop), rows, len(inside), tuple(_by_version(inside, forms))))
-    return Quality(model, tuple(windows), truncated)
+    inside: list[list[_Labelled]] = [[] for _ in logged]
+    for each in labelled[:MAX_LABELS]:
+        inside[bisect_right(edges, each.at) - 1].append(each)
+    windows = tuple(
+        Window(_shown(begin), _shown(stop), rows, len(own), tuple(_by_version(own, forms)))
+        for (begin, stop), rows, own in zip(pairwise(edges), logged, inside, strict=True)
+    )
+    return Quality(model, windows, truncated)
 
 
 def _labelled(reading: Transaction, model: str, edges: Sequence[int]) -> list[_Labelled]:
@@ -151,11 +156,13 @@ def _forms(reading: Transaction, model: str) -> dict[tuple[str, str], AnswerForm
 
 
 def _by_version(rows: Sequence[_Labelled], forms: dict[tuple[str, str], AnswerForm]) -> Iterable[VersionQuality]:
-    for version, digest in sorted({(each.version, each.digest) for each in rows}):
-        own = [each for each in rows if (each.version, each.digest) == (version, digest)]
-        form = forms.get((version, digest))
+    by_version: defaultdict[tuple[str, str], list[_Labelled]] = defaultdict(list)
+    for each in rows:
+        by_version[each.version, each.digest].append(each)
+    for key, own in sorted(by_version.items()):
+        form = forms.get(key)
         if form is not None:
-            yield _of_values(version, own) if form.kind == "value" else _of_classes(version, own, form)
+            yield _of_values(key[0], own) if form.kind == "value" else _of_classes(key[0], own, form)
 
 
 def _of_values(version: str, rows: Sequence[_Labelled]) -> VersionQuality:
@@ -173,21 +180,23 @@ def _of_values(version: str, rows: Sequence[_Labelled]) -> VersionQuality:
 
 
 def _of_classes(version: str, rows: Sequence[_Labelled], form: AnswerForm) -> VersionQuality:
-    count, right = len(rows), sum(each.label == each.predicted for each in rows)
+    pairs = Counter((each.label, each.predicted) for each in rows)
+    count, right = len(rows), sum(number for (label, predicted), number in pairs.items() if label == predicted)
     return VersionQuality(
         version,
         count,
         accuracy=right / count,
         accuracy_interval=_wilson(right, count),
-        classes=tuple(_of_class(name, rows) for name in form.classes),
+        classes=tuple(_of_class(name, pairs) for name in form.classes),
         **_of_probabilities(rows, form),
     )
 
 
-def _of_class(name: Any, rows: Sequence[_Labelled]) -> ClassQuality:
-    labels = sum(each.label == name for each in rows)
-    predicted = sum(each.predicted == name for each in rows)
-    both = sum(each.label == each.predicted == name for each in rows)
+def _of_class(name: Any, pairs: Mapping[tuple[Any, Any], int]) -> ClassQuality:
+    """Quality for one class, from the number of rows by label and predicted class."""
+    labels = sum(number for (label, _), number in pairs.items() if label == name)
+    predicted = sum(number for (_, said), number in pairs.items() if said == name)
+    both = pairs.get((name, name), 0)
     return ClassQuality(
         str(name), labels, predicted, both / predicted if predicted else None, both / labels if labels else None
     )

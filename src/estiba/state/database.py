@@ -6,7 +6,7 @@ Statements are written once, with `?` for parameters. All work happens in thread
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -74,3 +74,30 @@ class Database(ABC):
             self.end(commit=False)
             raise
         self.end(commit=True)
+
+
+class LazyDatabase:
+    """A database that is opened when it is first needed, and again after it was replaced or closed.
+
+    Attributes:
+        opened: the database; None while it is not open.
+    """
+
+    def __init__(self, open_database: Callable[[], Database]) -> None:
+        """Open nothing yet."""
+        self._open_database = open_database
+        self.opened: Database | None = None
+
+    def get(self) -> Database:
+        """The open database; raises EstibaError where it cannot be opened."""
+        if self.opened is not None and self.opened.is_replaced():
+            self.close()
+        if self.opened is None:
+            self.opened = self._open_database()
+        return self.opened
+
+    def close(self) -> None:
+        """Close it; `get` opens it again."""
+        if self.opened is not None:
+            self.opened.close()
+        self.opened = None

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from estiba.core.durations import seconds
 from estiba.core.errors import BadRequest, NotFound
 from estiba.serving.catalog import CurrentCatalog
 from estiba.serving.pipeline import Feedback
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def routes(current: CurrentCatalog) -> list[Route]:
@@ -61,10 +58,10 @@ class _Pages:
 def _duration(request: Request, name: str, default: str) -> float:
     """A parameter such as 7d, in seconds."""
     text = _parameter(request, name, default)
-    number = re.fullmatch(r"(\d{1,6})([smhdw])", text, re.ASCII)
-    if number is None or int(number[1]) == 0:
+    length = seconds(text)
+    if length is None:
         raise BadRequest(f"{name} is {text!r}.", hint="Write a whole number and s, m, h, d or w, such as 7d.")
-    return float(int(number[1]) * _SECONDS[number[2]])
+    return length
 
 
 def _parameter(request: Request, name: str, default: str) -> str:
