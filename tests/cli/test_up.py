@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from command_line import Estiba
 from toys import until
@@ -197,6 +198,19 @@ def test_other_machines_are_served_only_on_purpose(estiba: Estiba, registry: Pat
     assert ran.code == 1
     assert f"error: Serving on {host} without keys would let every machine" in ran.err
     assert "--insecure" in ran.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_commands_name_no_address_that_nobody_can_connect_to(registry: Path, tmp_path: Path, host: str) -> None:
+    options = ("--registry", registry, "--host", host, "--insecure")
+    with running("serve", "churn", *options, folder=tmp_path) as server:
+        port = server.url.rsplit(":", 1)[1]
+        assert f"ADDRESS is a name of this machine with :{port}, or where its container is published." in server.lines
+        assert "Forms and reference: http://ADDRESS/docs" in server.lines
+        assert server.lines[-1].startswith("  curl -s http://ADDRESS/models/churn/predict ")
+        answer = httpx.get(f"http://{'[::1]' if host == '::' else '127.0.0.1'}:{port}/health/ready")
+        assert answer.status_code == 200
 
 
 def test_up_looks_at_the_address_before_it_trains(estiba: Estiba, tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 import msgspec
 
 from estiba.cli import completion, terminal
 from estiba.cli.common_options import project_option, server_options
+from estiba.core.addresses import is_wildcard
 
 if TYPE_CHECKING:
     from estiba.cli.service_display import Board, Events, ServerLog
@@ -189,21 +191,26 @@ def announce(running: Running) -> None:
         "Ctrl-C stops.",
         bold=True,
     )
+    address = running.url
+    if is_wildcard(urlsplit(running.url).hostname or ""):
+        address = "http://ADDRESS"  # nobody can connect to 0.0.0.0, and a container may be published at another port
+        port = urlsplit(running.url).port
+        terminal.line(f"ADDRESS is a name of this machine with :{port}, or where its container is published.")
     if running.needs_key:
         text = "Requests need a key; the commands below take it from $ESTIBA_KEY. Make one: estiba keys create NAME"
         terminal.line(text)
         if running.key_file:
             terminal.line(f"The key of the project's own services is in {running.key_file}")
     else:
-        terminal.line(f"Forms and reference: {running.url}/docs")
+        terminal.line(f"Forms and reference: {address}/docs")
     if running.ports:
         own = ", ".join(f"{name} {port}" for port, name in running.ports.items())
         terminal.line(f"Also on their own ports, as POST /predict: {own}")
     for name, record in running.examples.items():
         body = msgspec.json.encode({"records": [record]}).decode()
-        url = f"{running.url}/models/{name}/predict"
+        url = f"{address}/models/{name}/predict"
         if not record:
-            terminal.line(f"  {url} takes tensors; {running.url}/docs shows their shapes")
+            terminal.line(f"  {url} takes tensors; {address}/docs shows their shapes")
             continue
         key = ' -H "x-api-key: $ESTIBA_KEY"' if running.needs_key else ""
         terminal.line(f"  curl -s {url}{key} -H 'content-type: application/json' -d {shlex.quote(body)}")

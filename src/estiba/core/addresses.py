@@ -22,6 +22,11 @@ def reachable(host: str) -> str:
     return _WILDCARDS.get(host, host)
 
 
+def is_wildcard(host: str) -> bool:
+    """Return True for the address that stands for all interfaces."""
+    return host in _WILDCARDS
+
+
 def is_loopback(host: str) -> bool:
     """Return True for an address that only this machine reaches."""
     try:
