@@ -57,11 +57,11 @@ ORDER = {
         """,
     "estiba.model.training": "fingerprints mlflow runner worker",
     "estiba.serving": """
-        http exchange telemetry options memory_share pipeline batcher tensor_batcher protocols route_spec routing
+        http exchange telemetry options edge memory_share pipeline batcher tensor_batcher protocols route_spec routing
         catalog field_split shadow version_metrics server_status pages api server workers
         """,
     "estiba.serving.http": """
-        listen request trace_context deadline problem_details buffered header_checks unsent connection
+        listen request proxies trace_context deadline problem_details buffered header_checks unsent connection
         """,
     "estiba.serving.telemetry": "metrics sink access_log tracing otlp_exporter",
     "estiba.serving.protocols": """

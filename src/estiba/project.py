@@ -31,6 +31,7 @@ from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
 from estiba.model.training import runner
 from estiba.model.training.mlflow import MlflowOptions
 from estiba.model.training.runner import ModelOptions, Workshop
+from estiba.serving.http.proxies import check_proxies
 from estiba.serving.options import ServerOptions
 from estiba.state import options as state
 from estiba.state.options import StateOptions
@@ -148,6 +149,7 @@ def _project(file: Path, tree: Tree) -> Project:
     _check_default(tree)
     _check_limits(tree)
     check_origins(tree.gateway.browsers)
+    check_proxies(tree.server.trusted_proxies, tree.server.prefix)
     routes.check_pinned(tree.gateway.routes, tree.models)
     registry.check(tree.images)
     compose.check(tree.compose)

@@ -75,11 +75,14 @@ def serve(
         ports: further ports, each with the model that `POST /predict` asks there.
 
     Raises:
-        NotFound, BadArtifact: a model does not exist, or is damaged. EstibaError: the address is taken.
+        NotFound, BadArtifact: a model does not exist, or is damaged. EstibaError: the address is taken, or a mistake
+            in the options.
     """
+    from estiba.serving.http.proxies import check_proxies
     from estiba.serving.workers.hot_swap import Source
     from estiba.serving.workers.supervisor import supervise
 
+    check_proxies(options.trusted_proxies, options.prefix)
     store = open_registry(stores.registry)
     first: dict[str, ServedModel] = {}
 

@@ -34,6 +34,10 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         max_queued_rows: rows that may wait for a model in each worker; beyond this a request is refused at once.
         default: the model that answers `POST /predict`; by default the only one.
         insecure: allow a host other than loopback although requests are not authenticated.
+        trusted_proxies: addresses and networks of the proxies before this server, such as `10.0.0.0/8`, whose
+            Forwarded and X-Forwarded headers are believed; `unix` for those that come by a Unix socket.
+        prefix: the path below which clients reach this server, such as `/ml`; all paths answer with and without it.
+        log_clients: name the client's address in lines of the access log.
         http: limits of a connection.
         telemetry: spans for OpenTelemetry.
     """
@@ -55,5 +59,8 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     max_queued_rows: Annotated[int, Meta(ge=1)] = 20_000
     default: str = ""
     insecure: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+    prefix: str = ""
+    log_clients: bool = False
     http: HttpOptions = HttpOptions()
     telemetry: TelemetryOptions = TelemetryOptions()

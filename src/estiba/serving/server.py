@@ -130,6 +130,22 @@ class Server(App):
                 batcher.expire()
 
 
+class PrefixedServer(Server):
+    """A server whose paths answer below a prefix too, for a proxy that does not take it away."""
+
+    def __init__(
+        self, current: CurrentCatalog, management: Bridge, shared: Shared, *, ports: Collection[int] = ()
+    ) -> None:
+        super().__init__(current, management, shared, ports=ports)
+        self._prefix = shared.options.prefix.encode()
+
+    def handle(self, connection: Connection, request: Request) -> None:
+        path, prefix = request.path, self._prefix
+        if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in (b"/", b""):
+            request.path = path[len(prefix) :] or b"/"
+        super().handle(connection, request)
+
+
 def _pass_gate(exchange: Exchange, error: EstibaError | None) -> None:
     if error is None:
         exchange.endpoint.handle(exchange)

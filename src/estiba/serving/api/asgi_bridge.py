@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from estiba.core.log import Log
+from estiba.serving.edge import Edge
 from estiba.serving.exchange import Exchange
 from estiba.serving.http.connection import CROWDED
 from estiba.serving.http.problem_details import error_response
@@ -21,8 +22,9 @@ _SET_BY_CONNECTION = frozenset({b"content-length", b"date", b"connection", b"tra
 class Bridge:
     """One ASGI application behind connections. Responses are collected whole: none of them is large or a stream."""
 
-    def __init__(self, app: Any, log: Log, access: AccessLog, tracer: Tracer | None = None) -> None:
+    def __init__(self, app: Any, log: Log, access: AccessLog, tracer: Tracer | None, edge: Edge) -> None:
         self._app = app
+        self._edge = edge
         self._tracer = tracer
         self._log = log
         self._access = access
@@ -43,7 +45,7 @@ class Bridge:
 
     async def _run(self, exchange: Exchange, refusal: BaseException | None) -> None:
         request = exchange.request
-        answer, scope = _Answer(bytes(request.body)), _scope(exchange, refusal)
+        answer, scope = _Answer(bytes(request.body)), _scope(exchange, refusal, self._edge)
         try:
             await self._app(scope, answer.receive, answer.send)
         except Exception as error:
@@ -97,26 +99,32 @@ class _Answer:
             self.body.append(bytes(message.get("body", b"")))
 
 
-def _scope(exchange: Exchange, refusal: BaseException | None) -> dict[str, Any]:
-    """The ASGI scope. Its state has the request's id, the port, the caller's name, and the error if it is refused."""
+def _scope(exchange: Exchange, refusal: BaseException | None, edge: Edge) -> dict[str, Any]:
+    """The ASGI scope.
+
+    Its state has the request's id, the port, the caller's name, the error if it is refused, and as `root` the path
+    below which the client sees this server. The scope has no `root_path`, as its path is without it already.
+    """
     request = exchange.request
+    seen = edge.seen(exchange)
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": "1.1",
         "method": request.method.decode(),
-        "scheme": "http",
+        "scheme": seen.scheme or "http",
         "path": unquote(request.path.decode("latin-1")),
         "raw_path": request.path,
         "query_string": request.query,
         "root_path": "",
         "headers": request.headers,
-        "client": None,
+        "client": (seen.client, 0) if seen.client else None,
         "server": None,
         "state": {
             "request_id": exchange.id,
             "port": exchange.connection.port,
             "caller": exchange.caller,
             "refusal": refusal,
+            "root": seen.prefix or edge.prefix,
         },
     }

@@ -109,8 +109,10 @@ class _Routes:
 
     async def home(self, request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
-            return RedirectResponse("docs")
-        return _json({"name": "estiba", "version": estiba.__version__, "docs": "/docs", "models": "/models"})
+            return RedirectResponse(_below_root(request, "docs"))
+        root = request.state.root
+        paths = {"docs": f"{root}/docs", "models": f"{root}/models"}
+        return _json({"name": "estiba", "version": estiba.__version__, **paths})
 
     async def health(self, request: Request) -> Response:
         state = self._health.state
@@ -205,9 +207,9 @@ class _Routes:
         return response
 
     async def openapi(self, request: Request) -> Response:
-        catalog, port = self._current.catalog, request.state.port
+        catalog, port, root = self._current.catalog, request.state.port, request.state.root
         models = catalog.models()
-        key = tuple(f"{m.name}@{m.version}" for m in models)
+        key = (root, *(f"{m.name}@{m.version}" for m in models))
         made_of, content = self._documents.get(port, ((), b""))
         if made_of != key:
             default = catalog.default(port)
@@ -215,6 +217,8 @@ class _Routes:
             document = openapi.document(
                 described, title="Estiba", version=estiba.__version__, server_version=estiba.__version__
             )
+            if root:
+                document["servers"] = [{"url": root}]
             content = msgspec.json.encode(document)
             self._documents[port] = (key, content)
         return Response(content, media_type="application/json")
@@ -234,7 +238,7 @@ class _Routes:
         return Response(content, headers=headers)
 
     async def docs(self, request: Request) -> Response:
-        return RedirectResponse("../docs")
+        return RedirectResponse(_below_root(request, "docs", "../docs"))
 
     async def not_served(self, request: Request) -> Response:
         name, version = request.path_params.get("name"), request.path_params.get("version")
@@ -247,7 +251,7 @@ class _Routes:
         raise NotFound(f"{name}@{version} is not served here.", hint=f"Being served: {name}@{model.version}.")
 
     async def favicon(self, request: Request) -> Response:
-        return RedirectResponse("docs/favicon.svg")
+        return RedirectResponse(_below_root(request, "docs/favicon.svg"))
 
     def _about(self, model: Model, request: Request) -> dict[str, Any]:
         about = _about(model, default=model.name == self._current.catalog.default(request.state.port))
@@ -258,6 +262,12 @@ class _Routes:
 
     def _find(self, request: Request) -> Model:
         return self._current.catalog.model(request.path_params["name"])
+
+
+def _below_root(request: Request, path: str, relative: str = "") -> str:
+    """The target of a redirect: absolute where the client's path of this server is known, else relative."""
+    root = request.state.root
+    return f"{root}/{path}" if root else relative or path
 
 
 def _policy_detail(status: Status | None, own: str) -> dict[str, str]:

@@ -19,6 +19,7 @@ import httptools
 
 from estiba.serving.http.buffered import Buffered
 from estiba.serving.http.header_checks import OTHER_PROTOCOLS, Head, header_too_large
+from estiba.serving.http.proxies import UNIX
 from estiba.serving.http.request import Clock, Headers, HttpOptions, Request, header_lines, origin_form
 from estiba.serving.http.unsent import unsent_bytes
 
@@ -226,6 +227,14 @@ class Connection(asyncio.Protocol):
     def has_room(self, size: int) -> bool:
         """Return False for a large response that the server cannot hold now, should its client be slow."""
         return size <= LARGE_BYTES or self._app.buffered.fits(size)
+
+    @property
+    def peer(self) -> str:
+        """The IP address at the other end; `unix` for a Unix socket; empty once the connection is gone."""
+        if self._transport is None:
+            return ""
+        name = self._transport.get_extra_info("peername")
+        return name[0] if isinstance(name, tuple) else UNIX
 
     def close(self) -> None:
         """Close the connection after everything written has been sent."""

@@ -21,6 +21,7 @@ import termios
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from estiba.core.log import Log
@@ -48,14 +49,18 @@ _VERSION = re.compile(r"(/versions/)[^/:]+")
 class AccessLog:
     """Writes lines of requests. Lives on one event loop."""
 
-    def __init__(self, log: Log, share: float, limit: int, skipped: Slot) -> None:
+    def __init__(
+        self, log: Log, share: float, limit: int, skipped: Slot, client: Callable[[Exchange], str] | None = None
+    ) -> None:
         """Write nothing yet.
 
         Args:
             share: of the requests with a status below 500, how many get a line, 0 to 1.
             limit: lines a second, and as many again of statuses from 500 up.
             skipped: counts lines beyond the limit, or that the log's reader did not take in time.
+            client: gives the address of the client, where lines shall have it.
         """
+        self._client = client
         self._log = log
         self._share = share
         self._limit = limit
@@ -91,6 +96,8 @@ class AccessLog:
             "trace_id": exchange.trace_id,
             "span_id": trace.span_id if trace is not None else "",
         }
+        if self._client is not None:
+            line["client"] = self._client(exchange)
         self.write(status, {**line, **fields})
 
     def write(self, status: int, fields: dict[str, Any]) -> None:

@@ -14,13 +14,14 @@ from estiba.model.inference.load import Model
 from estiba.serving.api.asgi_bridge import Bridge
 from estiba.serving.api.management_routes import application
 from estiba.serving.catalog import CurrentCatalog, Deployment, Route, build, single
+from estiba.serving.edge import Edge
 from estiba.serving.http.buffered import Buffered
 from estiba.serving.memory_share import LargeRequests, memory_share
 from estiba.serving.options import ServerOptions
 from estiba.serving.pipeline import Pipeline
 from estiba.serving.protocols.endpoint import Shared
 from estiba.serving.route_spec import RouteHome, RouteSpec
-from estiba.serving.server import Server
+from estiba.serving.server import PrefixedServer, Server
 from estiba.serving.server_status import Health
 from estiba.serving.shadow import Shadow
 from estiba.serving.telemetry import tracing
@@ -35,12 +36,13 @@ from estiba.serving.workers.routes import BuiltRoute, build_route
 class Telemetry:
     """Metrics, access log and spans of one worker."""
 
-    def __init__(self, options: ServerOptions, metrics_file: Path | None = None) -> None:
+    def __init__(self, options: ServerOptions, edge: Edge, metrics_file: Path | None = None) -> None:
         self.log = Log(options.log)
         self.metrics = Metrics(metrics_file)
         self.metrics.slot("estiba_build_info", estiba.__version__, platform.python_version()).set(1)
+        client = edge.client if options.log_clients else None
         skipped = self.metrics.slot("estiba_log_lines_skipped_total")
-        self.access = AccessLog(self.log, options.access_log, options.access_log_limit, skipped)
+        self.access = AccessLog(self.log, options.access_log, options.access_log_limit, skipped, client)
         self.tracer: Tracer | None = None
         settings = tracing.settings(options.telemetry)
         if settings is not None:
@@ -79,7 +81,8 @@ class Serving:
         self._options = options
         self._ports = ports
         self._pipeline = Pipeline()
-        self._telemetry = telemetry = Telemetry(options, metrics_file)
+        edge = Edge(options)
+        self._telemetry = telemetry = Telemetry(options, edge, metrics_file)
         self.log, self.metrics = telemetry.log, telemetry.metrics
         share = memory_share(options)
         self._executor = ThreadPoolExecutor(max_workers=share.threads, thread_name_prefix="large")
@@ -100,8 +103,9 @@ class Serving:
         self.health = Health(status_file)
         self.current = CurrentCatalog()
         app = application(self.current, self.health, self.metrics, routes)
-        management = Bridge(app, self.log, telemetry.access, telemetry.tracer)
-        self.server = Server(self.current, management, self._shared, ports=ports)
+        management = Bridge(app, self.log, telemetry.access, telemetry.tracer, edge)
+        kind = PrefixedServer if options.prefix else Server
+        self.server = kind(self.current, management, self._shared, ports=ports)
 
     def use(self, pipeline: Pipeline) -> None:
         """Ask these policies from now on."""

@@ -1,0 +1,24 @@
+"""The place of a server behind proxies: who asks, by which scheme, and below which path clients see it."""
+
+from __future__ import annotations
+
+from estiba.serving.exchange import Exchange
+from estiba.serving.http.proxies import Proxies, Seen
+from estiba.serving.options import ServerOptions
+
+
+class Edge:
+    """Asked only where an answer or a log line depends on it, so that predictions cost nothing more."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        """Read the options; raises BadProject for proxies that cannot be."""
+        self.prefix = options.prefix
+        self._proxies = Proxies(options.trusted_proxies)
+
+    def seen(self, exchange: Exchange) -> Seen:
+        """The request as its client sent it."""
+        return self._proxies.seen(exchange.connection.peer, exchange.request)
+
+    def client(self, exchange: Exchange) -> str:
+        """The address of the client."""
+        return self.seen(exchange).client
