@@ -78,13 +78,14 @@ ORDER = {
         """,
     "estiba.deploy": "plan output target observability image compose kubernetes",
     "estiba.deploy.plan": """
-        references service_options image_options timing plan known_images health model_source policies secrets dotenv
+        references service_options image_options timing plan known_images health model_source planned_models policies
+        secrets dotenv
         """,
     "estiba.deploy.output": "yaml files ci_pipelines",
     "estiba.deploy.observability": "alerts dashboards config_files",
     "estiba.deploy.image": """
         slim spec dockerfile requirements wheels shared_libraries entrypoint_check build_context container_engine
-        size_report verify sbom oci_layout oci_builder push build bundle vulnerability_scan
+        size_report golden_check verify sbom oci_layout oci_builder push build bundle vulnerability_scan
         """,
     "estiba.deploy.image.slim": "elf trim_packages rootfs",
     "estiba.deploy.compose": """

@@ -11,13 +11,13 @@ import pytest
 
 import estiba
 from estiba import project
-from estiba.core.errors import BadProject, NotTrusted
+from estiba.core.errors import NotTrusted
 from estiba.deploy.image import requirements
 from estiba.deploy.image.spec import image_spec
 from estiba.model.artifact.artifact import write
 from estiba.model.registry.registry import open_registry
 from estiba.model.training import fingerprints
-from estiba.planning import lower, lower_for_compose, lower_for_kubernetes
+from estiba.planning import lower
 
 pytestmark = pytest.mark.slow
 
@@ -71,16 +71,19 @@ def test_a_pickle_whose_manifest_names_no_code_is_not_trusted_either(tmp_path: P
         lower(project.load(tmp_path))
 
 
-def test_only_servers_that_follow_a_registry_take_the_routes_of_the_project_file(tmp_path: Path) -> None:
+def test_a_candidate_with_code_is_trusted_as_the_version_beside_it_is(tmp_path: Path) -> None:
     rows = pd.DataFrame({"a": np.arange(20.0)})
-    estiba.pack(lambda f: f["a"] * 2, rows, name="double", registry=tmp_path / "registry", quiet=True)
-    route = "[gateway.routes.double]\nweights = { production = 95, candidate = 5 }\n[images]\ntrust = true\n"
+    for n, alias in ((2, "production"), (3, "candidate")):
+        packed = estiba.pack(lambda f, n=n: f["a"] * n, rows, name="double", registry=tmp_path / "registry", quiet=True)
+        open_registry(tmp_path / "registry").set_alias("double", alias, n - 1)
+        if alias == "production":
+            fingerprints.claim(tmp_path, "double", packed.artifact.digest)
+    route = "[gateway.routes.double]\nweights = { production = 95, candidate = 5 }\n"
     (tmp_path / "estiba.toml").write_text(TOML + route)
-    with pytest.raises(BadProject, match=r"gateway\.routes\.double: images hold one version"):
-        lower_for_compose(project.load(tmp_path))
-    (tmp_path / "estiba.toml").write_text(f'{TOML}{route}models = "registry"\n')
-    with pytest.raises(BadProject, match=r"gateway\.routes\.double: pods hold one version"):
-        lower_for_kubernetes(project.load(tmp_path))
-    plan = lower_for_compose(project.load(tmp_path))
+    with pytest.raises(NotTrusted, match=r"double@2 "):
+        lower(project.load(tmp_path))
+    (tmp_path / "estiba.toml").write_text(f'{TOML}{route}[images]\ntrust = true\nmodels = "registry"\n')
+    plan = lower(project.load(tmp_path))
+    assert plan["models"].environment["ESTIBA_TRUSTED"].count("sha256:") == 2
     settings = image_spec(plan, plan["models"]).contents.settings
     assert settings["gateway"] == {"routes": {"double": {"weights": {"production": 95, "candidate": 5}}}}

@@ -12,12 +12,12 @@ import msgspec
 
 from estiba import __version__
 from estiba.core.addresses import is_loopback
-from estiba.core.errors import BadProject, NotFound, NotTrusted
+from estiba.core.errors import BadProject, NotTrusted
 from estiba.core.stores.disk import explained
 from estiba.core.stores.files import libraries
 from estiba.core.variables import TRUSTED
 from estiba.deploy.kubernetes.options import canary_name
-from estiba.deploy.plan import image_options, policies
+from estiba.deploy.plan import image_options, planned_models, policies
 from estiba.deploy.plan.image_options import ImageOptions
 from estiba.deploy.plan.model_source import secrets
 from estiba.deploy.plan.plan import (
@@ -35,7 +35,7 @@ from estiba.deploy.plan.plan import (
 )
 from estiba.deploy.plan.policies import Reach
 from estiba.deploy.plan.service_options import MODELS, Condition, ServiceOptions, start_order
-from estiba.model.registry.registry import Registry, open_registry
+from estiba.model.registry.registry import open_registry
 from estiba.model.training import fingerprints
 from estiba.project import Project
 
@@ -56,13 +56,11 @@ def lower(project: Project, *, canaries: bool = False, local: bool = False) -> P
         NotTrusted: a model runs code of its author, and this project has not trained it.
         EstibaError: the registry cannot be reached.
     """
-    if not local:
-        _check_routes(project)
-    models = tuple(_resolved(project))
+    models = tuple(_resolved(project, local))
     serving = {MODELS: _serving(project, MODELS, models)} if models else {}
-    for model in models:
-        if project.models[model.name].port is not None:
-            serving[model.name] = _serving(project, model.name, (model,))
+    for name, options in project.models.items():
+        if options.port is not None:
+            serving[name] = _serving(project, name, tuple(model for model in models if model.name == name))
     applications = tuple(_applications(project, serving))
     beside = tuple(_canaries(project)) if canaries else ()
     if not (local or project.images.trust):
@@ -93,10 +91,7 @@ def lower_for_kubernetes(project: Project) -> Plan:
 
     Without `host`, only services of the plan reach the servers.
     """
-    if project.gateway.routes:
-        name = next(iter(project.gateway.routes))
-        text = f"gateway.routes.{name}: pods hold one version of each model, so they cannot follow a route."
-        raise BadProject(text, hint="Use [kubernetes.canary], or remove the section.")
+    _check_canaries(project)
     options = project.kubernetes
     address = options.host or "127.0.0.1"
     setting = "minimum = 1 and maximum = 1 in [kubernetes.autoscale]"
@@ -113,14 +108,12 @@ def _policies(project: Project) -> Policies:
     return policies.describe(options, project.state_options, project.services)
 
 
-def _check_routes(project: Project) -> None:
-    """Refuse routes where images hold one version of each model only."""
-    if project.gateway.routes and project.images.models != "registry":
-        name = next(iter(project.gateway.routes))
-        raise BadProject(
-            f"gateway.routes.{name}: images hold one version of each model, so they cannot follow a route.",
-            hint='Set models = "registry" in [images], for Compose; or use [kubernetes.canary].',
-        )
+def _check_canaries(project: Project) -> None:
+    """Refuse a canary of its own for a model whose versions its servers share already."""
+    for name in project.kubernetes.canary:
+        if name in project.gateway.routes:
+            text = f"kubernetes.canary.{name}: the model has a route too, gateway.routes.{name}."
+            raise BadProject(text, hint="A route shares requests in each pod; keep one of the two sections.")
 
 
 def _check_trust(project: Project, models: Sequence[PlannedModel]) -> None:
@@ -151,12 +144,17 @@ def _applications(project: Project, serving: dict[str, Service]) -> Iterator[Ser
             yield _application(project, name, project.services[name], serving)
 
 
-def _resolved(project: Project) -> Iterator[PlannedModel]:
+def _resolved(project: Project, local: bool) -> Iterator[PlannedModel]:
+    """The versions of all models; those of routes are only needed where servers do not read this registry."""
     if not project.models:
         return
     store = open_registry(project.registry)
     for name in project.models:
-        yield _model(store, name, "Train the project's models first: estiba train")
+        main = planned_models.resolve(store, name, "Train the project's models first: estiba train")
+        if name in project.gateway.routes and not local:
+            yield from planned_models.routed(store, main, project.gateway.routes[name])
+        else:
+            yield main
 
 
 def _canaries(project: Project) -> Iterator[Service]:
@@ -164,28 +162,11 @@ def _canaries(project: Project) -> Iterator[Service]:
     for name, options in project.kubernetes.canary.items():
         ref = f"{name}@{options.alias}"
         hint = f"Set the alias of the second version: estiba models alias {ref} VERSION"
-        model = _model(store, ref, hint)
+        model = planned_models.resolve(store, ref, hint)
         # An image without models is the same for both versions.
         image = name if project.images.models == "registry" else canary_name(name)
         service = _serving(project, image, (model,))
         yield replace(service, name=canary_name(name), published=None, public=False, replicas=options.replicas)
-
-
-def _model(store: Registry, ref: str, hint: str) -> PlannedModel:
-    try:
-        version = store.resolve(ref)
-    except NotFound as error:
-        raise NotFound(error.message, hint=hint) from None
-    artifact = store.fetch(version)
-    manifest = artifact.manifest
-    size = sum(entry.bytes for entry in manifest.files)
-    number, needed = str(version.version), manifest.libraries
-    pickled = f"a pickle, {manifest.model_file}" if manifest.format == "joblib" else ""
-    code = manifest.code_summary or pickled  # whoever writes a manifest may leave out what its pickle holds
-    split = bool(manifest.tail)
-    return PlannedModel(
-        version.name, number, artifact.digest, artifact.path, manifest.engine, needed, size, code, split
-    )
 
 
 def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> Service:
@@ -198,7 +179,7 @@ def _serving(project: Project, name: str, models: tuple[PlannedModel, ...]) -> S
         trust=any(model.engine == "python" for model in models),
     )
     settings = msgspec.json.encode(project.server).decode()
-    contents = _fetched(project, models) if options.models == "registry" else [model.digest for model in models]
+    contents = _fetched(project, models) if options.models == "registry" else planned_models.contents(models)
     tag = _tag(build.style, build.python, __version__, settings, *contents, *_policy_parts(project))
     published = project.server.port if name == MODELS else project.models[models[0].name].port
     return Service(

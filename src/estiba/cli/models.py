@@ -210,6 +210,7 @@ def import_(file: Path, aliases: tuple[str, ...], registry: str | None) -> None:
 Examples:
   estiba models pull bankchurn@3 --to /srv/models
   estiba models pull bankchurn@3@sha256:4f1c... --registry s3://shop/models --to /registry
+  estiba models pull bankchurn@3 bankchurn@4 --alias bankchurn@4 candidate --to /srv/models
 """
 )
 @click.argument("refs", metavar="REF...", nargs=-1, required=True, shell_complete=completion.refs)
@@ -223,6 +224,14 @@ Examples:
     help="Folder to copy to.",
 )
 @click.option(
+    "--alias",
+    "aliases",
+    nargs=2,
+    multiple=True,
+    metavar="NAME@VERSION ALIAS",
+    help="Point an alias at one of the copies; may be repeated.",
+)
+@click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
     default=600.0,
@@ -230,7 +239,9 @@ Examples:
     metavar="SECONDS",
     help="Time limit for all copies together.",
 )
-def pull(refs: tuple[str, ...], registry: str | None, target: Path, timeout: float) -> None:
+def pull(
+    refs: tuple[str, ...], registry: str | None, target: Path, aliases: tuple[tuple[str, str], ...], timeout: float
+) -> None:
     """Copy versions, with their numbers, to a folder that a server can use as its registry.
 
     If a reference ends in @sha256:DIGEST, the version must have that digest. Init containers of pods run this command.
@@ -241,7 +252,7 @@ def pull(refs: tuple[str, ...], registry: str | None, target: Path, timeout: flo
 
     location = common_options.registry_location(registry)
     # A bucket that hangs must not hang the pod that asks it.
-    query = StoreQuery(lambda: list(pulling.pull(location, refs, target)), timeout)
+    query = StoreQuery(lambda: list(pulling.pull(location, refs, target, aliases)), timeout)
     query.wait()
     if query.timed_out:
         hint = "Check the network, and raise --timeout if the models are large."

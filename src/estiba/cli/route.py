@@ -76,7 +76,7 @@ def route(model: str, weights: tuple[str, ...], reset: bool, registry: str | Non
         _show(store, model, pinned, as_json)
         return
     if pinned is not None:
-        hint = f"Change [gateway.routes.{model}] there; servers follow it at their next start."
+        hint = f"Change [gateway.routes.{model}] there; servers take it at their next start or deployment."
         raise Conflict(f"{pinned.line} decides the route of {model}, so it was not changed.", hint=hint)
     _change(store, model, options)
     if as_json or options is not None:

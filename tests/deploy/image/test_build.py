@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from images_made import SERVER, changed, copy, engine, made, toy_plan, web, web_plan
-from toys import until
+from toys import CHURN, CHURN_ROW, toy, until
 
 from estiba.core.errors import BadProject, EstibaError, NotFound, ParityError
 from estiba.deploy.image import build as building
-from estiba.deploy.image import bundle, container_engine, verify
+from estiba.deploy.image import build_context, bundle, container_engine, verify
 from estiba.deploy.image.build import BuildOptions
 from estiba.deploy.image.build_context import BuildContext
 from estiba.deploy.image.container_engine import Engine, StepFailed
 from estiba.deploy.plan.plan import Service
 from estiba.model.artifact import artifact
+from estiba.model.registry.registry import open_registry
 
 __all__ = ["copy", "engine", "made", "web"]
 
@@ -72,6 +74,40 @@ def test_sagemaker_runs_it_with_one_word_and_asks_port_8080(
     (golden,) = (made.folder / "models").glob("artifacts/*/golden.json")
     body = {"dataframe_records": json.loads(golden.read_bytes())["records"][:1]}
     assert len(httpx.post(f"{url}/invocations", json=body).json()["predictions"]) == 1
+
+
+def test_an_image_shares_the_requests_between_the_versions_of_its_route(
+    toy_registry: Path, engine: Engine, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    registry = open_registry(shutil.copytree(toy_registry, tmp_path / "registry"))
+    registry.set_alias("churn", "production", 1)
+    fields = (msgspec.structs.replace(CHURN.fields[0], description="The second."), *CHURN.fields[1:])
+    registry.push(toy("churn", msgspec.structs.replace(CHURN, fields=fields), CHURN_ROW, tmp_path), ["candidate"])
+    route = '[gateway.routes.churn]\nweights = { production = 50, candidate = 50 }\nsticky = "header:X-User"\n'
+    plan = toy_plan(tmp_path / "project", Path(registry.url), route)
+    (tmp_path / "context").mkdir()
+    context = build_context.assemble(plan, plan["models"], tmp_path / "context")
+    built = build(named(context, image="estiba-test/models:routed"), engine, tmp_path / "project")
+    request.addfinalizer(lambda: engine.remove(built.image))
+    assert built.verified is not None
+    assert built.verified.rows == 4, "two golden rows of each version"
+    options = ("--detach", "--read-only", "--tmpfs", "/tmp", "--publish", "127.0.0.1::8000")
+    container = engine.ask("run", *options, built.image)
+    request.addfinalizer(lambda: engine.try_to("rm", "--force", container))
+    url = f"http://{engine.ask('port', container, '8000').splitlines()[0]}"
+    assert until(lambda: answers(f"{url}/health/ready"), 60)
+    shown = httpx.get(f"{url}/models/churn/route").json()
+    assert (shown["decided_by"], [target["version"] for target in shown["targets"]]) == ("file", ["1", "2"])
+    chosen = {str(user): {asked(url, str(user)) for _ in range(2)} for user in range(40)}
+    assert all(len(versions) == 1 for versions in chosen.values())
+    assert 8 < sum(versions == {"2"} for versions in chosen.values()) < 32
+    refused = httpx.put(f"{url}/models/churn/route", json={"weights": {"production": 100}})
+    assert (refused.status_code, "The project file decides" in refused.json()["detail"]) == (409, True)
+
+
+def asked(url: str, user: str) -> str:
+    answer = httpx.post(f"{url}/models/churn/predict", json={"records": [CHURN_ROW]}, headers={"X-User": user})
+    return str(answer.headers["x-model-version"])
 
 
 def answers(url: str) -> bool:

@@ -191,7 +191,10 @@ def _settings(spec: ImageSpec, folder: Path) -> None:
 
 
 def _models(service: Service, folder: Path) -> None:
-    """Write a registry with one version of each model, without creation times: equal models give equal bytes."""
+    """Write a registry with the versions of all models, without creation times: equal models give equal bytes.
+
+    Of most models that is one version. Those with a route have all that it names, and their aliases.
+    """
     for model in service.models:
         manifest = artifact.read(model.path).manifest
         copy_tree(model.path, folder / records.artifact_folder(model.digest))
@@ -202,9 +205,15 @@ def _models(service: Service, folder: Path) -> None:
             created=_EPOCH,
             metrics=manifest.metrics,
         )
-        path = folder / records.version_file(model.name, version.version)
-        path.parent.mkdir(parents=True)
-        path.write_bytes(records.encode(version))
+        _write_record(folder / records.version_file(model.name, version.version), version)
+        for name in model.aliases:
+            alias = records.Alias(name=model.name, alias=name, version=version.version, updated=_EPOCH)
+            _write_record(folder / records.alias_file(model.name, name), alias)
+
+
+def _write_record(path: Path, record: records.Version | records.Alias) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(records.encode(record))
 
 
 def _copy(source: Path, target: Path) -> None:

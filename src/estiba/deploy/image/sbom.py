@@ -20,6 +20,7 @@ import estiba
 from estiba.deploy.image.build_context import BuildContext
 from estiba.deploy.image.requirements import sha256, wheel_name
 from estiba.deploy.image.size_report import Contents
+from estiba.deploy.image.spec import Contents as ModelContents
 
 _NAMESPACE = uuid.UUID("6e0c6a3c-4b8e-5d0f-9f0c-2f7a4b1d9e55")
 """The identifier of a bill is derived from its parts, so that equal images have equal bills."""
@@ -58,15 +59,19 @@ def parts(context: BuildContext, contents: Contents | None = None) -> list[Part]
         contents: the files of the image, once it is built.
     """
     listed = [*_wheels(context.wheels), *_wheels(sorted((context.folder / "code").glob("*.whl")))]
-    held = {} if context.spec.contents.registry else context.spec.contents.models
-    for name, (version, digest) in sorted(held.items()):
-        purl = f"{_purl('generic', name, version)}?checksum=sha256:{digest}"
-        listed.append(Part("machine-learning-model", name, version, purl, sha256=digest))
+    listed += [] if context.spec.contents.registry else _models(context.spec.contents)
     if contents is not None:
         listed += _system(contents)
     python = context.spec.contents.python
     listed.append(Part("platform", "python", python, f"pkg:generic/python@{python}", licence="PSF-2.0"))
     return listed
+
+
+def _models(spec: ModelContents) -> Iterator[Part]:
+    for name in sorted(spec.models):
+        for version, digest in spec.versions(name).items():
+            purl = f"{_purl('generic', name, version)}?checksum=sha256:{digest}"
+            yield Part("machine-learning-model", name, version, purl, sha256=digest)
 
 
 def _wheels(paths: Iterable[Path]) -> Iterator[Part]:

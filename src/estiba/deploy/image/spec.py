@@ -48,6 +48,7 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
         trim_level: a key of `trim_packages.LEVELS`: what is left out of packages.
         packages: of Debian. include: paths of the project, below /app in the image.
         models: by name, version and digest of the models that it serves.
+        routed: by name, for models with a route of the project file, the digest of each version that it names.
         settings: of the model server.
         registry: the registry that a container gets its models from; empty where the image holds them.
         store: the state store that a container can use, `sqlite` or `postgres`; empty for none.
@@ -62,6 +63,11 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, object] = {}
     registry: str = ""
     store: str = ""
+    routed: dict[str, dict[str, str]] = {}
+
+    def versions(self, name: str) -> dict[str, str]:
+        """The digest of each version of a model, by its number."""
+        return self.routed.get(name) or dict([self.models[name]])
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,11 +194,20 @@ def _contents(plan: Plan, service: Service, build: Build) -> Contents:
     return msgspec.structs.replace(
         common,
         trim_level="models" if build.trust else remote,
-        models={model.name: (model.version, model.digest) for model in service.models},
+        models={name: (model.version, model.digest) for name, model in service.served.items()},
+        routed=_routed(service),
         settings=_settings(plan, service),
         registry=plan.registry,
         store=plan.policies.store,
     )
+
+
+def _routed(service: Service) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for model in service.models:
+        if model.routed:
+            found.setdefault(model.name, {})[model.version] = model.digest
+    return found
 
 
 def _settings(plan: Plan, service: Service) -> dict[str, object]:
@@ -203,18 +218,20 @@ def _settings(plan: Plan, service: Service) -> dict[str, object]:
         host="0.0.0.0",
         port=SERVER_PORT,
         insecure=True,
-        default=default if default in [model.name for model in service.models] else "",
+        default=default if default in service.served else "",
         log="json",
         workers=plan.server.workers or max(1, math.floor(service.cpus)),
     )
     settings: dict[str, object] = msgspec.to_builtins(options)
-    gateway = msgspec.to_builtins(plan.policies.options)
+    policies = plan.policies.options
+    own = {name: route for name, route in policies.routes.items() if name in service.served}
+    gateway = msgspec.to_builtins(msgspec.structs.replace(policies, routes=own))
     return settings | ({"gateway": gateway} if gateway else {})
 
 
 def _server(plan: Plan, service: Service, build: Build) -> Process:
     location = () if plan.registry else ("--registry", REGISTRY)
-    arguments = (*[model.name for model in service.models], *location, "--settings", SETTINGS)
+    arguments = (*service.served, *location, "--settings", SETTINGS)
     # Of a registry, only what was there when the files were rendered is trusted: see core/variables.py.
     arguments += ("--trust",) * (build.trust and not plan.registry)
     return Process(
@@ -310,8 +327,11 @@ def _labels(plan: Plan, service: Service, build: Build) -> dict[str, str]:
 
 def _model_labels(service: Service) -> dict[str, str]:
     labels = {}
-    for model in service.models:
-        labels[f"org.estiba.model.{model.name}.version"] = model.version
-        labels[f"org.estiba.model.{model.name}.digest"] = f"sha256:{model.digest}"
-        labels[f"org.estiba.model.{model.name}.engine"] = model.engine
+    for name, model in service.served.items():
+        labels[f"org.estiba.model.{name}.version"] = model.version
+        labels[f"org.estiba.model.{name}.digest"] = f"sha256:{model.digest}"
+        labels[f"org.estiba.model.{name}.engine"] = model.engine
+    for name, versions in _routed(service).items():
+        for version, digest in versions.items():
+            labels[f"org.estiba.model.{name}.{version}.digest"] = f"sha256:{digest}"
     return labels

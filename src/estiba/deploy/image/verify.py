@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import secrets
 import shlex
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import ProxyHandler, Request, build_opener
+from urllib.request import ProxyHandler, build_opener
 
-import numpy as np
-
-from estiba.core.errors import EstibaError, ParityError
+from estiba.core.errors import EstibaError
 from estiba.core.stores.disk import temporary
 from estiba.core.variables import KEYS
+from estiba.deploy.image import golden_check
 from estiba.deploy.image.container_engine import Engine
 from estiba.deploy.image.spec import ImageSpec
 from estiba.deploy.plan.model_source import MOUNT_PATH, is_folder
 from estiba.deploy.plan.timing import HEALTH_COMMAND_TIMEOUT_SECONDS, HEALTH_TIMEOUT_SECONDS, STARTED_SECONDS
-from estiba.model.artifact import artifact, golden_rows, golden_tensors
-from estiba.model.coding.predictions import Predictions
-from estiba.model.coding.tensor_coder import CodedTensors, TensorCoder
-from estiba.model.inference.load import GOLDEN_FILE
-from estiba.model.schema.rows import Prediction
 
 HARDENED = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "256")
 
@@ -39,10 +32,6 @@ NEEDS_OTHERS_SECONDS = 20.0
 
 WRITES_SECONDS = 3.0
 """Time that a service without a health check, or that was not healthy before, runs until its writes are looked at."""
-
-_BATCH_ROWS = 256
-"""Golden rows in one request."""
-
 
 _FAULTS_OF_IMAGES = re.compile(
     r"ModuleNotFoundError|ImportError|SyntaxError|Read-only file system|Permission denied|Operation not permitted"
@@ -97,7 +86,7 @@ def verify(engine: Engine, image: str, spec: ImageSpec, models: Path) -> Verifie
         _check_opens(engine, image, spec)
     with _running(engine, image, spec, ["--read-only", "--user", f"{user}:0", *limits, *mounted]) as container:
         start = _wait(engine, container, spec, began, _start_limit(spec))
-        rows = sum(_ask_golden(engine, container, spec, models, name) for name in spec.contents.models)
+        rows = _golden_rows(engine, container, spec, models) if spec.contents.models else 0
         memory = _memory(engine, container)
         starting = start is None and bool(spec.process.health)
         stop = None if starting else _stop(engine, container, spec)
@@ -268,73 +257,13 @@ def _log_tail(engine: Engine, container: str) -> str:
     return (done.output + done.errors).strip() or "(it printed nothing)"
 
 
-def _ask_golden(engine: Engine, container: str, spec: ImageSpec, models: Path, name: str) -> int:
-    """Ask one model for its golden rows over HTTP, compare the answers, and return the number of rows."""
-    packed = artifact.read(models / "artifacts" / spec.contents.models[name][1])
-    signature = packed.manifest.signature
+def _golden_rows(engine: Engine, container: str, spec: ImageSpec, models: Path) -> int:
+    """Compare the answers to golden rows, and return their number."""
     assert spec.process.port is not None
     address = _address(engine, container, spec.process.port)
     if address is None:
         raise EstibaError(f"The container of {spec.service} ended:\n{_log_tail(engine, container)}")
-    host, port = address
-    if signature.is_tensors:
-        return _ask_tensors(f"http://{host}:{port}/models/{name}/predict", packed)
-    rows = golden_rows.unseal(packed.file(GOLDEN_FILE).read_bytes())
-    expected = Predictions(signature).rows(rows.matrix)
-    parity = packed.manifest.parity
-    tolerance = parity.tolerance if parity else golden_rows.TOLERANCE
-    for first in range(0, len(expected), _BATCH_ROWS):
-        body = json.dumps({"records": rows.records[first : first + _BATCH_ROWS]}).encode()
-        answer = _post(f"http://{host}:{port}/models/{name}/predict", body)
-        for n, (want, got) in enumerate(zip(expected[first : first + _BATCH_ROWS], answer["predictions"], strict=True)):
-            if not _agree(want, got, tolerance):
-                raise ParityError(
-                    f"In the image, {name} answers golden row {first + n} with {got}; in training it was {want}.",
-                    hint="The libraries of the image differ from those that packed the model: train it again.",
-                )
-    return len(expected)
-
-
-def _ask_tensors(url: str, packed: artifact.Artifact) -> int:
-    """Ask a model of tensors for its golden records, compare the answers, and return the number of records."""
-    manifest = packed.manifest
-    golden = golden_tensors.unseal(packed.file(GOLDEN_FILE).read_bytes())
-    outputs = manifest.signature.head.tensors
-
-    def run(coded: CodedTensors) -> list[Prediction]:
-        records = [{name: array.tolist() for name, array in record.items()} for record in golden.arrays()]
-        answers = _post(url, json.dumps({"records": records}).encode())["predictions"]
-        dtypes = {each.name: object if each.dtype == "string" else each.dtype for each in outputs}
-        return [{name: np.array(row[name], dtype) for name, dtype in dtypes.items()} for row in answers]
-
-    tolerance = manifest.parity.tolerance if manifest.parity else golden_tensors.TOLERANCE
-    return golden_tensors.prove(TensorCoder(manifest.signature), golden, run, tolerance).rows
-
-
-def _post(url: str, body: bytes) -> dict[str, Any]:
-    request = Request(url, body, {"content-type": "application/json"})
-    try:
-        with _opener().open(request, timeout=60) as answer:
-            decoded: dict[str, Any] = json.load(answer)
-            return decoded
-    except HTTPError as error:
-        raise EstibaError(f"{url} answers {error.code}: {error.read().decode(errors='replace')[:500]}") from None
-    except OSError as error:
-        raise EstibaError(f"{url} does not answer: {error}") from None
-
-
-def _agree(want: Mapping[str, Any], got: Mapping[str, Any], tolerance: float) -> bool:
-    return want.keys() == got.keys() and all(_near(want[key], got[key], tolerance) for key in want)
-
-
-def _near(want: Any, got: Any, tolerance: float) -> bool:
-    if isinstance(want, Mapping):
-        return _agree(want, got, tolerance)
-    if isinstance(want, float) and isinstance(got, (int, float)):
-        return (
-            want == got or abs(want - got) <= tolerance * max(1.0, abs(want)) or (math.isnan(want) and math.isnan(got))
-        )
-    return bool(want == got)
+    return golden_check.ask(f"http://{address[0]}:{address[1]}", spec.contents, models)
 
 
 def _memory(engine: Engine, container: str) -> int:

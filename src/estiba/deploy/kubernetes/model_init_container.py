@@ -79,6 +79,9 @@ def init_container(plan: Plan, service: Service, options: RegistryOptions, like:
     """
     versions = [pinned(model.name, model.version, model.digest) for model in service.models]
     address = REGISTRY_PATH if options.claim else plan.registry
+    for model in service.models:
+        for alias in model.aliases:
+            versions += ["--alias", f"{model.name}@{model.version}", alias]
     source = ["--registry", address, "--to", MOUNT_PATH, "--timeout", f"{options.timeout:g}"]
     shared = {key: like[key] for key in _SHARED if key in like}
     kept = [mount for mount in like["volumeMounts"] if mount["name"] in ("tmp", "secrets")]

@@ -54,6 +54,7 @@ class PlannedModel:
         size: of the artifact, in bytes.
         code: Python code of its author, in a few words; empty where there is none.
         split: some of its steps were converted, and run behind those of the python engine.
+        routed: its model has a route in the project file. aliases: by which the route names this version.
     """
 
     name: str
@@ -65,6 +66,8 @@ class PlannedModel:
     size: int = 0
     code: str = ""
     split: bool = False
+    routed: bool = False
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,8 @@ class Service:
         volumes: by name, the absolute path in the container.
         memory: in bytes. tmp: bytes of /tmp and of each writable folder. cpus: processors.
         start_timeout, stop_grace: in seconds.
-        models: the models that it serves; empty for an application.
+        models: the models that it serves; empty for an application. Of a model with a route all versions follow each
+            other; the first is the one that its name means.
     """
 
     name: str
@@ -159,6 +163,14 @@ class Service:
     writable: tuple[str, ...] = ()
     user: int | None = None
     models: tuple[PlannedModel, ...] = ()
+
+    @property
+    def served(self) -> dict[str, PlannedModel]:
+        """By name, the version that it means."""
+        first: dict[str, PlannedModel] = {}
+        for model in self.models:
+            first.setdefault(model.name, model)
+        return first
 
 
 @dataclass(frozen=True)

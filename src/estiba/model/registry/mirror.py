@@ -23,12 +23,14 @@ def pinned(name: str, version: str, digest: str) -> str:
     return f"{name}@{version}@sha256:{digest}"
 
 
-def pull(registry: str | Path, wanted: Sequence[str], target: Path) -> Iterator[Version]:
+def pull(
+    registry: str | Path, wanted: Sequence[str], target: Path, aliases: Sequence[tuple[str, str]] = ()
+) -> Iterator[Version]:
     """Copy versions into a registry that is a folder; each is verified before its record appears.
 
     Args:
         registry: the source, a folder or URL. wanted: references, each followed by `@sha256:DIGEST` where it must be
-            that artifact.
+            that artifact. aliases: for the copies, pairs of `NAME@VERSION` and an alias.
 
     Raises:
         NotFound: no such version. BadArtifact: another digest than was asked for, or damage. Conflict: `target` has
@@ -46,6 +48,10 @@ def pull(registry: str | Path, wanted: Sequence[str], target: Path) -> Iterator[
             raise BadArtifact(f"{version} in {source.url} is sha256:{version.digest}, not sha256:{digest}.", hint=hint)
         _keep(source.fetch(version), version, target)
         yield version
+    copies = open_registry(target)
+    for text, alias in aliases:
+        named = copies.resolve(text)
+        copies.set_alias(named.name, alias, named.version)
 
 
 def _parse(text: str) -> tuple[Ref, str]:

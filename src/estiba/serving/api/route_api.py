@@ -83,12 +83,12 @@ def change(home: RouteHome | None, name: str, options: RouteOptions | None, chan
         Forbidden: this server does not take changes. Conflict: the project file decides, or another change was faster.
         BadRequest: the route is not valid. Unavailable: the registry cannot be written.
     """
+    if home is not None and name in home.pinned:
+        hint = f"Change [gateway.routes.{name}] there, and deploy."
+        raise Conflict(f"The project file decides the route of {name}.", hint=hint)
     if home is None or not home.writable:
         hint = "Use: estiba route, on a machine that reaches the registry."
         raise Forbidden("This server asks for no keys, so it takes changes from its own machine only.", hint=hint)
-    if name in home.pinned:
-        hint = f"Change [gateway.routes.{name}] there, and deploy."
-        raise Conflict(f"The project file decides the route of {name}.", hint=hint)
     registry = open_registry(home.registry)
     try:
         if options is None:
