@@ -5,7 +5,7 @@ from __future__ import annotations
 from estiba.gateway.options import BrowserOptions
 from estiba.serving.http.request import Request
 
-ALLOWED_METHODS = b"GET, POST"
+ALLOWED_METHODS = b"GET, POST, QUERY"
 ALLOWED_HEADERS = (
     b"authorization, content-type, x-api-key, x-request-id, x-request-timeout, traceparent, tracestate,"
     b" inference-header-content-length"

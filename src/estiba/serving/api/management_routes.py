@@ -65,13 +65,12 @@ def application(current: CurrentCatalog, health: Health, metrics: Metrics, home:
         "/docs/{file}": routes.page,
         "/favicon.ico": routes.favicon,
     }
-    anything = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     # Predictions are answered elsewhere; a request that gets here asks for a model that is not served.
     not_served = ("/predict", "/models/{name}/predict", "/models/{name}/versions/{version}/predict")
     application = Starlette(
         routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
         + [Route("/models/{name}/route", routes.change_route, methods=["PUT", "DELETE"])]
-        + [Route(path, routes.not_served, methods=anything) for path in not_served]
+        + [Route(path, routes.not_served, methods=protocol_routes.ANY) for path in not_served]
         + feedback_routes.routes(current)
         + protocol_routes.routes(current, health),
         middleware=[Middleware(_Refusals)],

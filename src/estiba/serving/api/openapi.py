@@ -86,12 +86,18 @@ def document(models: Sequence[Described], *, title: str, version: str, server_ve
     tags = [*({"name": n, "description": _about(models, n)} for n in names), *server_tags(), *protocol_tags()]
     return {
         "openapi": "3.1.0",
-        "info": {"title": title, "version": version, "x-estiba": {"server": server_version}},
+        "info": {"title": title, "version": version, "description": _METHODS, "x-estiba": {"server": server_version}},
         "servers": [{"url": ".", "description": "Where this document was read"}],
         "tags": tags,
         "paths": {**paths, **server_paths(names), **foreign},
         "components": shared,
     }
+
+
+_METHODS = (
+    "Every POST that predicts is answered in the same way as QUERY (RFC 10008), which says that it changes nothing and "
+    "may be repeated. OpenAPI 3.1 cannot describe that method."
+)
 
 
 def _record_schema(model: Described) -> Json:

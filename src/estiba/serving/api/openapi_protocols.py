@@ -16,7 +16,7 @@ V2, V1, MLFLOW = "Open Inference Protocol", "KServe V1", "MLflow and SageMaker"
 _DESCRIPTIONS = {
     400: "The request cannot be read, or does not match the model's signature.",
     404: "There is no such model or version here.",
-    405: "Use POST.",
+    405: "Use POST or QUERY.",
     413: "The request is larger than this server accepts.",
     415: "The body is of a media type or encoding that this path does not take.",
     500: "The model failed.",

@@ -19,7 +19,7 @@ from estiba.serving.protocols.body_parsing import parse_json
 from estiba.serving.server_status import Health
 
 Handler = Callable[[Request], Awaitable[Response]]
-ANY = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+ANY = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")
 
 
 class NotImplementedHere(EstibaError):

@@ -20,6 +20,7 @@ from estiba.model.coding.coder import Coded, Coder, Warned
 from estiba.model.coding.known_names import MAX_PROBLEMS
 from estiba.model.coding.record_type import code_hook
 from estiba.model.schema.json_pointer import unescape
+from estiba.serving.http.request import Request
 
 MAX_ROWS = 100_000
 """Records in one request."""
@@ -53,6 +54,20 @@ class NotSupported(EstibaError):
     """A media type or an encoding that a path does not accept."""
 
     status = 415
+
+
+def check_query(request: Request, usage: str) -> None:
+    """Let a QUERY request (RFC 10008) pass, which asks as POST does; refuse any other method.
+
+    Raises:
+        NotAllowed: with `usage` as its message. BadRequest: the query does not name the media type of its body.
+    """
+    if request.method != b"QUERY":
+        raise NotAllowed(usage)
+    if not request.content_type:
+        raise BadRequest(
+            "A QUERY request has to name the type of its body.", hint="Add Content-Type: application/json."
+        )
 
 
 _FORM = b"application/x-www-form-urlencoded"

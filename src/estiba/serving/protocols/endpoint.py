@@ -27,7 +27,7 @@ from estiba.serving.http.request import Request
 from estiba.serving.memory_share import LargeRequests
 from estiba.serving.options import ServerOptions
 from estiba.serving.pipeline import Ask, Forbidden, TooManyRequests, Unauthorized
-from estiba.serving.protocols.body_parsing import ENCODINGS, EncodingNotSupported, decompressed
+from estiba.serving.protocols.body_parsing import ENCODINGS, EncodingNotSupported, NotAllowed, decompressed
 from estiba.serving.protocols.repeated_keys import check_of
 from estiba.serving.telemetry.access_log import AccessLog
 from estiba.serving.telemetry.metrics import Histogram, Metrics, Slot
@@ -78,11 +78,13 @@ class Endpoint(ABC):
         protocol: its label in metrics.
         invalid: the status for rows that do not match the signature.
         allow: the methods that it takes, as in the Allow header.
+        accept_query: the types of bodies that it takes, as in the Accept-Query header (RFC 10008).
     """
 
     protocol: ClassVar[str]
     invalid: ClassVar[int] = 422
-    allow: ClassVar[bytes] = b"POST"
+    allow: ClassVar[bytes] = b"POST, QUERY"
+    accept_query: bytes = b"application/json"
 
     def __init__(self, batcher: Batcher, shared: Shared) -> None:
         self.model = model = batcher.model
@@ -192,7 +194,23 @@ class Endpoint(ABC):
     def refuse(self, exchange: Exchange, error: BaseException) -> None:
         """Send the response to an exchange that failed after `handle`."""
         self._in_flight.add(-1)
-        self.reject(exchange, error)
+        if isinstance(error, NotAllowed) and exchange.request.method == b"OPTIONS":
+            self._show_methods(exchange)
+        else:
+            self.reject(exchange, error)
+
+    def _show_methods(self, exchange: Exchange) -> None:
+        """Answer a request for the methods of a path."""
+        if exchange.release is not None:
+            exchange.release()
+        self._ok.add()
+        self._count(exchange, 200, 0)
+        head = b"%b%b%b\r\n" % (self._methods(), self._headers, exchange.id.encode())
+        exchange.connection.respond(exchange.request, 200, head, b"")
+
+    def _methods(self) -> bytes:
+        """Header lines that say how this path is asked."""
+        return b"allow: %b, OPTIONS\r\naccept-query: %b\r\n" % (self.allow, self.accept_query)
 
     def reject(self, exchange: Exchange, error: BaseException) -> None:
         """Send the response to an exchange that was not admitted, and so was never passed to `handle`."""
@@ -322,7 +340,7 @@ class Endpoint(ABC):
         if isinstance(error, TooManyRequests):
             return b"retry-after: %d\r\n" % error.retry_after
         if status == 405:
-            return b"allow: %b\r\n" % self.allow
+            return self._methods()
         return b"retry-after: 1\r\n" if status == 503 else b""
 
     def _code(self, status: int) -> Slot:

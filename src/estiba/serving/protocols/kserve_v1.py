@@ -10,7 +10,7 @@ import msgspec
 from estiba.core.errors import BadRequest
 from estiba.serving.exchange import Answer, Exchange
 from estiba.serving.protocols.body_parsing import (
-    NotAllowed,
+    check_query,
     check_values,
     code_instances,
     encoded,
@@ -29,7 +29,7 @@ class KserveV1Endpoint(Endpoint):
     def decode(self, exchange: Exchange) -> None:
         request = exchange.request
         if request.method != b"POST":
-            raise NotAllowed("Use POST to predict.")
+            check_query(request, "Use POST or QUERY to predict.")
         check_values(request.body, len(self.model.coder.fields))
         self.check_keys(request.body, -1)
         content = parse_json(request.body)

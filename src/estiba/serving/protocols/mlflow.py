@@ -22,10 +22,10 @@ from estiba.serving.batcher import Batcher
 from estiba.serving.exchange import Answer, Exchange
 from estiba.serving.http.request import Request
 from estiba.serving.protocols.body_parsing import (
-    NotAllowed,
     NotSupported,
     check_count,
     check_names,
+    check_query,
     check_values,
     code_csv,
     code_instances,
@@ -53,6 +53,7 @@ class MlflowEndpoint(Endpoint):
     """`POST /invocations`."""
 
     protocol = "mlflow"
+    accept_query = b"application/json, text/csv"
     invalid = 400
 
     def __init__(self, batcher: Batcher, shared: Shared) -> None:
@@ -67,7 +68,7 @@ class MlflowEndpoint(Endpoint):
     def decode(self, exchange: Exchange) -> None:
         request = exchange.request
         if request.method != b"POST":
-            raise NotAllowed("Use POST for invocations.")
+            check_query(request, "Use POST or QUERY for invocations.")
         kind, header = _kind(request)
         if kind == "text/csv":
             exchange.coded, exchange.answer_options = code_csv(self.model.coder, request.body, header=header), ""

@@ -26,8 +26,8 @@ from estiba.serving.http.request import Request
 from estiba.serving.protocols import arrow_parquet
 from estiba.serving.protocols.body_parsing import (
     UNREADABLE,
-    NotAllowed,
     check_count,
+    check_query,
     check_values,
     code_csv,
     parse_json,
@@ -42,6 +42,8 @@ _SHORT = b"/predict"
 _FLAT = "flat"
 """Answer option for a bare record at the short path: outputs at the top level, as for an API of a single model."""
 _THREADED_TYPES = (b"text/csv", *arrow_parquet.KINDS)
+_WITH_BODY = (b"POST", b"QUERY")
+_USAGE = "Use POST or QUERY with records as JSON or CSV, or GET with one record as the query."
 
 
 class _Scanned(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -58,7 +60,8 @@ class NativeEndpoint(Endpoint):
     """`/models/{model}[/versions/{version}]/predict` and `/predict`."""
 
     protocol = "native"
-    allow = b"GET, POST"
+    allow = b"GET, POST, QUERY"
+    accept_query = b", ".join((_PLAIN, *_THREADED_TYPES))
 
     def __init__(self, batcher: Batcher, shared: Shared) -> None:
         super().__init__(batcher, shared)
@@ -81,14 +84,16 @@ class NativeEndpoint(Endpoint):
         self._colons = len(signature.fields) if exact else -1
 
     def is_large(self, request: Request) -> bool:
-        return super().is_large(request) or (request.method == b"POST" and _kind(request) in _THREADED_TYPES)
+        return super().is_large(request) or (request.method in _WITH_BODY and _kind(request) in _THREADED_TYPES)
 
     def decode(self, exchange: Exchange) -> None:
         request = exchange.request
         if request.method != b"POST":
-            exchange.coded = self._check_query(request)
-            exchange.answer_options = _flat(request, bare=True)
-            return
+            if request.method == b"GET":
+                exchange.coded = self._check_target(request)
+                exchange.answer_options = _flat(request, bare=True)
+                return
+            check_query(request, _USAGE)
         kind = _kind(request)
         if kind in (_PLAIN, b""):
             self._decode_json(exchange, request)
@@ -155,10 +160,8 @@ class NativeEndpoint(Endpoint):
         except BadInput as error:
             raise BadInput([_shown(p, bare) for p in error.problems]) from None
 
-    def _check_query(self, request: Request) -> Coded:
-        """Code a query such as `?age=41&country=ES` as one record."""
-        if request.method != b"GET":
-            raise NotAllowed("Use POST with records as JSON or CSV, or GET with one record as the query.")
+    def _check_target(self, request: Request) -> Coded:
+        """Code the query of a target, such as `?age=41&country=ES`, as one record."""
         try:
             query = request.query.decode()
             pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict") if query else []

@@ -28,9 +28,9 @@ from estiba.serving.exchange import Answer, Exchange
 from estiba.serving.http.request import Request
 from estiba.serving.protocols import tensors
 from estiba.serving.protocols.body_parsing import (
-    NotAllowed,
     check_count,
     check_names,
+    check_query,
     check_values,
     code_records,
     parse_json,
@@ -70,6 +70,7 @@ class OpenInferenceEndpoint(Endpoint):
     """`POST /v2/models/{model}[/versions/{version}]/infer`."""
 
     protocol = "v2"
+    accept_query = b"application/json, application/octet-stream"
     invalid = 400
 
     def __init__(self, batcher: Batcher, shared: Shared) -> None:
@@ -84,7 +85,7 @@ class OpenInferenceEndpoint(Endpoint):
     def decode(self, exchange: Exchange) -> None:
         request = exchange.request
         if request.method != b"POST":
-            raise NotAllowed("Use POST to infer.")
+            check_query(request, "Use POST or QUERY to infer.")
         header, rest = split_body(request)
         check_values(header, len(self.model.coder.fields))
         self.check_keys(header, -1)

@@ -24,7 +24,7 @@ from estiba.model.schema.tensor_types import MAX_RANK, shape_text
 from estiba.serving.batcher import Batcher
 from estiba.serving.exchange import Answer, Exchange
 from estiba.serving.protocols import tensors
-from estiba.serving.protocols.body_parsing import NotAllowed, check_count, parse_json, position
+from estiba.serving.protocols.body_parsing import check_count, check_query, parse_json, position
 from estiba.serving.protocols.endpoint import JSON, EncodedResponse, Shared
 from estiba.serving.protocols.open_inference import (
     MAX_WARNINGS,
@@ -52,7 +52,7 @@ class TensorInferenceEndpoint(OpenInferenceEndpoint):
     def decode(self, exchange: Exchange) -> None:
         request = exchange.request
         if request.method != b"POST":
-            raise NotAllowed("Use POST to infer.")
+            check_query(request, "Use POST or QUERY to infer.")
         header, block = split_body(request)
         check_json(header)
         self.check_keys(header, -1)

@@ -11,7 +11,7 @@ from estiba.model.coding.tensor_coder import TensorCoder, tensors_of
 from estiba.model.inference.load import TensorModel
 from estiba.serving.batcher import Batcher
 from estiba.serving.exchange import Answer, Exchange
-from estiba.serving.protocols.body_parsing import NotAllowed, check_count, encoded, parse_json, unsupported_type
+from estiba.serving.protocols.body_parsing import check_count, check_query, encoded, parse_json, unsupported_type
 from estiba.serving.protocols.endpoint import JSON, EncodedResponse, Shared
 from estiba.serving.protocols.kserve_v1 import KserveV1Endpoint
 from estiba.serving.protocols.mlflow import MlflowEndpoint
@@ -27,7 +27,7 @@ class TensorV1Endpoint(KserveV1Endpoint):
 
     def decode(self, exchange: Exchange) -> None:
         if exchange.request.method != b"POST":
-            raise NotAllowed("Use POST to predict.")
+            check_query(exchange.request, "Use POST or QUERY to predict.")
         content = _object(exchange.request.body)
         self.check_keys(exchange.request.body, -1)
         if "instances" not in content or set(content) - {"instances", "signature_name"}:
@@ -42,6 +42,8 @@ class TensorV1Endpoint(KserveV1Endpoint):
 class TensorMlflowEndpoint(MlflowEndpoint):
     """`POST /invocations` with `instances`, or with `inputs`: arrays by field, or that of the only field."""
 
+    accept_query = b"application/json"
+
     def __init__(self, batcher: Batcher, shared: Shared) -> None:
         super().__init__(batcher, shared)
         self._tensors = cast(TensorModel, self.model).tensors
@@ -49,7 +51,7 @@ class TensorMlflowEndpoint(MlflowEndpoint):
     def decode(self, exchange: Exchange) -> None:
         request = exchange.request
         if request.method != b"POST":
-            raise NotAllowed("Use POST for invocations.")
+            check_query(request, "Use POST or QUERY for invocations.")
         kind = request.content_type.partition(b";")[0].strip().lower()
         if kind != b"application/json":
             raise unsupported_type(kind, "application/json")

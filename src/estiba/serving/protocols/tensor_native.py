@@ -24,7 +24,7 @@ from estiba.serving.batcher import Batcher
 from estiba.serving.exchange import Answer, Exchange
 from estiba.serving.http.problem_details import CONTENT_TYPE, problem
 from estiba.serving.http.request import Request
-from estiba.serving.protocols.body_parsing import NotAllowed, check_count, parse_json, unsupported_type
+from estiba.serving.protocols.body_parsing import check_count, check_query, parse_json, unsupported_type
 from estiba.serving.protocols.endpoint import JSON, EncodedResponse, Endpoint, Failure, Shared
 from estiba.serving.protocols.tensor_bodies import check_json, chosen_outputs, not_finite, plain, together
 
@@ -51,11 +51,12 @@ class TensorNativeEndpoint(Endpoint):
         self._head = self.model.signature.head
         fields = self.model.signature.fields
         self._only = fields[0] if len(fields) == 1 else None
+        self.accept_query = b", ".join(self._media_types())
 
     def decode(self, exchange: Exchange) -> None:
         request = exchange.request
         if request.method != b"POST":
-            raise NotAllowed("Use POST with records as JSON, arrays as .npy or .npz, or an image.")
+            check_query(request, "Use POST or QUERY with records as JSON, arrays as .npy or .npz, or an image.")
         kind = request.content_type.partition(b";")[0].strip().lower()
         wanted = _answer_type(request.header(b"accept").lower())
         output = _query_output(request)
