@@ -61,7 +61,8 @@ ORDER = {
         catalog field_split shadow version_metrics server_status pages api server workers
         """,
     "estiba.serving.http": """
-        listen request proxies trace_context deadline problem_details buffered header_checks unsent connection
+        listen request proxies compression trace_context deadline problem_details buffered header_checks unsent
+        connection
         """,
     "estiba.serving.telemetry": "metrics sink access_log tracing otlp_exporter",
     "estiba.serving.protocols": """

@@ -101,3 +101,28 @@ def _line(live: Live, request_id: str) -> dict[str, Any]:
 
     assert until(look), live.log.read_text()
     return found[0]
+
+
+def test_every_answer_and_every_page_has_its_security_headers(start_server: Callable[..., Live]) -> None:
+    live = start_server("price", trusted_proxies=["127.0.0.1"], hsts=3600)
+    answers = [
+        httpx.post(f"{live.url}/predict", json=BODY),
+        httpx.post(f"{live.url}/predict", content=b"{"),
+        httpx.get(f"{live.url}/nothing"),
+        httpx.get(f"{live.url}/metrics"),
+        httpx.get(f"{live.url}/docs/docs.js"),
+    ]
+    assert [answer.headers.get_list("x-content-type-options") for answer in answers] == [["nosniff"]] * 5
+    page = httpx.get(f"{live.url}/docs", headers={"x-forwarded-for": "198.51.100.1", "x-forwarded-proto": "https"})
+    assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+    assert page.headers["strict-transport-security"] == "max-age=3600"
+    assert "strict-transport-security" not in httpx.get(f"{live.url}/docs").headers
+    expected = {
+        "x-frame-options": "DENY",
+        "referrer-policy": "no-referrer",
+        "cross-origin-opener-policy": "same-origin",
+    }
+    assert expected.items() <= dict(page.headers).items()
+    with live.connect() as sock:
+        sock.sendall(b"secret\r\n\r\n")
+        assert b"\r\nx-content-type-options: nosniff\r\n" in sock.recv(4096)

@@ -16,7 +16,7 @@ from estiba.core.errors import BadInput
 from estiba.model.coding.coder import Coder
 from estiba.model.coding.predictions import Predictions
 from estiba.serving.api.openapi import Described, document
-from estiba.serving.pages import CONTENT_SECURITY_POLICY, page
+from estiba.serving.pages import SECURITY_HEADERS, page
 
 MODELS = {model.name: model for model in described()}
 
@@ -54,7 +54,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(content)))
-        self.send_header("content-security-policy", CONTENT_SECURITY_POLICY)
+        for name, value in SECURITY_HEADERS.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
 

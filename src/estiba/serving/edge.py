@@ -13,7 +13,12 @@ class Edge:
     def __init__(self, options: ServerOptions) -> None:
         """Read the options; raises BadProject for proxies that cannot be."""
         self.prefix = options.prefix
+        self._hsts = options.hsts
         self._proxies = Proxies(options.trusted_proxies)
+
+    def strict_transport(self, seen: Seen) -> str:
+        """The value of Strict-Transport-Security (RFC 6797) for a page; empty where it gets none."""
+        return f"max-age={self._hsts}" if self._hsts and seen.scheme == "https" else ""
 
     def seen(self, exchange: Exchange) -> Seen:
         """The request as its client sent it."""

@@ -37,6 +37,10 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         trusted_proxies: addresses and networks of the proxies before this server, such as `10.0.0.0/8`, whose
             Forwarded and X-Forwarded headers are believed; `unix` for those that come by a Unix socket.
         prefix: the path below which clients reach this server, such as `/ml`; all paths answer with and without it.
+        compress_from: size in bytes from which answers are compressed, for clients that accept gzip; by default none
+            are.
+        hsts: seconds for which browsers use only HTTPS for this host and all its ports, as pages ask them to where
+            clients come by HTTPS; 0 does not ask.
         log_clients: name the client's address in lines of the access log.
         http: limits of a connection.
         telemetry: spans for OpenTelemetry.
@@ -61,6 +65,8 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     insecure: bool = False
     trusted_proxies: tuple[str, ...] = ()
     prefix: str = ""
+    compress_from: Annotated[int, Meta(ge=1024)] | None = None
+    hsts: Annotated[int, Meta(ge=0)] = 0
     log_clients: bool = False
     http: HttpOptions = HttpOptions()
     telemetry: TelemetryOptions = TelemetryOptions()

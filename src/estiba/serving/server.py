@@ -12,6 +12,7 @@ from estiba.core.ids import Ids
 from estiba.serving.api.asgi_bridge import Bridge
 from estiba.serving.catalog import CurrentCatalog
 from estiba.serving.exchange import Exchange
+from estiba.serving.http.compression import Compression
 from estiba.serving.http.connection import App, Clock, Connection, Headers, Request, header_lines
 from estiba.serving.http.problem_details import FULL, error_response
 from estiba.serving.pipeline import Pipeline
@@ -46,6 +47,9 @@ class Server(App):
         self.buffered = shared.buffered
         self.draining = False
         self.answer_headers: Callable[[Request], bytes] | None = None
+        self.compression = None
+        if (least := shared.options.compress_from) is not None:
+            self.compression = Compression(least, shared.executor)
         self._current = current
         self._management = management
         self._log = shared.log

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 from estiba.core.log import Log
 from estiba.serving.edge import Edge
 from estiba.serving.exchange import Exchange
+from estiba.serving.http.compression import is_gzip_accepted
 from estiba.serving.http.connection import CROWDED
 from estiba.serving.http.problem_details import error_response
 from estiba.serving.http.request import Headers, header_lines
@@ -102,8 +103,9 @@ class _Answer:
 def _scope(exchange: Exchange, refusal: BaseException | None, edge: Edge) -> dict[str, Any]:
     """The ASGI scope.
 
-    Its state has the request's id, the port, the caller's name, the error if it is refused, and as `root` the path
-    below which the client sees this server. The scope has no `root_path`, as its path is without it already.
+    Its state has the request's id, the port, the caller's name, the error if it is refused; `root`, the path below
+    which the client sees this server; `gzip`, True if the client accepts it; and a page's Strict-Transport-Security.
+    The scope has no `root_path`, as its path is without it already.
     """
     request = exchange.request
     seen = edge.seen(exchange)
@@ -126,5 +128,7 @@ def _scope(exchange: Exchange, refusal: BaseException | None, edge: Edge) -> dic
             "caller": exchange.caller,
             "refusal": refusal,
             "root": seen.prefix or edge.prefix,
+            "gzip": is_gzip_accepted(request),
+            "strict_transport": edge.strict_transport(seen),
         },
     }

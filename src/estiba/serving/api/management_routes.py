@@ -25,7 +25,7 @@ from estiba.model.schema.json_schema import json_schema
 from estiba.serving.api import feedback_routes, openapi, protocol_routes, route_api
 from estiba.serving.catalog import CurrentCatalog
 from estiba.serving.http.problem_details import error_response
-from estiba.serving.pages import CONTENT_SECURITY_POLICY, page
+from estiba.serving.pages import Pages
 from estiba.serving.pipeline import Forbidden, TooManyRequests, Unauthorized
 from estiba.serving.route_spec import RouteHome
 from estiba.serving.server_status import Health, Status
@@ -101,6 +101,7 @@ class _Refusals:
 class _Routes:
     def __init__(self, current: CurrentCatalog, health: Health, metrics: Metrics, home: RouteHome | None) -> None:
         self._home = home
+        self._pages = Pages()
         self._current = current
         self._health = health
         self._metrics = metrics
@@ -223,18 +224,13 @@ class _Routes:
         return Response(content, media_type="application/json")
 
     async def page(self, request: Request) -> Response:
-        file = page(request.scope["path"].strip("/"))
-        if file is None:
+        form = self._pages.get(request.scope["path"].strip("/"), gzip=request.state.gzip)
+        if form is None:
             raise HTTPException(404)
-        content, kind = file
-        headers = {
-            "content-type": kind,
-            "content-security-policy": CONTENT_SECURITY_POLICY,
-            "x-content-type-options": "nosniff",
-            "referrer-policy": "no-referrer",
-            "cache-control": "no-cache",
-        }
-        return Response(content, headers=headers)
+        response = Response(form.content, headers=form.headers)
+        if value := request.state.strict_transport:
+            response.headers["strict-transport-security"] = value
+        return response
 
     async def docs(self, request: Request) -> Response:
         return RedirectResponse(_below_root(request, "docs", "../docs"))

@@ -18,9 +18,10 @@ from typing import cast
 import httptools
 
 from estiba.serving.http.buffered import Buffered
+from estiba.serving.http.compression import Compression
 from estiba.serving.http.header_checks import OTHER_PROTOCOLS, Head, header_too_large
 from estiba.serving.http.proxies import UNIX
-from estiba.serving.http.request import Clock, Headers, HttpOptions, Request, header_lines, origin_form
+from estiba.serving.http.request import Clock, Headers, HttpOptions, Request, header_lines, origin_form, status_line
 from estiba.serving.http.unsent import unsent_bytes
 
 __all__ = ["App", "Clock", "Connection", "Headers", "HttpOptions", "Request", "header_lines"]
@@ -43,7 +44,7 @@ LINGER_SECONDS = 2.0
 NEVER = float("inf")
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_STATUS = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+_STATUS = {s.value: status_line(s.value, s.phrase) for s in HTTPStatus}
 
 
 class App(Interface):
@@ -54,6 +55,7 @@ class App(Interface):
         draining: responses close their connection.
         ports: ports with a default model of their own.
         answer_headers: gives header lines that every answer gets; None where there are none.
+        compression: compresses large answers; None where none are.
     """
 
     options: HttpOptions
@@ -63,6 +65,7 @@ class App(Interface):
     draining: bool
     ports: Collection[int]
     answer_headers: Callable[[Request], bytes] | None = None
+    compression: Compression | None = None
 
     def handle(self, connection: Connection, request: Request) -> None:
         """Answer `request`, now or later, by exactly one call of `connection.respond`. Must not raise."""
@@ -474,7 +477,12 @@ class Connection(asyncio.Protocol):
         Args:
             headers: header lines, each ended by CRLF; Content-Length, Date and Connection are added here.
         """
-        transport = self._transport
+        transport, compression = self._transport, self._app.compression
+        if compression is not None and len(body) >= compression.min_bytes:
+            form = compression.begin(self, request, status, headers, body)
+            if form is None:
+                return
+            headers, body = form
         self._busy = False
         if transport is None:
             return
@@ -482,7 +490,7 @@ class Connection(asyncio.Protocol):
             headers += self._app.answer_headers(request)
         last = (self._ended or self._app.draining) and not self._queue and self._refusal is None
         head = b"%bdate: %b\r\n%bcontent-length: %d\r\n%b\r\n" % (
-            _STATUS.get(status) or f"HTTP/1.1 {status} Unknown\r\n".encode(),
+            _STATUS.get(status) or status_line(status, "Unknown"),
             self._app.clock.date(),
             headers,
             len(body),

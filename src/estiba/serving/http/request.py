@@ -104,6 +104,11 @@ class Clock:
         return self._date
 
 
+def status_line(status: int, phrase: str) -> bytes:
+    """The first line of an answer, and the header line that every answer has: browsers must not guess its type."""
+    return f"HTTP/1.1 {status} {phrase}\r\nx-content-type-options: nosniff\r\n".encode()
+
+
 def header_lines(headers: Headers) -> bytes:
     """Headers as lines, each ended by CRLF."""
     return b"".join(b"%b: %b\r\n" % pair for pair in headers)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
 from estiba.serving.http.problem_details import FULL, error_response
-from estiba.serving.http.request import header_lines
+from estiba.serving.http.request import header_lines, status_line
 from estiba.serving.telemetry.metrics import Metrics
 from estiba.serving.workers.worker_process import Process
 
@@ -133,7 +133,7 @@ class Acceptor:
     def refuse(self, client: socket.socket, detail: str) -> None:
         """Send a 503 to a client, and close its connection after a moment."""
         headers, body = error_response(503, detail)
-        head = b"HTTP/1.1 503 Service Unavailable\r\n" + header_lines(headers)
+        head = status_line(503, "Service Unavailable") + header_lines(headers)
         with contextlib.suppress(OSError):
             client.setblocking(False)
             client.send(head + b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body))
