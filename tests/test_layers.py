@@ -70,8 +70,8 @@ ORDER = {
         tensor_native tensor_inference tensor_instances
         """,
     "estiba.serving.api": """
-        asgi_bridge openapi_common openapi_prediction openapi_protocols openapi feedback_routes protocol_routes
-        route_api management_routes
+        asgi_bridge openapi_common openapi_prediction openapi_protocols openapi_route openapi feedback_routes
+        protocol_routes route_api management_routes
         """,
     "estiba.serving.workers": """
         messages routes serving worker worker_process store_query policy_follower hot_swap acceptor auxiliary_process

@@ -110,3 +110,32 @@ def test_a_route_that_cannot_be_followed_is_shown_with_the_reason(estiba: Estiba
     assert "Servers keep the route that they had: churn has no version 2" in shown.err
     assert "2           ?              5  its share" in shown.out
     assert "no version 2" in json.loads(estiba("route", "churn", "--json").out)["problem"]
+
+
+def test_the_history_says_who_changed_what_and_why(estiba: Estiba, registry: Registry) -> None:
+    assert estiba("route", "churn", "--history").out == "The route of churn was never changed in this registry.\n"
+    options = ("--sticky", "key", "--when", "header:X-Beta=1", "candidate", "--reason", "a first try")
+    made = estiba("route", "churn", "production=95", "candidate=5", *options)
+    assert made.out.endswith("Reason: a first try\n")
+    estiba("route", "churn", "--reset", "--reason", "it was slow")
+    found = estiba("route", "churn", "--history")
+    shown = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "DATE", found.out).splitlines()
+    assert [re.split(r"  +", line.strip()) for line in shown] == [
+        ["change", "date (UTC)", "by", "route", "reason"],
+        ["2", "DATE", "ada", "--reset", "it was slow"],
+        ["1", "DATE", "ada", "production=95 candidate=5 --sticky key --when header:X-Beta=1 candidate", "a first try"],
+    ]
+    changes = json.loads(estiba("route", "churn", "--history", "--json").out)
+    assert [(each["generation"], each["by"], each["reason"]) for each in changes] == [
+        (2, "ada", "it was slow"), (1, "ada", "a first try")
+    ]  # fmt: skip
+    assert changes[0]["route"] is None
+    assert changes[1]["route"]["weights"] == {"production": 95, "candidate": 5}
+    for number in range(25):
+        estiba("route", "churn", f"production={100 - number}", f"candidate={number}")
+    kept = [each["generation"] for each in json.loads(estiba("route", "churn", "--history", "--json").out)]
+    assert kept == list(range(27, 7, -1))
+    for wrong in (("--history", "--reset"), ("--reason", "x"), ("--history", "production=100")):
+        assert estiba("route", "churn", *wrong).code == 2
+    assert "one line" in estiba("route", "churn", "production=100", "--reason", "x\ny").err
+    assert estiba("route", "chur", "--history").code == 4

@@ -109,6 +109,22 @@ def test_a_change_takes_effect_within_a_second_in_all_workers_under_load(registr
         asyncio.run(run(server))
 
 
+def test_a_change_reaches_every_worker_within_a_second_where_its_versions_are_loaded(registry: Registry) -> None:
+    routes.set_route(registry, "toy", canary(50))
+    with served(registry, workers=3) as server:
+        clients = [httpx.Client(base_url=f"http://127.0.0.1:{server.port}") for _ in range(9)]
+        for weight, expected in ((100, "2"), (0, "1"), (100, "2")):
+            routes.set_route(registry, "toy", canary(weight))
+            time.sleep(1.0)
+            found = {client.post(PATH, json=BODY).headers["x-model-version"] for client in clients for _ in range(3)}
+            assert found == {expected}
+        registry.set_alias("toy", "candidate", 1)  # version 1 is loaded as production
+        time.sleep(1.0)
+        assert {client.post(PATH, json=BODY).headers["x-model-version"] for client in clients} == {"1"}
+        for client in clients:
+            client.close()
+
+
 def test_headers_and_metrics_name_the_variant(registry: Registry) -> None:
     with served(registry) as server:
         plain = answer(server)

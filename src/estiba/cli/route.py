@@ -37,6 +37,8 @@ Examples:
   estiba route bankchurn production=100 --shadow candidate
   estiba route bankchurn production=100 candidate=0 --when header:X-Beta=1 candidate
   estiba route bankchurn --reset                          one version answers all again
+  estiba route bankchurn production=100 --reason "candidate is slow"
+  estiba route bankchurn --history                        who changed it, when and why
 """
 )
 @click.argument("model", shell_complete=completion.refs)
@@ -57,9 +59,11 @@ Examples:
     help="Send requests with this header to the target, before the weights; may be repeated.",
 )
 @click.option("--reset", is_flag=True, help="Remove the route.")
+@click.option("--reason", default="", metavar="TEXT", help="Why it is changed, for the history.")
+@click.option("--history", is_flag=True, help="Show the latest 20 changes.")
 @registry_option
 @json_option
-def route(model: str, weights: tuple[str, ...], reset: bool, registry: str | None, as_json: bool, **given: Any) -> None:
+def route(model: str, weights: tuple[str, ...], registry: str | None, as_json: bool, **given: Any) -> None:
     """Choose which version of a model answers which requests.
 
     TARGET is an alias or a version number; the weights add up to 100. Servers follow within a second, once every worker
@@ -71,27 +75,34 @@ def route(model: str, weights: tuple[str, ...], reset: bool, registry: str | Non
     check_name(model)
     location = common_options.registry_location(registry)
     store, pinned = open_registry(location), _pinned(model, location)
-    options = _options(weights, given, reset)
+    options, reset = _options(weights, given), given["reset"]
+    if given["history"]:
+        _show_history(store, model, pinned, as_json)
+        return
     if options is None and not reset:
         _show(store, model, pinned, as_json)
         return
     if pinned is not None:
         hint = f"Change [gateway.routes.{model}] there; servers take it at their next start or deployment."
         raise Conflict(f"{pinned.line} decides the route of {model}, so it was not changed.", hint=hint)
-    _change(store, model, options)
+    _change(store, model, options, given["reason"])
     if as_json or options is not None:
         _show(store, model, None, as_json)
     else:
         terminal.line(f"{model} has no route now: {store.resolve(model)} answers all requests.")
 
 
-def _options(weights: Sequence[str], given: dict[str, Any], reset: bool) -> RouteOptions | None:
+def _options(weights: Sequence[str], given: dict[str, Any]) -> RouteOptions | None:
     """The route that the arguments describe; None without any. Raises BadRequest."""
     from estiba.model.registry.route_record import RouteOptions, read_rule, read_weights
 
     described = bool(weights or given["sticky"] or given["shadow"] or given["rules"])
-    if reset and described:
-        raise click.UsageError("--reset takes nothing else.")
+    if given["reset"] and described:
+        raise click.UsageError("--reset takes nothing else than --reason.")
+    if given["history"] and (described or given["reset"] or given["reason"]):
+        raise click.UsageError("--history changes nothing, so it takes nothing else.")
+    if given["reason"] and not (described or given["reset"]):
+        raise click.UsageError("--reason belongs to a change: give weights, or --reset.")
     if not described:
         return None
     if not weights:
@@ -100,10 +111,10 @@ def _options(weights: Sequence[str], given: dict[str, Any], reset: bool) -> Rout
     return RouteOptions(weights=read_weights(weights), sticky=given["sticky"], shadow=given["shadow"], when=rules)
 
 
-def _change(store: Registry, model: str, options: RouteOptions | None) -> None:
+def _change(store: Registry, model: str, options: RouteOptions | None, reason: str) -> None:
     from estiba.model.registry.routes import Change, reset_route, set_route
 
-    change = Change(by=_user())
+    change = Change(by=_user(), reason=reason)
     if options is not None:
         set_route(store, model, options, change)
     elif not reset_route(store, model, change):
@@ -166,10 +177,47 @@ def _show(store: Registry, model: str, pinned: _Pinned | None, as_json: bool) ->
     if pinned:
         terminal.line(f"{pinned.line} decides.")
     elif stored is not None:
-        changed = f"Change {stored.generation}, {stored.updated[:16].replace('T', ' ')} UTC"
+        changed = f"Change {stored.generation}, {_minute(stored)} UTC"
         terminal.line(f"{changed}, by {stored.by}." if stored.by else f"{changed}.")
+        if stored.reason:
+            terminal.line(f"Reason: {stored.reason}")
     if problem:
         terminal.warning(f"Servers keep the route that they had: {problem}")
+
+
+def _minute(stored: StoredRoute) -> str:
+    return stored.updated[:16].replace("T", " ")
+
+
+def _show_history(store: Registry, model: str, pinned: _Pinned | None, as_json: bool) -> None:
+    from estiba.model.registry.routes import history
+
+    changes = history(store, model)
+    if as_json:
+        terminal.json([change.document() for change in changes])
+        return
+    if changes:
+        heads = ("change", "date (UTC)", "by", "route", "reason")
+        rows = [(str(each.generation), _minute(each), each.by, _as_arguments(each), each.reason) for each in changes]
+        terminal.table(heads, rows, right=("change",))
+    else:
+        terminal.line(f"The route of {model} was never changed in this registry.")
+    if pinned:
+        terminal.line(f"{pinned.line} decides.")
+
+
+def _as_arguments(stored: StoredRoute) -> str:
+    """A route as arguments of the command."""
+    from estiba.model.registry.route_record import rule_text
+
+    options = stored.options
+    if options is None:
+        return "--reset"
+    arguments = [f"{target}={weight:g}" for target, weight in options.weights.items()]
+    arguments += [f"--sticky {options.sticky}"] if options.sticky else []
+    arguments += [f"--shadow {options.shadow}"] if options.shadow else []
+    arguments += [f"--when {rule_text(rule)} {rule.target}" for rule in options.when]
+    return " ".join(arguments)
 
 
 def _rows(options: RouteOptions, resolved: dict[str, Version]) -> list[tuple[str, ...]]:
@@ -193,6 +241,7 @@ def _document(
         return {"target": target, "version": str(resolved[target].version) if target in resolved else None}
 
     record = {"generation": stored.generation, "updated": stored.updated, "by": stored.by} if stored else {}
+    record |= {"reason": stored.reason} if stored and stored.reason else {}
     return {
         "model": model,
         "decided_by": "registry" if stored else "file",

@@ -22,6 +22,9 @@ FEEDBACK = b"/feedback"
 DESCRIPTIONS = (b"/models", b"/v1/models", b"/v2", b"/openapi.json", b"/docs")
 """Beginnings of the paths that describe models: those who may predict may read them."""
 
+ROUTE_HISTORY = b"/route/history"
+"""End of the path of a route's changes, which names keys and users."""
+
 CHANGES = (b"PUT", b"DELETE", b"PATCH")
 """Methods that change what is served."""
 
@@ -68,7 +71,7 @@ class KeyAccess:
                 raise _forbidden("predict", "This key may not send labels: it lacks the role predict.")
         elif exchange.request.method in CHANGES and exchange.request.path.startswith(b"/models/"):
             _check_change(holder, exchange.request.path)
-        elif not holder.read and not exchange.request.path.startswith(DESCRIPTIONS) and exchange.request.path != b"/":
+        elif not holder.read and not _describes(exchange.request.path):
             raise _forbidden("read", "This key may not read this: it lacks the role read.")
 
     def _find(self, given: bytes) -> _Holder:
@@ -101,6 +104,11 @@ def _holder(key: ApiKey) -> _Holder:
         models=frozenset(key.models),
         expires=float("inf") if key.expires is None else key.expires,
     )
+
+
+def _describes(path: bytes) -> bool:
+    """Tell if a path describes models, and names nobody."""
+    return path == b"/" or (path.startswith(DESCRIPTIONS) and not path.endswith(ROUTE_HISTORY))
 
 
 def _check_change(holder: _Holder, path: bytes) -> None:

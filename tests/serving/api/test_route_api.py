@@ -58,9 +58,15 @@ def test_a_route_is_read_changed_and_removed(registry: str, start_server: Start)
         late = client.put(ROUTE, json=CANARY, headers={"if-match": '"1"'})
         assert problem(late) == (412, problem(late)[1])
         assert "changed by somebody else meanwhile" in problem(late)[1]
-        gone = client.delete(ROUTE)
+        gone = client.delete(ROUTE, params={"reason": " it is slow "})
         assert (gone.status_code, gone.json()["targets"], gone.json()["followed"]) == (200, [], True)
         assert client.post("/models/price/predict", json={"x": 1.0}).status_code == 200
+        changes = client.get(f"{ROUTE}/history").json()["changes"]
+        assert [(each["generation"], each["reason"]) for each in changes] == [(3, "it is slow"), (2, ""), (1, "")]
+        assert [each["route"] and each["route"]["weights"] for each in changes] == [None, *[CANARY["weights"]] * 2]
+        assert changes[2]["route"]["sticky"] == "header:X-User"
+        assert client.get("/models/prise/route/history").status_code == 404
+        assert client.put(ROUTE, json=CANARY, params={"reason": "two\nlines"}).status_code == 400
 
 
 def test_mistakes_are_refused_and_nothing_changes(registry: str, start_server: Start) -> None:
@@ -78,6 +84,7 @@ def test_mistakes_are_refused_and_nothing_changes(registry: str, start_server: S
             assert (answer.status_code, message in answer.json()["detail"]) == (400, True), answer.text
         assert client.put(ROUTE, content=b"\xff").status_code == 400
         assert client.put(ROUTE, json=CANARY, headers={"if-match": "x"}).status_code == 400
+        assert client.delete(ROUTE, headers={"if-match": ""}).status_code == 400
         assert client.put("/models/prise/route", json=CANARY).status_code == 404
         assert client.get("/models/prise/route").status_code == 404
         assert client.patch(ROUTE).status_code == 405
@@ -125,6 +132,10 @@ def test_only_an_admin_changes_a_route(registry: str, start_server: Start, tmp_p
         assert "not for the model 'price'" in put("kim", method).json()["detail"]
     assert open_registry(registry).route_generation("price") == 0
     assert put("ada").json()["followed"]
+    for name, status in (("", 401), ("bob", 403), ("eve", 200), ("ada", 200)):
+        found = httpx.get(f"{live.url}{ROUTE}/history", headers={"x-api-key": made[name]} if name else {})
+        assert found.status_code == status
+    assert [(each["by"], each["generation"]) for each in found.json()["changes"]] == [("ada", 1)]
     stored = open_registry(registry).route("price")
     assert stored is not None
     assert stored.by == "ada"

@@ -39,6 +39,7 @@ from estiba.model.registry.route_record import (
     encode_route,
     newest_route,
     route_file,
+    sound_routes,
 )
 
 __all__ = ["PRODUCTION", "Alias", "Ref", "Registry", "Version", "check_alias", "check_name", "open_registry"]
@@ -343,9 +344,7 @@ class Registry:
         Raises:
             BadArtifact: the record is damaged; names the file.
         """
-        check_name(name)
-        generation = newest_route(self._store.names(f"models/{name}/routes"))
-        if not generation:
+        if not (generation := self.route_generation(name)):
             return None
         return decode_route(self._store.read(route_file(name, generation)), self.url, name, generation)
 
@@ -353,6 +352,11 @@ class Registry:
         """The generation of a model's route, also of one whose record is damaged; 0 if it never had one."""
         check_name(name)
         return newest_route(self._store.names(f"models/{name}/routes"))
+
+    def route_history(self, name: str) -> tuple[StoredRoute, ...]:
+        """The records of a model's route that are kept, the newest first; without those that are damaged."""
+        check_name(name)
+        return sound_routes(self._store.read_all(f"models/{name}/routes"), self.url, name)
 
     def put_route(self, route: StoredRoute) -> None:
         """Store the next generation of a model's route; of two writers, one gets Conflict."""

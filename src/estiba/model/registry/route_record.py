@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, NamedTuple
+from contextlib import suppress
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -21,7 +22,9 @@ HASH_VERSION = 1
 """The version of the function from a caller to its point, which must not change for a route that is in use."""
 
 KEPT_GENERATIONS = 20
-"""Records of former routes that are kept beside the current one."""
+"""Records of a route that are kept, with the current one."""
+
+MAX_REASON_CHARACTERS = 500
 
 MAX_RULES = 20
 """Header rules of one route."""
@@ -81,7 +84,7 @@ class StoredRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         ranges: which target has which part of [0, 1).
         experiment: the generation in which this route began; the points of callers depend on it.
         hash: HASH_VERSION of its time.
-        updated: RFC 3339 in UTC. by: name of the key or user that changed it.
+        updated: RFC 3339 in UTC. by: name of the key or user that changed it. reason: in their words.
     """
 
     name: str
@@ -92,6 +95,13 @@ class StoredRoute(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     hash: int = HASH_VERSION
     updated: str = ""
     by: str = ""
+    reason: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """Describe the change for JSON: to which route, by whom, when and why."""
+        shown = None if self.options is None else msgspec.to_builtins(self.options)
+        about = {"generation": self.generation, "updated": self.updated, "by": self.by, "reason": self.reason}
+        return {**about, "route": shown}
 
     @property
     def salt(self) -> str:
@@ -132,6 +142,15 @@ def decode_route(data: bytes, url: str, name: str, generation: int) -> StoredRou
     return route
 
 
+def sound_routes(files: Mapping[str, bytes], url: str, name: str) -> tuple[StoredRoute, ...]:
+    """The records of a folder that are not damaged, the newest first."""
+    found = []
+    for generation in sorted(numbers(files), reverse=True):
+        with suppress(BadArtifact):
+            found.append(decode_route(files[f"{generation}.json"], url, name, generation))
+    return tuple(found)
+
+
 # Options
 
 
@@ -162,6 +181,14 @@ def check(options: RouteOptions) -> RouteOptions:
             raise BadRequest(f"Two rules are for {rule.header}={rule.value}.", hint="Keep one of them.")
         seen[pair] = rule.target
     return options
+
+
+def check_reason(reason: str) -> str:
+    """The reason for a change, without blanks around it; raises BadRequest where it is no line of text."""
+    reason = reason.strip()
+    if len(reason) > MAX_REASON_CHARACTERS or not reason.isprintable():
+        raise BadRequest(f"A reason is one line of at most {MAX_REASON_CHARACTERS} characters.")
+    return reason
 
 
 def check_target(target: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from estiba.core.errors import BadArtifact, BadRequest, Conflict
 from estiba.core.suggest import did_you_mean
 from estiba.model.registry.records import Ref, Version, now
@@ -13,6 +15,7 @@ from estiba.model.registry.route_record import (
     StoredRoute,
     changed_ranges,
     check,
+    check_reason,
     first_ranges,
     main_target,
 )
@@ -25,10 +28,12 @@ class Change(NamedTuple):
 
     Args:
         by: name of the key or user. expected: the generation that the caller has seen; None for any.
+        reason: in the words of who changes it.
     """
 
     by: str = ""
     expected: int | None = None
+    reason: str = ""
 
 
 NO_CHANGE = Change()
@@ -47,6 +52,12 @@ def current(registry: Registry, name: str) -> StoredRoute | None:
     return route
 
 
+def history(registry: Registry, name: str) -> tuple[StoredRoute, ...]:
+    """The changes of a model's route that are kept, the newest first; raises NotFound where there is no such model."""
+    registry.resolve(Ref(name))
+    return registry.route_history(name)
+
+
 def set_route(registry: Registry, name: str, options: RouteOptions, change: Change = NO_CHANGE) -> StoredRoute:
     """Give a model another route. Callers stay with their target as far as the weights allow.
 
@@ -55,6 +66,7 @@ def set_route(registry: Registry, name: str, options: RouteOptions, change: Chan
             version or alias. Conflict: the route was changed meanwhile. EstibaError: the registry cannot be written.
     """
     versions(registry, name, check(options))
+    reason = check_reason(change.reason)
     before, generation = _before(registry, name, change)
     if before is None or before.options is None:
         ranges, experiment = first_ranges(options.weights), generation + 1
@@ -68,6 +80,7 @@ def set_route(registry: Registry, name: str, options: RouteOptions, change: Chan
         experiment=experiment,
         updated=now(),
         by=change.by,
+        reason=reason,
     )
     _put(registry, route)
     return route
@@ -77,13 +90,15 @@ def reset_route(registry: Registry, name: str, change: Change = NO_CHANGE) -> bo
     """Remove the route of a model, also one whose record is damaged; False if it has none.
 
     Raises:
-        NotFound: there is no such model. Conflict: the route was changed meanwhile.
+        NotFound: there is no such model. Conflict: the route was changed meanwhile. BadRequest: a reason of two lines.
     """
     registry.resolve(Ref(name))
+    reason = check_reason(change.reason)
     before, generation = _before(registry, name, change)
     if not generation or (before is not None and before.options is None):
         return False
-    _put(registry, StoredRoute(name=name, generation=generation + 1, options=None, updated=now(), by=change.by))
+    after = StoredRoute(name=name, generation=generation + 1, options=None, updated=now())
+    _put(registry, msgspec.structs.replace(after, by=change.by, reason=reason))
     return True
 
 

@@ -58,7 +58,7 @@ def application(current: CurrentCatalog, health: Health, metrics: Metrics, home:
         "/models/{name}/schema": routes.schema,
         "/models/{name}/parity": routes.parity,
         "/models/{name}/card": routes.card,
-        "/models/{name}/route": routes.route,
+        "/models/{name}/route/history": routes.route_history,
         "/openapi.json": routes.openapi,
         "/docs": routes.page,
         "/docs/": routes.docs,
@@ -69,7 +69,7 @@ def application(current: CurrentCatalog, health: Health, metrics: Metrics, home:
     not_served = ("/predict", "/models/{name}/predict", "/models/{name}/versions/{version}/predict")
     application = Starlette(
         routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
-        + [Route("/models/{name}/route", routes.change_route, methods=["PUT", "DELETE"])]
+        + [Route("/models/{name}/route", routes.route, methods=["GET", "PUT", "DELETE"])]
         + [Route(path, routes.not_served, methods=protocol_routes.ANY) for path in not_served]
         + feedback_routes.routes(current)
         + protocol_routes.routes(current, health),
@@ -175,14 +175,20 @@ class _Routes:
         return Response(model.artifact.file("card.md").read_bytes(), media_type="text/markdown; charset=utf-8")
 
     async def route(self, request: Request) -> Response:
+        if request.method in ("PUT", "DELETE"):
+            return await self._change_route(request)
         return self._route(request.path_params["name"], {})
 
-    async def change_route(self, request: Request) -> Response:
+    async def route_history(self, request: Request) -> Response:
+        name = self._find(request).name
+        return _json(await asyncio.to_thread(route_api.history, self._home, name))
+
+    async def _change_route(self, request: Request) -> Response:
         """Change the route in the registry, and wait for a moment until this server follows it."""
         name = self._find(request).name
         options = route_api.read_options(await request.body()) if request.method == "PUT" else None
-        expected = route_api.expected_generation(request.headers.get("if-match", ""))
-        change = Change(by=request.state.caller, expected=expected)
+        expected = route_api.expected_generation(request.headers.get("if-match"))
+        change = Change(request.state.caller, expected, request.query_params.get("reason", ""))
         generation = await asyncio.to_thread(route_api.change, self._home, name, options, change)
         return self._route(name, await self._followed(name, generation, options))
 

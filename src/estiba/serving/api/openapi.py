@@ -27,12 +27,14 @@ from estiba.serving.api.openapi_common import (
     OK_HEADERS,
     REQUEST_ID,
     components,
+    model_parameter,
     problem,
     server_paths,
     server_tags,
 )
 from estiba.serving.api.openapi_prediction import prediction_schema
 from estiba.serving.api.openapi_protocols import protocol_components, protocol_paths, protocol_tags
+from estiba.serving.api.openapi_route import route_paths
 
 __all__ = ["Described", "document"]
 
@@ -89,7 +91,7 @@ def document(models: Sequence[Described], *, title: str, version: str, server_ve
         "info": {"title": title, "version": version, "description": _METHODS, "x-estiba": {"server": server_version}},
         "servers": [{"url": ".", "description": "Where this document was read"}],
         "tags": tags,
-        "paths": {**paths, **server_paths(names), **foreign},
+        "paths": {**paths, **server_paths(names), **route_paths([model_parameter(names)]), **foreign},
         "components": shared,
     }
 

@@ -10,13 +10,27 @@ import msgspec
 from estiba.core.errors import Problem
 from estiba.serving.http import problem_details
 
-__all__ = ["EXAMPLE_ID", "OK_HEADERS", "REQUEST_ID", "components", "problem", "server_paths", "server_tags"]
+__all__ = [
+    "EXAMPLE_ID",
+    "OK_HEADERS",
+    "REQUEST_ID",
+    "answers",
+    "components",
+    "get",
+    "model_parameter",
+    "problem",
+    "server_paths",
+    "server_tags",
+]
 
 Json = dict[str, Any]
 
 _DETAILS = {
     400: "The body is not valid JSON.",
+    403: "This server asks for no keys, so it takes changes from its own machine only.",
     404: "There is no model 'iris2' here.",
+    409: "The project file decides the route of iris.",
+    412: "The route of iris was changed by somebody else meanwhile; this change was not made.",
     413: "The body is larger than this server takes.",
     415: "Send application/json or text/csv.",
     422: "",
@@ -82,30 +96,39 @@ def server_tags() -> list[Json]:
 
 def server_paths(models: Sequence[str]) -> Json:
     """The management endpoints. `models` are the names that are served."""
-    parameter = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": list(models)}}
-    named = [parameter] if models else [{**parameter, "schema": {"type": "string"}}]
+    named = [model_parameter(models)]
     schema, card = {"application/schema+json": {"schema": _OBJECT}}, {"text/markdown": {"schema": _TEXT}}
     about, proof = "JSON Schema of one record", "The proof that it answers as it did in training"
-    share = "Which version answers which share of the requests"
     return {
-        "/models": _get("list_models", "Models", "The models that are served", _json(_MODELS)),
-        "/models/{model}": _get("show_model", "Models", "One model", _json(_ref("Model")), named),
-        "/models/{model}/schema": _get("show_schema", "Models", about, schema, named),
-        "/models/{model}/parity": _get("show_parity", "Models", proof, _json(_OBJECT), named),
-        "/models/{model}/card": _get("show_card", "Models", "The model card", card, named),
+        "/models": get("list_models", "Models", "The models that are served", _json(_MODELS)),
+        "/models/{model}": get("show_model", "Models", "One model", _json(_ref("Model")), named),
+        "/models/{model}/schema": get("show_schema", "Models", about, schema, named),
+        "/models/{model}/parity": get("show_parity", "Models", proof, _json(_OBJECT), named),
+        "/models/{model}/card": get("show_card", "Models", "The model card", card, named),
         "/models/{model}/quality": _quality(named),
         "/feedback": {"post": _FEEDBACK},
-        "/models/{model}/route": _get("show_route", "Models", share, _json(_OBJECT), named),
         "/health": _summary(),
-        "/health/live": _get("health_live", "Server", "The process works", _json(_ref("Health"))),
+        "/health/live": get("health_live", "Server", "The process works", _json(_ref("Health"))),
         "/health/ready": _probe("health_ready", "Every model is loaded, verified and warmed"),
         "/health/startup": _probe("health_startup", "The server has started"),
-        "/metrics": _get("metrics", "Server", "Prometheus metrics", {"text/plain": {"schema": _TEXT}}),
-        "/openapi.json": _get("openapi", "Server", "This document", _json(_OBJECT)),
+        "/metrics": get("metrics", "Server", "Prometheus metrics", {"text/plain": {"schema": _TEXT}}),
+        "/openapi.json": get("openapi", "Server", "This document", _json(_OBJECT)),
     }
 
 
-def _get(operation: str, tag: str, summary: str, content: Json, parameters: Sequence[Json] = ()) -> Json:
+def model_parameter(models: Sequence[str]) -> Json:
+    """The parameter of a path that names a served model."""
+    names = {"enum": list(models)} if models else {}
+    return {"name": "model", "in": "path", "required": True, "schema": {"type": "string", **names}}
+
+
+def answers(*statuses: int) -> Json:
+    """Refer to the problems of these statuses."""
+    return {str(status): {"$ref": f"#/components/responses/{status}"} for status in statuses}
+
+
+def get(operation: str, tag: str, summary: str, content: Json, parameters: Sequence[Json] = ()) -> Json:
+    """A path with a GET, whose parameters may name what is not there."""
     responses: Json = {"200": {"description": f"{summary}.", "content": content}}
     if parameters:
         responses["404"] = {"$ref": "#/components/responses/404"}
@@ -123,19 +146,19 @@ def _quality(named: Sequence[Json]) -> Json:
         "name": "window", "in": "query", "description": "Length of a window.", "schema": {**span, "default": "1d"}
     }  # fmt: skip
     summary = "How right it was, by version and window, from the labels of its predictions"
-    path = _get("show_quality", "Models", summary, _json(_OBJECT), [*named, since, window])
-    path["get"]["responses"] |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in (400, 503)}
+    path = get("show_quality", "Models", summary, _json(_OBJECT), [*named, since, window])
+    path["get"]["responses"] |= answers(400, 503)
     return path
 
 
 def _summary() -> Json:
-    path = _get("health", "Server", "A summary of the server and its models", _json(_ref("Health")))
+    path = get("health", "Server", "A summary of the server and its models", _json(_ref("Health")))
     path["get"]["responses"]["503"] = {"description": "The same, while not ready.", "content": _json(_ref("Health"))}
     return path
 
 
 def _probe(operation: str, summary: str) -> Json:
-    path = _get(operation, "Server", summary, _json(_ref("Health")))
+    path = get(operation, "Server", summary, _json(_ref("Health")))
     path["get"]["responses"]["503"] = {"$ref": "#/components/responses/503"}
     return path
 
@@ -253,7 +276,7 @@ _FEEDBACK: Json = {
                 }
             },
         },
-        **{str(status): {"$ref": f"#/components/responses/{status}"} for status in (400, 404, 413, 503)},
+        **answers(400, 404, 413, 503),
         "422": {"description": "Labels are wrong; none was kept.", "content": _json(_ref("Problem"))},
     },
 }

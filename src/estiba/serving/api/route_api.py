@@ -58,9 +58,9 @@ def entity_tag(catalog: Catalog, name: str) -> str:
     return f'"{spec.generation}"' if spec is not None and spec.generation else ""
 
 
-def expected_generation(if_match: str) -> int | None:
+def expected_generation(if_match: str | None) -> int | None:
     """The generation of an If-Match header; None for any. Raises BadRequest."""
-    if if_match in ("", "*"):
+    if if_match in (None, "*"):
         return None
     number = if_match.strip().strip('"')
     if not (number.isascii() and number.isdigit() and len(number) < 10):
@@ -74,6 +74,19 @@ def read_options(body: bytes) -> RouteOptions:
         return msgspec.json.decode(body, type=RouteOptions)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadRequest(f"The body is no route: {error}.", hint=f"Send JSON such as {_FORM}") from None
+
+
+def history(home: RouteHome | None, name: str) -> dict[str, Any]:
+    """The changes of a served model's route in the registry, the newest first. Blocks; raises Unavailable."""
+    if home is None:
+        return {"model": name, "changes": []}
+    try:
+        changes = routes.history(open_registry(home.registry), name)
+    except NotFound:  # it is served from a path, or was removed from the registry
+        changes = ()
+    except EstibaError as error:
+        raise Unavailable(error.message, hint=error.hint) from None
+    return {"model": name, "changes": [each.document() for each in changes]}
 
 
 def change(home: RouteHome | None, name: str, options: RouteOptions | None, change: Change) -> int:
