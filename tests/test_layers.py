@@ -61,7 +61,7 @@ ORDER = {
         catalog field_split shadow version_metrics server_status pages api server workers
         """,
     "estiba.serving.http": """
-        listen request proxies compression trace_context deadline problem_details buffered header_checks unsent
+        listen tls request proxies compression trace_context deadline problem_details buffered header_checks unsent
         connection
         """,
     "estiba.serving.telemetry": "metrics sink access_log tracing otlp_exporter",
@@ -74,7 +74,8 @@ ORDER = {
         protocol_routes route_api management_routes
         """,
     "estiba.serving.workers": """
-        messages routes serving worker worker_process store_query policy_follower hot_swap acceptor auxiliary_process
+        messages routes serving worker worker_process store_query policy_follower certificate_watch hot_swap acceptor
+        auxiliary_process
         supervisor
         """,
     "estiba.deploy": "plan output target observability image compose kubernetes",

@@ -199,3 +199,13 @@ def test_broken_toml_is_named_by_its_line(tmp_path: Path) -> None:
     (tmp_path / "estiba.toml").write_bytes(b"[project]\n\nname = '\xff'\n")
     with pytest.raises(BadProject, match=r"line 3 is not UTF-8"):
         project.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line", ['certificate = "tls.crt"', 'unix = "/run/estiba.sock"', 'prefix = "/models"', 'trusted_proxies = ["x"]']
+)
+def test_settings_of_the_socket_that_a_project_cannot_have(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "estiba.toml"
+    file.write_text(f"[server]\n{line}\n")
+    with pytest.raises(BadProject, match=rf"server\.{line.split()[0]}"):
+        project.load(file)

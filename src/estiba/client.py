@@ -36,7 +36,14 @@ class Client:
     Retry-After.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", *, key: str | None = None, timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        key: str | None = None,
+        timeout: float = 60.0,
+        ca_file: str | Path | None = None,
+    ) -> None:
         """Open no connection yet.
 
         Args:
@@ -44,15 +51,21 @@ class Client:
             key: an API key, where the server asks for one; by default $ESTIBA_KEY, or the content of the file
                 $ESTIBA_KEY_FILE. Spaces and line breaks around it, as files of secrets have them, are left out.
             timeout: seconds to wait for a connection, and then for each response.
+            ca_file: PEM file of the certificates to trust for `https://`; by default those of this machine.
 
         Raises:
-            EstibaError: the key has other characters than printable ASCII.
+            EstibaError: the key has other characters than printable ASCII, or there is no such file.
         """
         self.url = url.rstrip("/")
         self._headers = {"user-agent": f"estiba/{estiba.__version__}"}
         if key := (key or os.environ.get("ESTIBA_KEY") or _key_in_file()).strip():
             self._headers["authorization"] = f"Bearer {_checked(key)}"
-        self._pool = urllib3.PoolManager(retries=_RETRIED, timeout=timeout, maxsize=8)
+        trusted = None
+        if ca_file is not None:
+            with explained("read", Path(ca_file)):
+                Path(ca_file).read_bytes()
+            trusted = str(ca_file)
+        self._pool = urllib3.PoolManager(retries=_RETRIED, timeout=timeout, maxsize=8, ca_certs=trusted)
 
     def predict(self, rows: Rows, *, model: str | None = None, version: str | int | None = None) -> list[Prediction]:
         """One prediction per row.
@@ -186,6 +199,8 @@ def _reason(error: Exception) -> str:
         return "no connection within the timeout"
     if isinstance(reason, urllib3.exceptions.ReadTimeoutError):
         return "no answer within the timeout"
+    if isinstance(reason, urllib3.exceptions.SSLError):
+        return "its certificate is not trusted here (ca_file names a file of certificates to trust)"
     if isinstance(reason, urllib3.exceptions.LocationParseError):
         return "it is no valid URL"
     if isinstance(cause, OSError) and cause.strerror:

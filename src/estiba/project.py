@@ -150,6 +150,7 @@ def _project(file: Path, tree: Tree) -> Project:
     _check_limits(tree)
     check_origins(tree.gateway.browsers)
     check_proxies(tree.server.trusted_proxies, tree.server.prefix)
+    _check_socket(tree.server)
     routes.check_pinned(tree.gateway.routes, tree.models)
     registry.check(tree.images)
     compose.check(tree.compose)
@@ -181,6 +182,17 @@ def _check_default(tree: Tree) -> None:
         meant = did_you_mean(default, tree.models)
         known = ", ".join(tree.models) or "none"
         raise BadProject(f"server.default: there is no model {default!r}{meant}", hint=f"Models: {known}.")
+
+
+def _check_socket(server: ServerOptions) -> None:
+    """Raise BadProject for a certificate or a Unix socket, which health checks and other services cannot use."""
+    for name in ("unix", "certificate", "certificate_key"):
+        if getattr(server, name):
+            raise BadProject(
+                f"server.{name}: services of a project, and health checks in containers, ask the server by HTTP.",
+                hint="Let a proxy or the Ingress end TLS; or start the server alone: estiba serve --certificate FILE "
+                "--certificate-key FILE, or --unix PATH.",
+            )
 
 
 def _check_limits(tree: Tree) -> None:

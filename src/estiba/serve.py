@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from estiba.core.addresses import is_loopback
-from estiba.core.errors import BadArtifact, BadRequest, NotFound
+from estiba.core.errors import BadArtifact, BadRequest, EstibaError, NotFound
 from estiba.gateway.options import Gateway
 from estiba.model.artifact import artifact
 from estiba.model.artifact.artifact import Artifact
@@ -83,6 +83,7 @@ def serve(
     from estiba.serving.workers.supervisor import supervise
 
     check_proxies(options.trusted_proxies, options.prefix)
+    _check_listening(options, ports)
     store = open_registry(stores.registry)
     first: dict[str, ServedModel] = {}
 
@@ -103,6 +104,19 @@ def serve(
     supervise(options, refs, source, ports=ports, programs=_programs(stores, options), on_ready=ready)
 
 
+def _check_listening(options: ServerOptions, ports: Mapping[int, str]) -> None:
+    """Raise EstibaError for settings of the socket that do not go together."""
+    if bool(options.certificate) != bool(options.certificate_key):
+        raise EstibaError(
+            "A certificate needs its private key, and the other way round.",
+            hint="Give both: --certificate FILE --certificate-key FILE",
+        )
+    if options.unix and options.certificate:
+        raise EstibaError("A Unix socket needs no TLS: it does not leave this machine.", hint="Leave one of them out.")
+    if options.unix and ports:
+        raise EstibaError("Models cannot have ports of their own at a Unix socket.", hint="Ask /models/NAME/predict.")
+
+
 def _programs(stores: Stores, options: ServerOptions) -> Programs:
     """The programs of a server: plain workers, or those that ask policies."""
     from estiba.serving.route_spec import RouteHome
@@ -110,7 +124,7 @@ def _programs(stores: Stores, options: ServerOptions) -> Programs:
 
     gateway = stores.gateway
     # Without keys, only clients on this machine may decide what others get.
-    may_change = gateway.needs_keys or is_loopback(options.host)
+    may_change = gateway.needs_keys or bool(options.unix) or is_loopback(options.host)
     routes = RouteHome(stores.registry, tuple(gateway.routes), may_change)
     if not gateway.has_policies:
         return Programs(routes=routes)

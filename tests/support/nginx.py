@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import shutil
 import socket
 import subprocess
@@ -16,6 +17,7 @@ NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
 needs_nginx = pytest.mark.skipif(not Path(NGINX).is_file(), reason="nginx is not installed")
 
 _FILE = """
+user {user};
 pid {folder}/nginx.pid;
 daemon off;
 error_log {folder}/error.log;
@@ -48,7 +50,7 @@ def nginx(folder: Path, locations: str) -> Iterator[str]:
         port = chosen.getsockname()[1]
     folder.mkdir(exist_ok=True)
     file = folder / "nginx.conf"
-    file.write_text(_FILE.format(folder=folder, port=port, locations=locations))
+    file.write_text(_FILE.format(user=getpass.getuser(), folder=folder, port=port, locations=locations))
     process = subprocess.Popen([NGINX, "-c", str(file), "-e", str(folder / "error.log")], stderr=subprocess.DEVNULL)
     try:
         _wait(port)

@@ -46,6 +46,14 @@ Examples:
 @click.argument("refs", metavar="REF...", nargs=-1, required=True, shell_complete=completion.refs)
 @registry_option
 @server_options
+@click.option("--unix", type=click.Path(dir_okay=False), metavar="PATH", help="Listen on a Unix socket instead.")
+@click.option(
+    "--certificate",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Speak HTTPS with the certificate in this PEM file; a renewed one is used within seconds.",
+)
+@click.option("--certificate-key", type=click.Path(dir_okay=False), metavar="FILE", help="PEM file of its private key.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of native libraries in each worker.")
 @click.option(
     "--settings",

@@ -191,9 +191,12 @@ def announce(running: Running) -> None:
         "Ctrl-C stops.",
         bold=True,
     )
-    address = running.url
+    address, curl = running.url, "curl -s"
+    if address.startswith("unix:"):
+        curl, address = f"curl -s --unix-socket {shlex.quote(address[5:])}", "http://localhost"
     if is_wildcard(urlsplit(running.url).hostname or ""):
-        address = "http://ADDRESS"  # nobody can connect to 0.0.0.0, and a container may be published at another port
+        # Nobody can connect to 0.0.0.0, and a container may be published at another port.
+        address = f"{urlsplit(running.url).scheme}://ADDRESS"
         port = urlsplit(running.url).port
         terminal.line(f"ADDRESS is a name of this machine with :{port}, or where its container is published.")
     if running.needs_key:
@@ -213,4 +216,4 @@ def announce(running: Running) -> None:
             terminal.line(f"  {url} takes tensors; {address}/docs shows their shapes")
             continue
         key = ' -H "x-api-key: $ESTIBA_KEY"' if running.needs_key else ""
-        terminal.line(f"  curl -s {url}{key} -H 'content-type: application/json' -d {shlex.quote(body)}")
+        terminal.line(f"  {curl} {url}{key} -H 'content-type: application/json' -d {shlex.quote(body)}")

@@ -12,9 +12,9 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def http_url(host: str, port: int) -> str:
+def http_url(host: str, port: int, scheme: str = "http") -> str:
     """The URL of a server, without a path: `http://127.0.0.1:8000`, `http://[::1]:8000`."""
-    return f"http://{bracketed(host)}:{port}"
+    return f"{scheme}://{bracketed(host)}:{port}"
 
 
 def reachable(host: str) -> str:

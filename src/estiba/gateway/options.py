@@ -210,7 +210,7 @@ def needs_keys(options: GatewayOptions, server: ServerOptions) -> bool:
     """
     if options.keys == "required":
         return True
-    if is_loopback(server.host) or server.insecure:
+    if server.unix or is_loopback(server.host) or server.insecure:
         return False
     if options.keys == "off":
         raise EstibaError(

@@ -13,6 +13,7 @@ class Edge:
     def __init__(self, options: ServerOptions) -> None:
         """Read the options; raises BadProject for proxies that cannot be."""
         self.prefix = options.prefix
+        self._encrypted = bool(options.certificate)
         self._hsts = options.hsts
         self._proxies = Proxies(options.trusted_proxies)
 
@@ -22,7 +23,8 @@ class Edge:
 
     def seen(self, exchange: Exchange) -> Seen:
         """The request as its client sent it."""
-        return self._proxies.seen(exchange.connection.peer, exchange.request)
+        seen = self._proxies.seen(exchange.connection.peer, exchange.request)
+        return seen._replace(scheme="https") if self._encrypted and not seen.scheme else seen
 
     def client(self, exchange: Exchange) -> str:
         """The address of the client."""

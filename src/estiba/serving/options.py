@@ -18,6 +18,9 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     Args:
         host: the address to listen on.
         port: 0 lets the system choose a free one.
+        unix: path of a Unix socket to listen on instead; of `estiba serve` only.
+        certificate: PEM file of the server's certificate and those of its issuers, for HTTPS; of `estiba serve` only.
+        certificate_key: PEM file of its private key.
         workers: worker processes; by default as many as the processors that this process may use.
         threads: threads of native libraries for one batch; by default the processors divided by the workers.
         drain: seconds for requests in flight to finish after a signal to stop.
@@ -48,6 +51,9 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    unix: str = ""
+    certificate: str = ""
+    certificate_key: str = ""
     workers: Annotated[int, Meta(ge=1)] | None = None
     threads: Annotated[int, Meta(ge=1)] | None = None
     drain: Annotated[float, Meta(ge=0)] = 10.0

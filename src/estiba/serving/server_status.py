@@ -19,6 +19,7 @@ class Status(msgspec.Struct, frozen=True):
         failing: too many restarts within a minute: the server should be replaced as a whole.
         failed: by model, why a newer version is not served.
         policy_error: why policies are not up to date; empty if they are.
+        certificate_error: why a newer certificate is not used; empty if there is none.
     """
 
     workers: int
@@ -29,6 +30,7 @@ class Status(msgspec.Struct, frozen=True):
     failing: bool = False
     failed: dict[str, str] = {}
     policy_error: str = ""
+    certificate_error: str = ""
 
 
 class Health:

@@ -275,6 +275,8 @@ def _policy_detail(status: Status | None, own: str) -> dict[str, str]:
     details = [own] if own else []
     if status is not None and status.policy_error:
         details.append("The keys are not up to date, as their store cannot be read. The server's log says why.")
+    if status is not None and status.certificate_error:
+        details.append("A new certificate cannot be used, and the old one stays in force. The server's log says why.")
     return {"detail": " ".join(details)} if details else {}
 
 

@@ -165,6 +165,8 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Keep a half-closed connection (True) while responses to its requests are outstanding."""
         waited_for = self._busy or bool(self._queue) or self._refusal is not None
+        if self._transport is not None and not self._transport.can_write_eof():
+            return False  # TLS has no half-closed connections
         self._eof = True
         self._ended = self._ended or waited_for
         return waited_for
@@ -538,7 +540,7 @@ class Connection(asyncio.Protocol):
         transport, options = self._transport, self._app.options
         if transport is None:
             return
-        if self._eof:
+        if self._eof or not transport.can_write_eof():
             self.expires_at = time.monotonic() + options.write_timeout
             transport.close()
         else:

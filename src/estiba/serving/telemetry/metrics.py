@@ -123,6 +123,7 @@ METRICS = (
     Metric("estiba_swap_failures_total", "counter", "Newer versions that were not taken into service.", ("model",)),
     Metric("estiba_log_rows_total", "counter", "Rows for the log of predictions.", ("outcome",)),
     Metric("estiba_log_failing", "gauge", "Workers that cannot write the log of predictions now."),
+    Metric("estiba_certificate_expiry_seconds", "gauge", "When the certificate expires, in seconds since 1970."),
     Metric("estiba_policy_age_seconds", "gauge", "Time since the policies, such as keys, were last read."),
     Metric(
         "estiba_build_info", "gauge", "The server itself; always 1.", ("version", "python"), aggregate="max"

@@ -44,13 +44,23 @@ MAX_LINGERING = 64
 class Acceptor:
     """Accepts clients and assigns them to workers."""
 
-    def __init__(self, limit: int, workers: Callable[[], Sequence[Process]], log: Log, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        limit: int,
+        workers: Callable[[], Sequence[Process]],
+        log: Log,
+        metrics: Metrics,
+        *,
+        encrypted: bool = False,
+    ) -> None:
         """Accept nothing yet.
 
         Args:
             limit: clients at once.
             workers: gives all workers that hold clients, including those that drain.
+            encrypted: clients speak TLS, so that only workers can answer them.
         """
+        self._encrypted = encrypted
         self._limit = limit
         self._workers = workers
         self._log = log
@@ -131,7 +141,10 @@ class Acceptor:
             _close(self._lingering.popleft()[0])
 
     def refuse(self, client: socket.socket, detail: str) -> None:
-        """Send a 503 to a client, and close its connection after a moment."""
+        """Send a 503 to a client, and close its connection after a moment; one that speaks TLS is only closed."""
+        if self._encrypted:
+            client.close()
+            return
         headers, body = error_response(503, detail)
         head = status_line(503, "Service Unavailable") + header_lines(headers)
         with contextlib.suppress(OSError):

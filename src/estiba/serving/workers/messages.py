@@ -99,6 +99,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
         ports: by port, the model that short paths ask there.
         module: the Python module that runs as the worker.
         routes: the registry of the routes; None where there is none.
+        certificate: the certificate chain and its private key as PEM; empty without TLS.
     """
 
     index: int
@@ -112,6 +113,7 @@ class WorkerSpec(msgspec.Struct, frozen=True):
     ports: dict[int, str] = {}
     module: str = WORKER_MODULE
     routes: RouteHome | None = None
+    certificate: bytes = b""
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
@@ -147,6 +149,12 @@ class Reload(Message, frozen=True, tag=True):
     """To a worker: build the pipeline again, from the policy file that was replaced."""
 
 
+class UseCertificate(Message, frozen=True, tag=True):
+    """To a worker: use another certificate, with its private key, for new connections."""
+
+    pem: bytes
+
+
 class Drain(Message, frozen=True, tag=True):
     """To a worker: end. `hand_over` gives idle connections back for another worker; otherwise they are closed."""
 
@@ -179,7 +187,7 @@ class Closed(Message, frozen=True, tag=True):
     handed_over: bool = False
 
 
-AnyMessage = Take | Prepare | Apply | Discard | Reload | Drain | Ready | Failed | Prepared | Closed
+AnyMessage = Take | Prepare | Apply | Discard | Reload | UseCertificate | Drain | Ready | Failed | Prepared | Closed
 
 _decoder = msgspec.msgpack.Decoder(AnyMessage)
 _encoder = msgspec.msgpack.Encoder()

@@ -14,7 +14,8 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -24,7 +25,7 @@ from estiba.core.addresses import http_url
 from estiba.core.errors import EstibaError
 from estiba.core.log import Log
 from estiba.core.stores.disk import owned_temporary
-from estiba.serving.http.listen import listen
+from estiba.serving.http.listen import listen, listen_unix
 from estiba.serving.options import ServerOptions
 from estiba.serving.route_spec import RouteHome
 from estiba.serving.server_status import STATUS_FILE, Status
@@ -33,6 +34,7 @@ from estiba.serving.telemetry.metrics import Metrics
 from estiba.serving.workers import messages
 from estiba.serving.workers.acceptor import Acceptor, connections
 from estiba.serving.workers.auxiliary_process import AuxiliaryProcess, AuxiliarySpec
+from estiba.serving.workers.certificate_watch import CertificateWatch
 from estiba.serving.workers.hot_swap import HotSwap, Source
 from estiba.serving.workers.messages import WORKER_MODULE, WorkerSpec
 from estiba.serving.workers.policy_follower import PolicyFollower, PolicySource
@@ -100,8 +102,15 @@ class Supervisor:
         source = programs.policies
         self._policies = None if source is None else PolicyFollower(source, self._folder, log, metrics)
         self._auxiliary = [AuxiliaryProcess(spec, self._folder, log) for spec in programs.auxiliary]
+        self._certificate: CertificateWatch | None = None
+        if options.certificate:
+            self._certificate = CertificateWatch(options.certificate, options.certificate_key, log, metrics)
         self._acceptor = Acceptor(
-            connections(options.max_connections), lambda: (*self._workers, *self._leaving), log, metrics
+            connections(options.max_connections),
+            lambda: (*self._workers, *self._leaving),
+            log,
+            metrics,
+            encrypted=self._certificate is not None,
         )
         self._workers: list[Process] = []
         self._fresh: dict[int, Process] = {}
@@ -189,6 +198,8 @@ class Supervisor:
             self._hot_swap.poll([w for w in self._workers if w.serving])
             if self._policies is not None:
                 self._policies.poll((*self._workers, *self._fresh.values(), *self._leaving))
+            if self._certificate is not None:
+                self._certificate.poll((*self._workers, *self._fresh.values(), *self._leaving))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), TICK_SECONDS)
 
@@ -208,6 +219,7 @@ class Supervisor:
             ports=self._ports,
             module=self._module,
             routes=self._routes,
+            certificate=b"" if self._certificate is None else self._certificate.pem,
         )
         return Process(spec, self._message, start_at)
 
@@ -274,6 +286,8 @@ class Supervisor:
                 continue
             if worker.busy(slot):
                 self._acceptor.refuse(client, "The process that was answering this request died.")
+            elif self._certificate is not None:
+                client.close()
             else:
                 self._acceptor.place(client, time.monotonic())
 
@@ -339,6 +353,7 @@ class Supervisor:
             failing=len(self._deaths) >= self._options.max_restarts,
             failed=dict(self._hot_swap.failed),
             policy_error="" if self._policies is None else self._policies.error,
+            certificate_error="" if self._certificate is None else self._certificate.error,
         )
         content = msgspec.json.encode(status)
         if content != self._status:
@@ -393,6 +408,21 @@ def _check_telemetry(options: ServerOptions, log: Log) -> None:
         log.warning("no spans are sent", reason=reason)
 
 
+def _open(options: ServerOptions, ports: Iterable[int], opened: contextlib.ExitStack) -> list[socket.socket]:
+    """The sockets to listen on, closed with `opened`; raises EstibaError where an address is taken."""
+    if options.unix:
+        return [opened.enter_context(listen_unix(Path(options.unix)))]
+    return [opened.enter_context(listen(options.host, port)) for port in (options.port, *ports)]
+
+
+def _url(options: ServerOptions, listener: socket.socket) -> str:
+    """The URL of a server; `unix:` and a path for a Unix socket."""
+    if options.unix:
+        return f"unix:{options.unix}"
+    host, port = listener.getsockname()[:2]
+    return http_url(host, port, "https" if options.certificate else "http")
+
+
 def supervise(
     options: ServerOptions,
     refs: Sequence[str],
@@ -415,9 +445,8 @@ def supervise(
         EstibaError: the address is taken, a model cannot be served, or nothing temporary can be written.
     """
     with contextlib.ExitStack() as opened:
-        listeners = [opened.enter_context(listen(options.host, port)) for port in (options.port, *ports)]
-        host, port = listeners[0].getsockname()[:2]
-        url = http_url(host, port)
+        listeners = _open(options, ports, opened)
+        url = _url(options, listeners[0])
         folder = opened.enter_context(owned_temporary("server"))
         log, metrics = Log(options.log), Metrics(folder / "supervisor.metrics")
         _check_telemetry(options, log)

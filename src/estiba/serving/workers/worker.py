@@ -13,6 +13,7 @@ import mmap
 import os
 import signal
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -26,7 +27,8 @@ import uvloop
 from estiba.core.errors import EstibaError, NotTrusted
 from estiba.model.artifact.artifact import read
 from estiba.model.inference.load import Model, load_artifact
-from estiba.serving.http.connection import Connection, Request
+from estiba.serving.http import tls
+from estiba.serving.http.connection import LINGER_SECONDS, Connection, Request
 from estiba.serving.pipeline import Pipeline
 from estiba.serving.server_status import STATUS_FILE
 from estiba.serving.telemetry.metrics import Metrics
@@ -61,13 +63,18 @@ BuildPipeline = Callable[[bytes, Metrics], Pipeline]
 class Held(Connection):
     """A connection whose socket the supervisor holds too, so that it survives the death of this worker."""
 
-    __slots__ = ("_slot", "_worker", "handed_over")
+    __slots__ = ("_released", "_slot", "_worker", "handed_over")
 
     def __init__(self, worker: Worker, slot: int, *, spare: bool = False) -> None:
         super().__init__(worker.server, spare=spare)
         self._worker = worker
         self._slot = HEARTBEAT_BYTES + slot
-        self.handed_over = False
+        self.handed_over = self._released = False
+
+    @property
+    def slot(self) -> int:
+        """The number of the client."""
+        return self._slot - HEARTBEAT_BYTES
 
     def on_message_begin(self) -> None:
         self._worker.memory[self._slot] = BUSY
@@ -92,7 +99,13 @@ class Held(Connection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._worker.tell(messages.Closed(self._slot - HEARTBEAT_BYTES, self.handed_over))
+        self.release()
+
+    def release(self) -> None:
+        """Tell the supervisor, once, that the client is gone: after a failed TLS handshake it was never here."""
+        if not self._released:
+            self._released = True
+            self._worker.tell(messages.Closed(self.slot, self.handed_over))
 
     @property
     def sent(self) -> bool:
@@ -106,11 +119,21 @@ class Held(Connection):
             self._transport.abort()
 
 
+class PlainHttp(Held):
+    """A client that speaks plain HTTP to a server of HTTPS."""
+
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        self._refuse(400, "This port speaks HTTPS, and the request came as plain HTTP: use https:// in the URL.")
+
+
 class Worker:
     """The worker's side of the channel to the supervisor."""
 
     def __init__(self, spec: WorkerSpec, build_pipeline: BuildPipeline) -> None:
         self.spec = spec
+        self._tls = tls.context(spec.certificate) if spec.certificate else None
         self._build_pipeline = build_pipeline
         self._reloading = asyncio.Lock()
         self.channel = socket.socket(fileno=spec.channel)
@@ -240,6 +263,8 @@ class Worker:
                 self._discard(generation)
             case messages.Reload():
                 self._start(self._reload())
+            case messages.UseCertificate(pem):
+                self._tls = tls.context(pem)
             case messages.Drain(hand_over):
                 self._drain(hand_over)
 
@@ -253,12 +278,34 @@ class Worker:
         with contextlib.suppress(OSError):
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.memory[HEARTBEAT_BYTES + slot] = IDLE
+        connection = Held(self, slot, spare=spare)
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: Held(self, slot, spare=spare), client)
+            if self._tls is None:
+                await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, client)
+            else:
+                connection = await self._take_encrypted(connection, client, self._tls)
         except OSError:
-            self.tell(messages.Closed(slot))
+            client.close()
+            connection.release()
         finally:
             self._taking -= 1
+
+    async def _take_encrypted(self, connection: Held, client: socket.socket, context: ssl.SSLContext) -> Held:
+        """Shake hands with a client; one that speaks plain HTTP gets a 400. Raises OSError where that fails."""
+        loop, seconds = asyncio.get_running_loop(), self.spec.options.http.header_timeout
+        first = await _first_byte(client, seconds)
+        if first and first != tls.TLS_HANDSHAKE:
+            plain = PlainHttp(self, connection.slot)
+            await loop.connect_accepted_socket(lambda: plain, client)
+            return plain
+        await loop.connect_accepted_socket(
+            lambda: connection,
+            client,
+            ssl=context,
+            ssl_handshake_timeout=seconds,
+            ssl_shutdown_timeout=LINGER_SECONDS,
+        )
+        return connection
 
     def _prepare(self, generation: int) -> None:
         """Prepare once. The supervisor may ask again, as it forgets workers that were silent for a while."""
@@ -322,6 +369,8 @@ class Worker:
         server = self.server
         if not self._hand_over:
             self.serving.drain()
+        elif self._tls is not None:  # no other process can go on with an encrypted connection
+            server.draining = True
         began = time.monotonic()
         # Clients that were just passed on are not lost either: their sockets become connections in a moment.
         while (server.connections or self._taking) and time.monotonic() < began + self.spec.options.drain:
@@ -329,7 +378,7 @@ class Worker:
             for connection in [c for c in server.connections if c.idle]:
                 if isinstance(connection, Held) and not connection.sent:
                     continue
-                if self._hand_over and isinstance(connection, Held):
+                if self._hand_over and self._tls is None and isinstance(connection, Held):
                     connection.hand_over()
                 elif not may_send:
                     connection.close()
@@ -343,6 +392,19 @@ class _Prepared(NamedTuple):
 
     configuration: Configuration
     models: dict[ServedModel, tuple[Model, float]]
+
+
+async def _first_byte(client: socket.socket, seconds: float) -> bytes:
+    """The first byte that a client sends, left unread; raises OSError where it comes too late."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(client, readable.set)
+    try:
+        async with asyncio.timeout(seconds):
+            await readable.wait()
+    finally:
+        loop.remove_reader(client)
+    return client.recv(1, socket.MSG_PEEK)
 
 
 def _check_routes(configuration: Configuration) -> None:
