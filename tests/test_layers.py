@@ -22,8 +22,8 @@ ORDER = {
     "estiba.core.stores": "disk files",
     "estiba.state": "options database sqlite postgres migrations store",
     "estiba.gateway": """
-        options keys policy access browsers limit_memory redis_connection limits_redis limits answer_form feedback
-        quality feedback_store prediction_log log_retention log_query routes worker
+        options keys jwks jwt policy access browsers limit_memory redis_connection limits_redis limits answer_form
+        feedback quality feedback_store prediction_log log_retention log_query routes worker
         """,
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
     "estiba.model.schema": """

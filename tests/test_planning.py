@@ -11,13 +11,13 @@ import pytest
 
 import estiba
 from estiba import project
-from estiba.core.errors import NotTrusted
+from estiba.core.errors import BadProject, NotTrusted
 from estiba.deploy.image import requirements
 from estiba.deploy.image.spec import image_spec
 from estiba.model.artifact.artifact import write
 from estiba.model.registry.registry import open_registry
 from estiba.model.training import fingerprints
-from estiba.planning import lower
+from estiba.planning import lower, lower_for_compose
 
 pytestmark = pytest.mark.slow
 
@@ -87,3 +87,10 @@ def test_a_candidate_with_code_is_trusted_as_the_version_beside_it_is(tmp_path: 
     assert plan["models"].environment["ESTIBA_TRUSTED"].count("sha256:") == 2
     settings = image_spec(plan, plan["models"]).contents.settings
     assert settings["gateway"] == {"routes": {"double": {"weights": {"production": 95, "candidate": 5}}}}
+
+
+def test_containers_refuse_tokens_whose_library_images_do_not_hold(tmp_path: Path) -> None:
+    (tmp_path / "estiba.toml").write_text('[gateway.jwt]\nissuer = "https://login.example.com"\naudience = "models"\n')
+    loaded = project.load(tmp_path)
+    with pytest.raises(BadProject, match=r"gateway\.jwt"):
+        lower_for_compose(loaded)

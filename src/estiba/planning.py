@@ -101,6 +101,11 @@ def lower_for_kubernetes(project: Project) -> Plan:
 def _policies(project: Project) -> Policies:
     """The policies of model servers in containers, where any target has some."""
     options, server = project.gateway, project.server
+    if options.jwt.issuer:
+        raise BadProject(
+            "gateway.jwt: images do not hold what verifies tokens yet.",
+            hint="Take tokens with estiba serve or estiba up; in containers, leave the section out and use keys.",
+        )
     reachable = bool(project.kubernetes.host) or not is_loopback(project.compose.bind)
     asked = options.keys == "required" or (options.keys == "auto" and reachable and not server.insecure)
     if not project.models or not (asked or options.log.enabled):

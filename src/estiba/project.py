@@ -26,6 +26,7 @@ from estiba.deploy.plan.image_options import ImageOptions
 from estiba.deploy.plan.references import Reference, resolve
 from estiba.deploy.plan.service_options import ServiceOptions
 from estiba.gateway import routes
+from estiba.gateway.jwks import check_jwt
 from estiba.gateway.options import GatewayOptions, check_limits, check_origins
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
 from estiba.model.training import runner
@@ -149,6 +150,7 @@ def _project(file: Path, tree: Tree) -> Project:
     _check_default(tree)
     _check_limits(tree)
     check_origins(tree.gateway.browsers)
+    check_jwt(tree.gateway.jwt)
     check_proxies(tree.server.trusted_proxies, tree.server.prefix)
     _check_socket(tree.server)
     routes.check_pinned(tree.gateway.routes, tree.models)

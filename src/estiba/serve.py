@@ -131,7 +131,12 @@ def _programs(stores: Stores, options: ServerOptions) -> Programs:
     from estiba.gateway.policy import StoredPolicy
     from estiba.serving.workers.policy_follower import PolicySource
 
-    policies = PolicySource(StoredPolicy(gateway).read)
+    policy = StoredPolicy(gateway)
+    if gateway.jwt.issuer and gateway.needs_keys:
+        from estiba.gateway.jwt import TokenPolicy, Tokens
+
+        Tokens(TokenPolicy(gateway.jwt))  # say at once what is not installed
+    policies = PolicySource(policy.read, attach=policy.attach)
     return Programs(worker="estiba.gateway.worker", policies=policies, routes=routes)
 
 

@@ -95,6 +95,7 @@ def serve(refs: tuple[str, ...], settings: Path | None, trust: bool, digests: tu
     from estiba import serve as serving
     from estiba.cli import common_options
     from estiba.cli.up import announce, with_options
+    from estiba.gateway.jwks import check_jwt
     from estiba.gateway.options import gateway_of
 
     registry, state, keys, log = (given.pop(name) for name in ("registry", "state", "keys", "log"))
@@ -104,6 +105,7 @@ def serve(refs: tuple[str, ...], settings: Path | None, trust: bool, digests: tu
     gateway = with_options(
         read.gateway, {"keys": keys, "log": with_options(read.gateway.log, {"enabled": log or None})}
     )
+    check_jwt(gateway.jwt)
     policies = gateway_of(gateway, options, "")
     if policies.has_policies:
         policies = gateway_of(gateway, options, common_options.state_location(state), key_file)

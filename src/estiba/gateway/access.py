@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from estiba.core.errors import BadRequest, Unavailable
 from estiba.gateway import keys
+from estiba.gateway.jwt import CALLER_PREFIX, Claims, Tokens
 from estiba.gateway.keys import ApiKey
 from estiba.gateway.policy import Policy
 from estiba.serving.exchange import Exchange
@@ -43,7 +44,9 @@ class _Holder(NamedTuple):
 class KeyAccess:
     """Admits the holders of keys. Health checks are never asked."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, tokens: Tokens | None = None) -> None:
+        """Admit the keys of a policy, and tokens that are valid."""
+        self._tokens = tokens
         self._by_digest = {key.digest: _holder(key) for key in policy.keys or ()}
         self._seen: dict[bytes, _Holder] = {}  # by header, so that a key is hashed once
 
@@ -69,6 +72,8 @@ class KeyAccess:
         elif exchange.request.path == FEEDBACK:
             if not holder.predict:
                 raise _forbidden("predict", "This key may not send labels: it lacks the role predict.")
+            if holder.models and holder.name.startswith(CALLER_PREFIX):
+                raise _forbidden("predict", "A token that is for some models only may not send labels: use a key.")
         elif exchange.request.method in CHANGES and exchange.request.path.startswith(b"/models/"):
             _check_change(holder, exchange.request.path)
         elif not holder.read and not _describes(exchange.request.path):
@@ -78,6 +83,8 @@ class KeyAccess:
         if not given:
             hint = "Send one as Authorization: Bearer KEY, or as X-API-Key."
             raise Unauthorized("A key is missing.", hint=hint, challenge=REALM)
+        if self._tokens is not None and b"." in given:
+            return _bearer(self._tokens.find(given))
         if not keys.is_well_formed(given):
             hint = "It begins with est_ and has 53 characters: is it complete?"
             raise Unauthorized("This is no key of Estiba.", hint=hint, challenge=INVALID)
@@ -109,6 +116,19 @@ def _holder(key: ApiKey) -> _Holder:
 def _describes(path: bytes) -> bool:
     """Tell if a path describes models, and names nobody."""
     return path == b"/" or (path.startswith(DESCRIPTIONS) and not path.endswith(ROUTE_HISTORY))
+
+
+def _bearer(claims: Claims) -> _Holder:
+    """The holder of a token. One whose claim of models names none may ask none."""
+    admin = "admin" in claims.roles
+    return _Holder(
+        name=claims.name,
+        admin=admin,
+        predict=admin or "predict" in claims.roles,
+        read=admin or "read" in claims.roles,
+        models=frozenset() if claims.models is None else claims.models or frozenset({""}),
+        expires=claims.expires,
+    )
 
 
 def _check_change(holder: _Holder, path: bytes) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from estiba.core.errors import Unavailable
+from estiba.core.errors import EstibaError, Unavailable
+from estiba.gateway.jwt import CALLER_PREFIX
 from estiba.gateway.limit_memory import DAY_SECONDS, Left, LimitMemory, Meter, Refusal
 from estiba.gateway.limits_redis import RedisCounters
 from estiba.gateway.options import Limit, has_limits
@@ -27,6 +28,11 @@ MAX_PLANS = 100_000
 """Pairs of a key and a model whose limits are kept compiled."""
 
 OTHERS = "others"
+
+MAX_CALLERS = 2000
+"""Subjects of tokens with limits of their own in each worker; further ones share those of one."""
+
+OTHER_TOKENS = CALLER_PREFIX
 
 
 class Plan(NamedTuple):
@@ -84,7 +90,12 @@ class Limits:
         self._of_models = policy.limits.models
         subjects = [_subject("key", name) for name, limit in self._of_keys.items() if not limit.is_empty]
         subjects += [_subject("model", name) for name, limit in self._of_models.items() if not limit.is_empty]
+        self._subjects = subjects
+        self._of_tokens = None if policy.tokens is None or default.is_empty else default
+        if self._of_tokens is not None:
+            subjects.append(_subject("key", OTHER_TOKENS))
         self._at = memory.at_of(subjects)
+        self._callers: set[str] = set()
         self._plans: dict[tuple[str, str], Plan] = {}
         self._names: set[str] = set()
 
@@ -158,7 +169,8 @@ class Limits:
     @property
     def counts_rows(self) -> bool:
         """True if any limit is one of rows."""
-        return any(limit.rows_per_day for limit in (*self._of_keys.values(), *self._of_models.values()))
+        limits = (*self._of_keys.values(), *self._of_models.values(), *([self._of_tokens] if self._of_tokens else []))
+        return any(limit.rows_per_day for limit in limits)
 
     def _plan(self, exchange: Exchange) -> Plan:
         pair = (exchange.caller, exchange.route)
@@ -169,9 +181,25 @@ class Limits:
             plan = self._plans[pair] = self._compiled(*pair)
         return plan
 
+    def _meet(self, caller: str) -> str:
+        """The subject of a token's limits. Where there are too many, further ones have the limits of one together."""
+        if caller not in self._callers:
+            subject = _subject("key", caller)
+            try:
+                if len(self._callers) >= MAX_CALLERS:
+                    return OTHER_TOKENS
+                self._at = self._memory.at_of([*self._subjects, subject])
+            except EstibaError:
+                return OTHER_TOKENS
+            self._subjects.append(subject)
+            self._callers.add(caller)
+        return caller
+
     def _compiled(self, caller: str, model: str) -> Plan:
         whom = f"the key {caller}" if caller else "all callers"
         limits = {"key": (caller, self._of_keys.get(caller), whom)}
+        if self._of_tokens is not None and caller.startswith(CALLER_PREFIX):
+            limits["key"] = (self._meet(caller), self._of_tokens, f"the token of {caller}")
         limits["model"] = (model, self._of_models.get(model), f"the model {model}")
         meters = tuple(
             _meter(name, subject, limit, whom, self._at[_subject(name, subject)])

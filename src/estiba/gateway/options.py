@@ -111,6 +111,37 @@ class BrowserOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     max_age: Annotated[int, Meta(ge=0, le=86_400)] = 600
 
 
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]  # asymmetric only
+
+
+class JwtOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`[gateway.jwt]` of the project file: tokens of an OIDC issuer, where requests need keys.
+
+    Args:
+        issuer: URL of the issuer, exactly as tokens have it in `iss`; empty: no tokens are taken.
+        audience: the name of this server, as tokens have it in `aud`.
+        algorithms: of signatures.
+        jwks_uri: URL of the issuer's keys; by default the one that its discovery document names.
+        typ: that the header of a token must have; empty takes any.
+        roles_claim: the claim with the caller's roles, such as `realm_access.roles`: a list, or texts between spaces.
+        role_map: by value of that claim, the role predict, read or admin; by default the values are these roles.
+        models_claim: the claim with the names of the models that the caller may ask; by default all.
+        leeway: seconds by which clocks may differ.
+    """
+
+    issuer: str = ""
+    audience: str = ""
+    algorithms: tuple[Algorithm, ...] = ("RS256", "PS256", "ES256", "EdDSA")
+    jwks_uri: str = ""
+    typ: str = "at+jwt"
+    roles_claim: str = "roles"
+    role_map: dict[str, Literal["predict", "read", "admin"]] = {}
+    models_claim: str = ""
+    leeway: Annotated[float, Meta(ge=0, le=600)] = 60.0
+
+
 class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """`[gateway]` of the project file.
 
@@ -125,6 +156,7 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     log: LogOptions = LogOptions()
     limits: LimitsOptions = LimitsOptions()
     browsers: BrowserOptions = BrowserOptions()
+    jwt: JwtOptions = JwtOptions()
     routes: dict[str, RouteOptions] = {}
 
 
@@ -165,6 +197,7 @@ class Gateway(msgspec.Struct, frozen=True):
     key_file: str = ""
     browsers: BrowserOptions = BrowserOptions()
     routes: dict[str, RouteOptions] = {}
+    jwt: JwtOptions = JwtOptions()
 
     @property
     def has_policies(self) -> bool:
@@ -232,7 +265,7 @@ def gateway_of(options: GatewayOptions, server: ServerOptions, state: str, key_f
         check_store(store, f"${LIMITS_STORE}")
         limits = msgspec.structs.replace(limits, store=store)
     required, routes = needs_keys(options, server), options.routes
-    return Gateway(state, required, options.log, limits, key_file, options.browsers, routes)
+    return Gateway(state, required, options.log, limits, key_file, options.browsers, routes, options.jwt)
 
 
 def check_origins(options: BrowserOptions) -> None:

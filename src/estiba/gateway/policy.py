@@ -10,6 +10,8 @@ import msgspec
 
 from estiba.core.stores.disk import explained
 from estiba.gateway import keys
+from estiba.gateway.jwks import KeySet
+from estiba.gateway.jwt import TokenPolicy
 from estiba.gateway.keys import ApiKey
 from estiba.gateway.options import DEPLOYMENT_KEY, DEPLOYMENT_ROLES, BrowserOptions, Gateway, LimitsOptions, LogOptions
 from estiba.state.database import Database, LazyDatabase
@@ -22,6 +24,7 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     Args:
         state: URL of the state store, where the log is.
         keys: that requests need one of; None where they need none.
+        tokens: that are admitted beside keys; None for none.
     """
 
     state: str
@@ -29,6 +32,7 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     log: LogOptions = LogOptions()
     limits: LimitsOptions = LimitsOptions()
     browsers: BrowserOptions = BrowserOptions()
+    tokens: TokenPolicy | None = None
 
 
 class StoredPolicy:
@@ -41,6 +45,16 @@ class StoredPolicy:
         self._database = LazyDatabase(self._open)
         self._generation = -1
         self._content = b""
+        self._issued: KeySet | None = None
+        self._tokens: TokenPolicy | None = None
+        if gateway.needs_keys and gateway.jwt.issuer:
+            self._issued = KeySet(gateway.jwt)
+            self._tokens = TokenPolicy(gateway.jwt)
+
+    def attach(self, folder: Path) -> None:
+        """Take the wishes of workers of a server with this folder."""
+        if self._issued is not None:
+            self._issued.attach(folder)
 
     def read(self) -> bytes:
         """The policies as JSON; cheap where nothing has changed.
@@ -60,6 +74,11 @@ class StoredPolicy:
     def _read(self) -> bytes:
         database = self._database.get()
         generation = keys.generation(database)
+        if self._issued is not None:
+            self._issued.poll()
+            tokens = TokenPolicy(self._gateway.jwt, self._issued.keys, self._issued.error)
+            if tokens != self._tokens:
+                self._tokens, self._generation = tokens, -1
         if generation != self._generation:
             self._content = self._encoded(key for key in keys.listed(database) if key.state == "active")
             self._generation = generation
@@ -87,4 +106,5 @@ class StoredPolicy:
     def _encoded(self, in_force: Iterable[ApiKey] | None) -> bytes:
         known = None if in_force is None else tuple(in_force)
         gateway = self._gateway
-        return msgspec.json.encode(Policy(gateway.state, known, gateway.log, gateway.limits, gateway.browsers))
+        parts = gateway.log, gateway.limits, gateway.browsers, self._tokens
+        return msgspec.json.encode(Policy(gateway.state, known, *parts))

@@ -11,6 +11,7 @@ from estiba.core.log import Log
 from estiba.gateway.access import KeyAccess, refuse_all
 from estiba.gateway.browsers import BrowserAccess
 from estiba.gateway.feedback_store import FeedbackStore
+from estiba.gateway.jwt import Tokens
 from estiba.gateway.limit_memory import LimitMemory
 from estiba.gateway.limits import Limits, are_needed
 from estiba.gateway.limits_redis import RedisCounters
@@ -30,6 +31,7 @@ class PolicyWorker:
         self._feedback: FeedbackStore | None = None
         self._memory: LimitMemory | None = None
         self._counters: RedisCounters | None = None
+        self._token_error = ""
 
     def build_pipeline(self, content: bytes, metrics: Metrics) -> Pipeline:
         """Build a pipeline; without any policies, because the state store was never read, refuse all requests."""
@@ -39,12 +41,17 @@ class PolicyWorker:
         if policy.log.enabled and self._log is None:  # its options are those of the server's start
             self._log = PredictionLog(policy.state, policy.log, metrics)
             self._feedback = FeedbackStore(policy.state)
-        admit = () if policy.keys is None else (KeyAccess(policy),)
+        tokens = None if policy.tokens is None else Tokens(policy.tokens, metrics.folder)
+        admit = () if policy.keys is None else (KeyAccess(policy, tokens),)
+        self._token_error = "" if policy.tokens is None else policy.tokens.error
         observe = () if self._log is None else (self._log.observe,)
         if self._feedback is not None:
             self._feedback.allow(policy.keys or ())
         browsers = BrowserAccess(policy.browsers) if policy.browsers.origins else None
-        pipeline = Pipeline(admit, observe=observe, feedback=self._feedback, browsers=browsers, close=self._close)
+        detail = self._detail if self._token_error else None
+        pipeline = Pipeline(
+            admit, observe=observe, feedback=self._feedback, browsers=browsers, detail=detail, close=self._close
+        )
         return self._limited(pipeline, policy, metrics) if are_needed(policy) else pipeline
 
     def _limited(self, pipeline: Pipeline, policy: Policy, metrics: Metrics) -> Pipeline:
@@ -61,9 +68,12 @@ class PolicyWorker:
         return pipeline._replace(gate=limits.gate, charge=charge, detail=self._detail)
 
     def _detail(self) -> str:
-        if self._counters is None or not self._counters.failing:
-            return ""
-        return "The store of the limits cannot be reached. The server's log says why."
+        details = []
+        if self._token_error:
+            details.append("The keys of the issuer of tokens may be old. The server's log says why.")
+        if self._counters is not None and self._counters.failing:
+            details.append("The store of the limits cannot be reached. The server's log says why.")
+        return " ".join(details)
 
     def _close(self) -> None:
         for part in (self._log, self._memory, self._counters):

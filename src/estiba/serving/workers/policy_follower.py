@@ -29,10 +29,12 @@ class PolicySource(NamedTuple):
         read: the content of the policy file, cheap where nothing has changed; called in threads, never two at once
             unless one is beyond READ_TIMEOUT_SECONDS. Raises EstibaError.
         poll: seconds between reads.
+        attach: called once with the folder that the processes of the server share.
     """
 
     read: Callable[[], bytes]
     poll: float = 0.25
+    attach: Callable[[Path], None] | None = None
 
 
 class PolicyFollower:
@@ -49,6 +51,8 @@ class PolicyFollower:
             folder: shared with the workers.
         """
         self._source = source
+        if source.attach is not None:
+            source.attach(folder)
         self._file = folder / messages.POLICY_FILE
         self._log = log
         self._age = metrics.slot("estiba_policy_age_seconds")
