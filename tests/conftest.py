@@ -50,12 +50,14 @@ def start_server(toy_registry: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("servers")
 
     def start(*models: str, registry: str = "", gateway: dict[str, Any] | None = None, **settings: Any) -> Live:
+        drift = settings.pop("drift", {})
         log = folder / f"{len(running)}.log"
         spec = {
             "registry": registry or str(toy_registry),
             "models": models,
             "settings": settings,
             "gateway": gateway or {},
+            "drift": drift,
         }
         script = str(Path(__file__).parent / "support" / "toy_server.py")
         with log.open("w") as stderr:

@@ -73,7 +73,7 @@ def lower(project: Project, *, canaries: bool = False, local: bool = False) -> P
         drain=project.server.drain,
         server=project.server,
         registry=project.registry if project.images.models == "registry" else "",
-        policies=Policies(project.gateway) if local else _policies(project),
+        policies=Policies(project.gateway, drift=project.monitoring.drift) if local else _policies(project),
     )
 
 
@@ -108,9 +108,10 @@ def _policies(project: Project) -> Policies:
         )
     reachable = bool(project.kubernetes.host) or not is_loopback(project.compose.bind)
     asked = options.keys == "required" or (options.keys == "auto" and reachable and not server.insecure)
-    if not project.models or not (asked or options.log.enabled):
+    drift = project.monitoring.drift
+    if not project.models or not (asked or options.log.enabled or drift.enabled):
         return Policies(options)
-    return policies.describe(options, project.state_options, project.services)
+    return replace(policies.describe(options, project.state_options, project.services), drift=drift)
 
 
 def _check_canaries(project: Project) -> None:

@@ -32,6 +32,7 @@ from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
 from estiba.model.training import runner
 from estiba.model.training.mlflow import MlflowOptions
 from estiba.model.training.runner import ModelOptions, Workshop
+from estiba.monitoring.options import MonitoringOptions, check_drift
 from estiba.serving.http.proxies import check_proxies
 from estiba.serving.options import ServerOptions
 from estiba.state import options as state
@@ -59,6 +60,7 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid
     server: ServerOptions = ServerOptions()
     gateway: GatewayOptions = GatewayOptions()
     state: StateOptions = StateOptions()
+    monitoring: MonitoringOptions = MonitoringOptions()
     models: dict[str, ModelOptions] = {}
     services: dict[str, ServiceOptions] = {}
     images: ImageOptions = ImageOptions()
@@ -86,6 +88,7 @@ class Project:
     gateway: GatewayOptions
     state: str
     state_options: StateOptions
+    monitoring: MonitoringOptions
     models: dict[str, ModelOptions]
     services: dict[str, ServiceOptions]
     images: ImageOptions
@@ -151,6 +154,7 @@ def _project(file: Path, tree: Tree) -> Project:
     _check_limits(tree)
     check_origins(tree.gateway.browsers)
     check_jwt(tree.gateway.jwt)
+    check_drift(tree.monitoring.drift, tuple(tree.models))
     check_proxies(tree.server.trusted_proxies, tree.server.prefix)
     _check_socket(tree.server)
     routes.check_pinned(tree.gateway.routes, tree.models)
@@ -168,6 +172,7 @@ def _project(file: Path, tree: Tree) -> Project:
         gateway=tree.gateway,
         state=_state(file.parent, tree.state.url),
         state_options=tree.state,
+        monitoring=tree.monitoring,
         models=tree.models,
         services=completed,
         images=tree.images,

@@ -16,6 +16,7 @@ from estiba.gateway.options import Gateway
 from estiba.model.artifact import artifact
 from estiba.model.artifact.artifact import Artifact
 from estiba.model.registry.registry import Registry, open_registry
+from estiba.monitoring.options import DriftOptions
 from estiba.serving.options import ServerOptions
 from estiba.serving.workers.messages import ServedModel
 
@@ -52,12 +53,14 @@ class Stores:
         registry: folder or URL of the registry.
         trust: allow models whose file can run code when it is read; or a function that returns the digests of those
             that are allowed, which may become more.
-        gateway: the policies for requests.
+        gateway: the policies for requests, and the state store.
+        drift: what is counted and compared; kept in the same state store.
     """
 
     registry: str
     trust: bool | Callable[[], Collection[str]] = False
     gateway: Gateway = Gateway()  # noqa: RUF009 - it is frozen
+    drift: DriftOptions = DriftOptions()  # noqa: RUF009
 
 
 def serve(
@@ -100,6 +103,10 @@ def serve(
         from estiba.gateway.log_retention import LogKeeper
 
         LogKeeper(stores.gateway.state, stores.gateway.log.keep_days).start()
+    if stores.drift.enabled:
+        from estiba.monitoring.keeper import DriftKeeper
+
+        DriftKeeper(stores.gateway.state, stores.drift).start()
     source = Source(resolve, store.stamp, options.poll, lambda model: _routed(model, store, stores))
     supervise(options, refs, source, ports=ports, programs=_programs(stores, options), on_ready=ready)
 
@@ -126,7 +133,7 @@ def _programs(stores: Stores, options: ServerOptions) -> Programs:
     # Without keys, only clients on this machine may decide what others get.
     may_change = gateway.needs_keys or bool(options.unix) or is_loopback(options.host)
     routes = RouteHome(stores.registry, tuple(gateway.routes), may_change)
-    if not gateway.has_policies:
+    if not gateway.has_policies and not stores.drift.enabled:
         return Programs(routes=routes)
     from estiba.gateway.policy import StoredPolicy
     from estiba.serving.workers.policy_follower import PolicySource
@@ -136,6 +143,12 @@ def _programs(stores: Stores, options: ServerOptions) -> Programs:
         from estiba.gateway.jwt import TokenPolicy, Tokens
 
         Tokens(TokenPolicy(gateway.jwt))  # say at once what is not installed
+    if stores.drift.enabled:
+        from estiba.monitoring.worker import WatchedPolicy
+
+        watched = WatchedPolicy(gateway.state, stores.drift, policy.read)
+        policies = PolicySource(watched.read, attach=policy.attach)
+        return Programs(worker="estiba.monitoring.worker", policies=policies, routes=routes)
     policies = PolicySource(policy.read, attach=policy.attach)
     return Programs(worker="estiba.gateway.worker", policies=policies, routes=routes)
 

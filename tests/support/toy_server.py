@@ -8,6 +8,7 @@ import msgspec
 
 from estiba import serve
 from estiba.gateway.options import Gateway
+from estiba.monitoring.options import DriftOptions
 from estiba.serving.options import ServerOptions
 
 
@@ -16,7 +17,12 @@ def main() -> None:
     serve.serve(
         spec["models"],
         msgspec.convert({"port": 0, "log": "json", "workers": 1, **spec.get("settings", {})}, ServerOptions),
-        serve.Stores(spec["registry"], spec.get("trust", False), msgspec.convert(spec.get("gateway", {}), Gateway)),
+        serve.Stores(
+            spec["registry"],
+            spec.get("trust", False),
+            msgspec.convert(spec.get("gateway", {}), Gateway),
+            msgspec.convert(spec.get("drift", {}), DriftOptions),
+        ),
         ports={int(port): model for port, model in spec.get("ports", {}).items()},
         on_ready=lambda running: print(running.url, flush=True),
     )

@@ -18,6 +18,7 @@ from estiba.core.variables import KEYS, SERVER_KEY_FILE, TRUSTED
 
 if TYPE_CHECKING:
     from estiba.gateway.options import GatewayOptions
+    from estiba.monitoring.options import MonitoringOptions
     from estiba.serving.options import ServerOptions
 
 
@@ -59,7 +60,7 @@ Examples:
     "--settings",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Keys of [server] as JSON, and [gateway] as its member gateway; options of the command line take precedence.",
+    help="Keys of [server] as JSON, with [gateway] and [monitoring] as members; options given here come first.",
 )
 @click.option(
     "--keys",
@@ -76,6 +77,7 @@ Examples:
     help=f"File with an API key to admit, under the name deployment. Also ${SERVER_KEY_FILE}.",
 )
 @click.option("--log", is_flag=True, help="Keep input and output of each prediction in the state store.")
+@click.option("--drift", is_flag=True, help="Compare what models are asked with what they were trained on.")
 @state_option
 @trust_option
 @click.option(
@@ -98,7 +100,7 @@ def serve(refs: tuple[str, ...], settings: Path | None, trust: bool, digests: tu
     from estiba.gateway.jwks import check_jwt
     from estiba.gateway.options import gateway_of
 
-    registry, state, keys, log = (given.pop(name) for name in ("registry", "state", "keys", "log"))
+    registry, state, keys, log, watched = (given.pop(name) for name in ("registry", "state", "keys", "log", "drift"))
     key_file = given.pop("key_file") or ""
     read = read_settings(settings)
     options = with_options(read.server, given)
@@ -106,10 +108,12 @@ def serve(refs: tuple[str, ...], settings: Path | None, trust: bool, digests: tu
         read.gateway, {"keys": keys, "log": with_options(read.gateway.log, {"enabled": log or None})}
     )
     check_jwt(gateway.jwt)
+    drift = with_options(read.monitoring.drift, {"enabled": watched or None})
     policies = gateway_of(gateway, options, "")
-    if policies.has_policies:
+    if policies.has_policies or drift.enabled:
         policies = gateway_of(gateway, options, common_options.state_location(state), key_file)
-    stores = serving.Stores(common_options.registry_location(registry), trust or trusted_digests(digests), policies)
+    location = common_options.registry_location(registry)
+    stores = serving.Stores(location, trust or trusted_digests(digests), policies, drift)
     serving.serve(refs, options, stores, on_ready=announce)
 
 
@@ -124,10 +128,11 @@ def trusted_digests(texts: Sequence[str]) -> Callable[[], frozenset[str]]:
 
 
 class Settings(NamedTuple):
-    """The settings of a server: `[server]` and `[gateway]` of the project file."""
+    """The settings of a server: `[server]`, `[gateway]` and `[monitoring]` of the project file."""
 
     server: ServerOptions
     gateway: GatewayOptions
+    monitoring: MonitoringOptions
 
 
 def read_settings(file: Path | None) -> Settings:
@@ -142,15 +147,17 @@ def read_settings(file: Path | None) -> Settings:
     from estiba.core.errors import BadProject
     from estiba.core.stores.disk import explained
     from estiba.gateway.options import GatewayOptions
+    from estiba.monitoring.options import MonitoringOptions
     from estiba.serving.options import ServerOptions
 
     if file is None:
-        return Settings(ServerOptions(), GatewayOptions())
+        return Settings(ServerOptions(), GatewayOptions(), MonitoringOptions())
     with explained("read", file):
         content = file.read_bytes()
     try:
         members = msgspec.json.decode(content, type=dict[str, Any])
         gateway = options.read(members.pop("gateway", {}), GatewayOptions)
-        return Settings(options.read(members, ServerOptions), gateway)
+        monitoring = options.read(members.pop("monitoring", {}), MonitoringOptions)
+        return Settings(options.read(members, ServerOptions), gateway, monitoring)
     except msgspec.MsgspecError as error:
         raise BadProject(f"{file}: not JSON: {error}") from None

@@ -16,6 +16,7 @@ from estiba.core.child import Failed
 from estiba.core.errors import EstibaError
 from estiba.gateway.options import Gateway
 from estiba.model.training import fingerprints
+from estiba.monitoring.options import DriftOptions
 from estiba.serve import Running, Stores, serve
 from estiba.serving.options import ServerOptions
 
@@ -34,6 +35,7 @@ class ModelServerSpec(msgspec.Struct, frozen=True, kw_only=True):
     trusted: list[str]
     ports: dict[int, str]
     gateway: Gateway = Gateway()
+    drift: DriftOptions = DriftOptions()
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -77,7 +79,7 @@ def main() -> int:
         report(Ready(running.url, running.workers, running.threads, examples))
 
     trust = TrustedArtifacts(Path(spec.folder), spec.refs, spec.trusted).digests
-    stores = Stores(spec.registry, trust, spec.gateway)
+    stores = Stores(spec.registry, trust, spec.gateway, spec.drift)
     try:
         serve(spec.refs, spec.options, stores, ports=spec.ports, on_ready=ready)
     except EstibaError as error:

@@ -166,6 +166,7 @@ class Session:
             trusted=sorted(self.plan.trusted),
             ports=model_ports(project),
             gateway=gateway_of(project.gateway, options, project.state, self._key_file()),
+            drift=project.monitoring.drift,
         )
         return Launch(
             command=[sys.executable, "-m", "estiba.local.model_server"],

@@ -109,6 +109,13 @@ class Feedback(Protocol):
         """The quality of a model by window as JSON. Both times are in seconds."""
 
 
+class Drift(Protocol):
+    """Differences between the rows that models are asked and those that they were trained on. Called in threads."""
+
+    def drift(self, model: str, *, since: float) -> dict[str, Any]:
+        """The drift of a model as JSON, with the windows of the last `since` seconds. Raises EstibaError."""
+
+
 class Browsers(Protocol):
     """Pages of other origins that may ask from the browser (CORS)."""
 
@@ -135,6 +142,7 @@ class Pipeline(NamedTuple):
     cache: Cache | None = None
     observe: tuple[Observe, ...] = ()
     feedback: Feedback | None = None
+    drift: Drift | None = None
     browsers: Browsers | None = None
     detail: Callable[[], str] | None = None
     close: Callable[[], None] | None = None

@@ -8,8 +8,8 @@ from typing import Literal
 from estiba.core.errors import EstibaError
 from estiba.state.database import Database, Transaction
 
-Kind = Literal["state", "log"]
-"""The tables of a store: those of keys, or those of logged predictions. One database may have both."""
+Kind = Literal["state", "log", "monitoring"]
+"""The tables of a store: of keys, of logged predictions, or of drift. One database may have all of them."""
 
 
 def migrate(database: Database, kind: Kind) -> None:

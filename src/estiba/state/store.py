@@ -13,6 +13,9 @@ from estiba.state.options import SQLITE
 LOG_FILE = "log.db"
 """Name of the SQLite file of logged predictions, in the folder of the state store."""
 
+MONITORING_FILE = "monitoring.db"
+"""Name of the SQLite file of drift, in the same folder: it is written often, and must not wait for the log."""
+
 
 def open_state(url: str) -> Database:
     """Open a state store and bring its tables up to date.
@@ -31,10 +34,22 @@ def open_log(url: str) -> Database:
 
     Args and raises as `open_state`.
     """
+    return _beside(url, LOG_FILE, "log")
+
+
+def open_monitoring(url: str) -> Database:
+    """Open the counts and windows of drift of a state store, in SQLite a file of their own.
+
+    Args and raises as `open_state`.
+    """
+    return _beside(url, MONITORING_FILE, "monitoring")
+
+
+def _beside(url: str, file: str, kind: Kind) -> Database:
     if url.startswith(SQLITE):
-        path = Path(url.removeprefix(SQLITE)).with_name(LOG_FILE)
-        return _migrated(_sqlite(path, synchronous="NORMAL"), "log")
-    return _migrated(_opened(url), "log")
+        path = Path(url.removeprefix(SQLITE)).with_name(file)
+        return _migrated(_sqlite(path, synchronous="NORMAL"), kind)
+    return _migrated(_opened(url), kind)
 
 
 def _migrated(database: Database, kind: Kind) -> Database:

@@ -119,6 +119,8 @@ STARTING = 'estiba_workers{job="models",state="starting"}'
 REFUSED = f'estiba_rejected_total{{{OF_MODEL},reason="full"}}'
 INVALID = f'estiba_rejected_total{{{OF_MODEL},reason="invalid"}}'
 PARITY = f'estiba_parity_max_abs_error{{{OF_MODEL},version="1"}}'
+DRIFT, STATISTIC = (f'estiba_drift_{name}{{{OF_MODEL},field="age"}}' for name in ("detected", "statistic"))
+SILENT = f"estiba_drift_silent{{{OF_MODEL}}}"
 MEMORY_USED = 'process_resident_memory_bytes{job="models"}'
 PERIODS, THROTTLED = (f'estiba_cpu_{what}periods_total{{job="models"}}' for what in ("", "throttled_"))
 
@@ -141,6 +143,8 @@ CASES = {
     "UnseenCategories": Case(
         {ROWS: "0+100x60", UNSEEN: "0+10x60"}, {ROWS: "0+100x60", UNSEEN: "0+1x60"}, {**MODEL, "feature": "channel"}, 50
     ),
+    "Drift": Case({DRIFT: "0x10 1x20"}, {DRIFT: "0x30", STATISTIC: "0.4x30"}, {**MODEL, "field": "age"}),
+    "ModelSilent": Case({SILENT: "0x5 1x20"}, {SILENT: "0x17 1x13"}, MODEL),
     "MemoryNearLimit": Case({MEMORY_USED: "390000000x30"}, {MEMORY_USED: "300000000x30"}, JOB),
 }
 
@@ -237,6 +241,9 @@ def query(toy_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     (folder / "prometheus.yml").write_text(text.replace('"10s"', '"2s"'))
     (folder / "alerts.yml").write_text(generated(PROMETHEUS, "alerts", around)[""])
     serve = [sys.executable, "-m", "estiba", "serve", "churn", "price", "--registry", str(toy_registry)]
+    drift = {"enabled": True, "rows": 100, "min_rows": 50, "minutes": 0}
+    (folder / "settings.json").write_text(json.dumps({"monitoring": {"drift": drift}}))
+    serve += ["--settings", str(folder / "settings.json"), "--state", f"sqlite:///{folder}/state.db"]
     watch = [prometheus, f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"]
     with ExitStack() as stack:
         log = folder / "server.log"
@@ -257,6 +264,7 @@ def query(toy_registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def load(port: int, seconds: float) -> None:
     """Requests that are answered, that hold what training never saw, that are too late, and that are wrong."""
     end = time.monotonic() + seconds
+    assert ask(port, "churn", {"records": [CHURN_ROW] * 1000}) == 200
     while time.monotonic() < end:
         assert ask(port, "churn", CHURN_ROW) == 200
         assert ask(port, "churn", {**CHURN_ROW, "channel": "never seen"}) == 200

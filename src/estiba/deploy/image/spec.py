@@ -226,7 +226,9 @@ def _settings(plan: Plan, service: Service) -> dict[str, object]:
     policies = plan.policies.options
     own = {name: route for name, route in policies.routes.items() if name in service.served}
     gateway = msgspec.to_builtins(msgspec.structs.replace(policies, routes=own))
-    return settings | ({"gateway": gateway} if gateway else {})
+    drift = msgspec.to_builtins(plan.policies.drift)
+    settings |= {"gateway": gateway} if gateway else {}
+    return settings | ({"monitoring": {"drift": drift}} if drift else {})
 
 
 def _server(plan: Plan, service: Service, build: Build) -> Process:

@@ -169,4 +169,22 @@ _SERVING = (
         "More than 5 % of the rows for {{ $labels.model }} have a {{ $labels.feature }} that training never saw.",
         "A client changed how it writes that field, or the model is out of date.",
     ),
+    Alert(
+        "Drift",
+        "max by (job, model, field) (estiba_drift_detected)",
+        "0",
+        "0m",
+        "warning",
+        "{{ $labels.field }} of {{ $labels.model }} is no longer distributed as in training.",
+        "How and since when: estiba drift {{ $labels.model }}, or GET /models/{{ $labels.model }}/drift.",
+    ),
+    Alert(
+        "ModelSilent",
+        "max by (job, model) (estiba_drift_silent)",
+        "0",
+        "5m",
+        "warning",
+        "{{ $labels.model }} got no rows in the last hour, which had 100 or more a week ago.",
+        "Ask those who call it, and look for refused requests: silence is not health.",
+    ),
 )

@@ -10,6 +10,7 @@ from typing import Literal
 from estiba.deploy.plan.references import Reference
 from estiba.deploy.plan.service_options import MODELS, Condition
 from estiba.gateway.options import GatewayOptions
+from estiba.monitoring.options import DriftOptions
 from estiba.serving.options import ServerOptions
 
 SERVER_PORT = 8000
@@ -182,6 +183,7 @@ class Policies:
         store: the state store that images are made for; empty where no target needs one.
         url: of the state store, with references. service: of the project that it is the database of, or empty.
         needs_keys: requests need a key on the target that the plan is for.
+        drift: `[monitoring.drift]` of the project file.
     """
 
     options: GatewayOptions = field(default_factory=GatewayOptions)
@@ -189,6 +191,7 @@ class Policies:
     url: str = ""
     service: str = ""
     needs_keys: bool = False
+    drift: DriftOptions = field(default_factory=DriftOptions)
 
 
 @dataclass(frozen=True)

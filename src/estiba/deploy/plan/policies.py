@@ -68,7 +68,7 @@ def apply(plan: Plan, reach: Reach) -> Plan:
     if not any(service.models for service in plan.services):
         return plan
     plan = _with_limits(plan, policies.options.limits, reach)
-    if not (policies.needs_keys or policies.options.log.enabled):
+    if not (policies.needs_keys or policies.options.log.enabled or policies.drift.enabled):
         return replace(plan, policies=policies)
     if policies.store == "sqlite":
         _check_single(plan, reach)

@@ -327,7 +327,7 @@ def _outputs(signature: Signature, raw: Matrix) -> OutputProfile:
         labels=counted,
         columns={
             name: _numbers(np.where(np.isfinite(raw[:, i]), raw[:, i], np.nan), MAX_BINS, slack=OUTPUT_SLACK)
-            for i, name in _columns(head, signature.positive, counted)
+            for i, name in output_columns(head, signature.positive, counted)
         },
     )
 
@@ -338,7 +338,7 @@ def _labels(signature: Signature, raw: Matrix) -> Levels:
     return _codes(codes, len(signature.head.classes), MAX_LEVELS)
 
 
-def _columns(head: Head, positive: int, counted: Levels | None) -> list[tuple[int, str]]:
+def output_columns(head: Head, positive: int, counted: Levels | None) -> list[tuple[int, str]]:
     """Position and name of the columns of an answer that have a distribution."""
     if head.columns == 0:
         return []

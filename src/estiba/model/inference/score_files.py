@@ -120,6 +120,12 @@ def score(
     return Scored(done, reader.ignored, not_finite)
 
 
+def coded_rows(model: Model, source: Path, options: SourceOptions = PLAIN_SOURCE) -> Iterator[Coded]:
+    """The rows of a file in coded form, in chunks; args and errors as `score`."""
+    for chunk in _reader(source, model.coder, (), options).chunks(model.coder, ()):
+        yield chunk.coded
+
+
 def _reader(source: Path, coder: Coder, keep: Sequence[str], options: SourceOptions) -> _Source:
     if not source.is_file():
         raise NotFound(f"There is no file {source}.")

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from estiba.core.errors import Problem
+from estiba.serving.api import openapi_drift
 from estiba.serving.http import problem_details
 
 __all__ = [
@@ -60,6 +61,7 @@ def components() -> Json:
             "Warning": _WARNING,
             "Model": _MODEL,
             "Health": _HEALTH,
+            **openapi_drift.schemas(),
         },
         "responses": {str(status): problem(status) for status in shared},
         "headers": {
@@ -106,6 +108,7 @@ def server_paths(models: Sequence[str]) -> Json:
         "/models/{model}/parity": get("show_parity", "Models", proof, _json(_OBJECT), named),
         "/models/{model}/card": get("show_card", "Models", "The model card", card, named),
         "/models/{model}/quality": _quality(named),
+        "/models/{model}/drift": _drift(named),
         "/feedback": {"post": _FEEDBACK},
         "/health": _summary(),
         "/health/live": get("health_live", "Server", "The process works", _json(_ref("Health"))),
@@ -147,6 +150,16 @@ def _quality(named: Sequence[Json]) -> Json:
     }  # fmt: skip
     summary = "How right it was, by version and window, from the labels of its predictions"
     path = get("show_quality", "Models", summary, _json(_OBJECT), [*named, since, window])
+    path["get"]["responses"] |= answers(400, 503)
+    return path
+
+
+def _drift(named: Sequence[Json]) -> Json:
+    """The endpoint of a model's drift."""
+    span: Json = {"type": "string", "pattern": r"^\d{1,6}[smhdw]$", "default": "7d"}
+    since = {"name": "since", "in": "query", "description": "How far back its history goes.", "schema": span}
+    summary = "How the rows that it is asked differ from those that it was trained on, by field and window"
+    path = get("show_drift", "Models", summary, _json(_ref("Drift")), [*named, since])
     path["get"]["responses"] |= answers(400, 503)
     return path
 

@@ -124,6 +124,19 @@ METRICS = (
     Metric("estiba_log_rows_total", "counter", "Rows for the log of predictions.", ("outcome",)),
     Metric("estiba_log_failing", "gauge", "Workers that cannot write the log of predictions now."),
     Metric("estiba_certificate_expiry_seconds", "gauge", "When the certificate expires, in seconds since 1970."),
+    Metric(
+        "estiba_drift_statistic", "gauge", "Difference to the reference in the last window, 0 to 1.",
+        ("model", "field", "statistic"), aggregate="max",
+    ),
+    Metric(
+        "estiba_drift_detected", "gauge", "1 while a field or an output drifts.", ("model", "field"), aggregate="max"
+    ),
+    Metric("estiba_drift_window_rows", "gauge", "Rows of the last window of drift.", ("model",), aggregate="max"),
+    Metric(
+        "estiba_drift_silent", "gauge", "1 while a model gets no rows in an hour that had 100 a week ago.",
+        ("model",), aggregate="max",
+    ),
+    Metric("estiba_drift_rows_total", "counter", "Rows for the windows of drift.", ("model", "outcome")),
     Metric("estiba_policy_age_seconds", "gauge", "Time since the policies, such as keys, were last read."),
     Metric(
         "estiba_build_info", "gauge", "The server itself; always 1.", ("version", "python"), aggregate="max"
