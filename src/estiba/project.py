@@ -27,7 +27,7 @@ from estiba.deploy.plan.references import Reference, resolve
 from estiba.deploy.plan.service_options import ServiceOptions
 from estiba.gateway import routes
 from estiba.gateway.jwks import check_jwt
-from estiba.gateway.options import GatewayOptions, check_limits, check_origins
+from estiba.gateway.options import GatewayOptions, check_cache, check_limits, check_origins
 from estiba.model.registry.records import DEFAULT_REGISTRY, check_name
 from estiba.model.training import runner
 from estiba.model.training.mlflow import MlflowOptions
@@ -204,12 +204,13 @@ def _check_socket(server: ServerOptions) -> None:
 
 def _check_limits(tree: Tree) -> None:
     check_limits(tree.gateway.limits)
-    for name in tree.gateway.limits.models:
+    check_cache(tree.gateway.cache)
+    named = {f"gateway.limits.models.{name}": name for name in tree.gateway.limits.models}
+    named |= {f"gateway.cache.models.{number}": name for number, name in enumerate(tree.gateway.cache.models)}
+    for path, name in named.items():
         if name not in tree.models:
             meant, known = did_you_mean(name, tree.models), ", ".join(tree.models) or "none"
-            raise BadProject(
-                f"gateway.limits.models.{name}: there is no model {name!r}{meant}", hint=f"Models: {known}."
-            )
+            raise BadProject(f"{path}: there is no model {name!r}{meant}", hint=f"Models: {known}.")
 
 
 def _name(name: str) -> str:

@@ -24,7 +24,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         about = ("churn", "3", "d", "", "", 0.5)
         at = int((time.time() - 60) * 1e6)
         said = b"\x81\xa5label\xa5stays"
-        writing.insert("prediction", [(at, f"r{i}", 0, *about, bytes([0x91, i]), said, "") for i in range(10)])
+        writing.insert("prediction", [(at, f"r{i}", 0, *about, bytes([0x91, i]), said, "", 0) for i in range(10)])
     database.close()
 
 

@@ -22,7 +22,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with database.transaction() as writing:
         for model in ("price", "other"):
             writing.execute("INSERT INTO deployment VALUES (?, ?, '3', '[\"x\"]', '')", (model, model))
-        line = "INSERT INTO prediction VALUES (?, ?, 0, ?, '3', ?, 'ada', '', 0.5, ?, ?, '')"
+        line = "INSERT INTO prediction VALUES (?, ?, 0, ?, '3', ?, 'ada', '', 0.5, ?, ?, '', 0)"
         for i in range(1, 101):
             model = "other" if i == 100 else "price"
             at = int((time.time() - 60 * i) * 1e6)

@@ -208,7 +208,7 @@ def test_labels_of_many_writers_are_all_kept_and_go_with_their_predictions(tmp_p
         form = '{"kind":"value","name":"value"}'
         writing.execute("INSERT INTO deployment VALUES ('d', 'price', '3', '[\"x\"]', ?)", [form])
         about = ("price", "3", "d", "", "", 0.5)
-        rows = [(1_000_000 * i, f"r{i}", 0, *about, bytes([0x91, 1]), b"\x81\xa5value\x01", "") for i in range(200)]
+        rows = [(1_000_000 * i, f"r{i}", 0, *about, bytes([0x91, 1]), b"\x81\xa5value\x01", "", 0) for i in range(200)]
         writing.insert("prediction", rows)
 
     def write(first: int) -> None:

@@ -234,7 +234,7 @@ def fill(url: str, rows: int, at: float, *, moments: int = 7) -> None:
     database = open_log(url)
     with database.transaction() as writing:
         writing.execute("INSERT INTO deployment VALUES ('d', 'price', '1', '[\"x\"]', '') ON CONFLICT DO NOTHING")
-        about = ("price", "1", "d", "", "", 0.1, b"\x91\x01", b"\x80", "")
+        about = ("price", "1", "d", "", "", 0.1, b"\x91\x01", b"\x80", "", 0)
         moment = int(at * 1e6)
         writing.insert(
             "prediction", [(moment + (i // 7 if moments > 1 else 0), f"r{i}", 0, *about) for i in range(rows)]

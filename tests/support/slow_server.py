@@ -40,11 +40,14 @@ def slow_artifact(folder: Path, seconds: float) -> Artifact:
 
 
 @contextmanager
-def slow_server(folder: Path, seconds: float, **settings: Any) -> Iterator[Live]:
+def slow_server(
+    folder: Path, seconds: float, *, gateway: dict[str, Any] | None = None, **settings: Any
+) -> Iterator[Live]:
     """A server in a separate process; `seen(folder)` returns the rows that reached its model."""
     registry, log = folder / "registry", folder / "slow.log"
     open_registry(registry).push(slow_artifact(folder, seconds))
     spec = {"registry": str(registry), "models": ["price"], "trust": True, "settings": settings}
+    spec["gateway"] = gateway or {}
     with log.open("w") as stderr:
         command = [sys.executable, str(SUPPORT / "toy_server.py"), msgspec.json.encode(spec).decode()]
         environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}

@@ -11,6 +11,9 @@ STATE = "ESTIBA_STATE"
 LIMITS_STORE = "ESTIBA_LIMITS_STORE"
 """URL of the store of limits."""
 
+CACHE_STORE = "ESTIBA_CACHE_STORE"
+"""URL of the store of the cache."""
+
 KEYS = "ESTIBA_KEYS"
 """`auto`, `required` or `off`: as `--keys` of `estiba serve`."""
 

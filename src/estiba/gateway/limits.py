@@ -114,7 +114,7 @@ class Limits:
             return
         exchange.release = plan.release
         if self._headers:
-            exchange.limit_fields = plan.fields % _numbers(plan, verdict)
+            exchange.policy_fields = plan.fields % _numbers(plan, verdict)
         done(exchange, None)
 
     def _judge_stored(self, exchange: Exchange, plan: Plan, done: Done, verdict: Left | Refusal | None) -> None:
@@ -129,7 +129,7 @@ class Limits:
             return
         exchange.release = release
         if self._headers:
-            exchange.limit_fields = plan.fields % _numbers(plan, verdict)
+            exchange.policy_fields = plan.fields % _numbers(plan, verdict)
         done(exchange, None)
 
     def _decide_without_store(self, exchange: Exchange, done: Done) -> bool:
@@ -225,7 +225,7 @@ class Limits:
         seconds = -(-wait // SECOND)
         if self._headers:
             state = f'"{policy}";r={refusal.left}' + ("" if kind == "concurrent" else f";t={seconds}")
-            exchange.limit_fields = b"%bratelimit: %b\r\n" % (plan.policy_field, state.encode())
+            exchange.policy_fields = b"%bratelimit: %b\r\n" % (plan.policy_field, state.encode())
         return TooManyRequests(
             _message(refusal, exchange.count), hint=_hint(kind, seconds), retry_after=seconds, policies=(policy,)
         )

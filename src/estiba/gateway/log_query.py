@@ -36,7 +36,7 @@ class Logged(msgspec.Struct, frozen=True):
     Args:
         at: ISO 8601, in UTC. id, row: the request, and the row within it.
         key: the name of the caller's API key; empty without one.
-        ms: time of its batch in the model.
+        ms: time of its batch in the model. cached: the answer was known before, and the model did not run.
         variant: the target of the model's route; empty without one, `shadow` for a copy that nobody got an answer to.
     """
 
@@ -51,10 +51,11 @@ class Logged(msgspec.Struct, frozen=True):
     input: dict[str, Any]
     output: dict[str, Any]
     variant: str = ""
+    cached: bool = False
 
 
 class Condition(NamedTuple):
-    """A comparison of a value of the input, of the output, or of `version`, `variant` or `key`."""
+    """A comparison of a value of the input, of the output, or of `version`, `variant`, `key` or `cached`."""
 
     name: str
     operator: str
@@ -78,7 +79,8 @@ class Condition(NamedTuple):
         for values in (logged.input, logged.output):
             if self.name in values:
                 return values[self.name]
-        return {"version": logged.version, "variant": logged.variant, "key": logged.key}.get(self.name)
+        known = {"version": logged.version, "variant": logged.variant, "key": logged.key, "cached": logged.cached}
+        return known.get(self.name)
 
 
 class Query(NamedTuple):
@@ -158,7 +160,7 @@ def _newest(database: Database, query: Query) -> Iterator[Logged]:
         values = [int(query.since * 1e6), until, *([query.model] if query.model else [])]
         statement = (
             "SELECT at, request, row, prediction.model, prediction.version, caller, trace, ms, input, output, fields,"
-            " variant"
+            " variant, cached"
             " FROM prediction JOIN deployment"
             " ON deployment.digest = prediction.digest AND deployment.version = prediction.version"
             f" WHERE {where} ORDER BY at DESC, request DESC, row DESC LIMIT ? OFFSET ?"
@@ -175,7 +177,7 @@ def _newest(database: Database, query: Query) -> Iterator[Logged]:
 
 
 def _check_names(logged: Logged, query: Query) -> None:
-    known = [*logged.input, *logged.output, "version", "key", "variant"]
+    known = [*logged.input, *logged.output, "version", "key", "variant", "cached"]
     for each in query.conditions:
         if query.model and each.name not in known:
             hint = f"Names: {', '.join(known)}."
@@ -183,7 +185,7 @@ def _check_names(logged: Logged, query: Query) -> None:
 
 
 def _logged(row: Row) -> Logged:
-    at, request, number, model, version, caller, trace, ms, packed, output, fields, variant = row
+    at, request, number, model, version, caller, trace, ms, packed, output, fields, variant, cached = row
     names = msgspec.json.decode(fields, type=list[str])
     return Logged(
         at=datetime.fromtimestamp(at / 1e6, UTC).isoformat(timespec="microseconds"),
@@ -197,4 +199,5 @@ def _logged(row: Row) -> Logged:
         input=dict(zip(names, msgspec.msgpack.decode(packed), strict=True)),
         output=msgspec.msgpack.decode(output),
         variant=variant,
+        cached=bool(cached),
     )

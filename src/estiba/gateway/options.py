@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from estiba.core.addresses import is_loopback
 from estiba.core.errors import BadProject, EstibaError
-from estiba.core.variables import LIMITS_STORE
+from estiba.core.variables import CACHE_STORE, LIMITS_STORE
 from estiba.model.registry.route_record import RouteOptions
 from estiba.serving.options import ServerOptions
 
@@ -99,6 +99,33 @@ class LimitsOptions(Limit, frozen=True, kw_only=True, omit_defaults=True, forbid
         return Limit(rate=self.rate, burst=self.burst, concurrent=self.concurrent, rows_per_day=self.rows_per_day)
 
 
+MEMORY = "memory"
+
+
+class CacheOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """`[gateway.cache]` of the project file: answers that are given again to equal rows.
+
+    Args:
+        enabled: keep answers.
+        models: names of the models whose answers are kept; empty: all but those of the python engine, which may answer
+            equal rows differently.
+        ttl: seconds for which an answer is used.
+        max_bytes: memory of a server for answers, which its workers share out among themselves.
+        store: `memory`: each worker keeps its own; or the URL of a Redis or Valkey server, such as redis://HOST:6379/1,
+            that several servers share. $ESTIBA_CACHE_STORE overrides it.
+        service: a Redis or Valkey service of the project, which keeps answers for the model servers in containers.
+        timeout: seconds after which an answer of that store is late, and the model computes.
+    """
+
+    enabled: bool = False
+    models: tuple[str, ...] = ()
+    ttl: Annotated[float, Meta(ge=0.001, le=31_536_000)] = 60.0
+    max_bytes: Annotated[int, Meta(ge=4096)] = 64 * 1024 * 1024
+    store: str = MEMORY
+    service: str = ""
+    timeout: Annotated[float, Meta(gt=0, le=5)] = 0.005
+
+
 class BrowserOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """`[gateway.browsers]` of the project file: pages that may ask models from the browser (CORS).
 
@@ -155,6 +182,7 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     keys: Literal["auto", "required", "off"] = "auto"
     log: LogOptions = LogOptions()
     limits: LimitsOptions = LimitsOptions()
+    cache: CacheOptions = CacheOptions()
     browsers: BrowserOptions = BrowserOptions()
     jwt: JwtOptions = JwtOptions()
     routes: dict[str, RouteOptions] = {}
@@ -188,6 +216,7 @@ class Gateway(msgspec.Struct, frozen=True):
         needs_keys: requests need an API key.
         key_file: a file with a key that is admitted as DEPLOYMENT_KEY; empty for none.
         routes: of the project file, by model.
+        workers: of the server; 0 for one each processor.
     """
 
     state: str = ""
@@ -198,11 +227,19 @@ class Gateway(msgspec.Struct, frozen=True):
     browsers: BrowserOptions = BrowserOptions()
     routes: dict[str, RouteOptions] = {}
     jwt: JwtOptions = JwtOptions()
+    cache: CacheOptions = CacheOptions()
+    workers: int = 0
 
     @property
     def has_policies(self) -> bool:
         """True if a server asks any policy."""
-        return self.needs_keys or self.log.enabled or has_limits(self.limits) or bool(self.browsers.origins)
+        return (
+            self.needs_keys
+            or self.log.enabled
+            or has_limits(self.limits)
+            or self.cache.enabled
+            or bool(self.browsers.origins)
+        )
 
 
 def has_limits(options: LimitsOptions) -> bool:
@@ -222,6 +259,15 @@ def check_limits(options: LimitsOptions) -> None:
     for path, limit in sections.items():
         if limit.burst is not None and limit.rate is None:
             raise BadProject(f"{path}.burst: there is no rate.", hint=f"Add rate, requests a second, to [{path}].")
+
+
+def check_cache(options: CacheOptions) -> None:
+    """Raise BadProject for a store that is none."""
+    if options.store != MEMORY:
+        check_store(options.store, "gateway.cache.store")
+        if options.service:
+            hint = "Keep one of them: a service of this project, or a server elsewhere."
+            raise BadProject("gateway.cache: both store and service say what keeps answers in containers.", hint=hint)
 
 
 def check_store(url: str, where: str) -> None:
@@ -264,8 +310,13 @@ def gateway_of(options: GatewayOptions, server: ServerOptions, state: str, key_f
     if store := os.environ.get(LIMITS_STORE):
         check_store(store, f"${LIMITS_STORE}")
         limits = msgspec.structs.replace(limits, store=store)
+    cache = options.cache
+    if store := os.environ.get(CACHE_STORE):
+        check_store(store, f"${CACHE_STORE}")
+        cache = msgspec.structs.replace(cache, store=store)
     required, routes = needs_keys(options, server), options.routes
-    return Gateway(state, required, options.log, limits, key_file, options.browsers, routes, options.jwt)
+    edge = options.browsers, routes, options.jwt
+    return Gateway(state, required, options.log, limits, key_file, *edge, cache, server.workers or 0)
 
 
 def check_origins(options: BrowserOptions) -> None:

@@ -13,7 +13,15 @@ from estiba.gateway import keys
 from estiba.gateway.jwks import KeySet
 from estiba.gateway.jwt import TokenPolicy
 from estiba.gateway.keys import ApiKey
-from estiba.gateway.options import DEPLOYMENT_KEY, DEPLOYMENT_ROLES, BrowserOptions, Gateway, LimitsOptions, LogOptions
+from estiba.gateway.options import (
+    DEPLOYMENT_KEY,
+    DEPLOYMENT_ROLES,
+    BrowserOptions,
+    CacheOptions,
+    Gateway,
+    LimitsOptions,
+    LogOptions,
+)
 from estiba.state.database import Database, LazyDatabase
 from estiba.state.store import open_state
 
@@ -25,6 +33,7 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
         state: URL of the state store, where the log is.
         keys: that requests need one of; None where they need none.
         tokens: that are admitted beside keys; None for none.
+        workers: of the server; 0 for one each processor.
     """
 
     state: str
@@ -33,6 +42,8 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     limits: LimitsOptions = LimitsOptions()
     browsers: BrowserOptions = BrowserOptions()
     tokens: TokenPolicy | None = None
+    cache: CacheOptions = CacheOptions()
+    workers: int = 0
 
 
 class StoredPolicy:
@@ -106,5 +117,5 @@ class StoredPolicy:
     def _encoded(self, in_force: Iterable[ApiKey] | None) -> bytes:
         known = None if in_force is None else tuple(in_force)
         gateway = self._gateway
-        parts = gateway.log, gateway.limits, gateway.browsers, self._tokens
+        parts = gateway.log, gateway.limits, gateway.browsers, self._tokens, gateway.cache, gateway.workers
         return msgspec.json.encode(Policy(gateway.state, known, *parts))

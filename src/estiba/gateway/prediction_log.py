@@ -16,7 +16,7 @@ from estiba.gateway.answer_form import answer_form
 from estiba.gateway.options import LogOptions
 from estiba.model.coding.coder import Coded, Matrix
 from estiba.model.inference.load import Model
-from estiba.serving.exchange import Exchange
+from estiba.serving.exchange import Exchange, Part
 from estiba.serving.pipeline import Batch
 from estiba.serving.telemetry.metrics import Metrics
 from estiba.serving.telemetry.sink import Sink
@@ -45,7 +45,10 @@ _INSERT_DEPLOYMENT = (
 
 
 class _Part(NamedTuple):
-    """The rows of one exchange in a batch. `first` is the number of the first one within its request."""
+    """The rows of one exchange in a batch. `first` is the number of the first one within its request.
+
+    `positions` are the numbers of all, where they do not follow each other.
+    """
 
     request: str
     rows: int
@@ -54,6 +57,7 @@ class _Part(NamedTuple):
     trace: str
     is_logged: bool
     variant: str
+    positions: Sequence[int] = ()
 
 
 class _Entry(NamedTuple):
@@ -65,6 +69,7 @@ class _Entry(NamedTuple):
     parts: tuple[_Part, ...]
     at: float
     ms: float
+    is_cached: bool
 
 
 class PredictionLog:
@@ -107,7 +112,7 @@ class PredictionLog:
             return
         self._added += rows
         ms = (batch.ended_at - batch.began_at) * 1000
-        self._sink.offer(_Entry(batch.model, batch.coded, batch.raw, parts, time.time(), ms))
+        self._sink.offer(_Entry(batch.model, batch.coded, batch.raw, parts, time.time(), ms, batch.is_cached))
 
     def close(self) -> None:
         """Write what waits, within a second."""
@@ -130,7 +135,8 @@ class PredictionLog:
         # Drawn by the id, so that it is the same for all slices of a request.
         is_logged = self._options.sample >= 1.0 or random.Random(exchange.id).random() < self._options.sample
         variant = SHADOW if is_shadow else exchange.variant
-        return _Part(exchange.id, count, first, exchange.caller, exchange.trace_id, is_logged, variant)
+        positions = exchange.positions if isinstance(exchange, Part) else ()
+        return _Part(exchange.id, count, first, exchange.caller, exchange.trace_id, is_logged, variant, positions)
 
     # In the thread
 
@@ -195,5 +201,6 @@ class PredictionLog:
                 values[i] = None
             about = (model.name, model.version, model.digest, part.caller, part.trace, entry.ms)
             packed = (msgspec.msgpack.encode(values), msgspec.msgpack.encode(answer))
-            lines.append((at, part.request, part.first + number, *about, *packed, part.variant))
+            position = part.positions[number] if part.positions else part.first + number
+            lines.append((at, part.request, position, *about, *packed, part.variant, int(entry.is_cached)))
         return lines

@@ -36,20 +36,34 @@ class RedisConnection:
         failing: why there is none; empty while there is one, or while the first is being opened.
     """
 
-    def __init__(self, address: StoreAddress, timeout: float, prepare: Sequence[Sequence[str]], log: Log) -> None:
+    def __init__(
+        self,
+        address: StoreAddress,
+        timeout: float,
+        prepare: Sequence[Sequence[str]],
+        log: Log,
+        *,
+        name: str = "the store of the limits",
+        is_binary: bool = False,
+    ) -> None:
         """Connect to nothing yet.
 
         Args:
             timeout: seconds until an answer is late.
             prepare: commands to send first on each connection.
+            name: of the store, in the log.
+            is_binary: answers are bytes, and a command that is refused ends no connection.
         """
+        self._name = name
+        self._is_binary = is_binary
+        self._refused = ""
         self._address = address
         self._timeout = timeout
         self._log = log
         login = [("AUTH", *address.login)] if address.login else []
         self._prepare = [*login, ("SELECT", str(address.database)), *prepare]
         self._link: _Link | None = None
-        self._early: deque[tuple[tuple[str | int, ...], Reply]] = deque()
+        self._early: deque[tuple[tuple[str | int | bytes, ...], Reply]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._opened: Callable[[], None] = lambda: None
         self.failing = ""
@@ -72,7 +86,7 @@ class RedisConnection:
         if self._link is not None:
             self._link.fail("closed")
 
-    def call(self, reply: Reply, *command: str | int) -> None:
+    def call(self, reply: Reply, *command: str | int | bytes) -> None:
         """Send a command."""
         if self._link is not None:
             self._link.call(reply, *command)
@@ -91,7 +105,7 @@ class RedisConnection:
         loop = asyncio.get_running_loop()
         while True:
             lost: asyncio.Future[str] = loop.create_future()
-            link = _Link(self._timeout, lost)
+            link = _Link(self._timeout, lost, is_binary=self._is_binary)
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     where = self._address
@@ -108,8 +122,10 @@ class RedisConnection:
 
     def _use(self, link: _Link) -> None:
         if self.failing:
-            self._log.info("the store of the limits can be reached again")
+            self._log.info(f"{self._name} can be reached again")
         self._link, self.failing = link, ""
+        if self._is_binary:
+            link.refused = self._note_refusal
         self._opened()
         while self._early:
             command, reply = self._early.popleft()
@@ -118,14 +134,25 @@ class RedisConnection:
     def _fail(self, reason: str) -> None:
         self._link = None
         if not self.failing:
-            self._log.warning("the store of the limits cannot be reached", reason=reason)
+            self._log.warning(f"{self._name} cannot be reached", reason=reason)
         self.failing = reason
+
+    def _note_refusal(self, reason: str) -> None:
+        if reason != self._refused:
+            self._refused = reason
+            self._log.warning(f"{self._name} refuses commands", reason=reason)
 
 
 class _Link(asyncio.Protocol):
-    """One connection. It fails once, as a whole."""
+    """One connection. It fails once, as a whole.
 
-    def __init__(self, timeout: float, lost: asyncio.Future[str]) -> None:
+    Attributes:
+        refused: called with the reason when a command is refused; None where that ends the connection.
+    """
+
+    def __init__(self, timeout: float, lost: asyncio.Future[str], *, is_binary: bool) -> None:
+        self._is_binary = is_binary
+        self.refused: Callable[[str], None] | None = None
         self._timeout = timeout
         self._lost = lost
         self._transport: asyncio.Transport | None = None
@@ -144,14 +171,14 @@ class _Link(asyncio.Protocol):
             if await done is None:
                 raise OSError(self._lost.result() if self._lost.done() else "it closed the connection")
 
-    def call(self, reply: Reply, *command: str | int) -> None:
+    def call(self, reply: Reply, *command: str | int | bytes) -> None:
         transport = self._transport
         if transport is None or self._lost.done() or len(self._waiting) >= MAX_WAITING:
             reply(None)
             return
         parts = [b"*%d\r\n" % len(command)]
         for each in command:
-            text = str(each).encode()
+            text = each if isinstance(each, bytes) else str(each).encode()
             parts.append(b"$%d\r\n%b\r\n" % (len(text), text))
         self._waiting.append((reply, time.monotonic() + self._timeout))
         transport.write(b"".join(parts))
@@ -181,10 +208,14 @@ class _Link(asyncio.Protocol):
         with contextlib.suppress(_Incomplete):
             while at < len(self._buffer) and self._waiting:
                 answer, at = _parsed(self._buffer, at)
-                if isinstance(answer, _Error):
+                if not isinstance(answer, _Error):
+                    self._waiting.popleft()[0](answer if self._is_binary else _decoded(answer))
+                elif self.refused is None:
                     self.fail(answer.text)
                     return
-                self._waiting.popleft()[0](answer)
+                else:
+                    self.refused(answer.text)
+                    self._waiting.popleft()[0](None)
         self._buffer = self._buffer[at:]
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -208,6 +239,13 @@ class _Error(NamedTuple):
     text: str
 
 
+def _decoded(answer: Any) -> Any:
+    """The answer with text in place of bytes."""
+    if isinstance(answer, list):
+        return [_decoded(each) for each in answer]
+    return answer.decode() if isinstance(answer, bytes) else answer
+
+
 def _parsed(data: bytes, at: int) -> tuple[Any, int]:
     """The answer at a position, and the position behind it (the protocol RESP2)."""
     end = data.find(b"\r\n", at)
@@ -223,10 +261,10 @@ def _parsed(data: bytes, at: int) -> tuple[Any, int]:
     length = int(text)
     if kind == b"$":
         if length < 0:
-            return "", after
+            return b"", after
         if len(data) < after + length + 2:
             raise _Incomplete
-        return data[after : after + length].decode(), after + length + 2
+        return data[after : after + length], after + length + 2
     answers = []
     for _ in range(length):
         answer, after = _parsed(data, after)

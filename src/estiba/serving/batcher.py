@@ -22,7 +22,7 @@ from estiba.model.inference.load import Model
 from estiba.model.schema.rows import Prediction
 from estiba.serving.exchange import Answer, Exchange
 from estiba.serving.http.deadline import Expired
-from estiba.serving.pipeline import Batch, Guard, Pipeline
+from estiba.serving.pipeline import Batch, Cache, Guard, Pipeline
 from estiba.serving.telemetry.metrics import Metrics
 
 MAX_BATCH_ROWS = 256
@@ -95,6 +95,19 @@ class Batcher:
             self._scheduled = True
             self._loop = self._loop or asyncio.get_running_loop()
             self._loop.call_soon(self._flush)
+
+    def ask(self, cache: Cache, exchange: Exchange) -> None:
+        """Let the cache answer a decoded exchange; the model does where the cache fails. Raises as `submit`."""
+        if not self._guard.ask(cache, exchange, self):
+            self.submit(exchange)
+
+    def reuse(self, exchange: Exchange, coded: Coded, raw: Matrix) -> None:
+        """Count and observe rows whose answers were known. Only on the event loop."""
+        for warning in coded.warnings:
+            self._unseen[warning.field].add()
+        if self.pipeline.observe:
+            now = time.perf_counter()
+            self._guard.observe(self.pipeline, Batch(self.model, (exchange,), coded, raw, now, now, is_cached=True))
 
     def run_large(self, exchange: Exchange) -> Answer:
         """Run one exchange in a thread, in slices between which other threads get the interpreter lock.
@@ -203,14 +216,11 @@ class Batcher:
         self._scheduled = bool(self._queue)
         if self._scheduled and self._loop is not None:
             self._loop.call_soon(self._flush)
-        cache = self.pipeline.cache
         for exchange, answer in zip(exchanges, answers, strict=True):
-            if not isinstance(answer, Answer):
+            if isinstance(answer, Answer):
+                exchange.endpoint.finish(exchange, answer)
+            else:
                 exchange.refuse(answer)
-                continue
-            if cache is not None:
-                self._guard.remember(cache, exchange, answer)
-            exchange.endpoint.finish(exchange, answer)
 
     def _answer(self, exchanges: list[Exchange]) -> list[Answer | EstibaError]:
         """Run one batch, in any thread: an answer or an error for each exchange."""
@@ -234,7 +244,8 @@ class Batcher:
         batches = (Batch(self.model, tuple(exchanges), coded, raw, began_at, ended_at),) if observed else ()
         self._runs.append(Run(len(coded), ended_at - began_at, coded.warnings, batches))
         predictions, nulls = self._predictions(coded, raw)
-        return Answer(predictions, (*coded.warnings, *nulls) if nulls else coded.warnings, began_at, ended_at)
+        kept = None if self.pipeline.cache is None else raw
+        return Answer(predictions, (*coded.warnings, *nulls) if nulls else coded.warnings, began_at, ended_at, kept)
 
     def _predictions(self, coded: Coded, raw: Matrix) -> tuple[list[Prediction], Sequence[Warned]]:
         if len(raw) != len(coded):
@@ -273,13 +284,14 @@ def _failure(error: BaseException) -> ModelFailed:
 
 def _split(exchanges: list[Exchange], answer: Answer) -> list[Answer | EstibaError]:
     """Each exchange's part of a batch's answer."""
-    predictions, warnings, began_at, ended_at = answer
+    predictions, warnings, began_at, ended_at, raw = answer
     answers: list[Answer | EstibaError] = []
     start = 0
     for exchange in exchanges:
         end = start + exchange.count
         own = [Warned(w.code, w.row - start, w.field) for w in warnings if start <= w.row < end] if warnings else ()
-        answers.append(Answer(predictions[start:end], own, began_at, ended_at))
+        kept = None if raw is None else raw[start:end]
+        answers.append(Answer(predictions[start:end], own, began_at, ended_at, kept))
         start = end
     return answers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from estiba.model.coding.coder import Coded, Warned
+from estiba.model.coding.coder import Coded, Matrix, Warned
 from estiba.model.coding.record_type import Record
 from estiba.model.schema.rows import Prediction
 from estiba.serving.http import trace_context
@@ -20,12 +20,14 @@ class Answer(NamedTuple):
     Args:
         began_at, ended_at: start and end of its batch in the model, on the clock of `time.perf_counter`; 0 if no batch
             ran, as for a cached answer.
+        raw: the model's own answer, a row for each prediction; only where there is a cache.
     """
 
     predictions: Sequence[Prediction]
     warnings: Sequence[Warned] = ()
     began_at: float = 0.0
     ended_at: float = 0.0
+    raw: Matrix | None = None
 
 
 class Responder(Protocol):
@@ -49,8 +51,8 @@ class Responder(Protocol):
 class Exchange:
     """One request and everything that is known about it until its response is sent.
 
-    Created by the server; filled by admission (`caller`), by decoding (`records` or `coded`, `answer_options`) and by
-    the cache (`cache_key`). Completed by exactly one call of its endpoint's `finish`, or of `refuse`.
+    Created by the server; filled by admission (`caller`), by decoding (`records` or `coded`, `answer_options`).
+    Completed by exactly one call of its endpoint's `finish`, or of `refuse`.
 
     Attributes:
         id: the request's id, sent back as X-Request-ID.
@@ -63,14 +65,12 @@ class Exchange:
         coded: rows that are coded already.
         count: number of rows, once decoded.
         answer_options: the protocol's own options for encoding the answer.
-        cache_key: for the cache of the pipeline.
-        limit_fields: header lines of its response, each ended by CRLF, about the caller's limits.
+        policy_fields: header lines of its response, each ended by CRLF, that policies add.
         release: called when it is completed, if a policy has set it.
     """
 
     __slots__ = (
         "answer_options",
-        "cache_key",
         "caller",
         "coded",
         "connection",
@@ -78,7 +78,7 @@ class Exchange:
         "deadline_at",
         "endpoint",
         "id",
-        "limit_fields",
+        "policy_fields",
         "records",
         "release",
         "request",
@@ -99,7 +99,7 @@ class Exchange:
         self.records: Sequence[Record] = ()
         self.coded: Coded | None = None
         self.answer_options: Any = None
-        self.cache_key = self.limit_fields = b""
+        self.policy_fields = b""
         self.release: Callable[[], None] | None = None
 
     @property
@@ -116,3 +116,28 @@ class Exchange:
     def refuse(self, error: BaseException) -> None:
         """Send the response to an exchange that failed."""
         self.endpoint.refuse(self, error)
+
+
+class Part(Exchange):
+    """Some rows of an exchange, coded, which are computed or observed apart from the others.
+
+    Attributes:
+        positions: of its rows within the exchange.
+    """
+
+    __slots__ = ("_variant", "positions")
+
+    def __init__(self, whole: Exchange, coded: Coded, positions: Sequence[int], endpoint: Responder) -> None:
+        """Take what is known of an exchange; `endpoint` gets the answer."""
+        super().__init__(whole.connection, whole.request, whole.id)
+        self.route, self.caller = whole.route, whole.caller
+        self.deadline_at, self.trace = whole.deadline_at, whole.trace
+        self.coded, self.count = coded, len(coded)
+        self.positions = positions
+        self.endpoint = endpoint
+        self._variant = whole.variant
+
+    @property
+    def variant(self) -> str:
+        """The variant of the whole exchange."""
+        return self._variant

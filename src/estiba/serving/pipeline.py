@@ -14,7 +14,7 @@ from estiba.core.errors import EstibaError
 from estiba.core.log import Log
 from estiba.model.coding.coder import Coded, Matrix
 from estiba.model.inference.load import Model
-from estiba.serving.exchange import Answer, Exchange
+from estiba.serving.exchange import Exchange
 from estiba.serving.http.request import Request
 
 
@@ -65,6 +65,7 @@ class Batch(NamedTuple):
         raw: the model's answers, float64 of shape (rows, width), as the signature's head describes them.
         began_at, ended_at: on the clock of `time.perf_counter`.
         is_shadow: a copy for a candidate, whose answers nobody gets.
+        is_cached: rows whose answers were known before; the model did not run.
     """
 
     model: Model
@@ -74,6 +75,7 @@ class Batch(NamedTuple):
     began_at: float
     ended_at: float
     is_shadow: bool = False
+    is_cached: bool = False
 
 
 Admit = Callable[[Exchange], None]
@@ -89,14 +91,35 @@ Observe = Callable[[Batch], None]
 """Called once per batch, after the model has run and before the answers are sent."""
 
 
+class Computes(Protocol):
+    """The batcher of a model, as a cache uses it."""
+
+    model: Model
+
+    def submit(self, exchange: Exchange) -> None:
+        """Queue a decoded exchange for the model; raises Unavailable."""
+
+    def reuse(self, exchange: Exchange, coded: Coded, raw: Matrix) -> None:
+        """Count and observe rows whose answers were known."""
+
+
 class Cache(Protocol):
-    """Answers to requests that were asked before. Bodies that are decoded in a thread are never looked up."""
+    """Answers to rows that were asked before. Bodies that are decoded in a thread are never looked up."""
 
-    def get(self, exchange: Exchange) -> Answer | None:
-        """The answer to a decoded exchange, if it is known."""
+    def takes(self, model: Model) -> bool:
+        """Return True if answers of a model are kept."""
 
-    def put(self, exchange: Exchange, answer: Answer) -> None:
-        """Remember the answer to an exchange that was not found."""
+    def answer(self, exchange: Exchange, batcher: Computes) -> None:
+        """Answer a decoded exchange, now or later, and submit what is not known to the batcher.
+
+        When it raises an error, it has done nothing with the exchange.
+        """
+
+    def skip(self, exchange: Exchange, model: Model) -> None:
+        """Take note of an exchange that is not looked up."""
+
+    def expire(self) -> None:
+        """Refuse exchanges that wait for the run of another, and whose deadline has passed."""
 
 
 class Feedback(Protocol):
@@ -147,6 +170,10 @@ class Pipeline(NamedTuple):
     detail: Callable[[], str] | None = None
     close: Callable[[], None] | None = None
 
+    def of(self, model: Model) -> Pipeline:
+        """The policies for a model: without the cache where that does not take it."""
+        return self if self.cache is None or self.cache.takes(model) else self._replace(cache=None)
+
 
 class Guard:
     """Calls policies whose failure must not fail a request. Logs a failure only when its reason changes."""
@@ -160,15 +187,25 @@ class Guard:
         for observer in pipeline.observe:
             self._call("an observer failed", observer, batch)
 
-    def remember(self, cache: Cache, exchange: Exchange, answer: Answer) -> None:
-        """Put an answer into the cache."""
-        self._call("the cache cannot keep an answer", cache.put, exchange, answer)
+    def ask(self, cache: Cache, exchange: Exchange, batcher: Computes) -> bool:
+        """Ask the cache; False where it failed. Raises EstibaError where the batcher refuses the exchange."""
+        try:
+            cache.answer(exchange, batcher)
+        except EstibaError:
+            raise
+        except Exception as error:
+            self._report("the cache failed", error)
+            return False
+        return True
 
     def _call(self, message: str, policy: Callable[..., None], *arguments: object) -> None:
         try:
             policy(*arguments)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            if self._logged.get(message) != reason:
-                self._logged[message] = reason
-                self._log.error(message, error=error)
+            self._report(message, error)
+
+    def _report(self, message: str, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        if self._logged.get(message) != reason:
+            self._logged[message] = reason
+            self._log.error(message, error=error)

@@ -130,8 +130,11 @@ class Server(App):
                 connection.expire()
             self._open.set(len(self.connections))
             self._held.set(self.buffered.held)
-            for batcher in self._current.catalog.batchers():
+            catalog = self._current.catalog
+            for batcher in catalog.batchers():
                 batcher.expire()
+            if catalog.pipeline.cache is not None:
+                catalog.pipeline.cache.expire()
 
 
 class PrefixedServer(Server):

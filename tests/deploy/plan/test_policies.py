@@ -21,7 +21,7 @@ from estiba.deploy.plan import policies, secrets
 from estiba.deploy.plan.plan import API_KEY, Build, Http, Plan, PlannedModel, Service
 from estiba.deploy.plan.policies import Reach
 from estiba.gateway.keys import is_well_formed
-from estiba.gateway.options import GatewayOptions, LimitsOptions, LogOptions
+from estiba.gateway.options import CacheOptions, GatewayOptions, LimitsOptions, LogOptions
 from estiba.planning import lower, lower_for_compose, lower_for_kubernetes
 from estiba.state.options import StateOptions
 
@@ -198,6 +198,37 @@ def test_several_containers_count_limits_in_redis(tmp_path: Path) -> None:
     objects = yaml.safe_load_all(kubernetes.render(plan, KubernetesOptions()).texts["base/models.yaml"])
     (policy,) = [each for each in objects if each["kind"] == "NetworkPolicy"]
     assert [rule["ports"] for rule in policy["spec"]["egress"]] == [[{"protocol": "TCP", "port": 7000}]]
+
+
+def test_several_containers_share_answers_in_redis(tmp_path: Path) -> None:
+    cache = CacheOptions(enabled=True, service="db")
+    plan = keyed(tmp_path, GatewayOptions(cache=cache, limits=LimitsOptions(rate=50, service="db")), IN_SQLITE)
+    found = compose_services(plan)["models"]
+    shared = {"ESTIBA_LIMITS_STORE": "redis://db:5432/0", "ESTIBA_CACHE_STORE": "redis://db:5432/1"}
+    assert found["environment"] == shared
+    assert found["depends_on"] == {"db": {"condition": "service_healthy", "restart": False}}
+    elsewhere = CacheOptions(enabled=True, store="redis://cache.example:7000/1")
+    plan = keyed(tmp_path, GatewayOptions(cache=elsewhere), IN_SQLITE)
+    objects = yaml.safe_load_all(kubernetes.render(plan, KubernetesOptions()).texts["base/models.yaml"])
+    (policy,) = [each for each in objects if each["kind"] == "NetworkPolicy"]
+    assert [rule["ports"] for rule in policy["spec"]["egress"]] == [[{"protocol": "TCP", "port": 7000}]]
+    plan = keyed(tmp_path, GatewayOptions(cache=CacheOptions(enabled=True)), IN_SQLITE)
+    assert "environment" not in compose_services(plan)["models"]  # each container keeps its own
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"service": "rediss"}, "gateway.cache.service: there is no service 'rediss'"),
+        ({"store": "redis://:secret@cache.example/0"}, "gateway.cache.store: its password would be readable"),
+        ({"store": "redis://localhost/0"}, "gateway.cache.store: .* means the container itself"),
+    ],
+)
+def test_a_store_of_answers_that_containers_cannot_use_is_refused(
+    tmp_path: Path, options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(BadProject, match=message):
+        keyed(tmp_path, GatewayOptions(cache=CacheOptions(enabled=True, **options)), IN_SQLITE)
 
 
 @pytest.mark.parametrize(

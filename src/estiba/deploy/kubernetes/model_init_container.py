@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from estiba.core.errors import BadProject
-from estiba.core.variables import KEYS, LIMITS_STORE, SERVER_KEY_FILE, STATE
+from estiba.core.variables import CACHE_STORE, KEYS, LIMITS_STORE, SERVER_KEY_FILE, STATE
 from estiba.deploy.kubernetes.options import RegistryOptions
 from estiba.deploy.plan.model_source import MOUNT_PATH, RegistryServer, check_reachable, is_folder, registry_servers
 from estiba.deploy.plan.plan import API_KEY, Plan, Service
@@ -96,13 +96,12 @@ def init_container(plan: Plan, service: Service, options: RegistryOptions, like:
 def server(plan: Plan, container: dict[str, Any]) -> dict[str, Any]:
     """Return the server's container beside it: it reads the copies, and has no credentials of the registry.
 
-    Of its variables and secrets it has those of its state store, of limits and of keys.
+    Of its variables and secrets it has those of its state store, of limits, of the cache and of keys.
     """
     mounts = [mount for mount in container["volumeMounts"] if mount["name"] != "secrets"]
     mounts.append({"name": MODELS_VOLUME, "mountPath": MOUNT_PATH, "readOnly": True})
-    variables = [
-        each for each in container.get("env", ()) if each["name"] in (STATE, LIMITS_STORE, KEYS, SERVER_KEY_FILE)
-    ]
+    kept = (STATE, LIMITS_STORE, CACHE_STORE, KEYS, SERVER_KEY_FILE)
+    variables = [each for each in container.get("env", ()) if each["name"] in kept]
     if variables:
         paths = {f"/run/secrets/{name}": name for name in (API_KEY, *_passwords(plan)) if name in plan.secrets}
         mounts += [
@@ -125,12 +124,14 @@ def state_egress(plan: Plan) -> Iterator[dict[str, Any]]:
     yield {"to": list(_peers(endpoint, RegistryOptions())), "ports": [{"protocol": "TCP", "port": endpoint.port}]}
 
 
-def limits_egress(plan: Plan) -> Iterator[dict[str, Any]]:
-    """Yield the rule of a NetworkPolicy that allows a store of limits that is no service of the project."""
-    parts = urlsplit(plan.policies.options.limits.store)
-    if parts.hostname:
-        endpoint = RegistryServer(parts.hostname, parts.port or _REDIS_PORT)
-        yield {"to": list(_peers(endpoint, RegistryOptions())), "ports": [{"protocol": "TCP", "port": endpoint.port}]}
+def redis_egress(plan: Plan) -> Iterator[dict[str, Any]]:
+    """Yield the rules of a NetworkPolicy that allow stores of limits and of the cache that the project does not run."""
+    options = plan.policies.options
+    urls = [options.limits.store, options.cache.store if options.cache.enabled else ""]
+    addresses = {(parts.hostname, parts.port or _REDIS_PORT): None for parts in map(urlsplit, urls) if parts.hostname}
+    for host, port in addresses:
+        endpoint = RegistryServer(host, port)
+        yield {"to": list(_peers(endpoint, RegistryOptions())), "ports": [{"protocol": "TCP", "port": port}]}
 
 
 def volumes(service: Service, options: RegistryOptions) -> Iterator[dict[str, Any]]:

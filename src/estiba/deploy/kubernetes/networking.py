@@ -111,7 +111,7 @@ def policy(plan: Plan, service: Service, options: KubernetesOptions) -> dict[str
     if service.models and STATE in service.environment:
         egress += model_init_container.state_egress(plan)
     if service.models:
-        egress += model_init_container.limits_egress(plan)
+        egress += model_init_container.redis_egress(plan)
     if egress:
         allowed["egress"] = egress
     return _policy(service.name, allowed)

@@ -11,11 +11,11 @@ import msgspec
 from estiba.core.addresses import is_loopback
 from estiba.core.errors import BadProject
 from estiba.core.suggest import did_you_mean
-from estiba.core.variables import KEYS, LIMITS_STORE, SERVER_KEY_FILE, STATE
+from estiba.core.variables import CACHE_STORE, KEYS, LIMITS_STORE, SERVER_KEY_FILE, STATE
 from estiba.deploy.plan.plan import API_KEY, STATE_FOLDER, Plan, Policies, Service
 from estiba.deploy.plan.references import references
 from estiba.deploy.plan.service_options import Condition, ServiceOptions
-from estiba.gateway.options import GatewayOptions, LimitsOptions, has_limits, needs_keys
+from estiba.gateway.options import MEMORY, CacheOptions, GatewayOptions, LimitsOptions, has_limits, needs_keys
 from estiba.state.options import POSTGRES, StateOptions, shown, without_password_file
 
 SQLITE_URL = f"sqlite:///{STATE_FOLDER}/state.db"
@@ -68,6 +68,7 @@ def apply(plan: Plan, reach: Reach) -> Plan:
     if not any(service.models for service in plan.services):
         return plan
     plan = _with_limits(plan, policies.options.limits, reach)
+    plan = _with_cache(plan, policies.options.cache)
     if not (policies.needs_keys or policies.options.log.enabled or policies.drift.enabled):
         return replace(plan, policies=policies)
     if policies.store == "sqlite":
@@ -85,11 +86,10 @@ def apply(plan: Plan, reach: Reach) -> Plan:
 def _with_limits(plan: Plan, limits: LimitsOptions, reach: Reach) -> Plan:
     """The plan whose model servers count limits together; raises BadProject where they would count apart."""
     if limits.service:
-        url = _url_of_redis(plan, limits.service)
-        services = tuple(_counted(each, url, plan[limits.service]) if each.models else each for each in plan.services)
-        return replace(plan, services=services)
+        url = _url_of_redis(plan, limits.service, "gateway.limits")
+        return _with_redis(plan, LIMITS_STORE, url, plan[limits.service])
     if limits.store:
-        _check_redis(limits.store)
+        _check_redis(limits.store, "gateway.limits")
     elif has_limits(limits):
         servers = [service.name for service in plan.services if service.models]
         if len(servers) > 1 or reach.replicas > 1:
@@ -102,40 +102,53 @@ def _with_limits(plan: Plan, limits: LimitsOptions, reach: Reach) -> Plan:
     return plan
 
 
-def _url_of_redis(plan: Plan, name: str) -> str:
-    """The URL, with references, of a Redis service."""
+def _with_cache(plan: Plan, cache: CacheOptions) -> Plan:
+    """The plan whose model servers share the answers that they keep, where the project names a store for them."""
+    if not cache.enabled:
+        return plan
+    if cache.service:
+        url = _url_of_redis(plan, cache.service, "gateway.cache", database=1)
+        return _with_redis(plan, CACHE_STORE, url, plan[cache.service])
+    if cache.store != MEMORY:
+        _check_redis(cache.store, "gateway.cache")
+    return plan
+
+
+def _url_of_redis(plan: Plan, name: str, section: str, *, database: int = 0) -> str:
+    """The URL, with references, of a Redis service that a section of the project file names."""
     if name not in [service.name for service in plan.services]:
         known = [service.name for service in plan.services if not service.models]
         hint = f"Services: {', '.join(known) or 'none'}."
-        raise BadProject(f"gateway.limits.service: there is no service {name!r}{did_you_mean(name, known)}", hint=hint)
+        raise BadProject(f"{section}.service: there is no service {name!r}{did_you_mean(name, known)}", hint=hint)
     if plan[name].port is None:
         hint = 'Give it `port`, or an image such as "redis:8".'
-        raise BadProject(f"gateway.limits.service: {name} has no port.", hint=hint)
-    return f"redis://${{services.{name}.host}}:${{services.{name}.port}}/0"
+        raise BadProject(f"{section}.service: {name} has no port.", hint=hint)
+    return f"redis://${{services.{name}.host}}:${{services.{name}.port}}/{database}"
 
 
-def _counted(server: Service, url: str, redis: Service) -> Service:
-    """A model server that counts limits in Redis. It starts after it, and answers without it all the same."""
+def _with_redis(plan: Plan, variable: str, url: str, redis: Service) -> Plan:
+    """The plan whose model servers use Redis. They start after it, and answer without it all the same."""
     condition: Condition = "started" if redis.health is None else "healthy"
-    return replace(
-        server,
-        environment={**server.environment, LIMITS_STORE: url},
-        needs={**server.needs, redis.name: condition},
-    )
+
+    def connected(server: Service) -> Service:
+        environment, needs = {**server.environment, variable: url}, {**server.needs, redis.name: condition}
+        return replace(server, environment=environment, needs=needs)
+
+    return replace(plan, services=tuple(connected(each) if each.models else each for each in plan.services))
 
 
-def _check_redis(url: str) -> None:
+def _check_redis(url: str, section: str) -> None:
     """Raise BadProject where containers cannot use the URL of a Redis server."""
     parts = urlsplit(url)
     if parts.password:
         raise BadProject(
-            "gateway.limits.store: its password would be readable in images and in `docker inspect`.",
-            hint="Name a Redis service of the project without one, service in [gateway.limits], which only the plan's "
+            f"{section}.store: its password would be readable in images and in `docker inspect`.",
+            hint=f"Name a Redis service of the project without one, service in [{section}], which only the plan's "
             "services reach.",
         )
     if is_loopback(parts.hostname or ""):
         raise BadProject(
-            f"gateway.limits.store: {url} means the container itself.",
+            f"{section}.store: {url} means the container itself.",
             hint="Use the name that containers reach it by; or, for a service of the project, service.",
         )
 

@@ -166,11 +166,10 @@ class Endpoint(ABC):
     def _ask_model(self, exchange: Exchange) -> None:
         """Answer a decoded exchange from the cache, or by the model."""
         cache = self.batcher.pipeline.cache
-        answer = None if cache is None else cache.get(exchange)
-        if answer is None:
+        if cache is None:
             self.batcher.submit(exchange)
         else:
-            self.finish(exchange, answer)
+            self.batcher.ask(cache, exchange)
 
     def _pass_charge(self, exchange: Exchange, error: EstibaError | None) -> None:
         try:
@@ -224,7 +223,7 @@ class Endpoint(ABC):
         if reason:
             self._shared.metrics.slot("estiba_rejected_total", self.model.name, reason).add()
         headers, body = self.problem(exchange, failure)
-        more = self._error_headers(error, status) + exchange.limit_fields
+        more = self._error_headers(error, status) + exchange.policy_fields
         if exchange.trace is not None:
             more += b"traceresponse: %b\r\n" % exchange.trace.header
         head = b"%b%b%b\r\n%b" % (headers, self._headers, exchange.id.encode(), more)
@@ -236,6 +235,8 @@ class Endpoint(ABC):
         if not buffered.fits(size):
             raise Unavailable(CROWDED)
         buffered.held += size
+        if (cache := self.batcher.pipeline.cache) is not None:
+            cache.skip(exchange, self.model)
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._shared.executor, self._run_and_give_back, exchange, loop)
         future.add_done_callback(lambda done: self._finish_large(exchange, size, done))
@@ -294,7 +295,7 @@ class Endpoint(ABC):
         self._count(exchange, 200, rows)
         if exchange.release is not None:
             exchange.release()
-        head = b"%b%b%b\r\n%b" % (headers, self._headers, exchange.id.encode(), exchange.limit_fields)
+        head = b"%b%b%b\r\n%b" % (headers, self._headers, exchange.id.encode(), exchange.policy_fields)
         if exchange.trace is not None:
             head += b"traceresponse: %b\r\n" % exchange.trace.header
         exchange.connection.respond(exchange.request, 200, head, body)

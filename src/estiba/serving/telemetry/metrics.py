@@ -99,6 +99,11 @@ METRICS = (
         "estiba_limits_without_store_total", "counter", "Requests with limits while their store could not be reached.",
         ("decision",),
     ),
+    Metric("estiba_cache_requests_total", "counter", "Requests, by what the cache knew.", ("model", "result")),
+    Metric("estiba_cache_bytes", "gauge", "Memory of the cache's answers."),
+    Metric("estiba_cache_entries", "gauge", "Rows whose answers are in memory."),
+    Metric("estiba_cache_evictions_total", "counter", "Answers that left memory to make room for others."),
+    Metric("estiba_cache_store_failing", "gauge", "Workers that cannot reach the store of the cache now."),
     Metric("estiba_rejected_total", "counter", "Requests refused before the model.", ("model", "reason")),
     Metric(
         "estiba_unseen_category_total", "counter", "Values that the model never saw in training.", ("model", "feature")

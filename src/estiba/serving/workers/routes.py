@@ -34,7 +34,7 @@ class BuiltRoute(NamedTuple):
             observe = pipeline.observe
             if self.shadow is not None and deployment is not self.shadow.deployment:
                 observe = (*observe, self.shadow.observe)
-            deployment.batcher.pipeline = pipeline._replace(observe=observe)
+            deployment.batcher.pipeline = pipeline.of(deployment.model)._replace(observe=observe)
         if self.split is not None:
             self.split.use(pipeline)
 

@@ -169,7 +169,7 @@ class Serving:
     def _attach(self) -> None:
         """Give every deployment the policies, and those of routes their shadows."""
         for deployment in self.deployments.values():
-            deployment.batcher.pipeline = self._pipeline
+            deployment.batcher.pipeline = self._pipeline.of(deployment.model)
         for built in self._routes.values():
             built.attach(self._pipeline)
 
