@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,17 +84,18 @@ def drift(  # noqa: PLR0913 - one parameter per option
 
 
 def _options(min_rows: int | None) -> DriftOptions:
-    """The options of the project that this is in, or the defaults."""
+    """The options of the project in this folder or above it, or the defaults."""
     import msgspec
 
-    from estiba import project
     from estiba.core.errors import NotFound
     from estiba.monitoring.options import DriftOptions
 
-    try:
-        options = project.load().monitoring.drift
-    except NotFound:
-        options = DriftOptions()
+    options = DriftOptions()
+    if find_spec("estiba.deploy") is not None:  # an image that only serves cannot read projects
+        from estiba import project
+
+        with suppress(NotFound):
+            options = project.load().monitoring.drift
     return options if min_rows is None else msgspec.structs.replace(options, min_rows=min_rows)
 
 
