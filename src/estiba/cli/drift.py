@@ -63,7 +63,7 @@ def drift(  # noqa: PLR0913 - one parameter per option
     trust: bool,
     as_json: bool,
 ) -> int:
-    """Show how the rows that models are asked differ from those that they were trained on, by field.
+    """Show how the rows of requests differ from those of training, by field.
 
     Servers compare with `[monitoring.drift] enabled = true`, or `estiba serve --drift`; they answer the same at GET
     /models/NAME/drift. With FILE, its rows are compared with the profile of the model, without a server.

@@ -34,7 +34,7 @@ CHAPTERS = {
         "log": ("log", "Show what models were asked, and what they answered."),
         "feedback": ("feedback", "Keep the labels that became known for predictions."),
         "quality": ("quality", "Show how right a model was, by version and time, from the labels of its predictions."),
-        "drift": ("drift", "Show how the rows that models are asked differ from those of training; check a file."),
+        "drift": ("drift", "Show how the rows of requests differ from those of training, by field."),
         "healthcheck": ("healthcheck", "Check that a server is ready."),
     },
     "Ship": {
