@@ -22,9 +22,9 @@ ORDER = {
     "estiba.core.stores": "disk files",
     "estiba.state": "options database sqlite postgres migrations store",
     "estiba.gateway": """
-        options keys jwks jwt policy access browsers limit_memory redis_connection limits_redis limits answer_form
-        feedback quality feedback_store cache_key cache_memory cache_redis cache prediction_log log_retention log_query
-        routes worker
+        options keys key_snapshot jwks jwt policy access browsers limit_memory redis_connection limits_redis limits
+        answer_form feedback quality feedback_store cache_key cache_memory cache_redis cache prediction_log
+        log_retention log_query routes worker
         """,
     "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
     "estiba.model.schema": """

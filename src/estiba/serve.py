@@ -146,10 +146,10 @@ def _programs(stores: Stores, options: ServerOptions) -> Programs:
     if stores.drift.enabled:
         from estiba.monitoring.worker import WatchedPolicy
 
-        watched = WatchedPolicy(gateway.state, stores.drift, policy.read)
-        policies = PolicySource(watched.read, attach=policy.attach)
+        watched = WatchedPolicy(gateway.state, stores.drift, policy.read, policy.last)
+        policies = PolicySource(watched.read, watched.last, attach=policy.attach)
         return Programs(worker="estiba.monitoring.worker", policies=policies, routes=routes)
-    policies = PolicySource(policy.read, attach=policy.attach)
+    policies = PolicySource(policy.read, policy.last, attach=policy.attach)
     return Programs(worker="estiba.gateway.worker", policies=policies, routes=routes)
 
 

@@ -12,6 +12,7 @@ from estiba.core.stores.disk import explained
 from estiba.gateway import keys
 from estiba.gateway.jwks import KeySet
 from estiba.gateway.jwt import TokenPolicy
+from estiba.gateway.key_snapshot import KeySnapshot
 from estiba.gateway.keys import ApiKey
 from estiba.gateway.options import (
     DEPLOYMENT_KEY,
@@ -56,6 +57,7 @@ class StoredPolicy:
         self._database = LazyDatabase(self._open)
         self._generation = -1
         self._content = b""
+        self._snapshot = KeySnapshot(gateway.state)
         self._issued: KeySet | None = None
         self._tokens: TokenPolicy | None = None
         if gateway.needs_keys and gateway.jwt.issuer:
@@ -66,6 +68,12 @@ class StoredPolicy:
         """Take the wishes of workers of a server with this folder."""
         if self._issued is not None:
             self._issued.attach(folder)
+
+    def last(self) -> tuple[bytes, float]:
+        """The policies with the keys that a server before this one read last, and their age in seconds; or nothing."""
+        if not self._gateway.needs_keys or (found := self._snapshot.read()) is None:
+            return b"", 0.0
+        return self._encoded(found[0]), found[1]
 
     def read(self) -> bytes:
         """The policies as JSON; cheap where nothing has changed.
@@ -91,9 +99,12 @@ class StoredPolicy:
             if tokens != self._tokens:
                 self._tokens, self._generation = tokens, -1
         if generation != self._generation:
-            self._content = self._encoded(key for key in keys.listed(database) if key.state == "active")
+            known = [key for key in keys.listed(database) if key.state == "active"]
+            self._content = self._encoded(known)
             self._generation = generation
+            self._snapshot.write(known)
             database.checkpoint()
+        self._snapshot.confirm()
         return self._content
 
     def _open(self) -> Database:

@@ -33,14 +33,29 @@ class Watched(msgspec.Struct, frozen=True):
 class WatchedPolicy:
     """Reads the policies of the gateway, and adds what is watched, which stays as it was at the server's start."""
 
-    def __init__(self, state: str, drift: DriftOptions, read: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        state: str,
+        drift: DriftOptions,
+        read: Callable[[], bytes],
+        last: Callable[[], tuple[bytes, float]] = lambda: (b"", 0.0),
+    ) -> None:
         self._state = state
         self._drift = drift
         self._read = read
+        self._last = last
 
     def read(self) -> bytes:
         """The content of the policy file; raises EstibaError."""
-        return msgspec.json.encode(Watched(self._state, self._drift, self._read()))
+        return self._around(self._read())
+
+    def last(self) -> tuple[bytes, float]:
+        """The content that a server before this one read last, and its age in seconds; empty without one."""
+        policy, age = self._last()
+        return self._around(policy) if policy else b"", age
+
+    def _around(self, policy: bytes) -> bytes:
+        return msgspec.json.encode(Watched(self._state, self._drift, policy))
 
 
 class MonitoringWorker:

@@ -28,11 +28,13 @@ class PolicySource(NamedTuple):
     Args:
         read: the content of the policy file, cheap where nothing has changed; called in threads, never two at once
             unless one is beyond READ_TIMEOUT_SECONDS. Raises EstibaError.
+        last: the content that was read last by a server before this one, and its age in seconds; empty without one.
         poll: seconds between reads.
         attach: called once with the folder that the processes of the server share.
     """
 
     read: Callable[[], bytes]
+    last: Callable[[], tuple[bytes, float]] = lambda: (b"", 0.0)
     poll: float = 0.25
     attach: Callable[[Path], None] | None = None
 
@@ -63,10 +65,19 @@ class PolicyFollower:
         self.error = ""
 
     def start(self) -> None:
-        """Read for the first time. Where that fails the server starts, and its worker's module decides what it does."""
+        """Read for the first time.
+
+        Where that fails the server starts with what one before it read last. Without that, its worker's module decides
+        what it does.
+        """
         query = self._ask()
         query.wait()
         self._take(query)
+        if self.error:
+            content, age = self._source.last()
+            if content:
+                self._write(content)
+                self._content, self._read_at = content, time.monotonic() - age
 
     def poll(self, workers: Iterable[Process]) -> None:
         """Continue to read, and tell the workers of a change. Never blocks; to be called often."""
