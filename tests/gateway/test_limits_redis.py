@@ -160,3 +160,15 @@ def test_a_wrong_store_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert StoreAddress.of("rediss://ada:g%40h@db") == StoreAddress("db", 6379, True, ("ada", "g@h"), 0)
     monkeypatch.setenv("ESTIBA_LIMITS_STORE", "redis://db/2")
     assert gateway_of(GatewayOptions(), ServerOptions(), "").limits.store == "redis://db/2"
+
+
+def test_a_redis_that_is_full_is_one_that_cannot_be_asked(redis: Redis, start_server: Callable[..., Live]) -> None:
+    live = start_server("price", gateway=limits(redis, rate=0.01, burst=4, without_store="open"))
+    assert ask(live) == 200
+    redis.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    redis.ask("CONFIG", "SET", "maxmemory", "1")
+    assert "OOM" in redis.ask("SET", "a", "1")
+    assert [ask(live) for _ in range(10)] == [200] * 10
+    assert metric(live, 'estiba_limits_without_store_total{decision="open"}') == 10
+    redis.ask("CONFIG", "SET", "maxmemory", "0")
+    assert until(lambda: [ask(live) for _ in range(5)][-1] == 429, 5)
