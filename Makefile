@@ -9,12 +9,11 @@ READY := $(VENV)/.ready
 # uv shows the progress of downloads in a terminal; a log gets our own line alone.
 INSTALL = $(UV) pip install --python $(VENV)/bin/python --no-deps $(shell test -t 2 || echo --quiet)
 CODE := src tests examples scripts bench
-COVERAGE := --cov=estiba --cov-report=term-missing:skip-covered
 # For the portfolio's applications: complete, so that they are installed with --no-deps --require-hashes.
 PIN := $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --quiet --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help up check test test-kubernetes lint format docs lock clean
+.PHONY: help up check test coverage test-kubernetes lint format docs lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +28,10 @@ check: $(READY) ## lint, types and the fast tests, in a minute: what to run befo
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" --timeout 20
 
 test: $(READY) ## run the whole test suite; a folder or a file of tests/ with T: make test T=serving, T=core/test_shell.py
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(if $(T),$(addprefix tests/,$(T)),$(COVERAGE))
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(addprefix tests/,$(T))
+
+coverage: $(READY) ## run the whole test suite and report the lines that no test executes
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --cov=estiba --cov-report=term-missing:skip-covered
 
 test-kubernetes: $(READY) ## build a Kubernetes cluster, once, and run the tests that need one (Debian, root)
 	scripts/lab/kubernetes/build
