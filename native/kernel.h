@@ -107,5 +107,6 @@ PyObject *scan_message(PyObject *module, PyObject *bytes);
 PyObject *pack_rows(PyObject *module, PyObject *args);
 PyObject *show_rows(PyObject *module, PyObject *args);
 PyObject *repeated_keys(PyObject *module, PyObject *args);
+PyObject *tree_shap(PyObject *module, PyObject *args);
 
 #endif

@@ -149,6 +149,7 @@ static PyMethodDef functions[] = {
     {"scan", scan_message, METH_O, "The fields of one message, in order: (number, wire type, bytes)."},
     {"pack", pack_rows, METH_VARARGS, "Rows of plain values into a buffer of float64; gives places of unseen levels."},
     {"show", show_rows, METH_VARARGS, "Rows of float64 as predictions, each made of the given parts; rows with a number that is not finite are noted."},
+    {"tree_shap", tree_shap, METH_VARARGS, "Shapley values of fields for a sum of trees, float64 of shape (fields, width)."},
     {"repeated_keys", repeated_keys, METH_VARARGS, "Whether an object of a JSON body may have a key twice."},
     {NULL, NULL, 0, NULL},
 };

@@ -26,7 +26,9 @@ ORDER = {
         answer_form feedback quality feedback_store cache_key cache_memory cache_redis cache prediction_log
         log_retention log_query routes worker
         """,
-    "estiba.model": "schema coding artifact registry estimators convert engines onnx_import inference packing training",
+    "estiba.model": """
+        schema coding artifact registry estimators convert engines onnx_import inference explanation packing training
+        """,
     "estiba.model.schema": """
         binary_tensors tensor_types signature signature_difference answer_text signature_checks json_schema rows
         json_pointer json_values values text_input estimator_columns infer
@@ -52,6 +54,7 @@ ORDER = {
         """,
     "estiba.model.onnx_import": "inspect_graph several_outputs wrapping_nodes wrap tensor_graph",
     "estiba.model.inference": "load score_files",
+    "estiba.model.explanation": "mixtures shapley scales tree_values explain",
     "estiba.model.packing": """
         training_result model_columns candidate unseen_words sample_size from_file converted content split_probe split
         pack_tensors proof pack
@@ -72,7 +75,7 @@ ORDER = {
         """,
     "estiba.serving.api": """
         asgi_bridge openapi_drift openapi_common openapi_prediction openapi_protocols openapi_route openapi
-        feedback_routes drift_routes protocol_routes route_api management_routes
+        explain_routes feedback_routes drift_routes protocol_routes route_api management_routes
         """,
     "estiba.serving.workers": """
         messages routes serving worker worker_process store_query policy_follower certificate_watch hot_swap acceptor
@@ -119,8 +122,8 @@ ORDER = {
         """,
     "estiba.cli": """
         translated_help terminal common_options group completion model_table progress write_files service_display up
-        train serve keys route log feedback quality drift predict pack models verify init doctor build export scan
-        compose kubernetes deploy ci healthcheck version main
+        train serve keys route log feedback quality drift predict explain pack models verify init doctor build export
+        scan compose kubernetes deploy ci healthcheck version main
         """,
 }
 """By folder, its files and folders from the bottom up: each imports from those before it, type-checking included."""
@@ -179,6 +182,7 @@ def test_every_file_has_a_place_in_the_order_of_its_folder() -> None:
             "starlette",
             {
                 "estiba.serving.api.drift_routes",
+                "estiba.serving.api.explain_routes",
                 "estiba.serving.api.feedback_routes",
                 "estiba.serving.api.management_routes",
                 "estiba.serving.api.protocol_routes",

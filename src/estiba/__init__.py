@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Client",
     "EstibaError",
+    "Explainer",
     "FieldOptions",
     "Model",
     "Outputs",
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from estiba.client import Client
     from estiba.core.errors import EstibaError
+    from estiba.model.explanation.explain import Explainer
     from estiba.model.inference.load import Model, load
     from estiba.model.packing.pack import Packed, pack
     from estiba.model.packing.training_result import Source, Trained
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Client": "estiba.client",
     "EstibaError": "estiba.core.errors",
+    "Explainer": "estiba.model.explanation.explain",
     "FieldOptions": "estiba.model.schema.infer",
     "Model": "estiba.model.inference.load",
     "Outputs": "estiba.model.schema.signature",

@@ -26,6 +26,7 @@ CHAPTERS = {
         "models": ("models", "List, show, copy and remove models of the registry."),
         "verify": ("verify", "Check that a model still answers as it did in training."),
         "predict": ("predict", "Score a file of rows."),
+        "explain": ("explain", "Show what each field contributed to a prediction."),
     },
     "Serve": {
         "serve": ("serve", "Serve models of the registry over HTTP."),

@@ -20,6 +20,9 @@ INVALID = f'{REALM}, error="invalid_token"'
 FEEDBACK = b"/feedback"
 """Path of labels, for those who may predict."""
 
+EXPLANATIONS = b"/explain"
+"""End of the path of explanations, which are predictions for those who may ask this model."""
+
 DESCRIPTIONS = (b"/models", b"/v1/models", b"/v2", b"/openapi.json", b"/docs")
 """Beginnings of the paths that describe models: those who may predict may read them."""
 
@@ -65,15 +68,14 @@ class KeyAccess:
             raise Unauthorized("This key has expired.", hint="Ask for a new one.", challenge=INVALID)
         exchange.caller = holder.name
         if exchange.route:
-            if not holder.predict:
-                raise _forbidden("predict", "This key may not ask models: it lacks the role predict.")
-            if holder.models and exchange.route not in holder.models:
-                raise _forbidden("predict", f"This key is not for the model {exchange.route!r}.")
+            _check_predict(holder, exchange.route)
         elif exchange.request.path == FEEDBACK:
             if not holder.predict:
                 raise _forbidden("predict", "This key may not send labels: it lacks the role predict.")
             if holder.models and holder.name.startswith(CALLER_PREFIX):
                 raise _forbidden("predict", "A token that is for some models only may not send labels: use a key.")
+        elif exchange.request.path.endswith(EXPLANATIONS) and exchange.request.path.startswith(b"/models/"):
+            _check_predict(holder, _model_of(exchange.request.path))
         elif exchange.request.method in CHANGES and exchange.request.path.startswith(b"/models/"):
             _check_change(holder, exchange.request.path)
         elif not holder.read and not _describes(exchange.request.path):
@@ -131,11 +133,24 @@ def _bearer(claims: Claims) -> _Holder:
     )
 
 
+def _check_predict(holder: _Holder, model: str) -> None:
+    """Raise Forbidden unless the holder may ask that model."""
+    if not holder.predict:
+        raise _forbidden("predict", "This key may not ask models: it lacks the role predict.")
+    if holder.models and model not in holder.models:
+        raise _forbidden("predict", f"This key is not for the model {model!r}.")
+
+
+def _model_of(path: bytes) -> str:
+    """The model of a path below /models/."""
+    return unquote(path.split(b"/")[2].decode("latin-1"))
+
+
 def _check_change(holder: _Holder, path: bytes) -> None:
     """Raise Forbidden unless the holder may change that model."""
     if not holder.admin:
         raise _forbidden("admin", "This key may not change what is served: it lacks the role admin.")
-    model = unquote(path.split(b"/")[2].decode("latin-1"))
+    model = _model_of(path)
     if holder.models and model not in holder.models:
         raise _forbidden("admin", f"This key is not for the model {model!r}.")
 

@@ -45,7 +45,7 @@ class ExactEngine:
             raise NotRecognised("Estiba was installed without a C compiler, and so without its kernel")
         graph = read_model(model if isinstance(model, bytes) else model.read_bytes(), kernel.scan)
         text_columns = self._read_terms(graph, len(fields))
-        columns = Columns([*(_domain(field) for field in fields), *[None] * text_columns])
+        columns = Columns([*domains(fields), *[None] * text_columns])
         outputs = lower(graph, columns, width, text_columns)
         del graph  # a large one is laid out in less memory without it
         self._kernel = kernel.Kernel(assemble(columns, outputs, kernel.OPERATIONS))
@@ -101,6 +101,11 @@ def open_exact(model: bytes | Path, fields: Sequence[Field], width: int, threads
 
 def _reads_texts(model: bytes | Path) -> bool:
     return METADATA_KEY.encode() in (model if isinstance(model, bytes) else model.read_bytes())
+
+
+def domains(fields: Sequence[Field]) -> list[Numbers | None]:
+    """By field, the codes that it can have; None for numbers."""
+    return [_domain(field) for field in fields]
 
 
 def _domain(field: Field) -> Numbers | None:

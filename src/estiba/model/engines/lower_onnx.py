@@ -27,18 +27,34 @@ class Ensemble:
     rows: Numbers | None
 
 
-def lower(graph: Graph, columns: Columns, width: int, text_columns: int = 0) -> tuple[int, ...]:
+@dataclass(frozen=True, eq=False)
+class Walked:
+    """A forest as the graph has it, and the columns that hold its answers.
+
+    Args:
+        rows: where leaves are positions in a table of vectors, that table.
+    """
+
+    forest: trees.Forest
+    rows: Numbers | None
+    answers: tuple[int, ...]
+
+
+def lower(
+    graph: Graph, columns: Columns, width: int, text_columns: int = 0, *, walked: list[Walked] | None = None
+) -> tuple[int, ...]:
     """The columns that form the graph's output `y`.
 
     Args:
         columns: with the inputs that make up `x`, (rows, fields) in float64.
         width: how many columns `y` must have.
         text_columns: how many inputs at the end make up `t`, the numbers of texts.
+        walked: receives the forests of the graph, which are large.
 
     Raises:
         NotRecognised: some node has no exact form here.
     """
-    lowering = _Lowering(graph, columns, text_columns)
+    lowering = _Lowering(graph, columns, text_columns, walked)
     lowering.run()
     y = lowering.tensors.get("y")
     if not isinstance(y, Rows) or y.type != DOUBLE or y.columns.shape != (1, width):
@@ -47,8 +63,9 @@ def lower(graph: Graph, columns: Columns, width: int, text_columns: int = 0) -> 
 
 
 class _Lowering:
-    def __init__(self, graph: Graph, columns: Columns, text_columns: int) -> None:
+    def __init__(self, graph: Graph, columns: Columns, text_columns: int, walked: list[Walked] | None) -> None:
         self.graph = graph
+        self.walked = walked
         self.columns = columns
         fields = len(columns.inputs) - text_columns
         inputs = np.asarray([columns.inputs], np.int64)
@@ -157,6 +174,8 @@ class _Lowering:
         ensemble, asked = self._ensemble(forest, rows)
         first = self.columns.special("trees", asked, ensemble, exact=True)
         others = [self.columns.special("target", (first,), k, exact=True) for k in range(1, width)]
+        if self.walked is not None:
+            self.walked.append(Walked(forest, rows, (first, *others)))
         return np.asarray([[first, *others]], np.int64)
 
     def _ensemble(self, forest: trees.Forest, rows: Numbers | None) -> tuple[Ensemble, list[int]]:

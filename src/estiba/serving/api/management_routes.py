@@ -22,7 +22,7 @@ from estiba.model.inference.load import Model, TensorModel
 from estiba.model.registry.route_record import RouteOptions
 from estiba.model.registry.routes import Change
 from estiba.model.schema.json_schema import json_schema
-from estiba.serving.api import drift_routes, feedback_routes, openapi, protocol_routes, route_api
+from estiba.serving.api import drift_routes, explain_routes, feedback_routes, openapi, protocol_routes, route_api
 from estiba.serving.catalog import CurrentCatalog
 from estiba.serving.http.problem_details import error_response
 from estiba.serving.pages import Pages
@@ -71,6 +71,7 @@ def application(current: CurrentCatalog, health: Health, metrics: Metrics, home:
         routes=[Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
         + [Route("/models/{name}/route", routes.route, methods=["GET", "PUT", "DELETE"])]
         + [Route(path, routes.not_served, methods=protocol_routes.ANY) for path in not_served]
+        + explain_routes.routes(current)
         + feedback_routes.routes(current)
         + drift_routes.routes(current)
         + protocol_routes.routes(current, health),

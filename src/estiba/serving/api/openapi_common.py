@@ -109,6 +109,7 @@ def server_paths(models: Sequence[str]) -> Json:
         "/models/{model}/card": get("show_card", "Models", "The model card", card, named),
         "/models/{model}/quality": _quality(named),
         "/models/{model}/drift": _drift(named),
+        "/models/{model}/explain": _explain(named),
         "/feedback": {"post": _FEEDBACK},
         "/health": _summary(),
         "/health/live": get("health_live", "Server", "The process works", _json(_ref("Health"))),
@@ -162,6 +163,26 @@ def _drift(named: Sequence[Json]) -> Json:
     path = get("show_drift", "Models", summary, _json(_ref("Drift")), [*named, since])
     path["get"]["responses"] |= answers(400, 503)
     return path
+
+
+def _explain(named: Sequence[Json]) -> Json:
+    """The endpoint of explanations."""
+    output: Json = {
+        "name": "output", "in": "query", "schema": _TEXT,
+        "description": "The class, target or output to explain; by default the positive or the predicted class.",
+    }  # fmt: skip
+    rows: Json = {
+        "name": "rows", "in": "query", "schema": {"type": "integer", "minimum": 100, "maximum": 200000},
+        "description": "Rows that the model may be asked for each record, where it has no trees.",
+    }  # fmt: skip
+    records: Json = {"type": "array", "items": _OBJECT, "minItems": 1, "maxItems": 20}
+    body: Json = {"type": "object", "properties": {"records": records}, "required": ["records"]}
+    summary = "The contribution of each field to the prediction for a record"
+    path = get("explain", "Models", summary, _json(_OBJECT), [*named, output, rows])
+    operation: Json = path.pop("get")
+    operation["responses"] |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in (400, 503)}
+    operation["responses"]["422"] = problem(422, [Problem("#/records/0/Age", "expected a number")])
+    return {"post": {**operation, "requestBody": {"required": True, "content": _json(body)}}}
 
 
 def _summary() -> Json:
