@@ -70,6 +70,11 @@ WORDS = (
     "{count} other files", "not stated", "equal, {equal} labels", "{worst} off, {equal} labels",
     "rows of the sample", "held-out rows",
     "healthy after {seconds} s", "{healthy}, {rows} golden rows equal over HTTP",
+    "from (UTC)", "until (UTC)", "time (UTC)", "labels", "logged", "accuracy", "95 % interval", "mean error", "bias",
+    "target", "percent", "answers", "change", "reason", "by", "input", "key",
+    "route", "name", "roles", "models", "limits", "hash", "date (UTC)", "expires (UTC)",
+    "difference", "meaning", "rows", "drifts", "contribution", "missing", "severity", "vulnerability", "package",
+    "fixed in", "probability", "log-odds", "margin", "score",
 )  # fmt: skip
 """Words of tables, of states and of progress, which the code holds apart from a sentence."""
 

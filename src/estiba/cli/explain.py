@@ -10,6 +10,7 @@ import click
 
 from estiba.cli import completion, terminal
 from estiba.cli.common_options import json_option, registry_option, trust_option
+from estiba.core.language import translated
 
 if TYPE_CHECKING:
     from estiba.model.explanation.explain import Explanation
@@ -121,7 +122,7 @@ def _show(explanation: Explanation) -> None:
     terminal.table(heads, rows, right={"value", "contribution", "±"})
     terminal.line()
     terminal.line(
-        f"Explained: {explanation.scale} of {explanation.output} = {explanation.explained:.6g}; "
+        f"Explained: {translated(explanation.scale)} of {explanation.output} = {explanation.explained:.6g}; "
         f"the mean of the background rows is {explanation.base:.6g}."
     )
     _say_method(explanation)
@@ -144,7 +145,7 @@ def _say_method(explanation: Explanation) -> None:
 
 
 def _value(value: Any) -> str:
-    return "missing" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return translated("missing") if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _bar(share: float) -> str:

@@ -21,6 +21,9 @@ TOLERANCE = 1e-9
 TOLERANCE_OF_SINGLE = 1e-5
 """Largest deviation from the relation, relative to the largest number; for sums that are rounded to float32."""
 
+UNIT_TOLERANCE = 1e-4
+"""Largest deviation of weights from 1, with which boosted models add what their trees answer to the log-odds."""
+
 ROWS_BY_SUM = 2
 """Rows to fit with, for each number that the trees answer with."""
 
@@ -47,14 +50,12 @@ def find_relation(sums: Matrix, answers: Vector, own: Scale, tolerance: float) -
         answers: the explained column of the model's answers to them.
         own: the scale of that column.
     """
-    candidates: list[tuple[Scale, Vector]] = [(own, answers)]
-    if own == "probability":
-        candidates.append(("log-odds", log_odds(answers)))
-    for scale, numbers in candidates:
-        fitted = _fitted(sums, numbers, tolerance)
-        if fitted is not None:
-            return Relation(scale, *fitted)
-    return None
+    direct = _fitted(sums, answers, tolerance)
+    odds = _fitted(sums, log_odds(answers), tolerance) if own == "probability" else None
+    # Both hold where a boosted model knows no doubt, so that its sum takes two values: then the sum itself is meant.
+    if odds is not None and (direct is None or np.abs(odds[0] - 1).max() < UNIT_TOLERANCE):
+        return Relation("log-odds", *odds)
+    return None if direct is None else Relation(own, *direct)
 
 
 def _fitted(sums: Matrix, numbers: Vector, tolerance: float) -> tuple[Vector, float] | None:
