@@ -179,7 +179,8 @@ def find(ref: str, store: Registry) -> tuple[Artifact, str]:
     Raises:
         NotFound, BadArtifact: it does not exist, or is damaged. EstibaError: the reference is invalid.
     """
-    if os.sep in ref or Path(ref).is_dir():
+    # A folder that happens to have a model's name is no artifact.
+    if os.sep in ref or (Path(ref) / artifact.MANIFEST).is_file():
         directory = artifact.read(Path(ref))
         return directory, directory.digest[:12]
     version = store.resolve(ref)

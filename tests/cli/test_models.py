@@ -34,6 +34,14 @@ def test_an_empty_registry_says_so(estiba: Estiba, tmp_path: Path) -> None:
     assert (ran.code, ran.out) == (0, f"There is no model in {tmp_path / 'none'} yet.\n")
 
 
+def test_a_folder_with_a_models_name_is_no_artifact(
+    estiba: Estiba, registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here" / "churn").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    assert estiba("models", "show", "churn", "--registry", registry).code == 0
+
+
 def test_show_tells_fields_proof_metrics_and_libraries(estiba: Estiba, registry: Path) -> None:
     ran = estiba("models", "show", "churn@2")
     assert ran.code == 0
