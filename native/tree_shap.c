@@ -28,7 +28,8 @@ typedef struct {
     const double *row, *background; /* the numbers that nodes compare, of the two rows */
     uint8_t *side;                  /* by field */
     int32_t *decided, count, from_row, depth;
-    const double *share; /* share[u * (fields + 1) + v] = u! v! / (u + v + 1)! */
+    const double *share; /* share[u * size + v] = u! v! / (u + v + 1)! */
+    Py_ssize_t size;     /* one more than the fields that a path can decide on */
     double *values;      /* of shape (fields, width) */
 } Walk;
 
@@ -48,7 +49,7 @@ static void add_value(const Walk *w, int32_t field, int32_t leaf, double share)
 static void end_at(const Walk *w, int32_t leaf)
 {
     int32_t u = w->from_row, v = w->count - u;
-    Py_ssize_t step = w->trees->fields + 1;
+    Py_ssize_t step = w->size;
     double plus = u ? w->share[(u - 1) * step + v] : 0, minus = v ? w->share[u * step + v - 1] : 0;
     for (int32_t i = 0; i < w->count; i++) {
         int32_t field = w->decided[i];
@@ -103,9 +104,8 @@ static void walk(Walk *w, int32_t node)
 }
 
 /* u! v! / (u + v + 1)! for all that a path can have, by recurrence. */
-static double *shares(Py_ssize_t fields)
+static double *shares(Py_ssize_t size)
 {
-    Py_ssize_t size = fields + 1;
     double *share = malloc((size_t)(size * size) * sizeof *share);
     for (Py_ssize_t u = 0; share && u < size; u++) {
         share[u * size] = 1.0 / (double)(u + 1);
@@ -117,12 +117,14 @@ static double *shares(Py_ssize_t fields)
 
 static int explain(const Trees *t, const double *row, const double *background, Py_ssize_t count, double *values)
 {
-    double *share = shares(t->fields);
+    Py_ssize_t most = t->columns < t->fields ? t->columns : t->fields;
+    Py_ssize_t size = (most < MAX_DEPTH + 1 ? most : MAX_DEPTH + 1) + 1;
+    double *share = shares(size);
     uint8_t *side = calloc((size_t)t->fields, sizeof *side);
     int32_t *decided = calloc((size_t)t->fields, sizeof *decided);
     int done = share && side && decided;
     for (Py_ssize_t i = 0; done && i < count; i++) {
-        Walk w = {t, row, background + i * t->columns, side, decided, 0, 0, 0, share, values};
+        Walk w = {t, row, background + i * t->columns, side, decided, 0, 0, 0, share, size, values};
         for (Py_ssize_t tree = 0; tree < t->trees; tree++)
             walk(&w, t->roots[tree]);
     }

@@ -49,3 +49,14 @@ def test_rows_that_come_four_times_count_once() -> None:
     effects = [design_effect(watch.layout.parts, watch.gathered(rows).slices.cells) for rows in (once, four)]
     assert effects[0] < 1.3
     assert 3.2 < effects[1] < 4.8
+
+
+@pytest.mark.parametrize("levels", [60, 100])
+def test_half_of_many_sparse_levels_is_a_difference(levels: int) -> None:
+    """Each level alone has too few expected rows for the test."""
+    reference = np.full(levels, 16 if levels == 60 else 20)
+    window = np.zeros(levels)
+    window[: levels // 2] = 7 if levels == 60 else 5
+    difference, p = chi_square(reference, window)
+    assert difference == pytest.approx(0.5, abs=0.1)
+    assert p < 1e-6

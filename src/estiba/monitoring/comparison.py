@@ -123,14 +123,17 @@ def chi_square(reference: Counts, window: Numbers) -> tuple[float, float]:
 
 
 def _pooled(table: Numbers) -> Numbers:
-    """The table without empty bins, and with those of few expected rows put together."""
+    """The table without empty bins, and with those of few expected rows put together into groups of enough."""
     totals = table.sum(axis=0)
     table, totals = table[:, totals > 0], totals[totals > 0]
     smaller = table.sum(axis=1).min() / totals.sum()
     few = totals * smaller < MIN_EXPECTED
     if few.sum() < 2:
         return table
-    return np.concatenate([table[:, ~few], table[:, few].sum(axis=1, keepdims=True)], axis=1)
+    reached = np.floor(np.cumsum(totals[few] * smaller) / MIN_EXPECTED)
+    group = np.minimum(np.append(0.0, reached[:-1]), max(reached[-1] - 1, 0.0))  # the last ones join those before
+    starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
+    return np.concatenate([table[:, ~few], np.add.reduceat(table[:, few], starts, axis=1)], axis=1)
 
 
 def proportions(before: float, m: float, after: float, n: float) -> tuple[float, float]:

@@ -41,6 +41,7 @@ class DriftKeeper:
         self._options = options
         self._log = log or Log()
         self._reason = ""
+        self._faulty: dict[store.Version, str] = {}
         self._database = LazyDatabase(lambda: open_monitoring(url))
         self._holder = f"{socket.gethostname()}-{os.getpid()}"
         self._cleaned_at = -CLEAN_SECONDS
@@ -68,7 +69,7 @@ class DriftKeeper:
             waiting = store.waiting(reading)
         for each in waiting:
             if self._is_due(each, at):
-                self._close_window(database, each, at)
+                self._close_one(database, each, at)
         if time.monotonic() >= self._cleaned_at + CLEAN_SECONDS:
             self._cleaned_at = time.monotonic()
             store.remove_old(database, now=at, slices_before=at - int(2 * OLDEST_HOURS * 3.6e9))
@@ -94,6 +95,19 @@ class DriftKeeper:
         if waiting.rows >= options.rows_of(waiting.version.model):
             return True
         return age >= (options.hours if waiting.rows >= options.min_rows else OLDEST_HOURS)
+
+    def _close_one(self, database: Database, waiting: Waiting, at: int) -> None:
+        """Close the window of a version; a fault of one, such as slices of another Estiba, holds up no other."""
+        try:
+            self._close_window(database, waiting, at)
+        except EstibaError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            if self._faulty.get(waiting.version) != reason:
+                model = f"{waiting.version.model}@{waiting.version.version}"
+                self._log.warning("a window of drift cannot be closed", model=model, reason=reason)
+            self._faulty[waiting.version] = reason
 
     def _close_window(self, database: Database, waiting: Waiting, at: int) -> None:
         version, options = waiting.version, self._options

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from lightgbm import LGBMClassifier
 from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import (
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
@@ -32,9 +33,10 @@ from xgboost import XGBClassifier
 
 import estiba
 from estiba.core.errors import BadInput, BadRequest
+from estiba.model.coding.coder import Coded
 from estiba.model.explanation.explain import Explainer, Explanation
 from estiba.model.explanation.mixtures import Mixer
-from estiba.model.explanation.shapley import model_free
+from estiba.model.explanation.shapley import Values, additive, model_free
 from estiba.model.explanation.tree_values import TreeValues
 
 Ask = Callable[[pd.DataFrame], npt.NDArray[np.float64]]
@@ -235,8 +237,6 @@ def test_an_outlier_score_is_explained(tmp_path: Path) -> None:
 
 
 def test_a_row_like_all_background_rows_has_no_contributions() -> None:
-    from estiba.model.coding.coder import Coded
-
     same = Coded(np.ones((5, 3)))
     values = model_free(Mixer(Coded(np.ones((1, 3))), same, {}), lambda rows: rows.matrix.sum(axis=1), 1000)
     assert (values.method, values.base, values.contributions.tolist()) == ("subsets", 3.0, [0.0, 0.0, 0.0])
@@ -272,3 +272,50 @@ def test_boosted_trees_without_doubt_are_explained_in_log_odds(tmp_path: Path) -
     assert (explanation.method, explanation.scale) == ("trees", "log-odds")
     wanted = by_definition(original(fitted, explanation), rows.iloc[0], background(model, rows))
     assert contributions(explanation) == pytest.approx(wanted, rel=0, abs=1e-6)  # of log-odds, computed from 1 - 2e-16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "estimator",
+    [XGBClassifier(n_estimators=100), HistGradientBoostingClassifier(max_iter=200)],
+    ids=["single", "double"],
+)
+def test_models_that_are_nearly_always_sure_are_explained_from_their_trees(tmp_path: Path, estimator: Any) -> None:
+    """The log-odds of a probability that is all but 0 or 1 are noise of its last digits."""
+    rows, labels = load_breast_cancer(return_X_y=True, as_frame=True)
+    rows = rows.iloc[:, :8].set_axis([f"x{i}" for i in range(8)], axis=1)
+    fitted = estimator.fit(rows, labels)
+    model = packed(tmp_path, fitted, rows)
+    for explanation in Explainer(model).explain(rows.iloc[:20].to_dict("records")):
+        assert (explanation.method, explanation.scale) == ("trees", "log-odds")
+        probability = list(explanation.prediction["probabilities"].values())[1]
+        assert 1 / (1 + math.exp(-explanation.explained)) == pytest.approx(probability, abs=1e-6)
+
+
+def mixed(ask: Callable[[Coded], npt.NDArray[np.float64]], row: list[float], others: list[list[float]]) -> Values:
+    mixer = Mixer(Coded(np.array([row])), Coded(np.array(others)), {})
+    return additive(mixer, ask) or model_free(mixer, ask, 1000)
+
+
+def test_an_interaction_that_cancels_out_is_no_additive_model() -> None:
+    values = mixed(
+        lambda rows: rows.matrix[:, 0] * rows.matrix[:, 1] * (1 - rows.matrix[:, 2]), [1, 1, 1], [[0, 0, 0]] * 3
+    )
+    assert values.method == "subsets"
+    assert values.contributions.tolist() == pytest.approx([1 / 6, 1 / 6, -1 / 3])
+
+
+def test_few_walks_begin_at_the_mean_of_all_background_rows() -> None:
+    random = np.random.default_rng(3)
+    others = random.normal(size=(100, 20))
+    row = random.normal(size=20).tolist()
+    values = mixed(lambda rows: np.asarray(np.sin(rows.matrix.sum(axis=1))), row, others.tolist())
+    assert values.method == "permutations"
+    assert values.base == pytest.approx(float(np.sin(others.sum(axis=1)).mean()))
+
+
+def test_too_many_fields_without_trees_are_refused(tmp_path: Path) -> None:
+    rows = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 1_001))).add_prefix("x")
+    model = packed(tmp_path, LinearRegression().fit(rows, rows.x0), rows)
+    with pytest.raises(BadRequest, match="1001 fields and no trees"):
+        Explainer(model).explain([rows.iloc[0].to_dict()])

@@ -24,7 +24,7 @@ from estiba.model.explanation.scales import (
     log_odds,
     margin_of_class,
 )
-from estiba.model.explanation.shapley import Method, Values, additive, model_free
+from estiba.model.explanation.shapley import MAX_FIELDS, Method, Values, additive, model_free
 from estiba.model.explanation.tree_values import Sums, TreeValues
 from estiba.model.inference.load import Model, TensorModel
 from estiba.model.schema.rows import Prediction
@@ -137,7 +137,8 @@ class Explainer:
             max_rows: rows that the model may be asked for each record where it has no trees.
 
         Raises:
-            BadInput: values that do not match the signature. BadRequest: there is no such output.
+            BadInput: values that do not match the signature. BadRequest: there is no such output, or no trees and too
+                many fields.
         """
         model = self._model
         checked = model.coder.check(model.coder.names.without_unread(list(records)))
@@ -180,6 +181,11 @@ class Explainer:
         return self._without_trees(mixer, target, max_rows)
 
     def _without_trees(self, mixer: Mixer, target: Target, max_rows: int) -> tuple[Scale, Values]:
+        if mixer.fields > MAX_FIELDS:
+            raise BadRequest(
+                f"{self._model.name} has {mixer.fields} fields and no trees; at most {MAX_FIELDS} can be explained."
+            )
+
         def on_own_scale(rows: Coded) -> npt.NDArray[np.float64]:
             return self._model.answer(rows)[:, target.column]
 

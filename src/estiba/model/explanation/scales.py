@@ -21,6 +21,9 @@ TOLERANCE = 1e-9
 TOLERANCE_OF_SINGLE = 1e-5
 """Largest deviation from the relation, relative to the largest number; for sums that are rounded to float32."""
 
+CLEAR_ODDS, CLEAR_ODDS_OF_SINGLE = 12.0, 3.0
+"""Log-odds up to which a probability says them to the tolerance; beyond, they are noise of its last digits."""
+
 UNIT_TOLERANCE = 1e-4
 """Largest deviation of weights from 1, with which boosted models add what their trees answer to the log-odds."""
 
@@ -51,11 +54,32 @@ def find_relation(sums: Matrix, answers: Vector, own: Scale, tolerance: float) -
         own: the scale of that column.
     """
     direct = _fitted(sums, answers, tolerance)
-    odds = _fitted(sums, log_odds(answers), tolerance) if own == "probability" else None
+    odds = _fitted_odds(sums, answers, tolerance) if own == "probability" else None
     # Both hold where a boosted model knows no doubt, so that its sum takes two values: then the sum itself is meant.
     if odds is not None and (direct is None or np.abs(odds[0] - 1).max() < UNIT_TOLERANCE):
         return Relation("log-odds", *odds)
     return None if direct is None else Relation(own, *direct)
+
+
+def _fitted_odds(sums: Matrix, probabilities: Vector, tolerance: float) -> tuple[Vector, float] | None:
+    """Weights and offset of the log-odds, from the rows whose probability has digits enough to say them.
+
+    The sum itself is tried first, with an offset alone: of a model that is nearly always sure, few rows say anything.
+    """
+    odds = log_odds(probabilities)
+    clear = np.abs(odds) < (CLEAR_ODDS_OF_SINGLE if tolerance > TOLERANCE else CLEAR_ODDS)
+    if clear.sum() < ROWS_BY_SUM:
+        return None
+    apart = (odds - sums.sum(axis=1))[clear]
+    fitted: tuple[Vector, float] | None = np.ones(sums.shape[1]), float(np.median(apart))
+    if np.ptp(apart) > tolerance * max(float(np.abs(odds[clear]).max()), 1.0):
+        fitted = _fitted(sums[clear], odds[clear], tolerance)
+    if fitted is None:
+        return None
+    weights, offset = fitted
+    with np.errstate(over="ignore"):
+        again = 1 / (1 + np.exp(-(sums @ weights + offset)))
+    return fitted if np.nanmax(np.abs(again - probabilities)) <= tolerance else None
 
 
 def _fitted(sums: Matrix, numbers: Vector, tolerance: float) -> tuple[Vector, float] | None:

@@ -27,6 +27,15 @@ Method = Literal["trees", "additive", "subsets", "permutations"]
 MAX_SUBSET_FIELDS = 16
 """Fields beyond which subsets are never enumerated: 65,536 of them for each background row."""
 
+MAX_FIELDS = 1_000
+"""Fields of a model that is asked about mixtures: each step of a permutation is a row of all fields."""
+
+VALUES_AT_ONCE = 2**21
+"""Numbers of the mixtures that are built and asked together."""
+
+CHECKED_COALITIONS = 64
+"""Random mixtures on which a model without interactions is checked, besides the explained row."""
+
 ADDITIVE_TOLERANCE = 1e-9
 """Largest difference, relative to the largest number, between a sum of single effects and the whole effect."""
 
@@ -59,9 +68,16 @@ def additive(mixer: Mixer, ask: Ask) -> Values | None:
         return None
     effects = answers[1:-1] - answers[0]
     largest = max(float(np.abs(answers).max()), 1e-300)
-    if np.abs(effects.sum(axis=0) - (answers[-1] - answers[0])).max() > ADDITIVE_TOLERANCE * largest:
+    random = np.random.default_rng(0)
+    coalitions = random.random((CHECKED_COALITIONS, fields)) < 0.5
+    background = np.arange(CHECKED_COALITIONS) % count
+    mixed = ask(mixer.mix(coalitions, background))
+    whole = effects.sum(axis=0) - (answers[-1] - answers[0])
+    some = answers[0][background] + (coalitions * effects[:, background].T).sum(axis=1) - mixed
+    apart = max(float(np.abs(whole).max()), float(np.abs(some).max()))
+    if not apart <= ADDITIVE_TOLERANCE * largest:
         return None
-    return Values("additive", float(answers[0].mean()), effects.mean(axis=1), None, answers.size)
+    return Values("additive", float(answers[0].mean()), effects.mean(axis=1), None, answers.size + len(mixed))
 
 
 def model_free(mixer: Mixer, ask: Ask, max_rows: int) -> Values:
@@ -76,7 +92,11 @@ def _subsets(mixer: Mixer, ask: Ask, differing: npt.NDArray[np.int_]) -> Values:
     members = (np.arange(2**n)[:, None] >> np.arange(n)) & 1 == 1
     masks = np.zeros((len(members), mixer.fields), bool)
     masks[:, differing] = members
-    worth = ask(mixer.with_every_background(masks)).reshape(len(members), count).mean(axis=1)
+    step = max(VALUES_AT_ONCE // (count * mixer.fields), 1)
+    pieces = [masks[start : start + step] for start in range(0, len(masks), step)]
+    worth = np.concatenate(
+        [ask(mixer.with_every_background(piece)).reshape(len(piece), count).mean(axis=1) for piece in pieces]
+    )
     weights = np.array([1 / (n * math.comb(n - 1, size)) for size in range(n)]) if n else np.zeros(0)
     sizes = members.sum(axis=1)
     contributions = np.zeros(mixer.fields)
@@ -95,13 +115,26 @@ def _permutations(mixer: Mixer, ask: Ask, differing: npt.NDArray[np.int_], max_r
     orders = np.array([random.permutation(n) for _ in range(pairs)])
     walks = np.stack([orders, orders[:, ::-1]], axis=1).reshape(2 * pairs, n)
     background = np.repeat(random.permutation(np.arange(pairs) % count), 2)
-    answers = ask(mixer.mix(_steps(walks, differing, mixer.fields), np.repeat(background, n + 1)))
-    answers = answers.reshape(2 * pairs, n + 1)
+    step = max(VALUES_AT_ONCE // ((n + 1) * mixer.fields), 1)
+    answers = np.concatenate(
+        [
+            ask(
+                mixer.mix(
+                    _steps(walks[i : i + step], differing, mixer.fields), np.repeat(background[i : i + step], n + 1)
+                )
+            )
+            for i in range(0, len(walks), step)
+        ]
+    ).reshape(2 * pairs, n + 1)
     effects = np.zeros((2 * pairs, mixer.fields))
     np.put_along_axis(effects, differing[walks], np.diff(answers, axis=1), axis=1)
     by_pair = effects.reshape(pairs, 2, mixer.fields).mean(axis=1)
-    errors = by_pair.std(axis=0, ddof=1) / math.sqrt(pairs)
-    return Values("permutations", float(answers[:, 0].mean()), by_pair.mean(axis=0), errors, answers.size)
+    contributions, errors = by_pair.mean(axis=0), by_pair.std(axis=0, ddof=1) / math.sqrt(pairs)
+    base = float(ask(mixer.with_every_background(np.zeros((1, mixer.fields), bool))).mean())
+    # Few walks do not begin at every background row; the least certain contributions take up the difference.
+    left, doubt = float(answers[0, -1]) - base - float(contributions.sum()), errors**2
+    contributions += left * (doubt / doubt.sum() if doubt.any() else 1 / mixer.fields)
+    return Values("permutations", base, contributions, errors, answers.size + count)
 
 
 def _steps(walks: npt.NDArray[np.int_], differing: npt.NDArray[np.int_], fields: int) -> Masks:

@@ -25,6 +25,9 @@ from estiba.model.engines.program import assemble
 MAX_DEPTH = 2000
 """Of a tree: the kernel's walk goes down by recursion."""
 
+MAX_FIELDS = 10_000
+"""Fields of a model that the kernel takes."""
+
 
 class Sums(NamedTuple):
     """The numbers that a model's ensembles answer with, side by side, and the model's own answers.
@@ -84,8 +87,8 @@ class _Ensemble:
     def __init__(self, walked: Walked, columns: Columns, kernel: Any, fields: int) -> None:
         forest = walked.forest
         deepest, _ = trees.depths(forest)
-        if deepest.max() > MAX_DEPTH:
-            raise NotRecognised("a tree is too deep to be explained")
+        if deepest.max() > MAX_DEPTH or fields > MAX_FIELDS:
+            raise NotRecognised("a tree is too deep to be explained, or the model has too many fields")
         asked, position = np.unique(forest.column, return_inverse=True)
         self.is_single = forest.single
         self._kernel, self._fields, self._width = kernel, fields, len(walked.answers)
