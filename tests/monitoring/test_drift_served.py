@@ -171,6 +171,9 @@ def test_a_file_is_checked_against_the_profile(
     shown = json.loads(capsys.readouterr().out)
     assert shown["state"] == "drift"
     assert "output:stays" in {field["name"] for field in shown["fields"]}
+    pd.DataFrame(sorted(people(800, draw), key=lambda row: row["age"])).to_csv(tmp_path / "sorted.csv", index=False)
+    assert check("sorted") == 0
+    assert "If the file is sorted, shuffle it" in capsys.readouterr().err
     assert check("few") == 1
     assert "60 rows, too few" in capsys.readouterr().err
     assert check("wrong") == 1
@@ -287,3 +290,26 @@ def test_mistakes_in_the_project_file_are_named() -> None:
         check_drift(DriftOptions(models={"chrun": ModelDriftOptions()}), ("churn",))
     with pytest.raises(BadProject, match="fewer than min_rows"):
         check_drift(DriftOptions(rows=150), ())
+
+
+def test_a_version_that_cannot_be_compared_holds_up_no_other(registry: str, tmp_path: Path) -> None:
+    """Slices of another Estiba may have counts of another form."""
+    url = f"sqlite:///{tmp_path}/state.db"
+    database = open_monitoring(url)
+    keeper = DriftKeeper(url, DriftOptions(enabled=True, minutes=0))
+    at = 1_000_000 * HOUR_MICROSECONDS
+    good = keep(database, registry, at, 1_000)
+    with database.transaction() as writing:
+        reference = store.read_reference(writing, good)
+        assert reference is not None
+        store.write_reference(writing, good._replace(digest="0" * 64), reference)
+        writing.execute(
+            "INSERT INTO drift_slice (digest, version, model, at, count, dropped, counts) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            ("0" * 64, good.version, good.model, at - 1, 1_000, 0, b"counts"),
+        )
+    for later in (10, 20):
+        keeper.tick(at / 1e6 + later)
+    with database.transaction(write=False) as reading:
+        assert {version.digest for version in store.newest(reading)} == {good.digest}
+    keeper.close()
+    database.close()

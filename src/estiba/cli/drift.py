@@ -128,6 +128,11 @@ def _check_file(  # noqa: PLR0913 - the options of the command
             terminal.line(f"{rows:,} rows of {source} differ from the profile of {name}: {names}.")
         else:
             terminal.line(f"{rows:,} rows of {source} are as those in the profile of {name}.")
+        if result.window is not None and result.window.design_effect > SORTED_EFFECT:
+            terminal.warning(
+                f"Rows beside each other are alike, so that {result.window.design_effect:.0f} count as one. "
+                "If the file is sorted, shuffle it: small differences are not seen otherwise."
+            )
         if result.reference is not None and result.reference.output_source == "pending":
             terminal.line("Answers were not compared: the profile has those to rows of training only.")
     return FOUND if drifts else 0
@@ -168,6 +173,9 @@ def _show_version(model: str, version: VersionReport) -> None:
     if version.smallest_shift is not None:
         terminal.line(f"A window of this size shows shifts of {version.smallest_shift:.2f} and more.")
 
+
+SORTED_EFFECT = 2.0
+"""Rows that count as one, from which on a file may be sorted."""
 
 _SOURCES = {
     "holdout": "held-out rows",

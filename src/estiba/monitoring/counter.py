@@ -42,8 +42,8 @@ GAUGE_SECONDS = 10.0
 MAX_WAITING_VALUES = 4_000_000
 """Values of rows and answers that may wait; 32 MB. Further rows are dropped and counted."""
 
-VALUES_OF_A_TEXT = 100
-"""Values that a text counts as."""
+VALUES_OF_A_TEXT = VALUES_OF_A_BATCH = 100
+"""Values that a text, and the objects around the rows of one batch, count as."""
 
 ROWS_AT_ONCE = 4_096
 BATCHES_AT_ONCE = 256
@@ -109,6 +109,11 @@ class _Tally:
         self.slices, self.rows, self.dropped, self.open_rows = [], 0, 0, 0
 
 
+def _size(coded: Coded, raw: Matrix) -> int:
+    """Values that rows and their answers count as, while they wait."""
+    return VALUES_OF_A_BATCH + coded.matrix.size + raw.size + VALUES_OF_A_TEXT * len(coded.texts) * len(raw)
+
+
 class DriftCounter:
     """Counts for one worker. `observe` is called on the event loop, everything else happens in a thread."""
 
@@ -151,7 +156,7 @@ class DriftCounter:
             slots = self._slots[model.name] = self._open_slots(model)
         if not slots:
             return
-        size = coded.matrix.size + raw.size + VALUES_OF_A_TEXT * len(coded.texts) * len(raw)
+        size = _size(coded, raw)
         if self._added - self._taken + size > MAX_WAITING_VALUES:
             slots[1].add(len(raw))
             version = Version(model.digest, model.version, model.name)
@@ -212,10 +217,7 @@ class DriftCounter:
                     break
                 taken.append(self._items.popleft())
                 rows += len(item.raw)
-            self._taken += sum(
-                each.coded.matrix.size + each.raw.size + VALUES_OF_A_TEXT * len(each.coded.texts) * len(each.raw)
-                for each in taken
-            )
+            self._taken += sum(_size(item.coded, item.raw) for item in taken)
             self._count(_join(taken))
 
     def _count(self, rows: _Rows) -> None:
