@@ -145,9 +145,10 @@ def _show_facts(manifest: Manifest, profile: Profile | None) -> None:
     facts += [("profile", "none; tensors have no distribution by field" if head.tensors else _profile(profile))]
     facts += [("made with", f"{manifest.framework}, Python {manifest.python}")]
     facts += [("libraries", ", ".join(f"{name} {version}" for name, version in manifest.libraries.items()))]
-    facts += [(name, f"{value:.6g}") for name, value in manifest.metrics.items()]
+    lines = [(translated(name), translated(value)) for name, value in facts]
+    lines += [(name, f"{value:.6g}") for name, value in manifest.metrics.items()]  # names of the user
     terminal.line()
-    terminal.table(("fact", "value"), [(translated(name), translated(value)) for name, value in facts])
+    terminal.table(("fact", "value"), lines)
 
 
 def _answers(signature: Signature) -> list[tuple[str, str]]:
