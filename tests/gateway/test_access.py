@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,16 @@ import pytest
 from toys import Live, children, until
 
 import estiba
-from estiba.core.errors import EstibaError
+from estiba.core.errors import BadRequest, EstibaError
 from estiba.gateway import keys
+from estiba.gateway.access import KeyAccess
 from estiba.gateway.keys import KeyRequest
+from estiba.gateway.policy import Policy
 from estiba.serving.api.management_routes import application
 from estiba.serving.catalog import CurrentCatalog
+from estiba.serving.exchange import Exchange
+from estiba.serving.http.request import Request
+from estiba.serving.pipeline import Forbidden
 from estiba.serving.server_status import Health
 from estiba.serving.telemetry.access_log import is_health_check
 from estiba.serving.telemetry.metrics import Metrics
@@ -246,3 +252,59 @@ def test_the_metrics_tell_the_age_of_the_policies(live: Live, database: Database
     (age,) = [float(line.split()[1]) for line in lines if line.startswith("estiba_policy_age_seconds ")]
     assert 0 <= age < 5
     assert any('estiba_rejected_total{model="price",reason="unauthorized"}' in line for line in lines)
+
+
+HOLDERS = {
+    "asks another model": KeyRequest("asks", ("predict",), models=("churn",)),
+    "reads": KeyRequest("reads", ("read",)),
+    "has no role": KeyRequest("none", ()),
+}
+
+
+def spellings(path: str) -> set[str]:
+    """The path with each of its characters percent-encoded, alone and all of them, and with a line end behind it."""
+    single = {path[:i] + f"%{ord(path[i]):02x}" + path[i + 1 :] for i in range(1, len(path))}
+    return {*single, "/" + "".join(f"%{ord(each):02X}" for each in path[1:]), f"{path}%0A", f"{path}%00"}
+
+
+@pytest.mark.parametrize("request_of_key", HOLDERS.values(), ids=HOLDERS.keys())
+def test_a_path_is_judged_as_it_is_matched(tmp_path: Path, request_of_key: KeyRequest) -> None:
+    """No spelling of a path admits whom the path itself refuses."""
+    url = f"sqlite:///{tmp_path}/state.db"
+    with closing(open_state(url)) as database:
+        secret, _ = keys.create(database, request_of_key)
+        access = KeyAccess(Policy(url, tuple(keys.listed(database))))
+    headers = [(b"x-api-key", secret.encode())]
+
+    def admits(method: str, path: str) -> bool:
+        request = Request(method.encode(), path.encode(), b"", headers)
+        try:
+            access(Exchange(None, request, "id"))  # type: ignore[arg-type]
+        except (Forbidden, BadRequest):
+            return False
+        return True
+
+    refused = [(m, path) for path in paths() for m in ("GET", "POST", "PUT", "DELETE") if not admits(m, path)]
+    assert ("PUT", "/models/price/route") in refused
+    assert ("GET", "/models/price/route/history") in refused or request_of_key.name == "reads"
+    assert {(m, path, each) for m, path in refused for each in spellings(path) if admits(m, each)} == set()
+
+
+def test_an_encoded_path_changes_and_reads_nothing(live: Live, database: Database) -> None:
+    asks = bearer(make(database, live, KeyRequest("encoded-asks", ("predict",), models=("churn",))))
+    reads = bearer(make(database, live, KeyRequest("encoded-reads", ("read",))))
+    plain = [("PUT", "/models/price/route", asks), ("PUT", "/models/price/route", reads),
+             ("DELETE", "/models/price/route", asks), ("POST", "/models/price/explain", asks),
+             ("POST", "/models/price/explain", reads), ("POST", "/feedback", reads), ("GET", "/metrics", asks),
+             ("GET", "/models/price/route/history", asks), ("GET", "/models/price/drift", asks),
+             ("GET", "/models/price/quality", asks)]  # fmt: skip
+    with httpx.Client(base_url=live.url) as client:
+        for method, path, headers in plain:
+            for spelling in (
+                path,
+                path.replace("/", "%2F", 2).replace("%2F", "/", 1),
+                path.replace("e", "%65"),
+                f"{path}%0A",
+            ):
+                answer = client.request(method, spelling, content=b"{}", headers=headers)
+                assert answer.status_code == (400 if spelling.endswith("%0A") else 403), (method, spelling, answer.text)

@@ -195,7 +195,7 @@ def announce(running: Running) -> None:
     if address.startswith("unix:"):
         curl, address = f"curl -s --unix-socket {shlex.quote(address[5:])}", "http://localhost"
     if is_wildcard(urlsplit(running.url).hostname or ""):
-        # Nobody can connect to 0.0.0.0, and a container may be published at another port.
+        # 0.0.0.0 is no address to connect to, and a container may be published at another port.
         address = f"{urlsplit(running.url).scheme}://ADDRESS"
         port = urlsplit(running.url).port
         terminal.line(f"ADDRESS is a name of this machine with :{port}, or where its container is published.")

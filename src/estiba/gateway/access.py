@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import NamedTuple
-from urllib.parse import unquote
 
 from estiba.core.errors import BadRequest, Unavailable
 from estiba.gateway import keys
@@ -17,17 +17,17 @@ from estiba.serving.pipeline import Forbidden, Unauthorized
 
 REALM = 'Bearer realm="estiba"'
 INVALID = f'{REALM}, error="invalid_token"'
-FEEDBACK = b"/feedback"
+FEEDBACK = "/feedback"
 """Path of labels, for those who may predict."""
 
-EXPLANATIONS = b"/explain"
+EXPLANATIONS = "/explain"
 """End of the path of explanations, which are predictions for those who may ask this model."""
 
-DESCRIPTIONS = (b"/models", b"/v1/models", b"/v2", b"/openapi.json", b"/docs")
+DESCRIPTIONS = ("/models", "/v1/models", "/v2", "/openapi.json", "/docs")
 """Beginnings of the paths that describe models: those who may predict may read them."""
 
-ROUTE_HISTORY = b"/route/history"
-"""End of the path of a route's changes, which names keys and users."""
+MEASURES = ("/route/history", "/drift", "/quality")
+"""Ends of the paths of what became of models, and of who changed a route: for those who may read."""
 
 CHANGES = (b"PUT", b"DELETE", b"PATCH")
 """Methods that change what is served."""
@@ -50,7 +50,7 @@ class KeyAccess:
     def __init__(self, policy: Policy, tokens: Tokens | None = None) -> None:
         """Admit the keys of a policy, and tokens that are valid."""
         self._tokens = tokens
-        self._by_digest = {key.digest: _holder(key) for key in policy.keys or ()}
+        self._by_digest = {key.digest: _of_key(key) for key in policy.keys or ()}
         self._seen: dict[bytes, _Holder] = {}  # by header, so that a key is hashed once
 
     def __call__(self, exchange: Exchange) -> None:
@@ -69,24 +69,15 @@ class KeyAccess:
         exchange.caller = holder.name
         if exchange.route:
             _check_predict(holder, exchange.route)
-        elif exchange.request.path == FEEDBACK:
-            if not holder.predict:
-                raise _forbidden("predict", "This key may not send labels: it lacks the role predict.")
-            if holder.models and holder.name.startswith(CALLER_PREFIX):
-                raise _forbidden("predict", "A token that is for some models only may not send labels: use a key.")
-        elif exchange.request.path.endswith(EXPLANATIONS) and exchange.request.path.startswith(b"/models/"):
-            _check_predict(holder, _model_of(exchange.request.path))
-        elif exchange.request.method in CHANGES and exchange.request.path.startswith(b"/models/"):
-            _check_change(holder, exchange.request.path)
-        elif not holder.read and not _describes(exchange.request.path):
-            raise _forbidden("read", "This key may not read this: it lacks the role read.")
+        else:
+            _check_management(holder, exchange.request.method, exchange.request.decoded_path)
 
     def _find(self, given: bytes) -> _Holder:
         if not given:
             hint = "Send one as Authorization: Bearer KEY, or as X-API-Key."
             raise Unauthorized("A key is missing.", hint=hint, challenge=REALM)
         if self._tokens is not None and b"." in given:
-            return _bearer(self._tokens.find(given))
+            return _of_token(self._tokens.find(given))
         if not keys.is_well_formed(given):
             hint = "It begins with est_ and has 53 characters: is it complete?"
             raise Unauthorized("This is no key of Estiba.", hint=hint, challenge=INVALID)
@@ -103,33 +94,25 @@ def refuse_all(exchange: Exchange) -> None:
     raise Unavailable("The keys of this server cannot be read yet.")
 
 
-def _holder(key: ApiKey) -> _Holder:
-    admin = "admin" in key.roles
-    return _Holder(
-        name=key.name,
-        admin=admin,
-        predict=admin or "predict" in key.roles,
-        read=admin or "read" in key.roles,
-        models=frozenset(key.models),
-        expires=float("inf") if key.expires is None else key.expires,
-    )
+def _of_key(key: ApiKey) -> _Holder:
+    return _holder(key.name, key.roles, frozenset(key.models), float("inf") if key.expires is None else key.expires)
 
 
-def _describes(path: bytes) -> bool:
-    """Tell if a path describes models, and names nobody."""
-    return path == b"/" or (path.startswith(DESCRIPTIONS) and not path.endswith(ROUTE_HISTORY))
-
-
-def _bearer(claims: Claims) -> _Holder:
+def _of_token(claims: Claims) -> _Holder:
     """The holder of a token. One whose claim of models names none may ask none."""
-    admin = "admin" in claims.roles
+    models = frozenset() if claims.models is None else claims.models or frozenset({""})
+    return _holder(claims.name, claims.roles, models, claims.expires)
+
+
+def _holder(name: str, roles: Collection[str], models: frozenset[str], expires: float) -> _Holder:
+    admin = "admin" in roles
     return _Holder(
-        name=claims.name,
+        name=name,
         admin=admin,
-        predict=admin or "predict" in claims.roles,
-        read=admin or "read" in claims.roles,
-        models=frozenset() if claims.models is None else claims.models or frozenset({""}),
-        expires=claims.expires,
+        predict=admin or "predict" in roles,
+        read=admin or "read" in roles,
+        models=models,
+        expires=expires,
     )
 
 
@@ -141,18 +124,42 @@ def _check_predict(holder: _Holder, model: str) -> None:
         raise _forbidden("predict", f"This key is not for the model {model!r}.")
 
 
-def _model_of(path: bytes) -> str:
-    """The model of a path below /models/."""
-    return unquote(path.split(b"/")[2].decode("latin-1"))
+def _check_management(holder: _Holder, method: bytes, path: str) -> None:
+    """Raise Forbidden unless the holder may ask this of a decoded path that predicts nothing.
+
+    Raises:
+        BadRequest: the path has a control character; Starlette's patterns let a line end follow a path.
+    """
+    if any(character < " " or character == "\x7f" for character in path):
+        raise BadRequest("The path has a control character.")
+    if path == FEEDBACK:
+        _check_feedback(holder)
+    elif path.startswith("/models/") and path.endswith(EXPLANATIONS):
+        _check_predict(holder, path.split("/")[2])
+    elif path.startswith("/models/") and method in CHANGES:
+        _check_change(holder, path.split("/")[2])
+    elif not holder.read and not (holder.predict and _describes(path)):
+        raise _forbidden("read", "This key may not read this: it lacks the role read.")
 
 
-def _check_change(holder: _Holder, path: bytes) -> None:
+def _check_feedback(holder: _Holder) -> None:
+    if not holder.predict:
+        raise _forbidden("predict", "This key may not send labels: it lacks the role predict.")
+    if holder.models and holder.name.startswith(CALLER_PREFIX):
+        raise _forbidden("predict", "A token that is for some models only may not send labels: use a key.")
+
+
+def _check_change(holder: _Holder, model: str) -> None:
     """Raise Forbidden unless the holder may change that model."""
     if not holder.admin:
         raise _forbidden("admin", "This key may not change what is served: it lacks the role admin.")
-    model = _model_of(path)
     if holder.models and model not in holder.models:
         raise _forbidden("admin", f"This key is not for the model {model!r}.")
+
+
+def _describes(path: str) -> bool:
+    """Tell if a path describes models, and names nobody."""
+    return path == "/" or (path.startswith(DESCRIPTIONS) and not path.endswith(MEASURES))
 
 
 def _given(request: Request) -> bytes:

@@ -70,7 +70,7 @@ class KeySnapshot:
             with os.fdopen(handle, "rb") as file:
                 about = os.fstat(handle)
                 age = time.time() - about.st_mtime
-                # Who can write the file can admit keys.
+                # A file that others can write would let them admit keys.
                 private = about.st_uid == os.geteuid() and not stat.S_IMODE(about.st_mode) & 0o077
                 if not private or not -1 < age < MAX_AGE_SECONDS:
                     return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import Any
-from urllib.parse import unquote
 
 from estiba.core.log import Log
 from estiba.serving.edge import Edge
@@ -115,7 +114,7 @@ def _scope(exchange: Exchange, refusal: BaseException | None, edge: Edge) -> dic
         "http_version": "1.1",
         "method": request.method.decode(),
         "scheme": seen.scheme or "http",
-        "path": unquote(request.path.decode("latin-1")),
+        "path": request.decoded_path,
         "raw_path": request.path,
         "query_string": request.query,
         "root_path": "",

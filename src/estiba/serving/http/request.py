@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from email.utils import formatdate
 from typing import Annotated
+from urllib.parse import unquote
 
 import msgspec
 from msgspec import Meta
@@ -70,6 +71,11 @@ class Request:
         self.content_type = b""
         self.content_encoding = self.request_id = self.timeout = b""
         self.arrived_at = 0.0
+
+    @property
+    def decoded_path(self) -> str:
+        """The path without percent-encoding: what the management application matches, and policies judge."""
+        return unquote(self.path.decode("latin-1"))
 
     def header(self, name: bytes) -> bytes:
         """The first header of that name (lower case); empty if absent."""
