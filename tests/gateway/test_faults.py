@@ -129,3 +129,11 @@ def test_a_log_that_another_process_locks_gets_its_rows_later(tmp_path: Path, st
     holder.execute("ROLLBACK")
     holder.close()
     assert until(lambda: logged(f"sqlite:///{tmp_path}/state.db") == [1.0, 2.0, 3.0], 15)
+
+
+@pytest.mark.parametrize("folder", ["~nobody-of-that-name/cache", "cache"])
+def test_a_user_without_a_home_has_no_snapshot(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", folder)
+    snapshot = KeySnapshot("postgresql://db/estiba")
+    snapshot.write([])
+    assert snapshot.read() is None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 from issuer import AUDIENCE, Issuer, raw
@@ -19,7 +20,9 @@ from estiba.core.errors import BadProject, EstibaError
 from estiba.gateway import jwks
 from estiba.gateway.jwks import KeySet, check_jwt
 from estiba.gateway.jwt import TokenPolicy, Tokens
-from estiba.gateway.options import JwtOptions
+from estiba.gateway.key_snapshot import KeySnapshot
+from estiba.gateway.options import Gateway, JwtOptions
+from estiba.gateway.policy import Policy, StoredPolicy
 from estiba.serving.pipeline import Unauthorized
 
 BODY = {"records": [{"x": 1.0}]}
@@ -189,6 +192,20 @@ def test_keys_stay_while_the_issuer_is_down(issuer: Issuer, tmp_path: Path) -> N
     keys.poll()
     keys._thread.join()
     assert keys.error == ""
+
+
+def test_keys_of_the_issuer_are_known_while_the_state_store_is_down(
+    issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    url = "postgresql://127.0.0.1:1/none"
+    KeySnapshot(url).write([])
+    stored = StoredPolicy(Gateway(state=url, needs_keys=True, jwt=options(issuer)))
+    with pytest.raises(EstibaError):
+        stored.read()
+    policy = msgspec.json.decode(stored.last()[0], type=Policy)
+    assert policy.tokens is not None
+    assert Tokens(policy.tokens).find(issuer.token().encode()).name == "jwt:ada"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from estiba.core.errors import EstibaError
 from estiba.core.log import Log
 from estiba.gateway.cache_key import Keys
 from estiba.gateway.cache_memory import Found, MemoryStore
@@ -226,15 +225,12 @@ class AnswerCache:
 
     def _compute(self, asked: Asked, rows: Sequence[int], *, leads: bool) -> None:
         """Let the model compute rows."""
-        coded, positions = asked.coded, rows
-        if len(rows) == len(asked.keys):
-            positions = ()
-        else:
-            coded = _taken(coded, rows)
         run = _Run(self, asked, rows, leads=leads)
         try:
-            asked.batcher.submit(Part(asked.exchange, coded, positions, run))
-        except EstibaError as error:
+            is_whole = len(rows) == len(asked.keys)
+            coded = asked.coded if is_whole else _taken(asked.coded, rows)
+            asked.batcher.submit(Part(asked.exchange, coded, () if is_whole else rows, run))
+        except Exception as error:  # a run that never comes must not leave others waiting for it
             self.fail_run(run, error)
 
     def take_run(self, run: _Run, answer: Answer) -> None:

@@ -37,9 +37,11 @@ class KeySnapshot:
         Args:
             url: of the state store.
         """
+        folder = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")  # noqa: PTH111 - never raises
+        # A user without a home has no snapshot.
+        is_kept = not url.startswith(SQLITE) and folder.startswith("/")
         name = hashlib.sha256(shown(url).encode()).hexdigest()[:32]
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "estiba" / "keys"
-        self._file = None if url.startswith(SQLITE) else folder / f"{name}.json"
+        self._file = Path(folder) / "estiba" / "keys" / f"{name}.json" if is_kept else None
         self._confirmed_at = -CONFIRM_SECONDS
 
     def write(self, keys: Iterable[ApiKey]) -> None:

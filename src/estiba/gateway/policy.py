@@ -91,13 +91,13 @@ class StoredPolicy:
                 raise
 
     def _read(self) -> bytes:
-        database = self._database.get()
-        generation = keys.generation(database)
-        if self._issued is not None:
+        if self._issued is not None:  # before the store, which a start from the last keys does without
             self._issued.poll()
             tokens = TokenPolicy(self._gateway.jwt, self._issued.keys, self._issued.error)
             if tokens != self._tokens:
                 self._tokens, self._generation = tokens, -1
+        database = self._database.get()
+        generation = keys.generation(database)
         if generation != self._generation:
             known = [key for key in keys.listed(database) if key.state == "active"]
             self._content = self._encoded(known)

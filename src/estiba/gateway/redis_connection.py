@@ -7,7 +7,6 @@ are told so, and none is made until there is another connection.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -205,7 +204,7 @@ class _Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         at = 0
-        with contextlib.suppress(_Incomplete):
+        try:
             while at < len(self._buffer) and self._waiting:
                 answer, at = _parsed(self._buffer, at)
                 if not isinstance(answer, _Error):
@@ -216,6 +215,11 @@ class _Link(asyncio.Protocol):
                 else:
                     self.refused(answer.text)
                     self._waiting.popleft()[0](None)
+        except _Incomplete:
+            pass
+        except Exception as error:  # each later call would get the answer of the one before it
+            self.fail(f"{type(error).__name__}: {error}")
+            raise
         self._buffer = self._buffer[at:]
 
     def connection_lost(self, exc: Exception | None) -> None:

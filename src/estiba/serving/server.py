@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import unquote_to_bytes
 
 from estiba.core.errors import EstibaError
@@ -49,7 +50,8 @@ class Server(App):
         self.answer_headers: Callable[[Request], bytes] | None = None
         self.compression = None
         if (least := shared.options.compress_from) is not None:
-            self.compression = Compression(least, shared.executor)
+            # A thread of its own: an answer that is computed already does not wait for large requests.
+            self.compression = Compression(least, ThreadPoolExecutor(1, "gzip"))
         self._current = current
         self._management = management
         self._log = shared.log
