@@ -68,7 +68,7 @@ ORDER = {
         listen tls request proxies compression trace_context deadline problem_details buffered header_checks unsent
         connection
         """,
-    "estiba.serving.telemetry": "metrics sink access_log tracing otlp_exporter",
+    "estiba.serving.telemetry": "metric_table metrics sink access_log tracing otlp_exporter",
     "estiba.serving.protocols": """
         body_parsing repeated_keys arrow_parquet tensors tensor_bodies endpoint open_inference mlflow kserve_v1 native
         tensor_native tensor_inference tensor_instances

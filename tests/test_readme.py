@@ -19,7 +19,7 @@ from pages import Reader, blocks, commands, prose
 from estiba.core import options
 from estiba.core.ports import free
 from estiba.project import Tree
-from estiba.serving.telemetry.metrics import METRICS
+from estiba.serving.telemetry.metric_table import METRICS
 
 ROOT = Path(__file__).parent.parent
 README, SPANISH = ROOT / "README.md", ROOT / "README.es.md"

@@ -15,7 +15,8 @@ import pytest
 
 from estiba.model.inference.load import load, load_artifact
 from estiba.serving.options import ServerOptions
-from estiba.serving.telemetry.metrics import INITIAL_BYTES, METRICS, Metrics
+from estiba.serving.telemetry.metric_table import METRICS
+from estiba.serving.telemetry.metrics import INITIAL_BYTES, Metrics
 from estiba.serving.version_metrics import MAX_RETIRED_VERSIONS
 from estiba.serving.workers.messages import Configuration, ServedModel
 from estiba.serving.workers.serving import Serving
