@@ -150,7 +150,9 @@ def _show_model(model: str, since: float, state: str, *, as_json: bool) -> None:
         terminal.json(msgspec.to_builtins(shown))
         return
     if not shown.versions:
-        terminal.line(f"No rows of {model} were counted. A server counts them with [monitoring.drift] enabled = true.")
+        terminal.line(
+            f"No rows of {model} are counted yet. A server with [monitoring.drift] enabled = true does, within seconds."
+        )
         return
     if shown.silence.is_silent:
         rows = shown.silence.rows_week_ago
@@ -227,7 +229,7 @@ def _list_models(since: float, state: str, *, as_json: bool) -> None:
         for version in shown.versions
     ]
     if not rows:
-        terminal.line("No rows were counted. A server counts them with [monitoring.drift] enabled = true.")
+        terminal.line("No rows are counted yet. A server with [monitoring.drift] enabled = true does, within seconds.")
         return
     terminal.table(("model", "version", "state", "rows", "until (UTC)", "drifts"), rows, right={"rows"})
 
